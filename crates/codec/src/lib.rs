@@ -1,1 +1,47 @@
-//! Skeleton.
+//! The gRPC protocol with no I/O: pure functions and small state machines.
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`grammar`] | a call as a head, messages and an end, in each direction |
+//! | [`frame`] | length-prefixed messages, decoded from chunks |
+//! | [`head`] | heads of requests and responses |
+//! | [`status`], [`code`], [`details`] | how a call ended |
+//! | [`metadata`] | the pairs beside the messages |
+//! | [`encoding`] | compression, and which kind of it two peers use |
+//! | [`timeout`], [`percent`], [`path`] | the three small formats |
+//! | [`limits`] | every limit, with its default |
+//! | [`fuzz`] | entry points for fuzzers |
+//!
+//! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness (time is an argument),
+//! what a method does, or which messages it takes.
+
+pub mod code;
+pub mod details;
+pub mod encoding;
+pub mod frame;
+pub mod fuzz;
+pub mod grammar;
+#[cfg(feature = "gzip")]
+mod gzip;
+pub mod head;
+pub mod limits;
+pub mod metadata;
+pub mod path;
+pub mod percent;
+pub mod status;
+pub mod timeout;
+
+pub use code::Code;
+pub use details::Detail;
+#[cfg(feature = "gzip")]
+pub use encoding::Gzip;
+pub use encoding::{Encoding, EncodingError, Encodings};
+pub use frame::{Decoder, Frame, FrameError, Payload};
+pub use grammar::{End, Event, Expect, Message, Reader};
+pub use head::{Refusal, RequestHead};
+pub use limits::Limits;
+pub use metadata::{Metadata, MetadataError};
+pub use path::Path;
+pub use prost_types::Any;
+pub use status::Status;
+pub use timeout::TimeoutError;

@@ -1,0 +1,299 @@
+//! Status codes.
+
+use std::fmt;
+
+use http::{HeaderValue, StatusCode};
+
+/// A gRPC status code.
+///
+/// A newtype and no enum, so that a number this version does not know survives being received, logged and passed on.
+///
+/// ```
+/// use trunkline_codec::Code;
+///
+/// assert_eq!(Code::NOT_FOUND.name(), Some("NOT_FOUND"));
+/// assert_eq!(Code::from(5), Code::NOT_FOUND);
+/// assert_eq!(Code::from(99).to_string(), "code 99");
+/// ```
+#[derive(Copy, Clone, PartialEq, Eq, Hash)]
+pub struct Code(i32);
+
+/// The names of the codes, by number.
+const NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The codes as they are on the wire, by number: a call ends without formatting a number.
+const DIGITS: [&str; 17] =
+    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+
+impl Code {
+    /// The call succeeded.
+    pub const OK: Self = Self(0);
+    /// The call was cancelled, mostly by its caller.
+    pub const CANCELLED: Self = Self(1);
+    /// An error of which no more is known.
+    pub const UNKNOWN: Self = Self(2);
+    /// The request is wrong whatever state the server is in.
+    pub const INVALID_ARGUMENT: Self = Self(3);
+    /// The deadline passed before the call ended.
+    pub const DEADLINE_EXCEEDED: Self = Self(4);
+    /// What was asked for does not exist.
+    pub const NOT_FOUND: Self = Self(5);
+    /// What was to be created exists already.
+    pub const ALREADY_EXISTS: Self = Self(6);
+    /// The caller is known and may not do this.
+    pub const PERMISSION_DENIED: Self = Self(7);
+    /// A quota or a limit was reached.
+    pub const RESOURCE_EXHAUSTED: Self = Self(8);
+    /// The system is not in the state that the call needs; a retry does not help until that is repaired.
+    pub const FAILED_PRECONDITION: Self = Self(9);
+    /// The call lost a conflict, such as a transaction; a retry at a higher level may help.
+    pub const ABORTED: Self = Self(10);
+    /// The call went past the valid range, such as the end of a file.
+    pub const OUT_OF_RANGE: Self = Self(11);
+    /// The server does not have this method, or not this use of it.
+    pub const UNIMPLEMENTED: Self = Self(12);
+    /// Something that must always hold does not; also what a broken protocol is reported as.
+    pub const INTERNAL: Self = Self(13);
+    /// The service cannot be reached now; a retry with backoff may help.
+    pub const UNAVAILABLE: Self = Self(14);
+    /// Data is lost or corrupt for good.
+    pub const DATA_LOSS: Self = Self(15);
+    /// The caller did not show who it is.
+    pub const UNAUTHENTICATED: Self = Self(16);
+
+    /// The number of the code.
+    #[inline]
+    pub const fn as_i32(self) -> i32 {
+        self.0
+    }
+
+    /// The name of the code in the gRPC documents, such as `"NOT_FOUND"`; `None` for an unknown number.
+    pub fn name(self) -> Option<&'static str> {
+        NAMES.get(usize::try_from(self.0).ok()?).copied()
+    }
+
+    /// The code that stands for the HTTP status of a response without a `grpc-status`.
+    pub fn from_http_status(status: StatusCode) -> Self {
+        // http-grpc-status-mapping.md. 200 without grpc-status is UNKNOWN as well.
+        match status.as_u16() {
+            400 => Self::INTERNAL,
+            401 => Self::UNAUTHENTICATED,
+            403 => Self::PERMISSION_DENIED,
+            404 => Self::UNIMPLEMENTED,
+            429 | 502 | 503 | 504 => Self::UNAVAILABLE,
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The code that stands for the error code of an RST_STREAM frame.
+    pub fn from_http2_error(reason: u32) -> Self {
+        // PROTOCOL-HTTP2.md, "Errors". STREAM_CLOSED (5) has no mapping there, and a call must end all the same; numbers
+        // that the table does not have are UNKNOWN.
+        match reason {
+            0..=6 | 9 | 10 => Self::INTERNAL,
+            7 => Self::UNAVAILABLE,
+            8 => Self::CANCELLED,
+            11 => Self::RESOURCE_EXHAUSTED,
+            12 => Self::PERMISSION_DENIED,
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The code of a `grpc-status` header; UNKNOWN for anything but a decimal number without leading zeros.
+    ///
+    /// Only `0` is OK, and a number nobody has assigned stays what it is.
+    #[inline]
+    pub fn from_header(value: &[u8]) -> Self {
+        // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any leading zeros.
+        match value {
+            [digit @ b'0'..=b'9'] => Self(i32::from(digit - b'0')),
+            [b'1'..=b'9', ..] => Self::from_digits(value).unwrap_or(Self::UNKNOWN),
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    fn from_digits(digits: &[u8]) -> Option<Self> {
+        digits
+            .iter()
+            .try_fold(0i32, |number, digit| {
+                digit.is_ascii_digit().then_some(())?;
+                number.checked_mul(10)?.checked_add(i32::from(digit - b'0'))
+            })
+            .map(Self)
+    }
+
+    /// The value of the `grpc-status` header. A negative number, which the wire has no form for, goes out as UNKNOWN.
+    pub(crate) fn to_header(self) -> HeaderValue {
+        let Ok(number) = u32::try_from(self.0) else {
+            return HeaderValue::from_static(DIGITS[2]);
+        };
+        match DIGITS.get(number as usize) {
+            Some(digits) => HeaderValue::from_static(digits),
+            None => HeaderValue::from(number),
+        }
+    }
+}
+
+impl From<i32> for Code {
+    #[inline]
+    fn from(number: i32) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Code> for i32 {
+    #[inline]
+    fn from(code: Code) -> Self {
+        code.0
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.pad(name),
+            None => write!(f, "code {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_number_and_its_name() {
+        let table = [
+            (Code::OK, 0, "OK"),
+            (Code::CANCELLED, 1, "CANCELLED"),
+            (Code::UNKNOWN, 2, "UNKNOWN"),
+            (Code::INVALID_ARGUMENT, 3, "INVALID_ARGUMENT"),
+            (Code::DEADLINE_EXCEEDED, 4, "DEADLINE_EXCEEDED"),
+            (Code::NOT_FOUND, 5, "NOT_FOUND"),
+            (Code::ALREADY_EXISTS, 6, "ALREADY_EXISTS"),
+            (Code::PERMISSION_DENIED, 7, "PERMISSION_DENIED"),
+            (Code::RESOURCE_EXHAUSTED, 8, "RESOURCE_EXHAUSTED"),
+            (Code::FAILED_PRECONDITION, 9, "FAILED_PRECONDITION"),
+            (Code::ABORTED, 10, "ABORTED"),
+            (Code::OUT_OF_RANGE, 11, "OUT_OF_RANGE"),
+            (Code::UNIMPLEMENTED, 12, "UNIMPLEMENTED"),
+            (Code::INTERNAL, 13, "INTERNAL"),
+            (Code::UNAVAILABLE, 14, "UNAVAILABLE"),
+            (Code::DATA_LOSS, 15, "DATA_LOSS"),
+            (Code::UNAUTHENTICATED, 16, "UNAUTHENTICATED"),
+        ];
+        for (code, number, name) in table {
+            assert_eq!((code.as_i32(), code.name()), (number, Some(name)));
+            assert_eq!(code.to_header(), number.to_string());
+            assert_eq!(Code::from_header(number.to_string().as_bytes()), code);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_no_plain_number_is_unknown_and_only_zero_is_ok() {
+        let table: [(&str, i32); 16] = [
+            ("0", 0),
+            ("16", 16),
+            ("17", 17),
+            ("99", 99),
+            ("2147483647", i32::MAX),
+            ("2147483648", 2),
+            ("99999999999999999999", 2),
+            ("", 2),
+            ("00", 2),
+            ("01", 2),
+            ("x", 2),
+            ("-1", 2),
+            ("+0", 2),
+            (" 0", 2),
+            ("0 ", 2),
+            ("1x", 2),
+        ];
+        for (header, expected) in table {
+            assert_eq!(Code::from_header(header.as_bytes()).as_i32(), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_numbers_survive_and_negative_ones_have_no_form_on_the_wire() {
+        assert_eq!(Code::from(99).to_header(), "99");
+        assert_eq!(Code::from(-1).to_header(), "2");
+        assert_eq!(Code::from(-1).name(), None);
+        assert_eq!(format!("{:?} {}", Code::from(99), Code::ABORTED), "code 99 ABORTED");
+    }
+
+    #[test]
+    fn http_statuses_map_as_the_document_says() {
+        let table = [
+            (200, Code::UNKNOWN),
+            (400, Code::INTERNAL),
+            (401, Code::UNAUTHENTICATED),
+            (403, Code::PERMISSION_DENIED),
+            (404, Code::UNIMPLEMENTED),
+            (405, Code::UNKNOWN),
+            (409, Code::UNKNOWN),
+            (412, Code::UNKNOWN),
+            (413, Code::UNKNOWN),
+            (415, Code::UNKNOWN),
+            (429, Code::UNAVAILABLE),
+            (431, Code::UNKNOWN),
+            (500, Code::UNKNOWN),
+            (502, Code::UNAVAILABLE),
+            (503, Code::UNAVAILABLE),
+            (504, Code::UNAVAILABLE),
+            (505, Code::UNKNOWN),
+            (999, Code::UNKNOWN),
+        ];
+        for (status, code) in table {
+            assert_eq!(Code::from_http_status(StatusCode::from_u16(status).unwrap()), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn http2_errors_map_as_the_document_says() {
+        let table = [
+            (0, Code::INTERNAL),
+            (1, Code::INTERNAL),
+            (2, Code::INTERNAL),
+            (3, Code::INTERNAL),
+            (4, Code::INTERNAL),
+            (5, Code::INTERNAL),
+            (6, Code::INTERNAL),
+            (7, Code::UNAVAILABLE),
+            (8, Code::CANCELLED),
+            (9, Code::INTERNAL),
+            (10, Code::INTERNAL),
+            (11, Code::RESOURCE_EXHAUSTED),
+            (12, Code::PERMISSION_DENIED),
+            (13, Code::UNKNOWN),
+            (u32::MAX, Code::UNKNOWN),
+        ];
+        for (reason, code) in table {
+            assert_eq!(Code::from_http2_error(reason), code, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The standard error details: `google/rpc/error_details.proto` and `google/rpc/status.proto`.
+//!
+//! Fields are public and named as in the files, so that each message can also be built and read field by field.
+//!
+//! ```
+//! use std::time::Duration;
+//! use trunkline_codec::Status;
+//! use trunkline_codec::details::RetryInfo;
+//!
+//! let status = Status::unavailable("in maintenance").with_detail(RetryInfo::after(Duration::from_secs(30)));
+//! assert_eq!(status.detail::<RetryInfo>().unwrap().delay(), Some(Duration::from_secs(30)));
+//! ```
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use prost::Message;
+use prost_types::Any;
+
+/// A message that can be a detail of a [`Status`](crate::Status).
+///
+/// Implement it for messages of your own: it is only their name.
+pub trait Detail: Message + Default {
+    /// The type of the message as it stands in an `Any`: `type.googleapis.com/` and the full name.
+    const TYPE_URL: &'static str;
+}
+
+/// `detail` with its type.
+pub(crate) fn pack<D: Detail>(detail: &D) -> Any {
+    Any { type_url: D::TYPE_URL.to_owned(), value: detail.encode_to_vec() }
+}
+
+/// The message in `any` if it is a `D`, whatever host its type is said to be found at.
+pub(crate) fn unpack<D: Detail>(any: &Any) -> Option<D> {
+    match type_name(any) == last_segment(D::TYPE_URL) {
+        true => D::decode(any.value.as_slice()).ok(),
+        false => None,
+    }
+}
+
+/// The full name of the message in `any`.
+pub(crate) fn type_name(any: &Any) -> &str {
+    last_segment(&any.type_url)
+}
+
+fn last_segment(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
+/// `google.rpc.Status`: what `grpc-status-details-bin` holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct Status {
+    /// The code, as in `grpc-status`.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// The message, as in `grpc-message`.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// The details.
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+/// When a call may be repeated.
+#[derive(Clone, PartialEq, Message)]
+pub struct RetryInfo {
+    /// How long to wait at least.
+    #[prost(message, optional, tag = "1")]
+    pub retry_delay: Option<prost_types::Duration>,
+}
+
+impl RetryInfo {
+    /// Not before `delay` has passed. Protobuf has room for 10,000 years.
+    pub fn after(delay: Duration) -> Self {
+        // google/protobuf/duration.proto: at most 315,576,000,000 seconds.
+        const SECONDS_MAX: u64 = 315_576_000_000;
+        let seconds = delay.as_secs().min(SECONDS_MAX);
+        let delay = prost_types::Duration {
+            seconds: i64::try_from(seconds).expect("the largest duration has fewer than 64 bits"),
+            nanos: i32::try_from(delay.subsec_nanos()).expect("a second has fewer than 2^31 nanoseconds"),
+        };
+        Self { retry_delay: Some(delay) }
+    }
+
+    /// How long to wait at least; `None` when the message does not say, or says something that is no time to wait.
+    pub fn delay(&self) -> Option<Duration> {
+        let delay = self.retry_delay.as_ref()?;
+        let seconds = u64::try_from(delay.seconds).ok()?;
+        let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+        Some(Duration::new(seconds, nanos))
+    }
+}
+
+/// What a developer needs to find the fault.
+#[derive(Clone, PartialEq, Message)]
+pub struct DebugInfo {
+    /// The stack where the error came up, one entry a frame.
+    #[prost(string, repeated, tag = "1")]
+    pub stack_entries: Vec<String>,
+    /// Anything else the server has to say.
+    #[prost(string, tag = "2")]
+    pub detail: String,
+}
+
+impl DebugInfo {
+    /// A debug info with this text and no stack.
+    pub fn new(detail: impl Into<String>) -> Self {
+        Self { stack_entries: Vec::new(), detail: detail.into() }
+    }
+
+    /// Adds a frame of the stack.
+    #[must_use]
+    pub fn entry(mut self, entry: impl Into<String>) -> Self {
+        self.stack_entries.push(entry.into());
+        self
+    }
+}
+
+/// Which quotas the call went over.
+#[derive(Clone, PartialEq, Message)]
+pub struct QuotaFailure {
+    /// Each of them.
+    #[prost(message, repeated, tag = "1")]
+    pub violations: Vec<QuotaViolation>,
+}
+
+/// `google.rpc.QuotaFailure.Violation`: one quota.
+#[derive(Clone, PartialEq, Message)]
+pub struct QuotaViolation {
+    /// On whom the check failed, such as `project:1234`.
+    #[prost(string, tag = "1")]
+    pub subject: String,
+    /// How it failed.
+    #[prost(string, tag = "2")]
+    pub description: String,
+    /// The service the quota comes from.
+    #[prost(string, tag = "3")]
+    pub api_service: String,
+    /// What is counted.
+    #[prost(string, tag = "4")]
+    pub quota_metric: String,
+    /// The name of the limit.
+    #[prost(string, tag = "5")]
+    pub quota_id: String,
+    /// What the limit was looked up by.
+    #[prost(map = "string, string", tag = "6")]
+    pub quota_dimensions: HashMap<String, String>,
+    /// The limit itself.
+    #[prost(int64, tag = "7")]
+    pub quota_value: i64,
+    /// The limit that is being rolled out, if one is.
+    #[prost(int64, optional, tag = "8")]
+    pub future_quota_value: Option<i64>,
+}
+
+impl QuotaFailure {
+    /// One quota, with on whom and how the check failed.
+    pub fn violation(subject: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::default().and_violation(subject, description)
+    }
+
+    /// Adds a quota.
+    #[must_use]
+    pub fn and_violation(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        let (subject, description) = (subject.into(), description.into());
+        self.violations.push(QuotaViolation { subject, description, ..Default::default() });
+        self
+    }
+}
+
+/// The cause of the error, for programs: a reason that is constant within a domain.
+#[derive(Clone, PartialEq, Message)]
+pub struct ErrorInfo {
+    /// The reason, such as `STOCKOUT`.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// Who defines the reason, such as `spanner.googleapis.com`.
+    #[prost(string, tag = "2")]
+    pub domain: String,
+    /// More about it.
+    #[prost(map = "string, string", tag = "3")]
+    pub metadata: HashMap<String, String>,
+}
+
+impl ErrorInfo {
+    /// A reason and its domain.
+    pub fn new(reason: impl Into<String>, domain: impl Into<String>) -> Self {
+        Self { reason: reason.into(), domain: domain.into(), metadata: HashMap::new() }
+    }
+
+    /// Adds a pair to the metadata.
+    #[must_use]
+    pub fn entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// Which preconditions did not hold.
+#[derive(Clone, PartialEq, Message)]
+pub struct PreconditionFailure {
+    /// Each of them.
+    #[prost(message, repeated, tag = "1")]
+    pub violations: Vec<PreconditionViolation>,
+}
+
+/// `google.rpc.PreconditionFailure.Violation`: one precondition.
+#[derive(Clone, PartialEq, Message)]
+pub struct PreconditionViolation {
+    /// The kind of precondition, such as `TOS`. `type` is a keyword.
+    #[prost(string, tag = "1")]
+    pub r#type: String,
+    /// What it is about.
+    #[prost(string, tag = "2")]
+    pub subject: String,
+    /// How it failed.
+    #[prost(string, tag = "3")]
+    pub description: String,
+}
+
+impl PreconditionFailure {
+    /// One precondition: its kind, what it is about, and how it failed.
+    pub fn violation(kind: impl Into<String>, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::default().and_violation(kind, subject, description)
+    }
+
+    /// Adds a precondition.
+    #[must_use]
+    pub fn and_violation(
+        mut self,
+        kind: impl Into<String>,
+        subject: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        let (r#type, subject, description) = (kind.into(), subject.into(), description.into());
+        self.violations.push(PreconditionViolation { r#type, subject, description });
+        self
+    }
+}
+
+/// What is wrong with the request.
+#[derive(Clone, PartialEq, Message)]
+pub struct BadRequest {
+    /// Each wrong field.
+    #[prost(message, repeated, tag = "1")]
+    pub field_violations: Vec<FieldViolation>,
+}
+
+/// `google.rpc.BadRequest.FieldViolation`: one wrong field.
+#[derive(Clone, PartialEq, Message)]
+pub struct FieldViolation {
+    /// The path of the field, such as `address.lines[2]`.
+    #[prost(string, tag = "1")]
+    pub field: String,
+    /// Why it is wrong.
+    #[prost(string, tag = "2")]
+    pub description: String,
+    /// Why it is wrong, for programs: a reason that is constant within a domain.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// Why it is wrong, for end users.
+    #[prost(message, optional, tag = "4")]
+    pub localized_message: Option<LocalizedMessage>,
+}
+
+impl BadRequest {
+    /// One wrong field, and why it is wrong.
+    pub fn violation(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::default().and_violation(field, description)
+    }
+
+    /// Adds a wrong field.
+    #[must_use]
+    pub fn and_violation(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        let (field, description) = (field.into(), description.into());
+        self.field_violations.push(FieldViolation { field, description, ..Default::default() });
+        self
+    }
+}
+
+/// What the server logged the request as.
+#[derive(Clone, PartialEq, Message)]
+pub struct RequestInfo {
+    /// An opaque string that means something to the service.
+    #[prost(string, tag = "1")]
+    pub request_id: String,
+    /// Anything else that was used to serve the request.
+    #[prost(string, tag = "2")]
+    pub serving_data: String,
+}
+
+impl RequestInfo {
+    /// A request id.
+    pub fn new(request_id: impl Into<String>) -> Self {
+        Self { request_id: request_id.into(), serving_data: String::new() }
+    }
+}
+
+/// The resource that was looked for.
+#[derive(Clone, PartialEq, Message)]
+pub struct ResourceInfo {
+    /// Its kind, such as `sql table`.
+    #[prost(string, tag = "1")]
+    pub resource_type: String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub resource_name: String,
+    /// Its owner, if there is one.
+    #[prost(string, tag = "3")]
+    pub owner: String,
+    /// What went wrong with it.
+    #[prost(string, tag = "4")]
+    pub description: String,
+}
+
+impl ResourceInfo {
+    /// The kind and the name of a resource.
+    pub fn new(resource_type: impl Into<String>, resource_name: impl Into<String>) -> Self {
+        Self { resource_type: resource_type.into(), resource_name: resource_name.into(), ..Default::default() }
+    }
+}
+
+/// Where to read on.
+#[derive(Clone, PartialEq, Message)]
+pub struct Help {
+    /// Each place.
+    #[prost(message, repeated, tag = "1")]
+    pub links: Vec<Link>,
+}
+
+/// `google.rpc.Help.Link`: one place.
+#[derive(Clone, PartialEq, Message)]
+pub struct Link {
+    /// What is found there.
+    #[prost(string, tag = "1")]
+    pub description: String,
+    /// Its address.
+    #[prost(string, tag = "2")]
+    pub url: String,
+}
+
+impl Help {
+    /// One place: what is found there and its address.
+    pub fn link(description: impl Into<String>, url: impl Into<String>) -> Self {
+        Self::default().and_link(description, url)
+    }
+
+    /// Adds a place.
+    #[must_use]
+    pub fn and_link(mut self, description: impl Into<String>, url: impl Into<String>) -> Self {
+        self.links.push(Link { description: description.into(), url: url.into() });
+        self
+    }
+}
+
+/// A message for end users, in their language.
+#[derive(Clone, PartialEq, Message)]
+pub struct LocalizedMessage {
+    /// The language, such as `fr-CH` (BCP 47).
+    #[prost(string, tag = "1")]
+    pub locale: String,
+    /// The message.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+impl LocalizedMessage {
+    /// A message and its language.
+    pub fn new(locale: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { locale: locale.into(), message: message.into() }
+    }
+}
+
+impl Detail for RetryInfo {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.RetryInfo";
+}
+
+impl Detail for DebugInfo {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.DebugInfo";
+}
+
+impl Detail for QuotaFailure {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.QuotaFailure";
+}
+
+impl Detail for ErrorInfo {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ErrorInfo";
+}
+
+impl Detail for PreconditionFailure {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.PreconditionFailure";
+}
+
+impl Detail for BadRequest {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.BadRequest";
+}
+
+impl Detail for RequestInfo {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.RequestInfo";
+}
+
+impl Detail for ResourceInfo {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ResourceInfo";
+}
+
+impl Detail for Help {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.Help";
+}
+
+impl Detail for LocalizedMessage {
+    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.LocalizedMessage";
+}

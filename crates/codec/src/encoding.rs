@@ -1,0 +1,186 @@
+//! Compression: the encodings of messages, and which of them two peers use.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use bytes::{Buf, BytesMut};
+use http::HeaderValue;
+
+#[cfg(feature = "gzip")]
+pub use crate::gzip::Gzip;
+
+/// A way to compress messages, each for itself.
+///
+/// To add one of your own, implement this trait and give it to [`Encodings::with`] on both sides.
+pub trait Encoding: Send + Sync + fmt::Debug {
+    /// The name on the wire, such as `"gzip"`: lower-case letters, digits and `-`.
+    fn name(&self) -> &str;
+
+    /// Compresses all of `input` and appends it to `output`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done; the call then fails with INTERNAL.
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError>;
+
+    /// Restores all of `input` and appends it to `output`, but no more than `max_size` bytes.
+    ///
+    /// An implementation must check the size while it goes, not in the end: it may write at most 64 KiB past `max_size`
+    /// before it gives up. A small input can hold a very large output.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, which ends the call with RESOURCE_EXHAUSTED,
+    /// and [`EncodingError::Corrupt`] when the input is not whole or not in this encoding, which ends it with INTERNAL.
+    fn decompress(&self, input: &mut dyn Buf, output: &mut BytesMut, max_size: usize) -> Result<(), EncodingError>;
+}
+
+/// Why a message could not be compressed or restored.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodingError {
+    /// The input is not in this encoding, is damaged, or is not whole.
+    Corrupt,
+    /// The output is larger than it may be.
+    TooLarge,
+    /// The encoding failed for a reason of its own.
+    Failed,
+}
+
+impl fmt::Display for EncodingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Corrupt => "the compressed message is damaged",
+            Self::TooLarge => "the restored message is too large",
+            Self::Failed => "the encoding failed",
+        })
+    }
+}
+
+impl std::error::Error for EncodingError {}
+
+/// The encodings that one side knows, the preferred one first. A clone shares them.
+///
+/// ```
+/// use trunkline_codec::Encodings;
+///
+/// assert_eq!(Encodings::none().accept_header(), "identity");
+/// # #[cfg(feature = "gzip")]
+/// assert_eq!(Encodings::default().accept_header(), "identity,gzip");
+/// ```
+#[derive(Clone)]
+pub struct Encodings(Arc<Known>);
+
+struct Known {
+    list: Vec<(HeaderValue, Arc<dyn Encoding>)>,
+    accept: HeaderValue,
+}
+
+impl Encodings {
+    /// No encodings: messages are sent and accepted only as they are.
+    pub fn none() -> Self {
+        static NONE: LazyLock<Encodings> = LazyLock::new(|| Encodings::of(Vec::new()));
+        NONE.clone()
+    }
+
+    /// Adds `encoding` as the last one; one of the same name gives way to it.
+    ///
+    /// # Panics
+    ///
+    /// When its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and `.`.
+    #[must_use]
+    pub fn with(self, encoding: impl Encoding + 'static) -> Self {
+        let name = encoding.name();
+        assert!(is_name(name), "{name:?} cannot be the name of an encoding");
+        let value = name_header(name).expect("the characters of a name are those of a header value");
+        let mut list = self.0.list.clone();
+        list.retain(|(_, known)| known.name() != name);
+        list.push((value, Arc::new(encoding)));
+        Self::of(list)
+    }
+
+    /// The encoding of this name.
+    pub fn find(&self, name: &str) -> Option<&Arc<dyn Encoding>> {
+        self.0.list.iter().map(|(_, encoding)| encoding).find(|encoding| encoding.name() == name)
+    }
+
+    /// The first of these encodings that a peer accepts, by one of its `grpc-accept-encoding` headers.
+    pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Encoding>> {
+        let accepts = |name: &str| {
+            let mut accepted = accept.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            accepted.any(|other| other == name.as_bytes())
+        };
+        self.iter().find(|encoding| accepts(encoding.name()))
+    }
+
+    /// The value of the `grpc-accept-encoding` header, such as `identity,gzip`.
+    #[inline]
+    pub fn accept_header(&self) -> HeaderValue {
+        self.0.accept.clone()
+    }
+
+    /// The encodings, the preferred one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Encoding>> {
+        self.0.list.iter().map(|(_, encoding)| encoding)
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.list.is_empty()
+    }
+
+    /// The value of the `grpc-encoding` header for `encoding`, which may also be one that is not in the list.
+    pub(crate) fn header_of(&self, encoding: &dyn Encoding) -> Option<HeaderValue> {
+        let name = encoding.name();
+        match self.0.list.iter().find(|(value, _)| value == name) {
+            Some((value, _)) => Some(value.clone()),
+            None => name_header(name),
+        }
+    }
+
+    fn of(list: Vec<(HeaderValue, Arc<dyn Encoding>)>) -> Self {
+        let mut accept = String::from("identity");
+        for (_, encoding) in &list {
+            accept.push(',');
+            accept.push_str(encoding.name());
+        }
+        let accept = match accept.as_str() {
+            "identity" => HeaderValue::from_static("identity"),
+            "identity,gzip" => HeaderValue::from_static("identity,gzip"),
+            _ => HeaderValue::try_from(accept).expect("the characters of names are those of a header value"),
+        };
+        Self(Arc::new(Known { list, accept }))
+    }
+}
+
+/// gzip, unless the feature `gzip` is off.
+impl Default for Encodings {
+    fn default() -> Self {
+        #[cfg(feature = "gzip")]
+        {
+            static GZIP: LazyLock<Encodings> = LazyLock::new(|| Encodings::none().with(Gzip::default()));
+            GZIP.clone()
+        }
+        #[cfg(not(feature = "gzip"))]
+        Self::none()
+    }
+}
+
+impl fmt::Debug for Encodings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    !matches!(name, "" | "identity") && name.bytes().all(fits)
+}
+
+fn name_header(name: &str) -> Option<HeaderValue> {
+    match name {
+        "gzip" => Some(HeaderValue::from_static("gzip")),
+        _ => HeaderValue::from_str(name).ok(),
+    }
+}

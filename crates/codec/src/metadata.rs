@@ -1,0 +1,384 @@
+//! Metadata: the key-value pairs beside the messages of a call.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Base64 as `-bin` values need it.
+// PROTOCOL-HTTP2.md, "Requests": implementations MUST accept padded and un-padded values and should emit un-padded values.
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The metadata of a call: a thin cover over [`HeaderMap`].
+///
+/// Keys are case-insensitive and may repeat. A key that ends in `-bin` holds bytes, any other one text. What belongs to
+/// the protocol itself (`grpc-status`, `content-type` and the like) is neither shown nor accepted; `user-agent` is both.
+///
+/// Values from a peer are kept as they are, also when they are no proper text, and can always be sent back.
+///
+/// ```
+/// use trunkline_codec::Metadata;
+///
+/// let mut metadata = Metadata::new();
+/// metadata.insert("trace-id", "abc")?;
+/// metadata.insert_bin("trace-bin", [0, 159, 146, 150])?;
+/// assert_eq!(metadata.get("trace-id"), Some("abc"));
+/// assert_eq!(metadata.get_bin("trace-bin").unwrap()[..], [0, 159, 146, 150]);
+/// assert!(metadata.insert("grpc-status", "0").is_err());
+/// # Ok::<(), trunkline_codec::MetadataError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Metadata {
+    headers: HeaderMap,
+    origin: Origin,
+}
+
+/// Whether the headers can hold keys of the protocol.
+#[derive(Copy, Clone, Default, PartialEq, Eq)]
+enum Origin {
+    /// Every key was checked on its way in.
+    #[default]
+    Own,
+    /// The headers are a peer's: its keys are checked on their way out.
+    Peer,
+}
+
+impl Metadata {
+    /// Metadata without any pairs. Allocates nothing.
+    #[inline]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The metadata in a peer's headers or trailers. Nothing is copied or removed: what is the protocol's is hidden.
+    #[inline]
+    pub fn from_headers(headers: HeaderMap) -> Self {
+        Self { headers, origin: Origin::Peer }
+    }
+
+    /// Sets `key` to one text value and removes what it had. White space at the ends of the value is not kept.
+    ///
+    /// # Errors
+    ///
+    /// When the key is none, is reserved, or ends in `-bin`, when the value is not printable ASCII, and when there is no
+    /// room for another key.
+    pub fn insert(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
+        let (name, value) = (text_key(key)?, text_value(key, value)?);
+        self.set(name, value)
+    }
+
+    /// Adds a text value to those that `key` has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn append(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
+        let (name, value) = (text_key(key)?, text_value(key, value)?);
+        self.add(name, value)
+    }
+
+    /// Sets `key`, which must end in `-bin`, to one value of any bytes and removes what it had.
+    ///
+    /// # Errors
+    ///
+    /// When the key is none, is reserved, or does not end in `-bin`, and when there is no room for another key.
+    pub fn insert_bin(&mut self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
+        let name = bin_key(key)?;
+        self.set(name, encode_bin(value.as_ref()))
+    }
+
+    /// Adds a value of any bytes to those that `key`, which must end in `-bin`, has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert_bin`](Self::insert_bin).
+    pub fn append_bin(&mut self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
+        let name = bin_key(key)?;
+        self.add(name, encode_bin(value.as_ref()))
+    }
+
+    /// The first value of `key`; `None` when there is none or it is not visible ASCII.
+    ///
+    /// For a key in `-bin` this is its base64; [`get_bin`](Self::get_bin) gives the bytes.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.value(key)?.to_str().ok()
+    }
+
+    /// All values of `key` that are visible ASCII, in order.
+    pub fn get_all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.values(key).filter_map(|value| value.to_str().ok())
+    }
+
+    /// The first value of `key`, which must end in `-bin`, decoded; `None` when there is none or it is not base64.
+    pub fn get_bin(&self, key: &str) -> Option<Bytes> {
+        if !is_bin(key) {
+            return None;
+        }
+        decode_bin(split_bin(self.value(key)?).next()?)
+    }
+
+    /// All values of `key`, which must end in `-bin`, decoded, in order; those that are not base64 are left out.
+    pub fn get_all_bin(&self, key: &str) -> impl Iterator<Item = Bytes> {
+        let values = is_bin(key).then(|| self.values(key));
+        values.into_iter().flatten().flat_map(split_bin).filter_map(decode_bin)
+    }
+
+    /// Removes all values of `key`, and says whether there were any.
+    pub fn remove(&mut self, key: &str) -> bool {
+        self.value(key).is_some() && self.headers.remove(key).is_some()
+    }
+
+    /// Whether `key` has a value.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Every pair, a key with several values once for each of them. Values in `-bin` keys are in base64 here.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
+        self.headers.iter().filter(|(name, _)| self.shows(name)).map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// How many pairs there are.
+    pub fn len(&self) -> usize {
+        match self.origin {
+            Origin::Own => self.headers.len(),
+            Origin::Peer => self.iter().count(),
+        }
+    }
+
+    /// Whether there are no pairs.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// The headers below, with those of the protocol if they came from a peer.
+    #[inline]
+    pub fn as_headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The headers below, with those of the protocol if they came from a peer. [`merge_into`](Self::merge_into) is for
+    /// what is to be sent.
+    #[inline]
+    pub fn into_headers(self) -> HeaderMap {
+        self.headers
+    }
+
+    /// Adds the pairs to headers that are to be sent. `user-agent` replaces the one that is there. Headers of the
+    /// protocol that came from a peer are left out, and so are pairs for which a header map has no room.
+    pub fn merge_into(self, headers: &mut HeaderMap) {
+        if self.origin == Origin::Own && headers.is_empty() {
+            *headers = self.headers;
+            return;
+        }
+        let origin = self.origin;
+        let mut last: Option<HeaderName> = None;
+        for (name, value) in self.headers {
+            // A header map yields the name with the first value of it only.
+            last = name.or(last);
+            let Some(name) = &last else { continue };
+            if origin == Origin::Peer && is_reserved(name.as_str()) {
+                continue;
+            }
+            let _fits = match *name == header::USER_AGENT {
+                true => headers.try_insert(name, value).is_ok(),
+                false => headers.try_append(name, value).is_ok(),
+            };
+        }
+    }
+
+    /// The headers, with nothing in them that a peer's protocol left there.
+    pub(crate) fn into_sendable(self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        self.merge_into(&mut headers);
+        headers
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
+        match self.headers.try_insert(&name, value) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(MetadataError::Full { key: name.as_str().into() }),
+        }
+    }
+
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
+        match self.headers.try_append(&name, value) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(MetadataError::Full { key: name.as_str().into() }),
+        }
+    }
+
+    fn shows(&self, name: &HeaderName) -> bool {
+        self.origin == Origin::Own || !is_reserved(name.as_str())
+    }
+
+    fn value(&self, key: &str) -> Option<&HeaderValue> {
+        let value = self.headers.get(key)?;
+        self.shows_key(key).then_some(value)
+    }
+
+    fn values(&self, key: &str) -> impl Iterator<Item = &HeaderValue> {
+        let shown = self.shows_key(key);
+        self.headers.get_all(key).into_iter().filter(move |_| shown)
+    }
+
+    /// As [`shows`](Self::shows), for a key whose case is the caller's.
+    fn shows_key(&self, key: &str) -> bool {
+        self.origin == Origin::Own || !HeaderName::from_bytes(key.as_bytes()).is_ok_and(|name| is_reserved(name.as_str()))
+    }
+}
+
+/// Equal when they hold the same pairs, whatever the order of the keys.
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        let has_all = |one: &Self, other: &Self| {
+            one.iter().all(|(key, _)| one.headers.get_all(key).iter().eq(other.headers.get_all(key).iter()))
+        };
+        self.len() == other.len() && has_all(self, other)
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// Why a pair cannot be metadata. Every variant names the key; none shows the value, which may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// The key belongs to the protocol or to HTTP.
+    Reserved {
+        /// The key.
+        key: Box<str>,
+    },
+    /// The key is empty or has a character other than `0-9 a-z _ - .`.
+    Key {
+        /// The key.
+        key: Box<str>,
+    },
+    /// The value of a text key has a character that is not printable ASCII.
+    Value {
+        /// The key.
+        key: Box<str>,
+    },
+    /// A text value was given for a key that ends in `-bin`.
+    Binary {
+        /// The key.
+        key: Box<str>,
+    },
+    /// Bytes were given for a key that does not end in `-bin`.
+    Text {
+        /// The key.
+        key: Box<str>,
+    },
+    /// There is no room for another key.
+    Full {
+        /// The key.
+        key: Box<str>,
+    },
+}
+
+impl fmt::Display for MetadataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reserved { key } => write!(f, "metadata key {key:?} is reserved for the protocol"),
+            Self::Key { key } => write!(f, "metadata key {key:?} may only have the characters 0-9 a-z _ - ."),
+            Self::Value { key } => write!(f, "the value of metadata key {key:?} is not printable ASCII"),
+            Self::Binary { key } => write!(f, "metadata key {key:?} ends in -bin and takes bytes, not text"),
+            Self::Text { key } => write!(f, "metadata key {key:?} takes bytes only if it ends in -bin"),
+            Self::Full { key } => write!(f, "no room for another metadata key, which would be {key:?}"),
+        }
+    }
+}
+
+impl std::error::Error for MetadataError {}
+
+/// Whether a key in lower case belongs to the protocol, to HTTP, or to the connection.
+pub(crate) fn is_reserved(key: &str) -> bool {
+    // PROTOCOL-HTTP2.md, "Requests": names starting with "grpc-" are reserved, whether they have a use yet or not. Those
+    // let through are set by applications and tracing in every implementation: gRFC A6, gRFC A45 and the census headers.
+    if let Some(rest) = key.strip_prefix("grpc-") {
+        return !matches!(rest, "previous-rpc-attempts" | "retry-pushback-ms" | "trace-bin" | "tags-bin");
+    }
+    // RFC 9113, 8.2.2: what concerns the connection is malformed in HTTP/2.
+    matches!(
+        key,
+        "te" | "content-type"
+            | "content-length"
+            | "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "trailer"
+    ) || key.starts_with(':')
+}
+
+fn is_bin(key: &str) -> bool {
+    key.len() >= 4 && key.as_bytes()[key.len() - 4..].eq_ignore_ascii_case(b"-bin")
+}
+
+fn text_key(key: &str) -> Result<HeaderName, MetadataError> {
+    match is_bin(key) {
+        true => Err(MetadataError::Binary { key: key.into() }),
+        false => checked_key(key),
+    }
+}
+
+fn bin_key(key: &str) -> Result<HeaderName, MetadataError> {
+    match is_bin(key) {
+        true => checked_key(key),
+        false => Err(MetadataError::Text { key: key.into() }),
+    }
+}
+
+fn checked_key(key: &str) -> Result<HeaderName, MetadataError> {
+    if key.starts_with(':') {
+        return Err(MetadataError::Reserved { key: key.into() });
+    }
+    // PROTOCOL-HTTP2.md, "Requests": Header-Name is 1*( 0-9 a-z _ - . ). Upper case is folded, as in all of HTTP/2.
+    let fits = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    match HeaderName::from_bytes(key.as_bytes()) {
+        Ok(name) if fits && is_reserved(name.as_str()) => Err(MetadataError::Reserved { key: key.into() }),
+        Ok(name) if fits => Ok(name),
+        _ => Err(MetadataError::Key { key: key.into() }),
+    }
+}
+
+fn text_value(key: &str, value: &str) -> Result<HeaderValue, MetadataError> {
+    // PROTOCOL-HTTP2.md, "Requests": ASCII-Value is %x20-%x7E; white space at its ends may be stripped. RFC 9113, 8.2.1:
+    // it has to be, for a field value with spaces at an end is malformed.
+    let value = value.trim_matches(' ');
+    let fits = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    match HeaderValue::from_str(value) {
+        Ok(value) if fits => Ok(value),
+        _ => Err(MetadataError::Value { key: key.into() }),
+    }
+}
+
+pub(crate) fn encode_bin(value: &[u8]) -> HeaderValue {
+    HeaderValue::try_from(BASE64.encode(value)).expect("base64 is printable ASCII")
+}
+
+/// The parts of a `-bin` value, still in base64.
+// PROTOCOL-HTTP2.md, "Requests": implementations must split Binary-Headers on "," before decoding.
+pub(crate) fn split_bin(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+pub(crate) fn decode_bin(part: &[u8]) -> Option<Bytes> {
+    BASE64.decode(part).ok().map(Bytes::from)
+}
