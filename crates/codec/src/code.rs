@@ -6,7 +6,8 @@ use http::{HeaderValue, StatusCode};
 
 /// A gRPC status code.
 ///
-/// A newtype and no enum, so that a number this version does not know survives being received, logged and passed on.
+/// A newtype and no enum, so that a number this version does not know survives being received,
+/// logged and passed on.
 ///
 /// ```
 /// use trunkline_codec::Code;
@@ -40,8 +41,9 @@ const NAMES: [&str; 17] = [
 ];
 
 /// The codes as they are on the wire, by number: a call ends without formatting a number.
-const DIGITS: [&str; 17] =
-    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+const DIGITS: [&str; 17] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+];
 
 impl Code {
     /// The call succeeded.
@@ -62,7 +64,8 @@ impl Code {
     pub const PERMISSION_DENIED: Self = Self(7);
     /// A quota or a limit was reached.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
-    /// The system is not in the state that the call needs; a retry does not help until that is repaired.
+    /// The system is not in the state that the call needs; a retry does not help until that is
+    /// repaired.
     pub const FAILED_PRECONDITION: Self = Self(9);
     /// The call lost a conflict, such as a transaction; a retry at a higher level may help.
     pub const ABORTED: Self = Self(10);
@@ -85,7 +88,8 @@ impl Code {
         self.0
     }
 
-    /// The name of the code in the gRPC documents, such as `"NOT_FOUND"`; `None` for an unknown number.
+    /// The name of the code in the gRPC documents, such as `"NOT_FOUND"`; `None` for an unknown
+    /// number.
     pub fn name(self) -> Option<&'static str> {
         NAMES.get(usize::try_from(self.0).ok()?).copied()
     }
@@ -105,8 +109,8 @@ impl Code {
 
     /// The code that stands for the error code of an RST_STREAM frame.
     pub fn from_http2_error(reason: u32) -> Self {
-        // PROTOCOL-HTTP2.md, "Errors". STREAM_CLOSED (5) has no mapping there, and a call must end all the same; numbers
-        // that the table does not have are UNKNOWN.
+        // PROTOCOL-HTTP2.md, "Errors". STREAM_CLOSED (5) has no mapping there, and a call must end
+        // all the same; numbers that the table does not have are UNKNOWN.
         match reason {
             0..=6 | 9 | 10 => Self::INTERNAL,
             7 => Self::UNAVAILABLE,
@@ -117,12 +121,14 @@ impl Code {
         }
     }
 
-    /// The code of a `grpc-status` header; UNKNOWN for anything but a decimal number without leading zeros.
+    /// The code of a `grpc-status` header; UNKNOWN for anything but a decimal number without
+    /// leading zeros.
     ///
     /// Only `0` is OK, and a number nobody has assigned stays what it is.
     #[inline]
     pub fn from_header(value: &[u8]) -> Self {
-        // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any leading zeros.
+        // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any
+        // leading zeros.
         match value {
             [digit @ b'0'..=b'9'] => Self(i32::from(digit - b'0')),
             [b'1'..=b'9', ..] => Self::from_digits(value).unwrap_or(Self::UNKNOWN),
@@ -140,7 +146,8 @@ impl Code {
             .map(Self)
     }
 
-    /// The value of the `grpc-status` header. A negative number, which the wire has no form for, goes out as UNKNOWN.
+    /// The value of the `grpc-status` header. A negative number, which the wire has no form for,
+    /// goes out as UNKNOWN.
     pub(crate) fn to_header(self) -> HeaderValue {
         let Ok(number) = u32::try_from(self.0) else {
             return HeaderValue::from_static(DIGITS[2]);
@@ -234,7 +241,11 @@ mod tests {
             ("1x", 2),
         ];
         for (header, expected) in table {
-            assert_eq!(Code::from_header(header.as_bytes()).as_i32(), expected, "{header:?}");
+            assert_eq!(
+                Code::from_header(header.as_bytes()).as_i32(),
+                expected,
+                "{header:?}"
+            );
         }
     }
 
@@ -243,7 +254,10 @@ mod tests {
         assert_eq!(Code::from(99).to_header(), "99");
         assert_eq!(Code::from(-1).to_header(), "2");
         assert_eq!(Code::from(-1).name(), None);
-        assert_eq!(format!("{:?} {}", Code::from(99), Code::ABORTED), "code 99 ABORTED");
+        assert_eq!(
+            format!("{:?} {}", Code::from(99), Code::ABORTED),
+            "code 99 ABORTED"
+        );
     }
 
     #[test]
@@ -269,7 +283,11 @@ mod tests {
             (999, Code::UNKNOWN),
         ];
         for (status, code) in table {
-            assert_eq!(Code::from_http_status(StatusCode::from_u16(status).unwrap()), code, "{status}");
+            assert_eq!(
+                Code::from_http_status(StatusCode::from_u16(status).unwrap()),
+                code,
+                "{status}"
+            );
         }
     }
 

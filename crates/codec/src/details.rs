@@ -1,6 +1,7 @@
 //! The standard error details: `google/rpc/error_details.proto` and `google/rpc/status.proto`.
 //!
-//! Fields are public and named as in the files, so that each message can also be built and read field by field.
+//! Fields are public and named as in the files, so that each message can also be built and read
+//! field by field.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,7 +28,10 @@ pub trait Detail: Message + Default {
 
 /// `detail` with its type.
 pub(crate) fn pack<D: Detail>(detail: &D) -> Any {
-    Any { type_url: D::TYPE_URL.to_owned(), value: detail.encode_to_vec() }
+    Any {
+        type_url: D::TYPE_URL.to_owned(),
+        value: detail.encode_to_vec(),
+    }
 }
 
 /// The message in `any` if it is a `D`, whatever host its type is said to be found at.
@@ -77,16 +81,22 @@ impl RetryInfo {
         let seconds = delay.as_secs().min(SECONDS_MAX);
         let delay = prost_types::Duration {
             seconds: i64::try_from(seconds).expect("the largest duration has fewer than 64 bits"),
-            nanos: i32::try_from(delay.subsec_nanos()).expect("a second has fewer than 2^31 nanoseconds"),
+            nanos: i32::try_from(delay.subsec_nanos())
+                .expect("a second has fewer than 2^31 nanoseconds"),
         };
-        Self { retry_delay: Some(delay) }
+        Self {
+            retry_delay: Some(delay),
+        }
     }
 
-    /// How long to wait at least; `None` when the message does not say, or says something that is no time to wait.
+    /// How long to wait at least; `None` when the message does not say, or says something that is
+    /// no time to wait.
     pub fn delay(&self) -> Option<Duration> {
         let delay = self.retry_delay.as_ref()?;
         let seconds = u64::try_from(delay.seconds).ok()?;
-        let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+        let nanos = u32::try_from(delay.nanos)
+            .ok()
+            .filter(|nanos| *nanos < 1_000_000_000)?;
         Some(Duration::new(seconds, nanos))
     }
 }
@@ -105,12 +115,15 @@ pub struct DebugInfo {
 impl DebugInfo {
     /// A debug info with this text and no stack.
     pub fn new(detail: impl Into<String>) -> Self {
-        Self { stack_entries: Vec::new(), detail: detail.into() }
+        Self {
+            stack_entries: Vec::new(),
+            detail: detail.into(),
+        }
     }
 
     /// Adds a frame of the stack.
     #[must_use]
-    pub fn entry(mut self, entry: impl Into<String>) -> Self {
+    pub fn with_entry(mut self, entry: impl Into<String>) -> Self {
         self.stack_entries.push(entry.into());
         self
     }
@@ -156,14 +169,22 @@ pub struct QuotaViolation {
 impl QuotaFailure {
     /// One quota, with on whom and how the check failed.
     pub fn violation(subject: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::default().and_violation(subject, description)
+        Self::default().with_violation(subject, description)
     }
 
     /// Adds a quota.
     #[must_use]
-    pub fn and_violation(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
+    pub fn with_violation(
+        mut self,
+        subject: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
         let (subject, description) = (subject.into(), description.into());
-        self.violations.push(QuotaViolation { subject, description, ..Default::default() });
+        self.violations.push(QuotaViolation {
+            subject,
+            description,
+            ..Default::default()
+        });
         self
     }
 }
@@ -185,12 +206,16 @@ pub struct ErrorInfo {
 impl ErrorInfo {
     /// A reason and its domain.
     pub fn new(reason: impl Into<String>, domain: impl Into<String>) -> Self {
-        Self { reason: reason.into(), domain: domain.into(), metadata: HashMap::new() }
+        Self {
+            reason: reason.into(),
+            domain: domain.into(),
+            metadata: HashMap::new(),
+        }
     }
 
     /// Adds a pair to the metadata.
     #[must_use]
-    pub fn entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
@@ -220,20 +245,28 @@ pub struct PreconditionViolation {
 
 impl PreconditionFailure {
     /// One precondition: its kind, what it is about, and how it failed.
-    pub fn violation(kind: impl Into<String>, subject: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::default().and_violation(kind, subject, description)
+    pub fn violation(
+        kind: impl Into<String>,
+        subject: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        Self::default().with_violation(kind, subject, description)
     }
 
     /// Adds a precondition.
     #[must_use]
-    pub fn and_violation(
+    pub fn with_violation(
         mut self,
         kind: impl Into<String>,
         subject: impl Into<String>,
         description: impl Into<String>,
     ) -> Self {
         let (r#type, subject, description) = (kind.into(), subject.into(), description.into());
-        self.violations.push(PreconditionViolation { r#type, subject, description });
+        self.violations.push(PreconditionViolation {
+            r#type,
+            subject,
+            description,
+        });
         self
     }
 }
@@ -266,14 +299,22 @@ pub struct FieldViolation {
 impl BadRequest {
     /// One wrong field, and why it is wrong.
     pub fn violation(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::default().and_violation(field, description)
+        Self::default().with_violation(field, description)
     }
 
     /// Adds a wrong field.
     #[must_use]
-    pub fn and_violation(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+    pub fn with_violation(
+        mut self,
+        field: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
         let (field, description) = (field.into(), description.into());
-        self.field_violations.push(FieldViolation { field, description, ..Default::default() });
+        self.field_violations.push(FieldViolation {
+            field,
+            description,
+            ..Default::default()
+        });
         self
     }
 }
@@ -292,7 +333,10 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// A request id.
     pub fn new(request_id: impl Into<String>) -> Self {
-        Self { request_id: request_id.into(), serving_data: String::new() }
+        Self {
+            request_id: request_id.into(),
+            serving_data: String::new(),
+        }
     }
 }
 
@@ -316,7 +360,11 @@ pub struct ResourceInfo {
 impl ResourceInfo {
     /// The kind and the name of a resource.
     pub fn new(resource_type: impl Into<String>, resource_name: impl Into<String>) -> Self {
-        Self { resource_type: resource_type.into(), resource_name: resource_name.into(), ..Default::default() }
+        Self {
+            resource_type: resource_type.into(),
+            resource_name: resource_name.into(),
+            ..Default::default()
+        }
     }
 }
 
@@ -342,13 +390,16 @@ pub struct Link {
 impl Help {
     /// One place: what is found there and its address.
     pub fn link(description: impl Into<String>, url: impl Into<String>) -> Self {
-        Self::default().and_link(description, url)
+        Self::default().with_link(description, url)
     }
 
     /// Adds a place.
     #[must_use]
-    pub fn and_link(mut self, description: impl Into<String>, url: impl Into<String>) -> Self {
-        self.links.push(Link { description: description.into(), url: url.into() });
+    pub fn with_link(mut self, description: impl Into<String>, url: impl Into<String>) -> Self {
+        self.links.push(Link {
+            description: description.into(),
+            url: url.into(),
+        });
         self
     }
 }
@@ -367,7 +418,10 @@ pub struct LocalizedMessage {
 impl LocalizedMessage {
     /// A message and its language.
     pub fn new(locale: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { locale: locale.into(), message: message.into() }
+        Self {
+            locale: locale.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -409,4 +463,134 @@ impl Detail for Help {
 
 impl Detail for LocalizedMessage {
     const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.LocalizedMessage";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    /// Encodes `message` to `hex`, which another implementation of protobuf has made, and back.
+    fn check<D: Detail + PartialEq + std::fmt::Debug>(message: D, hex: &str) {
+        assert_eq!(message.encode_to_vec(), bytes(hex), "{message:?}");
+        let any = pack(&message);
+        assert_eq!(unpack::<D>(&any), Some(message));
+        assert_eq!(any.type_url, D::TYPE_URL);
+    }
+
+    #[test]
+    fn each_detail_has_the_field_numbers_of_the_proto_file() {
+        check(RetryInfo::after(Duration::new(1, 2)), "0a0408011002");
+        check(
+            DebugInfo::new("c").with_entry("a").with_entry("b"),
+            "0a01610a0162120163",
+        );
+        let violation = QuotaViolation {
+            subject: "a".into(),
+            description: "b".into(),
+            api_service: "c".into(),
+            quota_metric: "d".into(),
+            quota_id: "e".into(),
+            quota_dimensions: HashMap::from([("f".into(), "g".into())]),
+            quota_value: 7,
+            future_quota_value: Some(0),
+        };
+        check(
+            QuotaFailure {
+                violations: vec![violation],
+            },
+            "0a1b0a01611201621a01632201642a016532060a016612016738074000",
+        );
+        check(
+            ErrorInfo::new("a", "b").with_entry("c", "d"),
+            "0a01611201621a060a0163120164",
+        );
+        check(
+            PreconditionFailure::violation("a", "b", "c"),
+            "0a090a01611201621a0163",
+        );
+        let mut bad_request = BadRequest::violation("a", "b");
+        bad_request.field_violations[0].reason = "c".into();
+        bad_request.field_violations[0].localized_message = Some(LocalizedMessage::new("d", "e"));
+        check(bad_request, "0a110a01611201621a016322060a0164120165");
+        let request_info = RequestInfo {
+            serving_data: "b".into(),
+            ..RequestInfo::new("a")
+        };
+        check(request_info, "0a0161120162");
+        let resource_info = ResourceInfo {
+            owner: "c".into(),
+            description: "d".into(),
+            ..ResourceInfo::new("a", "b")
+        };
+        check(resource_info, "0a01611201621a0163220164");
+        check(Help::link("a", "b"), "0a060a0161120162");
+        check(LocalizedMessage::new("a", "b"), "0a0161120162");
+    }
+
+    #[test]
+    fn the_status_message_has_the_field_numbers_of_the_proto_file() {
+        let any = Any {
+            type_url: "b".into(),
+            value: b"c".to_vec(),
+        };
+        let status = Status {
+            code: 3,
+            message: "a".into(),
+            details: vec![any],
+        };
+        assert_eq!(status.encode_to_vec(), bytes("08031201611a060a0162120163"));
+    }
+
+    #[test]
+    fn a_detail_is_found_by_its_name_and_not_by_the_host_of_its_type() {
+        let mut any = pack(&Help::link("a", "b"));
+        assert_eq!(type_name(&any), "google.rpc.Help");
+        assert_eq!(unpack::<LocalizedMessage>(&any), None);
+        for url in [
+            "google.rpc.Help",
+            "/google.rpc.Help",
+            "example.com/x/google.rpc.Help",
+        ] {
+            any.type_url = url.into();
+            assert!(unpack::<Help>(&any).is_some(), "{url}");
+        }
+        for url in ["", "/", "rpc.Help", "google.rpc.Help/"] {
+            any.type_url = url.into();
+            assert!(unpack::<Help>(&any).is_none(), "{url:?}");
+        }
+        let broken = Any {
+            type_url: Help::TYPE_URL.into(),
+            value: vec![0xff],
+        };
+        assert_eq!(unpack::<Help>(&broken), None);
+    }
+
+    #[test]
+    fn delays_are_read_and_written_without_overflow() {
+        let longest = Duration::new(315_576_000_000, 999_999_999);
+        assert_eq!(RetryInfo::after(Duration::MAX).delay(), Some(longest));
+        let table = [
+            (0, 0, Some(Duration::ZERO)),
+            (1, 999_999_999, Some(Duration::new(1, 999_999_999))),
+            (1, 1_000_000_000, None),
+            (1, -1, None),
+            (-1, 0, None),
+            (i64::MIN, i32::MIN, None),
+            (i64::MAX, 1, Some(Duration::new(i64::MAX as u64, 1))),
+        ];
+        for (seconds, nanos, expected) in table {
+            let retry_delay = Some(prost_types::Duration { seconds, nanos });
+            assert_eq!(
+                RetryInfo { retry_delay }.delay(),
+                expected,
+                "{seconds} s, {nanos} ns"
+            );
+        }
+        assert_eq!(RetryInfo::default().delay(), None);
+    }
 }

@@ -25,14 +25,20 @@ pub trait Encoding: Send + Sync + fmt::Debug {
 
     /// Restores all of `input` and appends it to `output`, but no more than `max_size` bytes.
     ///
-    /// An implementation must check the size while it goes, not in the end: it may write at most 64 KiB past `max_size`
-    /// before it gives up. A small input can hold a very large output.
+    /// An implementation must check the size while it goes, not in the end: it may write at most 64
+    /// KiB past `max_size` before it gives up. A small input can hold a very large output.
     ///
     /// # Errors
     ///
-    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, which ends the call with RESOURCE_EXHAUSTED,
-    /// and [`EncodingError::Corrupt`] when the input is not whole or not in this encoding, which ends it with INTERNAL.
-    fn decompress(&self, input: &mut dyn Buf, output: &mut BytesMut, max_size: usize) -> Result<(), EncodingError>;
+    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, which ends the call
+    /// with RESOURCE_EXHAUSTED, and [`EncodingError::Corrupt`] when the input is not whole or not
+    /// in this encoding, which ends it with INTERNAL.
+    fn decompress(
+        &self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+        max_size: usize,
+    ) -> Result<(), EncodingError>;
 }
 
 /// Why a message could not be compressed or restored.
@@ -87,12 +93,14 @@ impl Encodings {
     ///
     /// # Panics
     ///
-    /// When its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and `.`.
+    /// When its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
+    /// `.`.
     #[must_use]
     pub fn with(self, encoding: impl Encoding + 'static) -> Self {
         let name = encoding.name();
         assert!(is_name(name), "{name:?} cannot be the name of an encoding");
-        let value = name_header(name).expect("the characters of a name are those of a header value");
+        let value =
+            name_header(name).expect("the characters of a name are those of a header value");
         let mut list = self.0.list.clone();
         list.retain(|(_, known)| known.name() != name);
         list.push((value, Arc::new(encoding)));
@@ -101,13 +109,21 @@ impl Encodings {
 
     /// The encoding of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Encoding>> {
-        self.0.list.iter().map(|(_, encoding)| encoding).find(|encoding| encoding.name() == name)
+        self.0
+            .list
+            .iter()
+            .map(|(_, encoding)| encoding)
+            .find(|encoding| encoding.name() == name)
     }
 
-    /// The first of these encodings that a peer accepts, by one of its `grpc-accept-encoding` headers.
+    /// The first of these encodings that a peer accepts, by one of its `grpc-accept-encoding`
+    /// headers.
     pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Encoding>> {
         let accepts = |name: &str| {
-            let mut accepted = accept.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let mut accepted = accept
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .map(<[u8]>::trim_ascii);
             accepted.any(|other| other == name.as_bytes())
         };
         self.iter().find(|encoding| accepts(encoding.name()))
@@ -130,7 +146,8 @@ impl Encodings {
         self.0.list.is_empty()
     }
 
-    /// The value of the `grpc-encoding` header for `encoding`, which may also be one that is not in the list.
+    /// The value of the `grpc-encoding` header for `encoding`, which may also be one that is not in
+    /// the list.
     pub(crate) fn header_of(&self, encoding: &dyn Encoding) -> Option<HeaderValue> {
         let name = encoding.name();
         match self.0.list.iter().find(|(value, _)| value == name) {
@@ -148,7 +165,8 @@ impl Encodings {
         let accept = match accept.as_str() {
             "identity" => HeaderValue::from_static("identity"),
             "identity,gzip" => HeaderValue::from_static("identity,gzip"),
-            _ => HeaderValue::try_from(accept).expect("the characters of names are those of a header value"),
+            _ => HeaderValue::try_from(accept)
+                .expect("the characters of names are those of a header value"),
         };
         Self(Arc::new(Known { list, accept }))
     }
@@ -159,7 +177,8 @@ impl Default for Encodings {
     fn default() -> Self {
         #[cfg(feature = "gzip")]
         {
-            static GZIP: LazyLock<Encodings> = LazyLock::new(|| Encodings::none().with(Gzip::default()));
+            static GZIP: LazyLock<Encodings> =
+                LazyLock::new(|| Encodings::none().with(Gzip::default()));
             GZIP.clone()
         }
         #[cfg(not(feature = "gzip"))]
@@ -174,7 +193,9 @@ impl fmt::Debug for Encodings {
 }
 
 fn is_name(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    let fits = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
+    };
     !matches!(name, "" | "identity") && name.bytes().all(fits)
 }
 
@@ -182,5 +203,100 @@ fn name_header(name: &str) -> Option<HeaderValue> {
     match name {
         "gzip" => Some(HeaderValue::from_static("gzip")),
         _ => HeaderValue::from_str(name).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::*;
+
+    /// An encoding that changes nothing but its name.
+    #[derive(Debug)]
+    struct Named(&'static str);
+
+    impl Encoding for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn compress(
+            &self,
+            input: &mut dyn Buf,
+            output: &mut BytesMut,
+        ) -> Result<(), EncodingError> {
+            output.put(input);
+            Ok(())
+        }
+
+        fn decompress(
+            &self,
+            input: &mut dyn Buf,
+            output: &mut BytesMut,
+            _max_size: usize,
+        ) -> Result<(), EncodingError> {
+            output.put(input);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn encodings_are_found_by_name_and_announced_in_order() {
+        let encodings = Encodings::none().with(Named("zstd")).with(Named("x-own"));
+        assert_eq!(encodings.accept_header(), "identity,zstd,x-own");
+        assert_eq!(encodings.find("x-own").unwrap().name(), "x-own");
+        for name in ["gzip", "identity", "", "ZSTD", "zstd "] {
+            assert!(encodings.find(name).is_none(), "{name:?}");
+        }
+        assert_eq!(encodings.header_of(&Named("zstd")).unwrap(), "zstd");
+        assert_eq!(encodings.header_of(&Named("other")).unwrap(), "other");
+        assert!(encodings.header_of(&Named("no\nheader")).is_none());
+        assert!(Encodings::none().is_empty() && !encodings.is_empty());
+        assert_eq!(
+            format!("{encodings:?}"),
+            r#"[Named("zstd"), Named("x-own")]"#
+        );
+    }
+
+    #[test]
+    fn an_encoding_of_the_same_name_takes_the_place_of_the_older_one() {
+        let encodings = Encodings::none()
+            .with(Named("a"))
+            .with(Named("b"))
+            .with(Named("a"));
+        assert_eq!(encodings.accept_header(), "identity,b,a");
+    }
+
+    #[test]
+    fn ours_are_chosen_in_our_order_from_what_the_peer_accepts() {
+        let encodings = Encodings::none().with(Named("zstd")).with(Named("gzip"));
+        let table: [(&[u8], Option<&str>); 10] = [
+            (b"gzip", Some("gzip")),
+            (b"identity,deflate,gzip", Some("gzip")),
+            (b"gzip, zstd", Some("zstd")),
+            (b" gzip\t,", Some("gzip")),
+            (b",,gzip", Some("gzip")),
+            (b"", None),
+            (b"identity", None),
+            (b"GZIP", None),
+            (b"gzipx,xgzip", None),
+            (b"\xff", None),
+        ];
+        for (accept, expected) in table {
+            let accept = HeaderValue::from_bytes(accept).unwrap();
+            let chosen = encodings.choose(&accept).map(|encoding| encoding.name());
+            assert_eq!(chosen, expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_lower_case_tokens() {
+        for name in ["gzip", "x-my_own.2"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "identity", "GZIP", "a,b", "a b", "\u{e9}"] {
+            assert!(!is_name(name), "{name:?}");
+        }
     }
 }

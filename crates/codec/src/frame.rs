@@ -14,11 +14,12 @@ pub const PREFIX_SIZE: usize = 5;
 
 /// A chunk below this size, in bytes, is copied to its neighbours when it has to wait.
 ///
-/// A chunk shares the buffer that the socket was read into. If chunks of one byte each kept such a buffer, a peer could
-/// make us hold thousands of times what it sends (CVE-2026-84304).
+/// A chunk shares the buffer that the socket was read into. If chunks of one byte each kept such a
+/// buffer, a peer could make us hold thousands of times what it sends (CVE-2026-84304).
 const COMPACT_BELOW: usize = 1024;
 
-/// Copied chunks are gathered into pieces of about this size, so that no copy ever becomes one large block.
+/// Copied chunks are gathered into pieces of about this size, so that no copy ever becomes one
+/// large block.
 const PIECE_SIZE: usize = 16 * 1024;
 
 /// The prefix of a message of `len` bytes.
@@ -31,8 +32,8 @@ pub fn prefix(compressed: bool, len: u32) -> [u8; PREFIX_SIZE] {
 
 /// A message as it came: pieces of shared bytes, read as one [`Buf`].
 ///
-/// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares what lies in one
-/// piece.
+/// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares
+/// what lies in one piece.
 #[derive(Clone, Default)]
 pub struct Payload {
     /// Empty only if there is nothing left at all.
@@ -61,7 +62,9 @@ impl Payload {
 
     /// What is left, piece by piece.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        std::iter::once(&self.front).chain(&self.rest).filter(|piece| !piece.is_empty())
+        std::iter::once(&self.front)
+            .chain(&self.rest)
+            .filter(|piece| !piece.is_empty())
     }
 
     fn push(&mut self, piece: Bytes) {
@@ -95,7 +98,11 @@ impl Buf for Payload {
 
     #[inline]
     fn advance(&mut self, mut count: usize) {
-        assert!(count <= self.len, "cannot advance by {count} bytes, {} are left", self.len);
+        assert!(
+            count <= self.len,
+            "cannot advance by {count} bytes, {} are left",
+            self.len
+        );
         self.len -= count;
         while count >= self.front.len() && count > 0 {
             count -= self.front.len();
@@ -105,7 +112,11 @@ impl Buf for Payload {
     }
 
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        assert!(len <= self.len, "cannot take {len} bytes, {} are left", self.len);
+        assert!(
+            len <= self.len,
+            "cannot take {len} bytes, {} are left",
+            self.len
+        );
         if len <= self.front.len() {
             let taken = self.front.split_to(len);
             self.len -= len;
@@ -126,7 +137,11 @@ impl Buf for Payload {
 impl From<Bytes> for Payload {
     #[inline]
     fn from(bytes: Bytes) -> Self {
-        Self { len: bytes.len(), front: bytes, rest: VecDeque::new() }
+        Self {
+            len: bytes.len(),
+            front: bytes,
+            rest: VecDeque::new(),
+        }
     }
 }
 
@@ -170,12 +185,21 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flag(flag) => write!(f, "a message has the compressed flag {flag}, which is neither 0 nor 1"),
+            Self::Flag(flag) => write!(
+                f,
+                "a message has the compressed flag {flag}, which is neither 0 nor 1"
+            ),
             Self::TooLarge { size, limit } => {
-                write!(f, "a message of {size} bytes is larger than the limit of {limit} bytes (max_recv_message_size)")
+                write!(
+                    f,
+                    "a message of {size} bytes is larger than the limit of {limit} bytes (max_recv_message_size)"
+                )
             }
             Self::Truncated { received, expected } => {
-                write!(f, "the stream ended inside a message, after {received} of {expected} bytes")
+                write!(
+                    f,
+                    "the stream ended inside a message, after {received} of {expected} bytes"
+                )
             }
         }
     }
@@ -185,7 +209,8 @@ impl std::error::Error for FrameError {}
 
 /// Cuts chunks of a stream into messages.
 ///
-/// Nothing is decoded until [`next`](Self::next) is called, and nothing is allocated from a length that the peer claims.
+/// Nothing is decoded until [`next`](Self::next) is called, and nothing is allocated from a length
+/// that the peer claims.
 #[derive(Debug)]
 pub struct Decoder {
     max_size: usize,
@@ -208,7 +233,13 @@ impl Decoder {
     /// A decoder of messages of up to `max_size` bytes.
     #[inline]
     pub fn new(max_size: usize) -> Self {
-        Self { max_size, chunks: Payload::default(), tail: BytesMut::new(), prefix: None, failed: None }
+        Self {
+            max_size,
+            chunks: Payload::default(),
+            tail: BytesMut::new(),
+            prefix: None,
+            failed: None,
+        }
     }
 
     /// The largest message that is let through, in bytes.
@@ -247,9 +278,13 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`FrameError::Flag`] and [`FrameError::TooLarge`], from then on each time, as soon as the prefix is here.
+    /// [`FrameError::Flag`] and [`FrameError::TooLarge`], from then on each time, as soon as the
+    /// prefix is here.
     #[inline]
-    #[allow(clippy::should_implement_trait, reason = "None is not the end here")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "None is not the end of an iterator here"
+    )]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -263,7 +298,10 @@ impl Decoder {
         }
         self.prefix = None;
         let payload = self.take(prefix.size);
-        Ok(Some(Frame { compressed: prefix.compressed, payload }))
+        Ok(Some(Frame {
+            compressed: prefix.compressed,
+            payload,
+        }))
     }
 
     /// To be called at the end of the stream, when [`next`](Self::next) has given `None`.
@@ -274,12 +312,14 @@ impl Decoder {
     pub fn finish(&self) -> Result<(), FrameError> {
         match (self.failed, self.prefix) {
             (Some(error), _) => Err(error),
-            (None, Some(prefix)) => {
-                Err(FrameError::Truncated { received: self.buffered(), expected: prefix.size })
-            }
-            (None, None) if self.buffered() > 0 => {
-                Err(FrameError::Truncated { received: self.buffered(), expected: PREFIX_SIZE })
-            }
+            (None, Some(prefix)) => Err(FrameError::Truncated {
+                received: self.buffered(),
+                expected: prefix.size,
+            }),
+            (None, None) if self.buffered() > 0 => Err(FrameError::Truncated {
+                received: self.buffered(),
+                expected: PREFIX_SIZE,
+            }),
             (None, None) => Ok(()),
         }
     }
@@ -315,9 +355,15 @@ impl Decoder {
             return self.fail(FrameError::Flag(flag));
         }
         if size > self.max_size {
-            return self.fail(FrameError::TooLarge { size, limit: self.max_size });
+            return self.fail(FrameError::TooLarge {
+                size,
+                limit: self.max_size,
+            });
         }
-        self.prefix = Some(Prefix { compressed: flag == 1, size });
+        self.prefix = Some(Prefix {
+            compressed: flag == 1,
+            size,
+        });
         Ok(self.prefix)
     }
 
@@ -359,12 +405,216 @@ impl Decoder {
             return;
         }
         let front = std::mem::take(&mut self.chunks);
-        front.pieces().for_each(|piece| self.tail.extend_from_slice(piece));
+        front
+            .pieces()
+            .for_each(|piece| self.tail.extend_from_slice(piece));
     }
 
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
             self.chunks.push(self.tail.split().freeze());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(compressed: bool, message: &[u8]) -> Vec<u8> {
+        [&prefix(compressed, message.len() as u32)[..], message].concat()
+    }
+
+    /// Pushes `chunks`, taking what can be had after each, and gives the messages and the end.
+    fn decode(chunks: &[&[u8]], max_size: usize) -> (Vec<Vec<u8>>, Result<(), FrameError>) {
+        let mut decoder = Decoder::new(max_size);
+        let mut messages = Vec::new();
+        for chunk in chunks {
+            decoder.push(Bytes::copy_from_slice(chunk));
+            loop {
+                match decoder.next() {
+                    Ok(Some(frame)) => messages.push(frame.payload.into_bytes().to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return (messages, Err(error)),
+                }
+            }
+        }
+        (messages, decoder.finish())
+    }
+
+    #[test]
+    fn a_stream_cut_at_every_byte_gives_the_same_messages() {
+        let long = vec![9; 3_000];
+        let wire = [
+            frame(false, b""),
+            frame(false, b"abc"),
+            frame(true, &long),
+            frame(false, b""),
+        ];
+        let wire = wire.concat();
+        let expected = [vec![], b"abc".to_vec(), long, vec![]];
+        for cut in 0..=wire.len() {
+            let (messages, end) = decode(&[&wire[..cut], &wire[cut..]], 3_000);
+            assert_eq!(
+                (messages.as_slice(), end),
+                (&expected[..], Ok(())),
+                "cut at {cut}"
+            );
+        }
+        let bytes: Vec<_> = wire.chunks(1).collect();
+        assert_eq!(decode(&bytes, 3_000), (expected.to_vec(), Ok(())));
+    }
+
+    #[test]
+    fn an_empty_message_that_ends_the_input_comes_out() {
+        let (messages, end) = decode(&[&frame(false, b"")], 0);
+        assert_eq!((messages, end), (vec![vec![]], Ok(())));
+    }
+
+    #[test]
+    fn the_end_inside_a_message_or_its_prefix_is_an_error() {
+        let wire = frame(false, b"abc");
+        for end in 1..wire.len() {
+            let expected = match end < PREFIX_SIZE {
+                true => FrameError::Truncated {
+                    received: end,
+                    expected: PREFIX_SIZE,
+                },
+                false => FrameError::Truncated {
+                    received: end - PREFIX_SIZE,
+                    expected: 3,
+                },
+            };
+            assert_eq!(decode(&[&wire[..end]], 3), (vec![], Err(expected)));
+        }
+        assert_eq!(decode(&[], 3), (vec![], Ok(())));
+    }
+
+    #[test]
+    fn the_flag_is_zero_or_one() {
+        for flag in 2..=255 {
+            let wire = [&[flag, 0, 0, 0, 0][..], &frame(false, b"abc")].concat();
+            assert_eq!(decode(&[&wire], 3), (vec![], Err(FrameError::Flag(flag))));
+        }
+    }
+
+    #[test]
+    fn the_size_limit_is_exact_and_speaks_before_the_message_comes() {
+        let limit = 1_000;
+        for size in [999, 1_000] {
+            let message = vec![1; size];
+            assert_eq!(
+                decode(&[&frame(false, &message)], limit),
+                (vec![message], Ok(()))
+            );
+        }
+        for size in [1_001, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
+            let error = FrameError::TooLarge {
+                size: size as usize,
+                limit,
+            };
+            assert_eq!(decode(&[&prefix(false, size)], limit), (vec![], Err(error)));
+        }
+    }
+
+    #[test]
+    fn an_error_stays_and_nothing_is_held_after_it() {
+        let mut decoder = Decoder::new(10);
+        decoder.push(Bytes::from_static(&[7, 0, 0, 0, 0, 1, 2, 3]));
+        assert_eq!(decoder.next().unwrap_err(), FrameError::Flag(7));
+        decoder.push(Bytes::from(frame(false, b"abc")));
+        assert_eq!(decoder.next().unwrap_err(), FrameError::Flag(7));
+        assert_eq!(decoder.finish(), Err(FrameError::Flag(7)));
+        assert_eq!(decoder.buffered(), 0);
+    }
+
+    #[test]
+    fn a_message_in_one_chunk_is_a_slice_of_it() {
+        let chunk = Bytes::from([frame(false, b"abc"), frame(false, &[5; 2_000])].concat());
+        let mut decoder = Decoder::new(2_000);
+        decoder.push(chunk.clone());
+        let first = decoder.next().unwrap().unwrap().payload.into_bytes();
+        assert_eq!(first.as_ptr(), chunk[5..].as_ptr());
+        let mut second = decoder.next().unwrap().unwrap().payload;
+        let part = second.copy_to_bytes(1_500);
+        assert_eq!(part.as_ptr(), chunk[13..].as_ptr());
+        assert_eq!(second.chunk().as_ptr(), chunk[1_513..].as_ptr());
+    }
+
+    /// The pieces in which a message of `size` bytes comes out whose chunks had `chunk` bytes.
+    fn pieces(size: usize, chunk: usize) -> Vec<usize> {
+        let wire = frame(false, &vec![1; size]);
+        let mut decoder = Decoder::new(size);
+        for chunk in wire.chunks(chunk) {
+            assert!(decoder.next().unwrap().is_none());
+            decoder.push(Bytes::copy_from_slice(chunk));
+        }
+        let payload = decoder.next().unwrap().unwrap().payload;
+        payload.pieces().map(Bytes::len).collect()
+    }
+
+    #[test]
+    fn small_chunks_are_gathered_and_large_ones_are_not_copied() {
+        assert_eq!(pieces(40_000, 16_384), [16_379, 16_384, 7_237]);
+        assert_eq!(pieces(3_000, 1_024), [1_019, 1_024, 957]);
+        for chunk in [1, 2, 100, 1_023] {
+            let pieces = pieces(100_000, chunk);
+            assert!(
+                pieces.len() <= 8,
+                "{} pieces from chunks of {chunk}",
+                pieces.len()
+            );
+            assert!(pieces.iter().all(|piece| *piece <= PIECE_SIZE));
+        }
+    }
+
+    #[test]
+    fn a_small_rest_does_not_keep_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from([frame(false, &[1; 60_000]), vec![0, 0]].concat());
+        let mut decoder = Decoder::new(60_000);
+        decoder.push(buffer.clone());
+        assert!(decoder.next().unwrap().is_some());
+        assert!(decoder.next().unwrap().is_none());
+        assert_eq!(decoder.buffered(), 2);
+        assert!(
+            buffer.is_unique(),
+            "the decoder holds a copy of two bytes only"
+        );
+    }
+
+    #[test]
+    fn small_messages_that_nobody_reads_do_not_keep_their_buffers() {
+        let mut decoder = Decoder::new(2);
+        let buffers: Vec<_> = (0..1_000).map(|_| Bytes::from(vec![0; 4_096])).collect();
+        for buffer in &buffers {
+            decoder.push(buffer.slice(..PREFIX_SIZE));
+        }
+        let held = buffers.iter().filter(|buffer| !buffer.is_unique()).count();
+        assert_eq!((held, decoder.buffered()), (1, 5_000));
+        let messages = std::iter::from_fn(|| decoder.next().unwrap()).count();
+        assert_eq!(messages, 1_000);
+    }
+
+    #[test]
+    fn a_payload_reads_the_same_however_it_is_cut() {
+        let whole: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+        let mut payload = Payload::default();
+        for piece in [&whole[..0], &whole[..1], &whole[1..2_000], &whole[2_000..]] {
+            payload.push(Bytes::copy_from_slice(piece));
+        }
+        assert_eq!((payload.len(), payload.is_empty()), (5_000, false));
+        assert_eq!(payload.clone().into_bytes(), whole);
+        for step in [1, 3, 1_999, 2_000, 2_001, 5_000] {
+            let (mut shared, mut advanced) = (payload.clone(), payload.clone());
+            for expected in whole.chunks(step) {
+                assert_eq!(shared.copy_to_bytes(expected.len()), expected);
+                assert_eq!(advanced.chunk()[0], expected[0]);
+                advanced.advance(expected.len());
+            }
+            assert!(!shared.has_remaining() && !advanced.has_remaining());
+            assert!(shared.chunk().is_empty() && advanced.chunk().is_empty());
+        }
+        assert!(Payload::default().into_bytes().is_empty());
+        assert_eq!(format!("{payload:?}"), "Payload(5000 bytes)");
     }
 }

@@ -1,6 +1,8 @@
-//! Heads of calls: what the headers of requests and responses say, read once into types and written from types.
+//! Heads of calls: what the headers of requests and responses say, read once into types and written
+//! from types.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -16,21 +18,20 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-
-/// What HTTP/2 counts for a field beside its name and value, in bytes.
-// RFC 9113, 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE.
-const FIELD_OVERHEAD: usize = 32;
 
 /// What the head of a request says about the call.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RequestHead {
-    /// How long the client waits for the call to end; `None` if it did not say. Zero when that time is over already.
-    pub timeout: Option<std::time::Duration>,
-    /// What compressed messages of the request are compressed with; `None` if they may not be compressed.
+    /// How long the client waits for the call to end; `None` if it did not say. Zero when that time
+    /// is over already.
+    pub timeout: Option<Duration>,
+    /// What compressed messages of the request are compressed with; `None` if they may not be
+    /// compressed.
     pub encoding: Option<Arc<dyn Encoding>>,
     /// The first of our encodings that the client accepts.
     pub reply_encoding: Option<Arc<dyn Encoding>>,
@@ -51,10 +52,17 @@ pub enum Refusal {
     Status(Status),
 }
 
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
 impl Refusal {
     /// The complete answer, which is one header block with the end of the stream.
     ///
-    /// It has a `grpc-status` also when the HTTP status is not 200: both say the same, by the table that clients use.
+    /// It has a `grpc-status` also when the HTTP status is not 200: both say the same, by the table
+    /// that clients use.
     pub fn into_response(self, encodings: &Encodings) -> http::Response<()> {
         let mut response = http::Response::new(());
         write_response(response.headers_mut(), None, encodings);
@@ -62,10 +70,13 @@ impl Refusal {
             Self::Status(status) => status.write_to(response.headers_mut()),
             Self::Http { status, message } => {
                 *response.status_mut() = status;
-                Status::new(Code::from_http_status(status), message).write_to(response.headers_mut());
+                Status::new(Code::from_http_status(status), message)
+                    .write_to(response.headers_mut());
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     // RFC 9110, 15.5.6: a 405 must say which methods are allowed.
-                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+                    response
+                        .headers_mut()
+                        .insert(header::ALLOW, HeaderValue::from_static("POST"));
                 }
             }
         }
@@ -79,56 +90,89 @@ impl Refusal {
 ///
 /// # Errors
 ///
-/// 405 for another method than POST, 415 for a content type that is not gRPC, 400 for several `host` headers;
-/// UNIMPLEMENTED for a codec or a `grpc-encoding` that is not known, INTERNAL for a malformed `grpc-timeout`,
-/// RESOURCE_EXHAUSTED for more headers than [`Limits::max_header_list_size`].
-pub fn parse_request(parts: &Parts, limits: &Limits, encodings: &Encodings) -> Result<RequestHead, Refusal> {
+/// 405 for another method than POST, 415 for a content type that is not gRPC, 400 for several
+/// `host` headers; UNIMPLEMENTED for a codec or a `grpc-encoding` that is not known, INTERNAL for a
+/// malformed `grpc-timeout`, RESOURCE_EXHAUSTED for more headers than
+/// [`Limits::max_header_list_size`].
+pub fn parse_request(
+    parts: &Parts,
+    limits: &Limits,
+    encodings: &Encodings,
+) -> Result<RequestHead, Refusal> {
     if parts.method != Method::POST {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, format!("the method is {} and must be POST", parts.method));
+        let message = format!("the method is {} and must be POST", parts.method);
+        return Err(Refusal::Http {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            message,
+        });
     }
-    match content_type(&parts.headers) {
+    let fields = RequestFields::collect(parts, encodings);
+    match fields
+        .content_type
+        .map_or(ContentType::Other, ContentType::of)
+    {
         ContentType::Grpc => {}
+        // The peer speaks gRPC, so it can read a gRPC status.
         ContentType::OtherCodec => {
-            return Err(Refusal::Status(Status::unimplemented("the content-type names a codec that is not known here")));
+            let message = "the content-type names a codec that is not known here";
+            return Err(Status::unimplemented(message).into());
         }
+        // PROTOCOL-HTTP2.md, "Requests": 415 keeps other HTTP/2 clients from taking a gRPC error,
+        // which has HTTP status 200, for a success.
         ContentType::Other => {
-            return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content-type must be application/grpc".into());
+            let message = String::from("the content-type must be application/grpc");
+            return Err(Refusal::Http {
+                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                message,
+            });
         }
     }
     // gRFC A41: several hosts leave open which of them was authorized.
-    if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
-        return refuse(StatusCode::BAD_REQUEST, "there is more than one host header".into());
+    if fields.hosts > 1 {
+        let message = String::from("there is more than one host header");
+        return Err(Refusal::Http {
+            status: StatusCode::BAD_REQUEST,
+            message,
+        });
     }
-    let size = header_list_size(parts);
-    if size > limits.max_header_list_size as usize {
-        let limit = limits.max_header_list_size;
-        let message = format!("{size} bytes of headers are more than the limit of {limit} (max_header_list_size)");
-        return Err(Refusal::Status(Status::resource_exhausted(message)));
+    let (size, limit) = (fields.size, limits.max_header_list_size);
+    if size > limit as usize {
+        return Err(Refusal::Status(Status::resource_exhausted(format!(
+            "{size} bytes of headers are more than the limit of {limit} (max_header_list_size)"
+        ))));
     }
-    let timeout = match parts.headers.get(GRPC_TIMEOUT) {
-        Some(value) => Some(timeout::parse(value.as_bytes()).map_err(|error| Refusal::Status(error.into()))?),
+    let timeout = match fields.timeout {
+        Some(value) => Some(timeout::parse(value).map_err(Status::from)?),
         None => None,
     };
-    let encoding = match message_encoding(&parts.headers, encodings) {
+    let encoding = match MessageEncoding::of(fields.encoding, encodings) {
         MessageEncoding::Identity => None,
         MessageEncoding::Known(encoding) => Some(encoding.clone()),
-        // compression.md, "Compression Method Asymmetry": UNIMPLEMENTED, and grpc-accept-encoding says what would do.
+        // compression.md, "Compression Method Asymmetry Between Peers": UNIMPLEMENTED, and the
+        // reply's grpc-accept-encoding says what would do.
         MessageEncoding::Unknown(name) => {
-            return Err(Refusal::Status(Status::unimplemented(format!("grpc-encoding {name:?} is not known here"))));
+            let message = unknown_encoding("the request", &name, encodings);
+            return Err(Status::unimplemented(message).into());
         }
     };
-    Ok(RequestHead { timeout, encoding, reply_encoding: accepted(&parts.headers, encodings).cloned() })
+    Ok(RequestHead {
+        timeout,
+        encoding,
+        reply_encoding: fields.accepted.cloned(),
+    })
 }
 
-/// Adds what the protocol wants in the head of a request. `user-agent` is left as it is if there is one.
+/// Adds what the protocol wants in the head of a request. `user-agent` is left as it is if there is
+/// one.
 #[inline]
 pub fn write_request(
     headers: &mut HeaderMap,
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
     encoding: Option<&dyn Encoding>,
     encodings: &Encodings,
 ) {
-    // PROTOCOL-HTTP2.md, "Requests": the timeout should come first, and all of these before custom metadata.
+    // PROTOCOL-HTTP2.md, "Requests": the timeout should come first, and all of these before custom
+    // metadata.
     if let Some(timeout) = timeout {
         set(headers, GRPC_TIMEOUT, timeout::encode(timeout));
     }
@@ -142,12 +186,20 @@ pub fn write_request(
 
 /// Adds what the protocol wants in the head of a response.
 #[inline]
-pub fn write_response(headers: &mut HeaderMap, encoding: Option<&dyn Encoding>, encodings: &Encodings) {
+pub fn write_response(
+    headers: &mut HeaderMap,
+    encoding: Option<&dyn Encoding>,
+    encodings: &Encodings,
+) {
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
     write_encodings(headers, encoding, encodings);
 }
 
-fn write_encodings(headers: &mut HeaderMap, encoding: Option<&dyn Encoding>, encodings: &Encodings) {
+fn write_encodings(
+    headers: &mut HeaderMap,
+    encoding: Option<&dyn Encoding>,
+    encodings: &Encodings,
+) {
     if let Some(value) = encoding.and_then(|encoding| encodings.header_of(encoding)) {
         set(headers, GRPC_ENCODING, value);
     }
@@ -161,9 +213,125 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let _fits = headers.try_insert(name, value).is_ok();
 }
 
+/// The fields of a request that matter here, found in one pass: a lookup each would cost more.
+#[derive(Default)]
+struct RequestFields<'a> {
+    /// The size of the header list, as HTTP/2 counts it.
+    size: usize,
+    hosts: usize,
+    content_type: Option<&'a [u8]>,
+    timeout: Option<&'a [u8]>,
+    encoding: Option<&'a [u8]>,
+    accepted: Option<&'a Arc<dyn Encoding>>,
+}
+
+impl<'a> RequestFields<'a> {
+    fn collect(parts: &'a Parts, encodings: &'a Encodings) -> Self {
+        let mut fields = Self {
+            size: pseudo_size(parts),
+            ..Self::default()
+        };
+        for (name, value) in &parts.headers {
+            fields.size += field_size(name.as_str(), value.len());
+            match name.as_str() {
+                "host" => fields.hosts += 1,
+                "content-type" => keep_first(&mut fields.content_type, value),
+                "grpc-timeout" => keep_first(&mut fields.timeout, value),
+                "grpc-encoding" => keep_first(&mut fields.encoding, value),
+                "grpc-accept-encoding" => {
+                    fields.accepted = fields.accepted.or_else(|| encodings.choose(value));
+                }
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+fn keep_first<'a>(field: &mut Option<&'a [u8]>, value: &'a HeaderValue) {
+    *field = field.or(Some(value.as_bytes()));
+}
+
+/// The size of the pseudo-headers.
+fn pseudo_size(parts: &Parts) -> usize {
+    let uri = &parts.uri;
+    let authority = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    field_size(":method", parts.method.as_str().len())
+        + field_size(":scheme", uri.scheme_str().map_or(0, str::len))
+        + field_size(":authority", authority)
+        + field_size(":path", path)
+}
+
+fn field_size(name: &str, value_size: usize) -> usize {
+    // RFC 9113, 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE: 32 bytes of overhead for each field.
+    name.len() + value_size + 32
+}
+
+/// What the head of a response says.
+pub(crate) struct ResponseHead {
+    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    /// Whether there is a `grpc-status`, so that this can be all of the response.
+    pub(crate) has_status: bool,
+}
+
+/// Reads the head of a response. What is no gRPC response is the status that it stands for.
+pub(crate) fn parse_response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    encodings: &Encodings,
+) -> Result<ResponseHead, Status> {
+    let own = Status::from_trailers(headers);
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(ContentType::Other, |value| {
+        ContentType::of(value.as_bytes())
+    });
+    if status != StatusCode::OK || content_type == ContentType::Other {
+        // http-grpc-status-mapping.md: the mapping is for responses without a grpc-status. One that
+        // says OK does not go with a response that is none.
+        return Err(match own {
+            Some(Err(own)) => own,
+            _ if status != StatusCode::OK => Status::from_http_status(status).of_peer(headers),
+            _ => Status::unknown("the content-type of the response is not application/grpc")
+                .of_peer(headers),
+        });
+    }
+    let encoding = MessageEncoding::of(
+        headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes),
+        encodings,
+    );
+    let encoding = match (encoding, content_type) {
+        (MessageEncoding::Known(encoding), ContentType::Grpc) => Some(encoding.clone()),
+        (MessageEncoding::Identity, ContentType::Grpc) => None,
+        // A response that failed at once has no messages to misread.
+        _ if matches!(own, Some(Err(_))) => None,
+        // compression.md, "Compression Method Asymmetry Between Peers": INTERNAL at a client.
+        (MessageEncoding::Unknown(name), _) => {
+            let message = unknown_encoding("the response", &name, encodings);
+            return Err(Status::internal(message).of_peer(headers));
+        }
+        _ => {
+            let message = "the content-type of the response names a codec that was not asked for";
+            return Err(Status::internal(message).of_peer(headers));
+        }
+    };
+    Ok(ResponseHead {
+        encoding,
+        has_status: own.is_some(),
+    })
+}
+
+/// compression.md, "Test cases": the description names the encoding and those that are supported.
+fn unknown_encoding(whose: &str, name: &str, encodings: &Encodings) -> String {
+    let supported = encodings.accept_header();
+    format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
+}
+
 /// What a content type is to gRPC.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ContentType {
+enum ContentType {
     /// `application/grpc`, also with `+proto` and with parameters.
     Grpc,
     /// `application/grpc` with another codec.
@@ -172,71 +340,48 @@ pub(crate) enum ContentType {
     Other,
 }
 
-pub(crate) fn content_type(headers: &HeaderMap) -> ContentType {
-    match headers.get(header::CONTENT_TYPE) {
-        Some(value) => classify(value.as_bytes()),
-        None => ContentType::Other,
-    }
-}
-
-fn classify(value: &[u8]) -> ContentType {
-    const GRPC: &[u8] = b"application/grpc";
-    let Some((media_type, rest)) = value.split_at_checked(GRPC.len()) else {
-        return ContentType::Other;
-    };
-    // RFC 9110, 8.3.1: media types are case-insensitive.
-    if !media_type.eq_ignore_ascii_case(GRPC) {
-        return ContentType::Other;
-    }
-    match rest {
-        [] | [b';', ..] => ContentType::Grpc,
-        [b'+', codec @ ..] => match codec.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii_end) {
-            Some(codec) if codec.eq_ignore_ascii_case(b"proto") => ContentType::Grpc,
-            _ => ContentType::OtherCodec,
-        },
-        [b' ' | b'\t', ..] if rest.trim_ascii_start().first().is_none_or(|byte| *byte == b';') => ContentType::Grpc,
-        _ => ContentType::Other,
+impl ContentType {
+    fn of(value: &[u8]) -> Self {
+        const GRPC: &[u8] = b"application/grpc";
+        if value == GRPC {
+            return Self::Grpc;
+        }
+        let media_type = value
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(value)
+            .trim_ascii();
+        let Some((grpc, codec)) = media_type.split_at_checked(GRPC.len()) else {
+            return Self::Other;
+        };
+        // RFC 9110, 8.3.1: media types are case-insensitive.
+        match grpc.eq_ignore_ascii_case(GRPC) {
+            true if codec.is_empty() || codec.eq_ignore_ascii_case(b"+proto") => Self::Grpc,
+            true if codec[0] == b'+' => Self::OtherCodec,
+            true | false => Self::Other,
+        }
     }
 }
 
 /// What `grpc-encoding` says.
-pub(crate) enum MessageEncoding<'a> {
+enum MessageEncoding<'a> {
     Identity,
     Known(&'a Arc<dyn Encoding>),
+    /// The start of the name, for people.
     Unknown(String),
 }
 
-pub(crate) fn message_encoding<'a>(headers: &HeaderMap, encodings: &'a Encodings) -> MessageEncoding<'a> {
-    let Some(value) = headers.get(GRPC_ENCODING) else {
-        return MessageEncoding::Identity;
-    };
-    match value.to_str() {
-        Ok("identity") => MessageEncoding::Identity,
-        Ok(name) => match encodings.find(name) {
-            Some(encoding) => MessageEncoding::Known(encoding),
-            None => MessageEncoding::Unknown(name.chars().take(40).collect()),
-        },
-        Err(_) => MessageEncoding::Unknown(String::from("?")),
+impl<'a> MessageEncoding<'a> {
+    fn of(value: Option<&[u8]>, encodings: &'a Encodings) -> Self {
+        let Some(value) = value.filter(|value| *value != b"identity") else {
+            return Self::Identity;
+        };
+        let encoding = str::from_utf8(value)
+            .ok()
+            .and_then(|name| encodings.find(name));
+        match encoding {
+            Some(encoding) => Self::Known(encoding),
+            None => Self::Unknown(String::from_utf8_lossy(value).chars().take(40).collect()),
+        }
     }
-}
-
-fn accepted<'a>(headers: &HeaderMap, encodings: &'a Encodings) -> Option<&'a Arc<dyn Encoding>> {
-    headers.get_all(GRPC_ACCEPT_ENCODING).iter().find_map(|accept| encodings.choose(accept))
-}
-
-/// The size of a request's header list, as HTTP/2 counts it.
-fn header_list_size(parts: &Parts) -> usize {
-    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
-    let uri = &parts.uri;
-    let pseudo = [
-        (":method", parts.method.as_str().len()),
-        (":scheme", uri.scheme_str().map_or(0, str::len)),
-        (":authority", uri.authority().map_or(0, |authority| authority.as_str().len())),
-        (":path", uri.path_and_query().map_or(0, |path| path.as_str().len())),
-    ];
-    fields.sum::<usize>() + pseudo.iter().map(|(name, len)| name.len() + len + FIELD_OVERHEAD).sum::<usize>()
-}
-
-fn refuse<T>(status: StatusCode, message: String) -> Result<T, Refusal> {
-    Err(Refusal::Http { status, message })
 }

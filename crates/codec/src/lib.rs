@@ -12,8 +12,8 @@
 //! | [`limits`] | every limit, with its default |
 //! | [`fuzz`] | entry points for fuzzers |
 //!
-//! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness (time is an argument),
-//! what a method does, or which messages it takes.
+//! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
+//! (time is an argument), what a method does, or which messages it takes.
 
 pub mod code;
 pub mod details;

@@ -7,8 +7,8 @@ pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 
 /// Every limit, with its default.
 ///
-/// No field is an `Option`: a limit that could be absent would one day be absent by mistake. To lift a limit, set it to
-/// the largest number that the machine can bear.
+/// No field is an `Option`: a limit that could be absent would one day be absent by mistake. To
+/// lift a limit, set it to the largest number that the machine can bear.
 ///
 /// ```
 /// use trunkline_codec::Limits;
@@ -20,51 +20,60 @@ pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest message that is accepted, in bytes, both as it came and after it was inflated. Default: 4 MiB, as in
-    /// every other implementation. A larger one ends its call with RESOURCE_EXHAUSTED.
+    /// The largest message that is accepted, in bytes, both as it came and after it was inflated.
+    /// Default: 4 MiB, as in every other implementation. A larger one ends its call with
+    /// RESOURCE_EXHAUSTED.
     pub max_recv_message_size: usize,
-    /// The largest message that is sent, in bytes, before it is compressed. Default: `u32::MAX`, which is what the
-    /// length of a message can say.
+    /// The largest message that is sent, in bytes, before it is compressed. Default: `u32::MAX`,
+    /// which is what the length of a message can say.
     pub max_send_message_size: usize,
-    /// The largest header list that is accepted, in bytes, each field counted with 32 bytes on top. A call above it is
-    /// answered with RESOURCE_EXHAUSTED. Default: 16 KiB.
+    /// The largest header list that is accepted, in bytes, each field counted with 32 bytes on top.
+    /// A call above it is answered with RESOURCE_EXHAUSTED. Default: 16 KiB.
     pub max_header_list_size: u32,
-    /// The largest header list that HTTP/2 decodes at all, in bytes. Above it the stream is refused before a call comes
-    /// to be. Default: 32 KiB, so that a client somewhat over the soft limit gets a status that it can read.
+    /// The largest header list that HTTP/2 decodes at all, in bytes. Above it the stream is refused
+    /// before a call comes to be. Default: 32 KiB, so that a client somewhat over the soft limit
+    /// gets a status that it can read.
     pub max_header_list_size_hard: u32,
-    /// The most streams a peer may have open on one connection, and the most handlers that run for it, also when it
-    /// resets their streams. Default: 100.
+    /// The most streams a peer may have open on one connection, and the most handlers that run for
+    /// it, also when it resets their streams. Default: 100.
     pub max_concurrent_streams: u32,
-    /// How many bytes a peer may send on a stream ahead of its reader. Default: 160 KiB, the connection's window divided
-    /// by 100 streams, so that streams nobody reads cannot starve their neighbours.
+    /// How many bytes a peer may send on a stream ahead of its reader. Default: 160 KiB, the
+    /// connection's window divided by 100 streams, so that streams nobody reads cannot starve their
+    /// neighbours.
     pub initial_window_size: u32,
     /// How many bytes a peer may send on a connection ahead of all readers. Default: 16 MiB.
     pub initial_connection_window_size: u32,
-    /// How many bytes a stream may hold for a peer that does not take them. Default: 64 KiB, also the fastest that was
-    /// measured.
+    /// How many bytes a stream may hold for a peer that does not take them. Default: 64 KiB, also
+    /// the fastest that was measured.
     pub max_send_buffer_size: usize,
-    /// How many streams may lie reset by the peer before the server has accepted them. Default: 100, the stream limit,
-    /// so that an honest burst of cancelled calls passes.
+    /// How many streams may lie reset by the peer before the server has accepted them. Default:
+    /// 100, the stream limit, so that an honest burst of cancelled calls passes.
     pub max_pending_accept_reset_streams: usize,
-    /// How many streams of one connection a peer may make a server reset over its lifetime. Default: 1,024.
+    /// How many streams of one connection a peer may make a server reset over its lifetime.
+    /// Default: 1,024.
     pub max_local_error_reset_streams: usize,
-    /// The same at a client, which counts what arrives for calls it has cancelled long ago. Default: 65,536.
+    /// The same at a client, which counts what arrives for calls it has cancelled long ago.
+    /// Default: 65,536.
     pub client_max_local_error_reset_streams: usize,
-    /// How many streams that we have reset are remembered, so that what is still under way for them is no error.
-    /// Default: 1,000.
+    /// How many streams that we have reset are remembered, so that what is still under way for them
+    /// is no error. Default: 1,000.
     pub max_concurrent_reset_streams: usize,
     /// For how long such a stream is remembered. Default: 10 s.
     pub reset_stream_duration: Duration,
-    /// By how many the resets of a peer may outnumber its completed calls on one connection. Default: 1,000. It is a
-    /// ratio and no rate, because honest callers that cancel a lot also complete a lot.
+    /// By how many the resets of a peer may outnumber its completed calls on one connection.
+    /// Default: 1,000. It is a ratio and no rate, because honest callers that cancel a lot also
+    /// complete a lot.
     pub reset_budget: u64,
-    /// How long a connection may take from being accepted to its first SETTINGS frame, TLS included. Default: 10 s.
+    /// How long a connection may take from being accepted to its first SETTINGS frame, TLS
+    /// included. Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a header block may stay unfinished. Default: 10 s.
     pub header_block_timeout: Duration,
-    /// How long a client tries to connect. Default: 20 s, the minimum that the connection backoff document names.
+    /// How long a client tries to connect. Default: 20 s, the minimum that the connection backoff
+    /// document names.
     pub connect_timeout: Duration,
-    /// How long running calls may go on once a server drains. Default: 10 s; orchestrators kill at 30 s.
+    /// How long running calls may go on once a server drains. Default: 10 s; orchestrators kill at
+    /// 30 s.
     pub drain_grace: Duration,
     /// The first pause after a failed accept, doubled up to `accept_backoff_max`. Default: 5 ms.
     pub accept_backoff_min: Duration,
@@ -72,28 +81,29 @@ pub struct Limits {
     pub accept_backoff_max: Duration,
     /// How many bytes are gathered for one write to a socket. Default: 256 KiB.
     pub write_buffer_size: usize,
-    /// How many bytes are read from a socket at once. Default: 64 KiB, from a buffer that a thread's connections share.
+    /// How many bytes are read from a socket at once. Default: 64 KiB, from a buffer that a
+    /// thread's connections share.
     pub read_buffer_size: usize,
     /// The least number of bytes for which a WINDOW_UPDATE is sent. Default: 32 KiB.
     pub window_update_step: u32,
-    /// How many bytes of messages are gathered into one DATA frame while more can be had without waiting. Default:
-    /// 16 KiB, the smallest maximal frame.
+    /// How many bytes of messages are gathered into one DATA frame while more can be had without
+    /// waiting. Default: 16 KiB, the smallest maximal frame.
     pub gather_size: usize,
     /// How many bytes lie between a sender and its body. Default: 64 KiB.
     pub pipe_size: usize,
     /// How many calls may wait at a client for a stream. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
-    /// The most bytes of a `grpc-message` that are sent, percent-encoded; a longer one is cut. Default: 8 KiB, so that
-    /// a long error does not become a header list that the client refuses.
+    /// The most bytes of a `grpc-message` that are sent, percent-encoded; a longer one is cut.
+    /// Default: 8 KiB, so that a long error does not become a header list that the client refuses.
     pub max_status_message_size: usize,
 }
 
 impl Limits {
-    /// How many bytes of small DATA frames HTTP/2 may hold unread before it gives the connection up: 51 times the
-    /// connection's window.
+    /// How many bytes of small DATA frames HTTP/2 may hold unread before it gives the connection
+    /// up: 51 times the connection's window.
     ///
-    /// A frame that carries whole messages has at least 5 bytes and is charged at most 255: with 51 times the window,
-    /// flow control is always the first to bite.
+    /// A frame that carries whole messages has at least 5 bytes and is charged at most 255: with 51
+    /// times the window, flow control is always the first to bite.
     pub fn data_frame_budget(&self) -> usize {
         (self.initial_connection_window_size as usize).saturating_mul(51)
     }
@@ -142,7 +152,8 @@ mod tests {
     #[test]
     fn the_connection_window_covers_the_windows_of_all_streams() {
         let limits = Limits::default();
-        let streams = u64::from(limits.max_concurrent_streams) * u64::from(limits.initial_window_size);
+        let streams =
+            u64::from(limits.max_concurrent_streams) * u64::from(limits.initial_window_size);
         assert!(streams <= u64::from(limits.initial_connection_window_size));
     }
 

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Base64 as `-bin` values need it.
-// PROTOCOL-HTTP2.md, "Requests": implementations MUST accept padded and un-padded values and should emit un-padded values.
+// PROTOCOL-HTTP2.md, "Requests": implementations MUST accept padded and un-padded values and should
+// emit un-padded values.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -20,10 +21,12 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The metadata of a call: a thin cover over [`HeaderMap`].
 ///
-/// Keys are case-insensitive and may repeat. A key that ends in `-bin` holds bytes, any other one text. What belongs to
-/// the protocol itself (`grpc-status`, `content-type` and the like) is neither shown nor accepted; `user-agent` is both.
+/// Keys are case-insensitive and may repeat. A key that ends in `-bin` holds bytes, any other one
+/// text. What belongs to the protocol itself (`grpc-status`, `content-type` and the like) is
+/// neither shown nor accepted; `user-agent` is both.
 ///
-/// Values from a peer are kept as they are, also when they are no proper text, and can always be sent back.
+/// Values from a peer are kept as they are, also when they are no proper text, and can always be
+/// sent back.
 ///
 /// ```
 /// use trunkline_codec::Metadata;
@@ -59,18 +62,23 @@ impl Metadata {
         Self::default()
     }
 
-    /// The metadata in a peer's headers or trailers. Nothing is copied or removed: what is the protocol's is hidden.
+    /// The metadata in a peer's headers or trailers. Nothing is copied or removed: what is the
+    /// protocol's is hidden.
     #[inline]
     pub fn from_headers(headers: HeaderMap) -> Self {
-        Self { headers, origin: Origin::Peer }
+        Self {
+            headers,
+            origin: Origin::Peer,
+        }
     }
 
-    /// Sets `key` to one text value and removes what it had. White space at the ends of the value is not kept.
+    /// Sets `key` to one text value and removes what it had. White space at the ends of the value
+    /// is not kept.
     ///
     /// # Errors
     ///
-    /// When the key is none, is reserved, or ends in `-bin`, when the value is not printable ASCII, and when there is no
-    /// room for another key.
+    /// When the key is none, is reserved, or ends in `-bin`, when the value is not printable ASCII,
+    /// and when there is no room for another key.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
         let (name, value) = (text_key(key)?, text_value(key, value)?);
         self.set(name, value)
@@ -90,7 +98,8 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// When the key is none, is reserved, or does not end in `-bin`, and when there is no room for another key.
+    /// When the key is none, is reserved, or does not end in `-bin`, and when there is no room for
+    /// another key.
     pub fn insert_bin(&mut self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         let name = bin_key(key)?;
         self.set(name, encode_bin(value.as_ref()))
@@ -118,7 +127,8 @@ impl Metadata {
         self.values(key).filter_map(|value| value.to_str().ok())
     }
 
-    /// The first value of `key`, which must end in `-bin`, decoded; `None` when there is none or it is not base64.
+    /// The first value of `key`, which must end in `-bin`, decoded; `None` when there is none or it
+    /// is not base64.
     pub fn get_bin(&self, key: &str) -> Option<Bytes> {
         if !is_bin(key) {
             return None;
@@ -126,10 +136,15 @@ impl Metadata {
         decode_bin(split_bin(self.value(key)?).next()?)
     }
 
-    /// All values of `key`, which must end in `-bin`, decoded, in order; those that are not base64 are left out.
+    /// All values of `key`, which must end in `-bin`, decoded, in order; those that are not base64
+    /// are left out.
     pub fn get_all_bin(&self, key: &str) -> impl Iterator<Item = Bytes> {
         let values = is_bin(key).then(|| self.values(key));
-        values.into_iter().flatten().flat_map(split_bin).filter_map(decode_bin)
+        values
+            .into_iter()
+            .flatten()
+            .flat_map(split_bin)
+            .filter_map(decode_bin)
     }
 
     /// Removes all values of `key`, and says whether there were any.
@@ -142,9 +157,13 @@ impl Metadata {
         self.value(key).is_some()
     }
 
-    /// Every pair, a key with several values once for each of them. Values in `-bin` keys are in base64 here.
+    /// Every pair, a key with several values once for each of them. Values in `-bin` keys are in
+    /// base64 here.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.headers.iter().filter(|(name, _)| self.shows(name)).map(|(name, value)| (name.as_str(), value))
+        self.headers
+            .iter()
+            .filter(|(name, _)| self.shows(name))
+            .map(|(name, value)| (name.as_str(), value))
     }
 
     /// How many pairs there are.
@@ -166,15 +185,16 @@ impl Metadata {
         &self.headers
     }
 
-    /// The headers below, with those of the protocol if they came from a peer. [`merge_into`](Self::merge_into) is for
-    /// what is to be sent.
+    /// The headers below, with those of the protocol if they came from a peer.
+    /// [`merge_into`](Self::merge_into) is for what is to be sent.
     #[inline]
     pub fn into_headers(self) -> HeaderMap {
         self.headers
     }
 
-    /// Adds the pairs to headers that are to be sent. `user-agent` replaces the one that is there. Headers of the
-    /// protocol that came from a peer are left out, and so are pairs for which a header map has no room.
+    /// Adds the pairs to headers that are to be sent. `user-agent` replaces the one that is there.
+    /// Headers of the protocol that came from a peer are left out, and so are pairs for which a
+    /// header map has no room.
     pub fn merge_into(self, headers: &mut HeaderMap) {
         if self.origin == Origin::Own && headers.is_empty() {
             *headers = self.headers;
@@ -196,24 +216,21 @@ impl Metadata {
         }
     }
 
-    /// The headers, with nothing in them that a peer's protocol left there.
-    pub(crate) fn into_sendable(self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        self.merge_into(&mut headers);
-        headers
-    }
-
     fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
         match self.headers.try_insert(&name, value) {
             Ok(_) => Ok(()),
-            Err(_) => Err(MetadataError::Full { key: name.as_str().into() }),
+            Err(_) => Err(MetadataError::Full {
+                key: name.as_str().into(),
+            }),
         }
     }
 
     fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
         match self.headers.try_append(&name, value) {
             Ok(_) => Ok(()),
-            Err(_) => Err(MetadataError::Full { key: name.as_str().into() }),
+            Err(_) => Err(MetadataError::Full {
+                key: name.as_str().into(),
+            }),
         }
     }
 
@@ -233,7 +250,13 @@ impl Metadata {
 
     /// As [`shows`](Self::shows), for a key whose case is the caller's.
     fn shows_key(&self, key: &str) -> bool {
-        self.origin == Origin::Own || !HeaderName::from_bytes(key.as_bytes()).is_ok_and(|name| is_reserved(name.as_str()))
+        match self.origin {
+            Origin::Own => true,
+            Origin::Peer if key.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                !is_reserved(&key.to_ascii_lowercase())
+            }
+            Origin::Peer => !is_reserved(key),
+        }
     }
 }
 
@@ -241,7 +264,12 @@ impl Metadata {
 impl PartialEq for Metadata {
     fn eq(&self, other: &Self) -> bool {
         let has_all = |one: &Self, other: &Self| {
-            one.iter().all(|(key, _)| one.headers.get_all(key).iter().eq(other.headers.get_all(key).iter()))
+            one.iter().all(|(key, _)| {
+                one.headers
+                    .get_all(key)
+                    .iter()
+                    .eq(other.headers.get_all(key).iter())
+            })
         };
         self.len() == other.len() && has_all(self, other)
     }
@@ -253,7 +281,8 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// Why a pair cannot be metadata. Every variant names the key; none shows the value, which may be a secret.
+/// Why a pair cannot be metadata. Every variant names the key; none shows the value, which may be a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetadataError {
@@ -292,12 +321,29 @@ pub enum MetadataError {
 impl fmt::Display for MetadataError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reserved { key } => write!(f, "metadata key {key:?} is reserved for the protocol"),
-            Self::Key { key } => write!(f, "metadata key {key:?} may only have the characters 0-9 a-z _ - ."),
-            Self::Value { key } => write!(f, "the value of metadata key {key:?} is not printable ASCII"),
-            Self::Binary { key } => write!(f, "metadata key {key:?} ends in -bin and takes bytes, not text"),
-            Self::Text { key } => write!(f, "metadata key {key:?} takes bytes only if it ends in -bin"),
-            Self::Full { key } => write!(f, "no room for another metadata key, which would be {key:?}"),
+            Self::Reserved { key } => {
+                write!(f, "metadata key {key:?} is reserved for the protocol")
+            }
+            Self::Key { key } => write!(
+                f,
+                "metadata key {key:?} may only have the characters 0-9 a-z _ - ."
+            ),
+            Self::Value { key } => write!(
+                f,
+                "the value of metadata key {key:?} is not printable ASCII"
+            ),
+            Self::Binary { key } => write!(
+                f,
+                "metadata key {key:?} ends in -bin and takes bytes, not text"
+            ),
+            Self::Text { key } => write!(
+                f,
+                "metadata key {key:?} takes bytes only if it ends in -bin"
+            ),
+            Self::Full { key } => write!(
+                f,
+                "no room for another metadata key, which would be {key:?}"
+            ),
         }
     }
 }
@@ -306,10 +352,14 @@ impl std::error::Error for MetadataError {}
 
 /// Whether a key in lower case belongs to the protocol, to HTTP, or to the connection.
 pub(crate) fn is_reserved(key: &str) -> bool {
-    // PROTOCOL-HTTP2.md, "Requests": names starting with "grpc-" are reserved, whether they have a use yet or not. Those
-    // let through are set by applications and tracing in every implementation: gRFC A6, gRFC A45 and the census headers.
+    // PROTOCOL-HTTP2.md, "Requests": names starting with "grpc-" are reserved, whether they have a
+    // use yet or not. Those let through are set by applications and tracing in every
+    // implementation: gRFC A6, gRFC A45 and the census headers.
     if let Some(rest) = key.strip_prefix("grpc-") {
-        return !matches!(rest, "previous-rpc-attempts" | "retry-pushback-ms" | "trace-bin" | "tags-bin");
+        return !matches!(
+            rest,
+            "previous-rpc-attempts" | "retry-pushback-ms" | "trace-bin" | "tags-bin"
+        );
     }
     // RFC 9113, 8.2.2: what concerns the connection is malformed in HTTP/2.
     matches!(
@@ -349,18 +399,24 @@ fn checked_key(key: &str) -> Result<HeaderName, MetadataError> {
     if key.starts_with(':') {
         return Err(MetadataError::Reserved { key: key.into() });
     }
-    // PROTOCOL-HTTP2.md, "Requests": Header-Name is 1*( 0-9 a-z _ - . ). Upper case is folded, as in all of HTTP/2.
-    let fits = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    // PROTOCOL-HTTP2.md, "Requests": Header-Name is 1*( 0-9 a-z _ - . ). Upper case is folded, as
+    // in all of HTTP/2.
+    let fits = key
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
     match HeaderName::from_bytes(key.as_bytes()) {
-        Ok(name) if fits && is_reserved(name.as_str()) => Err(MetadataError::Reserved { key: key.into() }),
+        Ok(name) if fits && is_reserved(name.as_str()) => {
+            Err(MetadataError::Reserved { key: key.into() })
+        }
         Ok(name) if fits => Ok(name),
         _ => Err(MetadataError::Key { key: key.into() }),
     }
 }
 
 fn text_value(key: &str, value: &str) -> Result<HeaderValue, MetadataError> {
-    // PROTOCOL-HTTP2.md, "Requests": ASCII-Value is %x20-%x7E; white space at its ends may be stripped. RFC 9113, 8.2.1:
-    // it has to be, for a field value with spaces at an end is malformed.
+    // PROTOCOL-HTTP2.md, "Requests": ASCII-Value is %x20-%x7E; white space at its ends may be
+    // stripped. RFC 9113, 8.2.1: it has to be, for a field value with spaces at an end is
+    // malformed.
     let value = value.trim_matches(' ');
     let fits = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     match HeaderValue::from_str(value) {
@@ -376,9 +432,259 @@ pub(crate) fn encode_bin(value: &[u8]) -> HeaderValue {
 /// The parts of a `-bin` value, still in base64.
 // PROTOCOL-HTTP2.md, "Requests": implementations must split Binary-Headers on "," before decoding.
 pub(crate) fn split_bin(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
 }
 
 pub(crate) fn decode_bin(part: &[u8]) -> Option<Bytes> {
     BASE64.decode(part).ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_peer(pairs: &[(&str, &[u8])]) -> Metadata {
+        let mut headers = HeaderMap::new();
+        for (key, value) in pairs {
+            let name = HeaderName::from_bytes(key.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        Metadata::from_headers(headers)
+    }
+
+    fn pairs(metadata: &Metadata) -> Vec<(String, String)> {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        metadata
+            .iter()
+            .map(|(key, value)| (key.to_owned(), text(value)))
+            .collect()
+    }
+
+    #[test]
+    fn text_and_bytes_come_back_as_they_were_put_in() {
+        let mut metadata = Metadata::new();
+        metadata.insert("a", "0").unwrap();
+        metadata.insert("A", " 1 ").unwrap();
+        metadata.append("a", "2, 3").unwrap();
+        metadata.insert("empty", "").unwrap();
+        metadata.insert_bin("b-bin", "0").unwrap();
+        metadata.insert_bin("B-Bin", [0xab, 0xab, 0xab]).unwrap();
+        metadata.append_bin("b-bin", [0]).unwrap();
+        metadata.append_bin("b-bin", []).unwrap();
+        assert_eq!(metadata.get("a"), Some("1"));
+        assert_eq!(metadata.get_all("A").collect::<Vec<_>>(), ["1", "2, 3"]);
+        assert_eq!(metadata.get("empty"), Some(""));
+        assert_eq!(metadata.get("none"), None);
+        assert_eq!(metadata.get_bin("b-bin").unwrap()[..], [0xab, 0xab, 0xab]);
+        let all: Vec<_> = metadata
+            .get_all_bin("B-BIN")
+            .map(|value| value.to_vec())
+            .collect();
+        assert_eq!(all, [vec![0xab, 0xab, 0xab], vec![0], vec![]]);
+        assert_eq!(metadata.get("b-bin"), Some("q6ur"));
+        assert_eq!(
+            metadata.get_all("b-bin").nth(1),
+            Some("AA"),
+            "sent without padding"
+        );
+        assert_eq!((metadata.len(), metadata.is_empty()), (6, false));
+        assert!(metadata.remove("A") && !metadata.remove("a"));
+        assert_eq!(metadata.len(), 4);
+    }
+
+    #[test]
+    fn keys_and_values_that_cannot_be_sent_are_refused_with_the_key() {
+        type Check = fn(&MetadataError) -> bool;
+        let reserved: Check = |error| matches!(error, MetadataError::Reserved { .. });
+        let key: Check = |error| matches!(error, MetadataError::Key { .. });
+        let value: Check = |error| matches!(error, MetadataError::Value { .. });
+        let binary: Check = |error| matches!(error, MetadataError::Binary { .. });
+        let table: [(&str, &str, Check); 31] = [
+            ("grpc-status", "0", reserved),
+            ("Grpc-Status", "0", reserved),
+            ("grpc-message", "x", reserved),
+            ("grpc-timeout", "1S", reserved),
+            ("grpc-encoding", "gzip", reserved),
+            ("grpc-accept-encoding", "gzip", reserved),
+            ("grpc-anything", "x", reserved),
+            ("grpc-", "x", reserved),
+            (":path", "/", reserved),
+            (":", "", reserved),
+            ("te", "trailers", reserved),
+            ("content-type", "x", reserved),
+            ("content-length", "1", reserved),
+            ("host", "x", reserved),
+            ("connection", "close", reserved),
+            ("keep-alive", "x", reserved),
+            ("proxy-connection", "x", reserved),
+            ("transfer-encoding", "chunked", reserved),
+            ("upgrade", "h2c", reserved),
+            ("http2-settings", "x", reserved),
+            ("trailer", "x", reserved),
+            ("", "x", key),
+            ("a b", "x", key),
+            ("a!", "x", key),
+            ("\u{e9}", "x", key),
+            ("a\0", "x", key),
+            ("a", "\u{e9}", value),
+            ("a", "x\ny", value),
+            ("a", "\tx", value),
+            ("a", "\u{7f}", value),
+            ("a-bin", "x", binary),
+        ];
+        let mut metadata = Metadata::new();
+        for (name, text, is_expected) in table {
+            for result in [metadata.insert(name, text), metadata.append(name, text)] {
+                let error = result.unwrap_err();
+                assert!(is_expected(&error), "{name:?} {text:?}: {error:?}");
+                assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+            }
+        }
+        let text = metadata.insert_bin("a", "x").unwrap_err();
+        assert!(matches!(text, MetadataError::Text { .. }));
+        let reserved = metadata
+            .append_bin("grpc-status-details-bin", "x")
+            .unwrap_err();
+        assert!(matches!(reserved, MetadataError::Reserved { .. }));
+        assert!(metadata.is_empty());
+    }
+
+    #[test]
+    fn what_applications_and_tracing_set_is_not_reserved() {
+        let mut metadata = Metadata::new();
+        for key in [
+            "user-agent",
+            "authorization",
+            "grpc-retry-pushback-ms",
+            "x.y_z-1",
+            "te2",
+        ] {
+            metadata.insert(key, "x").unwrap();
+        }
+        for key in ["grpc-trace-bin", "grpc-tags-bin", "-bin"] {
+            metadata.insert_bin(key, "x").unwrap();
+        }
+        assert_eq!(metadata.len(), 8);
+    }
+
+    #[test]
+    fn a_full_map_refuses_a_key_and_does_not_panic() {
+        let mut metadata = Metadata::new();
+        let refused = (0..40_000).find_map(|at| metadata.append(&format!("k{at}"), "").err());
+        assert!(matches!(refused, Some(MetadataError::Full { .. })));
+        let mut headers = metadata.clone().into_headers();
+        let mut more = Metadata::new();
+        more.insert("one-more", "x").unwrap();
+        more.merge_into(&mut headers);
+        assert!(!headers.contains_key("one-more"));
+    }
+
+    #[test]
+    fn the_protocol_is_hidden_in_what_came_from_a_peer() {
+        let metadata = of_peer(&[
+            ("content-type", b"application/grpc"),
+            ("a", b"1"),
+            ("grpc-status", b"0"),
+            ("te", b"trailers"),
+            ("user-agent", b"x"),
+            ("a", b"2"),
+            ("grpc-status-details-bin", b"AA"),
+            ("grpc-previous-rpc-attempts", b"1"),
+        ]);
+        let shown = [
+            ("a", "1"),
+            ("a", "2"),
+            ("user-agent", "x"),
+            ("grpc-previous-rpc-attempts", "1"),
+        ];
+        assert_eq!(
+            pairs(&metadata),
+            shown.map(|(key, value)| (key.into(), value.into()))
+        );
+        assert_eq!(metadata.len(), 4);
+        for key in ["content-type", "Content-Type", "GRPC-STATUS", "te"] {
+            assert_eq!(metadata.get(key), None, "{key}");
+            assert_eq!(metadata.get_all(key).count(), 0, "{key}");
+            assert!(!metadata.contains_key(key));
+        }
+        assert_eq!(metadata.get_bin("grpc-status-details-bin"), None);
+        assert_eq!(metadata.get_all_bin("grpc-status-details-bin").count(), 0);
+        assert_eq!(metadata.as_headers().len(), 8);
+        let empty = of_peer(&[("grpc-status", b"0")]);
+        assert_eq!((empty.len(), empty.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn what_came_from_a_peer_can_be_echoed_and_takes_no_protocol_along() {
+        let received = of_peer(&[
+            ("grpc-status", b"5"),
+            ("raw", b"caf\xe9 \xff"),
+            ("broken-bin", b"!!"),
+            ("user-agent", b"theirs"),
+            ("a", b"1"),
+            ("a", b"2"),
+        ]);
+        assert_eq!(received.get("raw"), None, "not visible ASCII");
+        assert_eq!(received.get_all("raw").count(), 0);
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", HeaderValue::from_static("0"));
+        headers.insert("user-agent", HeaderValue::from_static("ours"));
+        received.merge_into(&mut headers);
+        assert_eq!(headers["raw"].as_bytes(), b"caf\xe9 \xff");
+        assert_eq!(headers["broken-bin"], "!!");
+        assert_eq!(
+            headers.get_all("grpc-status").iter().collect::<Vec<_>>(),
+            ["0"]
+        );
+        assert_eq!(
+            headers.get_all("user-agent").iter().collect::<Vec<_>>(),
+            ["theirs"]
+        );
+        assert_eq!(headers.get_all("a").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn bytes_are_read_padded_or_not_and_joined_or_not() {
+        let table: [(&[u8], Option<&[u8]>, &[&[u8]]); 11] = [
+            (b"", Some(b""), &[b""]),
+            (b"q6ur", Some(b"\xab\xab\xab"), &[b"\xab\xab\xab"]),
+            (b"AA", Some(b"\0"), &[b"\0"]),
+            (b"AA==", Some(b"\0"), &[b"\0"]),
+            (b"AB", Some(b"\0"), &[b"\0"]),
+            (b"AA,/+8=", Some(b"\0"), &[b"\0", b"\xff\xef"]),
+            (b"AA== , q6ur", Some(b"\0"), &[b"\0", b"\xab\xab\xab"]),
+            (b"!!", None, &[]),
+            (b"A", None, &[]),
+            (b"_-8", None, &[]),
+            (b"!!,AA", None, &[b"\0"]),
+        ];
+        for (value, first, all) in table {
+            let metadata = of_peer(&[("k-bin", value)]);
+            let name = String::from_utf8_lossy(value);
+            assert_eq!(metadata.get_bin("k-bin").as_deref(), first, "{name}");
+            assert_eq!(
+                metadata.get_all_bin("k-bin").collect::<Vec<_>>(),
+                all,
+                "{name}"
+            );
+        }
+        let text = of_peer(&[("k", b"AA")]);
+        assert_eq!(text.get_bin("k"), None);
+        assert_eq!(text.get_all_bin("k").count(), 0);
+    }
+
+    #[test]
+    fn equality_is_by_pairs_and_debug_shows_them() {
+        let mut own = Metadata::new();
+        own.insert("b", "2").unwrap();
+        own.insert("a", "1").unwrap();
+        let mut received = of_peer(&[("a", b"1"), ("grpc-status", b"0"), ("b", b"2")]);
+        assert_eq!(own, received);
+        assert_eq!(format!("{own:?}"), r#"{"b": "2", "a": "1"}"#);
+        received.insert("b", "3").unwrap();
+        assert_ne!(own, received);
+    }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 
 /// A path that can name a method: `/package.Service/Method`, byte for byte.
 ///
-/// What does not parse can never reach a method, nor can what is only equivalent to a method's path under the rules of
-/// URIs: there is no decoding, no normalisation and no query. Authorization and routing so see the same bytes.
+/// What does not parse can never reach a method, nor can what is only equivalent to a method's path
+/// under the rules of URIs: there is no decoding, no normalisation and no query. Authorization and
+/// routing so see the same bytes.
 ///
 /// ```
 /// use trunkline_codec::Path;
@@ -27,7 +28,10 @@ impl<'a> Path<'a> {
     #[inline]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (service, method) = text.strip_prefix('/')?.split_once('/')?;
-        (is_segment(service) && is_segment(method)).then_some(Self { text, slash: service.len() + 1 })
+        (is_segment(service) && is_segment(method)).then_some(Self {
+            text,
+            slash: service.len() + 1,
+        })
     }
 
     /// The full name of the service, such as `routeguide.RouteGuide`.
@@ -49,9 +53,11 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Visible ASCII but what has a meaning in a URI: a `%` would decode to something else, a `.` alone would vanish.
+/// Visible ASCII but what has a meaning in a URI: a `%` would decode to something else, a `.` alone
+/// would vanish.
 fn is_segment(segment: &str) -> bool {
-    let plain = |byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'/' | b'?' | b'#' | b'%' | b'\\');
+    let plain =
+        |byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'/' | b'?' | b'#' | b'%' | b'\\');
     !matches!(segment, "" | "." | "..") && segment.bytes().all(plain)
 }
 
@@ -105,7 +111,11 @@ mod tests {
         ];
         for (text, expected) in table {
             let parsed = Path::parse(text);
-            assert_eq!(parsed.map(|path| (path.service(), path.method())), expected, "{text:?}");
+            assert_eq!(
+                parsed.map(|path| (path.service(), path.method())),
+                expected,
+                "{text:?}"
+            );
             assert!(parsed.is_none_or(|path| path.as_str() == text && path.to_string() == text));
         }
     }

@@ -9,8 +9,8 @@ use percent_encoding::{AsciiSet, CONTROLS};
 // PROTOCOL-HTTP2.md, "Responses": Percent-Byte-Unencoded is %x20-%x24 / %x26-%x7E.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Encodes `message` for the `grpc-message` header, in at most `max_size` bytes: what does not fit is left out, whole
-/// characters at a time.
+/// Encodes `message` for the `grpc-message` header, in at most `max_size` bytes: what does not fit
+/// is left out, whole characters at a time.
 ///
 /// The second value is how much of `message` went in.
 pub(crate) fn encode(message: &str, max_size: usize) -> (HeaderValue, &str) {
@@ -19,17 +19,22 @@ pub(crate) fn encode(message: &str, max_size: usize) -> (HeaderValue, &str) {
         true => HeaderValue::from_str(sent),
         false => HeaderValue::try_from(encode_all(sent)),
     };
-    (value.expect("percent-encoded text is printable ASCII"), sent)
+    (
+        value.expect("percent-encoded text is printable ASCII"),
+        sent,
+    )
 }
 
 /// Decodes the value of a `grpc-message` header.
 ///
-/// Never fails: broken escapes stay as they are, and what is not UTF-8 becomes the replacement character.
+/// Never fails: broken escapes stay as they are, and what is not UTF-8 becomes the replacement
+/// character.
 ///
 /// ```
 /// assert_eq!(trunkline_codec::percent::decode(b"caf%C3%A9, 100%"), "caf\u{e9}, 100%");
 /// ```
-// PROTOCOL-HTTP2.md, "Responses": when decoding invalid values, implementations MUST NOT error or throw away the message.
+// PROTOCOL-HTTP2.md, "Responses": when decoding invalid values, implementations MUST NOT error or
+// throw away the message.
 pub fn decode(value: &[u8]) -> Cow<'_, str> {
     percent_encoding::percent_decode(value).decode_utf8_lossy()
 }
@@ -61,14 +66,18 @@ fn encoded_size(character: char) -> usize {
 fn is_plain(message: &str) -> bool {
     let bytes = message.as_bytes();
     let ends_in_space = bytes.first() == Some(&b' ') || bytes.last() == Some(&b' ');
-    !ends_in_space && bytes.iter().all(|byte| matches!(byte, b' '..=b'$' | b'&'..=b'~'))
+    !ends_in_space
+        && bytes
+            .iter()
+            .all(|byte| matches!(byte, b' '..=b'$' | b'&'..=b'~'))
 }
 
 fn encode_all(message: &str) -> String {
     let inner = message.trim_matches(' ');
     let leading = message.len() - message.trim_start_matches(' ').len();
     let trailing = message.len() - leading - inner.len();
-    // RFC 9113, 8.2.1: a field value must not start or end with a space, and a peer may treat one that does as malformed.
+    // RFC 9113, 8.2.1: a field value must not start or end with a space, and a peer may treat one
+    // that does as malformed.
     let mut encoded = "%20".repeat(leading);
     encoded.extend(percent_encoding::utf8_percent_encode(inner, ENCODED));
     encoded.push_str(&"%20".repeat(trailing));
@@ -90,7 +99,10 @@ mod tests {
         let table = [
             ("", ""),
             ("no such feature", "no such feature"),
-            ("~ !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}", "~ !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}"),
+            (
+                "~ !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}",
+                "~ !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}",
+            ),
             ("100%", "100%25"),
             (" ends in spaces  ", "%20ends in spaces%20%20"),
             ("   ", "%20%20%20"),

@@ -10,9 +10,12 @@ use prost_types::Any;
 
 use crate::code::Code;
 use crate::details::{self, Detail};
+use crate::encoding::EncodingError;
+use crate::frame::FrameError;
 use crate::limits::MAX_STATUS_MESSAGE_SIZE;
-use crate::metadata::{self, Metadata};
+use crate::metadata::{self, Metadata, MetadataError};
 use crate::percent;
+use crate::timeout::TimeoutError;
 
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -20,8 +23,8 @@ const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-det
 
 /// Why a call failed: a code, a message, and optionally details and metadata.
 ///
-/// A status is an error and so never [`Code::OK`]; one that is made with that code becomes UNKNOWN. It is one word wide,
-/// which keeps every `Result<T, Status>` small.
+/// A status is an error and so never [`Code::OK`]; one that is made with that code becomes UNKNOWN.
+/// It is one word wide, which keeps every `Result<T, Status>` small.
 ///
 /// ```
 /// use trunkline_codec::details::BadRequest;
@@ -59,7 +62,11 @@ impl Status {
     /// A status with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         // A failed call that said OK would look like a success at its caller.
-        let code = if code == Code::OK { Code::UNKNOWN } else { code };
+        let code = if code == Code::OK {
+            Code::UNKNOWN
+        } else {
+            code
+        };
         Self(Box::new(Parts {
             code,
             message: message.into(),
@@ -161,7 +168,8 @@ impl Status {
         &self.0.message
     }
 
-    /// The details, each a protobuf message with its type; [`detail`](Self::detail) decodes one of them.
+    /// The details, each a protobuf message with its type; [`detail`](Self::detail) decodes one of
+    /// them.
     pub fn details(&self) -> &[Any] {
         &self.0.details
     }
@@ -223,8 +231,8 @@ impl Status {
 
     /// What a server replies when a handler returns this status.
     ///
-    /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they were meant for this
-    /// process, and may tell its callers more than they should know.
+    /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
+    /// were meant for this process, and may tell its callers more than they should know.
     #[must_use]
     pub fn into_reply(mut self) -> Self {
         if self.0.origin == Origin::Peer {
@@ -237,14 +245,14 @@ impl Status {
 
 /// To the wire.
 impl Status {
-    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A message is cut at
-    /// 8 KiB.
+    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A
+    /// message is cut at 8 KiB.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         self.write_within(headers, MAX_STATUS_MESSAGE_SIZE);
     }
 
-    /// As [`write_to`](Self::write_to), with a message that is cut at `max_message_size` bytes, which are counted as they
-    /// are on the wire.
+    /// As [`write_to`](Self::write_to), with a message that is cut at `max_message_size` bytes,
+    /// which are counted as they are on the wire.
     pub fn write_within(&self, headers: &mut HeaderMap, max_message_size: usize) {
         self.write_status(headers, max_message_size);
         self.0.metadata.clone().merge_into(headers);
@@ -255,19 +263,22 @@ impl Status {
         self.into_trailers_within(MAX_STATUS_MESSAGE_SIZE)
     }
 
-    /// As [`into_trailers`](Self::into_trailers), with a message that is cut at `max_message_size` bytes, which are
-    /// counted as they are on the wire.
+    /// As [`into_trailers`](Self::into_trailers), with a message that is cut at `max_message_size`
+    /// bytes, which are counted as they are on the wire.
     pub fn into_trailers_within(mut self, max_message_size: usize) -> HeaderMap {
-        let mut trailers = std::mem::take(&mut self.0.metadata).into_sendable();
+        // PROTOCOL-HTTP2.md, "Responses": Trailers is Status [Status-Message] *Custom-Metadata.
+        let mut trailers = HeaderMap::new();
         self.write_status(&mut trailers, max_message_size);
+        std::mem::take(&mut self.0.metadata).merge_into(&mut trailers);
         trailers
     }
 
     /// The trailers of a call that ended well.
     #[inline]
     pub fn ok_trailers(metadata: Metadata) -> HeaderMap {
-        let mut trailers = metadata.into_sendable();
-        set(&mut trailers, GRPC_STATUS, HeaderValue::from_static("0"));
+        let mut trailers = HeaderMap::new();
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        metadata.merge_into(&mut trailers);
         trailers
     }
 
@@ -287,7 +298,11 @@ impl Status {
             message: message.to_owned(),
             details: status.details.clone(),
         };
-        set(headers, GRPC_STATUS_DETAILS, metadata::encode_bin(&details.encode_to_vec()));
+        set(
+            headers,
+            GRPC_STATUS_DETAILS,
+            metadata::encode_bin(&details.encode_to_vec()),
+        );
     }
 }
 
@@ -295,8 +310,9 @@ impl Status {
 impl Status {
     /// How a call with these trailers ended; `None` when they have no `grpc-status`.
     ///
-    /// Two of them, or one that is no number, are UNKNOWN. A message that does not decode is kept as far as it goes, and
-    /// details that do not decode, or that contradict the code, are left out.
+    /// Two of them, or one that is no number, are UNKNOWN. A message that does not decode is kept
+    /// as far as it goes, and details that do not decode, or that contradict the code, are left
+    /// out.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
         let mut values = trailers.get_all(GRPC_STATUS).iter();
         let code = Code::from_header(values.next()?.as_bytes());
@@ -318,7 +334,10 @@ impl Status {
 
     /// The status of a response that is no gRPC response, by its HTTP status.
     pub fn from_http_status(status: StatusCode) -> Self {
-        let mut made = Self::new(Code::from_http_status(status), format!("the server answered with HTTP status {status}"));
+        let mut made = Self::new(
+            Code::from_http_status(status),
+            format!("the server answered with HTTP status {status}"),
+        );
         made.0.origin = Origin::Peer;
         made
     }
@@ -326,7 +345,10 @@ impl Status {
     /// The status of a call whose stream the peer has reset, by the error code of HTTP/2.
     pub fn from_reset(reason: u32) -> Self {
         let name = reset_name(reason);
-        let mut status = Self::new(Code::from_http2_error(reason), format!("the peer reset the stream with {name} ({reason})"));
+        let mut status = Self::new(
+            Code::from_http2_error(reason),
+            format!("the peer reset the stream with {name} ({reason})"),
+        );
         status.0.origin = Origin::Peer;
         status
     }
@@ -339,8 +361,7 @@ impl Status {
     }
 }
 
-/// `insert`, for maps that may be full of a user's metadata: the protocol's headers come first, so that this never fails
-/// where it matters.
+/// `insert`, which would panic on a map that is filled to its last place.
 fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let _fits = headers.try_insert(name, value).is_ok();
 }
@@ -351,8 +372,8 @@ fn details_in(trailers: &HeaderMap, code: Code) -> Vec<Any> {
         .and_then(|value| metadata::decode_bin(value.as_bytes()))
         .and_then(|bytes: Bytes| details::Status::decode(bytes).ok());
     match decoded {
-        // PROTOCOL-HTTP2.md, "Responses": if it contains a status code, it MUST NOT contradict the Status header; the
-        // consumer MUST verify this.
+        // PROTOCOL-HTTP2.md, "Responses": if it contains a status code, it MUST NOT contradict the
+        // Status header; the consumer MUST verify this.
         Some(status) if status.code == 0 || status.code == code.as_i32() => status.details,
         _ => Vec::new(),
     }
@@ -376,7 +397,10 @@ fn reset_name(reason: u32) -> &'static str {
         "INADEQUATE_SECURITY",
         "HTTP_1_1_REQUIRED",
     ];
-    NAMES.get(reason as usize).copied().unwrap_or("an unknown error")
+    NAMES
+        .get(reason as usize)
+        .copied()
+        .unwrap_or("an unknown error")
 }
 
 impl fmt::Display for Status {
@@ -388,7 +412,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// The readable form, because `main` and `unwrap` print it: `NOT_FOUND: no such feature (from the peer)`.
+/// The readable form, because `main` and `unwrap` print it: `NOT_FOUND: no such feature (from the
+/// peer)`.
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
@@ -415,35 +440,38 @@ impl fmt::Debug for Status {
 
 impl std::error::Error for Status {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }
 
-impl From<metadata::MetadataError> for Status {
-    fn from(error: metadata::MetadataError) -> Self {
+impl From<MetadataError> for Status {
+    fn from(error: MetadataError) -> Self {
         Self::internal(error.to_string())
     }
 }
 
-impl From<crate::timeout::TimeoutError> for Status {
-    fn from(error: crate::timeout::TimeoutError) -> Self {
+impl From<TimeoutError> for Status {
+    fn from(error: TimeoutError) -> Self {
         Self::internal(error.to_string())
     }
 }
 
-impl From<crate::encoding::EncodingError> for Status {
-    fn from(error: crate::encoding::EncodingError) -> Self {
+impl From<EncodingError> for Status {
+    fn from(error: EncodingError) -> Self {
         match error {
-            crate::encoding::EncodingError::TooLarge => Self::resource_exhausted(error.to_string()),
+            EncodingError::TooLarge => Self::resource_exhausted(error.to_string()),
             _ => Self::internal(error.to_string()),
         }
     }
 }
 
-impl From<crate::frame::FrameError> for Status {
-    fn from(error: crate::frame::FrameError) -> Self {
+impl From<FrameError> for Status {
+    fn from(error: FrameError) -> Self {
         match error {
-            crate::frame::FrameError::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
+            FrameError::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
             _ => Self::internal(error.to_string()),
         }
     }

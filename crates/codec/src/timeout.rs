@@ -48,8 +48,8 @@ impl fmt::Display for TimeoutError {
 
 impl std::error::Error for TimeoutError {}
 
-/// The header value for `timeout`, in the finest unit that has room for it, rounded up: a server never gives up before
-/// its client.
+/// The header value for `timeout`, in the finest unit that has room for it, rounded up: a server
+/// never gives up before its client.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,8 +80,8 @@ pub fn encode(timeout: Duration) -> HeaderValue {
     HeaderValue::from_bytes(&text[start..]).expect("digits and a letter are a header value")
 }
 
-/// Parses the value of a `grpc-timeout` header. Anything above [`MAX`] becomes [`MAX`]; zero is a timeout that has
-/// passed already.
+/// Parses the value of a `grpc-timeout` header. Anything above [`MAX`] becomes [`MAX`]; zero is a
+/// timeout that has passed already.
 ///
 /// # Errors
 ///
@@ -159,7 +159,10 @@ mod tests {
         while nanos < MAX.as_nanos() as u64 {
             for timeout in [nanos - 1, nanos, nanos + 1].map(Duration::from_nanos) {
                 let parsed = parse(encode(timeout).as_bytes()).unwrap();
-                assert!(parsed >= timeout && parsed <= timeout + timeout / 1_000_000 + Duration::from_nanos(1));
+                assert!(
+                    parsed >= timeout
+                        && parsed <= timeout + timeout / 1_000_000 + Duration::from_nanos(1)
+                );
             }
             nanos = nanos * 3 + 7;
         }
