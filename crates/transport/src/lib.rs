@@ -1,1 +1,40 @@
-//! Skeleton.
+//! gRPC calls on HTTP/2 streams.
+//!
+//! A call is a head, a stream of messages and an end, in each direction; here it is an
+//! `http::Request` and an `http::Response` over one [`Body`] type, carried on one HTTP/2 stream.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `body`, `pipe` | what requests and responses carry |
+//! | `server` | listens, accepts; a task for each connection |
+//! | `connection`, `answer` | the server's driver; one call on it |
+//! | `client` | connects; the client's driver; one call on it |
+//! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
+//! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
+//! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |
+//! | `target` | addresses |
+//!
+//! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
+//! above.
+
+mod answer;
+mod body;
+mod client;
+mod connection;
+mod error;
+mod frame_guard;
+mod hub;
+mod incoming;
+mod pipe;
+mod send;
+mod server;
+mod target;
+mod turn;
+mod wire_io;
+
+pub use body::Body;
+pub use client::Connection;
+pub use connection::{Handler, Phase, serve_connection};
+pub use pipe::{PipeReader, PipeWriter, ReaderGone, pipe};
+pub use server::{Listener, serve};
+pub use target::{Address, Peer, Target};

@@ -1,0 +1,123 @@
+//! The one body type: what requests and responses carry, on both sides of every seam.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use trunkline_codec::Status;
+
+use crate::incoming::{Arrived, Incoming};
+use crate::pipe::PipeReader;
+
+/// The bytes and the trailers of one direction of a call.
+///
+/// It implements [`http_body::Body`], so that any tower layer can read and wrap it. Dropping a
+/// body that has not ended resets the stream it comes from.
+pub struct Body(Kind);
+
+enum Kind {
+    Full {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    Incoming(Incoming),
+    Pipe(PipeReader),
+    Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>),
+}
+
+impl Body {
+    /// A body with nothing in it.
+    pub fn empty() -> Self {
+        Self::full(Bytes::new(), None)
+    }
+
+    /// A body that is known in full. It is sent without a task.
+    pub fn full(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self(Kind::Full { data, trailers })
+    }
+
+    /// What is written to the other end of a [`pipe`](crate::pipe()).
+    pub fn pipe(reader: PipeReader) -> Self {
+        Self(Kind::Pipe(reader))
+    }
+
+    /// Any other body. Its error becomes the status with which the call ends.
+    pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
+        Self(Kind::Boxed(Box::pin(body)))
+    }
+
+    /// Takes data and trailers out of a body that is known in full; none if part of it is still to
+    /// come.
+    pub fn take_full(&mut self) -> Option<(Bytes, Option<HeaderMap>)> {
+        match &mut self.0 {
+            Kind::Full { data, trailers } => Some((std::mem::take(data), trailers.take())),
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+        }
+    }
+
+    pub(crate) fn arrived(arrived: Arrived) -> Self {
+        match arrived {
+            Arrived::Full { data, trailers } => Self::full(data, trailers),
+            Arrived::Open(incoming) => Self(Kind::Incoming(incoming)),
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Kind::Full { .. } => "full",
+            Kind::Incoming(_) => "incoming",
+            Kind::Pipe(_) => "pipe",
+            Kind::Boxed(_) => "boxed",
+        };
+        f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut self.0 {
+            Kind::Full { data, trailers } => Poll::Ready(if data.is_empty() {
+                trailers.take().map(|map| Ok(Frame::trailers(map)))
+            } else {
+                Some(Ok(Frame::data(std::mem::take(data))))
+            }),
+            Kind::Incoming(incoming) => incoming.poll_frame(cx),
+            Kind::Pipe(reader) => reader.poll_frame(cx),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Full { data, trailers } => data.is_empty() && trailers.is_none(),
+            Kind::Incoming(incoming) => incoming.is_end(),
+            Kind::Pipe(reader) => reader.is_end(),
+            Kind::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full { data, .. } => SizeHint::with_exact(data.len() as u64),
+            Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
+            Kind::Boxed(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The client's side of one connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use trunkline_codec::{Limits, Status};
+
+use crate::body::Body;
+use crate::error::status_from_h2;
+use crate::frame_guard::{Sender, Speaks};
+use crate::hub::Hub;
+use crate::incoming::{Held, Incoming};
+use crate::send::{SendBody, SendError};
+use crate::target::{Place, Target};
+use crate::turn::Turn;
+use crate::wire_io::WireIo;
+
+/// A connection to a server; a cheap handle. The connection closes when the last handle is gone
+/// and the last call on it has ended.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    send: SendRequest<Bytes>,
+    hub: Arc<Hub>,
+    limits: Arc<Limits>,
+}
+
+impl Connection {
+    /// Connects to `target`, tries each address of its name in turn, and waits until the server
+    /// has shown that it speaks HTTP/2.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE within `limits.connect_timeout`; the message names the target, the cause and
+    /// the way out.
+    pub async fn connect(target: &Target, limits: Arc<Limits>) -> Result<Self, Status> {
+        let timeout = limits.connect_timeout;
+        let connecting = async {
+            match target.place() {
+                Place::Unix(path) => {
+                    let stream = UnixStream::connect(path)
+                        .await
+                        .map_err(|error| cannot_connect(target, error))?;
+                    Self::over(stream, &target.to_string(), limits).await
+                }
+                Place::Tcp(host, port) => {
+                    let stream = connect_tcp(target, host, *port).await?;
+                    let _ = stream.set_nodelay(true);
+                    Self::over(stream, &target.to_string(), limits).await
+                }
+            }
+        };
+        tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
+            Err(Status::unavailable(format!(
+                "cannot connect to {target}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
+            )))
+        })
+    }
+
+    /// Speaks HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if what answers does not speak HTTP/2.
+    pub async fn over<IO>(io: IO, name: &str, limits: Arc<Limits>) -> Result<Self, Status>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let wire = WireIo::new(io, Sender::Server, &limits);
+        let (send, h2) = builder(&limits)
+            .handshake::<_, Bytes>(wire.clone())
+            .await
+            .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
+        let hub = Hub::new();
+        let (ready, is_ready) = oneshot::channel();
+        let driver = Driver {
+            h2,
+            turn: Turn::new(wire, hub.clone()),
+            ready: Some(ready),
+            name: name.to_owned(),
+        };
+        tokio::spawn(driver.run());
+        match is_ready.await {
+            Ok(()) => Ok(Self { send, hub, limits }),
+            Err(_) => Err(hub.ended().unwrap_or_else(|| {
+                Status::unavailable(format!("the connection to {name} was lost"))
+            })),
+        }
+    }
+
+    /// Whether new calls can begin here: not once the server has said GOAWAY, nor when the
+    /// connection has ended.
+    pub fn is_usable(&self) -> bool {
+        !self.hub.is_leaving()
+    }
+
+    /// Calls that are open on this connection.
+    pub fn open_calls(&self) -> usize {
+        self.hub.open()
+    }
+
+    /// Sends a request; gives the head of the response, and its body to read.
+    ///
+    /// The stream is opened when the future is first polled. A request whose body is known in full
+    /// goes out at once; any other is sent by a task of its own, which ends with the call.
+    /// Dropping the future, or the body of the response before its end, resets the stream with
+    /// CANCEL.
+    ///
+    /// # Errors
+    ///
+    /// What HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is
+    /// lost; RESOURCE_EXHAUSTED when `limits.max_queued_calls` are open already.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let mut held = Held {
+            _permit: Some(self.hub.permit()),
+            sender: None,
+        };
+        if self.hub.open() > self.limits.max_queued_calls {
+            let max = self.limits.max_queued_calls;
+            return Err(Status::resource_exhausted(format!(
+                "{max} calls are open on this connection; max_queued_calls allows no more"
+            )));
+        }
+        let mut send = self.send.clone();
+        poll_fn(|cx| send.poll_ready(cx))
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let (parts, mut body) = request.into_parts();
+        let head = Request::from_parts(parts, ());
+        let response = match body.take_full() {
+            Some((data, _)) => {
+                let (response, mut stream) = send
+                    .send_request(head, data.is_empty())
+                    .map_err(|error| self.failed(&error))?;
+                if !data.is_empty() {
+                    // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
+                    // as the window allows.
+                    stream
+                        .send_data(data, true)
+                        .map_err(|error| self.failed(&error))?;
+                }
+                response
+            }
+            None => {
+                let (response, stream) = send
+                    .send_request(head, false)
+                    .map_err(|error| self.failed(&error))?;
+                held.sender =
+                    Some(tokio::spawn(send_body(SendBody::new(stream, body))).abort_handle());
+                response
+            }
+        };
+        drop(send);
+        let (head, recv) = response
+            .await
+            .map_err(|error| self.failed(&error))?
+            .into_parts();
+        let body = Body::arrived(Incoming::arrive(recv, &self.hub, &self.limits, held));
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Why a call failed: what ended the connection tells more than what h2 says afterwards.
+    fn failed(&self, error: &h2::Error) -> Status {
+        let status = status_from_h2(error);
+        match error.is_reset() {
+            true => status,
+            false => self.hub.ended().unwrap_or(status),
+        }
+    }
+}
+
+/// The request half of a call whose body is not known in full.
+async fn send_body(mut send: SendBody) {
+    if let Err(SendError::Body(_)) = poll_fn(|cx| send.poll(cx)).await {
+        // The caller let go of the call, or its body failed. Half of a request is not a request.
+        send.reset(h2::Reason::CANCEL);
+    }
+}
+
+fn builder(limits: &Limits) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(limits.initial_window_size)
+        .initial_connection_window_size(limits.initial_connection_window_size)
+        .data_frame_budget(limits.data_frame_budget())
+        .max_send_buffer_size(limits.max_send_buffer_size)
+        .max_header_list_size(limits.max_header_list_size_hard)
+        .max_local_error_reset_streams(Some(limits.client_max_local_error_reset_streams))
+        .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
+        .reset_stream_duration(limits.reset_stream_duration);
+    builder
+}
+
+async fn connect_tcp(target: &Target, host: &str, port: u16) -> Result<TcpStream, Status> {
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| {
+            Status::unavailable(format!(
+                "cannot connect to {target}: the name {host} does not resolve: {error}"
+            ))
+            .with_source(error)
+        })?;
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(cannot_connect(target, failure))
+}
+
+fn cannot_connect(target: &Target, error: io::Error) -> Status {
+    let way_out = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "; nothing listens there: is the server running, and is the port right?"
+        }
+        io::ErrorKind::NotFound => "; there is no such socket: is the server running?",
+        io::ErrorKind::PermissionDenied => "; this user may not use that socket",
+        _ => "",
+    };
+    Status::unavailable(format!("cannot connect to {target}: {error}{way_out}")).with_source(error)
+}
+
+/// What a connection's end means for the calls on it.
+fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
+    Status::unavailable(match speaks {
+        Speaks::Http1 => format!(
+            "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
+        ),
+        Speaks::Tls => {
+            format!("{name} expects TLS, and this connection is plaintext: the server wants https")
+        }
+        Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
+        Speaks::Http2 => format!("the connection to {name} has ended: {why}"),
+    })
+}
+
+struct Driver<IO> {
+    h2: h2::client::Connection<WireIo<IO>, Bytes>,
+    turn: Turn<IO>,
+    /// Told when the server's SETTINGS have come.
+    ready: Option<oneshot::Sender<()>>,
+    name: String,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    async fn run(mut self) {
+        let end = poll_fn(|cx| {
+            let h2 = &mut self.h2;
+            let poll = self
+                .turn
+                .poll(cx, |cx| std::pin::Pin::new(&mut *h2).poll(cx));
+            if self.turn.wire().wire().guard().goaways() > 0 {
+                self.turn.hub().set_leaving();
+            }
+            if self.ready.is_some() && self.turn.wire().wire().guard().settings() > 0 {
+                let _ = self.ready.take().map(|ready| ready.send(()));
+            }
+            poll
+        })
+        .await;
+        let speaks = self.turn.wire().wire().guard().speaks();
+        let status = match end {
+            Ok(Ok(())) => ended(&self.name, "it was closed", speaks),
+            Ok(Err(error)) => ended(&self.name, status_from_h2(&error).message(), speaks),
+            Err(error) => ended(&self.name, &error.to_string(), speaks),
+        };
+        self.turn.hub().set_ended(status);
+    }
+}

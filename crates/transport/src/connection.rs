@@ -1,0 +1,297 @@
+//! The server's side of one connection: accepts calls, answers them, drains and ends.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tower_service::Service;
+use trunkline_codec::{Limits, timeout};
+
+use crate::answer::{self, Opened};
+use crate::body::Body;
+use crate::frame_guard::Sender;
+use crate::hub::Hub;
+use crate::incoming::{Held, Incoming};
+use crate::turn::Turn;
+use crate::wire_io::WireIo;
+
+/// New calls are polled in the connection's own task for this long in one go; those behind get a
+/// task of their own, so that a handler that computes does not hold up its neighbours for longer.
+const IN_PLACE_MAX: Duration = Duration::from_micros(500);
+
+/// What answers calls: a tower service over [`Body`] that is always ready and never fails.
+///
+/// `poll_ready` is not asked. What has to wait, waits in the future.
+pub trait Handler:
+    Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send + Unpin + 'static,
+    > + Send
+    + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + Unpin + 'static,
+        > + Send
+        + 'static
+{
+}
+
+/// How far a server's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Calls are accepted.
+    Serving,
+    /// Clients are told to go elsewhere; calls that run may finish.
+    Draining,
+    /// Everything ends now.
+    Stopped,
+}
+
+/// Serves one connection until it ends, or until `phase` says so.
+///
+/// Returns when the connection is closed. Dropping the future closes it at once; its calls are
+/// reset, and their handlers dropped.
+pub async fn serve_connection<IO, H>(
+    io: IO,
+    handler: H,
+    limits: Arc<Limits>,
+    mut phase: watch::Receiver<Phase>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let wire = WireIo::new(io, Sender::Client, &limits);
+    let Some(h2) = handshake(&wire, &limits).await else {
+        return;
+    };
+    let hub = Hub::new();
+    let mut driver = Driver {
+        h2,
+        turn: Turn::new(wire, hub.clone()),
+        hub,
+        handler,
+        limits,
+        accepted: Vec::new(),
+        timer: None,
+    };
+    loop {
+        let current = *phase.borrow_and_update();
+        match current {
+            Phase::Serving => {}
+            Phase::Draining => driver.h2.graceful_shutdown(),
+            Phase::Stopped => return,
+        }
+        let mut changed = std::pin::pin!(phase.changed());
+        let mut watching = true;
+        let done = std::future::poll_fn(|cx| {
+            if watching && let Poll::Ready(changed) = changed.as_mut().poll(cx) {
+                // Without anyone to change it, the phase stays what it is.
+                watching = false;
+                if changed.is_ok() {
+                    return Poll::Ready(false);
+                }
+            }
+            driver.poll(cx).map(|()| true)
+        });
+        if done.await {
+            return;
+        }
+    }
+}
+
+type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
+
+/// RFC 9113, section 3.4. h2 has no clock: a client that is silent, or slow, is cut off here.
+async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
+    wire: &WireIo<IO>,
+    limits: &Limits,
+) -> Option<Engine<IO>> {
+    let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
+    let mut handshake = std::pin::pin!(handshake);
+    let shaken = std::future::poll_fn(|cx| {
+        wire.wire().set_task(cx.waker());
+        let poll = handshake.as_mut().poll(cx);
+        match wire.wire().poll_send() {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(())) | Poll::Pending => poll.map(Result::ok),
+        }
+    });
+    tokio::time::timeout(limits.handshake_timeout, shaken)
+        .await
+        .ok()
+        .flatten()
+}
+
+/// Every limit that h2 enforces, set: what is not said here would be unlimited.
+fn builder(limits: &Limits) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .initial_window_size(limits.initial_window_size)
+        .initial_connection_window_size(limits.initial_connection_window_size)
+        .data_frame_budget(limits.data_frame_budget())
+        .max_send_buffer_size(limits.max_send_buffer_size)
+        .max_header_list_size(limits.max_header_list_size_hard)
+        .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
+        .max_local_error_reset_streams(Some(limits.max_local_error_reset_streams))
+        .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
+        .reset_stream_duration(limits.reset_stream_duration);
+    builder
+}
+
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
+struct Driver<IO, H> {
+    h2: Engine<IO>,
+    turn: Turn<IO>,
+    hub: Arc<Hub>,
+    handler: H,
+    limits: Arc<Limits>,
+    /// Accepted, and waiting for their first poll, or for a permit.
+    accepted: Vec<Accepted>,
+    timer: Option<(Timed, Pin<Box<Sleep>>)>,
+}
+
+/// What the connection's one timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timed {
+    /// A header block that has begun has to end.
+    HeaderBlock,
+    /// The connection has been shut down and has to send what it has to say.
+    Closing,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
+    /// Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            h2,
+            turn,
+            hub,
+            handler,
+            limits,
+            accepted,
+            ..
+        } = self;
+        let polled = turn.poll(cx, |cx| {
+            loop {
+                match h2.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(call))) => accepted.push(call),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            begin(accepted, handler, hub, limits);
+            Poll::Pending
+        });
+        match polled {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.keep_watch(cx),
+        }
+    }
+
+    /// What h2 does not see to: abuse by resets, and time.
+    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (resets, in_header_block) = {
+            let wire = self.turn.wire().wire();
+            (wire.guard().resets(), wire.guard().in_header_block())
+        };
+        let closing = matches!(self.timer, Some((Timed::Closing, _)));
+        if !closing && resets > self.limits.reset_budget + self.hub.completed() {
+            // CVE-2023-44487: a reset stream no longer counts against the stream limit.
+            self.shut_down(Reason::ENHANCE_YOUR_CALM);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match (&self.timer, in_header_block) {
+            (None, true) => self.start_timer(Timed::HeaderBlock, self.limits.header_block_timeout),
+            (Some((Timed::HeaderBlock, _)), false) => self.timer = None,
+            _ => {}
+        }
+        let Some((timed, sleep)) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match timed {
+            Timed::Closing => Poll::Ready(()),
+            Timed::HeaderBlock => {
+                self.shut_down(Reason::ENHANCE_YOUR_CALM);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn shut_down(&mut self, reason: Reason) {
+        self.h2.abrupt_shutdown(reason);
+        self.start_timer(Timed::Closing, self.limits.handshake_timeout);
+    }
+
+    fn start_timer(&mut self, timed: Timed, after: Duration) {
+        self.timer = Some((timed, Box::pin(tokio::time::sleep(after))));
+    }
+}
+
+/// Begins the calls for which there are permits. Most handlers finish at their first poll, here:
+/// no task, no wake, and no fight for h2's lock.
+fn begin<H: Handler>(
+    accepted: &mut Vec<Accepted>,
+    handler: &mut H,
+    hub: &Arc<Hub>,
+    limits: &Arc<Limits>,
+) {
+    if accepted.is_empty() {
+        return;
+    }
+    let free = (limits.max_concurrent_streams as usize).saturating_sub(hub.open());
+    if free < accepted.len() {
+        // Handlers of streams that were reset may still be on their way out. Calls wait for
+        // their permits; those that were reset meanwhile are forgotten.
+        let mut cx = Context::from_waker(Waker::noop());
+        accepted.retain_mut(|(_, respond)| respond.poll_reset(&mut cx).is_pending());
+    }
+    let began = Instant::now();
+    for (request, respond) in accepted.drain(..free.min(accepted.len())) {
+        let (parts, recv) = request.into_parts();
+        let timeout = parts
+            .headers
+            .get("grpc-timeout")
+            .and_then(|value| timeout::parse(value.as_bytes()).ok());
+        let deadline = timeout.and_then(|timeout| began.checked_add(timeout));
+        let body = Body::arrived(Incoming::arrive(recv, hub, limits, Held::default()));
+        let request = Request::from_parts(parts, body);
+        let opened = Opened {
+            respond,
+            deadline,
+            permit: hub.permit(),
+        };
+        let Ok(future) = catch_unwind(AssertUnwindSafe(|| handler.call(request))) else {
+            opened.fail();
+            continue;
+        };
+        match began.elapsed() < IN_PLACE_MAX {
+            true => answer::in_place(future, opened),
+            false => answer::in_task(future, opened),
+        }
+    }
+}

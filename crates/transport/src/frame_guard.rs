@@ -1,0 +1,198 @@
+//! Follows the 9-byte frame headers of one direction of a connection, without copying.
+//!
+//! h2 answers control frames itself and does not show them. What a policy needs to know about
+//! them is counted here.
+
+const HEADER_LEN: usize = 9;
+/// RFC 9113, section 3.4: what a client sends before its first frame.
+const PREFACE_LEN: usize = 24;
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 0x4;
+
+/// Which end's bytes are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// Its bytes begin with the preface.
+    Client,
+    Server,
+}
+
+/// What a peer speaks, judged by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Nothing has come in yet.
+    Nothing,
+    Http2,
+    Http1,
+    Tls,
+}
+
+/// Counters over the frames of one direction.
+#[derive(Debug)]
+pub(crate) struct FrameGuard {
+    header: [u8; HEADER_LEN],
+    /// Bytes of the header seen so far.
+    have: usize,
+    /// Bytes to pass over before the next header.
+    skip: usize,
+    first: [u8; 5],
+    first_len: usize,
+    resets: u64,
+    settings: u64,
+    goaways: u64,
+    in_header_block: bool,
+}
+
+impl FrameGuard {
+    pub(crate) fn new(sender: Sender) -> Self {
+        let skip = match sender {
+            Sender::Client => PREFACE_LEN,
+            Sender::Server => 0,
+        };
+        Self {
+            header: [0; HEADER_LEN],
+            have: 0,
+            skip,
+            first: [0; 5],
+            first_len: 0,
+            resets: 0,
+            settings: 0,
+            goaways: 0,
+            in_header_block: false,
+        }
+    }
+
+    /// Follows `bytes`, which may begin and end anywhere in a frame.
+    pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
+        if self.first_len < self.first.len() {
+            let n = bytes.len().min(self.first.len() - self.first_len);
+            self.first[self.first_len..self.first_len + n].copy_from_slice(&bytes[..n]);
+            self.first_len += n;
+        }
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let n = bytes.len().min(HEADER_LEN - self.have);
+            if n == 0 {
+                return;
+            }
+            self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
+            self.have += n;
+            bytes = &bytes[n..];
+            if self.have == HEADER_LEN {
+                self.have = 0;
+                self.frame();
+            }
+        }
+    }
+
+    fn frame(&mut self) {
+        let [a, b, c, kind, flags, ..] = self.header;
+        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        match kind {
+            HEADERS | PUSH_PROMISE | CONTINUATION => {
+                self.in_header_block = flags & END_HEADERS == 0
+            }
+            RST_STREAM => self.resets += 1,
+            SETTINGS => self.settings += 1,
+            GOAWAY => self.goaways += 1,
+            _ => {}
+        }
+    }
+
+    /// RST_STREAM frames seen.
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// SETTINGS frames seen.
+    pub(crate) fn settings(&self) -> u64 {
+        self.settings
+    }
+
+    /// GOAWAY frames seen.
+    pub(crate) fn goaways(&self) -> u64 {
+        self.goaways
+    }
+
+    /// Whether a header block has begun and not ended.
+    pub(crate) fn in_header_block(&self) -> bool {
+        self.in_header_block
+    }
+
+    pub(crate) fn speaks(&self) -> Speaks {
+        match &self.first[..self.first_len] {
+            [] => Speaks::Nothing,
+            b"HTTP/" => Speaks::Http1,
+            // RFC 8446, section 5.1: an alert or a handshake record of TLS 1.x.
+            [0x15 | 0x16, 0x03, ..] => Speaks::Tls,
+            _ => Speaks::Http2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let len = payload.len();
+        let mut out = vec![
+            (len >> 16) as u8,
+            (len >> 8) as u8,
+            len as u8,
+            kind,
+            flags,
+            0,
+            0,
+            0,
+            1,
+        ];
+        out.extend_from_slice(payload);
+        out
+    }
+
+    #[test]
+    fn frames_are_counted_however_the_bytes_are_split() {
+        let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        wire.extend(frame(SETTINGS, 0, &[0; 12]));
+        wire.extend(frame(HEADERS, END_HEADERS, &[7; 300]));
+        // A payload that looks like a frame must not be read as one.
+        wire.extend(frame(0, 0, &frame(RST_STREAM, 0, &[0; 4])));
+        wire.extend(frame(RST_STREAM, 0, &[0; 4]));
+        wire.extend(frame(HEADERS, 0, b"x"));
+        for step in 1..=wire.len() {
+            let mut guard = FrameGuard::new(Sender::Client);
+            for chunk in wire.chunks(step) {
+                guard.follow(chunk);
+            }
+            assert_eq!((guard.settings(), guard.resets()), (1, 1), "step {step}");
+            assert!(guard.in_header_block(), "step {step}");
+            guard.follow(&frame(CONTINUATION, END_HEADERS, b""));
+            assert!(!guard.in_header_block(), "step {step}");
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_tell_what_a_peer_speaks() {
+        for (bytes, speaks) in [
+            (&b""[..], Speaks::Nothing),
+            (b"HTTP/1.1 400 Bad Request", Speaks::Http1),
+            (&[0x15, 0x03, 0x01, 0, 2], Speaks::Tls),
+            (&[0, 0, 18, 4, 0, 0, 0, 0, 0], Speaks::Http2),
+        ] {
+            let mut guard = FrameGuard::new(Sender::Server);
+            for byte in bytes {
+                guard.follow(&[*byte]);
+            }
+            assert_eq!(guard.speaks(), speaks, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a connection's task shares with the calls on it: one waker, and who asked for it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+use atomic_waker::AtomicWaker;
+use trunkline_codec::Status;
+
+use crate::incoming::Stream;
+
+const POLLING: u8 = 0b01;
+const WOKEN: u8 = 0b10;
+
+/// The meeting point of a connection's task and its calls.
+///
+/// It is the waker that h2 and the streams are given, so that the task can tell "my calls have
+/// something to send" from "the socket is ready": the first is worth waiting one turn for (see
+/// `Turn::StepBack`), the second is not.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    task: AtomicWaker,
+    state: AtomicU8,
+    /// Streams that h2 has DATA for and that their readers have not taken yet.
+    ready: Mutex<Vec<Arc<Stream>>>,
+    open: AtomicUsize,
+    completed: AtomicU64,
+    /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
+    is_leaving: AtomicBool,
+    ended: Mutex<Option<Status>>,
+}
+
+/// What woke a connection's task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WokenBy {
+    Calls,
+    Other,
+}
+
+impl Wake for Hub {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
+    }
+}
+
+impl Hub {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
+    /// in which case it looks again before it returns.
+    fn notify(&self) {
+        let before = self.state.fetch_or(WOKEN, Ordering::SeqCst);
+        if before & (POLLING | WOKEN) == 0 {
+            self.task.wake();
+        }
+    }
+
+    /// The task starts a poll. `waker` is the task's own.
+    pub(crate) fn begin(&self, waker: &Waker) -> WokenBy {
+        self.task.register(waker);
+        match self.state.swap(POLLING, Ordering::SeqCst) & WOKEN {
+            0 => WokenBy::Other,
+            _ => WokenBy::Calls,
+        }
+    }
+
+    /// The task wants to return: false if a call has asked for it since, so that it must go on.
+    pub(crate) fn rest(&self) -> bool {
+        self.state
+            .compare_exchange(POLLING, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Forgets that a call has asked for the task while it was polled.
+    pub(crate) fn heard(&self) {
+        self.state.store(POLLING, Ordering::SeqCst);
+    }
+
+    /// The task returns although calls may have asked for it: it has woken itself.
+    pub(crate) fn leave(&self) {
+        self.state.store(0, Ordering::SeqCst);
+    }
+
+    /// Called by h2, under its lock, when `stream` has something to read.
+    pub(crate) fn stream_ready(&self, stream: Arc<Stream>) {
+        lock(&self.ready).push(stream);
+        self.notify();
+    }
+
+    /// Swaps the list of ready streams with `spare`, which must be empty.
+    pub(crate) fn take_ready(&self, spare: &mut Vec<Arc<Stream>>) {
+        std::mem::swap(&mut *lock(&self.ready), spare);
+    }
+
+    /// Calls that are open now: a handler, or a caller, is there for each.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Calls that ended without a reset, since the connection began.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn call_completed(&self) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a permit, given back when it is dropped.
+    pub(crate) fn permit(self: &Arc<Self>) -> Permit {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Permit { hub: self.clone() }
+    }
+
+    pub(crate) fn set_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// The first reason wins: what follows is its consequence.
+    pub(crate) fn set_ended(&self, status: Status) {
+        self.set_leaving();
+        lock(&self.ended).get_or_insert(status);
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Status> {
+        lock(&self.ended).clone()
+    }
+}
+
+/// One open call. On a server it is held until the handler's future is gone.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    hub: Arc<Hub>,
+}
+
+impl Permit {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        // A call that waits for a permit, and a connection that drains, look again.
+        self.hub.notify();
+    }
+}
+
+/// Locks a mutex of ours. No user code ever runs under one, so a poisoned lock only means that
+/// another thread died between two plain statements; its state is still good.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_asks_during_a_poll_keeps_the_task_from_resting() {
+        let hub = Hub::new();
+        assert_eq!(hub.begin(Waker::noop()), WokenBy::Other);
+        hub.notify();
+        assert!(!hub.rest());
+        hub.heard();
+        assert!(hub.rest());
+    }
+
+    #[test]
+    fn a_call_that_asks_between_polls_is_named_as_the_cause() {
+        let hub = Hub::new();
+        hub.notify();
+        assert_eq!(hub.begin(Waker::noop()), WokenBy::Calls);
+        assert!(hub.rest());
+        assert_eq!(hub.begin(Waker::noop()), WokenBy::Other);
+    }
+
+    #[test]
+    fn a_permit_counts_until_it_is_dropped() {
+        let hub = Hub::new();
+        let permit = hub.permit();
+        assert_eq!(hub.open(), 1);
+        drop(permit);
+        assert_eq!(hub.open(), 0);
+    }
+}

@@ -1,0 +1,294 @@
+//! The DATA of one stream, drained from h2 as it arrives.
+//!
+//! h2 keeps some 265 bytes for each DATA frame left inside it and ends a connection on which small
+//! unread frames pile up. So the connection's task takes them out at once, into one compacted
+//! buffer a stream, and gives window back only as the reader takes the bytes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::Frame;
+use tokio::task::AbortHandle;
+use trunkline_codec::{Limits, Status};
+
+use crate::error::status_from_h2;
+use crate::hub::{Hub, Permit, lock};
+
+/// Chunks below this are copied together, so that a small one does not keep the large buffer alive
+/// in which it came.
+const COMPACT_BELOW: usize = 2 * 1024;
+
+/// The incoming half of a stream, as its connection's task and its reader share it.
+///
+/// It is the waker that h2 has for the stream: DATA for it puts it on the hub's list.
+pub(crate) struct Stream {
+    hub: Arc<Hub>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None once the stream has ended or its reader is gone. h2 holds our waker, and so us: the
+    /// reader must take this out to break the circle.
+    recv: Option<RecvStream>,
+    chunks: VecDeque<Bytes>,
+    /// Small chunks behind those in `chunks`.
+    tail: BytesMut,
+    end: Option<End>,
+    reader: Option<Waker>,
+    /// Bytes the reader has taken for which the peer has no window yet.
+    unreleased: usize,
+}
+
+enum End {
+    Eof,
+    Trailers(HeaderMap),
+    Failed(Status),
+}
+
+/// What a stream holds as it is handed over: all of it, or the beginning.
+pub(crate) enum Arrived {
+    Full {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    Open(Incoming),
+}
+
+impl Wake for Stream {
+    fn wake(self: Arc<Self>) {
+        let hub = self.hub.clone();
+        hub.stream_ready(self);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.clone().wake();
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// Takes everything that h2 has for this stream. Called by the connection's task.
+    pub(crate) fn drain(self: &Arc<Self>) {
+        let reader = {
+            let mut state = lock(&self.state);
+            state.drain(&Waker::from(self.clone()));
+            match state.is_readable() {
+                true => state.reader.take(),
+                false => None,
+            }
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+impl State {
+    fn drain(&mut self, waker: &Waker) {
+        let mut cx = Context::from_waker(waker);
+        while let Some(recv) = &mut self.recv {
+            let end = match recv.poll_data(&mut cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(chunk))) => {
+                    self.push(chunk);
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => End::Failed(status_from_h2(&error)),
+                Poll::Ready(None) => match recv.poll_trailers(&mut cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(Some(map))) => End::Trailers(map),
+                    Poll::Ready(Ok(None)) => End::Eof,
+                    Poll::Ready(Err(error)) => End::Failed(status_from_h2(&error)),
+                },
+            };
+            self.end = Some(end);
+            // The rest needs no window: the peer has nothing more to send.
+            self.recv = None;
+        }
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        // h2 charges the window even for what is only padding.
+        if chunk.is_empty() {
+            return;
+        }
+        // A chunk that is alone is handed on as it lies.
+        if chunk.len() < COMPACT_BELOW && !(self.chunks.is_empty() && self.tail.is_empty()) {
+            self.tail.extend_from_slice(&chunk);
+            return;
+        }
+        if !self.tail.is_empty() {
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+        self.chunks.push_back(chunk);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Some(chunk);
+        }
+        match self.tail.is_empty() {
+            true => None,
+            false => Some(std::mem::take(&mut self.tail).freeze()),
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        self.end.is_some() || !self.chunks.is_empty() || !self.tail.is_empty()
+    }
+
+    /// Gives window back in steps: a WINDOW_UPDATE for every frame costs more than it brings.
+    fn release(&mut self, taken: usize, step: usize) {
+        let Some(recv) = &mut self.recv else { return };
+        self.unreleased += taken;
+        if self.unreleased >= step {
+            // An error means that the stream has ended meanwhile, and needs no window.
+            let _ = recv.flow_control().release_capacity(self.unreleased);
+            self.unreleased = 0;
+        }
+    }
+}
+
+/// What a call holds while its incoming half is read; let go of when the reader is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// A client's open call. A server's permit goes with the handler instead.
+    pub(crate) _permit: Option<Permit>,
+    /// The task that sends the other half: without this end nobody hears what it says.
+    pub(crate) sender: Option<AbortHandle>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(sender) = &self.sender {
+            sender.abort();
+        }
+    }
+}
+
+/// The reader's end of a stream's incoming half. Dropping it tells h2 that nobody reads on: if
+/// nothing else holds the stream, it is reset.
+pub(crate) struct Incoming {
+    stream: Arc<Stream>,
+    step: usize,
+    held: Held,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    /// Looks at what h2 has for the stream: a request or a reply that has arrived in full, in one
+    /// piece, needs no buffer and no waker.
+    pub(crate) fn arrive(
+        mut recv: RecvStream,
+        hub: &Arc<Hub>,
+        limits: &Limits,
+        held: Held,
+    ) -> Arrived {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut data = Bytes::new();
+        if let Poll::Ready(Some(Ok(chunk))) = recv.poll_data(&mut cx) {
+            data = chunk;
+        }
+        if recv.is_end_stream() {
+            return Arrived::Full {
+                data,
+                trailers: None,
+            };
+        }
+        let mut state = State {
+            recv: Some(recv),
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            end: None,
+            reader: None,
+            unreleased: 0,
+        };
+        state.push(data);
+        state.drain(Waker::noop());
+        if let Some(End::Eof | End::Trailers(_)) = state.end
+            && state.chunks.len() < 2
+            && state.tail.is_empty()
+        {
+            let trailers = match state.end {
+                Some(End::Trailers(map)) => Some(map),
+                _ => None,
+            };
+            return Arrived::Full {
+                data: state.chunks.pop_front().unwrap_or_default(),
+                trailers,
+            };
+        }
+        let stream = Arc::new(Stream {
+            hub: hub.clone(),
+            state: Mutex::new(state),
+        });
+        stream.drain();
+        let step = limits
+            .window_update_step
+            .min(limits.initial_window_size / 2)
+            .max(1) as usize;
+        Arrived::Open(Self { stream, step, held })
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut state = lock(&self.stream.state);
+        let Some(chunk) = state.pop() else {
+            return match state.end.take() {
+                Some(End::Eof) => {
+                    state.end = Some(End::Eof);
+                    Poll::Ready(None)
+                }
+                Some(End::Trailers(map)) => {
+                    state.end = Some(End::Eof);
+                    Poll::Ready(Some(Ok(Frame::trailers(map))))
+                }
+                Some(End::Failed(status)) => {
+                    state.end = Some(End::Eof);
+                    Poll::Ready(Some(Err(status)))
+                }
+                None => {
+                    match &mut state.reader {
+                        Some(reader) => reader.clone_from(cx.waker()),
+                        none => *none = Some(cx.waker().clone()),
+                    }
+                    Poll::Pending
+                }
+            };
+        };
+        state.release(chunk.len(), self.step);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        let state = lock(&self.stream.state);
+        matches!(state.end, Some(End::Eof)) && state.chunks.is_empty() && state.tail.is_empty()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // The sender first: it must not see the reset as a failure of its own.
+        self.held = Held::default();
+        let recv = lock(&self.stream.state).recv.take();
+        // Outside our lock: this takes h2's, under which h2 may call our waker.
+        drop(recv);
+    }
+}

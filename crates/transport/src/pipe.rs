@@ -1,0 +1,360 @@
+//! A bounded pipe of encoded messages: a writer on one side, a body on the other.
+//!
+//! It is bounded in bytes, never in messages, and gathers what is written into large chunks.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+use trunkline_codec::Status;
+
+use crate::hub::lock;
+
+/// Messages of this size and more are passed on as they are; smaller ones are gathered.
+const SHARE_FROM: usize = 8 * 1024;
+
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// What is gathered behind `chunks`.
+    tail: BytesMut,
+    len: usize,
+    end: Option<End>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    reader_gone: bool,
+}
+
+enum End {
+    Eof,
+    Trailers(HeaderMap),
+    Failed(Status),
+}
+
+struct Shared {
+    state: Mutex<State>,
+    size: usize,
+}
+
+/// The writing end. Dropping it without `finish` fails the body: an end that was not said is not
+/// taken for one.
+pub struct PipeWriter(Arc<Shared>);
+
+/// The reading end, which a [`Body`](crate::Body) holds. Dropping it fails the writer.
+pub struct PipeReader(Arc<Shared>);
+
+/// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
+pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
+    let state = State {
+        chunks: VecDeque::new(),
+        tail: BytesMut::new(),
+        len: 0,
+        end: None,
+        reader: None,
+        writer: None,
+        reader_gone: false,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        size,
+    });
+    (PipeWriter(shared.clone()), PipeReader(shared))
+}
+
+/// The reader of a pipe is gone: the call has ended at the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReaderGone;
+
+impl State {
+    fn pop(&mut self) -> Option<Bytes> {
+        let chunk = match self.chunks.pop_front() {
+            Some(chunk) => chunk,
+            None if self.tail.is_empty() => return None,
+            None => self.tail.split().freeze(),
+        };
+        self.len -= chunk.len();
+        Some(chunk)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.reader_gone || self.end.is_some()
+    }
+
+    fn end(&mut self, end: End) -> Option<Waker> {
+        self.end.get_or_insert(end);
+        self.reader.take()
+    }
+}
+
+impl PipeWriter {
+    /// Ready when the pipe has room, or when its reader is gone.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), ReaderGone>> {
+        let mut state = lock(&self.0.state);
+        if state.reader_gone {
+            return Poll::Ready(Err(ReaderGone));
+        }
+        if state.len < self.0.size {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the reader is gone.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0.state).reader_gone
+    }
+
+    /// Ready when the reader is gone.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.0.state);
+        if state.reader_gone {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Puts `bytes` into the pipe, whether it has room or not: wait with
+    /// [`poll_ready`](Self::poll_ready) before. What is written after the reader has gone, or
+    /// after the end, is dropped.
+    pub fn write(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARE_FROM {
+            return self.write_with(|tail| tail.extend_from_slice(&bytes));
+        }
+        let reader = {
+            let mut state = lock(&self.0.state);
+            if state.is_closed() {
+                return;
+            }
+            state.len += bytes.len();
+            let tail = state.tail.split().freeze();
+            if !tail.is_empty() {
+                state.chunks.push_back(tail);
+            }
+            state.chunks.push_back(bytes);
+            state.reader.take()
+        };
+        wake(reader);
+    }
+
+    /// As [`write`](Self::write), but lets `append` put the bytes behind those that wait, where
+    /// they need no buffer of their own. `append` must only append.
+    pub fn write_with(&mut self, append: impl FnOnce(&mut BytesMut)) {
+        // Taken out, so that no code of the caller's runs under the lock. Nobody else can append
+        // meanwhile: there is one writer.
+        let mut tail = {
+            let mut state = lock(&self.0.state);
+            if state.is_closed() {
+                return;
+            }
+            let tail = std::mem::take(&mut state.tail);
+            state.len -= tail.len();
+            tail
+        };
+        append(&mut tail);
+        let reader = {
+            let mut state = lock(&self.0.state);
+            if state.is_closed() {
+                return;
+            }
+            state.len += tail.len();
+            state.tail = tail;
+            state.reader.take()
+        };
+        wake(reader);
+    }
+
+    /// Ends the body, with trailers if there are any.
+    pub fn finish(&self, trailers: Option<HeaderMap>) {
+        let reader = lock(&self.0.state).end(trailers.map_or(End::Eof, End::Trailers));
+        wake(reader);
+    }
+
+    /// Fails the body: what it belongs to is reset.
+    pub fn fail(&self, status: Status) {
+        let reader = lock(&self.0.state).end(End::Failed(status));
+        wake(reader);
+    }
+}
+
+impl Drop for PipeWriter {
+    fn drop(&mut self) {
+        self.fail(Status::cancelled(
+            "the sender was dropped before it had finished",
+        ));
+    }
+}
+
+impl PipeReader {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        lock(&self.0.state).len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next chunk that waits, without waiting for one and without asking for the end.
+    pub fn take(&mut self) -> Option<Bytes> {
+        let (chunk, writer) = {
+            let mut state = lock(&self.0.state);
+            (state.pop(), state.writer.take())
+        };
+        wake(writer);
+        chunk
+    }
+
+    /// Everything that waits, if it is one chunk.
+    pub fn take_all(&mut self) -> Option<Bytes> {
+        let is_one = {
+            let state = lock(&self.0.state);
+            state.chunks.len() + usize::from(!state.tail.is_empty()) == 1
+        };
+        if is_one { self.take() } else { None }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (frame, writer) = {
+            let mut state = lock(&self.0.state);
+            if let Some(chunk) = state.pop() {
+                (Some(Ok(Frame::data(chunk))), state.writer.take())
+            } else {
+                match state.end.take() {
+                    None => {
+                        state.reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                    Some(end) => {
+                        state.end = Some(End::Eof);
+                        match end {
+                            End::Eof => (None, None),
+                            End::Trailers(map) => (Some(Ok(Frame::trailers(map))), None),
+                            End::Failed(status) => (Some(Err(status)), None),
+                        }
+                    }
+                }
+            }
+        };
+        wake(writer);
+        Poll::Ready(frame)
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        let state = lock(&self.0.state);
+        state.len == 0 && matches!(state.end, Some(End::Eof))
+    }
+}
+
+impl Drop for PipeReader {
+    fn drop(&mut self) {
+        let writer = {
+            let mut state = lock(&self.0.state);
+            state.reader_gone = true;
+            state.chunks.clear();
+            state.tail = BytesMut::new();
+            state.len = 0;
+            state.writer.take()
+        };
+        wake(writer);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl fmt::Debug for PipeWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeWriter").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PipeReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeReader").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use trunkline_codec::Code;
+
+    fn now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn data(reader: &mut PipeReader) -> Bytes {
+        match now(|cx| reader.poll_frame(cx)) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().expect("a data frame"),
+            other => panic!("no data: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn small_messages_leave_together_and_large_ones_as_they_are() {
+        let (mut writer, mut reader) = pipe(1 << 20);
+        for i in 0..10u8 {
+            writer.write(Bytes::from(vec![i; 10]));
+        }
+        let large = Bytes::from(vec![9; SHARE_FROM]);
+        writer.write(large.clone());
+        assert_eq!(data(&mut reader).len(), 100);
+        assert_eq!(data(&mut reader).as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn the_writer_waits_at_the_size_and_not_below() {
+        let (mut writer, mut reader) = pipe(10);
+        writer.write(Bytes::from_static(&[0; 9]));
+        assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Ready(Ok(())));
+        writer.write(Bytes::from_static(&[0; 1]));
+        assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Pending);
+        data(&mut reader);
+        assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn a_writer_dropped_without_an_end_fails_the_body_after_its_data() {
+        let (mut writer, mut reader) = pipe(10);
+        writer.write(Bytes::from_static(b"x"));
+        drop(writer);
+        assert_eq!(data(&mut reader), "x");
+        let Poll::Ready(Some(Err(status))) = now(|cx| reader.poll_frame(cx)) else {
+            panic!("no failure")
+        };
+        assert_eq!(status.code(), Code::CANCELLED);
+        assert!(matches!(now(|cx| reader.poll_frame(cx)), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_finished_writer_may_be_dropped() {
+        let (writer, mut reader) = pipe(10);
+        writer.finish(None);
+        drop(writer);
+        assert!(matches!(now(|cx| reader.poll_frame(cx)), Poll::Ready(None)));
+        assert!(reader.is_end());
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_waits_hears_that_its_reader_is_gone() {
+        let (mut writer, reader) = pipe(1);
+        writer.write(Bytes::from_static(b"x"));
+        let waiting = tokio::spawn(async move { poll_fn(|cx| writer.poll_ready(cx)).await });
+        tokio::task::yield_now().await;
+        drop(reader);
+        assert_eq!(waiting.await.unwrap(), Err(ReaderGone));
+    }
+}

@@ -1,0 +1,295 @@
+//! Listens, accepts, and gives each connection its task.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use trunkline_codec::{Limits, Status};
+
+use crate::connection::{Handler, Phase, serve_connection};
+use crate::target::{Address, Peer};
+
+/// Connections the kernel keeps ready for `accept`.
+const BACKLOG: u32 = 1024;
+
+/// A socket that accepts connections: TCP or Unix.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        path: Option<PathBuf>,
+    },
+}
+
+/// What `accept` gives.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Listens on `address`: `host:port` (port 0 takes a free one) or `unix:/path`.
+    ///
+    /// A Unix socket's file is removed when the listener is dropped. A file that a server which is
+    /// gone has left behind is replaced; one that a server listens on is not.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the address cannot be read, else UNAVAILABLE; the message names the
+    /// address, the cause and the way out.
+    pub async fn bind(address: &str) -> Result<Self, Status> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            let listener = bind_unix(&path)
+                .await
+                .map_err(|error| cannot_listen(address, error))?;
+            return Ok(Self {
+                socket: Socket::Unix {
+                    listener,
+                    path: Some(path),
+                },
+            });
+        }
+        let address = address
+            .strip_prefix("http://")
+            .unwrap_or(address)
+            .trim_end_matches('/');
+        let mut failure = None;
+        for addr in tokio::net::lookup_host(address)
+            .await
+            .map_err(|error| cannot_listen(address, error))?
+        {
+            match bind_tcp(addr) {
+                Ok(listener) => {
+                    return Ok(Self {
+                        socket: Socket::Tcp(listener),
+                    });
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+        Err(cannot_listen(address, failure.unwrap_or_else(none)))
+    }
+
+    /// Takes over a TCP socket that listens already, such as one that was inherited.
+    pub fn from_tcp(listener: TcpListener) -> Self {
+        Self {
+            socket: Socket::Tcp(listener),
+        }
+    }
+
+    /// Takes over a Unix socket that listens already. Its file stays when this is dropped.
+    pub fn from_unix(listener: UnixListener) -> Self {
+        Self {
+            socket: Socket::Unix {
+                listener,
+                path: None,
+            },
+        }
+    }
+
+    /// Where this listens: with port 0, this tells which port it is.
+    pub fn local_addr(&self) -> Address {
+        match &self.socket {
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .map_or(Address::InMemory, Address::Tcp),
+            Socket::Unix { listener, path } => match listener.local_addr() {
+                Ok(addr) => Address::unix(addr.as_pathname()),
+                Err(_) => Address::unix(path.as_deref()),
+            },
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Accepted, Address)> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                Ok((Accepted::Tcp(stream), Address::Tcp(remote)))
+            }
+            Socket::Unix { listener, .. } => {
+                let (stream, remote) = listener.accept().await?;
+                Ok((Accepted::Unix(stream), Address::unix(remote.as_pathname())))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix {
+            path: Some(path), ..
+        } = &self.socket
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    // A restarted server takes its port back at once; one that runs keeps it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).await.is_ok_and(|_| true) || !is_socket(path) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}
+
+fn cannot_listen(address: &str, error: io::Error) -> Status {
+    let way_out = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there: stop it, or choose another port (0 takes a free one)"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::InvalidInput => "; an address is of the form host:port or unix:/path",
+        _ => "",
+    };
+    let message = format!("cannot listen on {address}: {error}{way_out}");
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Status::invalid_argument(message),
+        _ => Status::unavailable(message),
+    }
+    .with_source(error)
+}
+
+/// Accepts connections and serves them until `shutdown` is ready; then lets the calls that run
+/// finish, for `limits.drain_grace` at most.
+///
+/// `handler` makes what answers the calls of one connection. Dropping the future closes the
+/// listener and every connection at once.
+pub async fn serve<H: Handler>(
+    listener: Listener,
+    limits: Arc<Limits>,
+    shutdown: impl Future<Output = ()>,
+    mut handler: impl FnMut(Arc<Peer>) -> H,
+) {
+    let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut backoff = Backoff::new(&limits);
+    loop {
+        let accepted = {
+            let mut accept = std::pin::pin!(listener.accept());
+            std::future::poll_fn(|cx| {
+                if shutdown.as_mut().poll(cx).is_ready() {
+                    return std::task::Poll::Ready(None);
+                }
+                accept.as_mut().poll(cx).map(Some)
+            })
+            .await
+        };
+        match accepted {
+            None => break,
+            Some(Ok((stream, remote))) => {
+                backoff.reset();
+                let peer = Arc::new(Peer {
+                    local: listener.local_addr(),
+                    remote,
+                });
+                spawn(stream, handler(peer), &limits, &phase.0);
+            }
+            Some(Err(error)) if is_about_one_connection(&error) => {}
+            Some(Err(_)) => backoff.wait().await,
+        }
+    }
+    // The port is free from here on: a new server can have it.
+    drop(listener);
+    phase.0.send_replace(Phase::Draining);
+    let _ = tokio::time::timeout(limits.drain_grace, phase.0.closed()).await;
+    phase.0.send_replace(Phase::Stopped);
+    phase.0.closed().await;
+}
+
+/// A server that is dropped takes its connections with it.
+struct PhaseGuard(watch::Sender<Phase>);
+
+impl Drop for PhaseGuard {
+    fn drop(&mut self) {
+        self.0.send_replace(Phase::Stopped);
+    }
+}
+
+fn spawn<H: Handler>(
+    stream: Accepted,
+    handler: H,
+    limits: &Arc<Limits>,
+    phase: &watch::Sender<Phase>,
+) {
+    let (limits, phase) = (limits.clone(), phase.subscribe());
+    match stream {
+        Accepted::Tcp(stream) => {
+            // Writes are gathered before they reach the socket: waiting for more only costs time.
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(serve_connection(stream, handler, limits, phase));
+        }
+        Accepted::Unix(stream) => {
+            tokio::spawn(serve_connection(stream, handler, limits, phase));
+        }
+    }
+}
+
+/// A connection that ended before it was accepted says nothing about the next.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// Out of descriptors or memory, `accept` fails at once, and again: without a pause the loop spins.
+struct Backoff {
+    next: Duration,
+    min: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            next: limits.accept_backoff_min,
+            min: limits.accept_backoff_min,
+            max: limits.accept_backoff_max,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+}

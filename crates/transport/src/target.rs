@@ -1,0 +1,212 @@
+//! Addresses: what a client connects to, what a server listens on, who is at the other end.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use trunkline_codec::Status;
+
+/// Where a server is, as a client names it.
+///
+/// Understood are `host:port`, `http://host:port` and `unix:/path` (also `unix:///path`). Without
+/// a port, `http://` means 80.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    place: Place,
+    authority: http::uri::Authority,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Host name or address, and port.
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Reads a target as a user writes it.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT naming what is wrong and what is understood.
+    pub fn parse(target: &str) -> Result<Self, Status> {
+        if let Some(path) = target.strip_prefix("unix:") {
+            // The naming document (grpc/doc/naming.md): unix:path, unix:///absolute_path.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            let authority = http::uri::Authority::from_static("localhost");
+            return match path.is_empty() {
+                true => Err(invalid(target, "the path is empty")),
+                false => Ok(Self {
+                    place: Place::Unix(path.into()),
+                    authority,
+                }),
+            };
+        }
+        if target.starts_with("https://") {
+            return Err(invalid(
+                target,
+                "TLS is not supported yet; use http:// on a trusted network",
+            ));
+        }
+        let (rest, default_port) = match target.strip_prefix("http://") {
+            Some(rest) => (rest.strip_suffix('/').unwrap_or(rest), Some(80)),
+            None => (target, None),
+        };
+        if rest.contains("://") {
+            return Err(invalid(target, "the scheme is unknown"));
+        }
+        let authority: http::uri::Authority = rest
+            .parse()
+            .map_err(|_| invalid(target, "it is not of the form host:port"))?;
+        if authority.as_str().contains('@') {
+            return Err(invalid(
+                target,
+                "user names in an address are not supported",
+            ));
+        }
+        let port = authority
+            .port_u16()
+            .or(default_port)
+            .ok_or_else(|| invalid(target, "the port is missing"))?;
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        if host.is_empty() {
+            return Err(invalid(target, "the host is missing"));
+        }
+        Ok(Self {
+            place: Place::Tcp(host.to_owned(), port),
+            authority,
+        })
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What goes into `:authority`, unless a call says otherwise.
+    pub fn authority(&self) -> &http::uri::Authority {
+        &self.authority
+    }
+}
+
+fn invalid(target: &str, why: &str) -> Status {
+    Status::invalid_argument(format!(
+        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port and unix:/path)"
+    ))
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp(..) => f.write_str(self.authority.as_str()),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The address of one end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket; none for a peer that has not bound its own.
+    Unix(Option<PathBuf>),
+    /// Neither: an in-memory connection, or one that a user brought.
+    InMemory,
+}
+
+impl Address {
+    /// The IP address and port, if this is TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(addr) => Some(*addr),
+            Self::Unix(_) | Self::InMemory => None,
+        }
+    }
+
+    pub(crate) fn unix(path: Option<&Path>) -> Self {
+        Self::Unix(path.map(Path::to_owned))
+    }
+}
+
+/// As users write targets: `127.0.0.1:50051`, `unix:/path`, `in-memory`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+            Self::InMemory => f.write_str("in-memory"),
+        }
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub(crate) local: Address,
+    pub(crate) remote: Address,
+}
+
+impl Peer {
+    /// Both ends in memory.
+    pub fn in_memory() -> Self {
+        Self {
+            local: Address::InMemory,
+            remote: Address::InMemory,
+        }
+    }
+
+    /// This end.
+    pub fn local(&self) -> &Address {
+        &self.local
+    }
+
+    /// The other end.
+    pub fn remote(&self) -> &Address {
+        &self.remote
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_users_write_them() {
+        let tcp = |host: &str, port| Some(Place::Tcp(host.to_owned(), port));
+        let unix = |path: &str| Some(Place::Unix(path.into()));
+        for (text, place) in [
+            ("localhost:50051", tcp("localhost", 50051)),
+            ("127.0.0.1:1", tcp("127.0.0.1", 1)),
+            ("[::1]:50051", tcp("::1", 50051)),
+            ("http://example.com", tcp("example.com", 80)),
+            ("http://example.com:8080/", tcp("example.com", 8080)),
+            ("unix:/tmp/a.sock", unix("/tmp/a.sock")),
+            ("unix:///tmp/a.sock", unix("/tmp/a.sock")),
+            ("unix:a.sock", unix("a.sock")),
+            ("localhost", None),
+            ("", None),
+            (":50051", None),
+            ("unix:", None),
+            ("https://example.com", None),
+            ("ftp://example.com:21", None),
+            ("http://user@example.com:1", None),
+            ("host:notaport", None),
+            ("host:99999", None),
+        ] {
+            let parsed = Target::parse(text);
+            assert_eq!(
+                parsed.as_ref().ok().map(|target| target.place.clone()),
+                place,
+                "{text}"
+            );
+            if let Err(status) = parsed {
+                assert!(status.message().contains("host:port"), "{status}");
+            }
+        }
+    }
+}

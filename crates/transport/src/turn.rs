@@ -1,0 +1,96 @@
+//! One turn of a connection's task, the same for servers and clients.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::hub::{Hub, WokenBy};
+use crate::incoming::Stream;
+use crate::wire_io::WireIo;
+
+/// Rounds of a turn before other tasks of the thread get theirs.
+const ROUNDS_MAX: usize = 8;
+
+/// What a connection's task holds besides its HTTP/2 engine.
+#[derive(Debug)]
+pub(crate) struct Turn<IO> {
+    wire: WireIo<IO>,
+    hub: Arc<Hub>,
+    /// The hub as a waker, which the engine is given in the place of the task's own.
+    waker: Waker,
+    ready: Vec<Arc<Stream>>,
+    stepped_back: bool,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
+    pub(crate) fn new(wire: WireIo<IO>, hub: Arc<Hub>) -> Self {
+        let waker = Waker::from(hub.clone());
+        Self {
+            wire,
+            hub,
+            waker,
+            ready: Vec::new(),
+            stepped_back: false,
+        }
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(crate) fn wire(&self) -> &WireIo<IO> {
+        &self.wire
+    }
+
+    /// Polls `engine` until neither it nor a call has anything more to do, hands out what has come
+    /// in, and sends what there is to send in one write.
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut engine: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<io::Result<T>> {
+        let woken_by = self.hub.begin(cx.waker());
+        // On tokio's multi-thread runtime a call that has finished wakes this task into the
+        // worker's LIFO slot: it would run at once, with one reply to send. Stepping back once
+        // lets the calls that are already queued finish first, and one write carries them all. With
+        // one call open there is nobody to wait for.
+        if woken_by == WokenBy::Calls && self.hub.open() > 1 && !self.stepped_back {
+            self.stepped_back = true;
+            self.hub.leave();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.stepped_back = false;
+        self.wire.wire().set_task(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            if let Poll::Ready(done) = engine(&mut Context::from_waker(&self.waker)) {
+                let _ = self.wire.wire().poll_send();
+                return Poll::Ready(Ok(done));
+            }
+            self.hand_out();
+            if self.hub.rest() {
+                return self.send();
+            }
+            self.hub.heard();
+        }
+        self.hub.leave();
+        cx.waker().wake_by_ref();
+        self.send()
+    }
+
+    fn hand_out(&mut self) {
+        self.hub.take_ready(&mut self.ready);
+        for stream in self.ready.drain(..) {
+            stream.drain();
+        }
+    }
+
+    fn send<T>(&self) -> Poll<io::Result<T>> {
+        match self.wire.wire().poll_send() {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The socket under h2: gathers writes, reads in large steps, follows frame headers.
+//!
+//! h2 flushes after every DATA frame of a kilobyte or more and reads 8 KiB at a time. Here the
+//! first becomes one write for each turn of the connection's task, the second one read of up to
+//! 64 KiB through a buffer that the thread owns, so that an idle connection holds none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use trunkline_codec::Limits;
+
+use crate::frame_guard::{FrameGuard, Sender};
+use crate::hub::lock;
+
+thread_local! {
+    static READ: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static WRITE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The two ends of one wire: h2 holds one, the connection's task the other.
+#[derive(Debug)]
+pub(crate) struct WireIo<IO>(Arc<Mutex<Wire<IO>>>);
+
+/// A socket, what was read from it and not yet asked for, what was written and not yet sent.
+#[derive(Debug)]
+pub(crate) struct Wire<IO> {
+    io: IO,
+    /// The waker of the connection's task, which h2 is not given: see `Hub`.
+    task: Waker,
+    read: Vec<u8>,
+    read_at: usize,
+    written: Vec<u8>,
+    written_at: usize,
+    read_size: usize,
+    write_size: usize,
+    guard: FrameGuard,
+}
+
+impl<IO> Clone for WireIo<IO> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
+    pub(crate) fn new(io: IO, peer: Sender, limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(Wire {
+            io,
+            task: Waker::noop().clone(),
+            read: Vec::new(),
+            read_at: 0,
+            written: Vec::new(),
+            written_at: 0,
+            read_size: limits.read_buffer_size.max(1),
+            write_size: limits.write_buffer_size,
+            guard: FrameGuard::new(peer),
+        })))
+    }
+
+    pub(crate) fn wire(&self) -> MutexGuard<'_, Wire<IO>> {
+        lock(&self.0)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
+    pub(crate) fn guard(&self) -> &FrameGuard {
+        &self.guard
+    }
+
+    /// Tells the wire whom to wake when the socket is ready.
+    pub(crate) fn set_task(&mut self, waker: &Waker) {
+        if !self.task.will_wake(waker) {
+            self.task = waker.clone();
+        }
+    }
+
+    /// Sends what was written since the last time, as far as the socket takes it. Pending means
+    /// that the socket is full; the task is woken when it has room.
+    pub(crate) fn poll_send(&mut self) -> Poll<io::Result<()>> {
+        if self.written.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let task = self.task.clone();
+        let mut cx = Context::from_waker(&task);
+        while self.written_at < self.written.len() {
+            let rest = &self.written[self.written_at..];
+            match ready!(Pin::new(&mut self.io).poll_write(&mut cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.written_at += n,
+            }
+        }
+        self.written_at = 0;
+        self.written.clear();
+        let buffer = std::mem::take(&mut self.written);
+        WRITE.with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut() {
+                *spare = buffer;
+            }
+        });
+        Pin::new(&mut self.io).poll_flush(&mut cx)
+    }
+
+    fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read_at == self.read.len() {
+            return self.poll_read_socket(into);
+        }
+        let n = into.remaining().min(self.read.len() - self.read_at);
+        into.put_slice(&self.read[self.read_at..self.read_at + n]);
+        self.read_at += n;
+        if self.read_at == self.read.len() {
+            self.read = Vec::new();
+            self.read_at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read_socket(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let task = self.task.clone();
+        let mut cx = Context::from_waker(&task);
+        READ.with_borrow_mut(|scratch| {
+            if scratch.len() < self.read_size {
+                scratch.resize(self.read_size, 0);
+            }
+            let mut buf = ReadBuf::new(&mut scratch[..self.read_size]);
+            ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut buf))?;
+            let bytes = buf.filled();
+            self.guard.follow(bytes);
+            let (now, later) = bytes.split_at(bytes.len().min(into.remaining()));
+            into.put_slice(now);
+            self.read.extend_from_slice(later);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.written.len() - self.written_at >= self.write_size {
+            ready!(self.poll_send())?;
+        }
+        if self.written.capacity() == 0 {
+            self.written = WRITE
+                .with(|spare| {
+                    spare
+                        .try_borrow_mut()
+                        .map(|mut it| std::mem::take(&mut *it))
+                })
+                .unwrap_or_default();
+        }
+        self.written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for WireIo<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.wire().poll_read(buf)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.wire().poll_write(buf)
+    }
+
+    /// Does nothing: the connection's task sends when h2 has said all it has to say.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.wire();
+        ready!(wire.poll_send())?;
+        let task = wire.task.clone();
+        Pin::new(&mut wire.io).poll_shutdown(&mut Context::from_waker(&task))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn wire(
+        limits: &Limits,
+        capacity: usize,
+    ) -> (WireIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(capacity);
+        (WireIo::new(ours, Sender::Client, limits), theirs)
+    }
+
+    #[tokio::test]
+    async fn writes_wait_until_the_task_sends() {
+        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        io.write_all(b"one").await.unwrap();
+        io.flush().await.unwrap();
+        io.write_all(b"two").await.unwrap();
+        let mut buf = [0; 16];
+        let unread = tokio::time::timeout(std::time::Duration::ZERO, peer.read(&mut buf)).await;
+        assert!(unread.is_err(), "nothing is sent before the task says so");
+        assert!(io.wire().poll_send().is_ready());
+        assert_eq!(peer.read(&mut buf).await.unwrap(), 6);
+        assert_eq!(&buf[..6], b"onetwo");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_pushes_back_at_the_write_buffer_size() {
+        let mut limits = Limits::default();
+        limits.write_buffer_size = 100;
+        let (mut io, _peer) = wire(&limits, 10);
+        let mut taken = 0;
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(n) = Pin::new(&mut io).poll_write(&mut cx, &[0; 30]) {
+            taken += n.unwrap();
+            assert!(taken < 1000, "the wire never pushed back");
+        }
+        assert_eq!(
+            taken, 150,
+            "100 to fill the buffer, 10 into the socket, the rest over the edge"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_asked_for_is_kept_for_the_next_read() {
+        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        peer.write_all(b"hello world").await.unwrap();
+        let mut buf = [0; 4];
+        io.read_exact(&mut buf).await.unwrap();
+        assert_eq!(&buf, b"hell");
+        let mut rest = [0; 7];
+        io.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"o world");
+    }
+}

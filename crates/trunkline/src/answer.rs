@@ -1,0 +1,193 @@
+//! A handler at work: first the future of a response, then, if it goes on, inside its body.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use tokio::time::Instant;
+use trunkline_codec::{Encodings, Status, head};
+use trunkline_transport::{Body, PipeReader};
+
+use crate::deadline;
+use crate::reply::{Outcome, Reply};
+
+/// A handler that has been called.
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// The answer to a call. Dropping it drops the handler.
+///
+/// The handler is polled where its reply is: polling the body runs it, so that it is suspended
+/// while the client gives no window, and dropping the body (reset, disconnect, deadline, shutdown)
+/// drops it. There is no channel and no token between them.
+pub(crate) struct Answer {
+    handler: Option<Handling>,
+    reply: Reply,
+    /// What the handler sends, if its messages are a stream.
+    outbox: Option<PipeReader>,
+    /// Sent when the outbox is empty.
+    trailers: Option<HeaderMap>,
+    deadline: Option<Instant>,
+    gather_size: usize,
+}
+
+impl Answer {
+    pub(crate) fn new(
+        handler: Handling,
+        reply: Reply,
+        outbox: Option<PipeReader>,
+        deadline: Option<Instant>,
+        gather_size: usize,
+    ) -> Self {
+        Self {
+            handler: Some(handler),
+            reply,
+            outbox,
+            trailers: None,
+            deadline,
+            gather_size,
+        }
+    }
+
+    /// Ready with the head of the reply when the handler has ended, has sent something, or wants
+    /// the head to go out. What is still to come is in the body.
+    pub(crate) fn poll_head(
+        this: &mut Option<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<http::Response<Body>> {
+        let Some(answer) = this else {
+            return Poll::Pending;
+        };
+        match answer.poll_handler(cx) {
+            Poll::Ready(outcome) => {
+                let Some(answer) = this.take() else {
+                    return Poll::Pending;
+                };
+                Poll::Ready(answer.into_ended(outcome))
+            }
+            Poll::Pending => {
+                let has_sent = answer
+                    .outbox
+                    .as_ref()
+                    .is_some_and(|outbox| !outbox.is_empty());
+                if !has_sent && !answer.reply.is_head_wanted(cx.waker()) {
+                    return Poll::Pending;
+                }
+                let Some(answer) = this.take() else {
+                    return Poll::Pending;
+                };
+                let mut response = answer.head();
+                *response.body_mut() = Body::new(answer);
+                Poll::Ready(response)
+            }
+        }
+    }
+
+    fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Some(handler) = &mut self.handler else {
+            return Poll::Pending;
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            deadline::within(self.deadline, || handler.as_mut().poll(cx))
+        }));
+        let outcome = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(outcome)) => outcome,
+            // The text of the panic is in the server's log, where the panic hook has put it.
+            Err(_) => Err(Status::internal("the handler panicked")),
+        };
+        self.handler = None;
+        Poll::Ready(outcome)
+    }
+
+    fn head(&self) -> http::Response<Body> {
+        let (metadata, encoding) = self.reply.take_head();
+        let mut response = http::Response::new(Body::empty());
+        *response.headers_mut() = metadata.into_headers();
+        head::write_response(response.headers_mut(), encoding, &Encodings::none());
+        response
+    }
+
+    /// The whole reply of a handler that has ended before its head was sent.
+    fn into_ended(mut self, outcome: Outcome) -> http::Response<Body> {
+        let mut response = self.head();
+        let is_empty = self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty());
+        match outcome {
+            Ok(Some(frame)) => {
+                *response.body_mut() = Body::full(frame, Some(self.end(Ok(()))));
+            }
+            Ok(None) if self.outbox.is_none() => {
+                let status = Status::internal("an interceptor ended the call without running it");
+                response.headers_mut().extend(self.end(Err(status)));
+            }
+            outcome if is_empty => {
+                // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
+                let trailers = self.end(outcome.map(|_| ()));
+                response.headers_mut().extend(trailers);
+            }
+            outcome => {
+                self.trailers = Some(self.end(outcome.map(|_| ())));
+                *response.body_mut() = match self.outbox.as_mut().and_then(PipeReader::take_all) {
+                    Some(data) => Body::full(data, self.trailers.take()),
+                    None => Body::new(self),
+                };
+            }
+        }
+        response
+    }
+
+    fn end(&self, end: Result<(), Status>) -> HeaderMap {
+        let metadata = self.reply.take_trailers();
+        match end {
+            Ok(()) => Status::ok_trailers(metadata),
+            Err(status) => {
+                let mut trailers = status.into_reply().into_trailers();
+                metadata.merge_into(&mut trailers);
+                trailers
+            }
+        }
+    }
+
+    fn take_sent(&mut self) -> Option<Bytes> {
+        self.outbox.as_mut().and_then(PipeReader::take)
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Messages gather while the handler can produce them without waiting, up to a frame or so.
+        let is_enough = self
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| outbox.len() >= self.gather_size);
+        if !is_enough && let Poll::Ready(outcome) = self.poll_handler(cx) {
+            if let Ok(Some(frame)) = &outcome {
+                let frame = frame.clone();
+                self.trailers = Some(self.end(Ok(())));
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+            self.trailers = Some(self.end(outcome.map(|_| ())));
+        }
+        if let Some(data) = self.take_sent() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match self.trailers.take() {
+            Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            None if self.handler.is_some() => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_empty = self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty());
+        self.handler.is_none() && self.trailers.is_none() && is_empty
+    }
+}

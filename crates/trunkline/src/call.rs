@@ -1,0 +1,382 @@
+//! A call before it has begun: its head, and what the caller wants of it.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tokio::time::Instant;
+use trunkline_codec::{Encoding, Expect, Metadata, Status, frame};
+use trunkline_transport::{Body, Peer, pipe};
+
+use crate::channel::Channel;
+use crate::client_stream::ClientStream;
+use crate::deadline;
+use crate::message::{Message, compress_frame};
+use crate::method::Method;
+use crate::receive::Receive;
+use crate::reply::Reply;
+use crate::response::Response;
+use crate::sender::Sender;
+use crate::streaming::Streaming;
+
+/// The head of a call: the method, the metadata, the deadline, and who is at the other end.
+pub struct Head {
+    pub(crate) path: PathAndQuery,
+    pub(crate) metadata: Metadata,
+    pub(crate) extensions: http::Extensions,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) peer: Option<Arc<Peer>>,
+}
+
+impl Head {
+    /// The path of the method: `/package.Service/Method`.
+    pub fn path(&self) -> &str {
+        self.path.as_str()
+    }
+
+    /// The client's metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The client's metadata, to be changed: on a client before it is sent, on a server before the
+    /// handler sees it.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+
+    /// What is left until the deadline; zero if it has passed, none if there is none.
+    pub fn time_remaining(&self) -> Option<Duration> {
+        deadline::remaining(self.deadline)
+    }
+
+    /// The two ends of the connection, on a server; none on a client, where it is not chosen yet,
+    /// and for a call that came by no connection.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_deref()
+    }
+
+    /// Values that layers, interceptors and handlers leave for each other.
+    pub fn extensions(&self) -> &http::Extensions {
+        &self.extensions
+    }
+
+    /// The same, to be changed.
+    pub fn extensions_mut(&mut self) -> &mut http::Extensions {
+        &mut self.extensions
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head")
+            .field("path", &self.path())
+            .field("metadata", &self.metadata)
+            .field("time_remaining", &self.time_remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that has not begun.
+///
+/// Clients hold a `Call<T>` for what awaiting it gives: a [`Response`], a [`Streaming`], a
+/// [`ClientStream`], or a [`Sender`] and a [`Streaming`]. **Awaiting starts the call**; until
+/// then nothing is sent, and it can be given a timeout, metadata and compression.
+///
+/// Interceptors, on both sides, hold a plain `Call`: the call without its messages.
+///
+/// Dropping the future that awaits a call cancels it.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<T = ()> {
+    pub(crate) head: Head,
+    pub(crate) options: Options,
+    /// The one message of the request, framed and not compressed; none if requests are a stream.
+    request: Option<Bytes>,
+    channel: Option<Channel>,
+    gives: PhantomData<fn() -> T>,
+}
+
+/// What a caller, or an interceptor, wants of a call besides its head.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    timeout: Option<Duration>,
+    is_detached: bool,
+    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    /// What the caller got wrong: the call fails with it before anything is sent.
+    failure: Option<Status>,
+    /// A server's call.
+    reply: Option<Reply>,
+}
+
+impl<T> Call<T> {
+    /// Bounds the whole call, from the moment it is awaited to its last trailer: connecting,
+    /// waiting for a stream, both directions of messages. There is no bound by default.
+    ///
+    /// The server is told (`grpc-timeout`) and drops its handler at the same time. The call ends
+    /// with DEADLINE_EXCEEDED, whose message says in which phase. In a handler the smaller of this
+    /// and what is left of the handler's own call counts, unless the call is
+    /// [detached](Self::detached). In an interceptor it can only shorten what there is.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        match self.channel {
+            Some(_) => self.options.timeout = Some(timeout),
+            None => {
+                self.head.deadline = deadline::earlier(self.head.deadline, deadline::after(timeout))
+            }
+        }
+        self
+    }
+
+    /// Adds metadata. The same key can be added more than once.
+    ///
+    /// A key that is not allowed, or a value that is not printable ASCII, fails the call with
+    /// INTERNAL before anything is sent; binary values go through
+    /// [`metadata_bin`](Self::metadata_bin).
+    pub fn metadata(mut self, key: &str, value: &str) -> Self {
+        if let Err(error) = self.head.metadata.append(key, value) {
+            self.options.fail(error.into());
+        }
+        self
+    }
+
+    /// Adds a binary value, whose key ends in `-bin`.
+    pub fn metadata_bin(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        if let Err(error) = self.head.metadata.append_bin(key, value) {
+            self.options.fail(error.into());
+        }
+        self
+    }
+
+    /// Keeps the call from inheriting the deadline of the handler in which it is made.
+    pub fn detached(mut self) -> Self {
+        self.options.is_detached = true;
+        self
+    }
+
+    /// The path of the method: `/package.Service/Method`.
+    pub fn path(&self) -> &str {
+        self.head.path()
+    }
+
+    /// The head of the call.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The head of the call, to be changed.
+    pub fn head_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+
+    /// Compresses the messages of the request with the encoding of that name, such as `gzip`. They
+    /// go as they are by default.
+    ///
+    /// A name that the channel does not know fails the call with INTERNAL before anything is sent.
+    /// A server that does not know it answers UNIMPLEMENTED.
+    pub fn compress(mut self, encoding: &str) -> Self {
+        let Some(channel) = &self.channel else {
+            return self;
+        };
+        match channel.encodings().find(encoding) {
+            Some(encoding) => self.options.encoding = Some(encoding.clone()),
+            None => self.options.fail(Status::internal(format!(
+                "the channel knows no encoding {encoding:?}; Channel::encoding adds one"
+            ))),
+        }
+        self
+    }
+
+    pub(crate) fn new(
+        channel: Channel,
+        method: &Method,
+        request: Option<Result<Bytes, Status>>,
+    ) -> Self {
+        let mut options = Options::default();
+        let path = method.to_path_and_query().unwrap_or_else(|error| {
+            options.fail(Status::internal(format!(
+                "{method} is not the path of a method: {error}"
+            )));
+            PathAndQuery::from_static("/")
+        });
+        let request = request.map(|request| {
+            request.unwrap_or_else(|status| {
+                options.fail(status);
+                Bytes::new()
+            })
+        });
+        let head = Head {
+            path,
+            metadata: Metadata::new(),
+            extensions: http::Extensions::new(),
+            deadline: None,
+            peer: None,
+        };
+        Self {
+            head,
+            options,
+            request,
+            channel: Some(channel),
+            gives: PhantomData,
+        }
+    }
+
+    /// Fixes the deadline, and parts the call into what begins it.
+    fn begin(mut self) -> Result<(Channel, Call, Option<Bytes>), Status> {
+        if let Some(status) = self.options.failure.take() {
+            return Err(status);
+        }
+        let own = self.options.timeout.and_then(deadline::after);
+        self.head.deadline = match self.options.is_detached {
+            true => own,
+            false => deadline::earlier(own, deadline::inherited()),
+        };
+        let mut request = self.request.take();
+        if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
+            let mut plain = frame.split_off(frame::PREFIX_SIZE.min(frame.len()));
+            let mut compressed = bytes::BytesMut::new();
+            compress_frame(&mut plain, &**encoding, &mut compressed)?;
+            *frame = compressed.freeze();
+        }
+        let Some(channel) = self.channel.take() else {
+            return Err(Status::internal(
+                "a call in an interceptor is run by Next::run",
+            ));
+        };
+        Ok((channel, Call::from_head(self.head, self.options), request))
+    }
+
+    /// Starts a call whose requests are a stream, or whose replies are; done when the stream is
+    /// open.
+    async fn start(self, expect: Expect) -> Result<Receive, Status> {
+        let (channel, call, request) = self.begin()?;
+        let mut receive = channel.start(
+            call,
+            Body::full(request.unwrap_or_default(), None),
+            expect,
+            Start::Watched,
+        );
+        receive.started().await?;
+        Ok(receive)
+    }
+
+    async fn start_sending<Q: Message>(
+        self,
+        expect: Expect,
+    ) -> Result<(Sender<Q>, Receive), Status> {
+        let (channel, call, _) = self.begin()?;
+        let (writer, reader) = pipe(channel.limits().pipe_size);
+        let sender = Sender::of_call(writer, &call, channel.limits().max_send_message_size);
+        let mut receive = channel.start(call, Body::pipe(reader), expect, Start::Watched);
+        receive.started().await?;
+        Ok((sender, receive))
+    }
+}
+
+/// Whether the caller wants to know when the stream is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Watched,
+    Unwatched,
+}
+
+impl Call {
+    pub(crate) fn from_head(head: Head, options: Options) -> Self {
+        Self {
+            head,
+            options,
+            request: None,
+            channel: None,
+            gives: PhantomData,
+        }
+    }
+
+    pub(crate) fn of_server(head: Head, reply: Reply) -> Self {
+        Self::from_head(
+            head,
+            Options {
+                reply: Some(reply),
+                ..Options::default()
+            },
+        )
+    }
+
+    /// The head and the trailers of the reply, on a server; none on a client.
+    pub fn reply(&self) -> Option<&Reply> {
+        self.options.reply.as_ref()
+    }
+
+    /// What an interceptor got wrong.
+    pub(crate) fn check(&mut self) -> Result<(), Status> {
+        self.options.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Options {
+    fn fail(&mut self, status: Status) {
+        self.failure.get_or_insert(status);
+    }
+}
+
+impl<T> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("head", &self.head)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that has been awaited.
+type Started<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+
+impl<R: Message> IntoFuture for Call<Response<R>> {
+    type Output = Result<Response<R>, Status>;
+    type IntoFuture = Started<Response<R>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (channel, call, request) = self.begin()?;
+            let body = Body::full(request.unwrap_or_default(), None);
+            channel
+                .start(call, body, Expect::One, Start::Unwatched)
+                .only()
+                .await
+        })
+    }
+}
+
+impl<R: Message> IntoFuture for Call<Streaming<R>> {
+    type Output = Result<Streaming<R>, Status>;
+    type IntoFuture = Started<Streaming<R>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { Ok(Streaming::new(self.start(Expect::Many).await?)) })
+    }
+}
+
+impl<Q: Message, R: Message> IntoFuture for Call<ClientStream<Q, R>> {
+    type Output = Result<ClientStream<Q, R>, Status>;
+    type IntoFuture = Started<ClientStream<Q, R>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (sender, receive) = self.start_sending(Expect::One).await?;
+            Ok(ClientStream::new(sender, receive))
+        })
+    }
+}
+
+impl<Q: Message, R: Message> IntoFuture for Call<(Sender<Q>, Streaming<R>)> {
+    type Output = Result<(Sender<Q>, Streaming<R>), Status>;
+    type IntoFuture = Started<(Sender<Q>, Streaming<R>)>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (sender, receive) = self.start_sending(Expect::Many).await?;
+            Ok((sender, Streaming::new(receive)))
+        })
+    }
+}

@@ -1,0 +1,384 @@
+//! Where calls go: to a server by a connection, to a router in this process, to any tower service.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use tower_service::Service;
+use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
+use trunkline_transport::{Body, Connection, Target};
+
+use crate::call::{Call, Start};
+use crate::foreign::{ForeignService, Shared};
+use crate::intercept::{Chain, Interceptor, Interceptors, Link};
+use crate::receive::{Opening, Receive};
+use crate::router::Router;
+
+/// Calls go here. Concrete, and cheap to clone: clones share one connection.
+///
+/// A connection that has ended is replaced when the next call is made. Calls fail with UNAVAILABLE
+/// while the server cannot be reached. The connection closes when the last clone is gone and the
+/// last call has ended.
+#[derive(Clone)]
+pub struct Channel {
+    backend: Backend,
+    interceptors: Interceptors,
+    options: Arc<ChannelOptions>,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Server(Arc<Server>),
+    Service(Arc<dyn Shared>),
+}
+
+struct ChannelOptions {
+    limits: Arc<Limits>,
+    encodings: Encodings,
+    authority: Authority,
+}
+
+/// A server at an address, and the connection to it.
+struct Server {
+    target: Target,
+    limits: Arc<Limits>,
+    current: Mutex<Option<Connection>>,
+    /// Held while connecting, so that calls that wait share one attempt.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A channel to be: see [`Channel::to`].
+#[derive(Clone, Debug)]
+pub struct ChannelBuilder {
+    target: String,
+    authority: Option<String>,
+    limits: Limits,
+    encodings: Encodings,
+}
+
+impl Channel {
+    /// Connects to `host:port`, `http://host:port` or `unix:/path`.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if there is no HTTP/2 server
+    /// within `connect_timeout` (20 s). The message names the target, the cause and the way out.
+    pub async fn connect(target: &str) -> Result<Self, Status> {
+        Self::to(target).connect().await
+    }
+
+    /// A channel with settings of its own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// let channel = trunkline::Channel::to("localhost:50051")
+    ///     .connect_timeout(Duration::from_secs(1))
+    ///     .max_recv_message_size(16 << 20)
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn to(target: &str) -> ChannelBuilder {
+        ChannelBuilder {
+            target: target.to_owned(),
+            authority: None,
+            limits: Limits::default(),
+            encodings: Encodings::default(),
+        }
+    }
+
+    /// A channel to services in this process, with no socket and no HTTP/2 in between.
+    ///
+    /// Everything else is as over a connection: deadlines, cancellation, metadata, limits. It must
+    /// be called in a tokio runtime; each call has a task there.
+    pub fn in_process(router: impl Into<Router>) -> Self {
+        Self::over(Backend::Service(Arc::new(
+            crate::in_process::InProcess::new(router.into()),
+        )))
+    }
+
+    /// A channel over any tower service: a load balancer, a recorder, another channel's layers.
+    ///
+    /// What the service's error says becomes the message of an UNAVAILABLE status, unless it is a
+    /// [`Status`] itself.
+    pub fn new<S, B>(service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + 'static,
+    {
+        Self::over(Backend::Service(Arc::new(ForeignService::new(service))))
+    }
+
+    fn over(backend: Backend) -> Self {
+        let options = ChannelOptions {
+            limits: Arc::new(Limits::default()),
+            encodings: Encodings::default(),
+            authority: Authority::from_static("localhost"),
+        };
+        Self {
+            backend,
+            interceptors: Interceptors::default(),
+            options: Arc::new(options),
+        }
+    }
+
+    /// This channel with an interceptor around every call made on it. One that was added before is
+    /// further out. Other clones do not have it.
+    #[must_use]
+    pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(interceptor);
+        self
+    }
+
+    pub(crate) fn encodings(&self) -> &Encodings {
+        &self.options.encodings
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// Begins a call. Nothing is sent before the receiving half is polled.
+    pub(crate) fn start(self, call: Call, body: Body, expect: Expect, start: Start) -> Receive {
+        let max_size = self.options.limits.max_recv_message_size;
+        let reader = Reader::response(expect, max_size, self.options.encodings.clone());
+        let deadline = call.head.deadline;
+        let is_open = (start == Start::Watched).then(|| Arc::new(AtomicBool::new(false)));
+        let receive = |opening| {
+            let receive = Receive::replies(reader, opening, deadline);
+            match is_open.clone() {
+                Some(is_open) => receive.watch(is_open),
+                None => receive,
+            }
+        };
+        if self.interceptors.is_empty() {
+            return receive(self.open(call, body, is_open.clone()));
+        }
+        let link = Arc::new(Link::default());
+        let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
+        let interceptors = self.interceptors.clone();
+        let running = interceptors.run(call, |call| {
+            Box::pin(async move {
+                inmost_link.respond(self.open(call, body, inmost_open).await?);
+                poll_fn(|cx| inmost_link.poll_end(cx)).await
+            })
+        });
+        let waiting = link.clone();
+        let opening = Box::pin(async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) });
+        receive(opening).chained(Chain::new(running, link))
+    }
+
+    /// Sends the request, and waits for the head of the reply.
+    fn open(self, call: Call, body: Body, is_open: Option<Arc<AtomicBool>>) -> Opening {
+        Box::pin(async move {
+            let request = self.request(call, body)?;
+            match &self.backend {
+                Backend::Server(server) => server.call(request, is_open).await,
+                Backend::Service(service) => {
+                    let Some(is_open) = is_open else {
+                        return service.call(request).await;
+                    };
+                    // Nobody but the caller drives a tower service, and the caller of a stream may
+                    // be busy with its other half.
+                    let service = service.clone();
+                    let mut task =
+                        AbortOnDrop(tokio::spawn(async move { service.call(request).await }));
+                    is_open.store(true, Ordering::Release);
+                    (&mut task.0).await.unwrap_or_else(|error| {
+                        Err(Status::internal(format!("the service failed: {error}")))
+                    })
+                }
+            }
+        })
+    }
+
+    fn request(&self, call: Call, body: Body) -> Result<http::Request<Body>, Status> {
+        let timeout = call.head.time_remaining();
+        if timeout == Some(Duration::ZERO) {
+            return Err(Status::deadline_exceeded(
+                "the deadline passed before the call was sent",
+            ));
+        }
+        let options = &*self.options;
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(options.authority.clone());
+        uri.path_and_query = Some(call.head.path);
+        let uri = http::Uri::from_parts(uri)
+            .map_err(|error| Status::internal(format!("the path of the method: {error}")))?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = call.head.metadata.into_headers();
+        *request.extensions_mut() = call.head.extensions;
+        head::write_request(
+            request.headers_mut(),
+            timeout,
+            call.options.encoding.as_deref(),
+            &options.encodings,
+        );
+        Ok(request)
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Server {
+    async fn call(
+        &self,
+        request: http::Request<Body>,
+        is_open: Option<Arc<AtomicBool>>,
+    ) -> Result<http::Response<Body>, Status> {
+        let connection = self.connection().await?;
+        // The stream is opened when the call is first polled, which is now.
+        if let Some(is_open) = is_open {
+            is_open.store(true, Ordering::Release);
+        }
+        connection.call(request).await
+    }
+
+    /// The connection that there is, or a new one.
+    async fn connection(&self) -> Result<Connection, Status> {
+        if let Some(connection) = self.current() {
+            return Ok(connection);
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = self.current() {
+            return Ok(connection);
+        }
+        let connection = Connection::connect(&self.target, self.limits.clone()).await?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn current(&self) -> Option<Connection> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current
+            .as_ref()
+            .filter(|connection| connection.is_usable())
+            .cloned()
+    }
+}
+
+impl ChannelBuilder {
+    /// Connects now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::connect`].
+    pub async fn connect(self) -> Result<Channel, Status> {
+        let channel = self.connect_lazy()?;
+        if let Backend::Server(server) = &channel.backend {
+            server.connection().await?;
+        }
+        Ok(channel)
+    }
+
+    /// Connects when the first call is made.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target, or the authority, cannot be read.
+    pub fn connect_lazy(self) -> Result<Channel, Status> {
+        let target = Target::parse(&self.target)?;
+        let authority = match self.authority {
+            None => target.authority().clone(),
+            Some(text) => text
+                .parse()
+                .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
+        };
+        let limits = Arc::new(self.limits);
+        let server = Server {
+            target,
+            limits: limits.clone(),
+            current: Mutex::new(None),
+            connecting: tokio::sync::Mutex::new(()),
+        };
+        Ok(Channel {
+            backend: Backend::Server(Arc::new(server)),
+            interceptors: Interceptors::default(),
+            options: Arc::new(ChannelOptions {
+                limits,
+                encodings: self.encodings,
+                authority,
+            }),
+        })
+    }
+
+    /// Bounds resolving, connecting and the handshake together; 20 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.connect_timeout = timeout;
+        self
+    }
+
+    /// The largest message taken from the server, in bytes, also after inflating; 4 MiB by default.
+    #[must_use]
+    pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
+        self.limits.max_recv_message_size = bytes;
+        self
+    }
+
+    /// The largest message sent, in bytes before compression; 4 GiB by default.
+    #[must_use]
+    pub fn max_send_message_size(mut self, bytes: usize) -> Self {
+        self.limits.max_send_message_size = bytes;
+        self
+    }
+
+    /// What goes into `:authority` in the place of the target's own.
+    #[must_use]
+    pub fn authority(mut self, authority: &str) -> Self {
+        self.authority = Some(authority.to_owned());
+        self
+    }
+
+    /// Adds an encoding for messages, behind those that there are; gzip is there by default.
+    #[must_use]
+    pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
+        self.encodings = self.encodings.with(encoding);
+        self
+    }
+
+    /// Takes no compressed messages, and sends none.
+    #[must_use]
+    pub fn no_encodings(mut self) -> Self {
+        self.encodings = Encodings::none();
+        self
+    }
+
+    /// All limits at once.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = match &self.backend {
+            Backend::Server(server) => server.target.to_string(),
+            Backend::Service(_) => "a service in this process".to_owned(),
+        };
+        f.debug_tuple("Channel").field(&to).finish()
+    }
+}

@@ -1,0 +1,76 @@
+//! What generated clients hold: it turns typed messages into calls.
+
+use crate::call::Call;
+use crate::channel::Channel;
+use crate::client_stream::ClientStream;
+use crate::message::{Message, frame_of};
+use crate::method::Method;
+use crate::response::Response;
+use crate::sender::Sender;
+use crate::streaming::Streaming;
+
+/// Makes calls on a channel, by the path of a method and the types of its messages.
+///
+/// Generated clients are a table over this. It also serves for calls without generated code: with
+/// [`Raw`](crate::Raw) the messages are bytes.
+///
+/// ```no_run
+/// use trunkline::{Channel, Client, Method, Raw};
+///
+/// # async fn example() -> trunkline::Result<()> {
+/// let client = Client::new(Channel::connect("localhost:50051").await?);
+/// let method = Method::new("/helloworld.Greeter/SayHello");
+/// let reply = client.unary::<Raw, Raw>(method, Raw("\n\x05World".into())).await?;
+/// println!("{:?}", reply.0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// A client on `channel`.
+    pub fn new(channel: Channel) -> Self {
+        Self { channel }
+    }
+
+    /// A call of one request and one reply.
+    pub fn unary<Q: Message, R: Message>(&self, method: Method, request: Q) -> Call<Response<R>> {
+        Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
+    }
+
+    /// A call of one request and many replies.
+    pub fn server_streaming<Q: Message, R: Message>(
+        &self,
+        method: Method,
+        request: Q,
+    ) -> Call<Streaming<R>> {
+        Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
+    }
+
+    /// A call of many requests and one reply.
+    pub fn client_streaming<Q: Message, R: Message>(
+        &self,
+        method: Method,
+    ) -> Call<ClientStream<Q, R>> {
+        Call::new(self.channel.clone(), &method, None)
+    }
+
+    /// A call of many requests and many replies.
+    pub fn bidi_streaming<Q: Message, R: Message>(
+        &self,
+        method: Method,
+    ) -> Call<(Sender<Q>, Streaming<R>)> {
+        Call::new(self.channel.clone(), &method, None)
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    fn frame<Q: Message>(&self, request: &Q) -> Result<bytes::Bytes, trunkline_codec::Status> {
+        frame_of(request, None, self.channel.limits().max_send_message_size)
+    }
+}

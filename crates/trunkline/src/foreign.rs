@@ -1,0 +1,91 @@
+//! Tower services and bodies that are not ours, behind types that are.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Frame, SizeHint};
+use tower_service::Service;
+use trunkline_codec::Status;
+use trunkline_transport::Body;
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+pub(crate) type Calling =
+    Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+/// A service that can be called from anywhere: what a tower service becomes.
+pub(crate) trait Shared: Send + Sync {
+    fn call(&self, request: http::Request<Body>) -> Calling;
+}
+
+/// Any tower service over HTTP types.
+pub(crate) struct ForeignService<S>(S);
+
+impl<S> ForeignService<S> {
+    pub(crate) fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S, B> Shared for ForeignService<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    fn call(&self, request: http::Request<Body>) -> Calling {
+        // The clone is made ready and called; readiness is not shared between clones.
+        let mut service = self.0.clone();
+        Box::pin(async move {
+            poll_fn(|cx| service.poll_ready(cx))
+                .await
+                .map_err(status_of)?;
+            let response = service.call(request).await.map_err(status_of)?;
+            Ok(response.map(|body| Body::new(ForeignBody(Box::pin(body)))))
+        })
+    }
+}
+
+/// Middleware says what went wrong with an error of any type. A status passes through; what is
+/// anything else means that the call did not get through.
+fn status_of(error: impl Into<BoxError>) -> Status {
+    let error: BoxError = error.into();
+    match error.downcast::<Status>() {
+        Ok(status) => *status,
+        Err(error) => Status::unavailable(format!("the call did not get through: {error}")),
+    }
+}
+
+/// Any HTTP body.
+struct ForeignBody<B>(Pin<Box<B>>);
+
+impl<B> http_body::Body for ForeignBody<B>
+where
+    B: http_body::Body<Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.as_mut().poll_frame(cx).map(|frame| {
+            frame.map(|frame| {
+                let frame = frame.map_err(status_of)?;
+                Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,169 @@
+//! What a handler says about its reply besides the messages: head, trailers, compression.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use trunkline_codec::{Encoding, Metadata, Status};
+
+/// Whether the messages that follow are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compress {
+    /// Compressed, with an encoding that both sides know; as they are if there is none.
+    On,
+    /// As they are.
+    Off,
+}
+
+/// The reply of the call that a handler answers: its head and its trailers.
+///
+/// A cheap handle; [`Request::reply`](crate::Request::reply) gives it.
+#[derive(Clone)]
+pub struct Reply(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// The first of our encodings that the client accepts.
+    encoding: Option<Arc<dyn Encoding>>,
+}
+
+#[derive(Default)]
+struct State {
+    head: Metadata,
+    trailers: Metadata,
+    /// The head is on its way, and cannot be changed.
+    head_sent: bool,
+    /// The handler wants the head to go out before its first message.
+    head_wanted: bool,
+    /// What the head promised, once it is sent; before, what it will promise.
+    encoding: bool,
+    compress: bool,
+    answer: Option<Waker>,
+}
+
+impl Reply {
+    pub(crate) fn new(encoding: Option<Arc<dyn Encoding>>) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            encoding,
+        }))
+    }
+
+    /// Adds metadata to the head of the reply.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL if the key or the value is not allowed; FAILED_PRECONDITION if the head has gone
+    /// out already.
+    pub fn metadata(&self, key: &str, value: &str) -> Result<(), Status> {
+        Ok(self.head()?.head.append(key, value)?)
+    }
+
+    /// Adds a binary value, whose key ends in `-bin`, to the head of the reply.
+    ///
+    /// # Errors
+    ///
+    /// As [`metadata`](Self::metadata).
+    pub fn metadata_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
+        Ok(self.head()?.head.append_bin(key, value)?)
+    }
+
+    /// Adds metadata to the trailers, which end the reply.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL if the key or the value is not allowed.
+    pub fn trailer(&self, key: &str, value: &str) -> Result<(), Status> {
+        Ok(self.lock().trailers.append(key, value)?)
+    }
+
+    /// Adds a binary value, whose key ends in `-bin`, to the trailers.
+    ///
+    /// # Errors
+    ///
+    /// As [`trailer`](Self::trailer).
+    pub fn trailer_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
+        Ok(self.lock().trailers.append_bin(key, value)?)
+    }
+
+    /// Whether the messages that follow are compressed; `Off` by default.
+    ///
+    /// The head names the encoding, so that `On` has to be said, once, before the head goes out
+    /// with the first message; afterwards it has no effect. A client that accepts none of the
+    /// server's encodings gets the messages as they are.
+    pub fn compress(&self, compress: Compress) {
+        let mut state = self.lock();
+        state.compress = compress == Compress::On && self.0.encoding.is_some();
+        if !state.head_sent {
+            state.encoding |= state.compress;
+        }
+    }
+
+    /// Sends the head now, and not with the first message.
+    pub fn send_head(&self) {
+        let mut state = self.lock();
+        state.head_wanted = true;
+        if let Some(answer) = state.answer.take() {
+            answer.wake();
+        }
+    }
+
+    /// The encoding for the next message, if it is to be compressed.
+    pub(crate) fn encoding(&self) -> Option<&dyn Encoding> {
+        let state = self.lock();
+        match state.compress && state.encoding {
+            true => self.0.encoding.as_deref(),
+            false => None,
+        }
+    }
+
+    /// Takes the head, and the encoding it promises. It cannot be changed any more.
+    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Encoding>) {
+        let mut state = self.lock();
+        state.head_sent = true;
+        let encoding = match state.encoding {
+            true => self.0.encoding.as_deref(),
+            false => None,
+        };
+        (std::mem::take(&mut state.head), encoding)
+    }
+
+    pub(crate) fn take_trailers(&self) -> Metadata {
+        std::mem::take(&mut self.lock().trailers)
+    }
+
+    /// Whether the head is to go out now; if not, `waker` hears of it.
+    pub(crate) fn is_head_wanted(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        if !state.head_wanted {
+            state.answer = Some(waker.clone());
+        }
+        state.head_wanted
+    }
+
+    fn head(&self) -> Result<MutexGuard<'_, State>, Status> {
+        let state = self.lock();
+        match state.head_sent {
+            false => Ok(state),
+            true => Err(Status::failed_precondition(
+                "the head of the reply has been sent; metadata can still go into the trailers",
+            )),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}
+
+/// What a handler comes to: the one message of its reply as a frame, or none if its messages went
+/// through a [`Sender`](crate::Sender).
+pub(crate) type Outcome = Result<Option<Bytes>, Status>;

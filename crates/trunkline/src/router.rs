@@ -1,0 +1,483 @@
+//! From the path of a request to the handler of its method.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tower_service::Service as TowerService;
+use trunkline_codec::{
+    Encodings, Expect, Limits, Metadata, Path, Reader, Refusal, RequestHead, Status, head,
+};
+use trunkline_transport::{Body, Peer, PipeWriter, pipe};
+
+use crate::answer::{Answer, Handling};
+use crate::call::{Call, Head};
+use crate::deadline;
+use crate::foreign::{BoxError, Calling, ForeignService, Shared};
+use crate::intercept::{Interceptor, Interceptors};
+use crate::message::{Message, frame_of};
+use crate::method::Method;
+use crate::receive::Receive;
+use crate::reply::{Outcome, Reply};
+use crate::request::Request;
+use crate::sender::Sender;
+use crate::streaming::Streaming;
+
+/// A service that can be added to a [`Router`] or a [`Server`](crate::Server). Generated code
+/// implements it.
+pub trait Service {
+    /// The full name: `package.Service`.
+    const NAME: &'static str;
+
+    /// Adds the methods.
+    fn add_to(self, router: &mut Router);
+}
+
+/// Services, by the paths of their methods.
+///
+/// It is itself a tower service over HTTP types, so that it can sit in any other HTTP server; then
+/// that server has to see to deadlines, by dropping what it no longer waits for. It is cheap to
+/// clone.
+#[derive(Clone, Default)]
+pub struct Router {
+    routes: Arc<Routes>,
+    peer: Option<Arc<Peer>>,
+}
+
+#[derive(Clone, Default)]
+struct Routes {
+    methods: HashMap<String, Route>,
+    services: Vec<&'static str>,
+    interceptors: Interceptors,
+    fallback: Option<Arc<dyn Shared>>,
+    limits: Limits,
+    encodings: Encodings,
+}
+
+/// A method: how many messages each way, and its handler, for which their types are known.
+#[derive(Clone)]
+struct Route {
+    requests: Expect,
+    replies: Expect,
+    handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
+}
+
+/// A request as a handler takes it apart.
+struct Incoming {
+    head: Head,
+    reply: Reply,
+    receive: Receive,
+    /// Where a stream of replies goes.
+    writer: Option<PipeWriter>,
+    max_send_size: usize,
+}
+
+impl Router {
+    /// A router with no services: every call is UNIMPLEMENTED.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service. Methods that are there already are replaced.
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "adding a service is no arithmetic"
+    )]
+    pub fn add<S: Service>(mut self, service: S) -> Self {
+        self.routes_mut().services.push(S::NAME);
+        service.add_to(&mut self);
+        self
+    }
+
+    /// Adds a method of one request and one reply.
+    ///
+    /// `service` is handed to `handler` with each call.
+    pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
+    where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Q>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::One, Expect::One, move |incoming| {
+            let (service, handler) = (service.clone(), handler.clone());
+            Box::pin(async move {
+                let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+                let message = handler(service, incoming.one().await?).await?;
+                one_frame(&message, &reply, max_size)
+            })
+        });
+    }
+
+    /// Adds a method of one request and many replies.
+    pub fn server_streaming<S, Q, R, F, Fut>(
+        &mut self,
+        method: Method,
+        service: &Arc<S>,
+        handler: F,
+    ) where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Q>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::One, Expect::Many, move |mut incoming| {
+            let (service, handler) = (service.clone(), handler.clone());
+            Box::pin(async move {
+                let replies = incoming.replies()?;
+                handler(service, incoming.one().await?, replies)
+                    .await
+                    .map(|()| None)
+            })
+        });
+    }
+
+    /// Adds a method of many requests and one reply.
+    pub fn client_streaming<S, Q, R, F, Fut>(
+        &mut self,
+        method: Method,
+        service: &Arc<S>,
+        handler: F,
+    ) where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Streaming<Q>>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::Many, Expect::One, move |incoming| {
+            let (service, handler) = (service.clone(), handler.clone());
+            Box::pin(async move {
+                let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+                let message = handler(service, incoming.many()).await?;
+                one_frame(&message, &reply, max_size)
+            })
+        });
+    }
+
+    /// Adds a method of many requests and many replies.
+    pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
+    where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Streaming<Q>>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::Many, Expect::Many, move |mut incoming| {
+            let (service, handler) = (service.clone(), handler.clone());
+            Box::pin(async move {
+                let replies = incoming.replies()?;
+                handler(service, incoming.many(), replies)
+                    .await
+                    .map(|()| None)
+            })
+        });
+    }
+
+    /// Runs `interceptor` around every call. One that was added before is further out.
+    #[must_use]
+    pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
+        self.routes_mut().interceptors.push(interceptor);
+        self
+    }
+
+    /// Passes requests that are not gRPC to `service`: another method than POST, or another content
+    /// type. Without one they are answered with 405 and 415.
+    #[must_use]
+    pub fn fallback<S, B>(mut self, service: S) -> Self
+    where
+        S: TowerService<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.routes_mut().fallback = Some(Arc::new(ForeignService::new(service)));
+        self
+    }
+
+    /// The full names of the services, in the order in which they were added.
+    pub fn services(&self) -> &[&'static str] {
+        &self.routes.services
+    }
+
+    /// All limits at once.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.routes_mut().limits = limits;
+        self
+    }
+
+    /// The encodings for compressed messages, both ways; gzip by default.
+    #[must_use]
+    pub fn encodings(mut self, encodings: Encodings) -> Self {
+        self.routes_mut().encodings = encodings;
+        self
+    }
+
+    pub(crate) fn current_limits(&self) -> &Limits {
+        &self.routes.limits
+    }
+
+    pub(crate) fn current_encodings(&self) -> &Encodings {
+        &self.routes.encodings
+    }
+
+    /// The same router for the calls of one connection.
+    pub(crate) fn for_peer(&self, peer: Arc<Peer>) -> Self {
+        Self {
+            routes: self.routes.clone(),
+            peer: Some(peer),
+        }
+    }
+
+    fn routes_mut(&mut self) -> &mut Routes {
+        Arc::make_mut(&mut self.routes)
+    }
+
+    fn insert(
+        &mut self,
+        method: &Method,
+        requests: Expect,
+        replies: Expect,
+        handle: impl Fn(Incoming) -> Handling + Send + Sync + 'static,
+    ) {
+        let route = Route {
+            requests,
+            replies,
+            handle: Arc::new(handle),
+        };
+        self.routes_mut()
+            .methods
+            .insert(method.path().to_owned(), route);
+    }
+}
+
+impl TowerService<http::Request<Body>> for Router {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answering {
+        let routes = &self.routes;
+        let (parts, body) = request.into_parts();
+        let head = match head::parse_request(&parts, &routes.limits, &routes.encodings) {
+            Ok(head) => head,
+            Err(refusal) => {
+                return match (&refusal, &routes.fallback) {
+                    (Refusal::Http { .. }, Some(fallback)) => Answering(Where::Elsewhere(
+                        fallback.call(http::Request::from_parts(parts, body)),
+                    )),
+                    _ => routes.refuse(refusal),
+                };
+            }
+        };
+        if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
+            return routes.refuse(status.into());
+        }
+        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
+        // (CVE-2026-33186).
+        let path = parts.uri.path_and_query().cloned();
+        let Some((path, route)) =
+            path.and_then(|path| routes.methods.get(path.as_str()).map(|route| (path, route)))
+        else {
+            return routes.refuse(
+                routes
+                    .unknown(parts.uri.path_and_query().map_or("", |path| path.as_str()))
+                    .into(),
+            );
+        };
+        let peer = self
+            .peer
+            .clone()
+            .or_else(|| parts.extensions.get::<Arc<Peer>>().cloned());
+        let call_head = Head {
+            path,
+            metadata: Metadata::from_headers(parts.headers),
+            extensions: parts.extensions,
+            deadline: head.timeout.and_then(deadline::after),
+            peer,
+        };
+        Answering(Where::Here(Some(
+            routes.begin(route, call_head, head, body),
+        )))
+    }
+}
+
+impl Routes {
+    fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
+        let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
+        let reply = Reply::new(request.reply_encoding);
+        let reader = Reader::request(
+            route.requests,
+            self.limits.max_recv_message_size,
+            request.encoding,
+        );
+        let (writer, outbox) = match route.replies {
+            Expect::One => (None, None),
+            Expect::Many => {
+                let (writer, reader) = pipe(gather_size);
+                (Some(writer), Some(reader))
+            }
+        };
+        let incoming = Incoming {
+            head,
+            reply: reply.clone(),
+            receive: Receive::requests(reader, body),
+            writer,
+            max_send_size: self.limits.max_send_message_size,
+        };
+        let handling = match self.interceptors.is_empty() {
+            true => (route.handle)(incoming),
+            false => self.intercepted(route, incoming),
+        };
+        Answer::new(handling, reply, outbox, deadline, gather_size)
+    }
+
+    fn intercepted(&self, route: &Route, incoming: Incoming) -> Handling {
+        let Incoming {
+            head,
+            reply,
+            receive,
+            writer,
+            max_send_size,
+        } = incoming;
+        let (route, frame) = (route.clone(), Arc::new(Mutex::new(None)));
+        let (inmost_frame, inmost_reply) = (frame.clone(), reply.clone());
+        let running = self
+            .interceptors
+            .run(Call::of_server(head, reply), move |call| {
+                let incoming = Incoming {
+                    head: call.head,
+                    reply: inmost_reply,
+                    receive,
+                    writer,
+                    max_send_size,
+                };
+                Box::pin(async move {
+                    let outcome = (route.handle)(incoming).await?;
+                    *inmost_frame.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+                    Ok(())
+                })
+            });
+        Box::pin(async move {
+            running.await?;
+            Ok(frame.lock().unwrap_or_else(PoisonError::into_inner).take())
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Answering {
+        let response = refusal.into_response(&self.encodings);
+        Answering(Where::Known(Some(Box::new(
+            response.map(|()| Body::empty()),
+        ))))
+    }
+
+    fn unknown(&self, path: &str) -> Status {
+        let Some(parsed) = Path::parse(path) else {
+            return Status::unimplemented(format!(
+                "{path:?} is not of the form /package.Service/Method"
+            ));
+        };
+        let (service, method) = (parsed.service(), parsed.method());
+        Status::unimplemented(match self.services.contains(&service) {
+            true => format!("the service {service} has no method {method}"),
+            false => format!("there is no service {service} here"),
+        })
+    }
+}
+
+impl Incoming {
+    async fn one<Q: Message>(self) -> Result<Request<Q>, Status> {
+        let (message, is_compressed) = self.receive.only_request().await?;
+        Ok(Request::new(message, self.head, self.reply, is_compressed))
+    }
+
+    fn many<Q: Message>(self) -> Request<Streaming<Q>> {
+        Request::new(Streaming::new(self.receive), self.head, self.reply, false)
+    }
+
+    fn replies<R: Message>(&mut self) -> Result<Sender<R>, Status> {
+        let writer = self
+            .writer
+            .take()
+            .ok_or_else(|| Status::internal("the method has no stream of replies"))?;
+        Ok(Sender::of_reply(
+            writer,
+            self.reply.clone(),
+            self.max_send_size,
+        ))
+    }
+}
+
+fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
+    frame_of(message, reply.encoding(), max_size).map(Some)
+}
+
+/// The answer of a [`Router`] to one request: ready with the head of the response. Dropping it
+/// drops the handler.
+pub struct Answering(Where);
+
+enum Where {
+    Known(Option<Box<http::Response<Body>>>),
+    Here(Option<Answer>),
+    Elsewhere(Calling),
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Where::Known(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(*response)),
+                None => Poll::Pending,
+            },
+            Where::Here(answer) => Answer::poll_head(answer, cx).map(Ok),
+            Where::Elsewhere(calling) => calling.as_mut().poll(cx).map(|response| {
+                Ok(response.unwrap_or_else(|status| {
+                    let refusal = Refusal::Http {
+                        status: http::StatusCode::INTERNAL_SERVER_ERROR,
+                        message: status.message().to_owned(),
+                    };
+                    refusal
+                        .into_response(&Encodings::none())
+                        .map(|()| Body::empty())
+                }))
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answering").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("services", &self.routes.services)
+            .finish_non_exhaustive()
+    }
+}

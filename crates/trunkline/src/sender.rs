@@ -1,0 +1,174 @@
+//! A stream of messages that goes out.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use futures_core::Stream;
+use tokio::time::Instant;
+use trunkline_codec::{Encoding, Status, frame};
+use trunkline_transport::PipeWriter;
+
+use crate::call::Call;
+use crate::message::{Message, encode_frame};
+use crate::reply::{Compress, Reply};
+
+/// Messages from this size on get a buffer of their own, which is passed on without a copy.
+const OWN_BUFFER_FROM: usize = 8 * 1024;
+
+/// The messages that go out: requests on a client, replies on a server.
+///
+/// On a client, [`finish`](Self::finish) says that there are no more. Dropping it without that
+/// cancels the call: half of a request is not a request.
+pub struct Sender<T> {
+    pipe: PipeWriter,
+    compression: Compression,
+    max_size: usize,
+    deadline: Option<Instant>,
+    takes: PhantomData<fn(T)>,
+}
+
+enum Compression {
+    /// A server's: the handler decides, through its reply.
+    Reply(Reply),
+    /// A client's: the call's encoding, used or not.
+    Call {
+        encoding: Option<Arc<dyn Encoding>>,
+        compress: Compress,
+    },
+}
+
+impl Compression {
+    fn encoding(&self) -> Option<&dyn Encoding> {
+        match self {
+            Self::Reply(reply) => reply.encoding(),
+            Self::Call {
+                encoding,
+                compress: Compress::On,
+            } => encoding.as_deref(),
+            Self::Call {
+                compress: Compress::Off,
+                ..
+            } => None,
+        }
+    }
+}
+
+impl<T: Message> Sender<T> {
+    pub(crate) fn of_call(pipe: PipeWriter, call: &Call, max_size: usize) -> Self {
+        let compression = Compression::Call {
+            encoding: call.options.encoding.clone(),
+            compress: Compress::On,
+        };
+        Self {
+            pipe,
+            compression,
+            max_size,
+            deadline: call.head.deadline,
+            takes: PhantomData,
+        }
+    }
+
+    pub(crate) fn of_reply(pipe: PipeWriter, reply: Reply, max_size: usize) -> Self {
+        Self {
+            pipe,
+            compression: Compression::Reply(reply),
+            max_size,
+            deadline: None,
+            takes: PhantomData,
+        }
+    }
+
+    /// Sends a message. Waits while more bytes are on their way than the peer takes: 64 KiB by
+    /// default, counted before it.
+    ///
+    /// Messages that are sent without waiting in between leave together. If the future is dropped
+    /// the message has not been sent.
+    ///
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED if the message is over `max_send_message_size`; nothing is sent, and the
+    /// call goes on. DEADLINE_EXCEEDED if the deadline passes first. CANCELLED if the call has ended
+    /// at the other side, whose status the receiving half has.
+    pub async fn send(&mut self, message: T) -> Result<(), Status> {
+        let Some(deadline) = self.deadline else {
+            poll_fn(|cx| self.poll_ready(cx)).await?;
+            return self.write(&message);
+        };
+        let ready = tokio::time::timeout_at(deadline, poll_fn(|cx| self.poll_ready(cx)));
+        ready.await.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "the deadline passed while a message waited to be sent",
+            ))
+        })?;
+        self.write(&message)
+    }
+
+    /// Sends everything that `messages` gives, and returns when it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); what is left of `messages` is dropped.
+    pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
+        let mut messages = pin!(messages);
+        while let Some(message) = poll_fn(|cx| messages.as_mut().poll_next(cx)).await {
+            self.send(message).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.pipe.poll_ready(cx).map_err(|_| {
+            Status::cancelled("the call has ended; its status is on the receiving side")
+        })
+    }
+
+    pub(crate) fn write(&mut self, message: &T) -> Result<(), Status> {
+        let (encoding, max_size) = (self.compression.encoding(), self.max_size);
+        if message.encoded_len() >= OWN_BUFFER_FROM {
+            let mut buffer = BytesMut::with_capacity(frame::PREFIX_SIZE);
+            encode_frame(message, encoding, max_size, &mut buffer)?;
+            self.pipe.write(buffer.freeze());
+            return Ok(());
+        }
+        let mut written = Ok(());
+        self.pipe
+            .write_with(|buffer| written = encode_frame(message, encoding, max_size, buffer));
+        written
+    }
+}
+
+impl<T> Sender<T> {
+    /// Says that there are no more messages. On a server this does nothing: there the end is when
+    /// the handler returns.
+    pub fn finish(self) {
+        self.pipe.finish(None);
+    }
+
+    /// Whether the messages that follow are compressed. On a client, `On` by default and without
+    /// effect unless the call was given an encoding with [`Call::compress`]; on a server the same
+    /// as [`Reply::compress`].
+    pub fn compress(&mut self, compress: Compress) {
+        match &mut self.compression {
+            Compression::Reply(reply) => reply.compress(compress),
+            Compression::Call {
+                compress: current, ..
+            } => *current = compress,
+        }
+    }
+
+    /// Ready when the peer has ended the call, or is gone: nobody takes what is sent.
+    pub async fn closed(&mut self) {
+        poll_fn(|cx| self.pipe.poll_closed(cx)).await;
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,326 @@
+//! A server: services, layers and limits, on a socket.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_layer::Layer;
+use tower_service::Service as TowerService;
+use trunkline_codec::{Encoding, Limits, Refusal, Status};
+use trunkline_transport::{Address, Body, Listener, Peer, Phase, serve, serve_connection};
+
+use crate::foreign::{BoxError, ForeignService, Shared};
+use crate::intercept::Interceptor;
+use crate::router::{Router, Service};
+
+/// Serves services over HTTP/2.
+///
+/// ```no_run
+/// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
+/// trunkline::Server::new().add(greeter).serve("127.0.0.1:50051").await
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Server {
+    router: Router,
+    layers: Vec<Arc<dyn Fn(Layered) -> Layered + Send + Sync>>,
+}
+
+impl Server {
+    /// A server with no services.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service.
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "adding a service is no arithmetic"
+    )]
+    pub fn add<S: Service>(mut self, service: S) -> Self {
+        self.router = self.router.add(service);
+        self
+    }
+
+    /// Runs `interceptor` around every call. One that was added before is further out; all are
+    /// inside the layers.
+    #[must_use]
+    pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
+        self.router = self.router.intercept(interceptor);
+        self
+    }
+
+    /// Puts a tower layer around all services. A layer that was added before is further out.
+    ///
+    /// What a layer's error says becomes the message of an UNAVAILABLE status, unless it is a
+    /// [`Status`] itself.
+    #[must_use]
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Layered> + Send + Sync + 'static,
+        L::Service: TowerService<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as TowerService<http::Request<Body>>>::Future: Send,
+        <L::Service as TowerService<http::Request<Body>>>::Error: Into<BoxError>,
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.layers.push(Arc::new(move |service| {
+            Layered(Arc::new(ForeignService::new(layer.layer(service))))
+        }));
+        self
+    }
+
+    /// Passes requests that are not gRPC to `service`: see [`Router::fallback`].
+    #[must_use]
+    pub fn fallback<S, B>(mut self, service: S) -> Self
+    where
+        S: TowerService<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.router = self.router.fallback(service);
+        self
+    }
+
+    /// The largest message taken from a client, in bytes, also after inflating; 4 MiB by default.
+    #[must_use]
+    pub fn max_recv_message_size(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.max_recv_message_size = bytes)
+    }
+
+    /// The largest message sent, in bytes before compression; 4 GiB by default.
+    #[must_use]
+    pub fn max_send_message_size(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.max_send_message_size = bytes)
+    }
+
+    /// Calls that a client may have open on one connection, and handlers that run for it; 100 by
+    /// default.
+    #[must_use]
+    pub fn max_concurrent_streams(self, streams: u32) -> Self {
+        self.with_limits(|limits| limits.max_concurrent_streams = streams)
+    }
+
+    /// Changes any limit.
+    #[must_use]
+    pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = self.router.current_limits().clone();
+        change(&mut limits);
+        self.router = self.router.limits(limits);
+        self
+    }
+
+    /// Adds an encoding for messages, behind those that there are; gzip is there by default.
+    #[must_use]
+    pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
+        let encodings = self.router.current_encodings().clone().with(encoding);
+        self.router = self.router.encodings(encodings);
+        self
+    }
+
+    /// Listens on `host:port` or `unix:/path`, and serves for ever.
+    ///
+    /// Dropping the future closes the listener and all connections.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub async fn serve(self, address: &str) -> Result<(), Status> {
+        self.bind(address).await?.serve().await
+    }
+
+    /// Listens on `host:port` (port 0 takes a free one) or `unix:/path`; connections are accepted
+    /// once the result serves.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the address cannot be read, UNAVAILABLE if it cannot be listened on. The
+    /// message names the address, the cause and the way out.
+    pub async fn bind(self, address: &str) -> Result<BoundServer, Status> {
+        Ok(self.on(Listener::bind(address).await?))
+    }
+
+    /// Serves on a socket that listens already.
+    pub fn on(self, listener: Listener) -> BoundServer {
+        BoundServer {
+            listener,
+            handler: self.into_handler(),
+        }
+    }
+
+    /// Serves one connection that is there already, such as one end of an in-memory pair, until it
+    /// ends.
+    pub async fn serve_connection<IO>(self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let limits = Arc::new(self.router.current_limits().clone());
+        let (_serving, phase) = tokio::sync::watch::channel(Phase::Serving);
+        let handler = self.into_handler().for_peer(Arc::new(Peer::in_memory()));
+        serve_connection(io, handler, limits, phase).await;
+    }
+
+    fn into_handler(self) -> Handler {
+        let router = self.router;
+        let layered = self.layers.iter().rev().fold(None, |inner, layer| {
+            Some(layer(inner.unwrap_or_else(|| {
+                Layered(Arc::new(ForeignService::new(router.clone())))
+            })))
+        });
+        Handler { router, layered }
+    }
+}
+
+impl From<Server> for Router {
+    /// The services and interceptors; layers need a server.
+    fn from(server: Server) -> Self {
+        server.router
+    }
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct BoundServer {
+    listener: Listener,
+    handler: Handler,
+}
+
+impl BoundServer {
+    /// Where it listens: with port 0, this tells which port it is.
+    pub fn local_addr(&self) -> Address {
+        self.listener.local_addr()
+    }
+
+    /// Serves for ever. Dropping the future closes the listener and all connections.
+    ///
+    /// # Errors
+    ///
+    /// None today: what goes wrong with one connection ends that connection.
+    pub async fn serve(self) -> Result<(), Status> {
+        self.serve_until(std::future::pending()).await
+    }
+
+    /// Serves until `shutdown` is ready. Then the listener is closed, clients are told to go
+    /// elsewhere (GOAWAY), and calls that run may finish, for `drain_grace` (10 s) at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Status> {
+        let limits = Arc::new(self.handler.router.current_limits().clone());
+        serve(self.listener, limits, shutdown, |peer| {
+            self.handler.for_peer(peer)
+        })
+        .await;
+        Ok(())
+    }
+}
+
+/// What answers the calls of a server.
+#[derive(Clone, Debug)]
+struct Handler {
+    router: Router,
+    layered: Option<Layered>,
+}
+
+impl Handler {
+    fn for_peer(&self, peer: Arc<Peer>) -> PeerHandler {
+        match &self.layered {
+            None => PeerHandler::Router(self.router.for_peer(peer)),
+            Some(layered) => PeerHandler::Layered(layered.clone(), peer),
+        }
+    }
+}
+
+/// What answers the calls of one connection.
+enum PeerHandler {
+    Router(Router),
+    Layered(Layered, Arc<Peer>),
+}
+
+impl TowerService<http::Request<Body>> for PeerHandler {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = PeerAnswering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> PeerAnswering {
+        match self {
+            Self::Router(router) => PeerAnswering::Router(router.call(request)),
+            Self::Layered(layered, peer) => {
+                request.extensions_mut().insert(peer.clone());
+                PeerAnswering::Layered(layered.0.call(request))
+            }
+        }
+    }
+}
+
+enum PeerAnswering {
+    Router(crate::router::Answering),
+    Layered(crate::foreign::Calling),
+}
+
+impl Future for PeerAnswering {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Router(answering) => Pin::new(answering).poll(cx),
+            Self::Layered(calling) => calling.as_mut().poll(cx).map(|response| {
+                Ok(response.unwrap_or_else(|status| {
+                    Refusal::Status(status)
+                        .into_response(&trunkline_codec::Encodings::none())
+                        .map(|()| Body::empty())
+                }))
+            }),
+        }
+    }
+}
+
+/// The service that a tower layer is put around: see [`Server::layer`].
+#[derive(Clone)]
+pub struct Layered(Arc<dyn Shared>);
+
+impl TowerService<http::Request<Body>> for Layered {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+impl fmt::Debug for Layered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layered").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("router", &self.router)
+            .field("layers", &self.layers.len())
+            .finish()
+    }
+}
