@@ -1,0 +1,266 @@
+//! What users can choose.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::CompileError;
+use crate::generate::{Generated, generate};
+use crate::load::load;
+use crate::modules;
+use crate::names::EnumPrefix;
+use crate::service::Sides;
+
+/// The name of the file for `.proto` files without a package.
+const NO_PACKAGE: &str = "_";
+
+/// How `.proto` files become Rust, for those who want something else than [`compile`](crate::compile).
+///
+/// Where a method takes the path of a type or a field, this is its name in protobuf:
+/// `.package.Message.field` for one, `.package` or `.` for all in it, and without a dot at the
+/// start, `Message.field` or `field`, for every name that ends so.
+///
+/// ```no_run
+/// # fn main() -> Result<(), trunkline_build::CompileError> {
+/// trunkline_build::Config::new()
+///     .include("vendor/googleapis")
+///     .bytes(".shop.v1")
+///     .client_only()
+///     .compile(["proto/shop/v1/orders.proto"])
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Config {
+    prost: prost_build::Config,
+    base: PathBuf,
+    includes: Vec<PathBuf>,
+    out_dir: Option<PathBuf>,
+    include_file: Option<PathBuf>,
+    descriptor_set: Option<PathBuf>,
+    bytes: Vec<String>,
+    btree_maps: Vec<String>,
+    sides: Sides,
+    prefix: EnumPrefix,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// Clients and servers, types as prost has them, paths from the current directory.
+    pub fn new() -> Self {
+        let mut prost = prost_build::Config::new();
+        prost
+            .prost_path("::trunkline::prost")
+            .prost_types_path("::trunkline::prost_types")
+            // Packing a message into `google.protobuf.Any`, as error details are, needs its name.
+            .enable_type_names()
+            .type_name_domain(["."], "type.googleapis.com");
+        Self {
+            prost,
+            base: PathBuf::from("."),
+            includes: Vec::new(),
+            out_dir: None,
+            include_file: None,
+            descriptor_set: None,
+            bytes: Vec::new(),
+            btree_maps: Vec::new(),
+            sides: Sides::Both,
+            prefix: EnumPrefix::Strip,
+        }
+    }
+
+    /// Looks for imports in `dir` too, before the directories of the named files.
+    ///
+    /// Of several such directories the first that holds a file wins. Without any, imports are
+    /// looked for in the directory of each named file and in those above it, up to the directory of
+    /// `Cargo.toml`. The files of `google/protobuf` are always there.
+    pub fn include(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.includes.push(dir.into());
+        self
+    }
+
+    /// Sets the directory at which relative paths of files start; by default the current one, which
+    /// for a build script is that of `Cargo.toml`.
+    pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.base = dir.into();
+        self
+    }
+
+    /// Sets the directory for generated files; by default that in the variable `OUT_DIR`.
+    pub fn out_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.out_dir = Some(dir.into());
+        self
+    }
+
+    /// Writes one more file, `name` in the output directory, that holds a module for each package
+    /// and includes the others: the thing to include where packages use one another's types.
+    pub fn include_file(mut self, name: impl Into<PathBuf>) -> Self {
+        self.include_file = Some(name.into());
+        self
+    }
+
+    /// Writes a serialized `google.protobuf.FileDescriptorSet` of all files, without comments, to
+    /// `path`. Each package has its own as the constant `FILE_DESCRIPTOR_SET` in any case.
+    pub fn file_descriptor_set(mut self, path: impl Into<PathBuf>) -> Self {
+        self.descriptor_set = Some(path.into());
+        self
+    }
+
+    /// Takes the type or the package `proto_path`, such as `.google.rpc`, from `rust_path`, such as
+    /// `::shared::google::rpc`, rather than generating it.
+    pub fn extern_path(mut self, proto_path: &str, rust_path: &str) -> Self {
+        self.prost.extern_path(proto_path, rust_path);
+        self
+    }
+
+    /// Puts an attribute, such as `#[derive(serde::Serialize)]`, before messages, enums and oneofs.
+    pub fn type_attribute(mut self, path: &str, attribute: &str) -> Self {
+        self.prost.type_attribute(path, attribute);
+        self
+    }
+
+    /// Puts an attribute before messages.
+    pub fn message_attribute(mut self, path: &str, attribute: &str) -> Self {
+        self.prost.message_attribute(path, attribute);
+        self
+    }
+
+    /// Puts an attribute before enums and oneofs.
+    pub fn enum_attribute(mut self, path: &str, attribute: &str) -> Self {
+        self.prost.enum_attribute(path, attribute);
+        self
+    }
+
+    /// Puts an attribute before fields.
+    pub fn field_attribute(mut self, path: &str, attribute: &str) -> Self {
+        self.prost.field_attribute(path, attribute);
+        self
+    }
+
+    /// Makes fields of type `bytes` a `Bytes`, which shares memory, rather than a `Vec<u8>`.
+    pub fn bytes(mut self, path: &str) -> Self {
+        self.bytes.push(path.to_owned());
+        self
+    }
+
+    /// Makes map fields a `BTreeMap`, which is ordered, rather than a `HashMap`.
+    pub fn btree_map(mut self, path: &str) -> Self {
+        self.btree_maps.push(path.to_owned());
+        self
+    }
+
+    /// Leaves the name of an enum in the names of its values: `State::StateOpen` for `STATE_OPEN`,
+    /// rather than `State::Open`.
+    pub fn retain_enum_prefix(mut self) -> Self {
+        self.prost.retain_enum_prefix();
+        self.prefix = EnumPrefix::Retain;
+        self
+    }
+
+    /// Generates no server for services.
+    pub fn client_only(mut self) -> Self {
+        self.sides = Sides::Client;
+        self
+    }
+
+    /// Generates no client for services.
+    pub fn server_only(mut self) -> Self {
+        self.sides = Sides::Server;
+        self
+    }
+
+    /// Generates nothing for services.
+    pub fn messages_only(mut self) -> Self {
+        self.sides = Sides::Neither;
+        self
+    }
+
+    /// Changes anything else about messages.
+    ///
+    /// What prost-build would read and write on its own is not used: its directories and files, its
+    /// service generator, and protoc.
+    pub fn prost(mut self, change: impl FnOnce(&mut prost_build::Config)) -> Self {
+        change(&mut self.prost);
+        self
+    }
+
+    /// Generates Rust from `files` and writes a file for each package: `shop.v1.rs` for `shop.v1`,
+    /// and `_.rs` for files without a package.
+    ///
+    /// Files that would not change are not written. Tells Cargo to run the build script again when
+    /// one of the files that were read changes.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or wrong, or one that cannot be written.
+    pub fn compile<P: AsRef<Path>>(
+        mut self,
+        files: impl IntoIterator<Item = P>,
+    ) -> Result<(), CompileError> {
+        let out_dir = self.out_dir.take();
+        let include_file = self.include_file.take();
+        let descriptor_set = self.descriptor_set.take();
+        let generated = self.generate(files)?;
+        for source in generated.sources() {
+            println!("cargo:rerun-if-changed={}", source.display());
+        }
+        let set_by_cargo = || env::var_os("OUT_DIR").map(PathBuf::from);
+        let dir = out_dir.or_else(set_by_cargo).ok_or_else(|| {
+            CompileError::new("OUT_DIR is not set; call this from build.rs or give Config::out_dir")
+        })?;
+        for (module, package) in generated.modules() {
+            let name = module.to_file_name_or(NO_PACKAGE);
+            write(&dir.join(name), package.text.as_bytes())?;
+        }
+        if let Some(name) = include_file {
+            let tree = modules::tree(generated.modules(), |module, _| {
+                format!("include!(\"{}\");", module.to_file_name_or(NO_PACKAGE))
+            });
+            write(&dir.join(name), tree.as_bytes())?;
+        }
+        if let Some(path) = descriptor_set {
+            write(&path, generated.descriptor_set())?;
+        }
+        Ok(())
+    }
+
+    /// Generates Rust from `files` and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or wrong.
+    pub fn generate<P: AsRef<Path>>(
+        mut self,
+        files: impl IntoIterator<Item = P>,
+    ) -> Result<Generated, CompileError> {
+        let files = files.into_iter().map(|file| file.as_ref().to_owned());
+        let files: Vec<PathBuf> = files.collect();
+        if files.is_empty() {
+            return Err(CompileError::new(
+                "no .proto file is named; name at least one",
+            ));
+        }
+        // prost-build forgets the paths of an earlier call, so it gets all of them in one.
+        if !self.bytes.is_empty() {
+            self.prost.bytes(&self.bytes);
+        }
+        if !self.btree_maps.is_empty() {
+            self.prost.btree_map(&self.btree_maps);
+        }
+        let loaded = load(&self.base, &self.includes, &files)?;
+        generate(loaded, self.prost, self.sides, self.prefix)
+    }
+}
+
+/// Writes a file unless it has these contents already: its time of change makes rustc run again.
+fn write(path: &Path, contents: &[u8]) -> Result<(), CompileError> {
+    if fs::read(path).is_ok_and(|present| present == contents) {
+        return Ok(());
+    }
+    fs::write(path, contents)
+        .map_err(|error| CompileError::new(format!("cannot write: {error}")).in_file(path))
+}

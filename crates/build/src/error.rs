@@ -1,0 +1,182 @@
+//! What went wrong, on one line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use miette::{Diagnostic, LabeledSpan, SourceCode};
+use prost_types::FileDescriptorProto;
+
+/// Why `.proto` files did not become Rust: one line that names the place, the cause and a way out.
+///
+/// Both `Display` and `Debug` give `file:line:column: message`, so that a build script may return
+/// this error from `main` and still be readable. Lines and columns count from one. The file is
+/// given relative to the current directory where it lies below that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CompileError {
+    file: Option<PathBuf>,
+    position: Option<Position>,
+    message: String,
+}
+
+/// A place in a file, counted from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl Position {
+    /// The place of what `path` leads to in a descriptor, as in `google.protobuf.SourceCodeInfo`.
+    pub(crate) fn of(file: &FileDescriptorProto, path: &[i32]) -> Option<Self> {
+        let mut locations = file.source_code_info.as_ref()?.location.iter();
+        let span = &locations.find(|location| location.path == path)?.span;
+        let one_based = |number: Option<&i32>| Some(usize::try_from(*number?).ok()? + 1);
+        Some(Self {
+            line: one_based(span.first())?,
+            column: one_based(span.get(1))?,
+        })
+    }
+}
+
+impl CompileError {
+    /// The file at fault; `None` if the error is not about one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The line at fault, counted from one; `None` if the file as a whole is.
+    pub fn line(&self) -> Option<usize> {
+        self.position.map(|position| position.line)
+    }
+
+    /// The column at fault, counted from one.
+    pub fn column(&self) -> Option<usize> {
+        self.position.map(|position| position.column)
+    }
+
+    /// The cause and the way out, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn new(message: impl AsRef<str>) -> Self {
+        // Whoever prints this error gets one line, whatever a library put into its text.
+        let words: Vec<&str> = message.as_ref().split_whitespace().collect();
+        Self {
+            file: None,
+            position: None,
+            message: words.join(" "),
+        }
+    }
+
+    pub(crate) fn in_file(mut self, file: &Path) -> Self {
+        self.file = Some(shown(file));
+        self
+    }
+
+    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
+        self.position = position;
+        self
+    }
+
+    /// Adds to the message: a cause or a way out.
+    pub(crate) fn add(&mut self, more: &str) {
+        self.message = Self::new(format!("{}; {more}", self.message)).message;
+    }
+
+    /// What the compiler said about the contents of a file.
+    pub(crate) fn from_diagnostic(error: &dyn Diagnostic, source: &str) -> Self {
+        let labels: Vec<LabeledSpan> = error.labels().into_iter().flatten().collect();
+        let main = main_label(&labels);
+        let mut message = error.to_string();
+        for (at, label) in labels.iter().enumerate() {
+            if let (false, Some(text), Some(place)) =
+                (Some(at) == main, label.label(), position(source, label))
+            {
+                message.push_str(&format!("; {text}, at {}:{}", place.line, place.column));
+            }
+        }
+        if let Some(help) = error.help() {
+            message.push_str(&format!("; {help}"));
+        }
+        let position = match main {
+            Some(main) => position(source, &labels[main]),
+            None if message.contains("end of file") => Some(end(source)),
+            None => None,
+        };
+        Self::new(message).at(position)
+    }
+}
+
+/// The label for the place itself; the others tell what it is in conflict with.
+fn main_label(labels: &[LabeledSpan]) -> Option<usize> {
+    let found = labels
+        .iter()
+        .position(|label| label.label() == Some("found here"));
+    found.or_else(|| labels.len().checked_sub(1))
+}
+
+fn position(source: &str, label: &LabeledSpan) -> Option<Position> {
+    let place = source.read_span(label.inner(), 0, 0).ok()?;
+    Some(Position {
+        line: place.line() + 1,
+        column: place.column() + 1,
+    })
+}
+
+fn end(source: &str) -> Position {
+    let last = source.lines().last().unwrap_or_default();
+    Position {
+        line: source.lines().count().max(1),
+        column: last.chars().count() + 1,
+    }
+}
+
+/// A path as compilers show it: without `.` and `..`, from the current directory.
+pub(crate) fn shown(path: &Path) -> PathBuf {
+    use std::path::Component;
+
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        let goes_up = component == Component::ParentDir;
+        let goes_back = matches!(clean.components().next_back(), Some(Component::Normal(_)));
+        match component {
+            Component::CurDir => {}
+            _ if goes_up && goes_back => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    let current = std::env::current_dir().unwrap_or_default();
+    let clean = match clean.strip_prefix(&current) {
+        Ok(below) => below.to_owned(),
+        Err(_) => clean,
+    };
+    if clean.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        clean
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+            if let Some(Position { line, column }) = self.position {
+                write!(f, "{line}:{column}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for CompileError {}

@@ -1,0 +1,275 @@
+//! `.proto` files in, descriptors out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::error::Error as _;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use prost::Message;
+use prost_types::FileDescriptorProto;
+use protox::Compiler;
+use protox::file::{File, FileResolver, GoogleFileResolver};
+
+use crate::error::{CompileError, Position, shown};
+
+/// The named files and all that they import; a file comes after those it imports.
+pub(crate) struct Loaded {
+    pub(crate) files: Vec<Loading>,
+}
+
+/// One file: what it holds, and where it came from.
+pub(crate) struct Loading {
+    /// With comments and places.
+    pub(crate) descriptor: FileDescriptorProto,
+    /// Serialized without comments and places, with the options that extensions define.
+    pub(crate) encoded: Vec<u8>,
+    /// `None` for the files of `google/protobuf` that come with the compiler.
+    pub(crate) path: Option<PathBuf>,
+    /// Whether the user named it; otherwise it is imported.
+    pub(crate) named: bool,
+}
+
+/// Compiles `files`, whose paths start at `base` or at one of `includes`.
+pub(crate) fn load(
+    base: &Path,
+    includes: &[PathBuf],
+    files: &[PathBuf],
+) -> Result<Loaded, CompileError> {
+    let base = std::path::absolute(base).map_err(|error| CompileError::new(error.to_string()))?;
+    let search = Search::new(&base, includes, files)?;
+    let paths = files
+        .iter()
+        .map(|file| search.named(&base, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let imported = search.imported(&paths)?;
+
+    let mut compiler = Compiler::with_file_resolver(search.clone());
+    compiler.include_imports(true).include_source_info(true);
+    for path in &paths {
+        let name = search.name(path, &imported)?;
+        compiler
+            .open_file(&name)
+            .map_err(|error| search.explain(&error))?;
+    }
+    let descriptors = compiler.file_descriptor_set().file;
+    let encoded = split(
+        &compiler
+            .include_source_info(false)
+            .encode_file_descriptor_set(),
+    );
+
+    let files = descriptors.into_iter().zip(encoded).zip(compiler.files());
+    let files = files.map(|((descriptor, encoded), file)| Loading {
+        descriptor,
+        encoded,
+        path: file.path().map(Path::to_owned),
+        named: !file.is_import(),
+    });
+    Ok(Loaded {
+        files: files.collect(),
+    })
+}
+
+/// The files of a `FileDescriptorSet`, each still serialized: decoding them would lose the options
+/// that are extensions.
+fn split(set: &[u8]) -> Vec<Vec<u8>> {
+    let set = EncodedSet::decode(set).expect("the compiler has just encoded this set");
+    set.file
+}
+
+/// Joins serialized files into one serialized `FileDescriptorSet`.
+pub(crate) fn join<'a>(files: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let file = files.map(<[u8]>::to_vec).collect();
+    EncodedSet { file }.encode_to_vec()
+}
+
+/// `google.protobuf.FileDescriptorSet` with its files left as bytes.
+#[derive(Clone, PartialEq, Message)]
+struct EncodedSet {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    file: Vec<Vec<u8>>,
+}
+
+/// Where imports are looked for, in order.
+#[derive(Clone, Debug)]
+struct Search {
+    includes: Vec<PathBuf>,
+    /// `includes`, then the directories of the named files and those above them.
+    directories: Vec<PathBuf>,
+}
+
+impl Search {
+    fn new(base: &Path, includes: &[PathBuf], files: &[PathBuf]) -> Result<Self, CompileError> {
+        let includes: Vec<PathBuf> = includes.iter().map(|dir| base.join(dir)).collect();
+        if let Some(missing) = includes.iter().find(|dir| !dir.is_dir()) {
+            return Err(CompileError::new("include path is not a directory").in_file(missing));
+        }
+        let mut directories = includes.clone();
+        for file in files {
+            let path = base.join(file);
+            let above = path.ancestors().skip(1);
+            // Of a file elsewhere only its own directory counts: what lies above is not ours.
+            let above = above.enumerate();
+            let above = above.take_while(|(depth, dir)| *depth == 0 || dir.starts_with(base));
+            for (_, dir) in above {
+                if dir.is_dir() && !directories.iter().any(|known| known == dir) {
+                    directories.push(dir.to_owned());
+                }
+            }
+        }
+        Ok(Self {
+            includes,
+            directories,
+        })
+    }
+
+    /// The path of a file that the user named.
+    fn named(&self, base: &Path, file: &Path) -> Result<PathBuf, CompileError> {
+        let mut starts = vec![base];
+        starts.extend(self.includes.iter().map(PathBuf::as_path));
+        let mut paths = starts.iter().map(|start| start.join(file));
+        paths.find(|path| path.is_file()).ok_or_else(|| {
+            let starts = list(&starts);
+            CompileError::new(format!(
+                "no such file in {starts}; a path starts at the directory of Cargo.toml or at an \
+                 include path"
+            ))
+            .in_file(file)
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        let mut paths = self.directories.iter().map(|dir| dir.join(name));
+        paths.find(|path| path.is_file())
+    }
+
+    /// The names by which `files`, and all that they import, import others.
+    ///
+    /// A file must have one name, or all that it defines is defined twice; and since any of several
+    /// directories may be meant as the root of names, only an import can tell the right one.
+    fn imported(&self, files: &[PathBuf]) -> Result<HashMap<PathBuf, String>, CompileError> {
+        let mut names = HashMap::new();
+        let mut queue = files.to_vec();
+        while let Some(path) = queue.pop() {
+            // The compiler opens the same file again and says what is wrong with it.
+            let Ok(file) = File::open("", &path) else {
+                continue;
+            };
+            let descriptor = file.file_descriptor_proto();
+            for (index, name) in (0..).zip(&descriptor.dependency) {
+                let Some(found) = self.find(name) else {
+                    continue;
+                };
+                match names.entry(identity(&found)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(name.clone());
+                        queue.push(found);
+                    }
+                    Entry::Occupied(entry) if entry.get() != name => {
+                        let other = entry.get();
+                        let message = format!(
+                            "\"{name}\" and \"{other}\" are the same file; import it by one name"
+                        );
+                        return Err(CompileError::new(message)
+                            .in_file(&path)
+                            .at(Position::of(descriptor, &[3, index])));
+                    }
+                    Entry::Occupied(_) => {}
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// The name of a file: as others import it, or else from an include path, or else the shortest
+    /// that leads to it.
+    fn name(
+        &self,
+        path: &Path,
+        imported: &HashMap<PathBuf, String>,
+    ) -> Result<String, CompileError> {
+        let file = identity(path);
+        if let Some(name) = imported.get(&file) {
+            return Ok(name.clone());
+        }
+        let below = self.includes.iter().filter_map(|include| {
+            let below = file.strip_prefix(identity(include)).ok()?;
+            joined(below.components())
+        });
+        let count = path.components().count();
+        let ends = (1..count).filter_map(|length| joined(path.components().skip(count - length)));
+        let names: Vec<String> = below.chain(ends).collect();
+        let leads_here = |name: &&String| self.find(name).is_some_and(|it| identity(&it) == file);
+        names.iter().find(leads_here).cloned().ok_or_else(|| {
+            let hiding = names.iter().find_map(|name| self.find(name));
+            let message = match hiding {
+                Some(other) => format!(
+                    "hidden by {}, which an include path finds first; change their order",
+                    shown(&other).display()
+                ),
+                None => "the name of the file is not UTF-8; rename it".to_owned(),
+            };
+            CompileError::new(message).in_file(path)
+        })
+    }
+
+    /// The compiler's error as one line.
+    fn explain(&self, error: &protox::Error) -> CompileError {
+        let Some(path) = error.file().and_then(|name| self.find(name)) else {
+            return CompileError::new(error.to_string());
+        };
+        let source = fs::read_to_string(&path).unwrap_or_default();
+        let mut explained = CompileError::from_diagnostic(error, &source).in_file(&path);
+        if error.is_file_not_found() {
+            let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
+            let directories = list(&directories);
+            explained.add(&format!(
+                "looked in {directories}; move it there, or give Config::include in a build script"
+            ));
+        } else if error.is_io()
+            && let Some(cause) = error.source()
+        {
+            explained.add(&cause.to_string());
+        } else if error.to_string().starts_with("import cycle") {
+            explained.add("move what both need into a file of its own");
+        } else if source.contains("edition") && error.to_string().contains("found 'edition'") {
+            explained.add("editions are not supported: say syntax = \"proto3\"");
+        }
+        explained
+    }
+}
+
+impl FileResolver for Search {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match self.find(name) {
+            Some(path) => File::open(name, &path),
+            None => GoogleFileResolver::new().open_file(name),
+        }
+    }
+}
+
+/// What tells two files apart, whatever path leads there.
+fn identity(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A path as a name of protobuf; `None` where it is not made of plain names.
+fn joined<'a>(components: impl Iterator<Item = Component<'a>>) -> Option<String> {
+    let mut names = Vec::new();
+    for component in components {
+        match component {
+            Component::Normal(name) => names.push(name.to_str()?),
+            _ => return None,
+        }
+    }
+    Some(names.join("/"))
+}
+
+fn list(paths: &[&Path]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| shown(path).display().to_string())
+        .collect();
+    paths.join(", ")
+}

@@ -1,0 +1,369 @@
+//! The Rust of a service: constants, a client, a trait for handlers and a server type.
+//!
+//! What is written here is a table. Each method is a constant, a signature with one call for the
+//! client, a signature for handlers, and one line that tells the router. Layout is our own, since a
+//! general formatter takes twice the lines for the same text.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::rc::Rc;
+
+use prost_build::{Comments, Method, Service, ServiceGenerator};
+
+use crate::names::{Names, ServiceNames};
+
+/// Which halves of a service are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sides {
+    Both,
+    Client,
+    Server,
+    Neither,
+}
+
+/// Text of services by package, shared with the generator that prost-build owns.
+pub(crate) type Texts = Rc<RefCell<HashMap<String, String>>>;
+
+/// Writes services for prost-build.
+pub(crate) struct Generator {
+    pub(crate) names: Names,
+    pub(crate) sides: Sides,
+    pub(crate) texts: Texts,
+}
+
+impl ServiceGenerator for Generator {
+    /// Leaves the buffer alone, which goes through a formatter.
+    fn generate(&mut self, service: Service, _: &mut String) {
+        if self.sides == Sides::Neither {
+            return;
+        }
+        let names = self.names.service(&service.package, &service.name);
+        let constants = service.methods.iter().map(|method| {
+            let (service, package) = (&service.proto_name, &service.package);
+            self.names.constant(package, service, &method.proto_name)
+        });
+        let table = Table {
+            constants: constants.collect(),
+            service: &service,
+            names,
+        };
+        let mut text = table.constants();
+        if self.sides != Sides::Server {
+            text.push_str(&table.client());
+        }
+        if self.sides != Sides::Client {
+            text.push_str(&table.handlers());
+            text.push_str(&table.server());
+        }
+        let mut texts = self.texts.borrow_mut();
+        let package = texts.entry(service.package.clone()).or_default();
+        package.push_str(&text);
+    }
+}
+
+/// Lints that do not apply to generated code, for the items that users see.
+///
+/// An attribute of the module would be shorter, but included text may not bring one along.
+pub(crate) const ALLOW: &str = "\
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(clippy::all, clippy::pedantic, clippy::nursery)]";
+
+/// The width of a line of services.
+const WIDTH: usize = 100;
+
+/// One service with the names of what is written for it.
+struct Table<'a> {
+    service: &'a Service,
+    names: ServiceNames,
+    constants: Vec<String>,
+}
+
+impl Table<'_> {
+    /// The full name of the service.
+    fn full_name(&self) -> String {
+        let dot = if self.service.package.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        format!("{}{dot}{}", self.service.package, self.service.proto_name)
+    }
+
+    fn methods(&self) -> impl Iterator<Item = (&Method, &String)> {
+        self.service.methods.iter().zip(&self.constants)
+    }
+
+    fn constants(&self) -> String {
+        let mut text = String::from("\n");
+        for (method, constant) in self.methods() {
+            let path = format!("/{}/{}", self.full_name(), method.proto_name);
+            let head = format!("const {constant}: ::trunkline::Method =");
+            let tail = format!("::trunkline::Method::new(\"{path}\");");
+            let space = if head.len() + 1 + tail.len() <= WIDTH {
+                " "
+            } else {
+                "\n    "
+            };
+            line(&mut text, 0, &format!("{head}{space}{tail}"));
+        }
+        text
+    }
+
+    fn client(&self) -> String {
+        let client = &self.names.client;
+        let mut text = String::from("\n");
+        let about = format!("Calls `{}`. Cloning a client is cheap.", self.full_name());
+        docs(&mut text, 0, &self.service.comments, &about);
+        self.deprecation(&mut text);
+        let _ = write!(
+            text,
+            "\
+{ALLOW}
+#[derive(Clone, Debug)]
+pub struct {client}(::trunkline::Client);
+
+{deprecated}{ALLOW}
+impl {client} {{
+    /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
+    pub async fn connect(target: &str) -> ::trunkline::Result<Self> {{
+        ::trunkline::Channel::connect(target).await.map(Self::new)
+    }}
+
+    /// Calls the service over `channel`.
+    pub fn new(channel: ::trunkline::Channel) -> Self {{
+        Self(::trunkline::Client::new(channel))
+    }}
+",
+            deprecated = self.allow_deprecated(),
+        );
+        for (method, constant) in self.methods() {
+            text.push('\n');
+            let about = format!("Calls `{}/{}`.", self.full_name(), method.proto_name);
+            docs(&mut text, 1, &method.comments, &about);
+            if method.options.deprecated() {
+                line(&mut text, 1, "#[deprecated]");
+            }
+            let kind = Kind::of(method);
+            let head = format!("pub fn {}", client_name(&method.name));
+            let tail = format!(" -> ::trunkline::Call<{}> {{", kind.outcome);
+            signature(&mut text, &head, kind.request.as_slice(), &tail);
+            let argument = kind.request.map_or("", |_| ", request");
+            line(
+                &mut text,
+                2,
+                &format!("self.0.{}({constant}{argument})", kind.function),
+            );
+            line(&mut text, 1, "}");
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    fn handlers(&self) -> String {
+        let handlers = &self.names.handlers;
+        let mut text = String::from("\n");
+        let about = format!(
+            "Handlers of `{}`: implement the methods as `async fn`.",
+            self.full_name()
+        );
+        docs(&mut text, 0, &self.service.comments, &about);
+        self.deprecation(&mut text);
+        text.push_str(ALLOW);
+        text.push('\n');
+        let bounds = "::core::marker::Send + ::core::marker::Sync + 'static";
+        line(&mut text, 0, &format!("pub trait {handlers}: {bounds} {{"));
+        for (at, (method, _)) in self.methods().enumerate() {
+            if at > 0 {
+                text.push('\n');
+            }
+            let about = format!("Handles `{}/{}`.", self.full_name(), method.proto_name);
+            docs(&mut text, 1, &method.comments, &about);
+            let kind = Kind::of(method);
+            let output = format!("Output = ::trunkline::Result<{}>", kind.returned);
+            let tail = format!(" -> impl ::core::future::Future<{output}> + ::core::marker::Send;");
+            signature(
+                &mut text,
+                &format!("fn {}", method.name),
+                &kind.parameters,
+                &tail,
+            );
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    fn server(&self) -> String {
+        let ServiceNames {
+            handlers, server, ..
+        } = &self.names;
+        let mut text = String::from("\n");
+        let about = format!("Serves `{}` with the handlers in it.", self.full_name());
+        docs(&mut text, 0, &Comments::default(), &about);
+        self.deprecation(&mut text);
+        let _ = write!(
+            text,
+            "\
+{ALLOW}
+#[derive(Debug)]
+pub struct {server}<S>(pub S);
+
+{deprecated}impl<S: {handlers}> ::trunkline::Service for {server}<S> {{
+    const NAME: &'static str = \"{name}\";
+
+",
+            deprecated = self.allow_deprecated(),
+            name = self.full_name(),
+        );
+        if self.service.methods.is_empty() {
+            text.push_str("    fn add_to(self, _: &mut ::trunkline::Router) {}\n}\n");
+            return text;
+        }
+        line(
+            &mut text,
+            1,
+            "fn add_to(self, router: &mut ::trunkline::Router) {",
+        );
+        line(&mut text, 2, "let service = ::std::sync::Arc::new(self.0);");
+        for (method, constant) in self.methods() {
+            let kind = Kind::of(method);
+            let head = format!("router.{}({constant}, &service, ", kind.function);
+            line(
+                &mut text,
+                2,
+                &format!("{head}|service, {}| async move {{", kind.closure),
+            );
+            let call = format!("S::{}(&service, {}).await", method.name, kind.arguments);
+            line(&mut text, 3, &call);
+            line(&mut text, 2, "});");
+        }
+        text.push_str("    }\n}\n");
+        text
+    }
+
+    /// Marks an item as deprecated with its service.
+    fn deprecation(&self, text: &mut String) {
+        if self.service.options.deprecated() {
+            line(text, 0, "#[deprecated]");
+        }
+    }
+
+    /// Lets generated code name what it has marked itself.
+    fn allow_deprecated(&self) -> &'static str {
+        let mut methods = self.service.methods.iter();
+        let any = self.service.options.deprecated() || methods.any(|it| it.options.deprecated());
+        if any { "#[allow(deprecated)]\n" } else { "" }
+    }
+}
+
+/// A client has these names for itself.
+fn client_name(method: &str) -> String {
+    match method {
+        "new" | "connect" => format!("{method}_"),
+        _ => method.to_owned(),
+    }
+}
+
+/// What the four kinds of method say differently.
+struct Kind {
+    /// The function of client and router.
+    function: &'static str,
+    /// What a client passes; nothing if it sends a stream.
+    request: Option<String>,
+    /// What a client's call resolves to.
+    outcome: String,
+    /// What a handler takes, and returns if all is well.
+    parameters: Vec<String>,
+    returned: String,
+    /// What the router passes to a handler: the parameters of the closure, and the arguments.
+    closure: &'static str,
+    arguments: &'static str,
+}
+
+impl Kind {
+    fn of(method: &Method) -> Self {
+        let (request, reply) = (&method.input_type, &method.output_type);
+        let one = format!("request: ::trunkline::Request<{request}>");
+        let many = format!("requests: ::trunkline::Request<::trunkline::Streaming<{request}>>");
+        let replies = format!("replies: &mut ::trunkline::Sender<{reply}>");
+        match (method.client_streaming, method.server_streaming) {
+            (false, false) => Self {
+                function: "unary",
+                request: Some(format!("request: {request}")),
+                outcome: format!("::trunkline::Response<{reply}>"),
+                parameters: vec![one],
+                returned: reply.clone(),
+                closure: "request",
+                arguments: "request",
+            },
+            (false, true) => Self {
+                function: "server_streaming",
+                request: Some(format!("request: {request}")),
+                outcome: format!("::trunkline::Streaming<{reply}>"),
+                parameters: vec![one, replies],
+                returned: "()".to_owned(),
+                closure: "request, mut replies",
+                arguments: "request, &mut replies",
+            },
+            (true, false) => Self {
+                function: "client_streaming",
+                request: None,
+                outcome: format!("::trunkline::ClientStream<{request}, {reply}>"),
+                parameters: vec![many],
+                returned: reply.clone(),
+                closure: "requests",
+                arguments: "requests",
+            },
+            (true, true) => Self {
+                function: "bidi_streaming",
+                request: None,
+                outcome: format!(
+                    "(::trunkline::Sender<{request}>, ::trunkline::Streaming<{reply}>)"
+                ),
+                parameters: vec![many, replies],
+                returned: "()".to_owned(),
+                closure: "requests, mut replies",
+                arguments: "requests, &mut replies",
+            },
+        }
+    }
+}
+
+/// Writes the comment of an item, then what is to be said of every such item.
+fn docs(text: &mut String, depth: usize, comments: &Comments, about: &str) {
+    for comment in comments.leading.iter().chain(&comments.trailing) {
+        line(text, depth, &format!("///{comment}"));
+    }
+    if !comments.leading.is_empty() && depth == 0 {
+        line(text, depth, "///");
+    }
+    if comments.leading.is_empty() || depth == 0 {
+        line(text, depth, &format!("/// {about}"));
+    }
+}
+
+/// Writes the signature of a method, each parameter on its own line if the whole is too long.
+fn signature(text: &mut String, head: &str, parameters: &[String], tail: &str) {
+    let mut short = format!("{head}(&self");
+    for parameter in parameters {
+        short.push_str(&format!(", {parameter}"));
+    }
+    short.push_str(&format!("){tail}"));
+    if short.len() + 4 <= WIDTH {
+        return line(text, 1, &short);
+    }
+    line(text, 1, &format!("{head}("));
+    line(text, 2, "&self,");
+    for parameter in parameters {
+        line(text, 2, &format!("{parameter},"));
+    }
+    line(text, 1, &format!("){tail}"));
+}
+
+fn line(text: &mut String, depth: usize, line: &str) {
+    for _ in 0..depth {
+        text.push_str("    ");
+    }
+    text.push_str(line);
+    text.push('\n');
+}
