@@ -149,6 +149,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 })
                 .unwrap_or_default();
         }
+        // A peer that always leaves something unread must not make the buffer grow.
+        if self.written_at >= self.written.len().div_ceil(2) {
+            self.written.drain(..self.written_at);
+            self.written_at = 0;
+        }
         self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -229,8 +234,8 @@ mod tests {
             assert!(taken < 1000, "the wire never pushed back");
         }
         assert_eq!(
-            taken, 150,
-            "100 to fill the buffer, 10 into the socket, the rest over the edge"
+            taken, 120,
+            "the write that crosses 100 is the last one taken"
         );
     }
 
