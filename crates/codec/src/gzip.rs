@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn messages_of_any_size_and_in_any_pieces_come_back() {
-        for size in [0, 1, 511, 512, 16_383, 16_384, 16_385, 300_000] {
+        for size in [0, 1, 511, 512, 16_383, 16_384, 16_385, 70_000] {
             for bytes in [noise(size), vec![7; size]] {
                 for piece in [1_024, 50_000, usize::MAX] {
                     let mut wire = BytesMut::new();
@@ -269,8 +269,8 @@ mod tests {
 
     #[test]
     fn a_bomb_is_cut_off_at_the_limit_and_costs_no_more_than_that() {
-        let wire = compressed(&vec![0; 64 * 1024 * 1024]);
-        let limit = 1024 * 1024;
+        let wire = compressed(&vec![0; 4 * 1024 * 1024]);
+        let limit = 100_000;
         let mut output = BytesMut::new();
         let result = Gzip::default().decompress(&mut &wire[..], &mut output, limit);
         assert_eq!(result, Err(EncodingError::TooLarge));

@@ -385,3 +385,239 @@ impl<'a> MessageEncoding<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(method: &str, pairs: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri("http://host/a.B/C");
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn parse(method: &str, pairs: &[(&str, &str)]) -> Result<RequestHead, Refusal> {
+        parse_request(
+            &parts(method, pairs),
+            &Limits::default(),
+            &Encodings::default(),
+        )
+    }
+
+    fn parse_with(name: &str, value: &str) -> Result<RequestHead, Refusal> {
+        parse(
+            "POST",
+            &[("content-type", "application/grpc"), (name, value)],
+        )
+    }
+
+    /// A refusal as its HTTP status and its `grpc-status`.
+    fn answer(refusal: Refusal) -> (u16, String) {
+        let response = refusal.into_response(&Encodings::default());
+        let statuses: Vec<_> = response.headers().get_all("grpc-status").iter().collect();
+        assert_eq!(statuses.len(), 1);
+        (
+            response.status().as_u16(),
+            statuses[0].to_str().unwrap().to_owned(),
+        )
+    }
+
+    #[test]
+    fn content_types_pass_or_not_as_the_document_says() {
+        use ContentType::{Grpc, Other, OtherCodec};
+        let table = [
+            ("application/grpc", Grpc),
+            ("application/grpc+proto", Grpc),
+            ("application/grpc;charset=utf-8", Grpc),
+            ("application/grpc+proto; charset=utf-8", Grpc),
+            ("application/grpc ; x", Grpc),
+            ("Application/GRPC+Proto", Grpc),
+            ("application/grpc;", Grpc),
+            ("application/grpc+json", OtherCodec),
+            ("application/grpc+protox", OtherCodec),
+            ("application/grpc+", OtherCodec),
+            ("application/grpcx", Other),
+            ("application/grpc-web", Other),
+            ("application/grpc proto", Other),
+            ("application/grp", Other),
+            ("application/json", Other),
+            ("text/html", Other),
+            ("image/jpeg", Other),
+            ("", Other),
+            (";", Other),
+        ];
+        for (value, expected) in table {
+            assert_eq!(ContentType::of(value.as_bytes()), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_not_grpc_is_refused_by_http() {
+        let grpc = ("content-type", "application/grpc");
+        let table = [
+            (parse("GET", &[grpc]), (405, "2")),
+            (parse("PUT", &[grpc]), (405, "2")),
+            (parse("CONNECT", &[]), (405, "2")),
+            (parse("POST", &[]), (415, "2")),
+            (
+                parse("POST", &[("content-type", "application/grpcx")]),
+                (415, "2"),
+            ),
+            (
+                parse("POST", &[grpc, ("host", "a"), ("host", "a")]),
+                (400, "13"),
+            ),
+            (
+                parse("POST", &[("content-type", "application/grpc+json")]),
+                (200, "12"),
+            ),
+        ];
+        for (result, (status, code)) in table {
+            assert_eq!(answer(result.unwrap_err()), (status, code.to_owned()));
+        }
+        assert!(parse("POST", &[grpc, ("host", "a")]).is_ok());
+        let refusal = parse("GET", &[grpc]).unwrap_err();
+        assert_eq!(
+            refusal.into_response(&Encodings::none()).headers()["allow"],
+            "POST"
+        );
+    }
+
+    #[test]
+    fn a_plain_call_has_no_timeout_and_no_encodings() {
+        let head = parse("POST", &[("content-type", "application/grpc")]).unwrap();
+        assert!(head.timeout.is_none() && head.encoding.is_none() && head.reply_encoding.is_none());
+    }
+
+    #[test]
+    fn timeouts_are_read_and_malformed_ones_are_internal() {
+        for (value, expected) in [("0S", 0), ("1500m", 1_500), ("2S", 2_000)] {
+            let head = parse_with("grpc-timeout", value).unwrap();
+            assert_eq!(head.timeout, Some(Duration::from_millis(expected)));
+        }
+        let longest = parse_with("grpc-timeout", "99999999H").unwrap();
+        assert_eq!(longest.timeout, Some(timeout::MAX));
+        for value in ["", "S", "1", "1s", "-1S", "123456789S", "1 S"] {
+            let refusal = parse_with("grpc-timeout", value).unwrap_err();
+            assert_eq!(answer(refusal), (200, "13".to_owned()), "{value:?}");
+        }
+    }
+
+    #[cfg(feature = "gzip")]
+    #[test]
+    fn encodings_are_found_and_unknown_ones_are_refused_with_those_that_would_do() {
+        let name = |encoding: Option<Arc<dyn Encoding>>| encoding.map(|it| it.name().to_owned());
+        for (value, expected) in [("identity", None), ("gzip", Some("gzip"))] {
+            let head = parse_with("grpc-encoding", value).unwrap();
+            assert_eq!(name(head.encoding).as_deref(), expected);
+        }
+        for (value, expected) in [("identity", None), ("br, gzip", Some("gzip")), ("", None)] {
+            let head = parse_with("grpc-accept-encoding", value).unwrap();
+            assert_eq!(name(head.reply_encoding).as_deref(), expected);
+        }
+        for value in ["br", "", "GZIP", "identity,gzip"] {
+            let refusal = parse_with("grpc-encoding", value).unwrap_err();
+            let response = refusal.into_response(&Encodings::default());
+            assert_eq!(response.headers()["grpc-status"], "12", "{value:?}");
+            assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip");
+        }
+    }
+
+    #[test]
+    fn a_second_accept_header_counts_as_well() {
+        let accept = [
+            ("content-type", "application/grpc"),
+            ("grpc-accept-encoding", "br"),
+            ("grpc-accept-encoding", "gzip"),
+        ];
+        let head = parse("POST", &accept).unwrap();
+        assert_eq!(head.reply_encoding.is_some(), cfg!(feature = "gzip"));
+    }
+
+    #[test]
+    fn the_header_limit_is_exact() {
+        let size = |value: usize| {
+            // Each field with its 32 bytes: the pseudo-headers, content-type, and one more.
+            let pseudo = [
+                ":methodPOST",
+                ":schemehttp",
+                ":authorityhost",
+                ":path/a.B/C",
+            ];
+            let pseudo: usize = pseudo.iter().map(|field| field.len() + 32).sum();
+            pseudo + "content-typeapplication/grpc".len() + 32 + "k".len() + value + 32
+        };
+        let limit = Limits::default().max_header_list_size as usize;
+        let room = limit - size(0);
+        for (len, fits) in [(room - 1, true), (room, true), (room + 1, false)] {
+            let result = parse_with("k", &"x".repeat(len));
+            match result {
+                Ok(_) => assert!(fits),
+                Err(refusal) => assert_eq!((answer(refusal), fits), ((200, "8".into()), false)),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_peer_may_not_say_is_ignored() {
+        for name in [
+            "grpc-status",
+            "grpc-message",
+            "grpc-status-details-bin",
+            "x-bin",
+        ] {
+            assert!(parse_with(name, "0").is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_request_has_what_strict_servers_look_for() {
+        let mut headers = HeaderMap::new();
+        let encodings = Encodings::none();
+        write_request(&mut headers, None, None, &encodings);
+        let lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        let agent = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
+        let expected = [
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", agent),
+        ];
+        assert_eq!(lines.len(), expected.len());
+        for ((name, value), expected) in lines.into_iter().zip(expected) {
+            assert_eq!((name, value.to_str().unwrap()), expected);
+        }
+    }
+
+    #[cfg(feature = "gzip")]
+    #[test]
+    fn heads_name_encodings_timeout_and_the_users_agent() {
+        let encodings = Encodings::default();
+        let gzip = encodings.find("gzip").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", HeaderValue::from_static("mine/1"));
+        let timeout = Some(Duration::from_millis(5));
+        write_request(&mut headers, timeout, Some(gzip.as_ref()), &encodings);
+        assert_eq!(headers["grpc-timeout"], "5000000n");
+        assert_eq!(headers["grpc-encoding"], "gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        assert_eq!(
+            headers.get_all("user-agent").iter().collect::<Vec<_>>(),
+            ["mine/1"]
+        );
+        let mut headers = HeaderMap::new();
+        write_response(&mut headers, Some(gzip.as_ref()), &encodings);
+        assert_eq!(headers["content-type"], "application/grpc");
+        assert_eq!(headers["grpc-encoding"], "gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        let mut headers = HeaderMap::new();
+        write_response(&mut headers, None, &Encodings::none());
+        assert_eq!(headers.len(), 1);
+    }
+}

@@ -203,13 +203,14 @@ impl Metadata {
         let origin = self.origin;
         let mut last: Option<HeaderName> = None;
         for (name, value) in self.headers {
-            // A header map yields the name with the first value of it only.
+            // A header map yields the name with the first of its values only.
+            let is_first = name.is_some();
             last = name.or(last);
             let Some(name) = &last else { continue };
             if origin == Origin::Peer && is_reserved(name.as_str()) {
                 continue;
             }
-            let _fits = match *name == header::USER_AGENT {
+            let _fits = match is_first && *name == header::USER_AGENT {
                 true => headers.try_insert(name, value).is_ok(),
                 false => headers.try_append(name, value).is_ok(),
             };
@@ -575,7 +576,7 @@ mod tests {
         let mut metadata = Metadata::new();
         let refused = (0..40_000).find_map(|at| metadata.append(&format!("k{at}"), "").err());
         assert!(matches!(refused, Some(MetadataError::Full { .. })));
-        let mut headers = metadata.clone().into_headers();
+        let mut headers = metadata.into_headers();
         let mut more = Metadata::new();
         more.insert("one-more", "x").unwrap();
         more.merge_into(&mut headers);
@@ -648,7 +649,8 @@ mod tests {
 
     #[test]
     fn bytes_are_read_padded_or_not_and_joined_or_not() {
-        let table: [(&[u8], Option<&[u8]>, &[&[u8]]); 11] = [
+        type Row<'a> = (&'a [u8], Option<&'a [u8]>, &'a [&'a [u8]]);
+        let table: [Row<'_>; 11] = [
             (b"", Some(b""), &[b""]),
             (b"q6ur", Some(b"\xab\xab\xab"), &[b"\xab\xab\xab"]),
             (b"AA", Some(b"\0"), &[b"\0"]),

@@ -476,3 +476,360 @@ impl From<FrameError> for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::details::{BadRequest, ErrorInfo};
+
+    fn headers(pairs: &[(&str, &[u8])]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    /// Headers as text, in their order.
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", text(value)))
+            .collect()
+    }
+
+    fn of_peer(status: &Status) -> Status {
+        Status::from_trailers(&status.clone().into_trailers())
+            .unwrap()
+            .unwrap_err()
+    }
+
+    #[test]
+    fn a_status_is_one_word() {
+        assert_eq!(size_of::<Result<(), Status>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn there_is_a_constructor_for_each_code_but_ok() {
+        let constructors: [fn(String) -> Status; 16] = [
+            Status::cancelled,
+            Status::unknown,
+            Status::invalid_argument,
+            Status::deadline_exceeded,
+            Status::not_found,
+            Status::already_exists,
+            Status::permission_denied,
+            Status::resource_exhausted,
+            Status::failed_precondition,
+            Status::aborted,
+            Status::out_of_range,
+            Status::unimplemented,
+            Status::internal,
+            Status::unavailable,
+            Status::data_loss,
+            Status::unauthenticated,
+        ];
+        for (constructor, number) in constructors.iter().zip(1..) {
+            let status = constructor(String::from("why"));
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::from(number), "why")
+            );
+            assert!(!status.is_from_peer());
+        }
+    }
+
+    #[test]
+    fn an_error_is_never_ok() {
+        assert_eq!(Status::new(Code::OK, "x").code(), Code::UNKNOWN);
+        assert_eq!(Status::new(Code::from(99), "x").code(), Code::from(99));
+    }
+
+    #[test]
+    fn the_wire_has_status_message_details_and_metadata_once_each() {
+        let mut metadata = Metadata::new();
+        metadata.insert("a", "1").unwrap();
+        let status = Status::not_found("no caf\u{e9}").with_metadata(metadata.clone());
+        let expected = ["grpc-status: 5", "grpc-message: no caf%C3%A9", "a: 1"];
+        assert_eq!(lines(&status.clone().into_trailers()), expected);
+        let mut headers = headers(&[("content-type", b"application/grpc"), ("grpc-status", b"0")]);
+        status.write_to(&mut headers);
+        let expected = [
+            "content-type: application/grpc",
+            "grpc-status: 5",
+            "grpc-message: no caf%C3%A9",
+            "a: 1",
+        ];
+        assert_eq!(lines(&headers), expected);
+        assert_eq!(
+            lines(&Status::ok_trailers(metadata)),
+            ["grpc-status: 0", "a: 1"]
+        );
+        assert_eq!(
+            lines(&Status::ok_trailers(Metadata::new())),
+            ["grpc-status: 0"]
+        );
+        assert_eq!(
+            lines(&Status::aborted("").into_trailers()),
+            ["grpc-status: 10"]
+        );
+    }
+
+    #[test]
+    fn details_have_the_code_and_message_beside_them_and_no_padding() {
+        let detail = BadRequest::violation("day", "no 30th");
+        let status = Status::invalid_argument("bad \u{1f4c5}").with_detail(detail.clone());
+        let trailers = status.into_trailers();
+        let value = trailers[GRPC_STATUS_DETAILS].to_str().unwrap();
+        assert!(!value.contains('='));
+        let bytes = metadata::decode_bin(value.as_bytes()).unwrap();
+        let inside = details::Status::decode(bytes).unwrap();
+        assert_eq!((inside.code, inside.message.as_str()), (3, "bad \u{1f4c5}"));
+        let received = Status::from_trailers(&trailers).unwrap().unwrap_err();
+        assert_eq!(received.detail::<BadRequest>(), Some(detail));
+        assert_eq!(received.detail::<ErrorInfo>(), None);
+        assert_eq!(received.details().len(), 1);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_also_inside_the_details() {
+        let status =
+            Status::internal("\u{e9}".repeat(10_000)).with_detail(ErrorInfo::new("a", "b"));
+        for (limit, characters) in [(MAX_STATUS_MESSAGE_SIZE, 1_365), (6, 1), (5, 0)] {
+            let trailers = status.clone().into_trailers_within(limit);
+            let received = Status::from_trailers(&trailers).unwrap().unwrap_err();
+            assert_eq!(received.message(), "\u{e9}".repeat(characters));
+            let bytes = metadata::decode_bin(trailers[GRPC_STATUS_DETAILS].as_bytes()).unwrap();
+            assert_eq!(
+                details::Status::decode(bytes).unwrap().message,
+                received.message()
+            );
+            assert_eq!(trailers.contains_key(GRPC_MESSAGE), characters > 0);
+        }
+        let trailers = status.into_trailers();
+        assert_eq!(trailers[GRPC_MESSAGE].len(), 8_190);
+    }
+
+    #[test]
+    fn trailers_give_the_status_that_they_say_and_never_ok_by_mistake() {
+        type Pairs<'a> = &'a [(&'a str, &'a [u8])];
+        let table: [(Pairs<'_>, Option<&str>); 17] = [
+            (&[], None),
+            (&[("grpc-message", b"x")], None),
+            (&[("grpc-status", b"0")], Some("OK")),
+            (
+                &[("grpc-status", b"0"), ("grpc-message", b"ignored")],
+                Some("OK"),
+            ),
+            (&[("grpc-status", b"5")], Some("NOT_FOUND")),
+            (
+                &[("grpc-status", b"5"), ("grpc-message", b"no%20x")],
+                Some("NOT_FOUND: no x"),
+            ),
+            (
+                &[("grpc-status", b"5"), ("grpc-message", b"%zz %")],
+                Some("NOT_FOUND: %zz %"),
+            ),
+            (
+                &[("grpc-status", b"5"), ("grpc-message", b"%ff")],
+                Some("NOT_FOUND: \u{fffd}"),
+            ),
+            (
+                &[("grpc-status", b"5"), ("grpc-message", b"\xff")],
+                Some("NOT_FOUND: \u{fffd}"),
+            ),
+            (
+                &[("grpc-status", b"99"), ("grpc-message", b"x")],
+                Some("code 99: x"),
+            ),
+            (&[("grpc-status", b"00")], Some("UNKNOWN")),
+            (&[("grpc-status", b"")], Some("UNKNOWN")),
+            (&[("grpc-status", b"x")], Some("UNKNOWN")),
+            (&[("grpc-status", b"-1")], Some("UNKNOWN")),
+            (&[("grpc-status", b"\xb2")], Some("UNKNOWN")),
+            (
+                &[("grpc-status", b"0"), ("grpc-status", b"0")],
+                Some("UNKNOWN: the trailers have more than one grpc-status"),
+            ),
+            (
+                &[("grpc-status", b"5"), ("grpc-status", b"0")],
+                Some("UNKNOWN: the trailers have more than one grpc-status"),
+            ),
+        ];
+        for (pairs, expected) in table {
+            let shown = Status::from_trailers(&headers(pairs)).map(|result| match result {
+                Ok(()) => String::from("OK"),
+                Err(status) => {
+                    assert!(status.is_from_peer());
+                    status.to_string()
+                }
+            });
+            assert_eq!(shown.as_deref(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_16_kib_is_read_in_full() {
+        let long = "x".repeat(16 * 1024);
+        let trailers = headers(&[("grpc-status", b"2"), ("grpc-message", long.as_bytes())]);
+        assert_eq!(
+            Status::from_trailers(&trailers)
+                .unwrap()
+                .unwrap_err()
+                .message(),
+            long
+        );
+    }
+
+    #[test]
+    fn details_that_are_broken_or_contradict_the_code_are_left_out() {
+        let inside = |code| {
+            let any = details::pack(&ErrorInfo::new("a", "b"));
+            details::Status {
+                code,
+                message: String::new(),
+                details: vec![any],
+            }
+            .encode_to_vec()
+        };
+        let padded = |bytes: &[u8]| {
+            let value = metadata::encode_bin(bytes);
+            let missing = (4 - value.len() % 4) % 4;
+            [value.as_bytes(), &b"=="[..missing]].concat()
+        };
+        let table = [
+            (padded(&inside(5)), 1),
+            (padded(&inside(0)), 1),
+            (padded(&inside(6)), 0),
+            (padded(&[0xff, 0xff]), 0),
+            (b"!!".to_vec(), 0),
+            (b"".to_vec(), 0),
+        ];
+        for (value, count) in table {
+            let trailers = headers(&[("grpc-status", b"5"), ("grpc-status-details-bin", &value)]);
+            let status = Status::from_trailers(&trailers).unwrap().unwrap_err();
+            assert_eq!(
+                (status.code(), status.details().len()),
+                (Code::NOT_FOUND, count)
+            );
+        }
+    }
+
+    #[test]
+    fn a_handler_passes_on_code_and_message_only_unless_it_forwards() {
+        let mut metadata = Metadata::new();
+        metadata.insert("internal-host", "db-7").unwrap();
+        let made = Status::not_found("no row")
+            .with_detail(ErrorInfo::new("a", "b"))
+            .with_metadata(metadata);
+        assert!(
+            !made.clone().forward().is_forwarded(),
+            "there is nothing to forward"
+        );
+        assert_eq!(made.clone().into_reply().details().len(), 1);
+        let received = of_peer(&made);
+        assert_eq!(received.metadata().get("internal-host"), Some("db-7"));
+        let reply = received.clone().into_reply();
+        assert_eq!((reply.details().len(), reply.metadata().len()), (0, 0));
+        assert_eq!(
+            lines(&reply.into_trailers()),
+            ["grpc-status: 5", "grpc-message: no row"]
+        );
+        let forwarded = received.forward();
+        assert!(forwarded.is_from_peer() && forwarded.is_forwarded());
+        let trailers = forwarded.into_reply().into_trailers();
+        assert_eq!(lines(&trailers), lines(&made.into_trailers()));
+    }
+
+    #[test]
+    fn debug_is_the_readable_form() {
+        let plain = Status::not_found("no such feature");
+        assert_eq!(format!("{plain:?}"), "NOT_FOUND: no such feature");
+        assert_eq!(format!("{:?}", Status::aborted("")), "ABORTED");
+        let mut rich =
+            of_peer(&plain.with_detail(ErrorInfo::new("a", "b"))).with_source(fmt::Error);
+        rich.metadata_mut().insert("k", "v").unwrap();
+        assert_eq!(
+            format!("{rich:?}"),
+            "NOT_FOUND: no such feature (from the peer; details: google.rpc.ErrorInfo; \
+             metadata: {\"k\": \"v\"}; cause: an error occurred when formatting an argument)"
+        );
+        assert_eq!(rich.to_string(), "NOT_FOUND: no such feature");
+        assert!(rich.source().unwrap().is::<fmt::Error>());
+        assert!(rich.clone().source().is_some());
+    }
+
+    #[test]
+    fn resets_and_http_statuses_are_named_in_the_message() {
+        let table = [
+            (0, "INTERNAL: the peer reset the stream with NO_ERROR (0)"),
+            (
+                7,
+                "UNAVAILABLE: the peer reset the stream with REFUSED_STREAM (7)",
+            ),
+            (8, "CANCELLED: the peer reset the stream with CANCEL (8)"),
+            (
+                11,
+                "RESOURCE_EXHAUSTED: the peer reset the stream with ENHANCE_YOUR_CALM (11)",
+            ),
+            (
+                13,
+                "UNKNOWN: the peer reset the stream with HTTP_1_1_REQUIRED (13)",
+            ),
+            (
+                14,
+                "UNKNOWN: the peer reset the stream with an unknown error (14)",
+            ),
+        ];
+        for (reason, expected) in table {
+            let status = Status::from_reset(reason);
+            assert_eq!(
+                (status.to_string().as_str(), status.is_from_peer()),
+                (expected, true)
+            );
+        }
+        let status = Status::from_http_status(StatusCode::SERVICE_UNAVAILABLE);
+        let expected = "UNAVAILABLE: the server answered with HTTP status 503 Service Unavailable";
+        assert_eq!(
+            (status.to_string().as_str(), status.is_from_peer()),
+            (expected, true)
+        );
+    }
+
+    #[test]
+    fn errors_of_the_parts_become_the_codes_of_the_tables() {
+        let too_large = FrameError::TooLarge {
+            size: 11,
+            limit: 10,
+        };
+        let table: [(Status, &str); 7] = [
+            (FrameError::Flag(2).into(), "INTERNAL"),
+            (
+                FrameError::Truncated {
+                    received: 1,
+                    expected: 5,
+                }
+                .into(),
+                "INTERNAL",
+            ),
+            (too_large.into(), "RESOURCE_EXHAUSTED"),
+            (EncodingError::Corrupt.into(), "INTERNAL"),
+            (EncodingError::TooLarge.into(), "RESOURCE_EXHAUSTED"),
+            (TimeoutError::Unit.into(), "INTERNAL"),
+            (
+                Metadata::new().insert("te", "x").unwrap_err().into(),
+                "INTERNAL",
+            ),
+        ];
+        for (status, name) in &table {
+            assert_eq!(status.code().name(), Some(*name), "{status}");
+        }
+        let expected = "a message of 11 bytes is larger than the limit of 10 bytes \
+                        (max_recv_message_size)";
+        assert_eq!(table[2].0.message(), expected);
+    }
+}

@@ -1,0 +1,357 @@
+//! Whole calls through the reader: compression, limits, trailers, and cuts at random.
+#![allow(missing_docs, reason = "a test")]
+#![cfg(feature = "gzip")]
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::prelude::*;
+use trunkline_codec::frame::prefix;
+use trunkline_codec::{
+    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader,
+};
+
+const LIMIT: usize = 1_000;
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let pair = |(name, value): &(&'static str, &str)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_str(value).unwrap(),
+        )
+    };
+    pairs.iter().map(pair).collect()
+}
+
+fn head(encoding: &str) -> HeaderMap {
+    headers(&[
+        ("content-type", "application/grpc"),
+        ("grpc-encoding", encoding),
+        ("h", "1"),
+    ])
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&prefix(false, message.len() as u32)[..], message].concat()
+}
+
+fn frame_of(payload: &[u8]) -> Vec<u8> {
+    [&prefix(true, payload.len() as u32)[..], payload].concat()
+}
+
+fn gzip(message: &[u8]) -> Vec<u8> {
+    let mut output = BytesMut::new();
+    Gzip::default()
+        .compress(&mut &message[..], &mut output)
+        .unwrap();
+    output.to_vec()
+}
+
+fn response(expect: Expect, encoding: &str) -> Reader {
+    let mut reader = Reader::response(expect, LIMIT, Encodings::default());
+    reader.head(StatusCode::OK, head(encoding));
+    assert!(matches!(reader.next(), Some(Event::Head(head)) if head.get("h") == Some("1")));
+    reader
+}
+
+/// All messages, and the end if it is there.
+fn collect(reader: &mut Reader) -> (Vec<Message>, Option<End>) {
+    let mut messages = Vec::new();
+    while let Some(event) = reader.next() {
+        match event {
+            Event::Head(_) => {}
+            Event::Message(message) => messages.push(message),
+            Event::End(end) => return (messages, Some(end)),
+        }
+    }
+    (messages, None)
+}
+
+/// The code that a response ends with whose head names `encoding` and whose data is `wire`.
+fn code_after(encoding: &str, wire: Vec<u8>) -> Code {
+    let mut reader = response(Expect::Many, encoding);
+    reader.data(Bytes::from(wire));
+    reader.trailers(headers(&[("grpc-status", "0")]));
+    match collect(&mut reader).1.unwrap().status {
+        Ok(()) => Code::OK,
+        Err(status) => status.code(),
+    }
+}
+
+#[test]
+fn a_message_that_comes_with_its_trailers_is_delivered_before_the_status() {
+    for status in ["0", "5"] {
+        let mut reader = response(Expect::One, "identity");
+        reader.data(Bytes::from(frame(b"abc")));
+        reader.trailers(headers(&[("grpc-status", status), ("t", "2")]));
+        reader.eof();
+        reader.reset(0);
+        let Some(Event::Message(message)) = reader.next() else {
+            panic!("there is no message")
+        };
+        assert_eq!(message.payload.into_bytes(), "abc");
+        let Some(Event::End(end)) = reader.next() else {
+            panic!("there is no end")
+        };
+        assert_eq!(end.status.is_ok(), status == "0");
+        assert_eq!(end.trailers.get("t"), Some("2"));
+        assert!(
+            end.status
+                .err()
+                .is_none_or(|status| status.metadata().get("t") == Some("2"))
+        );
+        assert!(reader.next().is_none());
+    }
+}
+
+#[test]
+fn trailers_only_has_no_head_and_its_metadata_is_in_the_trailers() {
+    let mut reader = Reader::response(Expect::One, LIMIT, Encodings::default());
+    let pairs = [
+        ("content-type", "application/grpc"),
+        ("grpc-status", "7"),
+        ("k", "v"),
+    ];
+    reader.head(StatusCode::OK, headers(&pairs));
+    assert!(
+        reader.next().is_none(),
+        "nothing is decided before the stream goes on or ends"
+    );
+    reader.eof();
+    let Some(Event::End(end)) = reader.next() else {
+        panic!("there is no end")
+    };
+    assert_eq!(end.status.unwrap_err().code(), Code::PERMISSION_DENIED);
+    assert_eq!((end.trailers.len(), end.trailers.get("k")), (1, Some("v")));
+}
+
+#[test]
+fn a_refusal_by_http_keeps_its_headers_and_ignores_its_body() {
+    let mut reader = Reader::response(Expect::Many, LIMIT, Encodings::default());
+    let pairs = [("content-type", "text/html"), ("retry-after", "120")];
+    reader.head(StatusCode::TOO_MANY_REQUESTS, headers(&pairs));
+    reader.data(Bytes::from_static(b"<html>"));
+    assert_eq!(reader.buffered(), 0);
+    reader.eof();
+    let (messages, end) = collect(&mut reader);
+    let end = end.unwrap();
+    let status = end.status.unwrap_err();
+    assert_eq!((messages.len(), status.code()), (0, Code::UNAVAILABLE));
+    assert_eq!(status.metadata().get("retry-after"), Some("120"));
+    assert_eq!(end.trailers.get("retry-after"), Some("120"));
+    assert!(status.is_from_peer());
+}
+
+#[test]
+fn compressed_and_plain_messages_share_a_stream() {
+    let wire = [
+        frame(b"plain"),
+        frame_of(&gzip(b"small")),
+        frame_of(&gzip(b"")),
+        frame(b""),
+    ];
+    let mut reader = response(Expect::Many, "gzip");
+    reader.data(Bytes::from(wire.concat()));
+    reader.trailers(headers(&[("grpc-status", "0")]));
+    let (messages, end) = collect(&mut reader);
+    let messages: Vec<_> = messages
+        .into_iter()
+        .map(|message| (message.compressed, message.payload.into_bytes()))
+        .collect();
+    let expected: [(bool, &[u8]); 4] = [
+        (false, b"plain"),
+        (true, b"small"),
+        (true, b""),
+        (false, b""),
+    ];
+    assert_eq!(messages.len(), expected.len());
+    for (message, expected) in messages.iter().zip(expected) {
+        assert_eq!((message.0, &message.1[..]), expected);
+    }
+    assert!(end.unwrap().status.is_ok());
+}
+
+#[test]
+fn what_a_response_does_wrong_has_the_code_of_the_tables() {
+    let broken = [&gzip(b"some text")[..20], b"xx"].concat();
+    let table = [
+        ("gzip", frame_of(&gzip(b"text")), Code::OK),
+        ("gzip", frame(b"text"), Code::OK),
+        ("identity", frame_of(&gzip(b"text")), Code::INTERNAL),
+        ("gzip", frame_of(b"no gzip"), Code::INTERNAL),
+        ("gzip", frame_of(b""), Code::INTERNAL),
+        ("gzip", frame_of(&broken), Code::INTERNAL),
+        ("gzip", frame_of(&gzip(&[0; LIMIT - 1])), Code::OK),
+        ("gzip", frame_of(&gzip(&[0; LIMIT])), Code::OK),
+        (
+            "gzip",
+            frame_of(&gzip(&[0; LIMIT + 1])),
+            Code::RESOURCE_EXHAUSTED,
+        ),
+        (
+            "gzip",
+            frame_of(&gzip(&[0; 1_000 * LIMIT])),
+            Code::RESOURCE_EXHAUSTED,
+        ),
+        ("gzip", frame(&[0; LIMIT - 1]), Code::OK),
+        ("gzip", frame(&[0; LIMIT]), Code::OK),
+        ("gzip", frame(&[0; LIMIT + 1]), Code::RESOURCE_EXHAUSTED),
+        (
+            "gzip",
+            [frame(b""), frame(&[0; LIMIT + 1])].concat(),
+            Code::RESOURCE_EXHAUSTED,
+        ),
+        (
+            "gzip",
+            prefix(false, u32::MAX).to_vec(),
+            Code::RESOURCE_EXHAUSTED,
+        ),
+        (
+            "gzip",
+            prefix(true, 1 << 31).to_vec(),
+            Code::RESOURCE_EXHAUSTED,
+        ),
+        ("gzip", vec![2, 0, 0, 0, 0], Code::INTERNAL),
+        ("gzip", vec![0, 0, 0], Code::INTERNAL),
+        ("gzip", frame(b"text")[..6].to_vec(), Code::INTERNAL),
+    ];
+    for (at, (encoding, wire, expected)) in table.into_iter().enumerate() {
+        assert_eq!(code_after(encoding, wire), expected, "row {at}");
+    }
+}
+
+#[test]
+fn messages_that_nobody_takes_stay_as_they_came() {
+    let bomb = frame_of(&gzip(&[0; LIMIT]));
+    let mut reader = response(Expect::Many, "gzip");
+    for _ in 0..100 {
+        reader.data(Bytes::from(bomb.clone()));
+    }
+    assert_eq!(reader.buffered(), 100 * bomb.len());
+    let Some(Event::Message(message)) = reader.next() else {
+        panic!("there is no message")
+    };
+    assert_eq!((message.payload.len(), message.compressed), (LIMIT, true));
+    assert_eq!(
+        reader.buffered(),
+        99 * bomb.len(),
+        "one message was decoded and no more"
+    );
+}
+
+/// An encoding that does not look at the limit.
+#[derive(Debug)]
+struct Twice;
+
+impl Encoding for Twice {
+    fn name(&self) -> &str {
+        "twice"
+    }
+
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
+        output.put(input.take(input.remaining() / 2));
+        Ok(())
+    }
+
+    fn decompress(
+        &self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+        _max_size: usize,
+    ) -> Result<(), EncodingError> {
+        let once = input.copy_to_bytes(input.remaining());
+        output.put(&once[..]);
+        output.put(&once[..]);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_limit_holds_for_encodings_that_do_not_look_at_it() {
+    for (size, fits) in [(LIMIT / 2, true), (LIMIT / 2 + 1, false)] {
+        let mut reader = Reader::request(Expect::One, LIMIT, Some(Arc::new(Twice)));
+        reader.data(Bytes::from(frame_of(&vec![0; size])));
+        reader.eof();
+        let (messages, end) = collect(&mut reader);
+        assert_eq!(messages.len(), usize::from(fits));
+        match end.unwrap().status {
+            Ok(()) => assert!(fits),
+            Err(status) => {
+                assert_eq!((status.code(), fits), (Code::RESOURCE_EXHAUSTED, false));
+                assert!(status.message().contains("twice"), "{status}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn where_a_stream_is_cut_and_when_it_is_read_change_nothing(
+        messages in prop::collection::vec((any::<bool>(), 0usize..LIMIT), 0..8),
+        cuts in prop::collection::vec((1usize..2_000, any::<bool>()), 1..40),
+    ) {
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(|(compressed, size)| (compressed, vec![size as u8; size]))
+            .collect();
+        let wire: Vec<u8> = messages
+            .iter()
+            .flat_map(|(compressed, message)| match compressed {
+                true => frame_of(&gzip(message)),
+                false => frame(message),
+            })
+            .collect();
+        let mut reader = response(Expect::Many, "gzip");
+        let mut received = Vec::new();
+        let mut rest = Bytes::from(wire);
+        for (size, read) in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            reader.data(rest.split_to(rest.len().min(*size)));
+            if *read {
+                received.extend(collect(&mut reader).0);
+            }
+        }
+        reader.trailers(headers(&[("grpc-status", "0")]));
+        let (last, end) = collect(&mut reader);
+        received.extend(last);
+        prop_assert!(end.is_some_and(|end| end.status.is_ok()));
+        let received: Vec<_> = received
+            .into_iter()
+            .map(|message| (message.compressed, message.payload.into_bytes().to_vec()))
+            .collect();
+        prop_assert_eq!(received, messages);
+    }
+
+    #[test]
+    fn metadata_comes_back_from_the_wire(
+        texts in prop::collection::vec(("[a-z0-9_.]{1,8}", "[!-~]([ -~]{0,20}[!-~])?"), 0..6),
+        bytes in prop::collection::vec(("[a-z]{0,4}-bin", prop::collection::vec(any::<u8>(), 0..40)), 0..6),
+    ) {
+        let mut metadata = trunkline_codec::Metadata::new();
+        for (key, value) in &texts {
+            prop_assume!(metadata.append(key, value).is_ok());
+        }
+        for (key, value) in &bytes {
+            metadata.append_bin(key, value).unwrap();
+        }
+        let mut wire = HeaderMap::new();
+        metadata.clone().merge_into(&mut wire);
+        let received = trunkline_codec::Metadata::from_headers(wire);
+        prop_assert_eq!(&received, &metadata);
+        for (key, _) in &texts {
+            let sent: Vec<_> = texts.iter().filter(|(other, _)| other == key).collect();
+            let values: Vec<_> = received.get_all(key).collect();
+            prop_assert!(values.iter().eq(sent.iter().map(|(_, value)| value)));
+        }
+        for (key, _) in &bytes {
+            let sent: Vec<_> = bytes.iter().filter(|(other, _)| other == key).collect();
+            let values: Vec<_> = received.get_all_bin(key).collect();
+            prop_assert!(values.iter().eq(sent.iter().map(|(_, value)| value)));
+        }
+    }
+}
