@@ -246,8 +246,8 @@ impl Incoming {
     }
 
     pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
+        &self,
+        cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = lock(&self.stream.state);
         let Some(chunk) = state.pop() else {

@@ -91,7 +91,7 @@ impl State {
 
 impl PipeWriter {
     /// Ready when the pipe has room, or when its reader is gone.
-    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), ReaderGone>> {
+    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), ReaderGone>> {
         let mut state = lock(&self.0.state);
         if state.reader_gone {
             return Poll::Ready(Err(ReaderGone));
@@ -109,7 +109,7 @@ impl PipeWriter {
     }
 
     /// Ready when the reader is gone.
-    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = lock(&self.0.state);
         if state.reader_gone {
             return Poll::Ready(());
@@ -220,8 +220,8 @@ impl PipeReader {
     }
 
     pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
+        &self,
+        cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let (frame, writer) = {
             let mut state = lock(&self.0.state);
@@ -296,7 +296,7 @@ mod tests {
         poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    fn data(reader: &mut PipeReader) -> Bytes {
+    fn data(reader: &PipeReader) -> Bytes {
         match now(|cx| reader.poll_frame(cx)) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().expect("a data frame"),
             other => panic!("no data: {other:?}"),
@@ -305,33 +305,33 @@ mod tests {
 
     #[test]
     fn small_messages_leave_together_and_large_ones_as_they_are() {
-        let (mut writer, mut reader) = pipe(1 << 20);
+        let (mut writer, reader) = pipe(1 << 20);
         for i in 0..10u8 {
             writer.write(Bytes::from(vec![i; 10]));
         }
         let large = Bytes::from(vec![9; SHARE_FROM]);
         writer.write(large.clone());
-        assert_eq!(data(&mut reader).len(), 100);
-        assert_eq!(data(&mut reader).as_ptr(), large.as_ptr());
+        assert_eq!(data(&reader).len(), 100);
+        assert_eq!(data(&reader).as_ptr(), large.as_ptr());
     }
 
     #[test]
     fn the_writer_waits_at_the_size_and_not_below() {
-        let (mut writer, mut reader) = pipe(10);
+        let (mut writer, reader) = pipe(10);
         writer.write(Bytes::from_static(&[0; 9]));
         assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Ready(Ok(())));
         writer.write(Bytes::from_static(&[0; 1]));
         assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Pending);
-        data(&mut reader);
+        data(&reader);
         assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Ready(Ok(())));
     }
 
     #[test]
     fn a_writer_dropped_without_an_end_fails_the_body_after_its_data() {
-        let (mut writer, mut reader) = pipe(10);
+        let (mut writer, reader) = pipe(10);
         writer.write(Bytes::from_static(b"x"));
         drop(writer);
-        assert_eq!(data(&mut reader), "x");
+        assert_eq!(data(&reader), "x");
         let Poll::Ready(Some(Err(status))) = now(|cx| reader.poll_frame(cx)) else {
             panic!("no failure")
         };
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_finished_writer_may_be_dropped() {
-        let (writer, mut reader) = pipe(10);
+        let (writer, reader) = pipe(10);
         writer.finish(None);
         drop(writer);
         assert!(matches!(now(|cx| reader.poll_frame(cx)), Poll::Ready(None)));

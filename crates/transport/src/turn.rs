@@ -48,7 +48,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
     /// in, and sends what there is to send in one write.
     pub(crate) fn poll<T>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         mut engine: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<io::Result<T>> {
         let woken_by = self.hub.begin(cx.waker());

@@ -1,4 +1,63 @@
-#![doc = "Skeleton"]
+//! gRPC for Rust: a complete server and a complete client, with plain `async fn`.
+//!
+//! **A call is a head, a stream of messages and an end, in each direction.** The four call types
+//! are the four ways to say *one* or *many* for the two streams.
+//!
+//! ```no_run
+//! use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+//! use trunkline::{Request, Result, Server};
+//!
+//! mod hello {
+//!     trunkline::include_proto!("../../proto/helloworld.proto");
+//! }
+//!
+//! struct MyGreeter;
+//!
+//! impl Greeter for MyGreeter {
+//!     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+//!         Ok(HelloReply { message: format!("Hello {}!", request.name) })
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<()> {
+//! // In one program:
+//! Server::new().add(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await?;
+//!
+//! // In another:
+//! let client = GreeterClient::connect("127.0.0.1:50051").await?;
+//! let reply = client.say_hello(HelloRequest { name: "you".into() }).await?;
+//! println!("{}", reply.message);
+//! # Ok(()) }
+//! ```
+//!
+//! | what | where |
+//! | --- | --- |
+//! | code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
+//! | a server | [`Server`], [`Router`], [`Request`], [`Reply`] |
+//! | a client | [`Channel`], [`Call`], [`Response`]; [`Client`] for calls without generated code |
+//! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
+//! | how calls fail | [`Status`], [`Code`], [`details`] |
+//! | code around calls | [`Interceptor`], [`Server::layer`], [`Channel::new`] |
+//! | limits | [`Limits`] |
+//!
+//! Everything runs on any tokio runtime.
+//!
+//! **Cancellation.** Dropping what a call gave (the future that awaits it, a [`Streaming`], a
+//! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
+//! is reset, and the server drops the handler's future.
+//!
+//! **Features.** `gzip` and `macros` (for [`include_proto!`]), both on by default.
+//!
+//! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `call`, `client`, `channel` | a call before it begins; where calls go |
+//! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
+//! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
+//! | `intercept` | code around calls, on both sides |
+//! | `message`, `method`, `deadline` | a message; a path; the deadline that calls inherit |
+//! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
 mod call;

@@ -121,7 +121,7 @@ impl<T: Message> Sender<T> {
         Ok(())
     }
 
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
         self.pipe.poll_ready(cx).map_err(|_| {
             Status::cancelled("the call has ended; its status is on the receiving side")
         })
