@@ -38,7 +38,15 @@ pub fn prefix(compressed: bool, len: u32) -> [u8; PREFIX_SIZE] {
 pub struct Payload {
     /// Empty only if there is nothing left at all.
     front: Bytes,
-    rest: VecDeque<Bytes>,
+    /// Boxed, because most messages are one piece and each is moved several times.
+    rest: Option<Box<Rest>>,
+}
+
+/// The pieces behind the first one; none of them is empty.
+#[derive(Clone, Default)]
+struct Rest {
+    pieces: VecDeque<Bytes>,
+    /// The size of all of them.
     len: usize,
 }
 
@@ -46,41 +54,68 @@ impl Payload {
     /// How many bytes are left.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.front.len() + self.rest.as_ref().map_or(0, |rest| rest.len)
     }
 
     /// Whether no bytes are left.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.front.is_empty()
     }
 
     /// What is left as one block: without a copy if it is one piece, else in a new block.
+    #[inline]
     pub fn into_bytes(mut self) -> Bytes {
-        self.copy_to_bytes(self.len)
+        match self.rest {
+            None => self.front,
+            Some(_) => self.copy_to_bytes(self.len()),
+        }
     }
 
     /// What is left, piece by piece.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        std::iter::once(&self.front)
-            .chain(&self.rest)
-            .filter(|piece| !piece.is_empty())
+        let front = (!self.front.is_empty()).then_some(&self.front);
+        front
+            .into_iter()
+            .chain(self.rest.iter().flat_map(|rest| &rest.pieces))
     }
 
+    #[inline]
     fn push(&mut self, piece: Bytes) {
-        if piece.is_empty() {
-            return;
-        }
-        self.len += piece.len();
-        match self.front.is_empty() {
-            true => self.front = piece,
-            false => self.rest.push_back(piece),
+        if self.front.is_empty() {
+            self.front = piece;
+        } else if !piece.is_empty() {
+            let rest = self.rest.get_or_insert_default();
+            rest.len += piece.len();
+            rest.pieces.push_back(piece);
         }
     }
 
-    fn drop_empty_front(&mut self) {
-        if self.front.is_empty() {
-            self.front = self.rest.pop_front().unwrap_or_default();
+    /// Takes the first piece and makes the next one the first.
+    #[inline]
+    fn pop(&mut self) -> Bytes {
+        let next = match &mut self.rest {
+            None => Bytes::new(),
+            Some(_) => self.pop_rest(),
+        };
+        std::mem::replace(&mut self.front, next)
+    }
+
+    fn pop_rest(&mut self) -> Bytes {
+        let popped = self.rest.as_mut().and_then(|rest| {
+            let piece = rest.pieces.pop_front()?;
+            rest.len -= piece.len();
+            Some(piece)
+        });
+        popped.unwrap_or_default()
+    }
+
+    /// Takes `len` bytes, which the first piece must have.
+    #[inline]
+    fn take_from_front(&mut self, len: usize) -> Bytes {
+        match len == self.front.len() {
+            true => self.pop(),
+            false => self.front.split_to(len),
         }
     }
 }
@@ -88,7 +123,7 @@ impl Payload {
 impl Buf for Payload {
     #[inline]
     fn remaining(&self) -> usize {
-        self.len
+        self.len()
     }
 
     #[inline]
@@ -99,29 +134,24 @@ impl Buf for Payload {
     #[inline]
     fn advance(&mut self, mut count: usize) {
         assert!(
-            count <= self.len,
+            count <= self.len(),
             "cannot advance by {count} bytes, {} are left",
-            self.len
+            self.len()
         );
-        self.len -= count;
-        while count >= self.front.len() && count > 0 {
-            count -= self.front.len();
-            self.front = self.rest.pop_front().unwrap_or_default();
+        while count > 0 && count >= self.front.len() {
+            count -= self.pop().len();
         }
         self.front.advance(count);
     }
 
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         assert!(
-            len <= self.len,
+            len <= self.len(),
             "cannot take {len} bytes, {} are left",
-            self.len
+            self.len()
         );
         if len <= self.front.len() {
-            let taken = self.front.split_to(len);
-            self.len -= len;
-            self.drop_empty_front();
-            return taken;
+            return self.take_from_front(len);
         }
         // The bytes are here already: this length is no claim.
         let mut block = BytesMut::with_capacity(len);
@@ -138,16 +168,15 @@ impl From<Bytes> for Payload {
     #[inline]
     fn from(bytes: Bytes) -> Self {
         Self {
-            len: bytes.len(),
             front: bytes,
-            rest: VecDeque::new(),
+            rest: None,
         }
     }
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Payload({} bytes)", self.len)
+        write!(f, "Payload({} bytes)", self.len())
     }
 }
 
@@ -286,22 +315,13 @@ impl Decoder {
         reason = "None is not the end of an iterator here"
     )]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+        match self.next_in_front() {
+            Some((compressed, message)) => Ok(Some(Frame {
+                compressed,
+                payload: message.into(),
+            })),
+            None => self.next_anywhere(),
         }
-        let Some(prefix) = self.prefix()? else {
-            return Ok(None);
-        };
-        if self.buffered() < prefix.size {
-            self.compact_front();
-            return Ok(None);
-        }
-        self.prefix = None;
-        let payload = self.take(prefix.size);
-        Ok(Some(Frame {
-            compressed: prefix.compressed,
-            payload,
-        }))
     }
 
     /// To be called at the end of the stream, when [`next`](Self::next) has given `None`.
@@ -331,9 +351,41 @@ impl Decoder {
         self.prefix = None;
     }
 
+    /// The next message and whether it is compressed, if it lies in the first chunk together with
+    /// its prefix, as most do.
     #[inline]
-    fn is_first(&self) -> bool {
-        self.chunks.is_empty() && self.tail.is_empty()
+    pub(crate) fn next_in_front(&mut self) -> Option<(bool, Bytes)> {
+        if self.prefix.is_some() {
+            return None;
+        }
+        let front = &mut self.chunks.front;
+        let prefix = Prefix::parse(front.first_chunk()?, self.max_size).ok()?;
+        let size = PREFIX_SIZE + prefix.size;
+        if front.len() < size {
+            return None;
+        }
+        front.advance(PREFIX_SIZE);
+        Some((prefix.compressed, self.chunks.take_from_front(prefix.size)))
+    }
+
+    /// As [`next`](Self::next), wherever the message lies.
+    pub(crate) fn next_anywhere(&mut self) -> Result<Option<Frame>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let Some(prefix) = self.prefix()? else {
+            return Ok(None);
+        };
+        if self.buffered() < prefix.size {
+            self.compact_front();
+            return Ok(None);
+        }
+        self.prefix = None;
+        let payload = self.take(prefix.size);
+        Ok(Some(Frame {
+            compressed: prefix.compressed,
+            payload,
+        }))
     }
 
     fn prefix(&mut self) -> Result<Option<Prefix>, FrameError> {
@@ -349,45 +401,37 @@ impl Decoder {
         }
         let mut bytes = [0; PREFIX_SIZE];
         self.chunks.copy_to_slice(&mut bytes);
-        let [flag, size @ ..] = bytes;
-        let size = u32::from_be_bytes(size) as usize;
-        if flag > 1 {
-            return self.fail(FrameError::Flag(flag));
+        match Prefix::parse(&bytes, self.max_size) {
+            Ok(prefix) => self.prefix = Some(prefix),
+            Err(error) => {
+                self.failed = Some(error);
+                self.clear();
+                return Err(error);
+            }
         }
-        if size > self.max_size {
-            return self.fail(FrameError::TooLarge {
-                size,
-                limit: self.max_size,
-            });
-        }
-        self.prefix = Some(Prefix {
-            compressed: flag == 1,
-            size,
-        });
         Ok(self.prefix)
     }
 
-    fn fail<T>(&mut self, error: FrameError) -> Result<T, FrameError> {
-        self.failed = Some(error);
-        self.clear();
-        Err(error)
-    }
-
     /// Takes `size` bytes, which are here, piece by piece.
-    #[inline]
     fn take(&mut self, size: usize) -> Payload {
         if self.chunks.len() < size {
             self.seal_tail();
         }
-        if size <= self.chunks.chunk().len() {
-            return Payload::from(self.chunks.copy_to_bytes(size));
-        }
         let mut payload = Payload::default();
-        while payload.len() < size {
-            let count = self.chunks.chunk().len().min(size - payload.len());
-            payload.push(self.chunks.copy_to_bytes(count));
+        let mut left = size;
+        while left > 0 {
+            let piece = self
+                .chunks
+                .take_from_front(left.min(self.chunks.front.len()));
+            left -= piece.len();
+            payload.push(piece);
         }
         payload
+    }
+
+    #[inline]
+    fn is_first(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
     }
 
     /// Copies a small chunk behind what waits.
@@ -414,6 +458,27 @@ impl Decoder {
         if !self.tail.is_empty() {
             self.chunks.push(self.tail.split().freeze());
         }
+    }
+}
+
+impl Prefix {
+    #[inline]
+    fn parse(bytes: &[u8; PREFIX_SIZE], max_size: usize) -> Result<Self, FrameError> {
+        let [flag, a, b, c, d] = *bytes;
+        let size = u32::from_be_bytes([a, b, c, d]) as usize;
+        if flag > 1 {
+            return Err(FrameError::Flag(flag));
+        }
+        if size > max_size {
+            return Err(FrameError::TooLarge {
+                size,
+                limit: max_size,
+            });
+        }
+        Ok(Self {
+            compressed: flag == 1,
+            size,
+        })
     }
 }
 

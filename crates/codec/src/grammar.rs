@@ -294,25 +294,57 @@ impl Reader {
 
     #[inline]
     fn next_message(&mut self) -> Option<Event> {
-        if self.expect == Expect::One && self.has_message && !self.decoder.is_at_boundary() {
-            // Not waiting for the rest of it keeps a peer from making us hold it.
-            return Some(self.give_up(Status::unimplemented("more than one message was sent")));
+        if self.expect == Expect::One && self.has_message {
+            return self.forbid_more();
         }
-        let frame = match self.decoder.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return None,
-            Err(error) => return Some(self.give_up(error.into())),
-        };
-        self.has_message = true;
-        match frame.compressed {
-            false => Some(Event::Message(Message {
+        // Almost every message takes this way, which moves it once.
+        if let Some((compressed, message)) = self.decoder.next_in_front() {
+            self.has_message = true;
+            return match compressed {
+                false => Some(Event::Message(Message {
+                    payload: message.into(),
+                    compressed,
+                })),
+                true => Some(self.restore(Frame {
+                    compressed,
+                    payload: message.into(),
+                })),
+            };
+        }
+        self.next_message_anywhere()
+    }
+
+    fn next_message_anywhere(&mut self) -> Option<Event> {
+        match self.decoder.next_anywhere() {
+            Ok(Some(frame)) => {
+                self.has_message = true;
+                Some(self.restore(frame))
+            }
+            Ok(None) => None,
+            Err(error) => Some(self.give_up(error.into())),
+        }
+    }
+
+    /// What there is after the one message: nothing, or an error.
+    fn forbid_more(&mut self) -> Option<Event> {
+        match self.decoder.is_at_boundary() {
+            true => None,
+            // Not waiting for the rest of it keeps a peer from making us hold it.
+            false => Some(self.give_up(Status::unimplemented("more than one message was sent"))),
+        }
+    }
+
+    fn restore(&mut self, frame: Frame) -> Event {
+        let message = match frame.compressed {
+            false => Ok(Message {
                 payload: frame.payload,
                 compressed: false,
-            })),
-            true => match self.decompress(frame) {
-                Ok(message) => Some(Event::Message(message)),
-                Err(status) => Some(self.give_up(status)),
-            },
+            }),
+            true => self.decompress(frame),
+        };
+        match message {
+            Ok(message) => Event::Message(message),
+            Err(status) => self.give_up(status),
         }
     }
 

@@ -283,30 +283,34 @@ pub(crate) fn parse_response(
     headers: &HeaderMap,
     encodings: &Encodings,
 ) -> Result<ResponseHead, Status> {
-    let own = Status::from_trailers(headers);
-    let content_type = headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.map_or(ContentType::Other, |value| {
-        ContentType::of(value.as_bytes())
-    });
+    let fields = ResponseFields::collect(headers);
+    let content_type = fields
+        .content_type
+        .map_or(ContentType::Other, ContentType::of);
+    let own_error = match fields.has_status {
+        true => Status::from_trailers(headers).and_then(Result::err),
+        false => None,
+    };
     if status != StatusCode::OK || content_type == ContentType::Other {
-        // http-grpc-status-mapping.md: the mapping is for responses without a grpc-status. One that
-        // says OK does not go with a response that is none.
-        return Err(match own {
-            Some(Err(own)) => own,
-            _ if status != StatusCode::OK => Status::from_http_status(status).of_peer(headers),
-            _ => Status::unknown("the content-type of the response is not application/grpc")
-                .of_peer(headers),
-        });
+        const NOT_GRPC: &str = "the content-type of the response is not application/grpc";
+        // http-grpc-status-mapping.md: the mapping is for responses without a grpc-status. One
+        // that says OK does not go with a response that is none.
+        return Err(own_error.unwrap_or_else(|| {
+            match status {
+                StatusCode::OK => Status::unknown(NOT_GRPC),
+                _ => Status::from_http_status(status),
+            }
+            .of_peer(headers)
+        }));
     }
-    let encoding = MessageEncoding::of(
-        headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes),
-        encodings,
-    );
-    let encoding = match (encoding, content_type) {
+    let encoding = match (
+        MessageEncoding::of(fields.encoding, encodings),
+        content_type,
+    ) {
         (MessageEncoding::Known(encoding), ContentType::Grpc) => Some(encoding.clone()),
         (MessageEncoding::Identity, ContentType::Grpc) => None,
         // A response that failed at once has no messages to misread.
-        _ if matches!(own, Some(Err(_))) => None,
+        _ if own_error.is_some() => None,
         // compression.md, "Compression Method Asymmetry Between Peers": INTERNAL at a client.
         (MessageEncoding::Unknown(name), _) => {
             let message = unknown_encoding("the response", &name, encodings);
@@ -319,8 +323,31 @@ pub(crate) fn parse_response(
     };
     Ok(ResponseHead {
         encoding,
-        has_status: own.is_some(),
+        has_status: fields.has_status,
     })
+}
+
+/// The fields of a response's head that matter here, found in one pass.
+#[derive(Default)]
+struct ResponseFields<'a> {
+    content_type: Option<&'a [u8]>,
+    encoding: Option<&'a [u8]>,
+    has_status: bool,
+}
+
+impl<'a> ResponseFields<'a> {
+    fn collect(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "content-type" => keep_first(&mut fields.content_type, value),
+                "grpc-encoding" => keep_first(&mut fields.encoding, value),
+                "grpc-status" => fields.has_status = true,
+                _ => {}
+            }
+        }
+        fields
+    }
 }
 
 /// compression.md, "Test cases": the description names the encoding and those that are supported.
