@@ -1,0 +1,267 @@
+//! What the house promises about itself, held on every run of the tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// From the lowest crate to the highest: a crate may name only those before it.
+const ORDER: [&str; 3] = ["trunkline-codec", "trunkline-transport", "trunkline"];
+const PUBLISHED: [&str; 5] = ["codec", "transport", "trunkline", "build", "macros"];
+const MSRV: (u32, u32) = (1, 88);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace").to_owned()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+fn metadata() -> Value {
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--locked"])).expect("cargo metadata is JSON")
+}
+
+/// The names of what a package depends on, dev-dependencies left out.
+fn dependencies(metadata: &Value, package: &str) -> BTreeSet<String> {
+    let packages = metadata["packages"].as_array().expect("packages");
+    let found = packages.iter().find(|it| it["name"] == package && it["source"].is_null());
+    let package = found.unwrap_or_else(|| panic!("no package {package}"));
+    let dependencies = package["dependencies"].as_array().expect("dependencies");
+    let normal = dependencies.iter().filter(|it| it["kind"].is_null());
+    normal.map(|it| it["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn rust_files(below: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(below).expect("a folder of the workspace").flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => files.extend(rust_files(&path)),
+            false if path.extension().is_some_and(|it| it == "rs") => files.push(path),
+            false => {}
+        }
+    }
+    files.sort();
+    files
+}
+
+/// What stands before the unit tests of a file.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text)
+}
+
+fn is_code(line: &str) -> bool {
+    let line = line.trim_start();
+    !line.is_empty() && !line.starts_with("//")
+}
+
+/// Name and length of each function, by the indentation that rustfmt gives its first and last line.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let Some(at) = line.find("fn ").filter(|_| is_code(line) && !line.trim_end().ends_with(';')) else { continue };
+        let before = line[..at].trim();
+        if !(before.is_empty() || before.split(' ').all(|word| word.starts_with("pub") || ["async", "const", "in"].contains(&word))) {
+            continue;
+        }
+        let close = format!("{}}}", " ".repeat(indent));
+        if let Some(length) = lines[start..].iter().position(|line| *line == close) {
+            let name = line[at + 3..].split(['(', '<']).next().unwrap_or_default();
+            found.push((name.to_owned(), length + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_lower_crate_never_names_a_higher_one() {
+    let metadata = metadata();
+    for (at, name) in ORDER.iter().enumerate() {
+        let named = dependencies(&metadata, name);
+        for higher in &ORDER[at + 1..] {
+            assert!(!named.contains(*higher), "{name} names {higher}");
+        }
+    }
+    for package in ["trunkline-build", "trunkline-macros"] {
+        let named = dependencies(&metadata, package);
+        assert!(ORDER.iter().all(|runtime| !named.contains(*runtime)), "{package} names a runtime crate");
+    }
+}
+
+#[test]
+fn each_crate_knows_only_what_it_may() {
+    let metadata = metadata();
+    let forbidden = [
+        ("trunkline-codec", &["tokio", "h2", "tower", "tower-service", "tower-layer"][..]),
+        ("trunkline-transport", &["prost", "prost-types"]),
+        ("trunkline", &["h2"]),
+    ];
+    for (package, names) in forbidden {
+        let named = dependencies(&metadata, package);
+        for name in names {
+            assert!(!named.contains(*name), "{package} may not know {name}");
+        }
+    }
+    for file in rust_files(&root().join("crates/codec/src")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for word in ["Instant::now", "SystemTime::now", "std::net"] {
+            assert!(!text.contains(word), "{}: codec may not know {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_package_has_the_lints_of_the_workspace_and_none_has_unsafe_code() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace's manifest");
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+    let metadata = metadata();
+    let members: BTreeSet<&str> =
+        metadata["workspace_members"].as_array().expect("members").iter().filter_map(Value::as_str).collect();
+    for package in metadata["packages"].as_array().expect("packages") {
+        if package["id"].as_str().is_some_and(|id| members.contains(id)) {
+            let path = package["manifest_path"].as_str().expect("a path");
+            let manifest = fs::read_to_string(path).expect("a manifest");
+            assert!(manifest.contains("[lints]\nworkspace = true"), "{path} lacks the lints");
+        }
+    }
+}
+
+#[test]
+fn no_dependency_needs_a_newer_rust_than_we_declare() {
+    for package in metadata()["packages"].as_array().expect("packages") {
+        let Some(needed) = package["rust_version"].as_str() else { continue };
+        let mut parts = needed.split('.').map(|part| part.parse::<u32>().expect("a version"));
+        let needed_version = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        assert!(needed_version <= MSRV, "{} needs Rust {needed}", package["name"]);
+    }
+}
+
+#[test]
+fn versions_with_known_holes_are_not_used() {
+    let floors = [("h2", [0, 4, 20]), ("bytes", [1, 11, 1]), ("slab", [0, 4, 11]), ("tokio", [1, 44, 2])];
+    let metadata = metadata();
+    for (name, floor) in floors {
+        for package in metadata["packages"].as_array().expect("packages").iter().filter(|it| it["name"] == name) {
+            let version = package["version"].as_str().expect("a version");
+            let parts: Vec<u32> = version.split(['.', '-', '+']).take(3).map(|it| it.parse().expect("a number")).collect();
+            assert!(parts[..] >= floor[..], "{name} {version} is below {floor:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hello_world_needs_few_crates() {
+    let count = |features: &[&str]| {
+        let mut arguments = vec!["tree", "--locked", "-e", "normal", "-p", "trunkline", "--prefix", "none"];
+        arguments.extend_from_slice(features);
+        let tree = cargo(&arguments);
+        let crates: BTreeSet<&str> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+        crates.len()
+    };
+    // tokio's own macros come on top in a program that has a main function.
+    let runtime = count(&["--no-default-features", "--features", "gzip"]) + 1;
+    let all = count(&[]) + 1;
+    println!("crates of a hello world: {runtime}, with build crates {all}");
+    assert!(runtime <= 45, "{runtime} runtime crates");
+    assert!(all <= 76, "{all} crates with those of the build");
+}
+
+#[test]
+fn the_house_stays_small() {
+    let mut code = BTreeMap::new();
+    let mut longest_file = (0, PathBuf::new());
+    let mut longest_function = (0, String::new());
+    for name in PUBLISHED {
+        let mut lines = 0;
+        for file in rust_files(&root().join("crates").join(name).join("src")) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            let text = without_tests(&text);
+            lines += text.lines().filter(|line| is_code(line)).count();
+            longest_file = longest_file.max((text.lines().count(), file.clone()));
+            for (function, length) in functions(text) {
+                longest_function = longest_function.max((length, format!("{} in {}", function, file.display())));
+            }
+        }
+        code.insert(name, lines);
+    }
+    println!("code lines: {code:?}");
+    println!("longest file: {} lines, {}", longest_file.0, longest_file.1.display());
+    println!("longest function: {} lines, {}", longest_function.0, longest_function.1);
+    let runtime = code["codec"] + code["transport"] + code["trunkline"];
+    assert!(runtime <= 8_000, "codec, transport and trunkline have {runtime} lines of code");
+    assert!(longest_file.0 <= 600, "{longest_file:?}");
+    assert!(longest_function.0 <= 70, "{longest_function:?}");
+}
+
+#[test]
+fn what_comes_from_the_network_is_never_unwrapped() {
+    for name in ["codec", "transport", "trunkline"] {
+        for file in rust_files(&root().join("crates").join(name).join("src")) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            for (at, line) in without_tests(&text).lines().enumerate().filter(|(_, line)| is_code(line)) {
+                assert!(!line.contains(".unwrap()"), "{}:{}: {line}", file.display(), at + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_crate_begins_with_a_map_of_itself() {
+    for name in PUBLISHED {
+        let text = fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).expect("a crate root");
+        let header = text.lines().take_while(|line| line.starts_with("//!") || line.is_empty()).count();
+        assert!(header >= 8, "crates/{name}/src/lib.rs begins with {header} lines of documentation");
+    }
+}
+
+#[test]
+fn every_row_of_the_specification_names_code_and_test_that_exist() {
+    let text = fs::read_to_string(root().join("docs/SPEC.md")).expect("docs/SPEC.md");
+    let mut sources = String::new();
+    for below in ["crates", "tests", "examples"] {
+        for file in rust_files(&root().join(below)) {
+            sources.push_str(&fs::read_to_string(file).expect("a source file"));
+        }
+    }
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.starts_with("| rule"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 60, "{} rows", rows.len());
+    for row in rows {
+        let [rule, code, test] = row[..] else { panic!("not three cells: {row:?}") };
+        for cell in [code, test] {
+            let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "{rule}: a cell names nothing");
+            for name in names {
+                let last = name.rsplit("::").next().unwrap_or(name);
+                assert!(sources.contains(last), "{rule}: there is no {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_committed_names_a_path_of_a_machine() {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    let Ok(listed) = listed else { return println!("SKIPPED: no git to list the files") };
+    if !listed.status.success() {
+        return println!("SKIPPED: not a git checkout");
+    }
+    // In two halves, so that this file is not a finding.
+    let paths = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/"), concat!("/tmp", "/w/")];
+    for name in String::from_utf8(listed.stdout).expect("UTF-8 names").split_terminator('\0') {
+        let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
+        for path in paths {
+            assert!(!text.contains(path), "{name} names {path}");
+        }
+    }
+}
