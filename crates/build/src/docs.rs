@@ -244,7 +244,9 @@ fn push_inline(docs: &mut String, text: &str) {
             '<' => push_or_escape(docs, rest, autolink(rest)),
             '[' => push_or_escape(docs, rest, link(rest)),
             ']' => push_or_escape(docs, rest, None),
-            'h' if starts_word(text, rest) => push_url(docs, rest),
+            // An image would be loaded by whoever reads the documentation.
+            '!' if rest.starts_with("![") => push_or_escape(docs, rest, None),
+            'h' => push_url(docs, rest),
             _ => push_plain(docs, c),
         };
         rest = &rest[length..];
@@ -285,14 +287,14 @@ fn push_span(docs: &mut String, rest: &str) -> usize {
 
 fn push_escape(docs: &mut String, rest: &str) -> usize {
     let escaped = rest[1..].chars().next().filter(char::is_ascii_punctuation);
-    let length = 1 + escaped.map_or(0, char::len_utf8);
-    docs.push_str(&rest[..length]);
-    length
-}
-
-fn starts_word(text: &str, rest: &str) -> bool {
-    let before = &text[..text.len() - rest.len()];
-    !before.ends_with(|c: char| c.is_alphanumeric())
+    let Some(escaped) = escaped else {
+        // It must not escape what is put before the next word.
+        docs.push_str("\\\\");
+        return 1;
+    };
+    docs.push('\\');
+    docs.push(escaped);
+    2
 }
 
 fn push_url(docs: &mut String, rest: &str) -> usize {
@@ -310,12 +312,13 @@ fn url(text: &str) -> Option<usize> {
     let scheme = ["https://", "http://"]
         .into_iter()
         .find(|scheme| text.starts_with(scheme))?;
-    let end = text.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '`' | '\\'));
+    let end =
+        text.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '`' | '\\' | '|'));
     let mut url = &text[..end.unwrap_or(text.len())];
     loop {
         let trimmed = url.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '*', '_', ']']);
         let trimmed = match trimmed.strip_suffix(')') {
-            Some(inside) if !inside.contains('(') => inside,
+            Some(inside) if inside.matches('(').count() <= inside.matches(')').count() => inside,
             _ => trimmed,
         };
         if trimmed.len() == url.len() {
@@ -341,6 +344,6 @@ fn link(text: &str) -> Option<usize> {
     let target = text[label + 1..].strip_prefix('(')?;
     let end = target.find(')')?;
     let inside = &target[..end];
-    let is_url = url(inside) == Some(inside.len());
+    let is_url = url(inside) == Some(inside.len()) && !inside.contains('(');
     (plain && is_url && url(&text[1..label]).is_none()).then_some(label + 2 + end + 1)
 }

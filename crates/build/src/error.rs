@@ -93,20 +93,51 @@ impl CompileError {
             if let (false, Some(text), Some(place)) =
                 (Some(at) == main, label.label(), position(source, label))
             {
+                let text = text.trim_end_matches('…');
                 message.push_str(&format!("; {text}, at {}:{}", place.line, place.column));
             }
         }
         if let Some(help) = error.help() {
             message.push_str(&format!("; {help}"));
         }
+        // The compiler has the words of another error here.
+        let message = message.replace("invalid group name; imports", "invalid import; imports");
         let position = match main {
             Some(main) => position(source, &labels[main]),
             None if message.contains("end of file") => Some(end(source)),
             None => None,
         };
-        Self::new(message).at(position)
+        let mut error = Self::new(message).at(position);
+        let ways = WAYS_OUT
+            .iter()
+            .filter(|(cause, _)| error.message.contains(cause));
+        let ways: Vec<&str> = ways.map(|(_, way)| *way).collect();
+        ways.iter().for_each(|way| error.add(way));
+        error
     }
 }
+
+/// What to do about causes for which the compiler does not say it.
+const WAYS_OUT: [(&str, &str); 9] = [
+    (
+        "' is not defined",
+        "define it, or import the file that does",
+    ),
+    ("' is defined twice", "rename one"),
+    ("camel-case name of", "rename one"),
+    ("is already used", "choose another number"),
+    ("conflicts with reserved range", "choose another number"),
+    (
+        "import cycle detected",
+        "move what both need into a file of its own",
+    ),
+    ("was listed twice", "remove one"),
+    ("is not valid utf-8", "save it as UTF-8"),
+    (
+        "found 'edition'",
+        "editions are not supported, say syntax = \"proto3\"",
+    ),
+];
 
 /// The label for the place itself; the others tell what it is in conflict with.
 fn main_label(labels: &[LabeledSpan]) -> Option<usize> {

@@ -231,10 +231,6 @@ impl Search {
             && let Some(cause) = error.source()
         {
             explained.add(&cause.to_string());
-        } else if error.to_string().starts_with("import cycle") {
-            explained.add("move what both need into a file of its own");
-        } else if source.contains("edition") && error.to_string().contains("found 'edition'") {
-            explained.add("editions are not supported: say syntax = \"proto3\"");
         }
         explained
     }

@@ -146,7 +146,7 @@ impl {client} {{
             }
             let kind = Kind::of(method);
             let head = format!("pub fn {}", client_name(&method.name));
-            let tail = format!(" -> ::trunkline::Call<{}> {{", kind.outcome);
+            let tail = format!("-> ::trunkline::Call<{}> {{", kind.outcome);
             signature(&mut text, &head, kind.request.as_slice(), &tail);
             let argument = kind.request.map_or("", |_| ", request");
             line(
@@ -181,7 +181,7 @@ impl {client} {{
             docs(&mut text, 1, &method.comments, &about);
             let kind = Kind::of(method);
             let output = format!("Output = ::trunkline::Result<{}>", kind.returned);
-            let tail = format!(" -> impl ::core::future::Future<{output}> + ::core::marker::Send;");
+            let tail = format!("-> impl ::core::future::Future<{output}> + ::core::marker::Send;");
             signature(
                 &mut text,
                 &format!("fn {}", method.name),
@@ -197,6 +197,8 @@ impl {client} {{
         let ServiceNames {
             handlers, server, ..
         } = &self.names;
+        // A service may be called S.
+        let parameter = if handlers == "S" { "T" } else { "S" };
         let mut text = String::from("\n");
         let about = format!("Serves `{}` with the handlers in it.", self.full_name());
         docs(&mut text, 0, &Comments::default(), &about);
@@ -206,9 +208,9 @@ impl {client} {{
             "\
 {ALLOW}
 #[derive(Debug)]
-pub struct {server}<S>(pub S);
+pub struct {server}<{parameter}>(pub {parameter});
 
-{deprecated}impl<S: {handlers}> ::trunkline::Service for {server}<S> {{
+{deprecated}impl<{parameter}: {handlers}> ::trunkline::Service for {server}<{parameter}> {{
     const NAME: &'static str = \"{name}\";
 
 ",
@@ -233,7 +235,10 @@ pub struct {server}<S>(pub S);
                 2,
                 &format!("{head}|service, {}| async move {{", kind.closure),
             );
-            let call = format!("S::{}(&service, {}).await", method.name, kind.arguments);
+            let call = format!(
+                "{parameter}::{}(&service, {}).await",
+                method.name, kind.arguments
+            );
             line(&mut text, 3, &call);
             line(&mut text, 2, "});");
         }
@@ -342,22 +347,27 @@ fn docs(text: &mut String, depth: usize, comments: &Comments, about: &str) {
     }
 }
 
-/// Writes the signature of a method, each parameter on its own line if the whole is too long.
-fn signature(text: &mut String, head: &str, parameters: &[String], tail: &str) {
+/// Writes the signature of a method on one line, or two, or with a line for each parameter.
+fn signature(text: &mut String, head: &str, parameters: &[String], result: &str) {
     let mut short = format!("{head}(&self");
     for parameter in parameters {
         short.push_str(&format!(", {parameter}"));
     }
-    short.push_str(&format!("){tail}"));
-    if short.len() + 4 <= WIDTH {
-        return line(text, 1, &short);
+    short.push(')');
+    const INDENT: usize = 4;
+    if INDENT + short.len() + 1 + result.len() <= WIDTH {
+        line(text, 1, &format!("{short} {result}"));
+    } else if INDENT + short.len() <= WIDTH {
+        line(text, 1, &short);
+        line(text, 1, result);
+    } else {
+        line(text, 1, &format!("{head}("));
+        line(text, 2, "&self,");
+        for parameter in parameters {
+            line(text, 2, &format!("{parameter},"));
+        }
+        line(text, 1, &format!(") {result}"));
     }
-    line(text, 1, &format!("{head}("));
-    line(text, 2, "&self,");
-    for parameter in parameters {
-        line(text, 2, &format!("{parameter},"));
-    }
-    line(text, 1, &format!("){tail}"));
 }
 
 fn line(text: &mut String, depth: usize, line: &str) {

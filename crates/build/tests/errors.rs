@@ -1,0 +1,385 @@
+//! What users read when their files are wrong: one line with the place, the cause and a way out.
+
+mod common;
+
+use std::fs;
+
+use common::{directory, root};
+use trunkline_build::{CompileError, Config};
+
+/// Compiles `a.proto` among `files` and compares the error, in which `~` is their directory.
+fn check(name: &str, files: &[(&str, &str)], expected: &str) {
+    let dir = directory(name, files);
+    let result = Config::new().base_dir(&dir).generate(["a.proto"]);
+    check_result(name, result.map(|_| ()), expected);
+}
+
+fn check_result(name: &str, result: Result<(), CompileError>, expected: &str) {
+    let Err(error) = result else {
+        panic!("{name}: no error, instead of: {expected}");
+    };
+    let dir = root().join(name);
+    let line = error.to_string();
+    let line = line.replace(dir.to_str().expect("test names are ASCII"), "~");
+    assert_eq!(line, expected, "{name}");
+    assert_eq!(
+        format!("{error:?}"),
+        error.to_string(),
+        "{name}: Debug is readable too"
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_told_with_line_and_column() {
+    // Name, the file after its syntax line, the error.
+    let cases = [
+        (
+            "no_proto",
+            "hello",
+            "~/a.proto:2:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
+             'package' or ';', but found 'hello'",
+        ),
+        (
+            "no_closing_brace",
+            "message A {\n  string a = 1;\n",
+            "~/a.proto:3:16: expected a message field, oneof, reserved range, enum, message, \
+             option or '}', but reached end of file",
+        ),
+        (
+            "no_number",
+            "message A {\n  string a;\n}\n",
+            "~/a.proto:3:11: expected '=', but found ';'",
+        ),
+        (
+            "number_zero",
+            "message A { string a = 0; }\n",
+            "~/a.proto:2:24: message numbers must be between 1 and 536870911",
+        ),
+        (
+            "import_upwards",
+            "import \"../b.proto\";\n",
+            "~/a.proto:2:8: invalid import; imports may not contain backslashes, repeated forward \
+             slashes, '.' or '..' components",
+        ),
+        (
+            "open_string",
+            "import \"b.proto\n;",
+            "~/a.proto:2:16: unterminated string",
+        ),
+        (
+            "two_packages",
+            "package a;\npackage b;\n",
+            "~/a.proto:3:1: multiple package names specified; defined here, at 2:1",
+        ),
+        (
+            "unknown_type",
+            "message A {\n  B b = 1;\n}\n",
+            "~/a.proto:3:3: name 'B' is not defined; define it, or import the file that does",
+        ),
+        (
+            "unknown_method_type",
+            "service S { rpc Get(A) returns (A); }\n",
+            "~/a.proto:2:21: name 'A' is not defined; define it, or import the file that does",
+        ),
+        (
+            "unknown_option",
+            "message A { option nonsense = 5; }\n",
+            "~/a.proto:2:13: option field 'nonsense' is not defined; define it, or import the file \
+             that does",
+        ),
+        (
+            "name_twice",
+            "message A {}\nservice A {}\n",
+            "~/a.proto:3:9: name 'A' is defined twice; first defined here, at 2:9; rename one",
+        ),
+        (
+            "number_twice",
+            "message A {\n  string a = 1;\n  string b = 1;\n}\n",
+            "~/a.proto:4:14: field number '1' is already used; first defined here, at 3:14; choose \
+             another number",
+        ),
+        (
+            "number_reserved",
+            "message A { reserved 4 to 6; string a = 5; }\n",
+            "~/a.proto:2:41: field number '5' conflicts with reserved range '4 to 6'; reserved \
+             range defined here, at 2:22; choose another number",
+        ),
+        (
+            "field_case",
+            "message A {\n  string foo_bar = 1;\n  string fooBar = 2;\n}\n",
+            "~/a.proto:4:10: camel-case name of field 'foo_bar' conflicts with field 'fooBar'; \
+             first defined here, at 3:10; rename one",
+        ),
+        (
+            "first_value",
+            "enum E { A = 1; }\n",
+            "~/a.proto:2:14: the first value for proto3 enums must be 0",
+        ),
+        (
+            "required",
+            "message A { required string a = 1; }\n",
+            "~/a.proto:2:13: required fields are not allowed in proto3 syntax",
+        ),
+        (
+            "import_twice",
+            "import \"google/protobuf/any.proto\";\nimport \"google/protobuf/any.proto\";\n",
+            "~/a.proto:3:1: import 'google/protobuf/any.proto' was listed twice; remove one",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let text = format!("syntax = \"proto3\";\n{text}");
+        check(name, &[("a.proto", &text)], expected);
+    }
+}
+
+#[test]
+fn an_unknown_syntax_is_told_with_those_that_are_known() {
+    let cases = [
+        (
+            "syntax",
+            "syntax = \"proto4\";\n",
+            "~/a.proto:1:10: unknown syntax 'proto4'; possible values are 'proto2' and 'proto3'",
+        ),
+        (
+            "edition",
+            "edition = \"2023\";\n",
+            "~/a.proto:1:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
+             'package' or ';', but found 'edition'; editions are not supported, say syntax = \
+             \"proto3\"",
+        ),
+        (
+            "no_syntax",
+            "message A {\n  string a = 1;\n}\n",
+            "~/a.proto:2:3: fields must have a label with proto2 syntax (expected one of \
+             'optional', 'repeated' or 'required')",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        check(name, &[("a.proto", text)], expected);
+    }
+}
+
+#[test]
+fn names_that_are_one_in_rust_are_told_at_the_second() {
+    let cases = [
+        (
+            "types",
+            "message FooBar {}\nmessage foo_bar {}\n",
+            "~/a.proto:3:9: FooBar and foo_bar both become FooBar in Rust; rename one",
+        ),
+        (
+            "nested_types",
+            "message M {\n  message Foo {}\n  enum foo { A = 0; }\n}\n",
+            "~/a.proto:4:8: Foo and foo both become Foo in Rust; rename one",
+        ),
+        (
+            "values",
+            "enum State {\n  STATE_OPEN = 0;\n  OPEN = 1;\n}\n",
+            "~/a.proto:4:3: STATE_OPEN and OPEN both become Open in Rust; rename one, or give \
+             Config::retain_enum_prefix in a build script",
+        ),
+        (
+            "oneof_and_field",
+            "message M {\n  string Kind = 1;\n  oneof kind { string a = 2; }\n}\n",
+            "~/a.proto:4:9: Kind and kind both become kind in Rust; rename one",
+        ),
+        (
+            "methods",
+            "message M {}\nservice S {\n  rpc Get(M) returns (M);\n  rpc get(M) returns (M);\n}\n",
+            "~/a.proto:5:7: Get and get both become get in Rust; rename one",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let text = format!("syntax = \"proto3\";\n{text}");
+        check(name, &[("a.proto", &text)], expected);
+    }
+}
+
+#[test]
+fn an_alias_of_a_value_needs_no_name_of_its_own() {
+    let text = "syntax = \"proto3\";\nenum E { option allow_alias = true; E_A = 0; A = 0; }\n";
+    let dir = directory("alias", &[("a.proto", text)]);
+    let result = Config::new().base_dir(dir).generate(["a.proto"]);
+    assert!(result.is_ok(), "{result:?}");
+}
+
+#[test]
+fn values_that_differ_by_their_prefix_only_may_retain_it() {
+    let text = "syntax = \"proto3\";\nenum State { STATE_OPEN = 0; OPEN = 1; }\n";
+    let dir = directory("retained", &[("a.proto", text)]);
+    let config = Config::new().base_dir(dir).retain_enum_prefix();
+    let generated = config.generate(["a.proto"]).expect("the names differ");
+    assert!(generated.nested().contains("StateOpen = 0"));
+    assert!(generated.nested().contains(" Open = 1"));
+}
+
+#[test]
+fn a_missing_import_is_told_with_the_places_searched() {
+    check(
+        "missing_import",
+        &[("a.proto", "syntax = \"proto3\";\n\nimport \"x/b.proto\";\n")],
+        "~/a.proto:3:1: import 'x/b.proto' not found; looked in ~; move it there, or give \
+         Config::include in a build script",
+    );
+    check(
+        "missing_in_import",
+        &[
+            ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
+            ("b.proto", "syntax = \"proto3\";\nimport \"c.proto\";\n"),
+        ],
+        "~/b.proto:2:1: import 'c.proto' not found; looked in ~; move it there, or give \
+         Config::include in a build script",
+    );
+    let files = [
+        ("x/y/a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
+        ("z/c.proto", ""),
+    ];
+    let dir = directory("missing_below", &files);
+    let config = Config::new().base_dir(&dir).include("z");
+    check_result(
+        "missing_below",
+        config.generate(["x/y/a.proto"]).map(|_| ()),
+        "~/x/y/a.proto:2:1: import 'b.proto' not found; looked in ~/z, ~/x/y, ~/x, ~; move it \
+         there, or give Config::include in a build script",
+    );
+}
+
+#[test]
+fn an_error_in_an_import_names_that_file() {
+    check(
+        "error_in_import",
+        &[
+            ("a.proto", "syntax = \"proto3\";\nimport \"b/c.proto\";\n"),
+            (
+                "b/c.proto",
+                "syntax = \"proto3\";\nmessage A {\n  Nothing here = 1;\n}\n",
+            ),
+        ],
+        "~/b/c.proto:3:3: name 'Nothing' is not defined; define it, or import the file that does",
+    );
+}
+
+#[test]
+fn imports_in_a_circle_are_told_in_order() {
+    check(
+        "circle",
+        &[
+            ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
+            ("b.proto", "syntax = \"proto3\";\nimport \"a.proto\";\n"),
+        ],
+        "~/a.proto: import cycle detected: a.proto -> b.proto -> a.proto; move what both need into \
+         a file of its own",
+    );
+}
+
+#[test]
+fn a_file_imported_by_two_names_is_told_rather_than_all_that_it_defines() {
+    let files = [
+        (
+            "x/a.proto",
+            "syntax = \"proto3\";\nimport \"b.proto\";\nimport \"x/c.proto\";\n",
+        ),
+        ("x/b.proto", "syntax = \"proto3\";\nimport \"c.proto\";\n"),
+        ("x/c.proto", "syntax = \"proto3\";\n"),
+    ];
+    let dir = directory("two_names", &files);
+    check_result(
+        "two_names",
+        Config::new()
+            .base_dir(&dir)
+            .generate(["x/a.proto"])
+            .map(|_| ()),
+        "~/x/b.proto:2:1: \"c.proto\" and \"x/c.proto\" are the same file; import it by one name",
+    );
+}
+
+#[test]
+fn a_missing_file_is_told_with_the_places_searched() {
+    let dir = directory("missing", &[("protos/b.proto", "")]);
+    let config = Config::new().base_dir(&dir).include("protos");
+    check_result(
+        "missing",
+        config.generate(["a.proto"]).map(|_| ()),
+        "a.proto: no such file in ~, ~/protos; a path starts at the directory of Cargo.toml or at \
+         an include path",
+    );
+}
+
+#[test]
+fn an_include_path_must_be_a_directory() {
+    let dir = directory("include", &[("a.proto", "")]);
+    let config = Config::new().base_dir(&dir).include("nowhere");
+    check_result(
+        "include",
+        config.generate(["a.proto"]).map(|_| ()),
+        "~/nowhere: include path is not a directory",
+    );
+}
+
+#[test]
+fn a_file_that_an_include_path_hides_is_told_with_the_other() {
+    let dir = directory("hidden", &[("a.proto", ""), ("first/a.proto", "")]);
+    let config = Config::new().base_dir(&dir).include("first");
+    check_result(
+        "hidden",
+        config.generate(["a.proto"]).map(|_| ()),
+        "~/a.proto: hidden by ~/first/a.proto, which an include path finds first; change their \
+         order",
+    );
+}
+
+#[test]
+fn at_least_one_file_must_be_named() {
+    let none: [&str; 0] = [];
+    let result = Config::new().generate(none).map(|_| ());
+    check_result("none", result, "no .proto file is named; name at least one");
+}
+
+#[test]
+fn an_attribute_that_is_no_rust_is_told() {
+    let text = "syntax = \"proto3\";\npackage p;\nmessage A {}\n";
+    let dir = directory("attribute", &[("a.proto", text)]);
+    let config = Config::new().base_dir(dir).type_attribute(".", "#[derive(");
+    check_result(
+        "attribute",
+        config.generate(["a.proto"]).map(|_| ()),
+        "the Rust of package p is not valid: cannot parse string into token stream; look at the \
+         attributes and paths given to Config",
+    );
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_told() {
+    let dir = directory("latin1", &[]);
+    fs::write(dir.join("a.proto"), b"// \xe4\n").expect("the directory for tests is writable");
+    let result = Config::new().base_dir(dir).generate(["a.proto"]);
+    check_result(
+        "latin1",
+        result.map(|_| ()),
+        "~/a.proto: file 'a.proto' is not valid utf-8; save it as UTF-8",
+    );
+}
+
+#[test]
+fn an_output_directory_that_is_not_there_is_told() {
+    let text = "syntax = \"proto3\";\npackage p;\nmessage A {}\n";
+    let dir = directory("output", &[("a.proto", text)]);
+    let config = Config::new().base_dir(&dir).out_dir(dir.join("nowhere"));
+    let error = config
+        .compile(["a.proto"])
+        .expect_err("there is no such directory");
+    assert_eq!(error.file(), Some(dir.join("nowhere/p.rs").as_path()));
+    // The rest is in the words of the system.
+    assert!(error.message().starts_with("cannot write: "), "{error}");
+}
+
+#[test]
+fn the_parts_of_an_error_can_be_had_apart() {
+    let text = "syntax = \"proto3\";\nmessage A {\n  B b = 1;\n}\n";
+    let dir = directory("parts", &[("a.proto", text)]);
+    let result = Config::new().base_dir(&dir).generate(["a.proto"]);
+    let error = result.expect_err("B is not defined");
+    assert_eq!(error.file(), Some(dir.join("a.proto").as_path()));
+    assert_eq!((error.line(), error.column()), (Some(3), Some(3)));
+    assert!(error.message().starts_with("name 'B'"));
+}

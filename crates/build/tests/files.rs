@@ -1,0 +1,377 @@
+//! Which files are read, which are written, and what choices change.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use common::directory;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use trunkline_build::{Config, Generated};
+
+/// A file of package `package` that imports `imports` and has a message for each of them.
+fn file(package: &str, imports: &[&str]) -> String {
+    let mut text = format!("syntax = \"proto3\";\npackage {package};\n");
+    for import in imports {
+        text.push_str(&format!("import \"{import}\";\n"));
+    }
+    text
+}
+
+fn names(set: &[u8]) -> Vec<String> {
+    let set = FileDescriptorSet::decode(set).expect("the set is right");
+    set.file.iter().map(|file| file.name().to_owned()).collect()
+}
+
+fn packages(generated: &Generated) -> Vec<&str> {
+    generated.packages().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn imports_are_found_from_any_directory_above() {
+    let files = [
+        (
+            "proto/shop/v1/a.proto",
+            file("shop.v1", &["shop/v1/b.proto", "proto/c.proto", "d.proto"]),
+        ),
+        ("proto/shop/v1/b.proto", file("shop.v1", &[])),
+        ("proto/c.proto", file("shop.c", &[])),
+        ("proto/shop/v1/d.proto", file("shop.d", &[])),
+    ];
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, text)| (*path, text.as_str()))
+        .collect();
+    let dir = directory("above", &files);
+    let generated = Config::new()
+        .base_dir(&dir)
+        .generate(["proto/shop/v1/a.proto"]);
+    let generated = generated.expect("all imports are there");
+    let read = [
+        "proto/shop/v1/b.proto",
+        "proto/c.proto",
+        "proto/shop/v1/d.proto",
+    ];
+    let read = read
+        .iter()
+        .chain(&["proto/shop/v1/a.proto"])
+        .map(|path| dir.join(path));
+    assert_eq!(
+        generated.sources().collect::<Vec<_>>(),
+        read.collect::<Vec<_>>()
+    );
+    assert_eq!(
+        names(generated.descriptor_set()),
+        ["shop/v1/b.proto", "proto/c.proto", "d.proto", "a.proto"]
+    );
+}
+
+#[test]
+fn files_may_be_named_in_any_order_whatever_they_import() {
+    let (a, b) = (file("shop", &["shop/b.proto"]), file("shop", &[]));
+    let dir = directory(
+        "order",
+        &[("proto/shop/a.proto", &a), ("proto/shop/b.proto", &b)],
+    );
+    for named in [
+        ["proto/shop/a.proto", "proto/shop/b.proto"],
+        ["proto/shop/b.proto", "proto/shop/a.proto"],
+    ] {
+        let generated = Config::new()
+            .base_dir(&dir)
+            .generate(named)
+            .expect("both are there");
+        assert_eq!(
+            names(generated.descriptor_set()),
+            ["shop/b.proto", "a.proto"]
+        );
+    }
+}
+
+#[test]
+fn files_of_the_same_name_in_two_directories_are_two() {
+    let (x, y) = (file("x", &[]), file("y", &[]));
+    let dir = directory("same", &[("x/a.proto", &x), ("y/a.proto", &y)]);
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["x/a.proto", "y/a.proto"]);
+    let generated = generated.expect("both are there");
+    assert_eq!(packages(&generated), ["x", "y"]);
+    assert_eq!(names(generated.descriptor_set()), ["a.proto", "y/a.proto"]);
+}
+
+#[test]
+fn include_paths_come_first_and_name_files() {
+    let a = file("shop", &["b.proto"]);
+    let files = [
+        ("proto/shop/a.proto", a.as_str()),
+        ("proto/shop/b.proto", &file("wrong", &[])),
+        ("vendor/b.proto", &file("vendor", &[])),
+    ];
+    let dir = directory("include", &files);
+    let config = Config::new()
+        .base_dir(&dir)
+        .include("vendor")
+        .include("proto");
+    let generated = config.generate(["shop/a.proto"]).expect("all are there");
+    assert_eq!(
+        names(generated.descriptor_set()),
+        ["b.proto", "shop/a.proto"]
+    );
+    let read: Vec<_> = generated.sources().collect();
+    assert_eq!(
+        read,
+        [dir.join("vendor/b.proto"), dir.join("proto/shop/a.proto")]
+    );
+}
+
+#[test]
+fn the_files_of_google_protobuf_are_always_there() {
+    let a = file("a", &["google/protobuf/timestamp.proto"]);
+    let dir = directory("google", &[("a.proto", &a)]);
+    let generated = Config::new()
+        .base_dir(&dir)
+        .generate(["a.proto"])
+        .expect("it is there");
+    assert_eq!(packages(&generated), ["a"]);
+    assert_eq!(
+        generated.sources().collect::<Vec<_>>(),
+        [dir.join("a.proto")]
+    );
+    let set = names(generated.descriptor_set());
+    assert_eq!(set, ["google/protobuf/timestamp.proto", "a.proto"]);
+}
+
+#[test]
+fn a_package_holds_the_descriptors_of_its_named_files_and_their_imports() {
+    let files = [
+        ("a.proto", file("a", &["shared.proto"])),
+        ("b.proto", file("b", &[])),
+        (
+            "shared.proto",
+            "syntax = \"proto3\"; package shared; message M {}".to_owned(),
+        ),
+    ];
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, text)| (*path, text.as_str()))
+        .collect();
+    let dir = directory("descriptors", &files);
+    let generated = Config::new().base_dir(dir).generate(["a.proto", "b.proto"]);
+    let generated = generated.expect("all are there");
+    let sets: Vec<_> = generated
+        .packages()
+        .map(|(package, text)| (package, descriptor_set(text).map(|set| names(&set))))
+        .collect();
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(
+        sets,
+        [
+            ("a", names(&["shared.proto", "a.proto"])),
+            ("b", names(&["b.proto"])),
+            ("shared", None),
+        ]
+    );
+}
+
+/// The bytes of the constant with the descriptors.
+fn descriptor_set(text: &str) -> Option<Vec<u8>> {
+    let file = syn::parse_file(text).expect("generated code is Rust");
+    file.items.into_iter().find_map(|item| match item {
+        syn::Item::Const(item) if item.ident == "FILE_DESCRIPTOR_SET" => match *item.expr {
+            syn::Expr::Lit(syn::ExprLit {
+                lit: syn::Lit::ByteStr(bytes),
+                ..
+            }) => Some(bytes.value()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn descriptors_keep_options_of_extensions_and_drop_comments() {
+    let text = "syntax = \"proto3\";
+        import \"google/protobuf/descriptor.proto\";
+        extend google.protobuf.MessageOptions { string owner = 50000; }
+        // A comment that no peer should read.
+        message M { option (owner) = \"  the owner  \"; }";
+    let dir = directory("options", &[("a.proto", text)]);
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["a.proto"])
+        .expect("it is right");
+    let set = descriptor_set(&generated.nested()).expect("there is a set");
+    assert_eq!(set, generated.descriptor_set());
+    let holds = |text: &str| set.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(
+        holds("  the owner  "),
+        "white space in a literal is not layout"
+    );
+    assert!(!holds("no peer"));
+}
+
+#[test]
+fn a_file_is_written_for_each_package_and_only_if_it_changed() {
+    let a = file("a.type", &["b.proto"]);
+    let b = "syntax = \"proto3\"; message B {}";
+    let dir = directory(
+        "written",
+        &[("a.proto", &a), ("b.proto", b), ("out/keep", "")],
+    );
+    let config = || {
+        Config::new()
+            .base_dir(&dir)
+            .out_dir(dir.join("out"))
+            .include_file("all.rs")
+            .file_descriptor_set(dir.join("set.bin"))
+    };
+    config().compile(["a.proto"]).expect("all are there");
+    let read = |name: &str| fs::read_to_string(dir.join(name)).expect("the file was written");
+    let generated = config().generate(["a.proto"]).expect("all are there");
+    let written = [read("out/_.rs"), read("out/a.r#type.rs")];
+    assert_eq!(
+        written.each_ref().map(String::as_str),
+        [0, 1].map(|at| { generated.packages().nth(at).expect("there are two").1 })
+    );
+    assert!(read("out/all.rs").ends_with("        include!(\"a.r#type.rs\");\n    }\n}\n"));
+    assert_eq!(
+        fs::read(dir.join("set.bin")).expect("written"),
+        generated.descriptor_set()
+    );
+
+    let path = dir.join("out/_.rs");
+    let open = || {
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .expect("the file was written")
+    };
+    open()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .expect("times can be set");
+    config().compile(["a.proto"]).expect("all are there");
+    let modified = fs::metadata(&path).and_then(|file| file.modified());
+    assert_eq!(modified.expect("there is a time"), SystemTime::UNIX_EPOCH);
+}
+
+#[test]
+fn choices_change_what_is_generated() {
+    let text = "syntax = \"proto3\";
+        package p;
+        import \"google/protobuf/timestamp.proto\";
+        message M { bytes raw = 1; map<string, string> by_name = 2; Kind kind = 3; }
+        message Shared { google.protobuf.Timestamp at = 1; }
+        enum Kind { KIND_NONE = 0; }
+        service S { rpc Get(M) returns (Shared); }";
+    let dir = directory("choices", &[("a.proto", text)]);
+    let shared = "::shared::Shared";
+    // What to choose, what is there then, what is not.
+    let cases: [(Config, &[&str], &[&str]); 11] = [
+        (
+            Config::new(),
+            &["SClient", "trait S:", "SServer", "Vec<u8>", "HashMap"],
+            &[],
+        ),
+        (
+            Config::new().client_only(),
+            &["SClient", "S_GET"],
+            &["trait S:", "SServer"],
+        ),
+        (
+            Config::new().server_only(),
+            &["trait S:", "SServer", "S_GET"],
+            &["SClient"],
+        ),
+        (
+            Config::new().messages_only(),
+            &["struct M"],
+            &["SClient", "SServer", "S_GET"],
+        ),
+        (
+            Config::new().bytes(".p.M.raw"),
+            &["bytes::Bytes"],
+            &["Vec<u8>"],
+        ),
+        (Config::new().btree_map("."), &["BTreeMap"], &["HashMap"]),
+        (
+            Config::new().extern_path(".p.Shared", shared),
+            &[shared],
+            &["struct Shared"],
+        ),
+        (
+            Config::new().type_attribute("M", "#[a]"),
+            &["#[a]\n#[derive(Clone, PartialEq,"],
+            &[],
+        ),
+        (
+            Config::new().message_attribute(".p.M", "#[a]"),
+            &["#[a]"],
+            &[],
+        ),
+        (
+            Config::new()
+                .enum_attribute(".", "#[a]")
+                .field_attribute("raw", "#[b]"),
+            &["#[a]", "#[b]"],
+            &[],
+        ),
+        (
+            Config::new().prost(|prost| {
+                prost.skip_debug(["."]);
+            }),
+            &["skip_debug"],
+            &[],
+        ),
+    ];
+    for (number, (config, present, absent)) in cases.into_iter().enumerate() {
+        let generated = config.base_dir(&dir).generate(["a.proto"]);
+        let text = generated.expect("the file is right").nested();
+        for part in present {
+            assert!(
+                text.contains(part),
+                "case {number}: {part} is missing in:\n{text}"
+            );
+        }
+        for part in absent {
+            assert!(!text.contains(part), "case {number}: {part} is in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn packages_are_modules_by_their_names_where_there_are_several() {
+    let a = file("a.b", &["b.proto"]);
+    let b = "syntax = \"proto3\"; package b.type; message B {}";
+    let dir = directory("modules", &[("a.proto", &a), ("b.proto", b)]);
+    let generate = |files: &[&str]| {
+        let generated = Config::new().base_dir(&dir).generate(files);
+        generated.expect("all are there").nested()
+    };
+    let of_one = generate(&["a.proto"]);
+    assert!(of_one.contains("pub mod a {") && of_one.contains("    pub mod r#type {"));
+    assert!(of_one.ends_with("pub use self::a::b::*;\n"));
+    let of_two = generate(&["a.proto", "b.proto"]);
+    assert!(
+        !of_two.contains("pub use"),
+        "neither package is more than the other"
+    );
+    let alone = generate(&["b.proto"]);
+    assert!(!alone.contains("pub mod") && alone.contains("\npub struct B {}\n"));
+}
+
+#[test]
+fn a_file_may_lie_outside_of_the_base_directory() {
+    let (a, b) = (file("a", &["b.proto"]), file("b", &[]));
+    let dir = directory(
+        "outside",
+        &[("proto/a.proto", &a), ("proto/b.proto", &b), ("x/y", "")],
+    );
+    let absolute = dir.join("proto/a.proto");
+    for path in [Path::new("../proto/a.proto"), &absolute] {
+        let generated = Config::new().base_dir(dir.join("x")).generate([path]);
+        assert_eq!(packages(&generated.expect("all are there")), ["a"]);
+    }
+}
