@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
-use trunkline_codec::{Encodings, Status, head};
+use trunkline_codec::{Encodings, Metadata, Status, head};
 use trunkline_transport::{Body, PipeReader};
 
 use crate::deadline;
@@ -105,7 +105,7 @@ impl Answer {
     fn head(&self) -> http::Response<Body> {
         let (metadata, encoding) = self.reply.take_head();
         let mut response = http::Response::new(Body::empty());
-        *response.headers_mut() = metadata.into_headers();
+        metadata.merge_into(response.headers_mut());
         head::write_response(response.headers_mut(), encoding, &Encodings::none());
         response
     }
@@ -120,12 +120,11 @@ impl Answer {
             }
             Ok(None) if self.outbox.is_none() => {
                 let status = Status::internal("an interceptor ended the call without running it");
-                response.headers_mut().extend(self.end(Err(status)));
+                self.end_into(Err(status), response.headers_mut());
             }
             outcome if is_empty => {
                 // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
-                let trailers = self.end(outcome.map(|_| ()));
-                response.headers_mut().extend(trailers);
+                self.end_into(outcome.map(|_| ()), response.headers_mut());
             }
             outcome => {
                 self.trailers = Some(self.end(outcome.map(|_| ())));
@@ -148,6 +147,15 @@ impl Answer {
                 trailers
             }
         }
+    }
+
+    /// As [`end`](Self::end), behind the head: what both say is there twice.
+    fn end_into(&self, end: Result<(), Status>, headers: &mut HeaderMap) {
+        match end {
+            Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
+            Err(status) => status.into_reply().write_to(headers),
+        }
+        self.reply.take_trailers().merge_into(headers);
     }
 
     fn take_sent(&mut self) -> Option<Bytes> {

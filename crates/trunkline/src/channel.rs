@@ -182,10 +182,19 @@ impl Channel {
     /// Sends the request, and waits for the head of the reply.
     fn open(self, call: Call, body: Body, is_open: Option<Arc<AtomicBool>>) -> Opening {
         Box::pin(async move {
-            let request = self.request(call, body)?;
             match &self.backend {
-                Backend::Server(server) => server.call(request, is_open).await,
+                Backend::Server(server) => {
+                    let connection = server.connection().await?;
+                    // The server is told what is left of the deadline now.
+                    let request = self.request(call, body)?;
+                    // The stream is opened when the call is first polled, which is next.
+                    if let Some(is_open) = is_open {
+                        is_open.store(true, Ordering::Release);
+                    }
+                    connection.call(request).await
+                }
                 Backend::Service(service) => {
+                    let request = self.request(call, body)?;
                     let Some(is_open) = is_open else {
                         return service.call(request).await;
                     };
@@ -221,7 +230,7 @@ impl Channel {
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = uri;
-        *request.headers_mut() = call.head.metadata.into_headers();
+        call.head.metadata.merge_into(request.headers_mut());
         *request.extensions_mut() = call.head.extensions;
         head::write_request(
             request.headers_mut(),
@@ -242,19 +251,6 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 impl Server {
-    async fn call(
-        &self,
-        request: http::Request<Body>,
-        is_open: Option<Arc<AtomicBool>>,
-    ) -> Result<http::Response<Body>, Status> {
-        let connection = self.connection().await?;
-        // The stream is opened when the call is first polled, which is now.
-        if let Some(is_open) = is_open {
-            is_open.store(true, Ordering::Release);
-        }
-        connection.call(request).await
-    }
-
     /// The connection that there is, or a new one.
     async fn connection(&self) -> Result<Connection, Status> {
         if let Some(connection) = self.current() {
