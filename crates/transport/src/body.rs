@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use trunkline_codec::Status;
 
 use crate::incoming::{Arrived, Incoming};
-use crate::pipe::PipeReader;
+use crate::pipe::{PipeReader, PipeWatch};
 
 /// The bytes and the trailers of one direction of a call.
 ///
@@ -55,6 +55,14 @@ impl Body {
         match &mut self.0 {
             Kind::Full { data, trailers } => Some((std::mem::take(data), trailers.take())),
             Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+        }
+    }
+
+    /// Hears when the body fails, if it is one that a writer of this process fills.
+    pub fn watch(&self) -> Option<PipeWatch> {
+        match &self.0 {
+            Kind::Pipe(reader) => Some(reader.watch()),
+            Kind::Full { .. } | Kind::Incoming(_) | Kind::Boxed(_) => None,
         }
     }
 

@@ -35,6 +35,6 @@ mod wire_io;
 pub use body::Body;
 pub use client::Connection;
 pub use connection::{Handler, Phase, serve_connection};
-pub use pipe::{PipeReader, PipeWriter, ReaderGone, pipe};
+pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use server::{Listener, serve};
 pub use target::{Address, Peer, Target};

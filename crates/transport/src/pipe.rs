@@ -25,7 +25,9 @@ struct State {
     end: Option<End>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    watch: Option<Waker>,
     reader_gone: bool,
+    has_failed: bool,
 }
 
 enum End {
@@ -46,6 +48,9 @@ pub struct PipeWriter(Arc<Shared>);
 /// The reading end, which a [`Body`](crate::Body) holds. Dropping it fails the writer.
 pub struct PipeReader(Arc<Shared>);
 
+/// Hears when a pipe fails, whether its reader asks or not.
+pub struct PipeWatch(Arc<Shared>);
+
 /// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
     let state = State {
@@ -55,7 +60,9 @@ pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
         end: None,
         reader: None,
         writer: None,
+        watch: None,
         reader_gone: false,
+        has_failed: false,
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
@@ -176,8 +183,13 @@ impl PipeWriter {
 
     /// Fails the body: what it belongs to is reset.
     pub fn fail(&self, status: Status) {
-        let reader = lock(&self.0.state).end(End::Failed(status));
+        let (reader, watch) = {
+            let mut state = lock(&self.0.state);
+            state.has_failed |= state.end.is_none();
+            (state.end(End::Failed(status)), state.watch.take())
+        };
         wake(reader);
+        wake(watch);
     }
 }
 
@@ -189,7 +201,24 @@ impl Drop for PipeWriter {
     }
 }
 
+impl PipeWatch {
+    /// Ready when the pipe has failed; a pipe that ends well leaves it pending.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.0.state);
+        if state.has_failed {
+            return Poll::Ready(());
+        }
+        state.watch = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
 impl PipeReader {
+    /// Hears of a failure before the reader comes to it.
+    pub(crate) fn watch(&self) -> PipeWatch {
+        PipeWatch(self.0.clone())
+    }
+
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         lock(&self.0.state).len
@@ -280,6 +309,12 @@ impl fmt::Debug for PipeWriter {
     }
 }
 
+impl fmt::Debug for PipeWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeWatch").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for PipeReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipeReader").finish_non_exhaustive()
@@ -337,6 +372,20 @@ mod tests {
         };
         assert_eq!(status.code(), Code::CANCELLED);
         assert!(matches!(now(|cx| reader.poll_frame(cx)), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_watch_hears_of_a_failure_that_nobody_reads_and_of_no_end() {
+        let (writer, reader) = pipe(10);
+        let watch = reader.watch();
+        assert!(now(|cx| watch.poll_failed(cx)).is_pending());
+        drop(writer);
+        assert!(now(|cx| watch.poll_failed(cx)).is_ready());
+        let (writer, reader) = pipe(10);
+        let watch = reader.watch();
+        writer.finish(None);
+        drop(writer);
+        assert!(now(|cx| watch.poll_failed(cx)).is_pending());
     }
 
     #[test]

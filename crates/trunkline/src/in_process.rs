@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http_body::Body as _;
 use tokio::sync::oneshot;
@@ -58,22 +58,27 @@ async fn run(
         None => Poll::Pending,
     }));
     let size = router.current_limits().pipe_size;
+    // Over a connection this is a reset, which drops the handler whether it reads or not.
+    let watch = request.body().watch();
+    let poll_cancelled = |cx: &mut Context<'_>| match &watch {
+        Some(watch) => watch.poll_failed(cx),
+        None => Poll::Pending,
+    };
     let mut answering = router.call(request);
     let response = poll_fn(|cx| {
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
+        if poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Some(refused(cancelled())));
+        }
         if let Poll::Ready(Ok(response)) = Pin::new(&mut answering).poll(cx) {
             return Poll::Ready(Some(response));
         }
         expired.as_mut().poll(cx).map(|()| {
-            let status =
-                Status::deadline_exceeded("the deadline passed while the handler was at work");
-            Some(
-                Refusal::Status(status)
-                    .into_response(&Encodings::none())
-                    .map(|()| Body::empty()),
-            )
+            Some(refused(Status::deadline_exceeded(
+                "the deadline passed while the handler was at work",
+            )))
         })
     })
     .await;
@@ -91,21 +96,36 @@ async fn run(
     {
         return;
     }
-    let in_time = {
+    let cut_off = {
         let mut pumping = pin!(pump(body, &mut writer));
         poll_fn(|cx| {
-            if pumping.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(true);
+            if poll_cancelled(cx).is_ready() {
+                return Poll::Ready(Some(cancelled()));
             }
-            expired.as_mut().poll(cx).map(|()| false)
+            if pumping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            expired.as_mut().poll(cx).map(|()| {
+                Some(Status::deadline_exceeded(
+                    "the deadline passed while the reply was being sent",
+                ))
+            })
         })
         .await
     };
-    if !in_time {
-        let status =
-            Status::deadline_exceeded("the deadline passed while the reply was being sent");
+    if let Some(status) = cut_off {
         writer.finish(Some(status.into_trailers()));
     }
+}
+
+fn refused(status: Status) -> http::Response<Body> {
+    Refusal::Status(status)
+        .into_response(&Encodings::none())
+        .map(|()| Body::empty())
+}
+
+fn cancelled() -> Status {
+    Status::cancelled("the sender of the requests was dropped before it had finished")
 }
 
 async fn pump(mut body: Body, writer: &mut PipeWriter) {
