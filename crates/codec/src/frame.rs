@@ -635,16 +635,19 @@ mod tests {
 
     #[test]
     fn a_small_rest_does_not_keep_the_buffer_that_it_came_in() {
-        let buffer = Bytes::from([frame(false, &[1; 60_000]), vec![0, 0]].concat());
-        let mut decoder = Decoder::new(60_000);
-        decoder.push(buffer.clone());
-        assert!(decoder.next().unwrap().is_some());
-        assert!(decoder.next().unwrap().is_none());
-        assert_eq!(decoder.buffered(), 2);
-        assert!(
-            buffer.is_unique(),
-            "the decoder holds a copy of two bytes only"
-        );
+        // A part of a prefix, and a prefix with a part of its message.
+        for (rest, waits) in [(&[0, 0][..], 2), (&[0, 0, 0, 0, 9, 1, 1, 1], 3)] {
+            let buffer = Bytes::from([&frame(false, &[1; 60_000]), rest].concat());
+            let mut decoder = Decoder::new(60_000);
+            decoder.push(buffer.clone());
+            assert!(decoder.next().unwrap().is_some());
+            assert!(decoder.next().unwrap().is_none());
+            assert_eq!(decoder.buffered(), waits);
+            assert!(
+                buffer.is_unique(),
+                "the decoder holds a copy of {waits} bytes only"
+            );
+        }
     }
 
     #[test]
