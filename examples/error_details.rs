@@ -1,0 +1,69 @@
+//! Errors with details: a server says everything that is wrong with a request, in a form that
+//! programs of any language can read, and the client reads it.
+//!
+//! Run it with `cargo run --example error_details`.
+
+use booking::{BookReply, BookRequest, Booking, BookingClient, BookingServer};
+use trunkline::details::{BadRequest, ErrorInfo};
+use trunkline::{Request, Result, Server, Status};
+
+mod booking {
+    trunkline::include_proto!("../proto/booking.proto");
+}
+
+struct GuestHouse;
+
+impl Booking for GuestHouse {
+    async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
+        let mut wrong = BadRequest::default();
+        if request.guest.is_empty() {
+            wrong = wrong.with_violation("guest", "a guest has a name");
+        }
+        if !(1..=14).contains(&request.nights) {
+            wrong = wrong.with_violation("nights", "choose 1 to 14 nights");
+        }
+        if !wrong.field_violations.is_empty() {
+            return Err(Status::invalid_argument("the booking cannot be read").with_detail(wrong));
+        }
+        if request.nights > 7 {
+            let info = ErrorInfo::new("FULLY_BOOKED", "booking.example.com");
+            let info = info.with_entry("longest_stay", "7");
+            return Err(
+                Status::failed_precondition("there is no room for so long").with_detail(info)
+            );
+        }
+        Ok(BookReply { room: 12 })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let server = Server::new()
+        .add(BookingServer(GuestHouse))
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let client = BookingClient::connect(&address).await?;
+    for (guest, nights) in [("", 30), ("Ida", 10), ("Ida", 2)] {
+        let guest = guest.to_string();
+        match client.book(BookRequest { guest, nights }).await {
+            Ok(reply) => println!("Room {}", reply.room),
+            Err(status) => explain(&status),
+        }
+    }
+    Ok(())
+}
+
+fn explain(status: &Status) {
+    println!("{}: {}", status.code(), status.message());
+    if let Some(wrong) = status.detail::<BadRequest>() {
+        for violation in wrong.field_violations {
+            println!("  {}: {}", violation.field, violation.description);
+        }
+    }
+    if let Some(info) = status.detail::<ErrorInfo>() {
+        println!("  {} {:?}", info.reason, info.metadata);
+    }
+}

@@ -1,0 +1,50 @@
+//! Calls without generated code: a method is a path, and with `Raw` a message is its bytes. Proxies
+//! and tools are written in this way.
+//!
+//! Run it with `cargo run --example generic_call`.
+
+use std::sync::Arc;
+
+use trunkline::{Bytes, Channel, Client, Method, Raw, Request, Result, Router, Server, Service};
+
+const REVERSE: Method = Method::new("/example.Mirror/Reverse");
+
+struct Mirror;
+
+impl Service for Mirror {
+    const NAME: &'static str = "example.Mirror";
+
+    fn add_to(self, router: &mut Router) {
+        let mirror = Arc::new(self);
+        router.unary(
+            REVERSE,
+            &mirror,
+            |mirror, request: Request<Raw>| async move { Ok(mirror.reverse(request.into_inner())) },
+        );
+    }
+}
+
+impl Mirror {
+    fn reverse(&self, message: Raw) -> Raw {
+        Raw(message.0.iter().rev().copied().collect())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let server = Server::new().add(Mirror).bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let client = Client::new(Channel::connect(&address).await?);
+    let request = Raw(Bytes::from("drawer"));
+    let reply = client.unary::<Raw, Raw>(REVERSE, request).await?;
+    println!("{:?}", reply.0);
+
+    let unknown = Method::new("/example.Mirror/Polish");
+    match client.unary::<Raw, Raw>(unknown, Raw::default()).await {
+        Ok(reply) => println!("{:?}", reply.0),
+        Err(status) => println!("{status}"),
+    }
+    Ok(())
+}

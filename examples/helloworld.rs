@@ -1,0 +1,33 @@
+//! Hello, world: a server and its client, in one program and over a real socket.
+//!
+//! Run it with `cargo run --example helloworld`.
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::{Request, Result, Server};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let greeter = GreeterServer(MyGreeter);
+    let server = Server::new().add(greeter).bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let client = GreeterClient::connect(&address).await?;
+    let name = "world".to_string();
+    let reply = client.say_hello(HelloRequest { name }).await?;
+    println!("{}", reply.message);
+    Ok(())
+}

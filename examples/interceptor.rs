@@ -1,0 +1,75 @@
+//! Interceptors: async functions around whole calls, of the same form on both sides. The client's
+//! add a token and print how each call ends. The server's checks the token, and tells the handler
+//! whose it is.
+//!
+//! Run it with `cargo run --example interceptor`.
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::{Call, Channel, Next, Request, Result, Server, Status};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+/// Who calls: the server's interceptor leaves it for the handler.
+#[derive(Clone)]
+struct User(&'static str);
+
+async fn authenticate(mut call: Call, next: Next) -> Result<()> {
+    let user = match call.head().metadata().get("authorization") {
+        Some("Bearer open sesame") => User("Ali"),
+        _ => return Err(Status::unauthenticated("the token is missing or wrong")),
+    };
+    call.head_mut().extensions_mut().insert(user);
+    next.run(call).await
+}
+
+async fn print_end(call: Call, next: Next) -> Result<()> {
+    let path = call.path().to_string();
+    let result = next.run(call).await;
+    match &result {
+        Ok(()) => println!("{path}: OK"),
+        Err(status) => println!("{path}: {status}"),
+    }
+    result
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let user = request.extensions().get::<User>();
+        let user = user.map_or("nobody", |User(name)| name);
+        let message = format!("Hello, {}! You came as {user}.", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let server = Server::new()
+        .intercept(authenticate)
+        .add(GreeterServer(MyGreeter))
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let channel = Channel::connect(&address).await?.intercept(print_end);
+    let request = HelloRequest {
+        name: "world".to_string(),
+    };
+    let stranger = GreeterClient::new(channel.clone());
+    if stranger.say_hello(request.clone()).await.is_err() {
+        println!("The stranger gets no greeting.");
+    }
+
+    let add_token = |call: Call, next: Next| {
+        let call = call.metadata("authorization", "Bearer open sesame");
+        next.run(call)
+    };
+    let client = GreeterClient::new(channel.intercept(add_token));
+    let reply = client.say_hello(request).await?;
+    println!("{}", reply.message);
+    Ok(())
+}

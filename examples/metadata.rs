@@ -1,0 +1,56 @@
+//! Metadata: what a client sends beside its message, and what a server sends before its reply (in
+//! the head) and after it (in the trailers). Keys that end in `-bin` hold bytes.
+//!
+//! Run it with `cargo run --example metadata`.
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::{Request, Result, Server};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let language = request.metadata().get("language").unwrap_or("en");
+        println!("server: language is {language}");
+        if let Some(trace) = request.metadata().get_bin("trace-bin") {
+            println!("server: trace-bin is {trace:?}");
+        }
+        let (language, greeting) = match language {
+            "fr" => ("fr", "Bonjour"),
+            _ => ("en", "Hello"),
+        };
+        request.reply().metadata("language", language)?;
+        request.reply().trailer("cost", "7")?;
+        request.reply().trailer_bin("digest-bin", [0xfe, 0xed])?;
+        let message = format!("{greeting}, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let greeter = GreeterServer(MyGreeter);
+    let server = Server::new().add(greeter).bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let client = GreeterClient::connect(&address).await?;
+    let name = "Zoë".to_string();
+    let reply = client
+        .say_hello(HelloRequest { name })
+        .metadata("language", "fr")
+        .metadata_bin("trace-bin", [1, 2, 3])
+        .await?;
+    println!("client: {}", reply.message);
+    println!("client: head: {:?}", reply.metadata().get("language"));
+    println!("client: trailer: {:?}", reply.trailers().get("cost"));
+    println!(
+        "client: trailer: {:?}",
+        reply.trailers().get_bin("digest-bin")
+    );
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Runs every example and compares all that it prints with `expected/NAME.txt`.
+//!
+//! With `TRUNKLINE_BLESS=1` in the environment the expected texts are written anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// How long an example may run: far longer than any needs, so that a busy machine fails none.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn helloworld_prints_what_is_expected() {
+    check("helloworld").await;
+}
+
+#[tokio::test]
+async fn route_guide_prints_what_is_expected() {
+    check("route_guide").await;
+}
+
+#[tokio::test]
+async fn chat_prints_what_is_expected() {
+    check("chat").await;
+}
+
+#[tokio::test]
+async fn deadline_prints_what_is_expected() {
+    check("deadline").await;
+}
+
+#[tokio::test]
+async fn cancellation_prints_what_is_expected() {
+    check("cancellation").await;
+}
+
+#[tokio::test]
+async fn metadata_prints_what_is_expected() {
+    check("metadata").await;
+}
+
+#[tokio::test]
+async fn error_details_prints_what_is_expected() {
+    check("error_details").await;
+}
+
+#[tokio::test]
+async fn compression_prints_what_is_expected() {
+    check("compression").await;
+}
+
+#[tokio::test]
+async fn interceptor_prints_what_is_expected() {
+    check("interceptor").await;
+}
+
+#[tokio::test]
+async fn generic_call_prints_what_is_expected() {
+    check("generic_call").await;
+}
+
+#[tokio::test]
+async fn unix_socket_prints_what_is_expected() {
+    check("unix_socket").await;
+}
+
+#[tokio::test]
+async fn in_process_prints_what_is_expected() {
+    check("in_process").await;
+}
+
+async fn check(name: &str) {
+    let mut command = Command::new(program(name));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{name} still runs after {PATIENCE:?}"))
+        .unwrap_or_else(|error| {
+            panic!("{name} does not start: {error}; `cargo test -p trunkline-examples` builds it")
+        });
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && complaints.is_empty(),
+        "{name}: {}\n{printed}{complaints}",
+        output.status
+    );
+
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/expected/{name}.txt"));
+    if std::env::var_os("TRUNKLINE_BLESS").is_some() {
+        fs::write(&expected, &printed).unwrap();
+    }
+    assert_eq!(
+        printed,
+        fs::read_to_string(&expected).unwrap_or_default(),
+        "{name}: TRUNKLINE_BLESS=1 writes what is printed to {}",
+        expected.display()
+    );
+}
+
+/// Cargo builds the examples for the tests of their package, but names their place to nobody: it
+/// is beside the directory of the test itself.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let program = profile.join("examples").join(name);
+    program.with_extension(std::env::consts::EXE_EXTENSION)
+}

@@ -1,0 +1,41 @@
+//! A Unix socket in the place of a port: the address of a server and the target of a client may be
+//! `unix:` and a path. The file is removed with the server.
+//!
+//! Run it with `cargo run --example unix_socket`.
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::{Request, Result, Server};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let file = format!("trunkline-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(file);
+    let address = format!("unix:{}", path.display());
+
+    let greeter = GreeterServer(MyGreeter);
+    let server = Server::new().add(greeter).bind(&address).await?;
+    let serving = tokio::spawn(server.serve());
+
+    let client = GreeterClient::connect(&address).await?;
+    let name = "neighbour".to_string();
+    let reply = client.say_hello(HelloRequest { name }).await?;
+    println!("{}", reply.message);
+
+    serving.abort();
+    let _ = serving.await;
+    println!("The socket is there: {}", path.exists());
+    Ok(())
+}
