@@ -2,9 +2,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::SendRequest;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -119,7 +122,7 @@ impl Connection {
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let mut held = Held {
             _permit: Some(self.hub.permit()),
-            sender: None,
+            sending: None,
         };
         if self.hub.open() > self.limits.max_queued_calls {
             let max = self.limits.max_queued_calls;
@@ -151,8 +154,9 @@ impl Connection {
                 let (response, stream) = send
                     .send_request(head, false)
                     .map_err(|error| self.failed(&error))?;
-                held.sender =
-                    Some(tokio::spawn(send_body(SendBody::new(stream, body))).abort_handle());
+                let (stop, stopped) = oneshot::channel();
+                held.sending = Some(stop);
+                tokio::spawn(send_body(SendBody::new(stream, body), stopped));
                 response
             }
         };
@@ -175,11 +179,22 @@ impl Connection {
     }
 }
 
-/// The request half of a call whose body is not known in full.
-async fn send_body(mut send: SendBody) {
-    if let Err(SendError::Body(_)) = poll_fn(|cx| send.poll(cx)).await {
-        // The caller let go of the call, or its body failed. Half of a request is not a request.
-        send.reset(h2::Reason::CANCEL);
+/// The request half of a call whose body is not known in full. Ends with the request, or when the
+/// other half says so, or is gone.
+async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) {
+    let reason = poll_fn(|cx| {
+        if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
+            return Poll::Ready(Some(reason.unwrap_or(Reason::CANCEL)));
+        }
+        send.poll(cx).map(|sent| match sent {
+            Ok(()) | Err(SendError::PeerGone) => None,
+            // The caller let go of the call, or its body failed. Half of a request is not one.
+            Err(SendError::Body(_)) => Some(Reason::CANCEL),
+        })
+    })
+    .await;
+    if let Some(reason) = reason {
+        send.reset(reason);
     }
 }
 
@@ -257,7 +272,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let h2 = &mut self.h2;
             let poll = self
                 .turn
-                .poll(cx, |cx| std::pin::Pin::new(&mut *h2).poll(cx));
+                .poll(cx, |cx| Pin::new(&mut *h2).poll(cx));
             if self.turn.wire().wire().guard().goaways() > 0 {
                 self.turn.hub().set_leaving();
             }

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Bytes, BytesMut};
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 use trunkline_codec::{Limits, Status};
 
 use crate::error::status_from_h2;
@@ -159,19 +159,22 @@ impl State {
     }
 }
 
-/// What a call holds while its incoming half is read; let go of when the reader is dropped.
+/// What a client's call holds while its incoming half is read.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// A client's open call. A server's permit goes with the handler instead.
     pub(crate) _permit: Option<Permit>,
-    /// The task that sends the other half: without this end nobody hears what it says.
-    pub(crate) sender: Option<AbortHandle>,
+    /// Stops the task that sends the other half. Dropped, it says that the call is given up.
+    pub(crate) sending: Option<oneshot::Sender<Reason>>,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(sender) = &self.sender {
-            sender.abort();
+impl Held {
+    /// The reply has come to its end: nobody waits for the rest of the request.
+    fn replied(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR. If the request
+            // has been sent, nobody hears this.
+            let _ = sending.send(Reason::NO_ERROR);
         }
     }
 }
@@ -197,7 +200,7 @@ impl Incoming {
         mut recv: RecvStream,
         hub: &Arc<Hub>,
         limits: &Limits,
-        held: Held,
+        mut held: Held,
     ) -> Arrived {
         let mut cx = Context::from_waker(Waker::noop());
         let mut data = Bytes::new();
@@ -205,6 +208,7 @@ impl Incoming {
             data = chunk;
         }
         if recv.is_end_stream() {
+            held.replied();
             return Arrived::Full {
                 data,
                 trailers: None,
@@ -224,6 +228,7 @@ impl Incoming {
             && state.chunks.len() < 2
             && state.tail.is_empty()
         {
+            held.replied();
             let trailers = match state.end {
                 Some(End::Trailers(map)) => Some(map),
                 _ => None,
@@ -285,9 +290,13 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // The sender first: it must not see the reset as a failure of its own.
-        self.held = Held::default();
-        let recv = lock(&self.stream.state).recv.take();
+        let (recv, has_ended) = {
+            let mut state = lock(&self.stream.state);
+            (state.recv.take(), matches!(state.end, Some(End::Eof)))
+        };
+        if has_ended {
+            self.held.replied();
+        }
         // Outside our lock: this takes h2's, under which h2 may call our waker.
         drop(recv);
     }
