@@ -18,8 +18,9 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
+// PROTOCOL-HTTP2.md, "User Agents": "grpc-" Language ["-" Variant] "/" Version.
 const USER_AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
+    HeaderValue::from_static(concat!("grpc-rust-trunkline/", env!("CARGO_PKG_VERSION")));
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -610,7 +611,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.as_str(), value))
             .collect();
-        let agent = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
+        let agent = concat!("grpc-rust-trunkline/", env!("CARGO_PKG_VERSION"));
         let expected = [
             ("te", "trailers"),
             ("content-type", "application/grpc"),
