@@ -7,6 +7,9 @@ use crate::fields::Fields;
 /// RFC 9113, section 4.1.
 const HEADER_LEN: usize = 9;
 
+/// RFC 9113, section 6.5.2: the largest payload unless SETTINGS says more.
+pub(crate) const PAYLOAD_MAX: usize = 16 * 1024;
+
 /// Frame types: RFC 9113, section 6.
 pub mod kind {
     #![expect(missing_docs, reason = "the names are those of the RFC")]
@@ -102,6 +105,21 @@ impl Frame {
     /// HEADERS, complete.
     pub fn headers(stream: u32, fields: &Fields) -> Self {
         Self::new(kind::HEADERS, flag::END_HEADERS, stream, fields.encode())
+    }
+
+    /// HEADERS and as much CONTINUATION as it takes, in frames of up to 16 KiB.
+    pub fn long_headers(stream: u32, fields: &Fields) -> Vec<Self> {
+        let block = fields.encode();
+        let mut frames = Vec::new();
+        let mut next = kind::HEADERS;
+        for part in block.chunks(PAYLOAD_MAX) {
+            frames.push(Self::new(next, 0, stream, block.slice_ref(part)));
+            next = kind::CONTINUATION;
+        }
+        if let Some(last) = frames.last_mut() {
+            last.flags = flag::END_HEADERS;
+        }
+        frames
     }
 
     /// RST_STREAM with one of [`error`].

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fields::Fields;
-use crate::frame::{Frame, flag, kind, setting};
+use crate::frame::{Frame, PAYLOAD_MAX, flag, kind, setting};
 use crate::message::messages;
 use crate::within;
 
@@ -17,8 +17,6 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// RFC 9113, section 6.9.2.
 const DEFAULT_WINDOW: i64 = 65_535;
 const WINDOW_MAX: u32 = (1 << 31) - 1;
-/// The most bytes of DATA in one frame that needs no permission.
-const DATA_MAX: usize = 16 * 1024;
 
 /// A peer. It knows the frames and no rules: states, windows and limits are broken with it as easily
 /// as kept.
@@ -286,7 +284,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
                 return;
             }
             let window = usize::try_from(self.window(stream)).unwrap_or_default();
-            let chunk = bytes.split_to(bytes.len().min(window).min(DATA_MAX));
+            let chunk = bytes.split_to(bytes.len().min(window).min(PAYLOAD_MAX));
             self.write(&[Frame::data(stream, chunk)]).await;
         }
     }
@@ -390,19 +388,45 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
     ///
     /// When it opens none.
     pub async fn next_request(&mut self) -> u32 {
-        self.until("a request", |peer| !peer.opened.is_empty())
-            .await;
-        assert!(!self.opened.is_empty(), "closed before a request");
-        self.opened.remove(0)
+        within("a request", self.try_next_request())
+            .await
+            .expect("a request before the end of the connection")
+    }
+
+    /// As [`next_request`](Self::next_request), but waits for as long as it takes; `None` when the
+    /// connection is closed.
+    pub async fn try_next_request(&mut self) -> Option<u32> {
+        while self.opened.is_empty() && !self.is_closed {
+            self.read_frame().await;
+        }
+        match self.opened.is_empty() {
+            true => None,
+            false => Some(self.opened.remove(0)),
+        }
+    }
+
+    /// Streams that the other end has opened and that were not asked for.
+    pub fn waiting_requests(&self) -> usize {
+        self.opened.len()
+    }
+
+    /// Waits for END_STREAM of the other end, or RST_STREAM.
+    ///
+    /// # Panics
+    ///
+    /// When neither comes.
+    pub async fn until_end(&mut self, stream: u32) {
+        self.until("the end of a stream", |peer| {
+            let received = peer.streams.get(&stream);
+            received.is_some_and(|it| it.is_ended || it.reset.is_some())
+        })
+        .await;
     }
 
     /// As [`next_request`](Self::next_request), and waits for its end.
     pub async fn next_full_request(&mut self) -> u32 {
         let stream = self.next_request().await;
-        self.until("the end of the request", |peer| {
-            peer.stream(stream).is_ended
-        })
-        .await;
+        self.until_end(stream).await;
         stream
     }
 

@@ -133,27 +133,27 @@ impl Connection {
         let mut send = self.send.clone();
         poll_fn(|cx| send.poll_ready(cx))
             .await
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| self.hub.failure(&error))?;
         let (parts, mut body) = request.into_parts();
         let head = Request::from_parts(parts, ());
         let response = match body.take_full() {
             Some((data, _)) => {
                 let (response, mut stream) = send
                     .send_request(head, data.is_empty())
-                    .map_err(|error| self.failed(&error))?;
+                    .map_err(|error| self.hub.failure(&error))?;
                 if !data.is_empty() {
                     // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
                     // as the window allows.
                     stream
                         .send_data(data, true)
-                        .map_err(|error| self.failed(&error))?;
+                        .map_err(|error| self.hub.failure(&error))?;
                 }
                 response
             }
             None => {
                 let (response, stream) = send
                     .send_request(head, false)
-                    .map_err(|error| self.failed(&error))?;
+                    .map_err(|error| self.hub.failure(&error))?;
                 let (stop, stopped) = oneshot::channel();
                 held.sending = Some(stop);
                 tokio::spawn(send_body(SendBody::new(stream, body), stopped));
@@ -163,19 +163,10 @@ impl Connection {
         drop(send);
         let (head, recv) = response
             .await
-            .map_err(|error| self.failed(&error))?
+            .map_err(|error| self.hub.failure(&error))?
             .into_parts();
         let body = Body::arrived(Incoming::arrive(recv, &self.hub, &self.limits, held));
         Ok(Response::from_parts(head, body))
-    }
-
-    /// Why a call failed: what ended the connection tells more than what h2 says afterwards.
-    fn failed(&self, error: &h2::Error) -> Status {
-        let status = status_from_h2(error);
-        match error.is_reset() {
-            true => status,
-            false => self.hub.ended().unwrap_or(status),
-        }
     }
 }
 
@@ -258,6 +249,7 @@ fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
     })
 }
 
+/// The engine goes before the turn: see [`Turn`].
 struct Driver<IO> {
     h2: h2::client::Connection<WireIo<IO>, Bytes>,
     turn: Turn<IO>,
@@ -270,9 +262,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     async fn run(mut self) {
         let end = poll_fn(|cx| {
             let h2 = &mut self.h2;
-            let poll = self
-                .turn
-                .poll(cx, |cx| Pin::new(&mut *h2).poll(cx));
+            let poll = self.turn.poll(cx, |cx| Pin::new(&mut *h2).poll(cx));
             if self.turn.wire().wire().guard().goaways() > 0 {
                 self.turn.hub().set_leaving();
             }

@@ -159,6 +159,7 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
+/// The engine goes before the turn: see [`Turn`].
 struct Driver<IO, H> {
     h2: Engine<IO>,
     turn: Turn<IO>,

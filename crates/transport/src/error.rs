@@ -8,7 +8,14 @@ pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
     if error.is_reset()
         && let Some(reason) = error.reason()
     {
-        return Status::from_reset(reason.into());
+        let reset = Status::from_reset(reason.into());
+        return match error.is_remote() {
+            true => reset,
+            false => Status::new(
+                reset.code(),
+                format!("the stream was reset by this end: {error}"),
+            ),
+        };
     }
     if error.is_go_away() {
         let by = if error.is_remote() {

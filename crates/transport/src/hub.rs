@@ -7,6 +7,7 @@ use std::task::{Wake, Waker};
 use atomic_waker::AtomicWaker;
 use trunkline_codec::Status;
 
+use crate::error::status_from_h2;
 use crate::incoming::Stream;
 
 const POLLING: u8 = 0b01;
@@ -130,6 +131,15 @@ impl Hub {
     pub(crate) fn set_ended(&self, status: Status) {
         self.set_leaving();
         lock(&self.ended).get_or_insert(status);
+    }
+
+    /// Why a stream failed: what ended its connection tells more than what h2 says afterwards.
+    pub(crate) fn failure(&self, error: &h2::Error) -> Status {
+        let status = status_from_h2(error);
+        match error.is_reset() {
+            true => status,
+            false => self.ended().unwrap_or(status),
+        }
     }
 
     /// Why the connection has ended, if it has.

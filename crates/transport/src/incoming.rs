@@ -16,7 +16,6 @@ use http_body::Frame;
 use tokio::sync::oneshot;
 use trunkline_codec::{Limits, Status};
 
-use crate::error::status_from_h2;
 use crate::hub::{Hub, Permit, lock};
 
 /// Chunks below this are copied together, so that a small one does not keep the large buffer alive
@@ -81,7 +80,7 @@ impl Stream {
     pub(crate) fn drain(self: &Arc<Self>) {
         let reader = {
             let mut state = lock(&self.state);
-            state.drain(&Waker::from(self.clone()));
+            state.drain(&self.hub, &Waker::from(self.clone()));
             match state.is_readable() {
                 true => state.reader.take(),
                 false => None,
@@ -94,7 +93,7 @@ impl Stream {
 }
 
 impl State {
-    fn drain(&mut self, waker: &Waker) {
+    fn drain(&mut self, hub: &Hub, waker: &Waker) {
         let mut cx = Context::from_waker(waker);
         while let Some(recv) = &mut self.recv {
             let end = match recv.poll_data(&mut cx) {
@@ -103,12 +102,12 @@ impl State {
                     self.push(chunk);
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => End::Failed(status_from_h2(&error)),
+                Poll::Ready(Some(Err(error))) => End::Failed(hub.failure(&error)),
                 Poll::Ready(None) => match recv.poll_trailers(&mut cx) {
                     Poll::Pending => return,
                     Poll::Ready(Ok(Some(map))) => End::Trailers(map),
                     Poll::Ready(Ok(None)) => End::Eof,
-                    Poll::Ready(Err(error)) => End::Failed(status_from_h2(&error)),
+                    Poll::Ready(Err(error)) => End::Failed(hub.failure(&error)),
                 },
             };
             self.end = Some(end);
@@ -223,7 +222,7 @@ impl Incoming {
             unreleased: 0,
         };
         state.push(data);
-        state.drain(Waker::noop());
+        state.drain(hub, Waker::noop());
         if let Some(End::Eof | End::Trailers(_)) = state.end
             && state.chunks.len() < 2
             && state.tail.is_empty()

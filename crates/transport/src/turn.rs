@@ -13,7 +13,8 @@ use crate::wire_io::WireIo;
 /// Rounds of a turn before other tasks of the thread get theirs.
 const ROUNDS_MAX: usize = 8;
 
-/// What a connection's task holds besides its HTTP/2 engine.
+/// What a connection's task holds besides its HTTP/2 engine, which must be dropped first: what the
+/// engine tells its streams as it goes is handed to their readers here.
 #[derive(Debug)]
 pub(crate) struct Turn<IO> {
     wire: WireIo<IO>,
@@ -80,17 +81,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         self.send()
     }
 
+    fn send<T>(&self) -> Poll<io::Result<T>> {
+        match self.wire.wire().poll_send() {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<IO> Turn<IO> {
     fn hand_out(&mut self) {
         self.hub.take_ready(&mut self.ready);
         for stream in self.ready.drain(..) {
             stream.drain();
         }
     }
+}
 
-    fn send<T>(&self) -> Poll<io::Result<T>> {
-        match self.wire.wire().poll_send() {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        }
+/// What came last, and the end, are still to be read, by readers that nobody else would wake.
+impl<IO> Drop for Turn<IO> {
+    fn drop(&mut self) {
+        self.hand_out();
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
+use tokio::time::Instant;
 use tower_service::Service;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
 use trunkline_transport::{Body, Connection, Target};
@@ -184,7 +185,7 @@ impl Channel {
         Box::pin(async move {
             match &self.backend {
                 Backend::Server(server) => {
-                    let connection = server.connection().await?;
+                    let connection = server.connection(call.head.deadline).await?;
                     // The server is told what is left of the deadline now.
                     let request = self.request(call, body)?;
                     // The stream is opened when the call is first polled, which is next.
@@ -251,11 +252,24 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 impl Server {
-    /// The connection that there is, or a new one.
-    async fn connection(&self) -> Result<Connection, Status> {
+    /// The connection that there is, or a new one before `deadline`.
+    async fn connection(&self, deadline: Option<Instant>) -> Result<Connection, Status> {
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
+        let Some(deadline) = deadline else {
+            return self.connect().await;
+        };
+        // The call has its deadline anyway; here it knows what it waited for.
+        let connecting = tokio::time::timeout_at(deadline, self.connect());
+        connecting.await.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "the deadline passed while the call waited for a connection",
+            ))
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection, Status> {
         let _connecting = self.connecting.lock().await;
         if let Some(connection) = self.current() {
             return Ok(connection);
@@ -283,7 +297,7 @@ impl ChannelBuilder {
     pub async fn connect(self) -> Result<Channel, Status> {
         let channel = self.connect_lazy()?;
         if let Backend::Server(server) = &channel.backend {
-            server.connection().await?;
+            server.connection(None).await?;
         }
         Ok(channel)
     }
