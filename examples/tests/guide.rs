@@ -1,0 +1,345 @@
+//! Holds the pages of `docs` to the code: what they show as Rust is a part of an example, or of a
+//! test in this file, and what they show as output is what an example prints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
+use guide::{RouteGuideClient, RouteGuideServer};
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::details::ErrorInfo;
+use trunkline::{Channel, Code, Request, Result, Router, Sender, Server, Status, Streaming};
+
+#[path = "five_minutes/client.rs"]
+#[allow(
+    dead_code,
+    reason = "programs of their own, which are only compiled here"
+)]
+mod five_minutes_client;
+#[path = "five_minutes/server.rs"]
+#[allow(
+    dead_code,
+    reason = "programs of their own, which are only compiled here"
+)]
+mod five_minutes_server;
+
+mod guide {
+    trunkline::include_proto!("../proto/route_guide.proto");
+}
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+const PAGES: [&str; 4] = [
+    "five-minutes-to-hello.md",
+    "call-types.md",
+    "deadlines-and-cancellation.md",
+    "errors.md",
+];
+
+#[test]
+fn every_rust_block_of_the_guide_is_code_that_is_compiled() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    for dir in ["", "tests", "tests/five_minutes"] {
+        texts.extend(files(&package.join(dir), "rs"));
+    }
+    every_block_is_in("rust", &texts);
+}
+
+#[test]
+fn every_text_block_of_the_guide_is_what_an_example_prints() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    every_block_is_in("text", &files(&package.join("tests/expected"), "txt"));
+}
+
+#[test]
+fn every_proto_block_of_the_guide_is_in_a_proto_file() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    every_block_is_in("proto", &files(&package.join("../proto"), "proto"));
+}
+
+/// Blocks may leave out comments, and are not indented as the file is. In a project of one package
+/// the .proto files lie beside `src`, and here one directory further up.
+fn every_block_is_in(language: &str, texts: &[String]) {
+    let lines = |text: &str| {
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines: Vec<String> = lines
+            .map(|line| line.replace("\"../proto", "\"proto"))
+            .collect();
+        format!("\n{}\n", lines.join("\n"))
+    };
+    let texts: Vec<String> = texts.iter().map(|text| lines(text)).collect();
+    let mut count = 0;
+    for page in PAGES {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../docs")
+            .join(page);
+        let page_text = fs::read_to_string(&path).unwrap();
+        for block in blocks(&page_text, language) {
+            let wanted = lines(&block);
+            let is_there = texts.iter().any(|text| text.contains(&wanted));
+            assert!(is_there, "{page} shows what is nowhere:\n{block}");
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no page has a block of {language}");
+}
+
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}");
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in page.lines() {
+        match &mut block {
+            None if line == fence => block = Some(String::new()),
+            None => {}
+            Some(_) if line == "```" => blocks.extend(block.take()),
+            Some(block) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+    }
+    assert!(block.is_none(), "a block has no end");
+    blocks
+}
+
+fn files(dir: &Path, extension: &str) -> Vec<String> {
+    let paths = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    let is_wanted = |path: &PathBuf| path.extension().is_some_and(|it| it == extension);
+    let texts = paths
+        .filter(is_wanted)
+        .map(|path| fs::read_to_string(path).unwrap());
+    texts.collect()
+}
+
+struct Echo;
+
+impl RouteGuide for Echo {
+    async fn get_feature(&self, _: Request<Point>) -> Result<Feature> {
+        let checksum = tokio::task::spawn_blocking(|| checksum(1_000_000));
+        let checksum = checksum
+            .await
+            .map_err(|error| Status::internal("the checksum failed").with_source(error))?;
+        Ok(Feature {
+            name: format!("{checksum:x}"),
+            location: None,
+        })
+    }
+
+    async fn list_features(&self, _: Request<Rectangle>, _: &mut Sender<Feature>) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn record_route(&self, points: Request<Streaming<Point>>) -> Result<RouteSummary> {
+        let mut points = points.into_inner();
+        let first = points.message().await?;
+        Ok(RouteSummary {
+            point_count: first.map_or(0, |_| 1),
+            ..RouteSummary::default()
+        })
+    }
+
+    async fn route_chat(
+        &self,
+        mut notes: Request<Streaming<RouteNote>>,
+        replies: &mut Sender<RouteNote>,
+    ) -> Result<()> {
+        while let Some(note) = notes.message().await? {
+            replies.send(note).await?;
+        }
+        Ok(())
+    }
+}
+
+fn checksum(count: u64) -> u64 {
+    (0..count).fold(0, |sum, number| sum ^ number.wrapping_mul(0x9e37_79b9))
+}
+
+async fn over_a_socket() -> Result<RouteGuideClient> {
+    let server = Server::new().add(RouteGuideServer(Echo));
+    let server = server.bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+    RouteGuideClient::connect(&address).await
+}
+
+async fn ask(mut notes: Sender<RouteNote>) -> Result<()> {
+    for message in ["a", "b", "c"] {
+        let message = message.to_string();
+        notes
+            .send(RouteNote {
+                location: None,
+                message,
+            })
+            .await?;
+    }
+    notes.finish();
+    Ok(())
+}
+
+async fn listen(mut replies: Streaming<RouteNote>) -> Result<()> {
+    while let Some(note) = replies.message().await? {
+        println!("{}", note.message);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn both_directions_go_on_at_once() -> Result<()> {
+    let client = over_a_socket().await?;
+    let (notes, replies) = client.route_chat().await?;
+    tokio::try_join!(ask(notes), listen(replies))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_may_answer_before_it_has_read_everything() -> Result<()> {
+    let client = over_a_socket().await?;
+    let mut route = client.record_route().await?;
+    for _ in 0..100_000 {
+        route.send(Point::default()).await?;
+    }
+    assert_eq!(route.finish().await?.point_count, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn work_that_computes_goes_to_a_thread_of_its_own() -> Result<()> {
+    let feature = over_a_socket().await?.get_feature(Point::default()).await?;
+    assert!(!feature.name.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_timeout_bounds_the_whole_stream() -> Result<()> {
+    let client = over_a_socket().await?;
+    let mut features = client
+        .list_features(Rectangle::default())
+        .timeout(Duration::from_millis(100))
+        .await?;
+    let status = features.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+    Ok(())
+}
+
+/// Knows one user, and says of the others where it has looked.
+struct Store;
+
+impl Greeter for Store {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        match request.time_remaining() {
+            Some(_) => Err(Status::aborted("there is a deadline")),
+            None if request.name == "known" => Ok(HelloReply::default()),
+            None => {
+                let info = ErrorInfo::new("NO_SUCH_USER", "store.example.com");
+                Err(Status::not_found("there is no such user").with_detail(info))
+            }
+        }
+    }
+}
+
+struct Plain {
+    store: GreeterClient,
+}
+
+impl Greeter for Plain {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let reply = self
+            .store
+            .say_hello(request.into_inner())
+            .detached()
+            .await?;
+        Ok(reply.into_inner())
+    }
+}
+
+struct Forwarding {
+    store: GreeterClient,
+}
+
+impl Greeter for Forwarding {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let reply = self.store.say_hello(request.into_inner()).await;
+        Ok(reply.map_err(Status::forward)?.into_inner())
+    }
+}
+
+struct Parsing;
+
+impl Greeter for Parsing {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let number: u32 = request.name.parse().map_err(not_a_number)?;
+        let message = format!("twice that is {}", u64::from(number) * 2);
+        Ok(HelloReply { message })
+    }
+}
+
+fn not_a_number(error: std::num::ParseIntError) -> Status {
+    Status::invalid_argument("the name is not a number").with_source(error)
+}
+
+struct Panicking;
+
+impl Greeter for Panicking {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        panic!("nobody told me what to say to {}", request.name);
+    }
+}
+
+fn in_process<S: Greeter>(service: S) -> GreeterClient {
+    let router = Router::new().add(GreeterServer(service));
+    GreeterClient::new(Channel::in_process(router))
+}
+
+fn named(name: &str) -> HelloRequest {
+    let name = name.to_string();
+    HelloRequest { name }
+}
+
+#[tokio::test]
+async fn details_pass_a_handler_only_if_it_forwards_them() {
+    let store = in_process(Store);
+    let plain = in_process(Plain {
+        store: store.clone(),
+    });
+    let forwarding = in_process(Forwarding { store });
+    for (client, has_details) in [(plain, false), (forwarding, true)] {
+        let status = client.say_hello(named("unknown")).await.unwrap_err();
+        assert_eq!(status.to_string(), "NOT_FOUND: there is no such user");
+        assert_eq!(status.detail::<ErrorInfo>().is_some(), has_details);
+    }
+}
+
+#[tokio::test]
+async fn a_detached_call_has_no_deadline_of_its_handler() -> Result<()> {
+    let plain = in_process(Plain {
+        store: in_process(Store),
+    });
+    let timeout = Duration::from_secs(60);
+    plain.say_hello(named("known")).timeout(timeout).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_cause_of_a_status_stays_in_the_process() {
+    let status = in_process(Parsing).say_hello(named("x")).await.unwrap_err();
+    let shown = format!("{status:?}");
+    assert_eq!(
+        shown,
+        "INVALID_ARGUMENT: the name is not a number (from the peer)"
+    );
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
+    let client = in_process(Panicking);
+    for _ in 0..2 {
+        let status = client.say_hello(named("Zed")).await.unwrap_err();
+        assert_eq!(status.to_string(), "INTERNAL: the handler panicked");
+    }
+}
