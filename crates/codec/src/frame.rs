@@ -240,6 +240,19 @@ impl std::error::Error for FrameError {}
 ///
 /// Nothing is decoded until [`next`](Self::next) is called, and nothing is allocated from a length
 /// that the peer claims.
+///
+/// ```
+/// use bytes::Bytes;
+/// use trunkline_codec::Decoder;
+///
+/// let mut decoder = Decoder::new(1024);
+/// decoder.push(Bytes::from_static(b"\0\0\0\0\x02hi\0\0"));
+/// let frame = decoder.next()?.expect("the first message is complete");
+/// assert_eq!(frame.payload.into_bytes(), "hi");
+/// assert!(decoder.next()?.is_none());
+/// assert!(decoder.finish().is_err(), "the second message is not");
+/// # Ok::<(), trunkline_codec::FrameError>(())
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
     max_size: usize,

@@ -12,6 +12,21 @@
 //!
 //! `Held`: the head has a `grpc-status`. If the stream ends there, it was all: a Trailers-Only
 //! response. If data or trailers follow, it was a head after all, and its status does not count.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use trunkline_codec::{Event, Expect, Reader};
+//!
+//! let mut reader = Reader::request(Expect::One, 4 * 1024 * 1024, None);
+//! reader.data(Bytes::from_static(b"\0\0\0\0\x05he"));
+//! assert!(reader.next().is_none());
+//! reader.data(Bytes::from_static(b"llo"));
+//! reader.eof();
+//! let Some(Event::Message(message)) = reader.next() else { panic!("the message is complete") };
+//! assert_eq!(message.payload.into_bytes(), "hello");
+//! let Some(Event::End(end)) = reader.next() else { panic!("so is the request") };
+//! assert!(end.status.is_ok());
+//! ```
 
 use std::sync::Arc;
 

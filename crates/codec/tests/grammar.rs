@@ -38,7 +38,7 @@ const HELD_ERROR: Input = Input::Head(200, &[GRPC, ("grpc-status", "5")]);
 const MESSAGE: Input = Input::Data(b"\0\0\0\0\x03abc");
 const HALF: Input = Input::Data(b"\0\0\0\0\x03a");
 
-const INPUTS: [(&str, Input); 26] = [
+const INPUTS: [(&str, Input); 28] = [
     ("head", HEAD),
     ("head with status 0", HELD_OK),
     ("head with status 5", HELD_ERROR),
@@ -53,6 +53,14 @@ const INPUTS: [(&str, Input); 26] = [
     (
         "head of json",
         Input::Head(200, &[("content-type", "application/grpc+json")]),
+    ),
+    (
+        "head of br with status 5",
+        Input::Head(200, &[GRPC, ("grpc-encoding", "br"), ("grpc-status", "5")]),
+    ),
+    (
+        "head of br with status 0",
+        Input::Head(200, &[GRPC, ("grpc-encoding", "br"), ("grpc-status", "0")]),
     ),
     (
         "head of html",
