@@ -138,6 +138,11 @@ impl RouteGuide for Echo {
     async fn record_route(&self, points: Request<Streaming<Point>>) -> Result<RouteSummary> {
         let mut points = points.into_inner();
         let first = points.message().await?;
+        drop(points);
+        // The call goes on without the rest of its requests, whatever else has its turn meanwhile.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
         Ok(RouteSummary {
             point_count: first.map_or(0, |_| 1),
             ..RouteSummary::default()
@@ -170,13 +175,8 @@ async fn over_a_socket() -> Result<RouteGuideClient> {
 
 async fn ask(mut notes: Sender<RouteNote>) -> Result<()> {
     for message in ["a", "b", "c"] {
-        let message = message.to_string();
-        notes
-            .send(RouteNote {
-                location: None,
-                message,
-            })
-            .await?;
+        let (location, message) = (None, message.to_string());
+        notes.send(RouteNote { location, message }).await?;
     }
     notes.finish();
     Ok(())
@@ -249,11 +249,8 @@ struct Plain {
 
 impl Greeter for Plain {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
-        let reply = self
-            .store
-            .say_hello(request.into_inner())
-            .detached()
-            .await?;
+        let call = self.store.say_hello(request.into_inner()).detached();
+        let reply = call.await?;
         Ok(reply.into_inner())
     }
 }
