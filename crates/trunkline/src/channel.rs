@@ -150,12 +150,21 @@ impl Channel {
         &self.options.limits
     }
 
+    fn is_connected(&self) -> bool {
+        match &self.backend {
+            Backend::Server(server) => server.current().is_some(),
+            Backend::Service(_) => true,
+        }
+    }
+
     /// Begins a call. Nothing is sent before the receiving half is polled.
     pub(crate) fn start(self, call: Call, body: Body, expect: Expect, start: Start) -> Receive {
         let max_size = self.options.limits.max_recv_message_size;
         let reader = Reader::response(expect, max_size, self.options.encodings.clone());
         let deadline = call.head.deadline;
-        let is_open = (start == Start::Watched).then(|| Arc::new(AtomicBool::new(false)));
+        // A call that has to wait for a connection says so if its deadline passes meanwhile.
+        let is_watched = start == Start::Watched || !self.is_connected();
+        let is_open = is_watched.then(|| Arc::new(AtomicBool::new(false)));
         let receive = |opening| {
             let receive = Receive::replies(reader, opening, deadline);
             match is_open.clone() {

@@ -123,7 +123,13 @@ impl<T: Message> Sender<T> {
 
     pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
         self.pipe.poll_ready(cx).map_err(|_| {
-            Status::cancelled("the call has ended; its status is on the receiving side")
+            // Whoever hears of the deadline first, it is not told as a cancel.
+            match self.deadline.is_some_and(|at| at <= Instant::now()) {
+                true => Status::deadline_exceeded("the deadline passed, and the call has ended"),
+                false => {
+                    Status::cancelled("the call has ended; its status is on the receiving side")
+                }
+            }
         })
     }
 
