@@ -174,6 +174,10 @@ struct Driver<IO, H> {
 /// What the connection's one timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timed {
+    /// The handshake ends with the client's SETTINGS.
+    Settings,
+    /// The client's SETTINGS have to come. To h2 the preface alone is a handshake.
+    FirstSettings,
     /// A header block that has begun has to end.
     HeaderBlock,
     /// The connection has been shut down and has to send what it has to say.
@@ -211,9 +215,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
 
     /// What h2 does not see to: abuse by resets, and time.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (resets, in_header_block) = {
+        let (resets, waits_for) = {
             let wire = self.turn.wire().wire();
-            (wire.guard().resets(), wire.guard().in_header_block())
+            let guard = wire.guard();
+            let waits_for = match (guard.settings(), guard.in_header_block()) {
+                (0, _) => Some(Timed::Settings),
+                (_, true) => Some(Timed::HeaderBlock),
+                (_, false) => None,
+            };
+            (guard.resets(), waits_for)
         };
         let closing = matches!(self.timer, Some((Timed::Closing, _)));
         if !closing && resets > self.limits.reset_budget + self.hub.completed() {
@@ -222,10 +232,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match (&self.timer, in_header_block) {
-            (None, true) => self.start_timer(Timed::HeaderBlock, self.limits.header_block_timeout),
-            (Some((Timed::HeaderBlock, _)), false) => self.timer = None,
-            _ => {}
+        if !closing && waits_for != self.timer.as_ref().map(|(timed, _)| *timed) {
+            match waits_for {
+                None => self.timer = None,
+                Some(Timed::HeaderBlock) => {
+                    self.start_timer(Timed::HeaderBlock, self.limits.header_block_timeout);
+                }
+                Some(timed) => self.start_timer(timed, self.limits.handshake_timeout),
+            }
         }
         let Some((timed, sleep)) = &mut self.timer else {
             return Poll::Pending;
@@ -235,7 +249,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         }
         match timed {
             Timed::Closing => Poll::Ready(()),
-            Timed::HeaderBlock => {
+            Timed::Settings | Timed::HeaderBlock => {
                 self.shut_down(Reason::ENHANCE_YOUR_CALM);
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -243,9 +257,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         }
     }
 
-    fn shut_down(&mut self, reason: Reason) {
+    fn cut_off(&mut self, cx: &Context<'_>, reason: Reason) -> Poll<()> {
         self.h2.abrupt_shutdown(reason);
         self.start_timer(Timed::Closing, self.limits.handshake_timeout);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn start_timer(&mut self, timed: Timed, after: Duration) {

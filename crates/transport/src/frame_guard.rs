@@ -46,7 +46,17 @@ pub(crate) struct FrameGuard {
     resets: u64,
     settings: u64,
     goaways: u64,
-    in_header_block: bool,
+    block: Block,
+}
+
+/// Where the bytes are in a header block, which may be several frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    Outside,
+    /// More frames of it are to come.
+    Open,
+    /// In its last frame.
+    Last,
 }
 
 impl FrameGuard {
@@ -64,7 +74,7 @@ impl FrameGuard {
             resets: 0,
             settings: 0,
             goaways: 0,
-            in_header_block: false,
+            block: Block::Outside,
         }
     }
 
@@ -79,6 +89,9 @@ impl FrameGuard {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if self.skip == 0 && self.block == Block::Last {
+                self.block = Block::Outside;
+            }
             let n = bytes.len().min(HEADER_LEN - self.have);
             if n == 0 {
                 return;
@@ -98,10 +111,13 @@ impl FrameGuard {
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
             HEADERS | PUSH_PROMISE | CONTINUATION => {
-                self.in_header_block = flags & END_HEADERS == 0
+                self.block = match flags & END_HEADERS {
+                    0 => Block::Open,
+                    _ => Block::Last,
+                };
             }
             RST_STREAM => self.resets += 1,
-            SETTINGS => self.settings += 1,
+            SETTINGS => self.in_settings = true,
             GOAWAY => self.goaways += 1,
             _ => {}
         }
@@ -112,7 +128,7 @@ impl FrameGuard {
         self.resets
     }
 
-    /// SETTINGS frames seen.
+    /// SETTINGS frames seen in full.
     pub(crate) fn settings(&self) -> u64 {
         self.settings
     }
@@ -122,9 +138,9 @@ impl FrameGuard {
         self.goaways
     }
 
-    /// Whether a header block has begun and not ended.
+    /// Whether a header block has begun and its last byte has not come.
     pub(crate) fn in_header_block(&self) -> bool {
-        self.in_header_block
+        self.block != Block::Outside
     }
 
     pub(crate) fn speaks(&self) -> Speaks {
@@ -168,6 +184,7 @@ mod tests {
         wire.extend(frame(0, 0, &frame(RST_STREAM, 0, &[0; 4])));
         wire.extend(frame(RST_STREAM, 0, &[0; 4]));
         wire.extend(frame(HEADERS, 0, b"x"));
+        let last = frame(CONTINUATION, END_HEADERS, b"yz");
         for step in 1..=wire.len() {
             let mut guard = FrameGuard::new(Sender::Client);
             for chunk in wire.chunks(step) {
@@ -175,8 +192,12 @@ mod tests {
             }
             assert_eq!((guard.settings(), guard.resets()), (1, 1), "step {step}");
             assert!(guard.in_header_block(), "step {step}");
-            guard.follow(&frame(CONTINUATION, END_HEADERS, b""));
+            let (byte, rest) = last.split_last().unwrap();
+            guard.follow(rest);
+            assert!(guard.in_header_block(), "step {step}");
+            guard.follow(&[*byte]);
             assert!(!guard.in_header_block(), "step {step}");
+            guard.follow(&frame(HEADERS, END_HEADERS, b""));
         }
     }
 
