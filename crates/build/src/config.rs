@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::CompileError;
-use crate::generate::{Generated, generate};
+use crate::generate::{Choices, Generated, generate};
 use crate::load::load;
 use crate::modules;
 use crate::names::EnumPrefix;
@@ -39,6 +39,7 @@ pub struct Config {
     descriptor_set: Option<PathBuf>,
     bytes: Vec<String>,
     btree_maps: Vec<String>,
+    extern_paths: Vec<String>,
     sides: Sides,
     prefix: EnumPrefix,
 }
@@ -68,6 +69,7 @@ impl Config {
             descriptor_set: None,
             bytes: Vec::new(),
             btree_maps: Vec::new(),
+            extern_paths: Vec::new(),
             sides: Sides::Both,
             prefix: EnumPrefix::Strip,
         }
@@ -111,8 +113,10 @@ impl Config {
     }
 
     /// Takes the type or the package `proto_path`, such as `.google.rpc`, from `rust_path`, such as
-    /// `::shared::google::rpc`, rather than generating it.
+    /// `::shared::google::rpc`, rather than generating it. Nothing is generated for the services of
+    /// such a package either.
     pub fn extern_path(mut self, proto_path: &str, rust_path: &str) -> Self {
+        self.extern_paths.push(proto_path.to_owned());
         self.prost.extern_path(proto_path, rust_path);
         self
     }
@@ -252,7 +256,13 @@ impl Config {
             self.prost.btree_map(&self.btree_maps);
         }
         let loaded = load(&self.base, &self.includes, &files)?;
-        generate(loaded, self.prost, self.sides, self.prefix)
+        let choices = Choices {
+            prost: self.prost,
+            extern_paths: self.extern_paths,
+            sides: self.sides,
+            prefix: self.prefix,
+        };
+        generate(loaded, choices)
     }
 }
 

@@ -347,3 +347,166 @@ fn link(text: &str) -> Option<usize> {
     let is_url = url(inside) == Some(inside.len()) && !inside.contains('(');
     (plain && is_url && url(&text[1..label]).is_none()).then_some(label + 2 + end + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost_types::SourceCodeInfo;
+    use prost_types::source_code_info::Location;
+
+    use super::*;
+
+    fn check(comment: &str, expected: &[&str]) {
+        assert_eq!(to_rustdoc(comment), expected, "{comment:?}");
+    }
+
+    #[test]
+    fn text_stays_text() {
+        check("", &[]);
+        check(" \n\t\n", &[]);
+        check(" One.\n Two.\n", &["One.", "Two."]);
+        check(
+            "No space.\n\n\n  More space.\n",
+            &["No space.", "", "  More space."],
+        );
+        check("* Of two stars. ", &["Of two stars."]);
+        check(
+            "/ Of three slashes.\n/ Again.",
+            &["Of three slashes.", "Again."],
+        );
+        check("\tA tab.\n\t\tTwo.", &["A tab.", "   Two."]);
+        check(" a\r\n b\u{202e}c\u{7}", &["a", "bc"]);
+        check(
+            " *emphasis*, **more**, `code`",
+            &["*emphasis*, **more**, `code`"],
+        );
+    }
+
+    #[test]
+    fn lists_and_quotations_stay_what_they_are() {
+        check(" - a\n   b\n   - c", &["- a", "  b", "  - c"]);
+        check(" 1. a\n 22) b\n > c", &["1. a", "22) b", "> c"]);
+        check(" >= 5 and > 4", &["\\>= 5 and > 4"]);
+        check(" 1234567890. not in a list", &["1234567890. not in a list"]);
+    }
+
+    #[test]
+    fn code_is_marked_as_text_wherever_it_is() {
+        let fenced = ["```text", "f();", "```"];
+        check(" ```\n f();\n ```", &fenced);
+        check(" ```rust,no_run\n f();\n ```", &fenced);
+        check(" ~~~~\n f();\n ~~~~", &fenced);
+        check(" - ```\n   f();\n   ```", &fenced);
+        check(" > ~~~ rust\n f();\n > ~~~", &fenced);
+        check(" ```\n f();", &fenced);
+    }
+
+    #[test]
+    fn code_by_indentation_becomes_a_fenced_block() {
+        let code = [
+            "a", "", "```text", "f();", "  g();", "", "h();", "```", "", "b",
+        ];
+        check(" a\n\n     f();\n       g();\n\n     h();\n\n b", &code);
+        // Within a paragraph, indentation means nothing.
+        check(" a\n       b", &["a", "   b"]);
+        // After these there is no paragraph to go on with.
+        for line in ["# a", "---", "| a |", "- ", "<a>"] {
+            let docs = to_rustdoc(&format!(" {line}\n     f();"));
+            assert_eq!(docs[1..], ["```text", "f();", "```"], "{line}");
+        }
+        // More than one space after a mark would start a block within the item.
+        check(" a\n -      b", &["a", "- b"]);
+        check(" a\n >      b", &["a", "> b"]);
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_any_in_its_block() {
+        check(
+            " ~~~\n ````\n f();\n ~~~",
+            &["`````text", "````", "f();", "`````"],
+        );
+    }
+
+    #[test]
+    fn what_looks_like_a_link_or_a_tag_is_escaped() {
+        check(" Vec<u8> and <b>", &["Vec\\<u8> and \\<b>"]);
+        check(
+            " [Foo], [`Foo`], a[0]",
+            &["\\[Foo\\], \\[`Foo`\\], a\\[0\\]"],
+        );
+        check(" [text][pkg.Foo]", &["\\[text\\]\\[pkg.Foo\\]"]);
+        check(" [text](pkg.html)", &["\\[text\\](pkg.html)"]);
+        check(" [a]: b", &["\\[a\\]: b"]);
+        check(" ![an image](https://a.b)", &["\\![an image](https://a.b)"]);
+        check(
+            " \\[escaped\\] and C:\\dir",
+            &["\\[escaped\\] and C:\\\\dir"],
+        );
+    }
+
+    #[test]
+    fn what_is_code_or_a_link_already_is_not_escaped() {
+        check(" `a[0] <b>` ``a ` [b]``", &["`a[0] <b>` ``a ` [b]``"]);
+        check(
+            " a ` alone, [b] `` alone",
+            &["a \\` alone, \\[b\\] \\`\\` alone"],
+        );
+        check(" [text](https://a.b/c)", &["[text](https://a.b/c)"]);
+        check(" <https://a.b/c>", &["<https://a.b/c>"]);
+    }
+
+    #[test]
+    fn urls_are_marked_without_the_punctuation_around_them() {
+        let cases = [
+            ("https://a.b", "<https://a.b>"),
+            ("(see http://a.b/c?d=e#f).", "(see <http://a.b/c?d=e#f>)."),
+            ("https://a.b/c_(d), and", "<https://a.b/c_(d)>, and"),
+            ("\"https://a.b\"", "\"<https://a.b>\""),
+            ("http:// and https://.", "http:// and https://."),
+            ("| https://a.b|c |", "| <https://a.b>|c |"),
+        ];
+        for (text, expected) in cases {
+            check(&format!(" {text}"), &[expected]);
+        }
+    }
+
+    #[test]
+    fn comments_return_to_where_their_markers_are_printed() {
+        let location = |leading: Option<&str>, trailing: Option<&str>| Location {
+            leading_comments: leading.map(str::to_owned),
+            trailing_comments: trailing.map(str::to_owned),
+            leading_detached_comments: vec![" Detached.".to_owned()],
+            ..Location::default()
+        };
+        let mut file = FileDescriptorProto {
+            source_code_info: Some(SourceCodeInfo {
+                location: vec![
+                    location(Some(" Before.\n\n More."), Some(" Behind.")),
+                    location(None, Some(" Only behind.")),
+                    location(Some(" "), None),
+                ],
+            }),
+            ..FileDescriptorProto::default()
+        };
+        let mut docs = Docs::default();
+        docs.take(&mut file);
+        let locations = file.source_code_info.expect("it is there still").location;
+        assert!(locations.iter().all(|it| it.trailing_comments.is_none()));
+        assert!(
+            locations
+                .iter()
+                .all(|it| it.leading_detached_comments.is_empty())
+        );
+        let mut text = String::new();
+        for location in &locations {
+            if let Some(comment) = &location.leading_comments {
+                text.push_str(&format!("    ///{comment}\n"));
+            }
+            text.push_str("    item,\n");
+        }
+        assert_eq!(
+            docs.expand(&text),
+            "    /// Before.\n    ///\n    /// More.\n    ///\n    /// Behind.\n    item,\n    \
+             /// Only behind.\n    item,\n    item,\n"
+        );
+    }
+}

@@ -66,22 +66,28 @@ impl Generated {
     }
 }
 
+/// What users have chosen about the text.
+pub(crate) struct Choices {
+    pub(crate) prost: prost_build::Config,
+    /// What is not generated, by its path in protobuf.
+    pub(crate) extern_paths: Vec<String>,
+    pub(crate) sides: Sides,
+    pub(crate) prefix: EnumPrefix,
+}
+
 /// Generates the Rust of all packages.
-pub(crate) fn generate(
-    mut loaded: Loaded,
-    mut prost: prost_build::Config,
-    sides: Sides,
-    prefix: EnumPrefix,
-) -> Result<Generated, CompileError> {
-    let names = Names::of(&loaded.files, prefix)?;
+pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated, CompileError> {
+    let names = Names::of(&loaded.files, choices.prefix)?;
     let mut docs = Docs::default();
     for file in &mut loaded.files {
         docs.take(&mut file.descriptor);
     }
     let services = Texts::default();
+    let mut prost = choices.prost;
     prost.service_generator(Box::new(Generator {
         names,
-        sides,
+        sides: choices.sides,
+        extern_paths: choices.extern_paths,
         texts: Rc::clone(&services),
     }));
     let requests = loaded.files.iter().map(|file| {
@@ -96,13 +102,14 @@ pub(crate) fn generate(
     for (name, files) in by_package(&loaded.files) {
         let module = Module::from_protobuf_package_name(name);
         let messages = messages.remove(&module).unwrap_or_default();
+        let messages = format(name, &docs.expand(&messages))?;
         let services = services.borrow_mut().remove(name).unwrap_or_default();
         let named = files.iter().any(|file| file.named);
         if messages.is_empty() && services.is_empty() && !named {
             continue;
         }
         let mut text = header(&files);
-        text.push_str(&format(name, &docs.expand(&messages))?);
+        text.push_str(&messages);
         text.push_str(&docs.expand(&services));
         if named {
             text.push_str(&descriptor_set(&loaded.files, &files));
@@ -188,7 +195,7 @@ fn descriptor_set(all: &[Loading], package: &[&Loading]) -> String {
         "
 /// The descriptors of this package and of all that it imports, for reflection: a serialized
 /// `google.protobuf.FileDescriptorSet`.
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 pub const {DESCRIPTOR_SET}: &[u8] = {};
 ",
         byte_string(&bytes)

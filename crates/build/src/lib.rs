@@ -1,5 +1,67 @@
-//! Compiles `.proto` files into Rust for trunkline. No `protoc` is needed.
-#![doc = ""]
+//! Compiles `.proto` files into Rust for trunkline, without `protoc`.
+//!
+//! Most programs need none of this: `trunkline::include_proto!("proto/helloworld.proto")` puts the
+//! same code into a module. A build script is for choices that a macro does not offer, and for
+//! files that you want to look at. It needs this crate under `[build-dependencies]`:
+//!
+//! ```no_run
+//! // build.rs
+//! fn main() -> Result<(), trunkline_build::CompileError> {
+//!     trunkline_build::compile(["proto/helloworld.proto"])
+//! }
+//! ```
+//!
+//! This writes a file for each package, here `helloworld.rs`, to be included in a module:
+//!
+//! ```
+//! # /*
+//! mod hello {
+//!     include!(concat!(env!("OUT_DIR"), "/helloworld.rs"));
+//! }
+//! # */
+//! # fn main() {}
+//! ```
+//!
+//! Packages that use one another's types must be modules by their names, since generated code says
+//! `super::other::Type`. [`Config::include_file`] writes a file that holds them all in this way.
+//!
+//! # What is generated
+//!
+//! Messages, enums and oneofs as prost has them. For a service `Greeter`:
+//!
+//! | item | is |
+//! | --- | --- |
+//! | `GreeterClient` | a client: `connect`, `new`, and a method for each of the service |
+//! | `Greeter` | a trait for handlers, to be implemented with `async fn` |
+//! | `GreeterServer(handlers)` | what a server or a router adds |
+//!
+//! And for each package of a named file `FILE_DESCRIPTOR_SET`, its descriptors for reflection. All
+//! paths begin with `::trunkline`, `::core` or `::std`: users need no other crate.
+//!
+//! Comments become documentation. They are not trusted to be Markdown: code in them is never a
+//! doctest, and what looks like a link or a tag is text.
+//!
+//! A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
+//! methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
+//! `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
+//! `GreeterService`.
+//!
+//! # Modules
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `config` | what users choose; files written |
+//! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
+//! | `generate` | descriptors to the text of each package |
+//! | `service` | the text of a service |
+//! | `names` | names that are different in protobuf and the same in Rust |
+//! | `docs` | comments to documentation |
+//! | `modules` | packages as modules within one another |
+//! | `error` | what went wrong, on one line |
+//!
+//! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
+//! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
+
 mod config;
 mod docs;
 mod error;
@@ -12,15 +74,18 @@ mod service;
 pub use config::Config;
 pub use error::CompileError;
 pub use generate::Generated;
+/// The generator of messages; see [`Config::prost`].
 pub use prost_build;
 
 use std::path::Path;
 
-/// Generates.
+/// Generates Rust from `files` and writes a file for each package to `OUT_DIR`, for `build.rs`.
+///
+/// Paths start at the directory of `Cargo.toml`. [`Config`] is for everything else.
 ///
 /// # Errors
 ///
-/// x
+/// A file that is missing or wrong, or one that cannot be written.
 pub fn compile<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<(), CompileError> {
     Config::new().compile(files)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error as _;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -182,8 +183,8 @@ impl Search {
         Ok(names)
     }
 
-    /// The name of a file: as others import it, or else from an include path, or else the shortest
-    /// that leads to it.
+    /// The name of a file: as others import it, or else from an include path, or else as the file
+    /// itself suggests, or else the shortest that leads to it.
     fn name(
         &self,
         path: &Path,
@@ -193,13 +194,10 @@ impl Search {
         if let Some(name) = imported.get(&file) {
             return Ok(name.clone());
         }
-        let below = self.includes.iter().filter_map(|include| {
-            let below = file.strip_prefix(identity(include)).ok()?;
-            joined(below.components())
-        });
+        let includes = self.includes.iter().filter_map(|dir| name_below(dir, path));
         let count = path.components().count();
         let ends = (1..count).filter_map(|length| joined(path.components().skip(count - length)));
-        let names: Vec<String> = below.chain(ends).collect();
+        let names: Vec<String> = includes.chain(self.suggested(path)).chain(ends).collect();
         let leads_here = |name: &&String| self.find(name).is_some_and(|it| identity(&it) == file);
         names.iter().find(leads_here).cloned().ok_or_else(|| {
             let hiding = names.iter().find_map(|name| self.find(name));
@@ -212,6 +210,29 @@ impl Search {
             };
             CompileError::new(message).in_file(path)
         })
+    }
+
+    /// The names of a file that go with the names of its imports, and with its package.
+    ///
+    /// Two files called `service.proto` can be in one set of descriptors only if their names tell
+    /// them apart.
+    fn suggested(&self, path: &Path) -> Vec<String> {
+        let Ok(file) = File::open("", path) else {
+            return Vec::new();
+        };
+        let descriptor = file.file_descriptor_proto();
+        let mut names = Vec::new();
+        for import in &descriptor.dependency {
+            let holds = |dir: &&PathBuf| dir.join(import).is_file();
+            let root = self.directories.iter().find(holds);
+            names.extend(root.and_then(|root| name_below(root, path)));
+        }
+        if let Some(name) = path.file_name().and_then(OsStr::to_str) {
+            let package = descriptor.package().replace('.', "/");
+            let name = format!("{package}/{name}");
+            names.extend(path.ends_with(&name).then_some(name));
+        }
+        names
     }
 
     /// The compiler's error as one line.
@@ -248,6 +269,12 @@ impl FileResolver for Search {
 /// What tells two files apart, whatever path leads there.
 fn identity(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The name of a file by its place below a directory.
+fn name_below(dir: &Path, file: &Path) -> Option<String> {
+    let (dir, file) = (identity(dir), identity(file));
+    joined(file.strip_prefix(dir).ok()?.components())
 }
 
 /// A path as a name of protobuf; `None` where it is not made of plain names.

@@ -109,6 +109,7 @@ enum Scope {
     Types(String),
     Fields(String),
     Variants(String),
+    Service(String),
     Methods(String),
 }
 
@@ -204,6 +205,9 @@ impl Walk<'_> {
         package: &str,
         service: &ServiceDescriptorProto,
     ) -> Result<(), CompileError> {
+        // Services step aside when names are chosen for them, so each has a scope of its own here.
+        let scope = Scope::Service(format!("{package}.{}", service.name()));
+        self.claim(scope, service.name(), service.name().to_upper_camel_case())?;
         for (index, method) in (0..).zip(&service.method) {
             let scope = Scope::Methods(format!("{package}.{}", service.name()));
             let rust = method.name().to_snake_case();
@@ -224,6 +228,9 @@ impl Walk<'_> {
     }
 
     fn claim(&mut self, scope: Scope, name: &str, rust: String) -> Result<(), CompileError> {
+        if rust.is_empty() {
+            return Err(self.error(&format!("{name} has no letter and no digit; rename it")));
+        }
         let way_out = match (&scope, self.prefix) {
             (Scope::Variants(_), EnumPrefix::Strip) => {
                 "rename one, or give Config::retain_enum_prefix in a build script"
@@ -234,15 +241,19 @@ impl Walk<'_> {
         let Some(other) = taken.insert(rust.clone(), name.to_owned()) else {
             return Ok(());
         };
-        // The path of the name of whatever the walk is at.
+        let message = format!("{other} and {name} both become {rust} in Rust; {way_out}");
+        Err(self.error(&message))
+    }
+
+    /// An error at the name of whatever the walk is at.
+    fn error(&self, message: &str) -> CompileError {
         let mut path = self.path.clone();
         path.push(1);
-        let message = format!("{other} and {name} both become {rust} in Rust; {way_out}");
         let error = CompileError::new(message).at(Position::of(&self.file.descriptor, &path));
-        Err(match &self.file.path {
+        match &self.file.path {
             Some(file) => error.in_file(file),
             None => error,
-        })
+        }
     }
 }
 

@@ -29,13 +29,16 @@ pub(crate) type Texts = Rc<RefCell<HashMap<String, String>>>;
 pub(crate) struct Generator {
     pub(crate) names: Names,
     pub(crate) sides: Sides,
+    pub(crate) extern_paths: Vec<String>,
     pub(crate) texts: Texts,
 }
 
 impl ServiceGenerator for Generator {
-    /// Leaves the buffer alone, which goes through a formatter.
-    fn generate(&mut self, service: Service, _: &mut String) {
-        if self.sides == Sides::Neither {
+    /// Writes nothing of its own into `messages`, which goes through a formatter.
+    fn generate(&mut self, service: Service, messages: &mut String) {
+        // prost-build panics on a package with a service and no text.
+        messages.push('\n');
+        if self.sides == Sides::Neither || self.is_extern(&service) {
             return;
         }
         let names = self.names.service(&service.package, &service.name);
@@ -59,6 +62,15 @@ impl ServiceGenerator for Generator {
         let mut texts = self.texts.borrow_mut();
         let package = texts.entry(service.package.clone()).or_default();
         package.push_str(&text);
+    }
+}
+
+impl Generator {
+    /// Whether the service is in a package that comes from elsewhere.
+    fn is_extern(&self, service: &Service) -> bool {
+        let path = format!(".{}.", service.package);
+        let mut paths = self.extern_paths.iter();
+        paths.any(|start| path.starts_with(&format!("{start}.")))
     }
 }
 
@@ -261,10 +273,11 @@ pub struct {server}<{parameter}>(pub {parameter});
     }
 }
 
-/// A client has these names for itself.
+/// A client has these names for itself: two constructors, and what the prelude gives every type
+/// that can be cloned, which would win over a method, or lose to it.
 fn client_name(method: &str) -> String {
     match method {
-        "new" | "connect" => format!("{method}_"),
+        "new" | "connect" | "clone" | "into" | "try_into" => format!("{method}_"),
         _ => method.to_owned(),
     }
 }

@@ -196,6 +196,31 @@ fn names_that_are_one_in_rust_are_told_at_the_second() {
 }
 
 #[test]
+fn a_name_of_which_rust_would_keep_nothing_is_told() {
+    let cases = [
+        (
+            "empty_message",
+            "message __ {}\n",
+            "~/a.proto:2:9: __ has no letter and no digit; rename it",
+        ),
+        (
+            "empty_field",
+            "message M { string _ = 1; }\n",
+            "~/a.proto:2:20: _ has no letter and no digit; rename it",
+        ),
+        (
+            "empty_service",
+            "service _ {}\n",
+            "~/a.proto:2:9: _ has no letter and no digit; rename it",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let text = format!("syntax = \"proto3\";\n{text}");
+        check(name, &[("a.proto", &text)], expected);
+    }
+}
+
+#[test]
 fn an_alias_of_a_value_needs_no_name_of_its_own() {
     let text = "syntax = \"proto3\";\nenum E { option allow_alias = true; E_A = 0; A = 0; }\n";
     let dir = directory("alias", &[("a.proto", text)]);

@@ -64,7 +64,12 @@ fn imports_are_found_from_any_directory_above() {
     );
     assert_eq!(
         names(generated.descriptor_set()),
-        ["shop/v1/b.proto", "proto/c.proto", "d.proto", "a.proto"]
+        [
+            "shop/v1/b.proto",
+            "proto/c.proto",
+            "d.proto",
+            "shop/v1/a.proto"
+        ]
     );
 }
 
@@ -85,20 +90,60 @@ fn files_may_be_named_in_any_order_whatever_they_import() {
             .expect("both are there");
         assert_eq!(
             names(generated.descriptor_set()),
-            ["shop/b.proto", "a.proto"]
+            ["shop/b.proto", "shop/a.proto"]
         );
     }
 }
 
 #[test]
+fn a_file_is_named_by_its_imports_or_its_package_if_its_place_agrees() {
+    let cases = [
+        (
+            "by_import",
+            "proto/a/b/c.proto",
+            file("p", &["a/x.proto"]),
+            "a/b/c.proto",
+        ),
+        (
+            "by_package",
+            "proto/a/b/c.proto",
+            file("a.b", &[]),
+            "a/b/c.proto",
+        ),
+        (
+            "by_part_of_package",
+            "proto/b/c.proto",
+            file("a.b", &[]),
+            "c.proto",
+        ),
+        ("by_nothing", "proto/a/b/c.proto", file("p", &[]), "c.proto"),
+        (
+            "without_package",
+            "c.proto",
+            "syntax = \"proto3\";".to_owned(),
+            "c.proto",
+        ),
+    ];
+    for (name, path, text, expected) in cases {
+        let dir = directory(name, &[(path, &text), ("proto/a/x.proto", &file("x", &[]))]);
+        let generated = Config::new()
+            .base_dir(dir)
+            .generate([path])
+            .expect("it is right");
+        let names = names(generated.descriptor_set());
+        assert_eq!(names.last().map(String::as_str), Some(expected), "{name}");
+    }
+}
+
+#[test]
 fn files_of_the_same_name_in_two_directories_are_two() {
-    let (x, y) = (file("x", &[]), file("y", &[]));
+    let (x, y) = (file("one", &[]), file("two", &[]));
     let dir = directory("same", &[("x/a.proto", &x), ("y/a.proto", &y)]);
     let generated = Config::new()
         .base_dir(dir)
         .generate(["x/a.proto", "y/a.proto"]);
     let generated = generated.expect("both are there");
-    assert_eq!(packages(&generated), ["x", "y"]);
+    assert_eq!(packages(&generated), ["one", "two"]);
     assert_eq!(names(generated.descriptor_set()), ["a.proto", "y/a.proto"]);
 }
 
@@ -269,7 +314,7 @@ fn choices_change_what_is_generated() {
     let dir = directory("choices", &[("a.proto", text)]);
     let shared = "::shared::Shared";
     // What to choose, what is there then, what is not.
-    let cases: [(Config, &[&str], &[&str]); 11] = [
+    let cases: [(Config, &[&str], &[&str]); 12] = [
         (
             Config::new(),
             &["SClient", "trait S:", "SServer", "Vec<u8>", "HashMap"],
@@ -300,6 +345,11 @@ fn choices_change_what_is_generated() {
             Config::new().extern_path(".p.Shared", shared),
             &[shared],
             &["struct Shared"],
+        ),
+        (
+            Config::new().extern_path(".p", "::shared"),
+            &["FILE_DESCRIPTOR_SET"],
+            &["struct M", "SClient"],
         ),
         (
             Config::new().type_attribute("M", "#[a]"),
@@ -339,6 +389,33 @@ fn choices_change_what_is_generated() {
             assert!(!text.contains(part), "case {number}: {part} is in:\n{text}");
         }
     }
+}
+
+#[test]
+fn a_package_may_hold_a_service_only() {
+    let service = "syntax = \"proto3\";
+        package only;
+        import \"google/protobuf/empty.proto\";
+        service S { rpc Ping(google.protobuf.Empty) returns (google.protobuf.Empty); }";
+    let importing = file("importing", &["a.proto"]);
+    let dir = directory(
+        "service_only",
+        &[("a.proto", service), ("b.proto", &importing)],
+    );
+    let generate = |config: Config, file: &str| config.base_dir(&dir).generate([file]);
+    let generated = generate(Config::new(), "a.proto").expect("it is right");
+    assert!(
+        generated
+            .nested()
+            .contains("pub fn ping(&self, request: ())")
+    );
+
+    let generated = generate(Config::new().messages_only(), "b.proto").expect("it is right");
+    assert_eq!(
+        packages(&generated),
+        ["importing"],
+        "nothing is left of the other"
+    );
 }
 
 #[test]

@@ -1,4 +1,17 @@
-//! `include_proto!`
+//! The macro `trunkline::include_proto!`.
+//!
+//! It is a thin face of `trunkline_build`, which reads and generates: what the macro puts into a
+//! program is the text that a build script would write. Use it through the crate `trunkline`, whose
+//! path the generated code names.
+//!
+//! | function | does |
+//! | --- | --- |
+//! | [`include_proto!`] | from names of files to tokens, or to an error at the name |
+//! | `expand` | from names of files to text |
+//! | `located` | from the place of the macro to that of the name |
+//!
+//! This crate does not know the runtime.
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,7 +22,100 @@ use syn::punctuated::Punctuated;
 use syn::{LitStr, Token, parse_macro_input};
 use trunkline_build::{CompileError, Config};
 
-/// Puts the Rust of `.proto` files in its place.
+/// Puts messages, clients and servers for a `.proto` file in its place.
+///
+/// ```no_run
+/// # /*
+/// mod hello {
+///     trunkline::include_proto!("proto/helloworld.proto");
+/// }
+/// # */
+/// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }
+///
+/// use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+/// use trunkline::{Request, Result, Server};
+///
+/// struct MyGreeter;
+///
+/// impl Greeter for MyGreeter {
+///     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+///         Ok(HelloReply { message: format!("Hello {}!", request.name) })
+///     }
+/// }
+///
+/// # async fn serve() -> Result<()> {
+/// Server::new().add(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await
+/// # }
+/// # async fn call() -> Result<()> {
+/// let client = GreeterClient::connect("127.0.0.1:50051").await?;
+/// let reply = client.say_hello(HelloRequest { name: "you".into() }).await?;
+/// # drop(reply); Ok(()) }
+/// ```
+///
+/// No `protoc`, no build script, and no dependency but `trunkline` is needed.
+///
+/// # Paths
+///
+/// The path starts at the directory of `Cargo.toml`. Imports are looked for in the directory of the
+/// file and in those above it, up to that of `Cargo.toml`; the files of `google/protobuf` are
+/// always there. When one of the files changes, the program is compiled again.
+///
+/// # What there is
+///
+/// | in the file | in Rust |
+/// | --- | --- |
+/// | `message HelloRequest` | a struct with a field for each field |
+/// | `enum Colour`, `oneof kind` | an enum; for what is nested in `message Car`, in a module `car` |
+/// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer(handlers)` |
+/// | all of it | `FILE_DESCRIPTOR_SET`, serialized descriptors for reflection |
+/// | a comment | documentation |
+///
+/// A handler and a call for each of the four kinds of method:
+///
+/// | method | handler | call |
+/// | --- | --- | --- |
+/// | `rpc A(Q) returns (R)` | `async fn a(&self, request: Request<Q>) -> Result<R>` | `client.a(q).await?` is a `Response<R>` |
+/// | `rpc A(Q) returns (stream R)` | `async fn a(&self, request: Request<Q>, replies: &mut Sender<R>) -> Result<()>` | `client.a(q).await?` is a `Streaming<R>` |
+/// | `rpc A(stream Q) returns (R)` | `async fn a(&self, requests: Request<Streaming<Q>>) -> Result<R>` | `client.a().await?` is a `ClientStream<Q, R>` |
+/// | `rpc A(stream Q) returns (stream R)` | `async fn a(&self, requests: Request<Streaming<Q>>, replies: &mut Sender<R>) -> Result<()>` | `client.a().await?` is a `(Sender<Q>, Streaming<R>)` |
+///
+/// `google.protobuf.Empty` is `()`, and the wrappers such as `google.protobuf.StringValue` are
+/// `String` and so on; other types of that package are those of `trunkline::prost_types`.
+///
+/// A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
+/// methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
+/// `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
+/// `GreeterService`.
+///
+/// # Several packages, several files
+///
+/// If the file imports others of another package, each package is a module by its name, and the
+/// items of the file's own are re-exported: next to `hello::Greeter` there are
+/// `hello::helloworld::Greeter` and `hello::google::rpc::Status`.
+///
+/// Each use of the macro makes types of its own. Files that share types go into one:
+///
+/// ```
+/// # /*
+/// mod shop {
+///     trunkline::include_proto!("proto/shop/orders.proto", "proto/shop/customers.proto");
+/// }
+/// # */
+/// # fn main() {}
+/// ```
+///
+/// Files of one package are one module. If they are of several, all are in modules by their names
+/// only: `shop::orders::v1::Order`.
+///
+/// # Errors
+///
+/// What is wrong with a file is an error of the compiler, with the file, the line and the column.
+///
+/// # Choices
+///
+/// There are none here. To have `Bytes` for `bytes`, attributes on types, only a client or only a
+/// server, other include paths, or types from elsewhere, use `trunkline_build::Config` in a build
+/// script; it generates the same code.
 #[proc_macro]
 pub fn include_proto(input: TokenStream) -> TokenStream {
     let files = parse_macro_input!(input with Punctuated::<LitStr, Token![,]>::parse_terminated);
@@ -27,23 +133,6 @@ pub fn include_proto(input: TokenStream) -> TokenStream {
     }
 }
 
-/// Gives all tokens the place of the name of the file.
-///
-/// So they are code of the user's for every lint, as those in an included file are. With the place
-/// of the macro, rustc would not see that a use of a deprecated field is in a derived `impl`.
-fn located(tokens: TokenStream2, place: Span) -> TokenStream2 {
-    tokens
-        .into_iter()
-        .map(|mut token| {
-            if let TokenTree::Group(group) = &token {
-                token = Group::new(group.delimiter(), located(group.stream(), place)).into();
-            }
-            token.set_span(place);
-            token
-        })
-        .collect()
-}
-
 /// The Rust of `files`, and what makes rustc read them again when they change.
 fn expand(base: &Path, files: &[String]) -> Result<String, CompileError> {
     let generated = Config::new().base_dir(base).generate(files)?;
@@ -55,4 +144,67 @@ fn expand(base: &Path, files: &[String]) -> Result<String, CompileError> {
         ));
     }
     Ok(text)
+}
+
+/// Gives all tokens the place of the name of the file.
+///
+/// So they are the user's own code for every lint, as those of an included file are. At the place of
+/// the macro, rustc would take the use of a deprecated field in a derived `impl` for the user's.
+fn located(tokens: TokenStream2, place: Span) -> TokenStream2 {
+    let tokens = tokens.into_iter().map(|mut token| {
+        if let TokenTree::Group(group) = &token {
+            token = Group::new(group.delimiter(), located(group.stream(), place)).into();
+        }
+        token.set_span(place);
+        token
+    });
+    tokens.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The directory of the workspace, from that of this crate, where its tests run.
+    const WORKSPACE: &str = "../..";
+
+    #[test]
+    fn the_macro_and_a_build_script_give_the_same_text() {
+        for file in ["proto/helloworld.proto", "proto/route_guide.proto"] {
+            let text = expand(Path::new(WORKSPACE), &[file.to_owned()]).expect("it is right");
+            let generated = Config::new().base_dir(WORKSPACE).generate([file]);
+            let generated = generated.expect("it is right");
+            let (_, written) = generated.packages().next().expect("there is a package");
+            let tracked = text
+                .strip_prefix(written)
+                .expect("the same text comes first");
+            assert!(tracked.starts_with("const _: &[u8] = ::core::include_bytes!(\""));
+            assert_eq!(tracked.lines().count(), 1, "one file was read");
+        }
+    }
+
+    #[test]
+    fn every_file_that_is_read_is_tracked() {
+        let base = Path::new("../build/tests/proto");
+        let text = expand(base, &["nasty/nasty.proto".to_owned()]).expect("it is right");
+        for file in ["nasty.proto", "legacy.proto", "other/type.proto"] {
+            let tracked = text.lines().filter(|line| line.contains("include_bytes!"));
+            let end = format!("/nasty/{file}\");");
+            assert_eq!(
+                tracked.filter(|line| line.ends_with(&end)).count(),
+                1,
+                "{file}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_that_of_the_compiler() {
+        let error = expand(Path::new(WORKSPACE), &["proto/nothing.proto".to_owned()]);
+        let error = error.expect_err("there is no such file").to_string();
+        assert!(
+            error.starts_with("proto/nothing.proto: no such file in "),
+            "{error}"
+        );
+    }
 }

@@ -102,7 +102,7 @@ impl<S: Greeter> ::trunkline::Service for GreeterServer<S> {
 
 /// The descriptors of this package and of all that it imports, for reflection: a serialized
 /// `google.protobuf.FileDescriptorSet`.
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
     \n\xbb\x01\n\x10helloworld.proto\x12\nhelloworld\"\"\n\x0cHelloRequest\x12\x12\n\x04name\x18\x01\
     \x20\x01(\tR\x04name\"&\n\nHelloReply\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message2G\n\x07Gr\

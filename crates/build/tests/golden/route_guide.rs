@@ -233,7 +233,7 @@ impl<S: RouteGuide> ::trunkline::Service for RouteGuideServer<S> {
 
 /// The descriptors of this package and of all that it imports, for reflection: a serialized
 /// `google.protobuf.FileDescriptorSet`.
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
     \n\xf7\x05\n\x11route_guide.proto\x12\nrouteguide\"A\n\x05Point\x12\x1a\n\x08latitude\x18\x01 \x01\
     (\x05R\x08latitude\x12\x1c\n\tlongitude\x18\x02 \x01(\x05R\tlongitude\"Q\n\tRectangle\x12!\n\x02\
