@@ -176,8 +176,6 @@ struct Driver<IO, H> {
 enum Timed {
     /// The handshake ends with the client's SETTINGS.
     Settings,
-    /// The client's SETTINGS have to come. To h2 the preface alone is a handshake.
-    FirstSettings,
     /// A header block that has begun has to end.
     HeaderBlock,
     /// The connection has been shut down and has to send what it has to say.
@@ -228,9 +226,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let closing = matches!(self.timer, Some((Timed::Closing, _)));
         if !closing && resets > self.limits.reset_budget + self.hub.completed() {
             // CVE-2023-44487: a reset stream no longer counts against the stream limit.
-            self.shut_down(Reason::ENHANCE_YOUR_CALM);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return self.cut_off(cx, Reason::ENHANCE_YOUR_CALM);
         }
         if !closing && waits_for != self.timer.as_ref().map(|(timed, _)| *timed) {
             match waits_for {
@@ -249,11 +245,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         }
         match timed {
             Timed::Closing => Poll::Ready(()),
-            Timed::Settings | Timed::HeaderBlock => {
-                self.shut_down(Reason::ENHANCE_YOUR_CALM);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+            Timed::Settings => self.cut_off(cx, Reason::SETTINGS_TIMEOUT),
+            Timed::HeaderBlock => self.cut_off(cx, Reason::ENHANCE_YOUR_CALM),
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) struct FrameGuard {
     resets: u64,
     settings: u64,
     goaways: u64,
+    in_settings: bool,
     block: Block,
 }
 
@@ -74,6 +75,7 @@ impl FrameGuard {
             resets: 0,
             settings: 0,
             goaways: 0,
+            in_settings: false,
             block: Block::Outside,
         }
     }
@@ -89,8 +91,8 @@ impl FrameGuard {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            if self.skip == 0 && self.block == Block::Last {
-                self.block = Block::Outside;
+            if self.skip == 0 {
+                self.payload_seen();
             }
             let n = bytes.len().min(HEADER_LEN - self.have);
             if n == 0 {
@@ -120,6 +122,16 @@ impl FrameGuard {
             SETTINGS => self.in_settings = true,
             GOAWAY => self.goaways += 1,
             _ => {}
+        }
+    }
+
+    /// The last byte of a frame has come.
+    fn payload_seen(&mut self) {
+        if std::mem::take(&mut self.in_settings) {
+            self.settings += 1;
+        }
+        if self.block == Block::Last {
+            self.block = Block::Outside;
         }
     }
 
