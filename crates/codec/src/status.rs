@@ -428,8 +428,11 @@ impl fmt::Debug for Status {
         if !self.0.metadata.is_empty() {
             notes.push(format!("metadata: {:?}", self.0.metadata));
         }
-        if let Some(source) = &self.0.source {
-            notes.push(format!("cause: {source}"));
+        if let Some(source) = self.0.source.as_ref().map(ToString::to_string) {
+            // A message that was made from its cause need not say it twice.
+            if !self.message().contains(&source) {
+                notes.push(format!("cause: {source}"));
+            }
         }
         match notes.is_empty() {
             true => Ok(()),
@@ -761,6 +764,8 @@ mod tests {
         assert_eq!(rich.to_string(), "NOT_FOUND: no such feature");
         assert!(rich.source().unwrap().is::<fmt::Error>());
         assert!(rich.clone().source().is_some());
+        let told = Status::aborted(format!("cannot: {}", fmt::Error)).with_source(fmt::Error);
+        assert_eq!(format!("{told:?}"), told.to_string());
     }
 
     #[test]

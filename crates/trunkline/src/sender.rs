@@ -83,8 +83,8 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sends a message. Waits while more bytes are on their way than the peer takes: 64 KiB by
-    /// default, counted before it.
+    /// Sends a message. Waits while more bytes wait for HTTP/2 than `pipe_size` on a client (64 KiB),
+    /// or `gather_size` on a server (16 KiB), counted before the message.
     ///
     /// Messages that are sent without waiting in between leave together. If the future is dropped
     /// the message has not been sent.
