@@ -932,8 +932,9 @@ async fn metadata_of_a_reply_is_bounded() {
     });
     let server = Hostile::answering(answer).await;
     let status = server.unary().await.expect_err("an error");
-    println!("{status}");
+    assert_eq!(status.code(), Code::INTERNAL, "{status}");
     server.check_alive("40 KiB").await;
+    assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]

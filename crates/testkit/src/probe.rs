@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use trunkline::{Method, Raw, Request, Result, Router, Sender, Service, Status, Streaming};
 
@@ -70,6 +71,9 @@ impl Probe {
     pub const REFUSE: Method = Method::new("/test.Probe/Refuse");
     /// Unary: waits for [`release`](Self::release), then the message back.
     pub const HOLD: Method = Method::new("/test.Probe/Hold");
+    /// Unary: as `HOLD`, but blocks its thread meanwhile, so that it cannot be dropped. Needs a
+    /// runtime of several threads.
+    pub const BLOCK: Method = Method::new("/test.Probe/Block");
     /// Client streaming: waits for [`release`](Self::release) before it reads, then as `COUNT`.
     pub const DEAF: Method = Method::new("/test.Probe/Deaf");
     /// Server streaming: one message, then nothing for ever.
@@ -125,6 +129,7 @@ impl Service for Probe {
     fn add_to(self, router: &mut Router) {
         let service = Arc::new(self);
         add_unary(router, &service);
+        add_blocking(router, &service);
         add_streaming(router, &service);
         add_failing(router, &service);
     }
@@ -176,6 +181,20 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
         |probe, request: Request<Raw>| async move {
             let _running = probe.begin();
             probe.wait().await?;
+            Ok(request.into_inner())
+        },
+    );
+}
+
+fn add_blocking(router: &mut Router, service: &Arc<Probe>) {
+    router.unary(
+        Probe::BLOCK,
+        service,
+        |probe, request: Request<Raw>| async move {
+            // The first poll is the connection's own, which must not block.
+            tokio::task::yield_now().await;
+            let _running = probe.begin();
+            tokio::task::block_in_place(|| Handle::current().block_on(probe.wait()))?;
             Ok(request.into_inner())
         },
     );
