@@ -52,7 +52,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `call`, `client`, `channel` | a call before it begins; where calls go |
+//! | `head`, `call`, `client`, `channel` | a call before it begins; where calls go |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
@@ -66,6 +66,7 @@ mod client;
 mod client_stream;
 mod deadline;
 mod foreign;
+mod head;
 mod in_process;
 mod intercept;
 mod message;
@@ -85,10 +86,11 @@ pub use prost;
 pub use prost_types;
 
 pub use bytes::Bytes;
-pub use call::{Call, Head};
+pub use call::Call;
 pub use channel::{Channel, ChannelBuilder};
 pub use client::Client;
 pub use client_stream::ClientStream;
+pub use head::Head;
 pub use intercept::{Interceptor, Next};
 pub use message::{Message, Raw};
 pub use method::Method;

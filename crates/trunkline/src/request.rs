@@ -6,7 +6,7 @@ use std::time::Duration;
 use trunkline_codec::Metadata;
 use trunkline_transport::Peer;
 
-use crate::call::Head;
+use crate::head::Head;
 use crate::reply::Reply;
 
 /// A request: the message, or the stream of messages, and what came with it.

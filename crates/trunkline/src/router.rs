@@ -14,9 +14,10 @@ use trunkline_codec::{
 use trunkline_transport::{Body, Peer, PipeWriter, pipe};
 
 use crate::answer::{Answer, Handling};
-use crate::call::{Call, Head};
+use crate::call::Call;
 use crate::deadline;
 use crate::foreign::{BoxError, Calling, ForeignService, Shared};
+use crate::head::Head;
 use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
 use crate::method::Method;
