@@ -342,7 +342,7 @@ async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not
                     Frame::rst_stream(stream, error::CANCEL),
                 ])
                 .await;
-            // Streams reset before they are accepted have a limit of their own, of 100.
+            // Streams reset before they are accepted have a limit of their own.
             if at % 50 == 49 {
                 client.settle().await;
             }
@@ -362,7 +362,7 @@ async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not
 }
 
 #[tokio::test]
-async fn resets_before_a_call_is_accepted_end_the_connection_over_100() {
+async fn resets_before_a_call_is_accepted_end_the_connection_in_the_end() {
     let (server, probe) = server();
     let mut client = raw_client(server).await;
     let mut frames = Vec::new();

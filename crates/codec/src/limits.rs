@@ -47,7 +47,8 @@ pub struct Limits {
     /// the fastest that was measured.
     pub max_send_buffer_size: usize,
     /// How many streams may lie reset by the peer before the server has accepted them. Default:
-    /// 100, the stream limit, so that an honest burst of cancelled calls passes.
+    /// 1,000, the same as `reset_budget`: a peer's bursts of cancelled calls arrive together when
+    /// the server was busy elsewhere, and each burst may be as large as the stream limit.
     pub max_pending_accept_reset_streams: usize,
     /// How many streams of one connection a peer may make a server reset over its lifetime.
     /// Default: 1,024.
@@ -122,7 +123,7 @@ impl Default for Limits {
             initial_window_size: 160 * KIB as u32,
             initial_connection_window_size: 16 * MIB as u32,
             max_send_buffer_size: 64 * KIB,
-            max_pending_accept_reset_streams: 100,
+            max_pending_accept_reset_streams: 1_000,
             max_local_error_reset_streams: 1_024,
             client_max_local_error_reset_streams: 65_536,
             max_concurrent_reset_streams: 1_000,

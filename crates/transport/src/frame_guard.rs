@@ -43,6 +43,8 @@ pub(crate) struct FrameGuard {
     skip: usize,
     first: [u8; 5],
     first_len: usize,
+    /// HEADERS frames: no peer can open more streams than that.
+    heads: u64,
     resets: u64,
     settings: u64,
     goaways: u64,
@@ -72,6 +74,7 @@ impl FrameGuard {
             skip,
             first: [0; 5],
             first_len: 0,
+            heads: 0,
             resets: 0,
             settings: 0,
             goaways: 0,
@@ -113,6 +116,7 @@ impl FrameGuard {
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
             HEADERS | PUSH_PROMISE | CONTINUATION => {
+                self.heads += u64::from(kind == HEADERS);
                 self.block = match flags & END_HEADERS {
                     0 => Block::Open,
                     _ => Block::Last,
@@ -135,9 +139,13 @@ impl FrameGuard {
         }
     }
 
-    /// RST_STREAM frames seen.
+    /// Streams that were reset, as far as frames can tell.
+    ///
+    /// RFC 9113, section 5.1: a peer that has forgotten a stream it reset answers each frame that
+    /// is still on its way with another RST_STREAM. Those reset nothing, so that no more are
+    /// counted than streams can have been opened.
     pub(crate) fn resets(&self) -> u64 {
-        self.resets
+        self.resets.min(self.heads)
     }
 
     /// SETTINGS frames seen in full.
@@ -211,6 +219,18 @@ mod tests {
             assert!(!guard.in_header_block(), "step {step}");
             guard.follow(&frame(HEADERS, END_HEADERS, b""));
         }
+    }
+
+    #[test]
+    fn resets_of_streams_that_are_gone_are_not_counted() {
+        let mut guard = FrameGuard::new(Sender::Server);
+        guard.follow(&frame(HEADERS, END_HEADERS, b"x"));
+        for _ in 0..3 {
+            guard.follow(&frame(RST_STREAM, 0, &[0; 4]));
+            assert_eq!(guard.resets(), 1);
+        }
+        guard.follow(&frame(HEADERS, END_HEADERS, b"x"));
+        assert_eq!(guard.resets(), 2);
     }
 
     #[test]
