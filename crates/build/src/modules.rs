@@ -57,8 +57,10 @@ impl Node {
     fn write(&self, depth: usize, path: &str, text: &mut String) {
         let indent = "    ".repeat(depth);
         for line in self.text.lines() {
-            text.push_str(&indent);
-            text.push_str(line);
+            if !line.is_empty() {
+                text.push_str(&indent);
+                text.push_str(line);
+            }
             text.push('\n');
         }
         for (name, child) in &self.children {
