@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The most bytes of a `grpc-message` that are sent, as they are on the wire, unless set otherwise.
+/// The most bytes of a `grpc-message` that are sent, percent-encoded; a longer one is cut, so that it does not
+/// become a header list that the client refuses.
 pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 
 /// Every limit, with its default.
@@ -94,9 +95,6 @@ pub struct Limits {
     pub pipe_size: usize,
     /// How many calls may wait at a client for a stream. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
-    /// The most bytes of a `grpc-message` that are sent, percent-encoded; a longer one is cut.
-    /// Default: 8 KiB, so that a long error does not become a header list that the client refuses.
-    pub max_status_message_size: usize,
 }
 
 impl Limits {
@@ -141,7 +139,6 @@ impl Default for Limits {
             gather_size: 16 * KIB,
             pipe_size: 64 * KIB,
             max_queued_calls: 100_000,
-            max_status_message_size: MAX_STATUS_MESSAGE_SIZE,
         }
     }
 }

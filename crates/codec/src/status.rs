@@ -248,13 +248,7 @@ impl Status {
     /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A
     /// message is cut at 8 KiB.
     pub fn write_to(&self, headers: &mut HeaderMap) {
-        self.write_within(headers, MAX_STATUS_MESSAGE_SIZE);
-    }
-
-    /// As [`write_to`](Self::write_to), with a message that is cut at `max_message_size` bytes,
-    /// which are counted as they are on the wire.
-    pub fn write_within(&self, headers: &mut HeaderMap, max_message_size: usize) {
-        self.write_status(headers, max_message_size);
+        self.write_status(headers, MAX_STATUS_MESSAGE_SIZE);
         self.0.metadata.clone().merge_into(headers);
     }
 
@@ -263,9 +257,7 @@ impl Status {
         self.into_trailers_within(MAX_STATUS_MESSAGE_SIZE)
     }
 
-    /// As [`into_trailers`](Self::into_trailers), with a message that is cut at `max_message_size`
-    /// bytes, which are counted as they are on the wire.
-    pub fn into_trailers_within(mut self, max_message_size: usize) -> HeaderMap {
+    fn into_trailers_within(mut self, max_message_size: usize) -> HeaderMap {
         // PROTOCOL-HTTP2.md, "Responses": Trailers is Status [Status-Message] *Custom-Metadata.
         let mut trailers = HeaderMap::new();
         self.write_status(&mut trailers, max_message_size);
