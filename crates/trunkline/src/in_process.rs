@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use http_body::Body as _;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 use tower_service::Service as _;
 use trunkline_codec::{Encodings, Refusal, Status, timeout};
-use trunkline_transport::{Body, PipeWriter, pipe};
+use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
 use crate::deadline;
 use crate::foreign::{Calling, Shared};
@@ -44,42 +45,17 @@ async fn run(
     request: http::Request<Body>,
     mut respond: oneshot::Sender<http::Response<Body>>,
 ) {
-    let timeout = request
-        .headers()
-        .get("grpc-timeout")
-        .and_then(|value| timeout::parse(value.as_bytes()).ok());
-    let mut sleep = pin!(
-        timeout
-            .and_then(deadline::after)
-            .map(tokio::time::sleep_until)
-    );
-    let mut expired = pin!(poll_fn(|cx| match sleep.as_mut().as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Pending,
-    }));
     let size = router.current_limits().pipe_size;
-    // Over a connection this is a reset, which drops the handler whether it reads or not.
-    let watch = request.body().watch();
-    let poll_cancelled = |cx: &mut Context<'_>| match &watch {
-        Some(watch) => watch.poll_failed(cx),
-        None => Poll::Pending,
-    };
+    let mut bounds = Bounds::of(&request);
     let mut answering = router.call(request);
     let response = poll_fn(|cx| {
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
-        if poll_cancelled(cx).is_ready() {
-            return Poll::Ready(Some(refused(cancelled())));
-        }
         if let Poll::Ready(Ok(response)) = Pin::new(&mut answering).poll(cx) {
             return Poll::Ready(Some(response));
         }
-        expired.as_mut().poll(cx).map(|()| {
-            Some(refused(Status::deadline_exceeded(
-                "the deadline passed while the handler was at work",
-            )))
-        })
+        bounds.poll(cx).map(|status| Some(refused(status)))
     })
     .await;
     drop(answering);
@@ -90,26 +66,15 @@ async fn run(
         return;
     }
     let (mut writer, reader) = pipe(size);
-    if respond
-        .send(http::Response::from_parts(head, Body::pipe(reader)))
-        .is_err()
-    {
+    let response = http::Response::from_parts(head, Body::pipe(reader));
+    if respond.send(response).is_err() {
         return;
     }
     let cut_off = {
         let mut pumping = pin!(pump(body, &mut writer));
-        poll_fn(|cx| {
-            if poll_cancelled(cx).is_ready() {
-                return Poll::Ready(Some(cancelled()));
-            }
-            if pumping.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            expired.as_mut().poll(cx).map(|()| {
-                Some(Status::deadline_exceeded(
-                    "the deadline passed while the reply was being sent",
-                ))
-            })
+        poll_fn(|cx| match pumping.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => bounds.poll(cx).map(Some),
         })
         .await
     };
@@ -118,14 +83,46 @@ async fn run(
     }
 }
 
+/// What ends a call from outside: its deadline, and a sender that gives it up.
+struct Bounds {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Over a connection this is a reset, which drops the handler whether it reads or not.
+    watch: Option<PipeWatch>,
+}
+
+impl Bounds {
+    fn of(request: &http::Request<Body>) -> Self {
+        let timeout = request.headers().get("grpc-timeout");
+        let timeout = timeout.and_then(|value| timeout::parse(value.as_bytes()).ok());
+        let deadline = timeout.and_then(deadline::after);
+        Self {
+            sleep: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            watch: request.body().watch(),
+        }
+    }
+
+    /// Ready, with the status to end with, when the call is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        if let Some(watch) = &self.watch
+            && watch.poll_failed(cx).is_ready()
+        {
+            return Poll::Ready(Status::cancelled(
+                "the sender of the requests was dropped before it had finished",
+            ));
+        }
+        let Some(sleep) = &mut self.sleep else {
+            return Poll::Pending;
+        };
+        sleep.as_mut().poll(cx).map(|()| {
+            Status::deadline_exceeded("the deadline passed while the handler was at work")
+        })
+    }
+}
+
 fn refused(status: Status) -> http::Response<Body> {
     Refusal::Status(status)
         .into_response(&Encodings::none())
         .map(|()| Body::empty())
-}
-
-fn cancelled() -> Status {
-    Status::cancelled("the sender of the requests was dropped before it had finished")
 }
 
 async fn pump(mut body: Body, writer: &mut PipeWriter) {
