@@ -388,7 +388,7 @@ async fn a_timeout_set_in_an_interceptor_ends_the_call() {
             });
         })
     };
-    for side in [Side::Client, Side::ClientInProcess] {
+    for side in SIDES {
         let limiting = |call: Call, next: Next| async move { next.run(call.timeout(SHORT)).await };
         let client = with_one(side, stuck(), limiting).await;
         let status = whole_call(&client, Kind::Unary).await.unwrap_err();
@@ -402,10 +402,18 @@ async fn a_timeout_set_in_an_interceptor_ends_the_call() {
 
 #[tokio::test]
 async fn a_timeout_set_in_an_interceptor_needs_no_help_of_the_server() {
-    // Says nothing at all: only the client can end the call.
+    // Takes calls and never replies: only the client can end them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let channel = Channel::to(&address).connect_lazy().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let mut open = Vec::new();
+        while let Some(Ok(call)) = connection.accept().await {
+            open.push(call);
+        }
+    });
+    let channel = client_of(&address).await.channel().clone();
     let channel = channel
         .intercept(|call: Call, next: Next| async move { next.run(call.timeout(SHORT)).await });
     let client = Client::new(channel);

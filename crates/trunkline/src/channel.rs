@@ -13,6 +13,7 @@ use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head}
 use trunkline_transport::{Body, Connection, Target};
 
 use crate::call::{Call, Start};
+use crate::deadline;
 use crate::foreign::{ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
 use crate::receive::{Opening, Receive};
@@ -178,10 +179,14 @@ impl Channel {
         let link = Arc::new(Link::default());
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
         let interceptors = self.interceptors.clone();
-        let running = interceptors.run(call, |call| {
+        let running = interceptors.run(call, move |call| {
             Box::pin(async move {
-                inmost_link.respond(self.open(call, body, inmost_open).await?);
-                poll_fn(|cx| inmost_link.poll_end(cx)).await
+                let moved_to = call.head.deadline;
+                let inside = async {
+                    inmost_link.respond(self.open(call, body, inmost_open).await?);
+                    poll_fn(|cx| inmost_link.poll_end(cx)).await
+                };
+                deadline::moved(deadline, moved_to, inside).await
             })
         });
         let waiting = link.clone();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_codec::Status;
 
 tokio::task_local! {
     static DEADLINE: Option<Instant>;
@@ -29,6 +30,25 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// Bounds what is inside an interceptor that has moved the deadline from `before` to `now`. The
+/// one from before is kept further out.
+pub(crate) async fn moved<T>(
+    before: Option<Instant>,
+    now: Option<Instant>,
+    inside: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let Some(at) = now.filter(|_| now != before) else {
+        return inside.await;
+    };
+    tokio::time::timeout_at(at, inside)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "the deadline passed that an interceptor had set",
+            ))
+        })
 }
 
 /// What is left until `deadline`.

@@ -362,11 +362,12 @@ impl Routes {
             writer,
             max_send_size,
         } = incoming;
-        let (route, frame) = (route.clone(), Arc::new(Mutex::new(None)));
-        let (inmost_frame, inmost_reply) = (frame.clone(), reply.clone());
+        let (route, ran) = (route.clone(), Arc::new(Mutex::new(None)));
+        let (inmost_ran, inmost_reply, before) = (ran.clone(), reply.clone(), head.deadline);
         let running = self
             .interceptors
             .run(Call::of_server(head, reply), move |call| {
+                let moved_to = call.head.deadline;
                 let incoming = Incoming {
                     head: call.head,
                     reply: inmost_reply,
@@ -375,14 +376,20 @@ impl Routes {
                     max_send_size,
                 };
                 Box::pin(async move {
-                    let outcome = (route.handle)(incoming).await?;
-                    *inmost_frame.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-                    Ok(())
+                    let handling = (route.handle)(incoming);
+                    let outcome = deadline::moved(before, moved_to, handling).await;
+                    let (frame, end) = match outcome {
+                        Ok(frame) => (frame, Ok(())),
+                        Err(status) => (None, Err(status)),
+                    };
+                    *inmost_ran.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame);
+                    end
                 })
             });
         Box::pin(async move {
             running.await?;
-            Ok(frame.lock().unwrap_or_else(PoisonError::into_inner).take())
+            let ran = ran.lock().unwrap_or_else(PoisonError::into_inner).take();
+            ran.ok_or_else(|| Status::internal("an interceptor ended the call without running it"))
         })
     }
 
