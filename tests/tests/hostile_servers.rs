@@ -538,8 +538,10 @@ async fn a_message_that_is_too_large_or_cannot_be_restored_ends_its_call_alone()
         (
             "a message that inflates to more than the limit",
             Box::new(move |stream| {
-                let bomb = Frame::data(stream, bomb.clone());
-                vec![zip(stream), bomb, trailers(stream, "0")]
+                let mut frames = vec![zip(stream)];
+                frames.extend(Frame::long_data(stream, &bomb));
+                frames.push(trailers(stream, "0"));
+                frames
             }),
             Code::RESOURCE_EXHAUSTED,
         ),

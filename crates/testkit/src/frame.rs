@@ -122,6 +122,14 @@ impl Frame {
         frames
     }
 
+    /// DATA in frames of up to 16 KiB.
+    pub fn long_data(stream: u32, payload: &Bytes) -> Vec<Self> {
+        let parts = payload.chunks(PAYLOAD_MAX);
+        parts
+            .map(|part| Self::data(stream, payload.slice_ref(part)))
+            .collect()
+    }
+
     /// RST_STREAM with one of [`error`].
     pub fn rst_stream(stream: u32, error: u32) -> Self {
         Self::new(
