@@ -157,7 +157,7 @@ async fn an_http_response_without_grpc_status_is_a_status_by_the_table_and_its_b
         ("409", Code::UNKNOWN),
         ("415", Code::UNKNOWN),
         ("429", Code::UNAVAILABLE),
-        ("431", Code::UNKNOWN),
+        ("431", Code::INTERNAL),
         ("500", Code::UNKNOWN),
         ("502", Code::UNAVAILABLE),
         ("503", Code::UNAVAILABLE),

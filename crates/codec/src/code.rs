@@ -98,7 +98,7 @@ impl Code {
     pub fn from_http_status(status: StatusCode) -> Self {
         // http-grpc-status-mapping.md. 200 without grpc-status is UNKNOWN as well.
         match status.as_u16() {
-            400 => Self::INTERNAL,
+            400 | 431 => Self::INTERNAL,
             401 => Self::UNAUTHENTICATED,
             403 => Self::PERMISSION_DENIED,
             404 => Self::UNIMPLEMENTED,
@@ -274,7 +274,7 @@ mod tests {
             (413, Code::UNKNOWN),
             (415, Code::UNKNOWN),
             (429, Code::UNAVAILABLE),
-            (431, Code::UNKNOWN),
+            (431, Code::INTERNAL),
             (500, Code::UNKNOWN),
             (502, Code::UNAVAILABLE),
             (503, Code::UNAVAILABLE),
