@@ -163,8 +163,8 @@ pub fn parse_request(
     })
 }
 
-/// Adds what the protocol wants in the head of a request. `user-agent` is left as it is if there is
-/// one.
+/// Adds what the protocol wants in the head of a request, before what is there. `user-agent` keeps
+/// its value if there is one.
 #[inline]
 pub fn write_request(
     headers: &mut HeaderMap,
@@ -173,15 +173,30 @@ pub fn write_request(
     encodings: &Encodings,
 ) {
     // PROTOCOL-HTTP2.md, "Requests": the timeout should come first, and all of these before custom
-    // metadata.
+    // metadata. A header map keeps the order in which names come into it.
+    let custom = std::mem::take(headers);
     if let Some(timeout) = timeout {
         set(headers, GRPC_TIMEOUT, timeout::encode(timeout));
     }
     set(headers, header::TE, TRAILERS);
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
     write_encodings(headers, encoding, encodings);
-    if !headers.contains_key(header::USER_AGENT) {
-        set(headers, header::USER_AGENT, USER_AGENT);
+    let agent = custom.get(header::USER_AGENT).cloned();
+    set(headers, header::USER_AGENT, agent.unwrap_or(USER_AGENT));
+    append_new(headers, custom);
+}
+
+/// Adds the fields whose names are not there, as far as a header map has room.
+fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
+    let mut last = None;
+    for (name, value) in more {
+        // A header map yields the name with the first of its values only.
+        if let Some(name) = name {
+            last = (!headers.contains_key(&name)).then_some(name);
+        }
+        if let Some(name) = &last {
+            let _fits = headers.try_append(name, value).is_ok();
+        }
     }
 }
 
@@ -625,6 +640,50 @@ mod tests {
         for ((name, value), expected) in lines.into_iter().zip(expected) {
             assert_eq!((name, value.to_str().unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn the_definition_of_a_call_stands_before_custom_metadata_and_once() {
+        let mut headers = HeaderMap::new();
+        let custom = [
+            ("b", "1"),
+            ("te", "x"),
+            ("te", "y"),
+            ("a", "2"),
+            ("user-agent", "mine/1"),
+            ("b", "3"),
+        ];
+        for (name, value) in custom {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let timeout = Some(Duration::from_secs(1));
+        write_request(&mut headers, timeout, None, &Encodings::none());
+        let lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        let expected = [
+            ("grpc-timeout", "1000000u"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", "mine/1"),
+            ("b", "1"),
+            ("b", "3"),
+            ("a", "2"),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn metadata_that_fills_the_map_leaves_room_for_the_definition_of_the_call() {
+        let mut headers = HeaderMap::new();
+        let mut names = (0..40_000).map(|at| HeaderName::try_from(format!("k{at}")).unwrap());
+        let value = HeaderValue::from_static("");
+        assert!(names.any(|name| headers.try_append(name, value.clone()).is_err()));
+        write_request(&mut headers, None, None, &Encodings::none());
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["content-type"], "application/grpc");
+        assert!(headers.contains_key("k0"));
     }
 
     #[cfg(feature = "gzip")]
