@@ -223,10 +223,15 @@ impl Receive {
                 .as_ref()
                 .is_some_and(|deadline| deadline.at <= Instant::now())
         {
-            // The server, whose clock runs a little ahead, has reset the stream at the deadline.
-            end.status = Err(Status::deadline_exceeded(
-                "the deadline passed; the server reset the call",
-            ));
+            // The server, whose clock runs a little ahead, has cancelled the call at the deadline.
+            // PROTOCOL-HTTP2.md, "Client Cancellation": the failure is made here, and nothing of
+            // the trailers goes into it.
+            end = End {
+                status: Err(Status::deadline_exceeded(
+                    "the deadline passed; the server cancelled the call",
+                )),
+                trailers: Metadata::new(),
+            };
         }
         match &self.chain {
             None => self.end = Some(end),
