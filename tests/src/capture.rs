@@ -1,6 +1,7 @@
 //! What went over the wire, recorded by dumpcap and dissected by tshark with the .proto files of this repository.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const DISSECTION_LIMIT: Duration = Duration::from_secs(120);
 /// How often the capture file is looked at for the end mark.
 const POLL: Duration = Duration::from_millis(20);
+/// How much of the end of a capture file is searched for the end mark, in bytes.
+const TAIL: u64 = 16 * 1024;
 
 const INTERFACE: &str = if cfg!(target_os = "macos") {
     "lo0"
@@ -122,12 +125,18 @@ impl Capture {
         }
     }
 
+    /// Looks at the end of the file only: little is sent after the mark, and much may have been before.
     fn has_recorded(&self, mark: &[u8]) -> bool {
-        let recorded = fs::read(&self.file).unwrap_or_default();
-        recorded
-            .windows(mark.len())
-            .rev()
-            .any(|window| window == mark)
+        let tail = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.file)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+            let mut tail = Vec::new();
+            file.take(TAIL).read_to_end(&mut tail)?;
+            Ok(tail)
+        };
+        let tail = tail().unwrap_or_default();
+        tail.windows(mark.len()).any(|window| window == mark)
     }
 }
 
@@ -207,8 +216,9 @@ impl Recording {
             self.listing()
         );
         // An empty recording would be healthy, too.
+        let frames = self.select("http2", &["frame.number"]);
         assert!(
-            !self.frames().is_empty(),
+            !frames.is_empty(),
             "no HTTP/2 frame in {}",
             self.file.display()
         );

@@ -7,20 +7,35 @@
 //! - [`capture`]: what went over the wire, recorded by dumpcap and dissected by tshark
 //! - [`frames`]: that dissection as a list of HTTP/2 frames with their headers and messages
 //! - [`h2spec`]: the conformance suites of HTTP/2, for servers and for clients
+//! - [`testing`]: the messages and services of the interop tests, from `proto/grpc/testing`
+//! - [`test_service`]: the server of the interop tests, on `trunkline`
+//! - [`cases`]: the client of the interop tests, on `trunkline`
+//! - [`flags`]: the command lines of the two programs in `src/bin`
 //!
-//! Everything here blocks; asynchronous tests call it from a thread of its own (`spawn_blocking`).
+//! The first six block, and know nothing of `trunkline`: a peer is a name and a port. Asynchronous tests call them from a
+//! thread of its own (`spawn_blocking`). They need Unix: signals, advisory locks, a loopback interface to listen to.
 //!
 //! A peer that this machine lacks gives `None`, after a line `SKIPPED: ...` on standard error, and the test passes. With
 //! `TRUNKLINE_REQUIRE_PEERS` set to anything but `0`, it is a failure instead.
-//!
-//! It does not know the API of `trunkline`: a peer is an address and a name.
 
-// The peers are run with Unix means: signals, advisory locks, a loopback interface to listen to.
-#![cfg(unix)]
-
+#[cfg(unix)]
 pub mod capture;
+pub mod cases;
+pub mod flags;
+#[cfg(unix)]
 pub mod frames;
+#[cfg(unix)]
 pub mod h2spec;
+#[cfg(unix)]
 pub mod peers;
+#[cfg(unix)]
 pub mod prepare;
+#[cfg(unix)]
 pub mod process;
+pub mod test_service;
+
+/// The messages and services of the interop tests.
+#[allow(missing_debug_implementations, reason = "generated")]
+pub mod testing {
+    trunkline::include_proto!("../proto/grpc/testing/test.proto");
+}

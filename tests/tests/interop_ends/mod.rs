@@ -1,0 +1,50 @@
+//! Our ends of the interop tests: the server on a port, and the client at work.
+
+#![allow(dead_code, reason = "each test binary uses its own part of it")]
+
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::runtime::Runtime;
+use trunkline::Channel;
+use trunkline_tests::cases::{self, Soak};
+use trunkline_tests::test_service;
+
+/// Serves until the test process ends; gives the port.
+pub(crate) fn our_server() -> u16 {
+    let (port, ports) = mpsc::channel();
+    thread::spawn(move || {
+        Runtime::new().expect("a runtime").block_on(async {
+            let bound = test_service::server()
+                .bind("127.0.0.1:0")
+                .await
+                .expect("a free port");
+            let address = bound.local_addr().tcp().expect("a TCP address");
+            port.send(address.port())
+                .expect("the test waits for the port");
+            bound.serve().await
+        })
+    });
+    ports.recv().expect("the server starts")
+}
+
+/// Runs these of our client's cases against the server at this port, over one channel. Says all that fail.
+pub(crate) fn our_client_runs(port: u16, cases: &[&str]) {
+    let soak = Soak::default();
+    let target = format!("127.0.0.1:{port}");
+    let failures: Vec<_> = Runtime::new().expect("a runtime").block_on(async {
+        let channel = Channel::connect(&target).await.expect("the server listens");
+        let mut failures = Vec::new();
+        for case in cases {
+            let outcome = match *case {
+                "channel_soak" => cases::channel_soak(&target, &soak).await,
+                case => cases::run(case, &channel, &soak).await,
+            };
+            if let Err(mismatch) = outcome {
+                failures.push(format!("{case}: {mismatch}"));
+            }
+        }
+        failures
+    });
+    assert!(failures.is_empty(), "{failures:#?}");
+}
