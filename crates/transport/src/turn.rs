@@ -72,20 +72,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
             }
             self.hand_out();
             if self.hub.rest() {
-                return self.send();
+                return self.send(engine);
             }
             self.hub.heard();
         }
         self.hub.leave();
         cx.waker().wake_by_ref();
-        self.send()
+        self.send(engine)
     }
 
-    fn send<T>(&self) -> Poll<io::Result<T>> {
-        match self.wire.wire().poll_send() {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        }
+    fn send<T>(&self, mut engine: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<io::Result<T>> {
+        let sent = self.wire.wire().poll_send();
+        let Poll::Ready(Err(error)) = sent else {
+            return Poll::Pending;
+        };
+        // The peer takes nothing more. What it said before it left, such as why, is still in the
+        // socket, and tells more than this error does.
+        Poll::Ready(match engine(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(done) => Ok(done),
+            Poll::Pending => Err(error),
+        })
     }
 }
 

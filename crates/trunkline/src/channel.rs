@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
@@ -254,6 +256,36 @@ impl Channel {
             &options.encodings,
         );
         Ok(request)
+    }
+}
+
+/// The channel below its interceptors, for tower's layers: what [`Channel::new`] makes of the
+/// layered service is a channel again.
+///
+/// It is always ready; requests go to the channel's own authority, whatever theirs is.
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let channel = self.clone();
+        Box::pin(async move {
+            let server = match &channel.backend {
+                Backend::Service(service) => return service.call(request).await,
+                Backend::Server(server) => server,
+            };
+            let mut uri = std::mem::take(request.uri_mut()).into_parts();
+            uri.scheme = Some(Scheme::HTTP);
+            uri.authority = Some(channel.options.authority.clone());
+            *request.uri_mut() = http::Uri::from_parts(uri)
+                .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
+            server.connection(None).await?.call(request).await
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use trunkline_codec::Metadata;
 use trunkline_transport::Peer;
 
 use crate::head::Head;
+use crate::message::Message;
 use crate::reply::Reply;
 
 /// A request: the message, or the stream of messages, and what came with it.
@@ -62,12 +63,6 @@ impl<T> Request<T> {
         self.head.extensions()
     }
 
-    /// Whether the message came compressed. For a stream, ask
-    /// [`Streaming::is_compressed`](crate::Streaming::is_compressed) after each message.
-    pub fn is_compressed(&self) -> bool {
-        self.is_compressed
-    }
-
     /// The head and the trailers of the reply.
     pub fn reply(&self) -> &Reply {
         &self.reply
@@ -86,6 +81,14 @@ impl<T> Request<T> {
     /// Puts something where [`extensions`](Self::extensions) finds it.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.head.extensions_mut()
+    }
+}
+
+impl<T: Message> Request<T> {
+    /// Whether the message came compressed. A stream of messages says it of each:
+    /// [`Streaming::is_compressed`](crate::Streaming::is_compressed).
+    pub fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 }
 

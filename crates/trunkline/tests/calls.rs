@@ -134,3 +134,13 @@ async fn four_call_types_pass_in_this_process() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn four_call_types_pass_through_a_channel_as_a_tower_service() {
+    let address = serve().await.unwrap();
+    let channel = Channel::connect(&address).await.unwrap();
+    let all = all_four(Channel::new(channel));
+    tokio::time::timeout(Duration::from_secs(10), all)
+        .await
+        .unwrap();
+}
