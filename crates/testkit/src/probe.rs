@@ -194,7 +194,9 @@ fn add_blocking(router: &mut Router, service: &Arc<Probe>) {
             // The first poll is the connection's own, which must not block.
             tokio::task::yield_now().await;
             let _running = probe.begin();
-            tokio::task::block_in_place(|| Handle::current().block_on(probe.wait()))?;
+            // Bounded, so that a test that fails before the release ends as well.
+            let released = within("a release", probe.wait());
+            tokio::task::block_in_place(|| Handle::current().block_on(released))?;
             Ok(request.into_inner())
         },
     );
