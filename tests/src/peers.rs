@@ -91,7 +91,11 @@ pub fn skipped(what: &str, why: &Failure, remedy: &str) {
         .insert(what.to_owned())
     {
         // Written past the macros, whose output the test harness keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {what} ({why}; {remedy})");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {what} ({}; {remedy})",
+            why.brief()
+        );
     }
 }
 
@@ -392,7 +396,7 @@ fn start_on_a_free_port(program: &Program) -> Result<PeerServer, Failure> {
     Err(last)
 }
 
-pub(crate) fn free_port() -> std::io::Result<u16> {
+fn free_port() -> std::io::Result<u16> {
     // On all addresses, as the server will ask for it.
     Ok(TcpListener::bind("0.0.0.0:0")?.local_addr()?.port())
 }

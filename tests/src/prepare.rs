@@ -15,8 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::process::{Failure, Process};
 
-/// How long one step of a preparation may take; a cold build of the Go programs takes about a minute on two cores.
-const STEP: Duration = Duration::from_secs(300);
+/// How long one step of a preparation may take; a cold build of the Go programs takes two minutes on two busy cores.
+const STEP: Duration = Duration::from_secs(600);
 /// How long a failed preparation is remembered, so that a machine without a network pays for it once in a test run.
 const FAILURE_REMEMBERED: Duration = Duration::from_secs(600);
 

@@ -30,6 +30,19 @@ impl Failure {
     pub fn new(explanation: impl Into<String>) -> Self {
         Self(explanation.into())
     }
+
+    /// The explanation in one line: what happened, and the line of a program's output that seems to say why.
+    pub fn brief(&self) -> String {
+        let (first, output) = self.0.split_once('\n').unwrap_or((&self.0, ""));
+        let lines = || output.lines().map(str::trim);
+        match lines()
+            .find(|line| line.to_lowercase().contains("error"))
+            .or_else(|| lines().next_back())
+        {
+            Some(line) => format!("{first}: {line}"),
+            None => first.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -373,6 +386,23 @@ mod tests {
             failure.to_string(),
             "sh ended with exit status: 3\n    broken"
         );
+    }
+
+    #[test]
+    fn a_failure_in_brief_is_one_line() {
+        for (text, brief) in [
+            ("no go", "no go"),
+            (
+                "npm failed\n    warn\n    Error: refused\n    see log",
+                "npm failed: Error: refused",
+            ),
+            (
+                "go failed\n    downloading\n    refused",
+                "go failed: refused",
+            ),
+        ] {
+            assert_eq!(Failure::new(text).brief(), brief);
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn every_client_gets_well_formed_frames_from_our_server() {
             .filter(|case| *case != "deflate")
             .collect();
         let Some(recording) = recorded_at_our_server(client, &cases) else {
-            return;
+            continue;
         };
         recording.assert_healthy();
     }
@@ -83,7 +83,7 @@ fn every_server_gets_well_formed_frames_from_our_client() {
             "cancel_after_first_response",
         ];
         let Some(recording) = recorded_at_our_client(server, &cases) else {
-            return;
+            continue;
         };
         recording.assert_healthy();
     }
