@@ -5,6 +5,7 @@
 mod interop_ends;
 
 use interop_ends::{our_client_runs, our_server};
+use trunkline::{Bytes, Channel, Client, Code, Method, Raw};
 use trunkline_tests::capture::{Capture, Recording};
 use trunkline_tests::frames::{Frame, Kind, Side};
 use trunkline_tests::peers::{Peer, PeerServer, run_client};
@@ -237,4 +238,27 @@ fn messages_of_a_mixed_stream_are_compressed_one_by_one() {
         .map(|message| message.compressed)
         .collect();
     assert_eq!(flags, [true, false]);
+}
+
+#[test]
+fn a_malformed_message_is_noticed() {
+    let port = our_server();
+    let Some(capture) = Capture::start(port) else {
+        return;
+    };
+    // Field 3 of length 127, of which nothing follows.
+    let garbage = Raw(Bytes::from_static(&[0x1a, 0x7f]));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let outcome = runtime.block_on(async {
+        let channel = Channel::connect(&format!("127.0.0.1:{port}")).await?;
+        Client::new(channel)
+            .unary::<Raw, Raw>(Method::new(UNARY), garbage)
+            .await
+    });
+    assert_eq!(
+        outcome.expect_err("the server cannot read it").code(),
+        Code::INTERNAL
+    );
+    let recording = capture.finish();
+    assert!(std::panic::catch_unwind(|| recording.assert_healthy()).is_err());
 }
