@@ -851,12 +851,11 @@ async fn calls_that_wait_for_a_stream_are_bounded_and_can_be_given_up() {
     for _ in 0..100 {
         let mut waiting = Vec::new();
         for _ in 0..9 {
-            waiting.push(
-                client
-                    .server_streaming::<Raw, Raw>(SERVER, raw(""))
-                    .await
-                    .unwrap(),
-            );
+            let call = client.server_streaming::<Raw, Raw>(SERVER, raw(""));
+            let mut started = call.into_future();
+            let poll = poll_fn(|cx| Poll::Ready(started.as_mut().poll(cx))).await;
+            assert!(poll.is_pending(), "no stream is free");
+            waiting.push(started);
         }
         let one_more = client.server_streaming::<Raw, Raw>(SERVER, raw(""));
         let status = within("the refusal", one_more.into_future())

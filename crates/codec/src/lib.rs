@@ -10,7 +10,6 @@
 //! | [`encoding`] | compression, and which kind of it two peers use |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
 //! | [`limits`] | every limit, with its default |
-//! | [`fuzz`] | entry points for fuzzers |
 //!
 //! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
 //! (time is an argument), what a method does, or which messages it takes.
@@ -19,7 +18,6 @@ pub mod code;
 pub mod details;
 pub mod encoding;
 pub mod frame;
-pub mod fuzz;
 pub mod grammar;
 #[cfg(feature = "gzip")]
 mod gzip;

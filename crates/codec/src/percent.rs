@@ -13,7 +13,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 /// is left out, whole characters at a time.
 ///
 /// The second value is how much of `message` went in.
-pub(crate) fn encode(message: &str, max_size: usize) -> (HeaderValue, &str) {
+pub fn encode(message: &str, max_size: usize) -> (HeaderValue, &str) {
     let sent = cut(message, max_size);
     let value = match is_plain(sent) {
         true => HeaderValue::from_str(sent),

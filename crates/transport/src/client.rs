@@ -21,6 +21,7 @@ use crate::frame_guard::{Sender, Speaks};
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::send::{SendBody, SendError};
+use crate::slots::Slots;
 use crate::target::{Place, Target};
 use crate::turn::Turn;
 use crate::wire_io::WireIo;
@@ -31,6 +32,7 @@ use crate::wire_io::WireIo;
 pub struct Connection {
     send: SendRequest<Bytes>,
     hub: Arc<Hub>,
+    slots: Arc<Slots>,
     limits: Arc<Limits>,
 }
 
@@ -82,15 +84,23 @@ impl Connection {
             .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
         let hub = Hub::new();
         let (ready, is_ready) = oneshot::channel();
+        let slots = Slots::new();
         let driver = Driver {
             h2,
+            slots: slots.clone(),
+            settings: 0,
             turn: Turn::new(wire, hub.clone()),
             ready: Some(ready),
             name: name.to_owned(),
         };
         tokio::spawn(driver.run());
         match is_ready.await {
-            Ok(()) => Ok(Self { send, hub, limits }),
+            Ok(()) => Ok(Self {
+                send,
+                hub,
+                slots,
+                limits,
+            }),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
             })),
@@ -108,6 +118,56 @@ impl Connection {
         self.hub.open()
     }
 
+    /// Waits until the server allows another stream. Dropping the future leaves no trace.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE when the connection takes no new calls, which
+    /// [`is_usable`](Self::is_usable) says then too; RESOURCE_EXHAUSTED when
+    /// `limits.max_queued_calls` are open or waiting already.
+    pub async fn ready(&self) -> Result<ReadyConnection, Status> {
+        let permit = self.hub.permit();
+        if self.hub.open() > self.limits.max_queued_calls {
+            let max = self.limits.max_queued_calls;
+            return Err(Status::resource_exhausted(format!(
+                "{max} calls are open on this connection; max_queued_calls allows no more"
+            )));
+        }
+        let Some(slot) = self.slots.take().await else {
+            return Err(self.hub.ended().unwrap_or_else(|| {
+                Status::unavailable("the server closes the connection and takes no more calls")
+            }));
+        };
+        let held = Held {
+            _permit: Some(permit),
+            slot: Some(slot),
+            sending: None,
+        };
+        Ok(ReadyConnection {
+            connection: self.clone(),
+            held,
+        })
+    }
+
+    /// Waits until the server allows another stream, and makes the call: see
+    /// [`ReadyConnection::call`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ready`](Self::ready) and of the call.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        self.ready().await?.call(request).await
+    }
+}
+
+/// A connection on which a stream can be opened.
+#[derive(Debug)]
+pub struct ReadyConnection {
+    connection: Connection,
+    held: Held,
+}
+
+impl ReadyConnection {
     /// Sends a request; gives the head of the response, and its body to read.
     ///
     /// The stream is opened when the future is first polled. A request whose body is known in full
@@ -117,43 +177,41 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// What HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is
-    /// lost; RESOURCE_EXHAUSTED when `limits.max_queued_calls` are open already.
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let mut held = Held {
-            _permit: Some(self.hub.permit()),
-            sending: None,
-        };
-        if self.hub.open() > self.limits.max_queued_calls {
-            let max = self.limits.max_queued_calls;
-            return Err(Status::resource_exhausted(format!(
-                "{max} calls are open on this connection; max_queued_calls allows no more"
-            )));
-        }
-        let mut send = self.send.clone();
+    /// What HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is lost.
+    pub async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let Self {
+            connection,
+            mut held,
+        } = self;
+        let Connection {
+            mut send,
+            hub,
+            limits,
+            ..
+        } = connection;
         poll_fn(|cx| send.poll_ready(cx))
             .await
-            .map_err(|error| self.hub.failure(&error))?;
+            .map_err(|error| hub.failure(&error))?;
         let (parts, mut body) = request.into_parts();
         let head = Request::from_parts(parts, ());
         let response = match body.take_full() {
             Some((data, _)) => {
                 let (response, mut stream) = send
                     .send_request(head, data.is_empty())
-                    .map_err(|error| self.hub.failure(&error))?;
+                    .map_err(|error| hub.failure(&error))?;
                 if !data.is_empty() {
                     // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
                     // as the window allows.
                     stream
                         .send_data(data, true)
-                        .map_err(|error| self.hub.failure(&error))?;
+                        .map_err(|error| hub.failure(&error))?;
                 }
                 response
             }
             None => {
                 let (response, stream) = send
                     .send_request(head, false)
-                    .map_err(|error| self.hub.failure(&error))?;
+                    .map_err(|error| hub.failure(&error))?;
                 let (stop, stopped) = oneshot::channel();
                 held.sending = Some(stop);
                 tokio::spawn(send_body(SendBody::new(stream, body), stopped));
@@ -163,9 +221,9 @@ impl Connection {
         drop(send);
         let (head, recv) = response
             .await
-            .map_err(|error| self.hub.failure(&error))?
+            .map_err(|error| hub.failure(&error))?
             .into_parts();
-        let body = Body::arrived(Incoming::arrive(recv, &self.hub, &self.limits, held));
+        let body = Body::arrived(Incoming::arrive(recv, &hub, &limits, held));
         Ok(Response::from_parts(head, body))
     }
 }
@@ -253,6 +311,9 @@ fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
 struct Driver<IO> {
     h2: h2::client::Connection<WireIo<IO>, Bytes>,
     turn: Turn<IO>,
+    slots: Arc<Slots>,
+    /// SETTINGS frames seen.
+    settings: u64,
     /// Told when the server's SETTINGS have come.
     ready: Option<oneshot::Sender<()>>,
     name: String,
@@ -263,12 +324,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let end = poll_fn(|cx| {
             let h2 = &mut self.h2;
             let poll = self.turn.poll(cx, |cx| Pin::new(&mut *h2).poll(cx));
-            if self.turn.wire().wire().guard().goaways() > 0 {
-                self.turn.hub().set_leaving();
-            }
-            if self.ready.is_some() && self.turn.wire().wire().guard().settings() > 0 {
-                let _ = self.ready.take().map(|ready| ready.send(()));
-            }
+            self.keep_watch();
             poll
         })
         .await;
@@ -279,5 +335,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Err(error) => ended(&self.name, &error.to_string(), speaks),
         };
         self.turn.hub().set_ended(status);
+        self.slots.close();
+    }
+
+    /// What h2 does with control frames and does not tell.
+    fn keep_watch(&mut self) {
+        let (settings, goaways) = {
+            let wire = self.turn.wire().wire();
+            (wire.guard().settings(), wire.guard().goaways())
+        };
+        if settings != self.settings {
+            self.settings = settings;
+            self.slots.set_limit(self.h2.max_concurrent_send_streams());
+            let _ = self.ready.take().map(|ready| ready.send(()));
+        }
+        if goaways > 0 {
+            self.turn.hub().set_leaving();
+            self.slots.close();
+        }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use trunkline_codec::{Limits, Status};
 
 use crate::hub::{Hub, Permit, lock};
+use crate::slots::Slot;
 
 /// Chunks below this are copied together, so that a small one does not keep the large buffer alive
 /// in which it came.
@@ -41,6 +42,8 @@ struct State {
     reader: Option<Waker>,
     /// Bytes the reader has taken for which the peer has no window yet.
     unreleased: usize,
+    /// A client's stream counts against the server's limit until it has ended, read or not.
+    slot: Option<Slot>,
 }
 
 enum End {
@@ -113,6 +116,7 @@ impl State {
             self.end = Some(end);
             // The rest needs no window: the peer has nothing more to send.
             self.recv = None;
+            self.slot = None;
         }
     }
 
@@ -163,6 +167,7 @@ impl State {
 pub(crate) struct Held {
     /// A client's open call. A server's permit goes with the handler instead.
     pub(crate) _permit: Option<Permit>,
+    pub(crate) slot: Option<Slot>,
     /// Stops the task that sends the other half. Dropped, it says that the call is given up.
     pub(crate) sending: Option<oneshot::Sender<Reason>>,
 }
@@ -220,6 +225,7 @@ impl Incoming {
             end: None,
             reader: None,
             unreleased: 0,
+            slot: held.slot.take(),
         };
         state.push(data);
         state.drain(hub, Waker::noop());
@@ -291,6 +297,7 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         let (recv, has_ended) = {
             let mut state = lock(&self.stream.state);
+            state.slot = None;
             (state.recv.take(), matches!(state.end, Some(End::Eof)))
         };
         if has_ended {

@@ -8,7 +8,7 @@
 //! | `body`, `pipe` | what requests and responses carry |
 //! | `server` | listens, accepts; a task for each connection |
 //! | `connection`, `answer` | the server's driver; one call on it |
-//! | `client` | connects; the client's driver; one call on it |
+//! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |
@@ -28,12 +28,13 @@ mod incoming;
 mod pipe;
 mod send;
 mod server;
+mod slots;
 mod target;
 mod turn;
 mod wire_io;
 
 pub use body::Body;
-pub use client::Connection;
+pub use client::{Connection, ReadyConnection};
 pub use connection::{Handler, Phase, serve_connection};
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use server::{Listener, serve};

@@ -12,7 +12,7 @@ use http::uri::{Authority, Scheme};
 use tokio::time::Instant;
 use tower_service::Service;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
-use trunkline_transport::{Body, Connection, Target};
+use trunkline_transport::{Body, Connection, ReadyConnection, Target};
 
 use crate::call::{Call, Start};
 use crate::deadline;
@@ -20,6 +20,10 @@ use crate::foreign::{ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
 use crate::receive::{Opening, Receive};
 use crate::router::Router;
+
+/// How often a call that waits moves to another connection, because the server closes the one it
+/// waits on.
+const MOVES_MAX: usize = 3;
 
 /// Calls go here. Concrete, and cheap to clone: clones share one connection.
 ///
@@ -201,7 +205,7 @@ impl Channel {
         Box::pin(async move {
             match &self.backend {
                 Backend::Server(server) => {
-                    let connection = server.connection(call.head.deadline).await?;
+                    let connection = server.ready(call.head.deadline).await?;
                     // The server is told what is left of the deadline now.
                     let request = self.request(call, body)?;
                     // The stream is opened when the call is first polled, which is next.
@@ -284,7 +288,7 @@ impl Service<http::Request<Body>> for Channel {
             uri.authority = Some(channel.options.authority.clone());
             *request.uri_mut() = http::Uri::from_parts(uri)
                 .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
-            server.connection(None).await?.call(request).await
+            server.ready(None).await?.call(request).await
         })
     }
 }
@@ -298,21 +302,34 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 impl Server {
-    /// The connection that there is, or a new one before `deadline`.
-    async fn connection(&self, deadline: Option<Instant>) -> Result<Connection, Status> {
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
+    /// A stream to be opened, on the connection that there is or on a new one, before `deadline`.
+    async fn ready(&self, deadline: Option<Instant>) -> Result<ReadyConnection, Status> {
         let Some(deadline) = deadline else {
-            return self.connect().await;
+            return self.find().await;
         };
         // The call has its deadline anyway; here it knows what it waited for.
-        let connecting = tokio::time::timeout_at(deadline, self.connect());
-        connecting.await.unwrap_or_else(|_| {
+        let finding = tokio::time::timeout_at(deadline, self.find());
+        finding.await.unwrap_or_else(|_| {
             Err(Status::deadline_exceeded(
-                "the deadline passed while the call waited for a connection",
+                "the deadline passed while the call waited for a connection, or for a stream on it",
             ))
         })
+    }
+
+    async fn find(&self) -> Result<ReadyConnection, Status> {
+        let mut moves = 0;
+        loop {
+            let connection = match self.current() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            match connection.ready().await {
+                // The server has closed this one while the call waited. It has not begun, and can
+                // begin elsewhere.
+                Err(_) if !connection.is_usable() && moves < MOVES_MAX => moves += 1,
+                ready => return ready,
+            }
+        }
     }
 
     async fn connect(&self) -> Result<Connection, Status> {
@@ -343,7 +360,7 @@ impl ChannelBuilder {
     pub async fn connect(self) -> Result<Channel, Status> {
         let channel = self.connect_lazy()?;
         if let Backend::Server(server) = &channel.backend {
-            server.connection(None).await?;
+            server.connect().await?;
         }
         Ok(channel)
     }

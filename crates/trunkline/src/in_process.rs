@@ -52,10 +52,11 @@ async fn run(
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(Ok(response)) = Pin::new(&mut answering).poll(cx) {
-            return Poll::Ready(Some(response));
+        // Before the handler, which would take a sender's failure for one of its own.
+        if let Poll::Ready(status) = bounds.poll(cx) {
+            return Poll::Ready(Some(refused(status)));
         }
-        bounds.poll(cx).map(|status| Some(refused(status)))
+        Pin::new(&mut answering).poll(cx).map(Result::ok)
     })
     .await;
     drop(answering);
@@ -72,9 +73,9 @@ async fn run(
     }
     let cut_off = {
         let mut pumping = pin!(pump(body, &mut writer));
-        poll_fn(|cx| match pumping.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => bounds.poll(cx).map(Some),
+        poll_fn(|cx| match bounds.poll(cx) {
+            Poll::Ready(status) => Poll::Ready(Some(status)),
+            Poll::Pending => pumping.as_mut().poll(cx).map(|()| None),
         })
         .await
     };

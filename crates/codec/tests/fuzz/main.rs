@@ -1,7 +1,9 @@
 //! The fuzz entry points, with bytes from a seed.
 #![allow(missing_docs, reason = "a test")]
 
-use trunkline_codec::fuzz;
+mod entry_points;
+
+use entry_points as fuzz;
 
 /// How many inputs each entry point is given.
 const INPUTS: u32 = 3_000;

@@ -10,14 +10,11 @@ use bytes::{Buf, Bytes};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
-use crate::encoding::Encodings;
-use crate::frame::{Decoder, PREFIX_SIZE};
-use crate::grammar::{Event, Expect, Reader};
-use crate::limits::Limits;
-use crate::metadata::Metadata;
-use crate::path::Path;
-use crate::status::Status;
-use crate::{head, percent, timeout};
+use trunkline_codec::frame::PREFIX_SIZE;
+use trunkline_codec::{
+    Decoder, Encodings, Event, Expect, Limits, Metadata, Path, Reader, Status, head, percent,
+    timeout,
+};
 
 /// The message limit of the functions here, in bytes: small, so that inputs reach it.
 const MAX_SIZE: usize = 4096;
@@ -26,7 +23,7 @@ const MAX_SIZE: usize = 4096;
 const CHUNK_MAX: usize = 64;
 
 /// Messages cut into chunks: the result does not depend on where the cuts are.
-pub fn message_reader(data: &[u8]) {
+pub(crate) fn message_reader(data: &[u8]) {
     let whole = decode(std::iter::once(data));
     let mut sizes = data.iter().map(|byte| usize::from(*byte) % CHUNK_MAX + 1);
     let mut rest = data;
@@ -59,7 +56,7 @@ fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Bytes>, bool) {
 
 /// A call, the bytes being the order of its inputs: whatever comes, there is one end at most, and
 /// nothing after it.
-pub fn call(data: &[u8]) {
+pub(crate) fn call(data: &[u8]) {
     for expect in [Expect::One, Expect::Many] {
         let encodings = Encodings::default();
         let encoding = encodings.find("gzip").cloned();
@@ -94,7 +91,7 @@ fn run(mut reader: Reader, mut data: &[u8]) {
 }
 
 /// Headers made of the bytes: lookups, a round trip through the wire, and the status in them.
-pub fn metadata(mut data: &[u8]) {
+pub(crate) fn metadata(mut data: &[u8]) {
     let headers = take_headers(&mut data);
     let metadata = Metadata::from_headers(headers.clone());
     assert_eq!(metadata.iter().count(), metadata.len());
@@ -119,7 +116,7 @@ pub fn metadata(mut data: &[u8]) {
 }
 
 /// The head of a request with headers made of the bytes.
-pub fn request_head(mut data: &[u8]) {
+pub(crate) fn request_head(mut data: &[u8]) {
     let mut request = Request::new(());
     *request.method_mut() = http::Method::POST;
     *request.headers_mut() = take_headers(&mut data);
@@ -135,7 +132,7 @@ pub fn request_head(mut data: &[u8]) {
 }
 
 /// The value of `grpc-timeout`: what parses is sent as a value that parses to no less.
-pub fn timeout(data: &[u8]) {
+pub(crate) fn timeout(data: &[u8]) {
     let Ok(parsed) = timeout::parse(data) else {
         return;
     };
@@ -144,7 +141,7 @@ pub fn timeout(data: &[u8]) {
 }
 
 /// The value of `grpc-message`: decoding never fails, and text comes back as it was.
-pub fn percent(data: &[u8]) {
+pub(crate) fn percent(data: &[u8]) {
     let _lossy = percent::decode(data);
     if let Ok(text) = str::from_utf8(data) {
         let (value, sent) = percent::encode(text, usize::MAX);
@@ -157,7 +154,7 @@ pub fn percent(data: &[u8]) {
 }
 
 /// A path: what parses is its two names with their slashes, and nothing else.
-pub fn path(data: &[u8]) {
+pub(crate) fn path(data: &[u8]) {
     let Some(path) = str::from_utf8(data).ok().and_then(Path::parse) else {
         return;
     };
@@ -167,7 +164,7 @@ pub fn path(data: &[u8]) {
 }
 
 /// A compressed message: restoring it never passes the limit by more than 64 KiB.
-pub fn decompress(data: &[u8]) {
+pub(crate) fn decompress(data: &[u8]) {
     for encoding in Encodings::default().iter() {
         let mut output = bytes::BytesMut::new();
         let mut input = data;

@@ -1,0 +1,137 @@
+//! The streams that a client may have open on a connection: the server's limit, as it is now.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+
+use crate::hub::lock;
+
+/// Calls wait here, in order, until the server allows another stream.
+///
+/// h2 would take them all and open their streams later, but a call that is given up while it waits
+/// there still goes out, as HEADERS and a reset.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    free: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    limit: usize,
+    /// Slots that are to be given back and not taken again: the limit was lowered below what was
+    /// in use.
+    debt: usize,
+}
+
+/// A stream that may be open. Dropping it lets the next call have its own.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// None are free before the server has said how many there are.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            free: Semaphore::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// What the server's SETTINGS_MAX_CONCURRENT_STREAMS is from now on.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        let mut state = lock(&self.state);
+        if limit > state.limit {
+            let more = limit - state.limit;
+            let forgiven = more.min(state.debt);
+            state.debt -= forgiven;
+            self.free.add_permits(more - forgiven);
+        } else {
+            let fewer = state.limit - limit;
+            state.debt += fewer - self.free.forget_permits(fewer);
+        }
+        state.limit = limit;
+    }
+
+    /// Waits for a slot; none if the connection has ended. Dropping the future leaves no trace.
+    pub(crate) async fn take(self: &Arc<Self>) -> Option<Slot> {
+        self.free.acquire().await.ok()?.forget();
+        Some(Slot(self.clone()))
+    }
+
+    /// The connection has ended: nobody waits any more.
+    pub(crate) fn close(&self) {
+        self.free.close();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        match state.debt.checked_sub(1) {
+            Some(debt) => state.debt = debt,
+            None => self.0.free.add_permits(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    fn try_take(slots: &Arc<Slots>) -> Option<Slot> {
+        let take = std::pin::pin!(slots.take());
+        match take.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(slot) => slot,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn as_many_slots_are_given_as_the_limit_says_now() {
+        let slots = Slots::new();
+        assert!(try_take(&slots).is_none());
+        slots.set_limit(2);
+        let (a, b) = (try_take(&slots), try_take(&slots));
+        assert!(a.is_some() && b.is_some() && try_take(&slots).is_none());
+        slots.set_limit(1);
+        drop(a);
+        assert!(
+            try_take(&slots).is_none(),
+            "one is still in use, and there is only one"
+        );
+        drop(b);
+        let c = try_take(&slots);
+        assert!(c.is_some() && try_take(&slots).is_none());
+        slots.set_limit(0);
+        slots.set_limit(2);
+        let d = try_take(&slots);
+        assert!(d.is_some() && try_take(&slots).is_none());
+    }
+
+    #[test]
+    fn a_call_that_stops_waiting_takes_nothing() {
+        let slots = Slots::new();
+        {
+            let mut waiting = std::pin::pin!(slots.take());
+            assert!(
+                waiting
+                    .as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
+            slots.set_limit(1);
+        }
+        assert!(try_take(&slots).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_has_ended() {
+        let slots = Slots::new();
+        slots.close();
+        let mut take = std::pin::pin!(slots.take());
+        let poll = take.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(poll, Poll::Ready(None)));
+    }
+}
