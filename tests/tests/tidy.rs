@@ -13,32 +13,51 @@ const PUBLISHED: [&str; 5] = ["codec", "transport", "trunkline", "build", "macro
 const MSRV: (u32, u32) = (1, 88);
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests lies in the workspace")
+        .to_owned()
 }
 
 fn cargo(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
-    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("cargo prints UTF-8")
 }
 
 fn metadata() -> Value {
-    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--locked"])).expect("cargo metadata is JSON")
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--locked"]))
+        .expect("cargo metadata is JSON")
 }
 
 /// The names of what a package depends on, dev-dependencies left out.
 fn dependencies(metadata: &Value, package: &str) -> BTreeSet<String> {
     let packages = metadata["packages"].as_array().expect("packages");
-    let found = packages.iter().find(|it| it["name"] == package && it["source"].is_null());
+    let found = packages
+        .iter()
+        .find(|it| it["name"] == package && it["source"].is_null());
     let package = found.unwrap_or_else(|| panic!("no package {package}"));
     let dependencies = package["dependencies"].as_array().expect("dependencies");
     let normal = dependencies.iter().filter(|it| it["kind"].is_null());
-    normal.map(|it| it["name"].as_str().expect("a name").to_owned()).collect()
+    normal
+        .map(|it| it["name"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 fn rust_files(below: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(below).expect("a folder of the workspace").flatten() {
+    for entry in fs::read_dir(below)
+        .expect("a folder of the workspace")
+        .flatten()
+    {
         let path = entry.path();
         match path.is_dir() {
             true => files.extend(rust_files(&path)),
@@ -66,9 +85,18 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (start, line) in lines.iter().enumerate() {
         let indent = line.len() - line.trim_start().len();
-        let Some(at) = line.find("fn ").filter(|_| is_code(line) && !line.trim_end().ends_with(';')) else { continue };
+        let Some(at) = line
+            .find("fn ")
+            .filter(|_| is_code(line) && !line.trim_end().ends_with(';'))
+        else {
+            continue;
+        };
         let before = line[..at].trim();
-        if !(before.is_empty() || before.split(' ').all(|word| word.starts_with("pub") || ["async", "const", "in"].contains(&word))) {
+        if !(before.is_empty()
+            || before
+                .split(' ')
+                .all(|word| word.starts_with("pub") || ["async", "const", "in"].contains(&word)))
+        {
             continue;
         }
         let close = format!("{}}}", " ".repeat(indent));
@@ -91,7 +119,10 @@ fn a_lower_crate_never_names_a_higher_one() {
     }
     for package in ["trunkline-build", "trunkline-macros"] {
         let named = dependencies(&metadata, package);
-        assert!(ORDER.iter().all(|runtime| !named.contains(*runtime)), "{package} names a runtime crate");
+        assert!(
+            ORDER.iter().all(|runtime| !named.contains(*runtime)),
+            "{package} names a runtime crate"
+        );
     }
 }
 
@@ -99,7 +130,10 @@ fn a_lower_crate_never_names_a_higher_one() {
 fn each_crate_knows_only_what_it_may() {
     let metadata = metadata();
     let forbidden = [
-        ("trunkline-codec", &["tokio", "h2", "tower", "tower-service", "tower-layer"][..]),
+        (
+            "trunkline-codec",
+            &["tokio", "h2", "tower", "tower-service", "tower-layer"][..],
+        ),
         ("trunkline-transport", &["prost", "prost-types"]),
         ("trunkline", &["h2"]),
     ];
@@ -112,7 +146,11 @@ fn each_crate_knows_only_what_it_may() {
     for file in rust_files(&root().join("crates/codec/src")) {
         let text = fs::read_to_string(&file).expect("a source file");
         for word in ["Instant::now", "SystemTime::now", "std::net"] {
-            assert!(!text.contains(word), "{}: codec may not know {word}", file.display());
+            assert!(
+                !text.contains(word),
+                "{}: codec may not know {word}",
+                file.display()
+            );
         }
     }
 }
@@ -122,13 +160,23 @@ fn every_package_has_the_lints_of_the_workspace_and_none_has_unsafe_code() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace's manifest");
     assert!(manifest.contains("unsafe_code = \"forbid\""));
     let metadata = metadata();
-    let members: BTreeSet<&str> =
-        metadata["workspace_members"].as_array().expect("members").iter().filter_map(Value::as_str).collect();
+    let members: BTreeSet<&str> = metadata["workspace_members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     for package in metadata["packages"].as_array().expect("packages") {
-        if package["id"].as_str().is_some_and(|id| members.contains(id)) {
+        if package["id"]
+            .as_str()
+            .is_some_and(|id| members.contains(id))
+        {
             let path = package["manifest_path"].as_str().expect("a path");
             let manifest = fs::read_to_string(path).expect("a manifest");
-            assert!(manifest.contains("[lints]\nworkspace = true"), "{path} lacks the lints");
+            assert!(
+                manifest.contains("[lints]\nworkspace = true"),
+                "{path} lacks the lints"
+            );
         }
     }
 }
@@ -136,22 +184,50 @@ fn every_package_has_the_lints_of_the_workspace_and_none_has_unsafe_code() {
 #[test]
 fn no_dependency_needs_a_newer_rust_than_we_declare() {
     for package in metadata()["packages"].as_array().expect("packages") {
-        let Some(needed) = package["rust_version"].as_str() else { continue };
-        let mut parts = needed.split('.').map(|part| part.parse::<u32>().expect("a version"));
-        let needed_version = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        assert!(needed_version <= MSRV, "{} needs Rust {needed}", package["name"]);
+        let Some(needed) = package["rust_version"].as_str() else {
+            continue;
+        };
+        let mut parts = needed
+            .split('.')
+            .map(|part| part.parse::<u32>().expect("a version"));
+        let needed_version = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        assert!(
+            needed_version <= MSRV,
+            "{} needs Rust {needed}",
+            package["name"]
+        );
     }
 }
 
 #[test]
 fn versions_with_known_holes_are_not_used() {
-    let floors = [("h2", [0, 4, 20]), ("bytes", [1, 11, 1]), ("slab", [0, 4, 11]), ("tokio", [1, 44, 2])];
+    let floors = [
+        ("h2", [0, 4, 20]),
+        ("bytes", [1, 11, 1]),
+        ("slab", [0, 4, 11]),
+        ("tokio", [1, 44, 2]),
+    ];
     let metadata = metadata();
     for (name, floor) in floors {
-        for package in metadata["packages"].as_array().expect("packages").iter().filter(|it| it["name"] == name) {
+        for package in metadata["packages"]
+            .as_array()
+            .expect("packages")
+            .iter()
+            .filter(|it| it["name"] == name)
+        {
             let version = package["version"].as_str().expect("a version");
-            let parts: Vec<u32> = version.split(['.', '-', '+']).take(3).map(|it| it.parse().expect("a number")).collect();
-            assert!(parts[..] >= floor[..], "{name} {version} is below {floor:?}");
+            let parts: Vec<u32> = version
+                .split(['.', '-', '+'])
+                .take(3)
+                .map(|it| it.parse().expect("a number"))
+                .collect();
+            assert!(
+                parts[..] >= floor[..],
+                "{name} {version} is below {floor:?}"
+            );
         }
     }
 }
@@ -160,13 +236,18 @@ fn versions_with_known_holes_are_not_used() {
 fn a_hello_world_needs_few_crates() {
     let count = |features: &[&str]| {
         let tree = |package: &str, features: &[&str]| {
-            let mut arguments = vec!["tree", "--locked", "-e", "normal", "-p", package, "--prefix", "none"];
+            let mut arguments = vec![
+                "tree", "--locked", "-e", "normal", "-p", package, "--prefix", "none",
+            ];
             arguments.extend_from_slice(features);
             cargo(&arguments)
         };
         // A program that has a main function takes tokio's macros as well.
         let trees = [tree("trunkline", features), tree("tokio-macros", &[])].concat();
-        let crates: BTreeSet<&str> = trees.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+        let crates: BTreeSet<&str> = trees
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)"))
+            .collect();
         crates.len()
     };
     let runtime = count(&["--no-default-features", "--features", "gzip"]);
@@ -189,16 +270,27 @@ fn the_house_stays_small() {
             lines += text.lines().filter(|line| is_code(line)).count();
             longest_file = longest_file.max((text.lines().count(), file.clone()));
             for (function, length) in functions(text) {
-                longest_function = longest_function.max((length, format!("{} in {}", function, file.display())));
+                longest_function =
+                    longest_function.max((length, format!("{} in {}", function, file.display())));
             }
         }
         code.insert(name, lines);
     }
     println!("code lines: {code:?}");
-    println!("longest file: {} lines, {}", longest_file.0, longest_file.1.display());
-    println!("longest function: {} lines, {}", longest_function.0, longest_function.1);
+    println!(
+        "longest file: {} lines, {}",
+        longest_file.0,
+        longest_file.1.display()
+    );
+    println!(
+        "longest function: {} lines, {}",
+        longest_function.0, longest_function.1
+    );
     let runtime = code["codec"] + code["transport"] + code["trunkline"];
-    assert!(runtime <= 8_000, "codec, transport and trunkline have {runtime} lines of code");
+    assert!(
+        runtime <= 8_000,
+        "codec, transport and trunkline have {runtime} lines of code"
+    );
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }
@@ -208,8 +300,17 @@ fn what_comes_from_the_network_is_never_unwrapped() {
     for name in ["codec", "transport", "trunkline"] {
         for file in rust_files(&root().join("crates").join(name).join("src")) {
             let text = fs::read_to_string(&file).expect("a source file");
-            for (at, line) in without_tests(&text).lines().enumerate().filter(|(_, line)| is_code(line)) {
-                assert!(!line.contains(".unwrap()"), "{}:{}: {line}", file.display(), at + 1);
+            for (at, line) in without_tests(&text)
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| is_code(line))
+            {
+                assert!(
+                    !line.contains(".unwrap()"),
+                    "{}:{}: {line}",
+                    file.display(),
+                    at + 1
+                );
             }
         }
     }
@@ -218,9 +319,16 @@ fn what_comes_from_the_network_is_never_unwrapped() {
 #[test]
 fn every_crate_begins_with_a_map_of_itself() {
     for name in PUBLISHED {
-        let text = fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).expect("a crate root");
-        let header = text.lines().take_while(|line| line.starts_with("//!") || line.is_empty()).count();
-        assert!(header >= 8, "crates/{name}/src/lib.rs begins with {header} lines of documentation");
+        let text = fs::read_to_string(root().join("crates").join(name).join("src/lib.rs"))
+            .expect("a crate root");
+        let header = text
+            .lines()
+            .take_while(|line| line.starts_with("//!") || line.is_empty())
+            .count();
+        assert!(
+            header >= 8,
+            "crates/{name}/src/lib.rs begins with {header} lines of documentation"
+        );
     }
 }
 
@@ -235,12 +343,16 @@ fn every_row_of_the_specification_names_code_and_test_that_exist() {
     }
     let rows: Vec<Vec<&str>> = text
         .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.starts_with("| rule"))
+        .filter(|line| {
+            line.starts_with("| ") && !line.starts_with("| ---") && !line.starts_with("| rule")
+        })
         .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
         .collect();
     assert!(rows.len() >= 60, "{} rows", rows.len());
     for row in rows {
-        let [rule, code, test] = row[..] else { panic!("not three cells: {row:?}") };
+        let [rule, code, test] = row[..] else {
+            panic!("not three cells: {row:?}")
+        };
         for cell in [code, test] {
             let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
             assert!(!names.is_empty(), "{rule}: a cell names nothing");
@@ -254,15 +366,30 @@ fn every_row_of_the_specification_names_code_and_test_that_exist() {
 
 #[test]
 fn nothing_committed_names_a_path_of_a_machine() {
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
-    let Ok(listed) = listed else { return println!("SKIPPED: no git to list the files") };
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output();
+    let Ok(listed) = listed else {
+        return println!("SKIPPED: no git to list the files");
+    };
     if !listed.status.success() {
         return println!("SKIPPED: not a git checkout");
     }
     // In two halves, so that this file is not a finding.
-    let paths = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/"), concat!("/tmp", "/w/")];
-    for name in String::from_utf8(listed.stdout).expect("UTF-8 names").split_terminator('\0') {
-        let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
+    let paths = [
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/wo", "rk/"),
+        concat!("/tmp", "/w/"),
+    ];
+    for name in String::from_utf8(listed.stdout)
+        .expect("UTF-8 names")
+        .split_terminator('\0')
+    {
+        let Ok(text) = fs::read_to_string(root().join(name)) else {
+            continue;
+        };
         for path in paths {
             assert!(!text.contains(path), "{name} names {path}");
         }
