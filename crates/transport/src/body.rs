@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use trunkline_codec::Status;
 
+use crate::hub::lock;
 use crate::incoming::{Arrived, Incoming};
 use crate::pipe::{PipeReader, PipeWatch};
 
@@ -25,7 +27,9 @@ enum Kind {
     },
     Incoming(Incoming),
     Pipe(PipeReader),
-    Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>),
+    /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
+    /// users may hold references to what has one across an `.await`.
+    Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
 }
 
 impl Body {
@@ -46,7 +50,7 @@ impl Body {
 
     /// Any other body. Its error becomes the status with which the call ends.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
-        Self(Kind::Boxed(Box::pin(body)))
+        Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
     /// Takes data and trailers out of a body that is known in full; none if part of it is still to
@@ -108,7 +112,10 @@ impl http_body::Body for Body {
             }),
             Kind::Incoming(incoming) => incoming.poll_frame(cx),
             Kind::Pipe(reader) => reader.poll_frame(cx),
-            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+            Kind::Boxed(body) => {
+                let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+                body.as_mut().poll_frame(cx)
+            }
         }
     }
 
@@ -117,7 +124,7 @@ impl http_body::Body for Body {
             Kind::Full { data, trailers } => data.is_empty() && trailers.is_none(),
             Kind::Incoming(incoming) => incoming.is_end(),
             Kind::Pipe(reader) => reader.is_end(),
-            Kind::Boxed(body) => body.is_end_stream(),
+            Kind::Boxed(body) => lock(body).is_end_stream(),
         }
     }
 
@@ -125,7 +132,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Full { data, .. } => SizeHint::with_exact(data.len() as u64),
             Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
-            Kind::Boxed(body) => body.size_hint(),
+            Kind::Boxed(body) => lock(body).size_hint(),
         }
     }
 }

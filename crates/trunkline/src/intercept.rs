@@ -119,7 +119,8 @@ impl Next {
 
 /// The interceptors of a client's call, around a reply that is read elsewhere.
 pub(crate) struct Chain {
-    running: Option<Running>,
+    /// In a mutex that is never locked: it makes what holds a call `Sync`.
+    running: Option<Mutex<Running>>,
     link: Arc<Link>,
 }
 
@@ -180,7 +181,7 @@ impl Link {
 impl Chain {
     pub(crate) fn new(running: Running, link: Arc<Link>) -> Self {
         Self {
-            running: Some(running),
+            running: Some(Mutex::new(running)),
             link,
         }
     }
@@ -190,7 +191,7 @@ impl Chain {
         let Some(running) = &mut self.running else {
             return Poll::Pending;
         };
-        running.as_mut().poll(cx).map(|end| {
+        unlocked(running).as_mut().poll(cx).map(|end| {
             self.running = None;
             end.err().unwrap_or_else(|| {
                 Status::internal("an interceptor ended the call without running it")
@@ -207,12 +208,17 @@ impl Chain {
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Status>>> {
         match &mut self.running {
             None => Poll::Ready(None),
-            Some(running) => running.as_mut().poll(cx).map(|end| {
+            Some(running) => unlocked(running).as_mut().poll(cx).map(|end| {
                 self.running = None;
                 Some(end)
             }),
         }
     }
+}
+
+/// What a mutex holds, for its only owner.
+pub(crate) fn unlocked<T>(mutex: &mut Mutex<T>) -> &mut T {
+    mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Next {

@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use http_body::Body as _;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status};
 use trunkline_transport::Body;
 
-use crate::intercept::Chain;
+use crate::intercept::{Chain, unlocked};
 use crate::message::Message;
 use crate::response::Response;
 
@@ -38,7 +38,8 @@ pub(crate) struct Receive {
 }
 
 enum Source {
-    Opening(Opening),
+    /// In a mutex that is never locked: it makes what holds a call `Sync`.
+    Opening(Mutex<Opening>),
     Body(Body),
     Ended,
 }
@@ -56,7 +57,7 @@ impl Receive {
 
     /// The replies of a call, on a client.
     pub(crate) fn replies(reader: Reader, opening: Opening, deadline: Option<Instant>) -> Self {
-        Self::new(reader, Source::Opening(opening), deadline)
+        Self::new(reader, Source::Opening(Mutex::new(opening)), deadline)
     }
 
     fn new(reader: Reader, source: Source, deadline: Option<Instant>) -> Self {
@@ -274,14 +275,19 @@ impl Receive {
                 self.reader.fail(Status::internal("the call has ended"));
                 Poll::Ready(())
             }
-            Source::Opening(opening) => opening.as_mut().poll(cx).map(|opened| match opened {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    self.reader.head(head.status, head.headers);
-                    self.source = Source::Body(body);
-                }
-                Err(status) => self.reader.fail(status),
-            }),
+            Source::Opening(opening) => {
+                unlocked(opening)
+                    .as_mut()
+                    .poll(cx)
+                    .map(|opened| match opened {
+                        Ok(response) => {
+                            let (head, body) = response.into_parts();
+                            self.reader.head(head.status, head.headers);
+                            self.source = Source::Body(body);
+                        }
+                        Err(status) => self.reader.fail(status),
+                    })
+            }
             Source::Body(body) => Pin::new(body).poll_frame(cx).map(|frame| match frame {
                 None => self.reader.eof(),
                 Some(Err(status)) => self.reader.fail(status),

@@ -144,3 +144,18 @@ async fn four_call_types_pass_through_a_channel_as_a_tower_service() {
         .await
         .unwrap();
 }
+
+#[test]
+fn what_users_hold_can_be_sent_and_shared_between_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Request<Streaming<Raw>>>();
+    check::<Streaming<Raw>>();
+    check::<Sender<Raw>>();
+    check::<ClientStream<Raw, Raw>>();
+    check::<Response<Raw>>();
+    check::<trunkline::Call<Streaming<Raw>>>();
+    check::<trunkline::Body>();
+    check::<Channel>();
+    check::<Server>();
+    check::<Status>();
+}
