@@ -77,7 +77,7 @@ pub(crate) struct Choices {
 
 /// Generates the Rust of all packages.
 pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated, CompileError> {
-    let names = Names::of(&loaded.files, choices.prefix)?;
+    let names = Names::of(&loaded.files, choices.prefix, &choices.extern_paths)?;
     let mut docs = Docs::default();
     for file in &mut loaded.files {
         docs.take(&mut file.descriptor);

@@ -242,6 +242,9 @@ impl Search {
         };
         let source = fs::read_to_string(&path).unwrap_or_default();
         let mut explained = CompileError::from_diagnostic(error, &source).in_file(&path);
+        if source.starts_with('\u{feff}') {
+            explained.add("the file begins with a byte order mark; save it without one");
+        }
         if error.is_file_not_found() {
             let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
             let directories = list(&directories);

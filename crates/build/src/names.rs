@@ -42,12 +42,18 @@ impl Names {
     /// # Errors
     ///
     /// Two names of a file, or of a package, that are the same in Rust.
-    pub(crate) fn of(files: &[Loading], prefix: EnumPrefix) -> Result<Self, CompileError> {
+    pub(crate) fn of(
+        files: &[Loading],
+        prefix: EnumPrefix,
+        extern_paths: &[String],
+    ) -> Result<Self, CompileError> {
         let mut scopes = Scopes::default();
+        let packages = packages(files, extern_paths);
         for file in files {
             Walk {
                 file,
                 prefix,
+                packages: &packages,
                 scopes: &mut scopes,
                 path: Vec::new(),
             }
@@ -102,6 +108,29 @@ impl Names {
     }
 }
 
+/// The packages that become modules, and what they lie in, by the paths of those modules.
+fn packages<'a>(files: &'a [Loading], extern_paths: &[String]) -> HashMap<String, &'a str> {
+    let is_extern = |package: &str| {
+        let mut paths = extern_paths.iter();
+        paths.any(|path| format!(".{package}.").starts_with(&format!("{path}.")))
+    };
+    let packages = files.iter().map(|file| file.descriptor.package());
+    packages
+        .filter(|package| !package.is_empty() && !is_extern(package))
+        .flat_map(|package| {
+            let above = package.match_indices('.').map(|(at, _)| &package[..at]);
+            above.chain([package])
+        })
+        .map(|package| (module_path(package), package))
+        .collect()
+}
+
+/// The path of a module as prost-build makes it from a full name.
+fn module_path(full: &str) -> String {
+    let parts: Vec<String> = full.split('.').map(ToSnakeCase::to_snake_case).collect();
+    parts.join(".")
+}
+
 /// Where a name must be the only one of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Scope {
@@ -121,6 +150,8 @@ struct Scopes(HashMap<Scope, HashMap<String, String>>);
 struct Walk<'a> {
     file: &'a Loading,
     prefix: EnumPrefix,
+    /// The packages that become modules, and what they lie in, by the paths of those modules.
+    packages: &'a HashMap<String, &'a str>,
     scopes: &'a mut Scopes,
     /// Where the walk is, as in `google.protobuf.SourceCodeInfo`.
     path: Vec<i32>,
@@ -169,6 +200,7 @@ impl Walk<'_> {
             };
             self.within([2, index], |walk| walk.claim(scope, name, rust))?;
         }
+        self.module(&full, message, !oneofs.is_empty())?;
         for (index, oneof) in (0..).zip(&message.oneof_decl) {
             if oneofs.contains(&index) {
                 let (scope, rust) = (fields.clone(), oneof.name().to_snake_case());
@@ -182,6 +214,26 @@ impl Walk<'_> {
             self.within([4, index], |walk| walk.enumeration(&full, nested))?;
         }
         Ok(())
+    }
+
+    /// What a message has inside lies in a module, which a package may have taken.
+    fn module(
+        &self,
+        full: &str,
+        message: &DescriptorProto,
+        has_oneof: bool,
+    ) -> Result<(), CompileError> {
+        let is_entry = |it: &DescriptorProto| it.options.as_ref().is_some_and(|it| it.map_entry());
+        let has_types = !message.nested_type.iter().all(is_entry) || !message.enum_type.is_empty();
+        let module = module_path(full.trim_start_matches('.'));
+        match self.packages.get(&module) {
+            Some(package) if has_types || has_oneof => Err(self.error(&format!(
+                "the module for what is inside {} is also that of package {package}; rename one, \
+                 or compile them apart",
+                message.name()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn enumeration(&mut self, parent: &str, of: &EnumDescriptorProto) -> Result<(), CompileError> {

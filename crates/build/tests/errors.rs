@@ -196,6 +196,62 @@ fn names_that_are_one_in_rust_are_told_at_the_second() {
 }
 
 #[test]
+fn a_module_that_a_message_and_a_package_would_share_is_told() {
+    let order = (
+        "b.proto",
+        "syntax = \"proto3\";\npackage shop.orders.v1;\nmessage Order {}\n",
+    );
+    let error = "~/a.proto:4:9: the module for what is inside Orders is also that of package \
+                 shop.orders; rename one, or compile them apart";
+    let cases = [
+        ("a_nested_message", "message Item {}", Some(error)),
+        ("a_nested_enum", "enum State { A = 0; }", Some(error)),
+        ("a_oneof", "oneof kind { string a = 1; }", Some(error)),
+        (
+            "no_module",
+            "map<string, string> names = 1; optional string a = 2;",
+            None,
+        ),
+    ];
+    for (name, inside, error) in cases {
+        let text = format!(
+            "syntax = \"proto3\";\npackage shop;\nimport \"b.proto\";\nmessage Orders {{ {inside} \
+             shop.orders.v1.Order order = 9; }}\n"
+        );
+        let files = [("a.proto", text.as_str()), order];
+        match error {
+            Some(error) => check(name, &files, error),
+            None => {
+                let dir = directory(name, &files);
+                let result = Config::new().base_dir(dir).generate(["a.proto"]);
+                assert!(result.is_ok(), "{name}: {result:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_package_from_elsewhere_shares_no_module() {
+    let order = "syntax = \"proto3\";\npackage shop.orders;\nmessage Order {}\n";
+    let text = "syntax = \"proto3\";\npackage shop;\nimport \"b.proto\";\n\
+                message Orders { enum State { A = 0; } shop.orders.Order order = 1; }\n";
+    let dir = directory("elsewhere", &[("a.proto", text), ("b.proto", order)]);
+    let config = Config::new().base_dir(dir);
+    let result = config
+        .extern_path(".shop.orders", "::orders")
+        .generate(["a.proto"]);
+    assert!(result.is_ok(), "{result:?}");
+}
+
+#[test]
+fn a_byte_order_mark_is_named() {
+    let text = "\u{feff}syntax = \"proto3\";\n";
+    let error = "~/a.proto:1:1: invalid token; the file begins with a byte order mark; save it \
+                 without one";
+    check("byte_order_mark", &[("a.proto", text)], error);
+}
+
+#[test]
 fn a_name_of_which_rust_would_keep_nothing_is_told() {
     let cases = [
         (
