@@ -215,11 +215,23 @@ mod tests {
                 first
             );
         }
-        let mut other = BytesMut::new();
-        Gzip::with_level(9)
-            .compress(&mut &b"another level"[..], &mut other)
-            .unwrap();
-        assert_eq!(restored(&other, 100).unwrap(), b"another level"[..]);
+    }
+
+    #[test]
+    fn a_compressor_is_used_again_for_its_own_level_only() {
+        let text: Vec<u8> = (0..4_000_u32)
+            .flat_map(|number| (number * number % 251).to_string().into_bytes())
+            .collect();
+        let at = |level| {
+            let mut output = BytesMut::new();
+            let gzip = Gzip::with_level(level);
+            gzip.compress(&mut &text[..], &mut output).unwrap();
+            assert_eq!(restored(&output, text.len()).unwrap(), text);
+            output
+        };
+        let (fast, small) = (at(1), at(9));
+        assert!(small.len() < fast.len(), "{} {}", small.len(), fast.len());
+        assert_eq!([at(1), at(9)], [fast, small]);
     }
 
     #[test]

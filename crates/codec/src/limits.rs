@@ -93,7 +93,8 @@ pub struct Limits {
     pub gather_size: usize,
     /// How many bytes lie between a sender and its body. Default: 64 KiB.
     pub pipe_size: usize,
-    /// How many calls may wait at a client for a stream. Default: 100,000; one more fails at once.
+    /// How many calls a client may have on one connection, those that wait for a stream with those
+    /// that have one. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
 }
 
