@@ -100,6 +100,10 @@ impl Keywords for Echo {
         replies.send(()).await
     }
 
+    async fn try_into(&self, request: Request<nasty::Foo>) -> Result<nasty::Foo> {
+        Ok(request.into_inner())
+    }
+
     async fn drop(
         &self,
         mut requests: Request<Streaming<bool>>,
@@ -174,6 +178,7 @@ async fn methods_named_like_those_of_rust_are_called_all_the_same() -> Result<()
     requests.finish().await?;
     assert_eq!(client.connect_(()).await?.into_inner(), "connected");
     assert_eq!(client.clone_(vec![7]).await?.seconds, 7);
+    assert!(client.try_into_(Foo { again: None }).await?.again.is_none());
     assert!(
         client
             .into_(prost_types::Any::default())

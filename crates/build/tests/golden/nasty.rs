@@ -1146,6 +1146,8 @@ pub mod nasty {
             ::trunkline::Method::new("/nasty.v1.Keywords/Connect");
         const KEYWORDS_CLONE: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.Keywords/Clone");
         const KEYWORDS_INTO: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.Keywords/Into");
+        const KEYWORDS_TRY_INTO: ::trunkline::Method =
+            ::trunkline::Method::new("/nasty.v1.Keywords/TryInto");
         const KEYWORDS_DROP: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.Keywords/Drop");
         const KEYWORDS_FMT: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.Keywords/Fmt");
         const KEYWORDS_EQ: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.Keywords/Eq");
@@ -1221,6 +1223,11 @@ pub mod nasty {
             pub fn into_(&self, request: ::trunkline::prost_types::Any)
             -> ::trunkline::Call<::trunkline::Streaming<()>> {
                 self.0.server_streaming(KEYWORDS_INTO, request)
+            }
+
+            /// Calls `nasty.v1.Keywords/TryInto`.
+            pub fn try_into_(&self, request: Foo) -> ::trunkline::Call<::trunkline::Response<Foo>> {
+                self.0.unary(KEYWORDS_TRY_INTO, request)
             }
 
             /// Calls `nasty.v1.Keywords/Drop`.
@@ -1311,6 +1318,10 @@ pub mod nasty {
                 replies: &mut ::trunkline::Sender<()>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
+            /// Handles `nasty.v1.Keywords/TryInto`.
+            fn try_into(&self, request: ::trunkline::Request<Foo>)
+            -> impl ::core::future::Future<Output = ::trunkline::Result<Foo>> + ::core::marker::Send;
+
             /// Handles `nasty.v1.Keywords/Drop`.
             fn drop(
                 &self,
@@ -1380,6 +1391,9 @@ pub mod nasty {
                 });
                 router.server_streaming(KEYWORDS_INTO, &service, |service, request, mut replies| async move {
                     S::into(&service, request, &mut replies).await
+                });
+                router.unary(KEYWORDS_TRY_INTO, &service, |service, request| async move {
+                    S::try_into(&service, request).await
                 });
                 router.bidi_streaming(KEYWORDS_DROP, &service, |service, requests, mut replies| async move {
                     S::drop(&service, requests, &mut replies).await
@@ -1807,7 +1821,7 @@ pub mod nasty {
             pe\"r\n\x05Thing\x122\n\x05parts\x18\x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a\
             5\n\x04Part\x12-\n\x05whole\x18\x01 \x01(\x0b2\x17.nasty.other.type.ThingR\x05whole2C\n\x01S\x12\
             >\n\x01S\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Part(\x010\x012:\n\x01T\x12\
-            5\n\x01T\x12\x17.nasty.other.type.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3\n\xbb\x1c\n\x11\
+            5\n\x01T\x12\x17.nasty.other.type.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3\n\xe4\x1c\n\x11\
             nasty/nasty.proto\x12\x08nasty.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/durati\
             on.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/p\
             rotobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.prot\
@@ -1850,24 +1864,25 @@ pub mod nasty {
             b\x18\x05 \x01(\tR\x03tab\x12\x18\n\x07slashes\x18\x06 \x01(\tR\x07slashes*O\n\rOutdatedState\x12\
             \x1e\n\x1aOUTDATED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x12OUTDATED_STATE_OLD\x10\x01\x1a\x02\x08\
             \x01\x1a\x02\x18\x0127\n\x03foo\x120\n\x03Bar\x12\r.nasty.v1.Foo\x1a\x1a.nasty.v1.FooServiceClie\
-            nt2\xba\x06\n\x08Keywords\x12<\n\x04Type\x12\x15.nasty.v1.Outer.Inner\x1a\x1d.nasty.v1.Outer.Inn\
+            nt2\xe3\x06\n\x08Keywords\x12<\n\x04Type\x12\x15.nasty.v1.Outer.Inner\x1a\x1d.nasty.v1.Outer.Inn\
             er.Deepest\x12(\n\x04Self\x12\x0e.nasty.v1.Self\x1a\x10.nasty.v1.Option\x12.\n\x05Super\x12\x10.\
             nasty.v1.Result\x1a\x11.nasty.v1.Request0\x01\x12-\n\x05Async\x12\x0e.nasty.v1.Send\x1a\x10.nast\
             y.v1.Future(\x010\x01\x12&\n\x03New\x12\x10.nasty.v1.String\x1a\x0b.nasty.v1.S(\x01\x12?\n\x07Co\
             nnect\x12\x16.google.protobuf.Empty\x1a\x1c.google.protobuf.StringValue\x12@\n\x05Clone\x12\x1b.\
             google.protobuf.BytesValue\x1a\x1a.google.protobuf.Timestamp\x126\n\x04Into\x12\x14.google.proto\
-            buf.Any\x1a\x16.google.protobuf.Empty0\x01\x12A\n\x04Drop\x12\x1a.google.protobuf.BoolValue\x1a\x19\
-            .google.protobuf.Duration(\x010\x01\x12:\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\x1a.google.\
-            protobuf.FieldMask\x12;\n\x02Eq\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Pa\
-            rt\x123\n\x05AsRef\x12\x11.nasty.legacy.Old\x1a\x17.nasty.legacy.Old.Group\x12:\n\x08ToString\x12\
-            \x17.nasty.other.type.Thing\x1a\x11.nasty.legacy.Old(\x010\x01\x12*\n\nlower_case\x12\r.nasty.v1\
-            .Foo\x1a\r.nasty.v1.Foo\x12+\n\x0bHTTPGet2URL\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2.\n\x04self\x12\
-            &\n\x04Self\x12\x0e.nasty.v1.Self\x1a\x0e.nasty.v1.Self2\x06\n\x04loop2/\n\x04User\x12\'\n\x07Li\
-            stAll\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.nasty.v1.Foo\x1a\
-            \r.nasty.v1.Foo2\x93\x01\n\x08Outdated\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMessage\x1a\x19.n\
-            asty.v1.OutdatedMessage\"\x03\x88\x02\x01\x12?\n\x05Watch\x12\x19.nasty.v1.OutdatedMessage\x1a\x19\
-            .nasty.v1.OutdatedMessage0\x01\x1a\x03\x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03Old\x12\r.nasty\
-            .v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\x01(\x01b\x06proto3";
+            buf.Any\x1a\x16.google.protobuf.Empty0\x01\x12\'\n\x07TryInto\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.\
+            Foo\x12A\n\x04Drop\x12\x1a.google.protobuf.BoolValue\x1a\x19.google.protobuf.Duration(\x010\x01\x12\
+            :\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\x1a.google.protobuf.FieldMask\x12;\n\x02Eq\x12\x17\
+            .nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Part\x123\n\x05AsRef\x12\x11.nasty.legacy\
+            .Old\x1a\x17.nasty.legacy.Old.Group\x12:\n\x08ToString\x12\x17.nasty.other.type.Thing\x1a\x11.na\
+            sty.legacy.Old(\x010\x01\x12*\n\nlower_case\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12+\n\x0bHTTP\
+            Get2URL\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2.\n\x04self\x12&\n\x04Self\x12\x0e.nasty.v1.Self\x1a\
+            \x0e.nasty.v1.Self2\x06\n\x04loop2/\n\x04User\x12\'\n\x07ListAll\x12\r.nasty.v1.Foo\x1a\r.nasty.\
+            v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2\x93\x01\n\x08Outdate\
+            d\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMessage\x1a\x19.nasty.v1.OutdatedMessage\"\x03\x88\x02\
+            \x01\x12?\n\x05Watch\x12\x19.nasty.v1.OutdatedMessage\x1a\x19.nasty.v1.OutdatedMessage0\x01\x1a\x03\
+            \x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03Old\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\
+            \x01(\x01b\x06proto3";
     }
 }
 #[allow(unreachable_pub, unused_imports)]
