@@ -262,9 +262,10 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
     let make = || {
         let far = far.clone();
         With(move |router: &mut Router| {
+            let far = Arc::new(far);
             router.unary(
                 UNARY,
-                &Arc::new(far),
+                &far,
                 |far: Arc<Client>, request: Request<Raw>| async move {
                     let is_forwarding = !request.0.is_empty();
                     let call = far.unary::<Raw, Raw>(UNARY, request.into_inner());
@@ -274,19 +275,46 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
                     }
                 },
             );
+            // The same in trailers behind a head and a message.
+            router.server_streaming(
+                SERVER,
+                &far,
+                |far: Arc<Client>, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+                    request.reply().send_head();
+                    replies.send(raw("first")).await?;
+                    let is_forwarding = !request.0.is_empty();
+                    let call = far.unary::<Raw, Raw>(UNARY, request.into_inner());
+                    match is_forwarding {
+                        true => call.await.map_err(Status::forward)?,
+                        false => call.await?,
+                    };
+                    Ok(())
+                },
+            );
         })
     };
-    for (way, client) in both_ways(make).await {
-        let call = client.unary::<Raw, Raw>(UNARY, raw(""));
-        let status = within(way, call.into_future()).await.unwrap_err();
+    let assert_passed_on = |way: &str, status: Status, is_forwarded: bool| {
         assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED, "{way}");
         assert_eq!(status.message(), "too much: 100 %, é", "{way}");
-        assert!(status.details().is_empty(), "{way}: {status:?}");
-        assert_eq!(status.metadata().get("x-secret"), None, "{way}");
-        let call = client.unary::<Raw, Raw>(UNARY, raw("forward"));
-        let status = within(way, call.into_future()).await.unwrap_err();
-        assert_detailed(&status, way);
-        assert_eq!(status.metadata().get("x-secret"), Some("yes"), "{way}");
+        let secret = status.metadata().get("x-secret");
+        match is_forwarded {
+            true => assert_detailed(&status, way),
+            false => assert!(status.details().is_empty(), "{way}: {status:?}"),
+        }
+        assert_eq!(secret, is_forwarded.then_some("yes"), "{way}");
+    };
+    for (way, client) in both_ways(make).await {
+        for (request, is_forwarded) in [("", false), ("forward", true)] {
+            let call = client.unary::<Raw, Raw>(UNARY, raw(request));
+            let status = within(way, call.into_future()).await.unwrap_err();
+            assert_passed_on(way, status, is_forwarded);
+            let call = client.server_streaming::<Raw, Raw>(SERVER, raw(request));
+            let mut replies = call.await.unwrap();
+            let first = within(way, replies.message()).await.unwrap();
+            assert_eq!(first, Some(raw("first")), "{way}");
+            let status = within(way, replies.message()).await.unwrap_err();
+            assert_passed_on(way, status, is_forwarded);
+        }
     }
 }
 

@@ -293,43 +293,37 @@ async fn drop_the_call(client: &Client, case: (Kind, Stage), probe: &mut Probe) 
     probe.dropped_after(since).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_is_dropped_when_its_client_drops_the_call() {
+async fn over_a_socket(held: Held) -> Client {
+    client_of(&serve(Server::new().add(held)).await).await
+}
+
+/// Drops calls of each kind in each stage, to a server that `connect` makes of the handlers.
+async fn handlers_are_dropped_with_their_calls(what: &str, connect: impl AsyncFn(Held) -> Client) {
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let client = client_of(&serve(Server::new().add(held)).await).await;
+        let client = connect(held).await;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             times.push(drop_the_call(&client, case, &mut probe).await);
         }
-        assert_prompt(&format!("drop {case:?}"), times);
+        assert_prompt(&format!("{what} {case:?}"), times);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_is_dropped_when_its_client_drops_the_call() {
+    handlers_are_dropped_with_their_calls("drop", over_a_socket).await;
 }
 
 #[tokio::test]
 async fn a_handler_is_dropped_when_its_client_drops_the_call_on_one_thread() {
-    for case in MATRIX {
-        let (held, mut probe) = held(case.1);
-        let client = client_of(&serve(Server::new().add(held)).await).await;
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
-            times.push(drop_the_call(&client, case, &mut probe).await);
-        }
-        assert_prompt(&format!("drop, one thread {case:?}"), times);
-    }
+    handlers_are_dropped_with_their_calls("drop, one thread", over_a_socket).await;
 }
 
 #[tokio::test]
 async fn a_handler_in_this_process_is_dropped_when_its_client_drops_the_call() {
-    for case in MATRIX {
-        let (held, mut probe) = held(case.1);
-        let client = Client::new(Channel::in_process(Router::new().add(held)));
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
-            times.push(drop_the_call(&client, case, &mut probe).await);
-        }
-        assert_prompt(&format!("drop, in process {case:?}"), times);
-    }
+    let in_process = async |held| Client::new(Channel::in_process(Router::new().add(held)));
+    handlers_are_dropped_with_their_calls("drop, in process", in_process).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
