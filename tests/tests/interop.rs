@@ -4,10 +4,14 @@
 
 mod interop_ends;
 
+use std::process::Command;
+use std::time::Duration;
+
 use interop_ends::{our_client_runs, our_server};
 use trunkline_tests::cases::CASES;
 use trunkline_tests::h2spec;
 use trunkline_tests::peers::{Peer, PeerServer, run_client};
+use trunkline_tests::process::{Failure, Process};
 
 /// What our server does not know: load reports, and an encoding that is no default.
 const NOT_OURS: [&str; 3] = ["orca_per_rpc", "orca_oob", "deflate"];
@@ -81,6 +85,62 @@ fn our_client_is_satisfied_with_the_node_server() {
 #[test]
 fn our_client_is_satisfied_with_our_server() {
     our_client_runs(our_server(), &our_cases(&[]));
+}
+
+/// Runs a program of this package to its end, and gives what it wrote.
+fn runs(arguments: &[String]) -> Result<Vec<String>, Failure> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_interop-client"));
+    command.args(arguments);
+    Process::start("our interop client", command, Duration::from_secs(60))?.finish()
+}
+
+#[test]
+fn our_programs_run_every_case_with_the_flags_of_the_contract() {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_interop-server"));
+    server.args(["--port=0", "--use_tls=false"]);
+    let server = Process::start("our interop server", server, Duration::from_secs(120)).unwrap();
+    let port = server.wait_for_line("port ", Duration::from_secs(30));
+    let port = port.unwrap();
+    let flags = |case: &str, more: &[&str]| -> Vec<String> {
+        let common = [
+            "--server_host=127.0.0.1".to_owned(),
+            format!("--server_port={port}"),
+            "--server_host_override=foo.test.google.fr".to_owned(),
+            "--additional_metadata=a:b;c:d".to_owned(),
+            format!("--test_case={case}"),
+        ];
+        let more = more.iter().map(|flag| (*flag).to_owned());
+        common.into_iter().chain(more).collect()
+    };
+    let lines = runs(&flags("all", &[])).unwrap();
+    for case in CASES {
+        assert!(lines.contains(&format!("ok {case}")), "{lines:#?}");
+    }
+
+    let soak = [
+        "--soak_iterations=5",
+        "--soak_num_threads=2",
+        "--soak_request_size=7",
+        "--soak_response_size=9",
+        "--soak_min_time_ms_between_rpcs=1",
+    ];
+    for case in ["rpc_soak", "channel_soak"] {
+        let lines = runs(&flags(case, &soak)).unwrap();
+        let told = lines.iter().filter(|line| {
+            line.starts_with("soak iteration: ")
+                && line.ends_with(&format!(" peer: 127.0.0.1:{port} succeeded"))
+        });
+        assert_eq!(told.count(), 5, "{lines:#?}");
+    }
+    // Nobody is done at once, and nobody is this fast.
+    for limit in [
+        "--soak_overall_timeout_seconds=0",
+        "--soak_per_iteration_max_acceptable_latency_ms=0",
+    ] {
+        assert!(runs(&flags("rpc_soak", &[limit])).is_err(), "{limit}");
+    }
+    assert!(runs(&flags("no_such_case", &[])).is_err());
+    assert!(runs(&flags("empty_unary", &["--use_tls"])).is_err());
 }
 
 #[test]

@@ -16,6 +16,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("use_test_ca", "false"),
     ("ca_file", ""),
     ("use_alts", "false"),
+    ("alts_handshaker_service_address", ""),
     ("custom_credentials_type", ""),
     ("default_service_account", ""),
     ("oauth_scope", ""),
@@ -27,12 +28,17 @@ const FLAGS: &[(&str, &str)] = &[
     ("soak_max_failures", "0"),
     ("soak_per_iteration_max_acceptable_latency_ms", "1000"),
     ("soak_overall_timeout_seconds", "10"),
+    ("soak_min_time_ms_between_rpcs", "0"),
+    ("soak_request_size", "271828"),
+    ("soak_response_size", "314159"),
+    ("soak_num_threads", "1"),
 ];
 
 /// Flags of the common contract that need credentials or balancing.
 const REFUSED: &[&str] = &[
     "use_tls",
     "use_alts",
+    "alts_handshaker_service_address",
     "custom_credentials_type",
     "default_service_account",
     "oauth_scope",
@@ -55,21 +61,12 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), String> {
     let flags = Flags::parse(std::env::args().skip(1), FLAGS)?;
     flags.refuse(REFUSED)?;
-    let soak = Soak {
-        iterations: flags.number("soak_iterations")?,
-        max_failures: flags.number("soak_max_failures")?,
-        max_latency: Duration::from_millis(
-            flags
-                .number("soak_per_iteration_max_acceptable_latency_ms")?
-                .into(),
-        ),
-        overall_timeout: Duration::from_secs(flags.number("soak_overall_timeout_seconds")?.into()),
-    };
     let target = format!(
         "{}:{}",
         flags.text("server_host"),
         flags.number("server_port")?
     );
+    let soak = soak(&flags, &target)?;
     let channel = channel(&flags, &target)?;
     let names = match flags.text("test_case") {
         "all" => CASES.to_vec(),
@@ -77,13 +74,30 @@ async fn run() -> Result<(), String> {
     };
     for name in names {
         let outcome = match name {
-            "channel_soak" => cases::channel_soak(&target, &soak).await,
+            "channel_soak" => cases::channel_soak(&soak).await,
             _ => cases::run(name, &channel, &soak).await,
         };
         outcome.map_err(|mismatch| format!("FAILED: {name}: {mismatch}"))?;
         println!("ok {name}");
     }
     Ok(())
+}
+
+fn soak(flags: &Flags, target: &str) -> Result<Soak, String> {
+    let millis = |name| Ok::<_, String>(Duration::from_millis(flags.number(name)?.into()));
+    // An int32 in the messages, too.
+    let size = |name| Ok::<_, String>(flags.number(name)?.min(i32::MAX as u32) as usize);
+    Ok(Soak {
+        target: target.to_owned(),
+        iterations: flags.number("soak_iterations")?,
+        max_failures: flags.number("soak_max_failures")?,
+        max_latency: millis("soak_per_iteration_max_acceptable_latency_ms")?,
+        overall_timeout: Duration::from_secs(flags.number("soak_overall_timeout_seconds")?.into()),
+        min_time_between_calls: millis("soak_min_time_ms_between_rpcs")?,
+        request_size: size("soak_request_size")?,
+        response_size: size("soak_response_size")?,
+        threads: flags.number("soak_num_threads")?,
+    })
 }
 
 fn channel(flags: &Flags, target: &str) -> Result<Channel, String> {

@@ -11,6 +11,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("tls_cert_file", ""),
     ("tls_key_file", ""),
     ("use_alts", "false"),
+    ("alts_handshaker_service_address", ""),
     ("address_type", "IPV4_IPV6"),
     ("max_concurrent_streams_limit", "0"),
 ];
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
 
 async fn serve() -> Result<(), String> {
     let flags = Flags::parse(std::env::args().skip(1), FLAGS)?;
-    flags.refuse(&["use_tls", "use_alts"])?;
+    flags.refuse(&["use_tls", "use_alts", "alts_handshaker_service_address"])?;
     let host = match flags.text("address_type") {
         "IPV4" => "0.0.0.0",
         // Takes IPv4 connections, too, wherever the system has not been told otherwise.

@@ -9,8 +9,8 @@ use crate::testing::{
     StreamingInputCallRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
 };
 
-const LARGE_REQUEST: usize = 271_828;
-const LARGE_RESPONSE: usize = 314_159;
+pub(crate) const LARGE_REQUEST: usize = 271_828;
+pub(crate) const LARGE_RESPONSE: usize = 314_159;
 
 pub(crate) type Outcome = std::result::Result<(), Mismatch>;
 
@@ -54,16 +54,16 @@ pub(crate) fn check<T: PartialEq + fmt::Debug>(what: &str, actual: &T, expected:
 }
 
 pub(crate) fn check_large(response: &SimpleResponse) -> Outcome {
+    check_size(response, LARGE_RESPONSE)
+}
+
+pub(crate) fn check_size(response: &SimpleResponse, size: usize) -> Outcome {
     let body = response
         .payload
         .as_ref()
         .map(|payload| &payload.body[..])
         .unwrap_or_default();
-    check(
-        "the size of the response's payload",
-        &body.len(),
-        &LARGE_RESPONSE,
-    )?;
+    check("the size of the response's payload", &body.len(), &size)?;
     check(
         "whether the payload is zeros",
         &body.iter().all(|byte| *byte == 0),
@@ -86,10 +86,13 @@ pub(crate) async fn next_size(
 }
 
 pub(crate) fn large_request() -> SimpleRequest {
-    let response_size = i32::try_from(LARGE_RESPONSE).expect("the constant is small");
+    request_of(LARGE_REQUEST, LARGE_RESPONSE)
+}
+
+pub(crate) fn request_of(size: usize, response_size: usize) -> SimpleRequest {
     SimpleRequest {
-        response_size,
-        payload: Some(payload(LARGE_REQUEST)),
+        response_size: i32::try_from(response_size).expect("no test asks for 2 GiB"),
+        payload: Some(payload(size)),
         ..SimpleRequest::default()
     }
 }

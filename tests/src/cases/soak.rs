@@ -1,17 +1,24 @@
 //! Many calls, one after the other and at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use trunkline::{Channel, Response, Result};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use trunkline::Channel;
 
 use super::TIMEOUT;
-use super::expect::{Mismatch, Outcome, check, check_large, large_request};
-use crate::testing::{SimpleResponse, TestServiceClient};
+use super::expect::{
+    LARGE_REQUEST, LARGE_RESPONSE, Mismatch, Outcome, check, check_large, check_size,
+    large_request, request_of,
+};
+use crate::testing::TestServiceClient;
 
 /// How many calls the soak cases make, and what they allow.
 #[derive(Clone, Debug)]
 pub struct Soak {
-    /// Calls to make.
+    /// Where the server is, for the lines that tell of calls and for `channel_soak`.
+    pub target: String,
+    /// Calls to make, by all threads together.
     pub iterations: u32,
     /// Calls that may fail or be too slow.
     pub max_failures: u32,
@@ -19,15 +26,29 @@ pub struct Soak {
     pub max_latency: Duration,
     /// All calls together must be done by then.
     pub overall_timeout: Duration,
+    /// How long after the begin of a call the next one of its thread begins, at the earliest.
+    pub min_time_between_calls: Duration,
+    /// The size of each request's payload, in bytes.
+    pub request_size: usize,
+    /// The size of each response's payload, in bytes.
+    pub response_size: usize,
+    /// How many calls are made at once.
+    pub threads: u32,
 }
 
-impl Default for Soak {
-    fn default() -> Self {
+impl Soak {
+    /// What every implementation does unless it is told otherwise, with the server at `target`.
+    pub fn at(target: &str) -> Self {
         Self {
+            target: target.to_owned(),
             iterations: 10,
             max_failures: 0,
             max_latency: Duration::from_secs(1),
             overall_timeout: Duration::from_secs(10),
+            min_time_between_calls: Duration::ZERO,
+            request_size: LARGE_REQUEST,
+            response_size: LARGE_RESPONSE,
+            threads: 1,
         }
     }
 }
@@ -37,59 +58,66 @@ impl Default for Soak {
 /// # Errors
 ///
 /// The first expectation that does not hold.
-pub async fn channel_soak(target: &str, soak: &Soak) -> std::result::Result<(), Mismatch> {
-    soaked(soak, async || {
-        let client = TestServiceClient::new(Channel::connect(target).await?);
-        client
-            .unary_call(large_request())
-            .await
-            .map(|response| response.into_inner())
-    })
-    .await
+pub async fn channel_soak(soak: &Soak) -> Result<(), Mismatch> {
+    soaked(soak, None).await
 }
 
 pub(crate) async fn rpc_soak(client: &TestServiceClient, soak: &Soak) -> Outcome {
-    soaked(soak, async || {
-        client
-            .unary_call(large_request())
-            .await
-            .map(Response::into_inner)
-    })
-    .await
+    soaked(soak, Some(client)).await
 }
 
-async fn soaked(soak: &Soak, mut call: impl AsyncFnMut() -> Result<SimpleResponse>) -> Outcome {
-    let started = Instant::now();
-    let mut failures = 0;
-    for iteration in 0..soak.iterations {
-        if started.elapsed() > soak.overall_timeout {
-            return Err(Mismatch::new(format!(
-                "only {iteration} of {} calls were done in time",
-                soak.iterations
-            )));
-        }
-        let call_started = Instant::now();
-        let outcome = call()
-            .await
-            .map_err(Mismatch::from)
-            .and_then(|response| check_large(&response));
-        let elapsed = call_started.elapsed();
-        let good = outcome.is_ok() && elapsed <= soak.max_latency;
-        failures += u32::from(!good);
-        let word = if good { "succeeded" } else { "failed" };
-        println!(
-            "soak iteration: {iteration} elapsed_ms: {} {word}",
-            elapsed.as_millis()
-        );
-        if let Err(mismatch) = outcome {
-            println!("    {mismatch}");
-        }
+/// All calls, over `client` or each over a connection of its own.
+async fn soaked(soak: &Soak, client: Option<&TestServiceClient>) -> Outcome {
+    let until = Instant::now() + soak.overall_timeout;
+    let threads = soak.threads.max(1);
+    let mut workers = JoinSet::new();
+    for thread in 0..threads {
+        let mut share = soak.clone();
+        share.iterations = (soak.iterations + thread) / threads;
+        workers.spawn(work(share, client.cloned(), until));
     }
+    let (mut done, mut failures) = (0, 0);
+    for (calls, failed) in workers.join_all().await {
+        done += calls;
+        failures += failed;
+    }
+    check("calls that were done in time", &done, &soak.iterations)?;
     check(
         "whether failures stay within the limit",
         &(failures <= soak.max_failures),
         &true,
     )
+}
+
+/// The calls of one thread; says how many were done until then, and how many of those failed.
+async fn work(soak: Soak, client: Option<TestServiceClient>, until: Instant) -> (u32, u32) {
+    let mut failures = 0;
+    for iteration in 0..soak.iterations {
+        let began = Instant::now();
+        let Ok(outcome) = timeout_at(until, call(&soak, client.as_ref())).await else {
+            return (iteration, failures);
+        };
+        let elapsed = began.elapsed();
+        let good = outcome.is_ok() && elapsed <= soak.max_latency;
+        failures += u32::from(!good);
+        let word = if good { "succeeded" } else { "failed" };
+        let (elapsed, peer) = (elapsed.as_millis(), &soak.target);
+        println!("soak iteration: {iteration} elapsed_ms: {elapsed} peer: {peer} {word}");
+        if let Err(mismatch) = outcome {
+            println!("    {mismatch}");
+        }
+        sleep_until(until.min(began + soak.min_time_between_calls)).await;
+    }
+    (soak.iterations, failures)
+}
+
+async fn call(soak: &Soak, client: Option<&TestServiceClient>) -> Outcome {
+    let client = match client {
+        Some(client) => client.clone(),
+        None => TestServiceClient::new(Channel::connect(&soak.target).await?),
+    };
+    let request = request_of(soak.request_size, soak.response_size);
+    check_size(&*client.unary_call(request).await?, soak.response_size)
 }
 
 /// More calls than one connection takes at once, by the limit of most servers.

@@ -30,14 +30,14 @@ pub(crate) fn our_server() -> u16 {
 
 /// Runs these of our client's cases against the server at this port, over one channel. Says all that fail.
 pub(crate) fn our_client_runs(port: u16, cases: &[&str]) {
-    let soak = Soak::default();
     let target = format!("127.0.0.1:{port}");
+    let soak = Soak::at(&target);
     let failures: Vec<_> = Runtime::new().expect("a runtime").block_on(async {
         let channel = Channel::connect(&target).await.expect("the server listens");
         let mut failures = Vec::new();
         for case in cases {
             let outcome = match *case {
-                "channel_soak" => cases::channel_soak(&target, &soak).await,
+                "channel_soak" => cases::channel_soak(&soak).await,
                 case => cases::run(case, &channel, &soak).await,
             };
             if let Err(mismatch) = outcome {
