@@ -108,6 +108,8 @@ fn our_programs_run_every_case_with_the_flags_of_the_contract() {
             "--server_host_override=foo.test.google.fr".to_owned(),
             "--additional_metadata=a:b;c:d".to_owned(),
             format!("--test_case={case}"),
+            "--soak_per_iteration_max_acceptable_latency_ms=20000".to_owned(),
+            "--soak_overall_timeout_seconds=50".to_owned(),
         ];
         let more = more.iter().map(|flag| (*flag).to_owned());
         common.into_iter().chain(more).collect()
