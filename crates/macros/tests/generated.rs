@@ -100,7 +100,7 @@ impl Keywords for Echo {
         replies.send(()).await
     }
 
-    async fn try_into(&self, request: Request<nasty::Foo>) -> Result<nasty::Foo> {
+    async fn try_into(&self, request: Request<Foo>) -> Result<Foo> {
         Ok(request.into_inner())
     }
 
