@@ -206,8 +206,12 @@ fn poll_caught<F: Future<Output = Outcome> + Unpin>(
 }
 
 fn poll_deadline(sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
-    match sleep.as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Pending,
+    let Some(mut sleep) = sleep.as_pin_mut() else {
+        return Poll::Pending;
+    };
+    match sleep.as_mut().poll(cx) {
+        // A timer is silent in a task whose handler has used up its budget.
+        Poll::Pending if sleep.deadline() > Instant::now() => Poll::Pending,
+        Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
     }
 }

@@ -79,7 +79,7 @@ pub async fn serve_connection<IO, H>(
     H: Handler,
 {
     let wire = WireIo::new(io, Sender::Client, &limits);
-    let Some(h2) = handshake(&wire, &limits).await else {
+    let Some(h2) = handshake(&wire, &limits, &mut phase).await else {
         return;
     };
     let hub = Hub::new();
@@ -119,14 +119,25 @@ pub async fn serve_connection<IO, H>(
 
 type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
 
-/// RFC 9113, section 3.4. h2 has no clock: a client that is silent, or slow, is cut off here.
+/// RFC 9113, section 3.4. h2 has no clock: a client that is silent, or slow, is cut off here, or
+/// when the server stops.
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &WireIo<IO>,
     limits: &Limits,
+    phase: &mut watch::Receiver<Phase>,
 ) -> Option<Engine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
     let mut handshake = std::pin::pin!(handshake);
+    let mut stopped = std::pin::pin!(async {
+        // Without anyone to change it, the phase stays what it is.
+        if phase.wait_for(|it| *it == Phase::Stopped).await.is_err() {
+            std::future::pending().await
+        }
+    });
     let shaken = std::future::poll_fn(|cx| {
+        if stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
         match wire.wire().poll_send() {

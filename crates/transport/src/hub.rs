@@ -25,6 +25,8 @@ pub(crate) struct Hub {
     /// Streams that h2 has DATA for and that their readers have not taken yet.
     ready: Mutex<Vec<Arc<Stream>>>,
     open: AtomicUsize,
+    /// Bytes that readers have taken, on all streams, and for which the peer has no window yet.
+    unreleased: AtomicUsize,
     completed: AtomicU64,
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
@@ -117,6 +119,16 @@ impl Hub {
     pub(crate) fn permit(self: &Arc<Self>) -> Permit {
         self.open.fetch_add(1, Ordering::Relaxed);
         Permit { hub: self.clone() }
+    }
+
+    /// Counts bytes that a reader has taken; gives how many there are on all streams.
+    pub(crate) fn taken(&self, bytes: usize) -> usize {
+        self.unreleased.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// The peer has window again for bytes that were taken.
+    pub(crate) fn released(&self, bytes: usize) {
+        self.unreleased.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn set_leaving(&self) {

@@ -31,6 +31,7 @@ pub(crate) struct Stream {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     /// None once the stream has ended or its reader is gone. h2 holds our waker, and so us: the
     /// reader must take this out to break the circle.
@@ -115,7 +116,7 @@ impl State {
             };
             self.end = Some(end);
             // The rest needs no window: the peer has nothing more to send.
-            self.recv = None;
+            drop(self.close(hub));
             self.slot = None;
         }
     }
@@ -150,15 +151,22 @@ impl State {
         self.end.is_some() || !self.chunks.is_empty() || !self.tail.is_empty()
     }
 
-    /// Gives window back in steps: a WINDOW_UPDATE for every frame costs more than it brings.
-    fn release(&mut self, taken: usize, step: usize) {
+    /// Gives window back in steps: a WINDOW_UPDATE for every frame costs more than it brings. What
+    /// many streams hold back together must not use up the connection's.
+    fn release(&mut self, taken: usize, hub: &Hub, (own, all): (usize, usize)) {
         let Some(recv) = &mut self.recv else { return };
         self.unreleased += taken;
-        if self.unreleased >= step {
+        if hub.taken(taken) >= all || self.unreleased >= own {
             // An error means that the stream has ended meanwhile, and needs no window.
             let _ = recv.flow_control().release_capacity(self.unreleased);
-            self.unreleased = 0;
+            hub.released(std::mem::take(&mut self.unreleased));
         }
+    }
+
+    /// Takes the stream out. h2 gives back the window of what it has delivered.
+    fn close(&mut self, hub: &Hub) -> Option<RecvStream> {
+        hub.released(std::mem::take(&mut self.unreleased));
+        self.recv.take()
     }
 }
 
@@ -187,7 +195,8 @@ impl Held {
 /// nothing else holds the stream, it is reset.
 pub(crate) struct Incoming {
     stream: Arc<Stream>,
-    step: usize,
+    /// From how many bytes on window is given back: those of the stream, and of all.
+    steps: (usize, usize),
     held: Held,
 }
 
@@ -220,12 +229,8 @@ impl Incoming {
         }
         let mut state = State {
             recv: Some(recv),
-            chunks: VecDeque::new(),
-            tail: BytesMut::new(),
-            end: None,
-            reader: None,
-            unreleased: 0,
             slot: held.slot.take(),
+            ..State::default()
         };
         state.push(data);
         state.drain(hub, Waker::noop());
@@ -248,11 +253,18 @@ impl Incoming {
             state: Mutex::new(state),
         });
         stream.drain();
-        let step = limits
+        let own = limits
             .window_update_step
-            .min(limits.initial_window_size / 2)
-            .max(1) as usize;
-        Arrived::Open(Self { stream, step, held })
+            .min(limits.initial_window_size / 2);
+        let steps = (
+            own as usize,
+            limits.initial_connection_window_size as usize / 4,
+        );
+        Arrived::Open(Self {
+            stream,
+            steps,
+            held,
+        })
     }
 
     pub(crate) fn poll_frame(
@@ -261,20 +273,13 @@ impl Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = lock(&self.stream.state);
         let Some(chunk) = state.pop() else {
-            return match state.end.take() {
-                Some(End::Eof) => {
-                    state.end = Some(End::Eof);
-                    Poll::Ready(None)
-                }
-                Some(End::Trailers(map)) => {
-                    state.end = Some(End::Eof);
-                    Poll::Ready(Some(Ok(Frame::trailers(map))))
-                }
-                Some(End::Failed(status)) => {
-                    state.end = Some(End::Eof);
-                    Poll::Ready(Some(Err(status)))
-                }
+            // What the end says, it says once.
+            return match state.end.replace(End::Eof) {
+                Some(End::Eof) => Poll::Ready(None),
+                Some(End::Trailers(map)) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
+                Some(End::Failed(status)) => Poll::Ready(Some(Err(status))),
                 None => {
+                    state.end = None;
                     match &mut state.reader {
                         Some(reader) => reader.clone_from(cx.waker()),
                         none => *none = Some(cx.waker().clone()),
@@ -283,7 +288,7 @@ impl Incoming {
                 }
             };
         };
-        state.release(chunk.len(), self.step);
+        state.release(chunk.len(), &self.stream.hub, self.steps);
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
@@ -298,7 +303,8 @@ impl Drop for Incoming {
         let (recv, has_ended) = {
             let mut state = lock(&self.stream.state);
             state.slot = None;
-            (state.recv.take(), matches!(state.end, Some(End::Eof)))
+            let recv = state.close(&self.stream.hub);
+            (recv, matches!(state.end, Some(End::Eof)))
         };
         if has_ended {
             self.held.replied();

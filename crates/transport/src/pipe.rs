@@ -17,6 +17,7 @@ use crate::hub::lock;
 /// Messages of this size and more are passed on as they are; smaller ones are gathered.
 const SHARE_FROM: usize = 8 * 1024;
 
+#[derive(Default)]
 struct State {
     chunks: VecDeque<Bytes>,
     /// What is gathered behind `chunks`.
@@ -53,19 +54,8 @@ pub struct PipeWatch(Arc<Shared>);
 
 /// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
-    let state = State {
-        chunks: VecDeque::new(),
-        tail: BytesMut::new(),
-        len: 0,
-        end: None,
-        reader: None,
-        writer: None,
-        watch: None,
-        reader_gone: false,
-        has_failed: false,
-    };
     let shared = Arc::new(Shared {
-        state: Mutex::new(state),
+        state: Mutex::default(),
         size,
     });
     (PipeWriter(shared.clone()), PipeReader(shared))
@@ -229,6 +219,15 @@ impl PipeReader {
         self.len() == 0
     }
 
+    /// Whether something waits; if not, `waker` hears of it, or nobody if there is none.
+    pub fn has_some(&self, waker: Option<&Waker>) -> bool {
+        let mut state = lock(&self.0.state);
+        if state.len == 0 {
+            state.reader = waker.cloned();
+        }
+        state.len > 0
+    }
+
     /// The next chunk that waits, without waiting for one and without asking for the end.
     pub fn take(&mut self) -> Option<Bytes> {
         let (chunk, writer) = {
@@ -257,19 +256,16 @@ impl PipeReader {
             if let Some(chunk) = state.pop() {
                 (Some(Ok(Frame::data(chunk))), state.writer.take())
             } else {
-                match state.end.take() {
+                // What the end says, it says once.
+                match state.end.replace(End::Eof) {
                     None => {
+                        state.end = None;
                         state.reader = Some(cx.waker().clone());
                         return Poll::Pending;
                     }
-                    Some(end) => {
-                        state.end = Some(End::Eof);
-                        match end {
-                            End::Eof => (None, None),
-                            End::Trailers(map) => (Some(Ok(Frame::trailers(map))), None),
-                            End::Failed(status) => (Some(Err(status)), None),
-                        }
-                    }
+                    Some(End::Eof) => (None, None),
+                    Some(End::Trailers(map)) => (Some(Ok(Frame::trailers(map))), None),
+                    Some(End::Failed(status)) => (Some(Err(status)), None),
                 }
             }
         };

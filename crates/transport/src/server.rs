@@ -151,7 +151,12 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).await.is_ok_and(|_| true) || !is_socket(path) {
+            // Any other answer, such as that of a full queue, is one of a server that runs.
+            let refused = match UnixStream::connect(path).await {
+                Ok(_) => false,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            };
+            if !refused || !is_socket(path) {
                 return Err(error);
             }
             std::fs::remove_file(path)?;

@@ -35,6 +35,8 @@ pub(crate) struct Wire<IO> {
     read_at: usize,
     written: Vec<u8>,
     written_at: usize,
+    /// The socket has been given bytes that it may hold back.
+    unflushed: bool,
     read_size: usize,
     write_size: usize,
     guard: FrameGuard,
@@ -55,6 +57,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             read_at: 0,
             written: Vec::new(),
             written_at: 0,
+            unflushed: false,
             read_size: limits.read_buffer_size.max(1),
             write_size: limits.write_buffer_size,
             guard: FrameGuard::new(peer),
@@ -81,7 +84,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     /// Sends what was written since the last time, as far as the socket takes it. Pending means
     /// that the socket is full; the task is woken when it has room.
     pub(crate) fn poll_send(&mut self) -> Poll<io::Result<()>> {
-        if self.written.is_empty() {
+        if self.written.is_empty() && !self.unflushed {
             return Poll::Ready(Ok(()));
         }
         let task = self.task.clone();
@@ -92,16 +95,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.written_at += n,
             }
+            self.unflushed = true;
         }
         self.written_at = 0;
         self.written.clear();
         let buffer = std::mem::take(&mut self.written);
         WRITE.with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut() {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && buffer.capacity() > 0
+            {
                 *spare = buffer;
             }
         });
-        Pin::new(&mut self.io).poll_flush(&mut cx)
+        ready!(Pin::new(&mut self.io).poll_flush(&mut cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

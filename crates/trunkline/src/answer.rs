@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -68,11 +68,7 @@ impl Answer {
                 Poll::Ready(answer.into_ended(outcome))
             }
             Poll::Pending => {
-                let has_sent = answer
-                    .outbox
-                    .as_ref()
-                    .is_some_and(|outbox| !outbox.is_empty());
-                if !has_sent && !answer.reply.is_head_wanted(cx.waker()) {
+                if !answer.has_sent(Some(cx.waker())) && !answer.reply.is_head_wanted(cx.waker()) {
                     return Poll::Pending;
                 }
                 let Some(answer) = this.take() else {
@@ -86,6 +82,8 @@ impl Answer {
     }
 
     fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        // What the handler sends while it is polled here is seen without a wake.
+        self.has_sent(None);
         let Some(handler) = &mut self.handler else {
             return Poll::Pending;
         };
@@ -113,7 +111,6 @@ impl Answer {
     /// The whole reply of a handler that has ended before its head was sent.
     fn into_ended(mut self, outcome: Outcome) -> http::Response<Body> {
         let mut response = self.head();
-        let is_empty = self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty());
         match outcome {
             Ok(Some(frame)) => {
                 *response.body_mut() = Body::full(frame, Some(self.end(Ok(()))));
@@ -122,7 +119,7 @@ impl Answer {
                 let status = Status::internal("an interceptor ended the call without running it");
                 self.end_into(Err(status), response.headers_mut());
             }
-            outcome if is_empty => {
+            outcome if !self.has_sent(None) => {
                 // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
                 self.end_into(outcome.map(|_| ()), response.headers_mut());
             }
@@ -158,6 +155,14 @@ impl Answer {
         self.reply.take_trailers().merge_into(headers);
     }
 
+    /// Whether there is something to send; if not, `waker` hears of what a task of the handler
+    /// sends, which nobody else would tell us.
+    fn has_sent(&self, waker: Option<&Waker>) -> bool {
+        self.outbox
+            .as_ref()
+            .is_some_and(|outbox| outbox.has_some(waker))
+    }
+
     fn take_sent(&mut self) -> Option<Bytes> {
         self.outbox.as_mut().and_then(PipeReader::take)
     }
@@ -189,7 +194,13 @@ impl http_body::Body for Answer {
         }
         match self.trailers.take() {
             Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            None if self.handler.is_some() => Poll::Pending,
+            None if self.handler.is_some() => {
+                // Sent meanwhile, by another thread.
+                if self.has_sent(Some(cx.waker())) {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
             None => Poll::Ready(None),
         }
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_service::Service;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
@@ -53,10 +54,13 @@ struct ChannelOptions {
 struct Server {
     target: Target,
     limits: Arc<Limits>,
-    current: Mutex<Option<Connection>>,
-    /// Held while connecting, so that calls that wait share one attempt.
-    connecting: tokio::sync::Mutex<()>,
+    /// It holds the connection that it has led to.
+    last: Mutex<Option<Attempt>>,
 }
+
+/// An attempt to connect. It has a task of its own: calls that wait share it, however it ends, and
+/// those that stop waiting do not end it.
+type Attempt = watch::Receiver<Option<Result<Connection, Status>>>;
 
 /// A channel to be: see [`Channel::to`].
 #[derive(Clone, Debug)]
@@ -333,21 +337,35 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<Connection, Status> {
-        let _connecting = self.connecting.lock().await;
-        if let Some(connection) = self.current() {
-            return Ok(connection);
+        let mut attempt = self.attempt();
+        match attempt.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(connected)) => connected.clone(),
+            Ok(None) | Err(_) => Err(Status::unavailable("the runtime that connected is gone")),
         }
-        let connection = Connection::connect(&self.target, self.limits.clone()).await?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
-        Ok(connection)
+    }
+
+    /// The attempt that is under way, or that has led to a connection, or a new one.
+    fn attempt(&self) -> Attempt {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = |attempt: &&Attempt| match &*attempt.borrow() {
+            None => attempt.has_changed().is_ok(),
+            Some(connected) => connected.as_ref().is_ok_and(Connection::is_usable),
+        };
+        if let Some(attempt) = last.as_ref().filter(is_good) {
+            return attempt.clone();
+        }
+        let (ended, attempt) = watch::channel(None);
+        let (target, limits) = (self.target.clone(), self.limits.clone());
+        tokio::spawn(async move {
+            ended.send_replace(Some(Connection::connect(&target, limits).await));
+        });
+        last.insert(attempt).clone()
     }
 
     fn current(&self) -> Option<Connection> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current
-            .as_ref()
-            .filter(|connection| connection.is_usable())
-            .cloned()
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let connected = last.as_ref()?.borrow().clone()?;
+        connected.ok().filter(Connection::is_usable)
     }
 }
 
@@ -382,8 +400,7 @@ impl ChannelBuilder {
         let server = Server {
             target,
             limits: limits.clone(),
-            current: Mutex::new(None),
-            connecting: tokio::sync::Mutex::new(()),
+            last: Mutex::new(None),
         };
         Ok(Channel {
             backend: Backend::Server(Arc::new(server)),

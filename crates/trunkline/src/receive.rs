@@ -205,11 +205,12 @@ impl Receive {
                 }
                 return Poll::Ready(());
             }
-            if self.poll_source(cx).is_pending() {
-                let Some(status) = self.poll_deadline(cx) else {
-                    return Poll::Pending;
-                };
+            let polled = self.poll_source(cx);
+            // Asked also when there is more: a stream that never pauses ends at its deadline too.
+            if let Some(status) = self.poll_deadline(cx, polled) {
                 self.reader.fail(status);
+            } else if polled.is_pending() {
+                return Poll::Pending;
             }
         }
     }
@@ -252,10 +253,17 @@ impl Receive {
             .as_mut()
             .map_or(Poll::Ready(None), |chain| chain.poll_end(cx))
         {
-            Poll::Pending => {
-                self.ending = Some(end);
-                return Poll::Pending;
-            }
+            Poll::Pending => match self.poll_deadline(cx, Poll::Pending) {
+                // What an interceptor waits for does not hold up the call.
+                Some(status) => {
+                    self.chain = None;
+                    end.status = end.status.and(Err(status));
+                }
+                None => {
+                    self.ending = Some(end);
+                    return Poll::Pending;
+                }
+            },
             Poll::Ready(None) => {}
             Poll::Ready(Some(status)) => end.status = status,
         }
@@ -301,12 +309,21 @@ impl Receive {
         }
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Status> {
+    /// The status to end with, if the deadline has passed; else `cx` hears of it, if the call is
+    /// going to wait.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, polled: Poll<()>) -> Option<Status> {
         let deadline = self.deadline.as_mut()?;
-        let sleep = deadline
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
-        if sleep.as_mut().poll(cx).is_pending() {
+        // The clock is asked, not the timer, which says nothing in a task that has used up its
+        // budget.
+        if deadline.at > Instant::now() {
+            if polled.is_pending() {
+                let sleep = deadline
+                    .sleep
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
+                if sleep.as_mut().poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+            }
             return None;
         }
         let is_open = self
