@@ -298,3 +298,39 @@ impl Backoff {
         self.next = (self.next * 2).min(self.max);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_limit_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::new(&Limits::default());
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let began = Instant::now();
+            backoff.wait().await;
+            pauses.push(began.elapsed().as_millis());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.reset();
+        let began = Instant::now();
+        backoff.wait().await;
+        assert_eq!(began.elapsed().as_millis(), 5);
+    }
+
+    #[test]
+    fn a_connection_that_ended_before_it_was_accepted_is_no_reason_to_pause() {
+        for kind in [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::Interrupted,
+        ] {
+            assert!(is_about_one_connection(&kind.into()), "{kind}");
+        }
+        // EMFILE: no descriptor is left, and none will be at the next call.
+        let out_of_descriptors = io::Error::from_raw_os_error(24);
+        assert!(!is_about_one_connection(&out_of_descriptors));
+    }
+}
