@@ -17,7 +17,7 @@ use trunkline::{
     Call, Channel, Client, Code, Limits, Listener, Next, Raw, Request, Router, Sender, Server,
     Status,
 };
-use trunkline_testkit::{Fields, Frame, RawListener, RawPeer, channel_over};
+use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(5);
@@ -345,4 +345,32 @@ async fn a_deadline_ends_a_stream_that_always_has_more() {
     };
     println!("ended after {:?}", begun.elapsed());
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
+    let (started, mut has_started) = unbounded_channel();
+    let service = With(move |router: &mut Router| {
+        router.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
+            let started = started.clone();
+            async move {
+                started.send(()).unwrap();
+                tokio::task::yield_now().await;
+                std::thread::sleep(SHORT * 3);
+                Ok(raw(""))
+            }
+        });
+    });
+    let address = serve(Server::new().add(service).max_concurrent_streams(1)).await;
+    let mut peer = RawPeer::connect(&address).await;
+    let first = Fields::call("/test.Fixture/Unary");
+    let first = peer.call(&first, vec![0; 5]).await;
+    within("the first", has_started.recv()).await;
+    // The stream is gone, and its handler, which blocks a thread, is not.
+    peer.write(&[Frame::rst_stream(first, error::CANCEL)]).await;
+    let second = Fields::call("/test.Fixture/Unary").and("grpc-timeout", "200m");
+    let second = peer.call(&second, vec![0; 5]).await;
+    let code = i32::from(Code::DEADLINE_EXCEEDED);
+    assert_eq!(peer.outcome(second).await, Outcome::Answered(200, code));
+    assert!(has_started.try_recv().is_err(), "a handler began");
 }

@@ -128,7 +128,7 @@ impl Opened {
     }
 
     /// Answers with a status and nothing else.
-    fn refuse(self, status: Status) {
+    pub(crate) fn refuse(self, status: Status) {
         let mut head = Response::new(Body::empty());
         head::write_response(head.headers_mut(), None, &Encodings::none());
         status.write_to(head.headers_mut());

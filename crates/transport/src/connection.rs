@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
-use trunkline_codec::{Limits, timeout};
+use trunkline_codec::{Limits, Status, timeout};
 
 use crate::answer::{self, Opened};
 use crate::body::Body;
@@ -168,7 +168,8 @@ fn builder(limits: &Limits) -> h2::server::Builder {
     builder
 }
 
-type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+/// A call, and since when it is here: its deadline does not wait for a permit.
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>, Instant);
 
 /// The engine goes before the turn: see [`Turn`].
 struct Driver<IO, H> {
@@ -208,7 +209,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let polled = turn.poll(cx, |cx| {
             loop {
                 match h2.poll_accept(cx) {
-                    Poll::Ready(Some(Ok(call))) => accepted.push(call),
+                    Poll::Ready(Some(Ok(call))) => accepted.push((call.0, call.1, Instant::now())),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                     Poll::Pending => break,
                 }
@@ -289,16 +290,16 @@ fn begin<H: Handler>(
         // Handlers of streams that were reset may still be on their way out. Calls wait for
         // their permits; those that were reset meanwhile are forgotten.
         let mut cx = Context::from_waker(Waker::noop());
-        accepted.retain_mut(|(_, respond)| respond.poll_reset(&mut cx).is_pending());
+        accepted.retain_mut(|(_, respond, _)| respond.poll_reset(&mut cx).is_pending());
     }
     let began = Instant::now();
-    for (request, respond) in accepted.drain(..free.min(accepted.len())) {
+    for (request, respond, since) in accepted.drain(..free.min(accepted.len())) {
         let (parts, recv) = request.into_parts();
         let timeout = parts
             .headers
             .get("grpc-timeout")
             .and_then(|value| timeout::parse(value.as_bytes()).ok());
-        let deadline = timeout.and_then(|timeout| began.checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| since.checked_add(timeout));
         let body = Body::arrived(Incoming::arrive(recv, hub, limits, Held::default()));
         let request = Request::from_parts(parts, body);
         let opened = Opened {
@@ -306,6 +307,10 @@ fn begin<H: Handler>(
             deadline,
             permit: hub.permit(),
         };
+        if deadline.is_some_and(|at| since < at && at <= began) {
+            opened.refuse(Status::deadline_exceeded("the call waited for a handler"));
+            continue;
+        }
         let Ok(future) = catch_unwind(AssertUnwindSafe(|| handler.call(request))) else {
             opened.fail();
             continue;

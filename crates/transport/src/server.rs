@@ -152,11 +152,10 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // Any other answer, such as that of a full queue, is one of a server that runs.
-            let refused = match UnixStream::connect(path).await {
-                Ok(_) => false,
-                Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-            };
-            if !refused || !is_socket(path) {
+            let answer = UnixStream::connect(path)
+                .await
+                .map_err(|error| error.kind());
+            if !matches!(answer, Err(io::ErrorKind::ConnectionRefused)) || !is_socket(path) {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
