@@ -354,9 +354,10 @@ async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
         router.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
             let started = started.clone();
             async move {
-                started.send(()).unwrap();
                 tokio::task::yield_now().await;
-                std::thread::sleep(SHORT * 3);
+                started.send(()).unwrap();
+                // In place: the task of the connection may be next on this thread.
+                tokio::task::block_in_place(|| std::thread::sleep(SHORT * 3));
                 Ok(raw(""))
             }
         });
