@@ -297,12 +297,6 @@ impl Reader {
         self.decoder.buffered()
     }
 
-    /// Whether the end was given out.
-    #[inline]
-    pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
-    }
-
     fn is_ended(&self) -> bool {
         matches!(self.state, State::Ended { .. } | State::Done)
     }
