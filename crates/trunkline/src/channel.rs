@@ -106,6 +106,9 @@ impl Channel {
     ///
     /// Everything else is as over a connection: deadlines, cancellation, metadata, limits. It must
     /// be called in a tokio runtime; each call has a task there.
+    ///
+    /// Of a [`Server`](crate::Server) it takes the services and the interceptors. Its tower layers are
+    /// for sockets: what has to hold in process as well, authorization above all, is an interceptor.
     pub fn in_process(router: impl Into<Router>) -> Self {
         Self::over(Backend::Service(Arc::new(
             crate::in_process::InProcess::new(router.into()),

@@ -1,4 +1,4 @@
-//! Defects that a hostile review has found.
+//! What once went wrong: each test failed before its mend.
 
 mod fixture;
 
