@@ -324,7 +324,7 @@ pub fn run_client(client: Peer, port: u16, cases: &[&str]) -> Option<()> {
     let ran = if client == Peer::GoInteropClient {
         cases
             .iter()
-            .try_for_each(|case| run_official_case(&program, port, case))
+            .try_for_each(|case| run_racing_case(&program, port, case))
     } else {
         run_cases(&program, port, cases)
     };
@@ -349,6 +349,24 @@ fn run_cases(program: &Program, port: u16, cases: &[&str]) -> Result<(), Failure
         ))),
         None => Ok(()),
     }
+}
+
+/// The official client cancels its call and half-closes it nonetheless. Which of the two it obeys is a race inside the
+/// client: a quick server's OK sometimes comes before it has heard its own cancel, whatever server that is.
+const RACES: [&str; 1] = ["cancel_after_begin"];
+/// What it says when the half-close has won.
+const RACE_LOST: &str = "CloseAndRecv() got error code 0, want 1";
+/// How often such a case may lose its race.
+const RACES_MAX: usize = 4;
+
+fn run_racing_case(program: &Program, port: u16, case: &str) -> Result<(), Failure> {
+    for _ in 0..RACES_MAX {
+        match run_official_case(program, port, case) {
+            Err(failure) if RACES.contains(&case) && failure.to_string().contains(RACE_LOST) => {}
+            ran => return ran,
+        }
+    }
+    run_official_case(program, port, case)
 }
 
 fn run_official_case(program: &Program, port: u16, case: &str) -> Result<(), Failure> {
