@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::{
-    Call, Channel, Client, Code, Limits, Listener, Next, Raw, Request, Router, Sender, Server,
+    Call, Channel, Client, Code, Limits, Listener, Method, Next, Raw, Request, Router, Sender, Server,
     Status,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
@@ -374,4 +374,30 @@ async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
     let code = i32::from(Code::DEADLINE_EXCEEDED);
     assert_eq!(peer.outcome(second).await, Outcome::Answered(200, code));
     assert!(has_started.try_recv().is_err(), "a handler began");
+}
+
+/// A server may answer a head before it has the message, and end the stream. The caller's threads
+/// and the connection's race here, so it takes many calls to meet it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_answer_that_comes_before_the_message_has_left_is_the_answer() {
+    const UNKNOWN: Method = Method::new("/test.Fixture/Unknown");
+    let address = serve(Server::new().add(Echo)).await;
+    let channel = within("connecting", Channel::connect(&address))
+        .await
+        .unwrap();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = Client::new(channel.clone());
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    let call = client.unary::<Raw, Raw>(UNKNOWN, raw("x"));
+                    let status = call.await.unwrap_err();
+                    assert_eq!(status.code(), Code::UNIMPLEMENTED, "{status}");
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        within("the callers", caller).await.unwrap();
+    }
 }
