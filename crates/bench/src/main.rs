@@ -1,0 +1,2 @@
+//! Runs the comparison.
+fn main() {}
