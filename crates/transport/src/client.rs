@@ -118,6 +118,11 @@ impl Connection {
         self.hub.open()
     }
 
+    /// Streams that the server allows on this connection now.
+    pub fn max_streams(&self) -> usize {
+        self.slots.limit()
+    }
+
     /// Waits until the server allows another stream. Dropping the future leaves no trace.
     ///
     /// # Errors

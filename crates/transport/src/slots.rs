@@ -1,5 +1,6 @@
 //! The streams that a client may have open on a connection: the server's limit, as it is now.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -13,12 +14,13 @@ use crate::hub::lock;
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Semaphore,
+    /// Written under the lock of `state`, read by every call that chooses a connection.
+    limit: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    limit: usize,
     /// Slots that are to be given back and not taken again: the limit was lowered below what was
     /// in use.
     debt: usize,
@@ -33,6 +35,7 @@ impl Slots {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             free: Semaphore::new(0),
+            limit: AtomicUsize::new(0),
             state: Mutex::default(),
         })
     }
@@ -41,16 +44,21 @@ impl Slots {
     pub(crate) fn set_limit(&self, limit: usize) {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         let mut state = lock(&self.state);
-        if limit > state.limit {
-            let more = limit - state.limit;
+        let before = self.limit.swap(limit, Ordering::Relaxed);
+        if limit > before {
+            let more = limit - before;
             let forgiven = more.min(state.debt);
             state.debt -= forgiven;
             self.free.add_permits(more - forgiven);
         } else {
-            let fewer = state.limit - limit;
+            let fewer = before - limit;
             state.debt += fewer - self.free.forget_permits(fewer);
         }
-        state.limit = limit;
+    }
+
+    /// What the server's limit is now.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Waits for a slot; none if the connection has ended. Dropping the future leaves no trace.
