@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fixture::{
-    BIDI, CLIENT, Echo, SERVER, UNARY, With, both_ways, client_of, frame, nothing, raw,
-    raw_request, serve, within,
+    BIDI, CLIENT, Echo, SERVER, UNARY, With, both_ways, client_of, client_with, frame, nothing,
+    raw, raw_request, serve, within,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -585,7 +585,8 @@ async fn a_call_without_a_deadline_has_no_time_remaining() {
 #[tokio::test]
 async fn a_deadline_counts_while_a_call_waits_for_a_stream() {
     let server = Server::new().add(silent()).max_concurrent_streams(1);
-    let client = client_of(&serve(server).await).await;
+    let address = serve(server).await;
+    let client = client_with(Channel::to(&address).max_connections(1)).await;
     // Takes the one stream, and waits until it has it.
     let mut first = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     assert_eq!(

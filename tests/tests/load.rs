@@ -33,7 +33,8 @@ fn report(what: &str, begun: Instant) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_unary_calls_at_once_pass_on_one_connection() {
-    let client = client_of(&serve(Server::new().add(Echo)).await).await;
+    let address = serve(Server::new().add(Echo)).await;
+    let client = client_with(Channel::to(&address).max_connections(1)).await;
     let begun = Instant::now();
     let mut calls = JoinSet::new();
     for i in 0..1000_u32 {
@@ -173,6 +174,8 @@ async fn a_thousand_streaming_calls_in_64_kib_windows_do_not_lock_each_other_up(
     let address = serve(server).await;
     let mut limits = Limits::default();
     small_windows(&mut limits);
+    // All in the windows of one.
+    limits.max_connections = 1;
     let client = client_with(Channel::to(&address).limits(limits)).await;
     let begun = Instant::now();
     let mut calls = JoinSet::new();
@@ -842,6 +845,7 @@ async fn calls_that_wait_for_a_stream_are_bounded_and_can_be_given_up() {
     let server = Server::new().add(endless(&gauge)).max_concurrent_streams(1);
     let mut limits = Limits::default();
     limits.max_queued_calls = 10;
+    limits.max_connections = 1;
     let client = client_with(Channel::to(&serve(server).await).limits(limits)).await;
     let mut first = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))

@@ -192,7 +192,7 @@ async fn window_that_idle_streams_have_read_comes_back() {
         });
     });
     let address = serve(Server::new().add(service).max_concurrent_streams(2000)).await;
-    let client = client_of(&address).await;
+    let client = client_with(Channel::to(&address).max_connections(1)).await;
     let mut streams = Vec::new();
     for i in 0..700 {
         let mut stream = client

@@ -849,6 +849,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/target.rs invalid_argument",
         "trunkline/channel.rs invalid_argument",
         "trunkline/reply.rs failed_precondition",
+        "trunkline/server.rs invalid_argument",
     ];
     assert_eq!(made, expected);
 }

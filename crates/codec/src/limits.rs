@@ -92,6 +92,17 @@ pub struct Limits {
     pub gather_size: usize,
     /// How many bytes lie between a sender and its body. Default: 64 KiB.
     pub pipe_size: usize,
+    /// How many connections a channel has to its server at most. A further one is opened only when
+    /// all others are busy. Default: 4, enough to occupy several cores at either end, and few enough
+    /// for a server with many clients; 1 keeps to one, and 0 is as good as 1.
+    pub max_connections: usize,
+    /// How often it is looked whether a further connection has had calls; one that had none since is
+    /// closed. Default: 30 s, so that it outlives the lulls between bursts, and a client at rest
+    /// comes down to one connection within a minute.
+    pub connection_idle_time: Duration,
+    /// How long no further connection is tried after one could not be opened, or was lost. Default:
+    /// 1 s, the first pause of the connection backoff document.
+    pub connection_retry_pause: Duration,
     /// How many calls a client may have on one connection, those that wait for a stream with those
     /// that have one. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
@@ -138,6 +149,9 @@ impl Default for Limits {
             window_update_step: 32 * KIB as u32,
             gather_size: 16 * KIB,
             pipe_size: 64 * KIB,
+            max_connections: 4,
+            connection_idle_time: Duration::from_secs(30),
+            connection_retry_pause: Duration::from_secs(1),
             max_queued_calls: 100_000,
         }
     }

@@ -6,7 +6,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `body`, `pipe` | what requests and responses carry |
-//! | `server` | listens, accepts; a task for each connection |
+//! | `server`, `threads` | listens, accepts; a task for each connection; the same on several threads |
 //! | `connection`, `answer` | the server's driver; one call on it |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
@@ -30,6 +30,7 @@ mod send;
 mod server;
 mod slots;
 mod target;
+mod threads;
 mod turn;
 mod wire_io;
 
@@ -39,3 +40,4 @@ pub use connection::{Handler, Phase, serve_connection};
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use server::{Listener, serve};
 pub use target::{Address, Peer, Target};
+pub use threads::{bind_threads, serve_threads};

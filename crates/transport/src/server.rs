@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use trunkline_codec::{Limits, Status};
 
@@ -15,6 +17,10 @@ use crate::target::{Address, Peer};
 
 /// Connections the kernel keeps ready for `accept`.
 const BACKLOG: u32 = 1024;
+
+/// Whether connections to an address are spread over the sockets that listen on it. Other systems
+/// know SO_REUSEPORT as well, and give all of them to one of the sockets.
+const KERNEL_SPREADS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A socket that accepts connections: TCP or Unix.
 #[derive(Debug)]
@@ -27,8 +33,19 @@ enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        path: Option<PathBuf>,
+        file: Option<Arc<SocketFile>>,
     },
+}
+
+/// The file of a Unix socket; removed with the last listener on it.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+/// A second handle of a listener's socket, for another runtime.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    Tcp(OwnedFd),
+    Unix(OwnedFd, Option<Arc<SocketFile>>),
 }
 
 /// What `accept` gives.
@@ -48,38 +65,33 @@ impl Listener {
     /// INVALID_ARGUMENT if the address cannot be read, else UNAVAILABLE; the message names the
     /// address, the cause and the way out.
     pub async fn bind(address: &str) -> Result<Self, Status> {
-        if let Some(path) = address.strip_prefix("unix:") {
-            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
-            let listener = bind_unix(&path)
-                .await
-                .map_err(|error| cannot_listen(address, error))?;
-            return Ok(Self {
-                socket: Socket::Unix {
-                    listener,
-                    path: Some(path),
-                },
-            });
+        match unix_path(address) {
+            Some(path) => Self::bind_unix(address, path).await,
+            None => Ok(Self::from_tcp(bind_name(address, bind_tcp).await?)),
         }
-        let address = address
-            .strip_prefix("http://")
-            .unwrap_or(address)
-            .trim_end_matches('/');
-        let mut failure = None;
-        for addr in tokio::net::lookup_host(address)
+    }
+
+    /// As [`bind`](Self::bind), for several threads: a listener for each, where the kernel spreads
+    /// connections over sockets that share an address, and else one for all.
+    pub(crate) async fn bind_threads(
+        address: &str,
+        threads: NonZeroUsize,
+    ) -> Result<Vec<Self>, Status> {
+        if unix_path(address).is_some() || !KERNEL_SPREADS {
+            return Ok(vec![Self::bind(address).await?]);
+        }
+        let sockets = bind_name(address, |addr| bind_tcp_threads(addr, threads)).await?;
+        Ok(sockets.into_iter().map(Self::from_tcp).collect())
+    }
+
+    async fn bind_unix(address: &str, path: PathBuf) -> Result<Self, Status> {
+        let listener = bind_unix(&path)
             .await
-            .map_err(|error| cannot_listen(address, error))?
-        {
-            match bind_tcp(addr) {
-                Ok(listener) => {
-                    return Ok(Self {
-                        socket: Socket::Tcp(listener),
-                    });
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-        Err(cannot_listen(address, failure.unwrap_or_else(none)))
+            .map_err(|error| cannot_listen(address, error))?;
+        let file = Some(Arc::new(SocketFile(path)));
+        Ok(Self {
+            socket: Socket::Unix { listener, file },
+        })
     }
 
     /// Takes over a TCP socket that listens already, such as one that was inherited.
@@ -94,7 +106,7 @@ impl Listener {
         Self {
             socket: Socket::Unix {
                 listener,
-                path: None,
+                file: None,
             },
         }
     }
@@ -105,11 +117,20 @@ impl Listener {
             Socket::Tcp(listener) => listener
                 .local_addr()
                 .map_or(Address::InMemory, Address::Tcp),
-            Socket::Unix { listener, path } => match listener.local_addr() {
+            Socket::Unix { listener, file } => match listener.local_addr() {
                 Ok(addr) => Address::unix(addr.as_pathname()),
-                Err(_) => Address::unix(path.as_deref()),
+                Err(_) => Address::unix(file.as_ref().map(|file| file.0.as_path())),
             },
         }
+    }
+
+    pub(crate) fn detach(&self) -> io::Result<Detached> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => Detached::Tcp(listener.as_fd().try_clone_to_owned()?),
+            Socket::Unix { listener, file } => {
+                Detached::Unix(listener.as_fd().try_clone_to_owned()?, file.clone())
+            }
+        })
     }
 
     async fn accept(&self) -> io::Result<(Accepted, Address)> {
@@ -126,26 +147,88 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Socket::Unix {
-            path: Some(path), ..
-        } = &self.socket
-        {
-            let _ = std::fs::remove_file(path);
-        }
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
+impl Detached {
+    /// Listens in the runtime that this is called in.
+    pub(crate) fn attach(self) -> io::Result<Listener> {
+        let socket = match self {
+            Self::Tcp(socket) => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            Self::Unix(socket, file) => {
+                let listener = UnixListener::from_std(socket.into())?;
+                Socket::Unix { listener, file }
+            }
+        };
+        Ok(Listener { socket })
+    }
+}
+
+fn unix_path(address: &str) -> Option<PathBuf> {
+    let path = address.strip_prefix("unix:")?;
+    Some(path.strip_prefix("//").unwrap_or(path).into())
+}
+
+/// Binds to the first address of a name that can be had.
+async fn bind_name<T>(
+    address: &str,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<T, Status> {
+    let address = address
+        .strip_prefix("http://")
+        .unwrap_or(address)
+        .trim_end_matches('/');
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for addr in tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| cannot_listen(address, error))?
+    {
+        match bind(addr) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => failure = error,
+        }
+    }
+    Err(cannot_listen(address, failure))
+}
+
 fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// A socket for each thread, all on one address.
+fn bind_tcp_threads(addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Vec<TcpListener>> {
+    if addr.port() != 0 {
+        // Sockets that share an address share it with those of any other server that this user
+        // runs: it would take a part of the connections, and nobody would know. One that does not
+        // share finds out whether there is such a server.
+        tcp_socket(addr)?.bind(addr)?;
+    }
+    let first = bind_tcp_shared(addr)?;
+    let addr = first.local_addr()?;
+    let others = (1..threads.get()).map(|_| bind_tcp_shared(addr));
+    std::iter::once(Ok(first)).chain(others).collect()
+}
+
+fn bind_tcp_shared(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    socket2::SockRef::from(&socket).set_reuse_port(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match addr {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     // A restarted server takes its port back at once; one that runs keeps it.
     socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
@@ -236,7 +319,7 @@ pub async fn serve<H: Handler>(
 }
 
 /// A server that is dropped takes its connections with it.
-struct PhaseGuard(watch::Sender<Phase>);
+pub(crate) struct PhaseGuard(pub(crate) watch::Sender<Phase>);
 
 impl Drop for PhaseGuard {
     fn drop(&mut self) {

@@ -3,34 +3,30 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use tokio::sync::watch;
-use tokio::time::Instant;
 use tower_service::Service;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
-use trunkline_transport::{Body, Connection, ReadyConnection, Target};
+use trunkline_transport::{Body, Target};
 
 use crate::call::{Call, Start};
+use crate::connections::Connections;
 use crate::deadline;
 use crate::foreign::{ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
 use crate::receive::{Opening, Receive};
 use crate::router::Router;
 
-/// How often a call that waits moves to another connection, because the server closes the one it
-/// waits on.
-const MOVES_MAX: usize = 3;
-
-/// Calls go here. Concrete, and cheap to clone: clones share one connection.
+/// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
-/// A connection that has ended is replaced when the next call is made. Calls fail with UNAVAILABLE
-/// while the server cannot be reached. The connection closes when the last clone is gone and the
-/// last call has ended.
+/// There is one connection to the server, and more only when it is busy: see
+/// [`ChannelBuilder::max_connections`]. One that has ended is replaced when the next call is made.
+/// Calls fail with UNAVAILABLE while the server cannot be reached. The connections close when the
+/// last clone is gone and the last call has ended.
 #[derive(Clone)]
 pub struct Channel {
     backend: Backend,
@@ -40,7 +36,7 @@ pub struct Channel {
 
 #[derive(Clone)]
 enum Backend {
-    Server(Arc<Server>),
+    Server(Arc<Connections>),
     Service(Arc<dyn Shared>),
 }
 
@@ -49,18 +45,6 @@ struct ChannelOptions {
     encodings: Encodings,
     authority: Authority,
 }
-
-/// A server at an address, and the connection to it.
-struct Server {
-    target: Target,
-    limits: Arc<Limits>,
-    /// It holds the connection that it has led to.
-    last: Mutex<Option<Attempt>>,
-}
-
-/// An attempt to connect. It has a task of its own: calls that wait share it, however it ends, and
-/// those that stop waiting do not end it.
-type Attempt = watch::Receiver<Option<Result<Connection, Status>>>;
 
 /// A channel to be: see [`Channel::to`].
 #[derive(Clone, Debug)]
@@ -166,7 +150,7 @@ impl Channel {
 
     fn is_connected(&self) -> bool {
         match &self.backend {
-            Backend::Server(server) => server.current().is_some(),
+            Backend::Server(connections) => connections.is_connected(),
             Backend::Service(_) => true,
         }
     }
@@ -211,8 +195,8 @@ impl Channel {
     fn open(self, call: Call, body: Body, is_open: Option<Arc<AtomicBool>>) -> Opening {
         Box::pin(async move {
             match &self.backend {
-                Backend::Server(server) => {
-                    let connection = server.ready(call.head.deadline).await?;
+                Backend::Server(connections) => {
+                    let connection = connections.ready(call.head.deadline).await?;
                     // The server is told what is left of the deadline now.
                     let request = self.request(call, body)?;
                     // The stream is opened when the call is first polled, which is next.
@@ -286,16 +270,16 @@ impl Service<http::Request<Body>> for Channel {
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let channel = self.clone();
         Box::pin(async move {
-            let server = match &channel.backend {
+            let connections = match &channel.backend {
                 Backend::Service(service) => return service.call(request).await,
-                Backend::Server(server) => server,
+                Backend::Server(connections) => connections,
             };
             let mut uri = std::mem::take(request.uri_mut()).into_parts();
             uri.scheme = Some(Scheme::HTTP);
             uri.authority = Some(channel.options.authority.clone());
             *request.uri_mut() = http::Uri::from_parts(uri)
                 .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
-            server.ready(None).await?.call(request).await
+            connections.ready(None).await?.call(request).await
         })
     }
 }
@@ -308,70 +292,6 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-impl Server {
-    /// A stream to be opened, on the connection that there is or on a new one, before `deadline`.
-    async fn ready(&self, deadline: Option<Instant>) -> Result<ReadyConnection, Status> {
-        let Some(deadline) = deadline else {
-            return self.find().await;
-        };
-        // The call has its deadline anyway; here it knows what it waited for.
-        let finding = tokio::time::timeout_at(deadline, self.find());
-        finding.await.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(
-                "the deadline passed while the call waited for a connection, or for a stream on it",
-            ))
-        })
-    }
-
-    async fn find(&self) -> Result<ReadyConnection, Status> {
-        let mut moves = 0;
-        loop {
-            let connection = match self.current() {
-                Some(connection) => connection,
-                None => self.connect().await?,
-            };
-            match connection.ready().await {
-                // The server has closed this one while the call waited. It has not begun, and can
-                // begin elsewhere.
-                Err(_) if !connection.is_usable() && moves < MOVES_MAX => moves += 1,
-                ready => return ready,
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Connection, Status> {
-        let mut attempt = self.attempt();
-        match attempt.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(connected)) => connected.clone(),
-            Ok(None) | Err(_) => Err(Status::unavailable("the runtime that connected is gone")),
-        }
-    }
-
-    /// The attempt that is under way, or that has led to a connection, or a new one.
-    fn attempt(&self) -> Attempt {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_good = |attempt: &&Attempt| match &*attempt.borrow() {
-            None => attempt.has_changed().is_ok(),
-            Some(connected) => connected.as_ref().is_ok_and(Connection::is_usable),
-        };
-        if let Some(attempt) = last.as_ref().filter(is_good) {
-            return attempt.clone();
-        }
-        let (ended, attempt) = watch::channel(None);
-        let (target, limits) = (self.target.clone(), self.limits.clone());
-        tokio::spawn(async move {
-            ended.send_replace(Some(Connection::connect(&target, limits).await));
-        });
-        last.insert(attempt).clone()
-    }
-
-    fn current(&self) -> Option<Connection> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = last.as_ref()?.borrow().clone()?;
-        connected.ok().filter(Connection::is_usable)
-    }
-}
-
 impl ChannelBuilder {
     /// Connects now.
     ///
@@ -380,8 +300,8 @@ impl ChannelBuilder {
     /// As [`Channel::connect`].
     pub async fn connect(self) -> Result<Channel, Status> {
         let channel = self.connect_lazy()?;
-        if let Backend::Server(server) = &channel.backend {
-            server.connect().await?;
+        if let Backend::Server(connections) = &channel.backend {
+            connections.connect().await?;
         }
         Ok(channel)
     }
@@ -400,13 +320,8 @@ impl ChannelBuilder {
                 .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
         };
         let limits = Arc::new(self.limits);
-        let server = Server {
-            target,
-            limits: limits.clone(),
-            last: Mutex::new(None),
-        };
         Ok(Channel {
-            backend: Backend::Server(Arc::new(server)),
+            backend: Backend::Server(Connections::new(target, limits.clone())),
             interceptors: Interceptors::default(),
             options: Arc::new(ChannelOptions {
                 limits,
@@ -420,6 +335,24 @@ impl ChannelBuilder {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect_timeout = timeout;
+        self
+    }
+
+    /// How many connections the channel has to its server at most; 4 by default, and there is always
+    /// one: 0 is as good as 1.
+    ///
+    /// A further one is opened when each that there is has as many calls as the server allows, or
+    /// 100 if it allows more: all calls of a connection share one lock and one TCP stream. No call
+    /// waits for it, and none fails if it cannot be opened; that is tried again after a pause
+    /// (`connection_retry_pause`). Calls go to the connection with the fewest calls, and one that no
+    /// call needs is closed after a while (`connection_idle_time`), except for the last.
+    ///
+    /// Calls of one channel may thus reach the server on different connections, and, through a load
+    /// balancer, different servers. With 1, all calls share one connection, and those above the
+    /// server's limit wait.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections;
         self
     }
 
@@ -469,7 +402,7 @@ impl ChannelBuilder {
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let to = match &self.backend {
-            Backend::Server(server) => server.target.to_string(),
+            Backend::Server(connections) => connections.target().to_string(),
             Backend::Service(_) => "a service in this process".to_owned(),
         };
         f.debug_tuple("Channel").field(&to).finish()

@@ -52,7 +52,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `head`, `call`, `client`, `channel` | a call before it begins; where calls go |
+//! | `head`, `call`, `client` | a call before it begins |
+//! | `channel`, `connections` | where calls go; the connections to a server |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
@@ -64,6 +65,7 @@ mod call;
 mod channel;
 mod client;
 mod client_stream;
+mod connections;
 mod deadline;
 mod foreign;
 mod head;

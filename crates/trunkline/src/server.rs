@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Limits, Refusal, Status};
-use trunkline_transport::{Address, Body, Listener, Peer, Phase, serve, serve_connection};
+use trunkline_transport::{
+    Address, Body, Listener, Peer, Phase, bind_threads, serve, serve_connection, serve_threads,
+};
 
 use crate::foreign::{BoxError, ForeignService, Shared};
 use crate::intercept::Interceptor;
@@ -27,6 +30,7 @@ use crate::router::{Router, Service};
 pub struct Server {
     router: Router,
     layers: Vec<Arc<dyn Fn(Layered) -> Layered + Send + Sync>>,
+    threads: Option<usize>,
 }
 
 impl Server {
@@ -122,6 +126,30 @@ impl Server {
         self
     }
 
+    /// Serves on `threads` threads of its own, each with a single-threaded runtime and, on Linux, a
+    /// listening socket. By default a server runs on the runtime that awaits it.
+    ///
+    /// A connection stays on the thread that has accepted it, and its handlers run there, also what
+    /// they spawn: nothing passes between cores. That suits many connections with short handlers.
+    /// The kernel spreads connections by their addresses, and so a few of them may share a thread
+    /// while another has none, and nothing moves them. A handler that computes holds up all
+    /// connections of its thread: `tokio::task::spawn_blocking` is for that, and `block_in_place`
+    /// does not work there.
+    ///
+    /// The threads are called `trunkline-0` and so on. They begin when the bound server serves, and
+    /// share the services, interceptors and layers. The future of [`BoundServer::serve`] can be
+    /// awaited on any runtime; when it is done, so are the threads, and tasks that handlers have
+    /// left there end with them. Dropping it ends them too, each as soon as it looks up from its
+    /// work: the port may be taken for a moment longer. Unix sockets, and those that listened
+    /// before ([`on`](Self::on)), are shared: the threads accept on the one that there is.
+    ///
+    /// With 0, to bind and to serve fail with INVALID_ARGUMENT.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
     /// Adds an encoding for messages, behind those that there are; gzip is there by default.
     #[must_use]
     pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
@@ -149,19 +177,20 @@ impl Server {
     /// INVALID_ARGUMENT if the address cannot be read, UNAVAILABLE if it cannot be listened on. The
     /// message names the address, the cause and the way out.
     pub async fn bind(self, address: &str) -> Result<BoundServer, Status> {
-        Ok(self.on(Listener::bind(address).await?))
+        let listeners = match self.threads {
+            None => vec![Listener::bind(address).await?],
+            Some(threads) => bind_threads(address, at_least_one(threads)?).await?,
+        };
+        Ok(self.listening(listeners))
     }
 
     /// Serves on a socket that listens already.
     pub fn on(self, listener: Listener) -> BoundServer {
-        BoundServer {
-            listener,
-            handler: self.into_handler(),
-        }
+        self.listening(vec![listener])
     }
 
     /// Serves one connection that is there already, such as one end of an in-memory pair, until it
-    /// ends.
+    /// ends; on the runtime that awaits it, whatever [`threads`](Self::threads) says.
     pub async fn serve_connection<IO>(self, io: IO)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -170,6 +199,14 @@ impl Server {
         let (_serving, phase) = tokio::sync::watch::channel(Phase::Serving);
         let handler = self.into_handler().for_peer(Arc::new(Peer::in_memory()));
         serve_connection(io, handler, limits, phase).await;
+    }
+
+    fn listening(self, listeners: Vec<Listener>) -> BoundServer {
+        BoundServer {
+            listeners,
+            threads: self.threads,
+            handler: self.into_handler(),
+        }
     }
 
     fn into_handler(self) -> Handler {
@@ -193,21 +230,26 @@ impl From<Server> for Router {
 /// A server that listens.
 #[derive(Debug)]
 pub struct BoundServer {
-    listener: Listener,
+    /// One, or one for each thread; all at the same address.
+    listeners: Vec<Listener>,
+    threads: Option<usize>,
     handler: Handler,
 }
 
 impl BoundServer {
     /// Where it listens: with port 0, this tells which port it is.
     pub fn local_addr(&self) -> Address {
-        self.listener.local_addr()
+        let first = self.listeners.first();
+        first.map_or(Address::InMemory, Listener::local_addr)
     }
 
     /// Serves for ever. Dropping the future closes the listener and all connections.
     ///
     /// # Errors
     ///
-    /// None today: what goes wrong with one connection ends that connection.
+    /// Only with [`Server::threads`]: RESOURCE_EXHAUSTED if they cannot be started,
+    /// INVALID_ARGUMENT if there should be none. What goes wrong with one connection ends that
+    /// connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
     }
@@ -220,12 +262,26 @@ impl BoundServer {
     /// As [`serve`](Self::serve).
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Status> {
         let limits = Arc::new(self.handler.router.current_limits().clone());
-        serve(self.listener, limits, shutdown, |peer| {
-            self.handler.for_peer(peer)
-        })
-        .await;
+        let Self {
+            mut listeners,
+            threads,
+            handler,
+        } = self;
+        let for_peer = move |peer| handler.for_peer(peer);
+        if let Some(threads) = threads {
+            let threads = at_least_one(threads)?;
+            return serve_threads(listeners, threads, limits, shutdown, for_peer).await;
+        }
+        if let Some(listener) = listeners.pop() {
+            serve(listener, limits, shutdown, for_peer).await;
+        }
         Ok(())
     }
+}
+
+fn at_least_one(threads: usize) -> Result<NonZeroUsize, Status> {
+    NonZeroUsize::new(threads)
+        .ok_or_else(|| Status::invalid_argument("a server needs a thread: threads(0) leaves none"))
 }
 
 /// What answers the calls of a server.
@@ -321,6 +377,7 @@ impl fmt::Debug for Server {
         f.debug_struct("Server")
             .field("router", &self.router)
             .field("layers", &self.layers.len())
+            .field("threads", &self.threads)
             .finish()
     }
 }

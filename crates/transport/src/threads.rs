@@ -1,0 +1,108 @@
+//! A server on threads of its own.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::{mpsc, watch};
+use trunkline_codec::{Limits, Status};
+
+use crate::connection::{Handler, Phase};
+use crate::server::{Detached, Listener, PhaseGuard, serve};
+use crate::target::Peer;
+
+/// Listens on `address` for [`serve_threads`].
+///
+/// # Errors
+///
+/// As [`Listener::bind`], also when another server listens there that shares its port.
+pub async fn bind_threads(address: &str, threads: NonZeroUsize) -> Result<Vec<Listener>, Status> {
+    Listener::bind_threads(address, threads).await
+}
+
+/// Accepts and serves connections on `threads` threads, each with a runtime of its own, until
+/// `shutdown` is ready; then lets the calls that run finish, for `limits.drain_grace` at most.
+///
+/// The threads are called `trunkline-0` and so on; they take the listeners in turn and share them
+/// if there are fewer. A connection stays on the thread that has accepted it. Returns when all
+/// threads are done. Dropping the future ends them as soon as each looks up from its work, with
+/// their connections and with what handlers have spawned there.
+///
+/// # Errors
+///
+/// RESOURCE_EXHAUSTED if a thread cannot be started; the others are then ended.
+pub async fn serve_threads<H: Handler>(
+    listeners: Vec<Listener>,
+    threads: NonZeroUsize,
+    limits: Arc<Limits>,
+    shutdown: impl Future<Output = ()>,
+    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+) -> Result<(), Status> {
+    let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let (failed, mut failures) = mpsc::channel(1);
+    for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
+        let socket = listener.detach().map_err(cannot_start)?;
+        let (limits, phase) = (limits.clone(), phase.0.subscribe());
+        let (handler, failed) = (handler.clone(), failed.clone());
+        let thread = move || {
+            if let Err(error) = run(socket, limits, phase, handler) {
+                let _ = failed.try_send(cannot_start(error));
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("trunkline-{at}"))
+            .spawn(thread)
+            .map_err(cannot_start)?;
+    }
+    // The threads have handles of their own, and let go of them when they end.
+    drop((listeners, failed));
+    let mut shutdown = pin!(shutdown);
+    let failure = std::future::poll_fn(|cx| match failures.poll_recv(cx) {
+        Poll::Ready(failure) => Poll::Ready(Err(failure)),
+        Poll::Pending => shutdown.as_mut().poll(cx).map(Ok),
+    });
+    if let Err(failure) = failure.await {
+        return Err(failure.unwrap_or_else(|| Status::internal("all threads have panicked")));
+    }
+    phase.0.send_replace(Phase::Draining);
+    failures.recv().await.map_or(Ok(()), Err)
+}
+
+/// One thread's work.
+fn run<H: Handler>(
+    socket: Detached,
+    limits: Arc<Limits>,
+    phase: watch::Receiver<Phase>,
+    handler: impl FnMut(Arc<Peer>) -> H,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let listener = socket.attach()?;
+        let shutdown = left(phase.clone(), Phase::Serving);
+        let mut serving = pin!(serve(listener, limits, shutdown, handler));
+        let mut stopped = pin!(left(phase, Phase::Draining));
+        std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => serving.as_mut().poll(cx),
+        })
+        .await;
+        Ok(())
+    });
+    // A handler's blocking work may go on; nobody waits for it any more.
+    runtime.shutdown_background();
+    served
+}
+
+/// Ready when the server is further than `phase`.
+async fn left(mut now: watch::Receiver<Phase>, phase: Phase) {
+    let _ = now.wait_for(|now| *now > phase).await;
+}
+
+fn cannot_start(error: io::Error) -> Status {
+    let message = format!("cannot start a thread of the server: {error}");
+    Status::resource_exhausted(message).with_source(error)
+}

@@ -1,0 +1,305 @@
+//! A channel has more than one connection to a busy server, and only as many as it needs.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use trunkline::{
+    Channel, ChannelBuilder, Client, Code, Limits, Method, Raw, Response, Result, Server,
+};
+use trunkline_testkit::{Probe, within};
+
+/// Long enough that what waits for it does not happen in a test.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A server whose connections are told apart: each has a probe of its own.
+struct Rig {
+    address: String,
+    probes: Vec<Probe>,
+    seen: watch::Receiver<Seen>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    accepted: usize,
+    closed: usize,
+}
+
+/// Allows `streams` on each connection; serves as many as `served`, and hangs up on the rest.
+async fn rig(streams: u32, served: usize) -> Rig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it listens").to_string();
+    let probes: Vec<Probe> = (0..served).map(|_| Probe::new()).collect();
+    let mut servers: Vec<Server> = probes
+        .iter()
+        .map(|probe| {
+            let server = Server::new().add(probe.clone());
+            server.max_concurrent_streams(streams)
+        })
+        .collect();
+    servers.reverse();
+    let (counts, seen) = watch::channel(Seen::default());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            counts.send_modify(|seen| seen.accepted += 1);
+            let server = servers.pop();
+            let counts = counts.clone();
+            tokio::spawn(async move {
+                if let Some(server) = server {
+                    server.serve_connection(socket).await;
+                }
+                counts.send_modify(|seen| seen.closed += 1);
+            });
+        }
+    });
+    Rig {
+        address,
+        probes,
+        seen,
+    }
+}
+
+impl Rig {
+    async fn client(&self, change: impl FnOnce(ChannelBuilder) -> ChannelBuilder) -> Client {
+        let connecting = change(Channel::to(&self.address)).connect();
+        Client::new(within("connecting", connecting).await.expect("it listens"))
+    }
+
+    /// Handlers that run, connection by connection.
+    fn running(&self) -> Vec<usize> {
+        self.probes.iter().map(|it| it.counts().running).collect()
+    }
+
+    fn called(&self) -> usize {
+        self.probes.iter().map(|it| it.counts().called).sum()
+    }
+
+    async fn until_running(&self, wanted: &[usize]) {
+        for (at, (probe, wanted)) in self.probes.iter().zip(wanted).enumerate() {
+            let what = format!("{wanted} handlers on connection {at}");
+            probe.until(&what, |it| it.running == *wanted).await;
+        }
+        assert_eq!(self.running(), wanted);
+    }
+
+    async fn until(&mut self, what: &str, is_wanted: impl FnMut(&Seen) -> bool) {
+        let seen = within(what, self.seen.wait_for(is_wanted)).await;
+        assert!(seen.is_ok(), "the accept loop runs");
+    }
+
+    fn seen(&self) -> Seen {
+        *self.seen.borrow()
+    }
+
+    fn release(&self, handlers: usize) {
+        for probe in &self.probes {
+            probe.release(handlers);
+        }
+    }
+}
+
+fn call(client: &Client, method: Method) -> JoinHandle<Result<Response<Raw>>> {
+    let call = client.unary::<Raw, Raw>(method, Raw("x".into()));
+    tokio::spawn(call.into_future())
+}
+
+async fn ended(call: JoinHandle<Result<Response<Raw>>>) {
+    let reply = within("a call", call).await.expect("no panic");
+    assert_eq!(reply.expect("a reply").0, "x");
+}
+
+#[tokio::test]
+async fn calls_at_once_take_as_many_connections_as_they_need_and_the_channel_may_have() {
+    for (max, calls, wanted) in [
+        (0, 6, [2, 0, 0, 0, 0]),
+        (1, 6, [2, 0, 0, 0, 0]),
+        (2, 6, [2, 2, 0, 0, 0]),
+        (4, 2, [2, 0, 0, 0, 0]),
+        (4, 6, [2, 2, 2, 0, 0]),
+        (4, 8, [2, 2, 2, 2, 0]),
+        (4, 20, [2, 2, 2, 2, 0]),
+    ] {
+        let rig = rig(2, 5).await;
+        let client = rig.client(|it| it.max_connections(max)).await;
+        let calls: Vec<_> = (0..calls).map(|_| call(&client, Probe::HOLD)).collect();
+        rig.until_running(&wanted).await;
+        rig.release(calls.len());
+        for call in calls {
+            ended(call).await;
+        }
+        let peaks: Vec<_> = rig.probes.iter().map(|it| it.counts().peak).collect();
+        assert_eq!(peaks, wanted, "at most {max} connections");
+    }
+}
+
+#[tokio::test]
+async fn a_channel_may_have_four_connections_by_default() {
+    let rig = rig(1, 5).await;
+    let client = rig.client(|it| it).await;
+    let calls: Vec<_> = (0..20).map(|_| call(&client, Probe::HOLD)).collect();
+    rig.until_running(&[1, 1, 1, 1, 0]).await;
+    rig.release(calls.len());
+    for call in calls {
+        ended(call).await;
+    }
+    assert_eq!(rig.seen().accepted, 4);
+}
+
+#[tokio::test]
+async fn a_connection_with_a_hundred_calls_is_busy_whatever_the_server_allows() {
+    let mut rig = rig(1000, 2).await;
+    let client = rig.client(|it| it.max_connections(2)).await;
+    let mut calls: Vec<_> = (0..99).map(|_| call(&client, Probe::HOLD)).collect();
+    rig.until_running(&[99, 0]).await;
+    // The hundredth finds 99; those that follow it one by one do, too.
+    for _ in 0..10 {
+        ended(call(&client, Probe::ECHO)).await;
+    }
+    calls.push(call(&client, Probe::HOLD));
+    rig.until_running(&[100, 0]).await;
+    assert_eq!(rig.seen().accepted, 1);
+    // The next finds 100, and does not wait for what it has asked for.
+    ended(call(&client, Probe::ECHO)).await;
+    assert_eq!(rig.probes[0].counts().called, 111);
+    rig.until("a second connection", |it| it.accepted == 2)
+        .await;
+    rig.release(100);
+    for call in calls {
+        ended(call).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_go_to_the_connection_with_the_fewest_calls() {
+    let rig = rig(3, 2).await;
+    let client = rig.client(|it| it.max_connections(2)).await;
+    let mut first = JoinSet::new();
+    for _ in 0..3 {
+        first.spawn(ended(call(&client, Probe::HOLD)));
+    }
+    rig.until_running(&[3, 0]).await;
+    let mut second = JoinSet::new();
+    for wanted in [[3, 1], [3, 2]] {
+        second.spawn(ended(call(&client, Probe::HOLD)));
+        rig.until_running(&wanted).await;
+    }
+    // All of the first end, and those of the second stay.
+    rig.probes[0].release(3);
+    while let Some(done) = first.join_next().await {
+        done.expect("no panic");
+    }
+    for wanted in [[1, 2], [2, 2], [3, 2], [3, 3]] {
+        second.spawn(ended(call(&client, Probe::HOLD)));
+        rig.until_running(&wanted).await;
+    }
+    rig.release(6);
+    while let Some(done) = second.join_next().await {
+        done.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_further_connection_that_fails_harms_no_call_and_is_tried_again_after_a_pause() {
+    for (pause, is_retried) in [(NEVER, false), (Duration::ZERO, true)] {
+        let mut rig = rig(1, 1).await;
+        let mut limits = Limits::default();
+        limits.connection_retry_pause = pause;
+        let client = rig.client(|it| it.limits(limits)).await;
+        let mut calls = vec![call(&client, Probe::HOLD), call(&client, Probe::HOLD)];
+        rig.until("the further connection, lost", |it| it.closed == 1)
+            .await;
+        if is_retried {
+            // Each call that finds all busy may try.
+            while rig.seen().accepted < 4 {
+                calls.push(call(&client, Probe::HOLD));
+                tokio::task::yield_now().await;
+            }
+        }
+        calls.extend((0..20).map(|_| call(&client, Probe::HOLD)));
+        rig.release(calls.len());
+        let count = calls.len();
+        for call in calls {
+            ended(call).await;
+        }
+        assert_eq!(rig.called(), count);
+        if !is_retried {
+            assert_eq!(rig.seen().accepted, 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_pause_is_not_for_the_only_connection() {
+    let mut limits = Limits::default();
+    limits.connection_retry_pause = NEVER;
+    let bound = Server::new().add(Probe::new());
+    let bound = bound.bind("127.0.0.1:0").await.expect("a free port");
+    let address = bound.local_addr().to_string();
+    let serving = tokio::spawn(bound.serve());
+    let channel = Channel::to(&address).limits(limits).connect();
+    let client = Client::new(within("connecting", channel).await.expect("it listens"));
+    ended(call(&client, Probe::ECHO)).await;
+    serving.abort();
+    assert!(serving.await.is_err(), "it serves for ever");
+    let refused = async {
+        loop {
+            let reply = call(&client, Probe::ECHO).await.expect("no panic");
+            let status = reply.expect_err("nothing listens");
+            assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
+            if status.message().contains("cannot connect") {
+                return;
+            }
+        }
+    };
+    within("the loss to be seen", refused).await;
+    let bound = Server::new().add(Probe::new()).bind(&address).await;
+    tokio::spawn(bound.expect("the port is free again").serve());
+    ended(call(&client, Probe::ECHO)).await;
+}
+
+#[tokio::test]
+async fn further_connections_that_no_call_takes_are_closed_and_the_last_one_stays() {
+    let mut rig = rig(1, 4).await;
+    let mut limits = Limits::default();
+    limits.connection_idle_time = Duration::from_millis(20);
+    let client = rig.client(|it| it.limits(limits)).await;
+    let calls: Vec<_> = (0..4).map(|_| call(&client, Probe::HOLD)).collect();
+    rig.until_running(&[1, 1, 1, 1]).await;
+    // The second keeps its call, and is looked at no later than the others.
+    for at in [0, 2, 3] {
+        rig.probes[at].release(1);
+    }
+    rig.until("the third and the fourth are closed", |it| it.closed == 2)
+        .await;
+    assert_eq!(rig.running(), [0, 1, 0, 0]);
+    rig.probes[1].release(1);
+    for call in calls {
+        ended(call).await;
+    }
+    rig.until("the second is closed", |it| it.closed == 3).await;
+    ended(call(&client, Probe::ECHO)).await;
+    assert_eq!(rig.probes[0].counts().called, 2);
+    // It is busy again, and there is another.
+    let calls = [call(&client, Probe::HOLD), call(&client, Probe::HOLD)];
+    rig.until("a fifth", |it| it.accepted == 5).await;
+    rig.release(2);
+    for call in calls {
+        ended(call).await;
+    }
+}
+
+#[tokio::test]
+async fn all_connections_close_with_the_channel() {
+    let mut rig = rig(1, 4).await;
+    let client = rig.client(|it| it).await;
+    let calls: Vec<_> = (0..4).map(|_| call(&client, Probe::HOLD)).collect();
+    rig.until_running(&[1, 1, 1, 1]).await;
+    drop(client);
+    rig.release(1);
+    for call in calls {
+        ended(call).await;
+    }
+    rig.until("all are closed", |it| it.closed == 4).await;
+}
