@@ -111,7 +111,7 @@ impl Client {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
         let wire = self.wire.clone();
         wire.wire().begin_turn(cx.waker());
         for _ in 0..ROUNDS_MAX {

@@ -76,7 +76,7 @@ impl<T> Slots<T> {
     }
 
     /// Swaps those that were woken into `into`, which is empty.
-    pub(crate) fn take_woken(&mut self, into: &mut Vec<usize>) {
+    pub(crate) fn take_woken(&self, into: &mut Vec<usize>) {
         let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut *woken, into);
     }
