@@ -8,7 +8,7 @@
 //! | `workloads`, `plan`, `messages` | what is asked of it |
 //! | `rounds` | who is visited when |
 //! | `visit`, `load`, `connection`, `frames`, `heads` | the load process: HTTP/2 by hand |
-//! | `procfs`, `trace`, `histogram` | what is read off while it runs |
+//! | `procfs`, `trace`, `histogram`, `machine` | what is read off while it runs |
 //! | `results`, `stats`, `report`, `plot` | what comes out |
 //!
 //! Does not know: any gRPC framework. What it measures are processes that print where they listen.
@@ -18,6 +18,7 @@ mod frames;
 mod heads;
 mod histogram;
 mod load;
+mod machine;
 mod messages;
 mod options;
 mod plan;

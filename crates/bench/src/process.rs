@@ -116,12 +116,18 @@ impl Process {
     fn last_words(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let said = log.lines().rfind(|line| !line.trim().is_empty());
-        let said = said.map(|line| format!(": {}", line.trim()));
-        Some(format!(
-            "its process ended, {status}{}",
-            said.unwrap_or_default()
-        ))
+        // What went wrong stands first, what to do about it behind.
+        let said: Vec<&str> = log
+            .lines()
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+            .collect();
+        let mut words = format!("its process ended, {status}");
+        for line in said.iter().take(2) {
+            words.push_str(": ");
+            words.extend(line.chars().take(200));
+        }
+        Some(words)
     }
 }
 

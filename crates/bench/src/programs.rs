@@ -31,8 +31,7 @@ impl Program {
     pub(crate) fn serves(&self, family: &str) -> bool {
         let families = self.families.as_ref();
         let family = plain(family);
-        self.kinds.iter().any(|it| it == "server")
-            && families.is_none_or(|it| it.iter().any(|it| *it == family))
+        self.kinds.iter().any(|it| it == "server") && families.is_none_or(|it| it.contains(&family))
     }
 
     /// Whether it has a client.
@@ -116,7 +115,7 @@ fn cargo() -> Command {
 }
 
 fn peer(manifest: &Path, options: &Options, logs: &Path, programs: &mut Programs) {
-    let directory = manifest.parent().unwrap_or(Path::new("."));
+    let directory = manifest.parent().unwrap_or_else(|| Path::new("."));
     let text = fs::read_to_string(manifest).unwrap_or_default();
     let Ok(said) = serde_json::from_str::<Value>(&text) else {
         let name = directory.to_string_lossy().into_owned();
@@ -218,7 +217,7 @@ fn run(mut command: Command, name: &str, logs: &Path) -> Result<(), String> {
             let cause = text.lines().find(|line| line.starts_with("error"));
             Err(format!(
                 "the build failed: {} (all of it: {})",
-                cause.or(text.lines().last()).unwrap_or("no word"),
+                cause.or_else(|| text.lines().last()).unwrap_or("no word"),
                 path.display()
             ))
         }

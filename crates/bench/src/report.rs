@@ -1,11 +1,10 @@
 //! What readers get: tables in Markdown, the same figures in JSON, and the plot.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::machine;
 use crate::options::Options;
 use crate::plot::{Bar, Group, Plot};
 use crate::process::{Cores, Place};
@@ -38,7 +37,7 @@ type Goal = (
 const SERVER: &str = "/server_us";
 
 #[rustfmt::skip]
-const GOALS: [Goal; 18] = [
+const GOALS: [Goal; 19] = [
     ("unary 1x1", "unary 1x1", SERVER, Some(1.05), Some(0.92)),
     ("unary 1x1, p50", "unary 1x1", "/latency_us/p50", Some(1.03), None),
     ("unary 1x100", "unary 1x100", SERVER, Some(1.10), Some(0.34)),
@@ -57,6 +56,7 @@ const GOALS: [Goal; 18] = [
     ("echo 16 MiB", "echo 16 MiB", SERVER, Some(1.08), Some(0.52)),
     ("client 1x100", "client 1x100", "/client_us", Some(1.10), Some(0.40)),
     ("idle call, bytes", "idle calls", "/each", None, Some(0.45)),
+    ("idle connection, bytes", "idle connections", "/each", None, Some(1.15)),
 ];
 
 impl Report<'_> {
@@ -82,7 +82,7 @@ impl Report<'_> {
         let skipped = self.programs.skipped.iter();
         let skipped = skipped.map(|(name, why)| json!({"name": name, "why": why}));
         let all = json!({
-            "machine": machine(),
+            "machine": machine::line(),
             "placement": self.cores.note,
             "seed": self.seed,
             "rounds": self.options.rounds,
@@ -110,8 +110,10 @@ impl Report<'_> {
                 let ratio = figures
                     .zip(below)
                     .map(|(it, below)| it.median / below.median);
-                let label =
-                    figures.map_or("dies".to_owned(), |it| format!("{} us", figure(it.median)));
+                let label = figures.map_or_else(
+                    || "dies".to_owned(),
+                    |it| format!("{} us", figure(it.median)),
+                );
                 Some(Bar {
                     program,
                     ratio,
@@ -143,10 +145,10 @@ impl Report<'_> {
     }
 
     fn preamble(&self) -> String {
-        let mut text = format!("{}.\n\n{}", machine(), self.cores.note);
+        let mut text = format!("{}.\n\n{}", machine::line(), self.cores.note);
         let _ = writeln!(
             text,
-            " {} rounds of {} s a visit; order of visits from seed {}.\n",
+            " Rounds: {}, of {} s a visit; their orders come from seed {}.\n",
             self.options.rounds, self.options.seconds, self.seed
         );
         let versions = self
@@ -195,7 +197,7 @@ impl Report<'_> {
             Some(cell) if cell.dies.is_some() => "dies".to_owned(),
             Some(_) => {
                 let spread = self.results.spread(workload, program, pointer);
-                spread.map_or("-".to_owned(), |it| figure(it.median))
+                spread.map_or_else(dash, |it| figure(it.median))
             }
         }
     }
@@ -301,7 +303,7 @@ impl Report<'_> {
         header(text, &columns.map(str::to_owned));
         let mib = |workload: &str, program: &str, pointer: &str| {
             let resident = self.results.spread(workload, program, pointer);
-            resident.map_or("-".to_owned(), |it| figure(it.median / f64::from(1 << 20)))
+            resident.map_or_else(dash, |it| figure(it.median / f64::from(1 << 20)))
         };
         for program in self.names() {
             let mut cells = vec![program.to_owned()];
@@ -404,7 +406,7 @@ impl Report<'_> {
                 let rate = self
                     .results
                     .spread(&name(under, way), "ours", "/per_second");
-                cells.push(rate.map_or("-".to_owned(), |it| figure(it.median / 1e3)));
+                cells.push(rate.map_or_else(dash, |it| figure(it.median / 1e3)));
             }
             row(text, &cells);
         }
@@ -473,8 +475,13 @@ fn row(text: &mut String, cells: &[String]) {
     let _ = writeln!(text, "| {} |", cells.join(" | "));
 }
 
+/// What stands where nothing was measured.
+fn dash() -> String {
+    "-".to_owned()
+}
+
 fn spread(ratio: Option<Spread>) -> String {
-    ratio.map_or("-".to_owned(), |it| {
+    ratio.map_or_else(dash, |it| {
         format!("{:.2} ({:.2}-{:.2})", it.median, it.min, it.max)
     })
 }
@@ -487,29 +494,4 @@ fn goal(ratio: Option<Spread>, most: Option<f64>) -> String {
         (Some(ratio), Some(most)) if ratio.median <= most => format!("<= {most:.2}, met"),
         (Some(_), Some(most)) => format!("<= {most:.2}, missed"),
     }
-}
-
-/// The machine in a line.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or("a processor without a name", |(_, name)| name.trim());
-    let cores = cpus
-        .lines()
-        .filter(|it| it.starts_with("processor"))
-        .count();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let rustc = Command::new(rustc).arg("--version").output();
-    let rustc = rustc.map_or(String::new(), |it| {
-        String::from_utf8_lossy(&it.stdout).trim().to_owned()
-    });
-    let system = std::env::consts::OS;
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!(
-        "{cores} cores of {model}, {system} {}, {rustc}",
-        kernel.trim()
-    )
 }

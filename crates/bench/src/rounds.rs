@@ -187,7 +187,7 @@ impl<'a> Rounds<'a> {
     fn clients(&mut self) {
         let programs: Vec<&Program> = self.programs.iter().filter(|it| it.calls()).collect();
         let server = self.programs.iter().find(|it| it.name == "bare");
-        let Some(server) = server.or(self.programs.first()) else {
+        let Some(server) = server.or_else(|| self.programs.first()) else {
             return;
         };
         let calls = (CLIENT_CALLS * self.options.seconds) as u64;

@@ -96,15 +96,14 @@ async fn main() -> Result<()> {
 }
 
 async fn serve(options: &Options) -> Result<()> {
-    if options.threads.is_some() {
-        refuse("--threads: Server::threads is not there yet");
-    }
     let port = required(options.port, "--port");
-    let server = Server::new()
+    let mut server = Server::new()
         .add(BenchServer(Service))
-        .max_recv_message_size(RECEIVE_LIMIT)
-        .bind(&format!("127.0.0.1:{port}"))
-        .await?;
+        .max_recv_message_size(RECEIVE_LIMIT);
+    if let Some(threads) = options.threads {
+        server = server.threads(threads);
+    }
+    let server = server.bind(&format!("127.0.0.1:{port}")).await?;
     println!("listening {}", server.local_addr());
     std::io::stdout().flush().expect("stdout takes a line");
     server.serve().await
