@@ -158,7 +158,8 @@ async fn without_threads_of_its_own_a_server_runs_where_it_is_awaited() {
 
 #[tokio::test]
 async fn the_threads_share_a_socket_where_there_is_one() {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("threads.sock");
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("threads-{}.sock", std::process::id()));
     let unix = format!("unix:{}", path.display());
     for listens in ["unix", "inherited"] {
         let (server, mut rig) = server();

@@ -402,6 +402,19 @@ mod tests {
         assert_eq!(began.elapsed().as_millis(), 5);
     }
 
+    #[tokio::test]
+    async fn each_thread_has_a_socket_at_the_same_address_where_the_kernel_spreads() {
+        for threads in [1, 2, 5] {
+            let threads = NonZeroUsize::new(threads).expect("not zero");
+            let listeners = Listener::bind_threads("127.0.0.1:0", threads).await;
+            let listeners = listeners.expect("a free port");
+            let sockets = if KERNEL_SPREADS { threads.get() } else { 1 };
+            assert_eq!(listeners.len(), sockets);
+            let addr = listeners[0].local_addr();
+            assert!(listeners.iter().all(|it| it.local_addr() == addr));
+        }
+    }
+
     #[test]
     fn a_connection_that_ended_before_it_was_accepted_is_no_reason_to_pause() {
         for kind in [
