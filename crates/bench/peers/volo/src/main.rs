@@ -1,5 +1,8 @@
 //! volo-grpc, as its guide has one write it: with its defaults; it has no limit to what it receives.
 
+// The status is its own.
+#![allow(clippy::result_large_err)]
+
 #[path = "../../command_line.rs"]
 mod command_line;
 
