@@ -4,6 +4,8 @@
 //! head, the number of its DATA bytes, its trailers, and that nothing was reset.
 
 mod receive;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};

@@ -91,6 +91,7 @@ mod tests {
         assert_eq!(kilobytes(text, "Rss:"), None);
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn the_kernel_tells_about_ourselves() {
         let own = std::process::id();

@@ -1,4 +1,7 @@
 //! The runner, from its command line to what it writes.
+//!
+//! What processes cost is read from `/proc`.
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use crate::plan::Tally;
 use crate::workloads::Kind;
 
 /// Window is returned when a quarter is used, as grpc-go does it.
-const STREAM_STEP: u32 = STREAM_WINDOW / 4;
+pub(super) const STREAM_STEP: u32 = STREAM_WINDOW / 4;
 const CONNECTION_STEP: u32 = CONNECTION_WINDOW / 4;
 
 impl Connection {
