@@ -8,7 +8,8 @@ usage: cargo run --release -p trunkline-bench -- [OPTIONS]
 
   --rounds N                visits of every program to every workload (5)
   --seconds S               measured in each visit (2)
-  --only WORKLOAD[,..]      workloads whose name begins so; also: client, idle, traced, neighbours, cores
+  --only WORKLOAD[,..]      workloads (\"unary 1x100\") or families (unary, server stream, client stream,
+                            bidi, echo, client); also: idle, traced, neighbours, cores
   --programs NAME[,..]      only these programs
   --seed N                  of the orders in which programs are visited (printed)
   --quick                   one round, half a second, no memory, system calls, neighbours or cores
@@ -80,9 +81,9 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether a workload of this name is wanted.
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|it| name.starts_with(it.as_str()))
+    /// Whether a workload of this name, or of this family, is wanted.
+    pub(crate) fn wants(&self, name: &str, family: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|it| it == name || it == family)
     }
 
     /// Whether what takes long beside the workloads is wanted: it is left out of a quick run unless
@@ -90,7 +91,7 @@ impl Options {
     pub(crate) fn wants_extra(&self, name: &str) -> bool {
         match self.only.is_empty() {
             true => !self.is_quick,
-            false => self.wants(name),
+            false => self.wants(name, name),
         }
     }
 
@@ -125,13 +126,19 @@ mod tests {
 
     #[test]
     fn what_is_given_goes_before_what_quick_means() {
-        let options = read("--quick --rounds 3 --only unary,idle").expect("understood");
+        let options = read("--quick --rounds 3 --only unary,idle,echo").expect("understood");
         assert_eq!((options.rounds, options.seconds), (3, 0.5));
-        assert!(options.wants("unary 1x1") && options.wants_extra("idle"));
-        assert!(!options.wants("echo 1 MiB") && !options.wants_extra("cores"));
+        assert!(options.wants("unary 1x1", "unary") && options.wants_extra("idle"));
+        assert!(!options.wants("client 1x100", "client") && !options.wants_extra("cores"));
+        let exact = read("--only echo").map(|it| Options {
+            only: vec!["echo 1 MiB".to_owned()],
+            ..it
+        });
+        let exact = exact.expect("understood");
+        assert!(exact.wants("echo 1 MiB", "echo") && !exact.wants("echo 16 MiB", "echo"));
         let options = read("").expect("understood");
         assert_eq!((options.rounds, options.seconds), (5, 2.0));
-        assert!(options.wants("anything") && options.wants_extra("cores"));
+        assert!(options.wants("anything", "any") && options.wants_extra("cores"));
         assert!(!read("--quick").expect("understood").wants_extra("cores"));
     }
 

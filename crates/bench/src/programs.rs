@@ -244,8 +244,8 @@ fn version(said: &Value, directory: &Path) -> String {
     }
     let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
     let name = said["name"].as_str().unwrap_or_default();
-    let found = locked(&read("Cargo.lock"), name)
-        .or_else(|| locked(&read("Cargo.lock"), &format!("{name}-grpc")))
+    let found = locked(&read("Cargo.lock"), &format!("{name}-grpc"))
+        .or_else(|| locked(&read("Cargo.lock"), name))
         .or_else(|| {
             let modules = read("go.mod");
             let version = modules.split_once("google.golang.org/grpc v")?.1;

@@ -75,11 +75,11 @@ impl<'a> Rounds<'a> {
     /// Measures all that is wanted.
     pub(crate) fn run(&mut self) {
         for workload in &WORKLOADS {
-            if self.options.wants(workload.name) {
+            if self.options.wants(workload.name, workload.family) {
                 self.loads(workload);
             }
         }
-        if self.options.wants("client") {
+        if self.options.wants("client 1x100", "client") {
             self.clients();
         }
         if self.options.wants_extra("idle") {
@@ -211,7 +211,10 @@ impl<'a> Rounds<'a> {
                     })
                 });
                 match &seen {
-                    Ok(seen) => eprint!(" {} {:.2} us,", program.name, seen["client_us"]),
+                    Ok(seen) => {
+                        let micros = seen["client_us"].as_f64().unwrap_or_default();
+                        eprint!(" {} {} us,", program.name, figure(micros));
+                    }
                     Err(why) => eprint!(" {} dies ({why}),", program.name),
                 }
                 self.results.add("client 1x100", &program.name, seen);
