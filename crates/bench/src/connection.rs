@@ -83,6 +83,8 @@ pub(crate) struct Connection {
     peer_streams_max: u32,
     has_settings: bool,
     unreturned: u32,
+    /// PINGs that were not answered yet.
+    pings: usize,
     heads: Heads,
     /// Bytes of one reply, prefix included, as the first response had it.
     reply_len: u64,
@@ -119,6 +121,7 @@ impl Connection {
             peer_streams_max: u32::MAX,
             has_settings: false,
             unreturned: 0,
+            pings: 0,
             heads: Heads::new(),
             reply_len: 0,
         })
@@ -157,6 +160,17 @@ impl Connection {
     /// Bytes of one reply, once a response was read in full.
     pub(crate) fn reply_len(&self) -> u64 {
         self.reply_len
+    }
+
+    /// Asks the server for a sign of life.
+    pub(crate) fn ping(&mut self) {
+        frames::put(&mut self.output, kind::PING, 0, 0, b"are you ");
+        self.pings += 1;
+    }
+
+    /// Whether all signs of life have come.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.pings == 0
     }
 
     /// Opens a call that was to begin at `started`.

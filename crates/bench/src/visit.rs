@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::connection::Connection;
 use crate::histogram::Histogram;
 use crate::load::{Arrivals, Driver, OpenLoop, PAUSE, Wait};
 use crate::messages::Request;
@@ -278,8 +279,19 @@ fn idle_connections(order: &Order) -> Result<Value, String> {
     }))
 }
 
-/// Lets the server do what it still has to do: there is no frame that would tell.
+/// Waits until the server has read all that was sent, and gives it time for what it does then.
 fn settle(driver: &mut Driver) -> Result<(), String> {
+    for connection in &mut driver.connections {
+        connection.ping();
+        connection.flush()?;
+    }
+    let patience = driver.now() + 5_000_000_000;
+    while !driver.connections.iter().all(Connection::is_answered) {
+        if driver.now() > patience {
+            return Err("no answer to a PING within 5 s".to_owned());
+        }
+        driver.turn(PAUSE, None)?;
+    }
     let end = driver.now() + 500_000_000;
     while driver.now() < end {
         driver.turn(PAUSE, None)?;

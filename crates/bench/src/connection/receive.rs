@@ -48,7 +48,11 @@ impl Connection {
                 self.take_settings(payload);
                 Ok(())
             }
-            kind::PING if !header.has(flag::ACK) => {
+            kind::PING if header.has(flag::ACK) => {
+                self.pings = self.pings.saturating_sub(1);
+                Ok(())
+            }
+            kind::PING => {
                 frames::put(&mut self.output, kind::PING, flag::ACK, 0, payload);
                 Ok(())
             }
