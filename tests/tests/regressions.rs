@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::{
-    Call, Channel, Client, Code, Limits, Listener, Method, Next, Raw, Request, Router, Sender, Server,
-    Status,
+    Call, Channel, Client, Code, Limits, Listener, Method, Next, Raw, Request, Router, Sender,
+    Server, Status,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 

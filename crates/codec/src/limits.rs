@@ -106,6 +106,9 @@ pub struct Limits {
     /// How many calls a client may have on one connection, those that wait for a stream with those
     /// that have one. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
+    /// For how long a connection's task polls new calls itself before it goes on with what it has
+    /// to send; the calls behind get tasks of their own. Default: 500 us.
+    pub in_place_max: Duration,
 }
 
 impl Limits {
@@ -153,6 +156,7 @@ impl Default for Limits {
             connection_idle_time: Duration::from_secs(30),
             connection_retry_pause: Duration::from_secs(1),
             max_queued_calls: 100_000,
+            in_place_max: Duration::from_micros(500),
         }
     }
 }

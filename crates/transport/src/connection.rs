@@ -25,10 +25,6 @@ use crate::incoming::{Held, Incoming};
 use crate::turn::Turn;
 use crate::wire_io::WireIo;
 
-/// New calls are polled in the connection's own task for this long in one go; those behind get a
-/// task of their own, so that a handler that computes does not hold up its neighbours for longer.
-const IN_PLACE_MAX: Duration = Duration::from_micros(500);
-
 /// What answers calls: a tower service over [`Body`] that is always ready and never fails.
 ///
 /// `poll_ready` is not asked. What has to wait, waits in the future.
@@ -206,15 +202,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             accepted,
             ..
         } = self;
+        let mut spent = InPlace::default();
         let polled = turn.poll(cx, |cx| {
             loop {
+                // A call is begun before the next one is accepted: what it needs is still in the
+                // processor's caches. Calls that wait for a permit go first.
+                begin(accepted, handler, hub, limits, &mut spent);
                 match h2.poll_accept(cx) {
                     Poll::Ready(Some(Ok(call))) => accepted.push((call.0, call.1, Instant::now())),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                     Poll::Pending => break,
                 }
             }
-            begin(accepted, handler, hub, limits);
             Poll::Pending
         });
         match polled {
@@ -281,6 +280,7 @@ fn begin<H: Handler>(
     handler: &mut H,
     hub: &Arc<Hub>,
     limits: &Arc<Limits>,
+    spent: &mut InPlace,
 ) {
     if accepted.is_empty() {
         return;
@@ -292,7 +292,6 @@ fn begin<H: Handler>(
         let mut cx = Context::from_waker(Waker::noop());
         accepted.retain_mut(|(_, respond, _)| respond.poll_reset(&mut cx).is_pending());
     }
-    let began = Instant::now();
     for (request, respond, since) in accepted.drain(..free.min(accepted.len())) {
         let (parts, recv) = request.into_parts();
         let timeout = parts
@@ -307,7 +306,7 @@ fn begin<H: Handler>(
             deadline,
             permit: hub.permit(),
         };
-        if deadline.is_some_and(|at| since < at && at <= began) {
+        if deadline.is_some_and(|at| since < at && at <= Instant::now()) {
             opened.refuse(Status::deadline_exceeded("the call waited for a handler"));
             continue;
         }
@@ -315,9 +314,20 @@ fn begin<H: Handler>(
             opened.fail();
             continue;
         };
-        match began.elapsed() < IN_PLACE_MAX {
+        match spent.allows(since, limits.in_place_max) {
             true => answer::in_place(future, opened),
             false => answer::in_task(future, opened),
         }
+    }
+}
+
+/// The time for which a connection's task has polled calls itself, in one turn.
+#[derive(Debug, Default)]
+struct InPlace(Option<Instant>);
+
+impl InPlace {
+    /// `now` is when the call was accepted, which is just now unless it waited for a permit.
+    fn allows(&mut self, now: Instant, max: Duration) -> bool {
+        now.saturating_duration_since(*self.0.get_or_insert(now)) < max
     }
 }

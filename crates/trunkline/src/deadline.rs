@@ -11,7 +11,11 @@ tokio::task_local! {
 
 /// Polls a handler in the scope of its call's deadline.
 pub(crate) fn within<T>(deadline: Option<Instant>, poll: impl FnOnce() -> T) -> T {
-    DEADLINE.sync_scope(deadline, poll)
+    match (deadline, inherited()) {
+        // Most calls: nothing to hide from the handler, and nothing to tell it.
+        (None, None) => poll(),
+        _ => DEADLINE.sync_scope(deadline, poll),
+    }
 }
 
 /// The deadline of the call whose handler is being polled, if there is one.

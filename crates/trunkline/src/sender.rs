@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use futures_core::Stream;
 use tokio::time::Instant;
-use trunkline_codec::{Encoding, Status, frame};
+use trunkline_codec::{Encoding, Status};
 use trunkline_transport::PipeWriter;
 
 use crate::call::Call;
@@ -135,15 +135,16 @@ impl<T: Message> Sender<T> {
 
     pub(crate) fn write(&mut self, message: &T) -> Result<(), Status> {
         let (encoding, max_size) = (self.compression.encoding(), self.max_size);
-        if message.encoded_len() >= OWN_BUFFER_FROM {
-            let mut buffer = BytesMut::with_capacity(frame::PREFIX_SIZE);
-            encode_frame(message, encoding, max_size, &mut buffer)?;
+        let len = message.encoded_len();
+        if len >= OWN_BUFFER_FROM {
+            let mut buffer = BytesMut::new();
+            encode_frame(message, len, encoding, max_size, &mut buffer)?;
             self.pipe.write(buffer.freeze());
             return Ok(());
         }
         let mut written = Ok(());
         self.pipe
-            .write_with(|buffer| written = encode_frame(message, encoding, max_size, buffer));
+            .write_with(|buffer| written = encode_frame(message, len, encoding, max_size, buffer));
         written
     }
 }

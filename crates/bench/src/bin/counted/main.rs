@@ -2,8 +2,8 @@
 //! and the reads and writes of the socket.
 //!
 //! `counted run WORKLOAD N` makes N operations in one thread against a peer that is written down,
-//! and prints reads and writes. `counted` runs each workload under valgrind with two values of N:
-//! the difference is what the operations cost.
+//! and prints reads and writes. `counted` runs each workload under valgrind, twice, and prints what
+//! one operation costs.
 
 mod parts;
 mod script;
@@ -14,11 +14,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message as _;
-use trunkline::{Client, Limits, Request, Result, Sender, Server, Streaming};
+use trunkline::{Limits, Request, Result, Sender, Server, Streaming};
 use trunkline_testkit::channel_over;
 
 use crate::parts::{Client as ClientPart, PREFACE, PingPong, Server as ServerPart};
-use crate::script::{Part, Script, Seen};
+use crate::script::{Script, Seen};
 
 mod bench {
     trunkline::include_proto!("proto/bench.proto");
@@ -31,15 +31,16 @@ const CLIENT_STREAM: &str = "/trunkline.bench.Bench/ClientStream";
 const BIDI: &str = "/trunkline.bench.Bench/Bidi";
 const SMALL: usize = 16;
 
-/// What is counted, and from how many operations to how many.
-const WORKLOADS: [(&str, usize, usize); 7] = [
-    ("unary", 2_000, 12_000),
-    ("unary-1", 1_000, 4_000),
-    ("server-stream", 50_000, 250_000),
-    ("client-stream", 20_000, 100_000),
-    ("bidi", 5_000, 25_000),
-    ("bidi-1", 1_000, 5_000),
-    ("client", 2_000, 12_000),
+/// What is counted, and with how many operations at first and in the end: the difference is what
+/// those between have cost.
+const WORKLOADS: [(&str, u64, u64); 7] = [
+    ("unary", 1_000, 3_000),
+    ("unary-1", 1_000, 3_000),
+    ("server-stream", 50_000, 150_000),
+    ("client-stream", 10_000, 40_000),
+    ("bidi", 2_000, 10_000),
+    ("bidi-1", 1_000, 3_000),
+    ("client", 1_000, 3_000),
 ];
 
 struct Echo;
@@ -59,7 +60,12 @@ impl Bench for Echo {
     ) -> Result<()> {
         for _ in 0..request.replies {
             let payload = request.payload.clone();
-            replies.send(Reply { payload, requests: 1 }).await?;
+            replies
+                .send(Reply {
+                    payload,
+                    requests: 1,
+                })
+                .await?;
         }
         Ok(())
     }
@@ -83,7 +89,12 @@ impl Bench for Echo {
     ) -> Result<()> {
         while let Some(request) = requests.message().await? {
             let payload = request.payload;
-            replies.send(Reply { payload, requests: 1 }).await?;
+            replies
+                .send(Reply {
+                    payload,
+                    requests: 1,
+                })
+                .await?;
         }
         Ok(())
     }
@@ -91,7 +102,7 @@ impl Bench for Echo {
 
 fn request(size: usize, replies: usize) -> Vec<u8> {
     let request = bench::Request {
-        payload: vec![b'x'; size].into(),
+        payload: vec![b'x'; size],
         replies: u32::try_from(replies).expect("a number of a benchmark"),
         ..bench::Request::default()
     };
@@ -109,11 +120,82 @@ fn main() -> ExitCode {
             };
             run(workload, n)
         }
+        [] => match table() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
-            eprintln!("counted run WORKLOAD N");
+            eprintln!("counted [run WORKLOAD N]");
             ExitCode::from(2)
         }
     }
+}
+
+fn table() -> std::result::Result<(), String> {
+    println!("| operation | instructions | allocations | reads and writes |");
+    println!("| --- | --- | --- | --- |");
+    for (workload, few, many) in WORKLOADS {
+        let (before, after) = (counts(workload, few)?, counts(workload, many)?);
+        let each = |i: usize| (after[i] - before[i]) as f64 / (many - few) as f64;
+        let (instructions, allocations, io) = (each(0), each(1), each(2));
+        println!("| {workload} | {instructions:.0} | {allocations:.2} | {io:.3} |");
+    }
+    Ok(())
+}
+
+/// Instructions, allocations, reads and writes of `n` operations and of the program around them.
+fn counts(workload: &str, n: u64) -> std::result::Result<[u64; 3], String> {
+    let n = n.to_string();
+    let (counted, io) = valgrind(
+        &["--tool=callgrind", "--callgrind-out-file=/dev/null"],
+        workload,
+        &n,
+    )?;
+    let (checked, _) = valgrind(&["--leak-check=no"], workload, &n)?;
+    let found = [
+        number_behind(&counted, "Collected : "),
+        number_behind(&checked, "total heap usage: "),
+        number_behind(&io, "reads ")
+            .zip(number_behind(&io, "writes "))
+            .map(|(r, w)| r + w),
+    ];
+    match found {
+        [Some(instructions), Some(allocations), Some(io)] => Ok([instructions, allocations, io]),
+        _ => Err(format!(
+            "{workload}: valgrind says no figures: {counted}{checked}{io}"
+        )),
+    }
+}
+
+fn valgrind(
+    options: &[&str],
+    workload: &str,
+    n: &str,
+) -> std::result::Result<(String, String), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .args(options)
+        .arg(program)
+        .args(["run", workload, n])
+        .output()
+        .map_err(|error| format!("cannot run valgrind, which counts here: {error}"))?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok((text(&output.stderr), text(&output.stdout))),
+        false => Err(format!("{workload} {n}: {}", text(&output.stderr))),
+    }
+}
+
+/// The number behind `label`, without the commas between its digits.
+fn number_behind(text: &str, label: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(label)?;
+    let digits = rest
+        .split(|it: char| !it.is_ascii_digit() && it != ',')
+        .next()?;
+    digits.replace(',', "").parse().ok()
 }
 
 /// The limits of a server, but for those that look at the clock.
@@ -157,7 +239,10 @@ async fn run(workload: &str, n: usize) -> ExitCode {
         eprintln!("{workload}: {ended} of {expected} calls ended");
         return ExitCode::FAILURE;
     }
-    let (reads, writes) = (seen.reads.load(Ordering::Relaxed), seen.writes.load(Ordering::Relaxed));
+    let (reads, writes) = (
+        seen.reads.load(Ordering::Relaxed),
+        seen.writes.load(Ordering::Relaxed),
+    );
     println!("reads {reads} writes {writes}");
     ExitCode::SUCCESS
 }
@@ -170,7 +255,7 @@ async fn serve(mut part: ClientPart, calls: usize) -> (Arc<Seen>, usize) {
 }
 
 async fn ping_pong(calls: usize, n: usize) -> (Arc<Seen>, usize) {
-    let mut part = PingPong::new(BIDI, &request(SMALL, 0), calls, n / calls);
+    let part = PingPong::new(BIDI, &request(SMALL, 0), calls, n / calls);
     let outbox = part.open();
     let (script, seen) = Script::new(part, outbox, 0);
     server().serve_connection(script).await;
@@ -179,17 +264,25 @@ async fn ping_pong(calls: usize, n: usize) -> (Arc<Seen>, usize) {
 
 async fn call(n: usize) -> (Arc<Seen>, usize) {
     const IN_FLIGHT: usize = 100;
-    let reply = Reply { payload: vec![b'x'; SMALL].into(), requests: 1 };
+    let reply = Reply {
+        payload: vec![b'x'; SMALL],
+        requests: 1,
+    };
     let part = ServerPart::new(&reply.encode_to_vec());
     let outbox = part.open();
     let (script, seen) = Script::new(part, outbox, PREFACE.len());
-    let channel = channel_over(script, Limits::default()).await.expect("the script speaks HTTP/2");
+    let channel = channel_over(script, Limits::default())
+        .await
+        .expect("the script speaks HTTP/2");
     let mut calling = tokio::task::JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let client = BenchClient::new(channel.clone());
         calling.spawn(async move {
             for _ in 0..n / IN_FLIGHT {
-                let request = bench::Request { payload: vec![b'x'; SMALL].into(), ..Default::default() };
+                let request = bench::Request {
+                    payload: vec![b'x'; SMALL],
+                    ..Default::default()
+                };
                 let reply = client.unary(request).await.expect("the script answers");
                 assert_eq!(reply.payload.len(), SMALL);
             }

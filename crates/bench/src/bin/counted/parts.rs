@@ -37,7 +37,10 @@ impl Client {
         );
         Self {
             head,
-            request: framed(message).chunks(FRAME_MAX).map(<[u8]>::to_vec).collect(),
+            request: framed(message)
+                .chunks(FRAME_MAX)
+                .map(<[u8]>::to_vec)
+                .collect(),
             messages: 1,
             in_flight,
             calls,
@@ -62,7 +65,12 @@ impl Client {
 
     fn begin(&mut self, outbox: &mut Outbox) {
         let stream = 2 * self.begun as u32 + 1;
-        outbox.frame(HEADERS, END_HEADERS, stream, &self.head[usize::from(self.begun > 0)]);
+        outbox.frame(
+            HEADERS,
+            END_HEADERS,
+            stream,
+            &self.head[usize::from(self.begun > 0)],
+        );
         for left in (0..self.messages).rev() {
             for (i, payload) in self.request.iter().enumerate() {
                 let is_last = left == 0 && i + 1 == self.request.len();
@@ -105,7 +113,7 @@ impl PingPong {
         }
     }
 
-    pub(crate) fn open(&mut self) -> Outbox {
+    pub(crate) fn open(&self) -> Outbox {
         let mut outbox = Outbox(PREFACE.to_vec());
         outbox.open();
         for call in 0..self.left.len() {
@@ -176,7 +184,12 @@ impl Part for Server {
             let known = usize::from(self.answered > 0);
             outbox.frame(HEADERS, END_HEADERS, header.stream, &self.head[known]);
             outbox.frame(DATA, 0, header.stream, &self.reply);
-            outbox.frame(HEADERS, END_HEADERS | END_STREAM, header.stream, &self.trailers[known]);
+            outbox.frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                header.stream,
+                &self.trailers[known],
+            );
             self.answered += 1;
         }
     }

@@ -48,7 +48,8 @@ impl Outbox {
     pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
         let [d, e, f, g] = stream.to_be_bytes();
-        self.0.extend_from_slice(&[a, b, c, kind, flags, d, e, f, g]);
+        self.0
+            .extend_from_slice(&[a, b, c, kind, flags, d, e, f, g]);
         self.0.extend_from_slice(payload);
     }
 
