@@ -30,6 +30,15 @@ pub fn prefix(compressed: bool, len: u32) -> [u8; PREFIX_SIZE] {
     [u8::from(compressed), a, b, c, d]
 }
 
+/// The message of a body that is one message of up to `max_size` bytes, not compressed, and nothing
+/// else: what most requests are. Anything else is for a [`Decoder`], and gives `None`.
+#[inline]
+pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
+    let prefix = Prefix::parse(body.first_chunk()?, max_size).ok()?;
+    let is_whole = !prefix.compressed && body.len() == PREFIX_SIZE + prefix.size;
+    is_whole.then(|| body.slice(PREFIX_SIZE..))
+}
+
 /// A message as it came: pieces of shared bytes, read as one [`Buf`].
 ///
 /// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares
@@ -497,6 +506,25 @@ impl Prefix {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_body_is_its_only_message_if_that_is_whole_allowed_and_not_compressed() {
+        let only = |body: &'static [u8]| only_message(&Bytes::from_static(body), 2);
+        assert_eq!(only(b"\0\0\0\0\x02hi").unwrap(), "hi");
+        assert_eq!(only(b"\0\0\0\0\0").unwrap(), "");
+        for body in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02h",
+            b"\0\0\0\0\x01hi",
+            b"\0\0\0\0\x03hey",
+            b"\x01\0\0\0\x02hi",
+            b"\x02\0\0\0\x02hi",
+            b"\0\0\0\0\x01h\0\0\0\0\0",
+        ] {
+            assert_eq!(only(body), None, "{body:?}");
+        }
+    }
+
     use super::*;
 
     fn frame(compressed: bool, message: &[u8]) -> Vec<u8> {

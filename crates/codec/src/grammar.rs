@@ -291,6 +291,12 @@ impl Reader {
         }
     }
 
+    /// The largest message that is let through, in bytes.
+    #[inline]
+    pub fn max_message_size(&self) -> usize {
+        self.decoder.max_size()
+    }
+
     /// How many bytes have come and wait to be decoded.
     #[inline]
     pub fn buffered(&self) -> usize {

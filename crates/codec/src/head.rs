@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::status::Status;
 use crate::timeout;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
@@ -163,6 +163,11 @@ pub fn parse_request(
     })
 }
 
+/// The timeout in the head of a request, if there is one that can be read.
+pub fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    timeout::parse(headers.get(&GRPC_TIMEOUT)?.as_bytes()).ok()
+}
+
 /// Adds what the protocol wants in the head of a request, before what is there. `user-agent` keeps
 /// its value if there is one.
 #[inline]
@@ -176,7 +181,7 @@ pub fn write_request(
     // metadata. A header map keeps the order in which names come into it.
     let custom = std::mem::take(headers);
     if let Some(timeout) = timeout {
-        set(headers, GRPC_TIMEOUT, timeout::encode(timeout));
+        set(headers, GRPC_TIMEOUT.clone(), timeout::encode(timeout));
     }
     set(headers, header::TE, TRAILERS);
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);

@@ -53,6 +53,14 @@ impl Body {
         Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
+    /// The data of a body that is known in full; none if part of it is still to come.
+    pub fn full_data(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Kind::Full { data, .. } => Some(data),
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+        }
+    }
+
     /// Takes data and trailers out of a body that is known in full; none if part of it is still to
     /// come.
     pub fn take_full(&mut self) -> Option<(Bytes, Option<HeaderMap>)> {

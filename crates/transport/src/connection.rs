@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
-use trunkline_codec::{Limits, Status, timeout};
+use trunkline_codec::{Limits, Status, head};
 
 use crate::answer::{self, Opened};
 use crate::body::Body;
@@ -294,11 +294,8 @@ fn begin<H: Handler>(
     }
     for (request, respond, since) in accepted.drain(..free.min(accepted.len())) {
         let (parts, recv) = request.into_parts();
-        let timeout = parts
-            .headers
-            .get("grpc-timeout")
-            .and_then(|value| timeout::parse(value.as_bytes()).ok());
-        let deadline = timeout.and_then(|timeout| since.checked_add(timeout));
+        let deadline =
+            head::timeout_of(&parts.headers).and_then(|timeout| since.checked_add(timeout));
         let body = Body::arrived(Incoming::arrive(recv, hub, limits, Held::default()));
         let request = Request::from_parts(parts, body);
         let opened = Opened {

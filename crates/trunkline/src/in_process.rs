@@ -8,7 +8,7 @@ use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tower_service::Service as _;
-use trunkline_codec::{Encodings, Refusal, Status, timeout};
+use trunkline_codec::{Encodings, Refusal, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
 use crate::deadline;
@@ -93,9 +93,7 @@ struct Bounds {
 
 impl Bounds {
     fn of(request: &http::Request<Body>) -> Self {
-        let timeout = request.headers().get("grpc-timeout");
-        let timeout = timeout.and_then(|value| timeout::parse(value.as_bytes()).ok());
-        let deadline = timeout.and_then(deadline::after);
+        let deadline = head::timeout_of(request.headers()).and_then(deadline::after);
         Self {
             sleep: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             watch: request.body().watch(),

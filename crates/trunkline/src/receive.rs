@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep};
-use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status};
+use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::Body;
 
 use crate::intercept::{Chain, unlocked};
@@ -175,11 +176,25 @@ impl Receive {
 
     /// The one message of a request.
     pub(crate) async fn only_request<Q: Message>(mut self) -> Result<(Q, bool), Status> {
+        if let Some(message) = self.whole_request() {
+            return Ok((Q::decode(message.into())?, false));
+        }
         let message = poll_fn(|cx| self.poll_message(cx)).await?;
         poll_fn(|cx| self.poll_end(cx)).await?;
         let message =
             message.ok_or_else(|| Status::unimplemented("the request ended without a message"))?;
         Ok((Q::decode(message.payload)?, message.compressed))
+    }
+
+    /// The message of a request that has arrived in full, as most have: there is nothing to wait
+    /// for, and nothing that the grammar would not let pass.
+    fn whole_request(&self) -> Option<Bytes> {
+        match &self.source {
+            Source::Body(body) => {
+                frame::only_message(body.full_data()?, self.reader.max_message_size())
+            }
+            Source::Opening(_) | Source::Ended => None,
+        }
     }
 
     /// One event further: ready when there was one.
