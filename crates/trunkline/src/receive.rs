@@ -175,7 +175,7 @@ impl Receive {
     }
 
     /// The one message of a request.
-    pub(crate) async fn only_request<Q: Message>(mut self) -> Result<(Q, bool), Status> {
+    pub(crate) async fn only_request<Q: Message>(&mut self) -> Result<(Q, bool), Status> {
         if let Some(message) = self.whole_request() {
             return Ok((Q::decode(message.into())?, false));
         }
@@ -188,7 +188,7 @@ impl Receive {
 
     /// The message of a request that has arrived in full, as most have: there is nothing to wait
     /// for, and nothing that the grammar would not let pass.
-    fn whole_request(&self) -> Option<Bytes> {
+    pub(crate) fn whole_request(&self) -> Option<Bytes> {
         match &self.source {
             Source::Body(body) => {
                 frame::only_message(body.full_data()?, self.reader.max_message_size())

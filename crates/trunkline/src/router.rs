@@ -107,12 +107,22 @@ impl Router {
     {
         let service = service.clone();
         self.insert(&method, Expect::One, Expect::One, move |incoming| {
-            let (service, handler) = (service.clone(), handler.clone());
-            Box::pin(async move {
-                let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
-                let message = handler(service, incoming.one().await?).await?;
-                one_frame(&message, &reply, max_size)
-            })
+            let service = service.clone();
+            let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+            // Two futures, since one has the size of both: a call that waits holds its own.
+            match incoming.whole() {
+                Ok(request) => {
+                    let handling = request.map(|request| handler(service, request));
+                    Box::pin(async move { one_frame(&handling?.await?, &reply, max_size) })
+                }
+                Err(incoming) => {
+                    let handler = handler.clone();
+                    Box::pin(async move {
+                        let message = handler(service, incoming.one().await?).await?;
+                        one_frame(&message, &reply, max_size)
+                    })
+                }
+            }
         });
     }
 
@@ -134,7 +144,7 @@ impl Router {
             let (service, handler) = (service.clone(), handler.clone());
             Box::pin(async move {
                 let replies = incoming.replies()?;
-                handler(service, incoming.one().await?, replies)
+                handler(service, Box::new(incoming).one().await?, replies)
                     .await
                     .map(|()| None)
             })
@@ -156,12 +166,9 @@ impl Router {
     {
         let service = service.clone();
         self.insert(&method, Expect::Many, Expect::One, move |incoming| {
-            let (service, handler) = (service.clone(), handler.clone());
-            Box::pin(async move {
-                let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
-                let message = handler(service, incoming.many()).await?;
-                one_frame(&message, &reply, max_size)
-            })
+            let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+            let handling = handler(service.clone(), incoming.many());
+            Box::pin(async move { one_frame(&handling.await?, &reply, max_size) })
         });
     }
 
@@ -176,13 +183,9 @@ impl Router {
     {
         let service = service.clone();
         self.insert(&method, Expect::Many, Expect::Many, move |mut incoming| {
-            let (service, handler) = (service.clone(), handler.clone());
-            Box::pin(async move {
-                let replies = incoming.replies()?;
-                handler(service, incoming.many(), replies)
-                    .await
-                    .map(|()| None)
-            })
+            let replies = incoming.replies();
+            let handling = replies.map(|it| handler(service.clone(), incoming.many(), it));
+            Box::pin(async move { handling?.await.map(|()| None) })
         });
     }
 
@@ -348,7 +351,7 @@ impl Routes {
             max_send_size: self.limits.max_send_message_size,
         };
         let handling = match self.interceptors.is_empty() {
-            true => (route.handle)(incoming),
+            true => deadline::within(deadline, || (route.handle)(incoming)),
             false => self.intercepted(route, incoming),
         };
         Answer::new(handling, reply, outbox, deadline, gather_size)
@@ -415,9 +418,20 @@ impl Routes {
 }
 
 impl Incoming {
-    async fn one<Q: Message>(self) -> Result<Request<Q>, Status> {
+    /// The request, if it has arrived in full, as most have.
+    fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
+        match self.receive.whole_request() {
+            Some(message) => Ok(Q::decode(message.into())
+                .map(|message| Request::new(message, self.head, self.reply, false))),
+            None => Err(Box::new(self)),
+        }
+    }
+
+    /// In a box: an async function holds what it is given by value twice.
+    async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
         let (message, is_compressed) = self.receive.only_request().await?;
-        Ok(Request::new(message, self.head, self.reply, is_compressed))
+        let Self { head, reply, .. } = *self;
+        Ok(Request::new(message, head, reply, is_compressed))
     }
 
     fn many<Q: Message>(self) -> Request<Streaming<Q>> {
