@@ -202,12 +202,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             accepted,
             ..
         } = self;
-        let mut spent = InPlace::default();
+        forget_reset(accepted);
+        let mut in_place = Duration::ZERO;
         let polled = turn.poll(cx, |cx| {
             loop {
                 // A call is begun before the next one is accepted: what it needs is still in the
                 // processor's caches. Calls that wait for a permit go first.
-                begin(accepted, handler, hub, limits, &mut spent);
+                begin(accepted, handler, hub, limits, &mut in_place);
                 match h2.poll_accept(cx) {
                     Poll::Ready(Some(Ok(call))) => accepted.push((call.0, call.1, Instant::now())),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
@@ -274,24 +275,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
 }
 
 /// Begins the calls for which there are permits. Most handlers finish at their first poll, here:
-/// no task, no wake, and no fight for h2's lock.
+/// no task, no wake, and no fight for h2's lock. `in_place` is for how long this turn has polled
+/// handlers so far.
 fn begin<H: Handler>(
     accepted: &mut Vec<Accepted>,
     handler: &mut H,
     hub: &Arc<Hub>,
     limits: &Arc<Limits>,
-    spent: &mut InPlace,
+    in_place: &mut Duration,
 ) {
     if accepted.is_empty() {
         return;
     }
     let free = (limits.max_concurrent_streams as usize).saturating_sub(hub.open());
-    if free < accepted.len() {
-        // Handlers of streams that were reset may still be on their way out. Calls wait for
-        // their permits; those that were reset meanwhile are forgotten.
-        let mut cx = Context::from_waker(Waker::noop());
-        accepted.retain_mut(|(_, respond, _)| respond.poll_reset(&mut cx).is_pending());
-    }
     for (request, respond, since) in accepted.drain(..free.min(accepted.len())) {
         let (parts, recv) = request.into_parts();
         let deadline =
@@ -311,20 +307,19 @@ fn begin<H: Handler>(
             opened.fail();
             continue;
         };
-        match spent.allows(since, limits.in_place_max) {
-            true => answer::in_place(future, opened),
-            false => answer::in_task(future, opened),
+        if *in_place < limits.in_place_max {
+            let begun = Instant::now();
+            answer::in_place(future, opened);
+            *in_place += begun.elapsed();
+        } else {
+            answer::in_task(future, opened);
         }
     }
 }
 
-/// The time for which a connection's task has polled calls itself, in one turn.
-#[derive(Debug, Default)]
-struct InPlace(Option<Instant>);
-
-impl InPlace {
-    /// `now` is when the call was accepted, which is just now unless it waited for a permit.
-    fn allows(&mut self, now: Instant, max: Duration) -> bool {
-        now.saturating_duration_since(*self.0.get_or_insert(now)) < max
-    }
+/// Handlers of streams that were reset may still be on their way out. Calls wait for their permits;
+/// those that were reset meanwhile are forgotten.
+fn forget_reset(waiting: &mut Vec<Accepted>) {
+    let mut cx = Context::from_waker(Waker::noop());
+    waiting.retain_mut(|(_, respond, _)| respond.poll_reset(&mut cx).is_pending());
 }
