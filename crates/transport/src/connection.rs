@@ -205,16 +205,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         forget_reset(accepted);
         let mut in_place = Duration::ZERO;
         let polled = turn.poll(cx, |cx| {
-            loop {
+            // A client that keeps to its limit has no more than this; one that does not must not keep
+            // the thread from other connections.
+            for _ in 0..limits.max_concurrent_streams.saturating_mul(2).max(1) {
                 // A call is begun before the next one is accepted: what it needs is still in the
                 // processor's caches. Calls that wait for a permit go first.
                 begin(accepted, handler, hub, limits, &mut in_place);
                 match h2.poll_accept(cx) {
                     Poll::Ready(Some(Ok(call))) => accepted.push((call.0, call.1, Instant::now())),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                    Poll::Pending => break,
+                    Poll::Pending => return Poll::Pending,
                 }
             }
+            begin(accepted, handler, hub, limits, &mut in_place);
+            cx.waker().wake_by_ref();
             Poll::Pending
         });
         match polled {
