@@ -175,8 +175,9 @@ pub struct ReadyConnection {
 impl ReadyConnection {
     /// Sends a request; gives the head of the response, and its body to read.
     ///
-    /// The stream is opened when the future is first polled. A request whose body is known in full
-    /// goes out at once; any other is sent by a task of its own, which ends with the call.
+    /// The stream is opened when the future is first polled. A request whose body is known in full,
+    /// and below 2 GiB, goes out at once; any other is sent by a task of its own, which ends with
+    /// the call.
     /// Dropping the future, or the body of the response before its end, resets the stream with
     /// CANCEL.
     ///
@@ -199,7 +200,11 @@ impl ReadyConnection {
             .map_err(|error| hub.failure(&error))?;
         let (parts, mut body) = request.into_parts();
         let head = Request::from_parts(parts, ());
-        let response = match body.take_full() {
+        let full = match body.full_data() {
+            Some(data) if data.len() <= DATA_MAX => body.take_full(),
+            Some(_) | None => None,
+        };
+        let response = match full {
             Some((data, _)) => {
                 let (response, mut stream) = send
                     .send_request(head, data.is_empty())
@@ -232,7 +237,10 @@ impl ReadyConnection {
     }
 }
 
-/// The request half of a call whose body is not known in full. Ends with the request, or when the
+/// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
+const DATA_MAX: usize = (1 << 31) - 1;
+
+/// The request half of a call whose body is not known in full, or larger than h2 takes at once. Ends with the request, or when the
 /// other half says so, or is gone.
 async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) {
     let reason = poll_fn(|cx| {
