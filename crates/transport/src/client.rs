@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::Reason;
@@ -23,7 +23,7 @@ use crate::incoming::{Held, Incoming};
 use crate::send::{SendBody, SendError};
 use crate::slots::Slots;
 use crate::target::{Place, Target};
-use crate::turn::Turn;
+use crate::turn::{Turn, Work};
 use crate::wire_io::WireIo;
 
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
@@ -319,9 +319,19 @@ fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
     })
 }
 
+impl<IO: AsyncRead + AsyncWrite + Unpin> Work for Engine<IO> {
+    type End = Result<(), h2::Error>;
+
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
+        Pin::new(self).poll(cx)
+    }
+}
+
+type Engine<IO> = h2::client::Connection<WireIo<IO>, Bytes>;
+
 /// The engine goes before the turn: see [`Turn`].
 struct Driver<IO> {
-    h2: h2::client::Connection<WireIo<IO>, Bytes>,
+    h2: Engine<IO>,
     turn: Turn<IO>,
     slots: Arc<Slots>,
     /// SETTINGS frames seen.
@@ -334,8 +344,7 @@ struct Driver<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     async fn run(mut self) {
         let end = poll_fn(|cx| {
-            let h2 = &mut self.h2;
-            let poll = self.turn.poll(cx, |cx| Pin::new(&mut *h2).poll(cx));
+            let poll = self.turn.poll(cx, &mut self.h2);
             self.keep_watch();
             poll
         })

@@ -1,6 +1,5 @@
 //! The server's side of one connection: accepts calls, answers them, drains and ends.
 
-use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,40 +13,26 @@ use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
-use tower_service::Service;
 use trunkline_codec::{Limits, Status, head};
 
-use crate::answer::{self, Opened};
+use crate::answer::{Answering, Opened};
 use crate::body::Body;
+use crate::calls::Calls;
 use crate::frame_guard::Sender;
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
-use crate::turn::Turn;
+use crate::pace::Pace;
+use crate::turn::{Turn, Work};
 use crate::wire_io::WireIo;
 
-/// What answers calls: a tower service over [`Body`] that is always ready and never fails.
-///
-/// `poll_ready` is not asked. What has to wait, waits in the future.
-pub trait Handler:
-    Service<
-        Request<Body>,
-        Response = Response<Body>,
-        Error = Infallible,
-        Future: Send + Unpin + 'static,
-    > + Send
-    + 'static
-{
-}
+/// What answers calls.
+pub trait Handler: Send + 'static {
+    /// The answer to a call. Dropping it drops what is at work there.
+    type Answer: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
-impl<S> Handler for S where
-    S: Service<
-            Request<Body>,
-            Response = Response<Body>,
-            Error = Infallible,
-            Future: Send + Unpin + 'static,
-        > + Send
-        + 'static
-{
+    /// Answers a call, and says which method's [`Pace`] it goes at: none for an answer that is known
+    /// already.
+    fn call(&mut self, request: Request<Body>) -> (Self::Answer, Option<Arc<Pace>>);
 }
 
 /// How far a server's end has come.
@@ -80,19 +65,22 @@ pub async fn serve_connection<IO, H>(
     };
     let hub = Hub::new();
     let mut driver = Driver {
-        h2,
         turn: Turn::new(wire, hub.clone()),
-        hub,
-        handler,
-        limits,
-        accepted: Vec::new(),
+        serving: Serving {
+            h2,
+            calls: Calls::new(hub.clone(), &limits),
+            hub,
+            handler,
+            limits,
+            accepted: Vec::new(),
+        },
         timer: None,
     };
     loop {
         let current = *phase.borrow_and_update();
         match current {
             Phase::Serving => {}
-            Phase::Draining => driver.h2.graceful_shutdown(),
+            Phase::Draining => driver.serving.h2.graceful_shutdown(),
             Phase::Stopped => return,
         }
         let mut changed = std::pin::pin!(phase.changed());
@@ -168,15 +156,22 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>, Instant);
 
 /// The engine goes before the turn: see [`Turn`].
-struct Driver<IO, H> {
-    h2: Engine<IO>,
+struct Driver<IO, H: Handler> {
+    serving: Serving<IO, H>,
     turn: Turn<IO>,
+    timer: Option<(Timed, Pin<Box<Sleep>>)>,
+}
+
+/// What a turn drives.
+struct Serving<IO, H: Handler> {
+    h2: Engine<IO>,
     hub: Arc<Hub>,
     handler: H,
     limits: Arc<Limits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
-    timer: Option<(Timed, Pin<Box<Sleep>>)>,
+    /// Begun, and waiting.
+    calls: Calls<H::Answer>,
 }
 
 /// What the connection's one timer is for.
@@ -193,35 +188,9 @@ enum Timed {
 impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self {
-            h2,
-            turn,
-            hub,
-            handler,
-            limits,
-            accepted,
-            ..
-        } = self;
-        forget_reset(accepted);
-        let mut in_place = Duration::ZERO;
-        let polled = turn.poll(cx, |cx| {
-            // A client that keeps to its limit has no more than this; one that does not must not keep
-            // the thread from other connections.
-            for _ in 0..limits.max_concurrent_streams.saturating_mul(2).max(1) {
-                // A call is begun before the next one is accepted: what it needs is still in the
-                // processor's caches. Calls that wait for a permit go first.
-                begin(accepted, handler, hub, limits, &mut in_place);
-                match h2.poll_accept(cx) {
-                    Poll::Ready(Some(Ok(call))) => accepted.push((call.0, call.1, Instant::now())),
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            begin(accepted, handler, hub, limits, &mut in_place);
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        });
-        match polled {
+        forget_reset(&mut self.serving.accepted);
+        self.serving.calls.begin_turn();
+        match self.turn.poll(cx, &mut self.serving) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => self.keep_watch(cx),
         }
@@ -240,7 +209,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             (guard.resets(), waits_for)
         };
         let closing = matches!(self.timer, Some((Timed::Closing, _)));
-        if !closing && resets > self.limits.reset_budget + self.hub.completed() {
+        if !closing && resets > self.serving.limits.reset_budget + self.serving.hub.completed() {
             // CVE-2023-44487: a reset stream no longer counts against the stream limit.
             return self.cut_off(cx, Reason::ENHANCE_YOUR_CALM);
         }
@@ -248,9 +217,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             match waits_for {
                 None => self.timer = None,
                 Some(Timed::HeaderBlock) => {
-                    self.start_timer(Timed::HeaderBlock, self.limits.header_block_timeout);
+                    self.start_timer(Timed::HeaderBlock, self.serving.limits.header_block_timeout);
                 }
-                Some(timed) => self.start_timer(timed, self.limits.handshake_timeout),
+                Some(timed) => self.start_timer(timed, self.serving.limits.handshake_timeout),
             }
         }
         let Some((timed, sleep)) = &mut self.timer else {
@@ -267,8 +236,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     }
 
     fn cut_off(&mut self, cx: &Context<'_>, reason: Reason) -> Poll<()> {
-        self.h2.abrupt_shutdown(reason);
-        self.start_timer(Timed::Closing, self.limits.handshake_timeout);
+        self.serving.h2.abrupt_shutdown(reason);
+        self.start_timer(Timed::Closing, self.serving.limits.handshake_timeout);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -278,45 +247,64 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     }
 }
 
-/// Begins the calls for which there are permits. Most handlers finish at their first poll, here:
-/// no task, no wake, and no fight for h2's lock. `in_place` is for how long this turn has polled
-/// handlers so far.
-fn begin<H: Handler>(
-    accepted: &mut Vec<Accepted>,
-    handler: &mut H,
-    hub: &Arc<Hub>,
-    limits: &Arc<Limits>,
-    in_place: &mut Duration,
-) {
-    if accepted.is_empty() {
-        return;
-    }
-    let free = (limits.max_concurrent_streams as usize).saturating_sub(hub.open());
-    for (request, respond, since) in accepted.drain(..free.min(accepted.len())) {
-        let (parts, recv) = request.into_parts();
-        let deadline =
-            head::timeout_of(&parts.headers).and_then(|timeout| since.checked_add(timeout));
-        let body = Body::arrived(Incoming::arrive(recv, hub, limits, Held::default()));
-        let request = Request::from_parts(parts, body);
-        let opened = Opened {
-            respond,
-            deadline,
-            permit: hub.permit(),
-        };
-        if deadline.is_some_and(|at| since < at && at <= Instant::now()) {
-            opened.refuse(Status::deadline_exceeded("the call waited for a handler"));
-            continue;
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
+    type End = ();
+
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.accepted.is_empty() {
+            // These have waited for a permit, and go first.
+            self.begin(Instant::now());
         }
-        let Ok(future) = catch_unwind(AssertUnwindSafe(|| handler.call(request))) else {
-            opened.fail();
-            continue;
-        };
-        if *in_place < limits.in_place_max {
-            let begun = Instant::now();
-            answer::in_place(future, opened);
-            *in_place += begun.elapsed();
-        } else {
-            answer::in_task(future, opened);
+        // A client that keeps to its limit has no more than this; one that does not must not keep
+        // the thread from other connections.
+        for _ in 0..self.limits.max_concurrent_streams.saturating_mul(2).max(1) {
+            match self.h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    // A call is begun before the next one is accepted: what it needs is still in
+                    // the processor's caches.
+                    let now = Instant::now();
+                    self.accepted.push((request, respond, now));
+                    self.begin(now);
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_calls(&mut self) {
+        self.calls.poll_woken();
+    }
+}
+
+impl<IO, H: Handler> Serving<IO, H> {
+    /// Begins the calls for which there are permits.
+    fn begin(&mut self, mut now: Instant) {
+        let free = (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open());
+        for (request, respond, since) in self.accepted.drain(..free.min(self.accepted.len())) {
+            let (parts, recv) = request.into_parts();
+            let deadline =
+                head::timeout_of(&parts.headers).and_then(|timeout| since.checked_add(timeout));
+            let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
+            let request = Request::from_parts(parts, Body::arrived(body));
+            let opened = Opened {
+                respond,
+                deadline,
+                permit: self.hub.permit(),
+            };
+            if deadline.is_some_and(|at| since < at && at <= now) {
+                opened.refuse(Status::deadline_exceeded("the call waited for a handler"));
+                continue;
+            }
+            let handler = &mut self.handler;
+            match catch_unwind(AssertUnwindSafe(|| handler.call(request))) {
+                Ok((answer, pace)) => {
+                    now = self.calls.begin(Answering::new(answer, opened, pace), now);
+                }
+                Err(_) => opened.fail(),
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Wake, Waker};
 use atomic_waker::AtomicWaker;
 use trunkline_codec::Status;
 
+use crate::calls::CallWaker;
 use crate::error::status_from_h2;
 use crate::incoming::Stream;
 
@@ -24,6 +25,8 @@ pub(crate) struct Hub {
     state: AtomicU8,
     /// Streams that h2 has DATA for and that their readers have not taken yet.
     ready: Mutex<Vec<Arc<Stream>>>,
+    /// Calls that have been woken, if the task polls calls.
+    woken: Mutex<Option<Vec<Arc<CallWaker>>>>,
     open: AtomicUsize,
     /// Bytes that readers have taken, on all streams, and for which the peer has no window yet.
     unreleased: AtomicUsize,
@@ -99,6 +102,31 @@ impl Hub {
     /// Swaps the list of ready streams with `spare`, which must be empty.
     pub(crate) fn take_ready(&self, spare: &mut Vec<Arc<Stream>>) {
         std::mem::swap(&mut *lock(&self.ready), spare);
+    }
+
+    /// From now on calls that are woken are listed.
+    pub(crate) fn list_woken(&self) {
+        *lock(&self.woken) = Some(Vec::new());
+    }
+
+    /// Forgets the calls that were woken, and those that will be.
+    pub(crate) fn unlist_woken(&self) {
+        let list = lock(&self.woken).take();
+        drop(list);
+    }
+
+    pub(crate) fn call_woken(&self, waker: Arc<CallWaker>) {
+        if let Some(list) = &mut *lock(&self.woken) {
+            list.push(waker);
+        }
+        self.notify();
+    }
+
+    /// Swaps the list of calls that were woken with `spare`, which must be empty.
+    pub(crate) fn take_woken(&self, spare: &mut Vec<Arc<CallWaker>>) {
+        if let Some(list) = &mut *lock(&self.woken) {
+            std::mem::swap(list, spare);
+        }
     }
 
     /// Calls that are open now: a handler, or a caller, is there for each.

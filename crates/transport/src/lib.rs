@@ -8,6 +8,7 @@
 //! | `body`, `pipe` | what requests and responses carry |
 //! | `server`, `threads` | listens, accepts; a task for each connection; the same on several threads |
 //! | `connection`, `answer` | the server's driver; one call on it |
+//! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
@@ -19,12 +20,14 @@
 
 mod answer;
 mod body;
+mod calls;
 mod client;
 mod connection;
 mod error;
 mod frame_guard;
 mod hub;
 mod incoming;
+mod pace;
 mod pipe;
 mod send;
 mod server;
@@ -37,6 +40,7 @@ mod wire_io;
 pub use body::Body;
 pub use client::{Connection, ReadyConnection};
 pub use connection::{Handler, Phase, serve_connection};
+pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use server::{Listener, serve};
 pub use target::{Address, Peer, Target};

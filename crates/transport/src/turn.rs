@@ -25,6 +25,18 @@ pub(crate) struct Turn<IO> {
     stepped_back: bool,
 }
 
+/// What a turn drives.
+pub(crate) trait Work {
+    /// What the end of the connection comes to.
+    type End;
+
+    /// Lets HTTP/2 take in and put out what there is. Ready when the connection is over.
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
+
+    /// Polls the calls that live in the connection's task, after they have been handed their data.
+    fn poll_calls(&mut self) {}
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
     pub(crate) fn new(wire: WireIo<IO>, hub: Arc<Hub>) -> Self {
         let waker = Waker::from(hub.clone());
@@ -45,13 +57,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         &self.wire
     }
 
-    /// Polls `engine` until neither it nor a call has anything more to do, hands out what has come
-    /// in, and sends what there is to send in one write.
-    pub(crate) fn poll<T>(
+    /// Goes on until neither HTTP/2 nor a call has anything more to do, and sends what there is to
+    /// send in one write.
+    pub(crate) fn poll<W: Work>(
         &mut self,
         cx: &Context<'_>,
-        mut engine: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<io::Result<T>> {
+        work: &mut W,
+    ) -> Poll<io::Result<W::End>> {
         let woken_by = self.hub.begin(cx.waker());
         // On tokio's multi-thread runtime a call that has finished wakes this task into the
         // worker's LIFO slot: it would run at once, with one reply to send. Stepping back once
@@ -66,32 +78,35 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         self.stepped_back = false;
         self.wire.wire().set_task(cx.waker());
         for _ in 0..ROUNDS_MAX {
-            if let Poll::Ready(done) = engine(&mut Context::from_waker(&self.waker)) {
+            if let Poll::Ready(end) = work.poll_engine(&mut Context::from_waker(&self.waker)) {
                 let _ = self.wire.wire().poll_send();
-                return Poll::Ready(Ok(done));
+                return Poll::Ready(Ok(end));
             }
             self.hand_out();
+            work.poll_calls();
             if self.hub.rest() {
-                return self.send(engine);
+                return self.send(work);
             }
             self.hub.heard();
         }
         self.hub.leave();
         cx.waker().wake_by_ref();
-        self.send(engine)
+        self.send(work)
     }
 
-    fn send<T>(&self, mut engine: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<io::Result<T>> {
+    fn send<W: Work>(&self, work: &mut W) -> Poll<io::Result<W::End>> {
         let sent = self.wire.wire().poll_send();
         let Poll::Ready(Err(error)) = sent else {
             return Poll::Pending;
         };
         // The peer takes nothing more. What it said before it left, such as why, is still in the
         // socket, and tells more than this error does.
-        Poll::Ready(match engine(&mut Context::from_waker(&self.waker)) {
-            Poll::Ready(done) => Ok(done),
-            Poll::Pending => Err(error),
-        })
+        Poll::Ready(
+            match work.poll_engine(&mut Context::from_waker(&self.waker)) {
+                Poll::Ready(end) => Ok(end),
+                Poll::Pending => Err(error),
+            },
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use tower_service::Service as TowerService;
 use trunkline_codec::{
     Encodings, Expect, Limits, Metadata, Path, Reader, Refusal, RequestHead, Status, head,
 };
-use trunkline_transport::{Body, Peer, PipeWriter, pipe};
+use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
 
 use crate::answer::{Answer, Handling};
 use crate::call::Call;
@@ -54,6 +54,8 @@ struct Routes {
     services: Vec<&'static str>,
     interceptors: Interceptors,
     fallback: Option<Arc<dyn Shared>>,
+    /// Of what is not a method of ours.
+    foreign_pace: Arc<Pace>,
     limits: Limits,
     encodings: Encodings,
 }
@@ -63,6 +65,7 @@ struct Routes {
 struct Route {
     requests: Expect,
     replies: Expect,
+    pace: Arc<Pace>,
     handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
 }
 
@@ -241,12 +244,69 @@ impl Router {
         &self.routes.encodings
     }
 
+    /// The pace of a request's method, as something around this router answers it.
+    pub(crate) fn pace(&self, request: &http::Request<Body>) -> Arc<Pace> {
+        let path = request.uri().path_and_query();
+        let route = path.and_then(|path| self.routes.methods.get(path.as_str()));
+        route
+            .map_or(&self.routes.foreign_pace, |route| &route.pace)
+            .clone()
+    }
+
     /// The same router for the calls of one connection.
     pub(crate) fn for_peer(&self, peer: Arc<Peer>) -> Self {
         Self {
             routes: self.routes.clone(),
             peer: Some(peer),
         }
+    }
+
+    /// Answers a request, and says at which pace; at none if the answer is known.
+    pub(crate) fn answer(&self, request: http::Request<Body>) -> (Answering, Option<Arc<Pace>>) {
+        let routes = &self.routes;
+        let (parts, body) = request.into_parts();
+        let head = match head::parse_request(&parts, &routes.limits, &routes.encodings) {
+            Ok(head) => head,
+            Err(refusal) => {
+                return match (&refusal, &routes.fallback) {
+                    (Refusal::Http { .. }, Some(fallback)) => {
+                        let calling = fallback.call(http::Request::from_parts(parts, body));
+                        let pace = routes.foreign_pace.clone();
+                        (Answering(Where::Elsewhere(calling)), Some(pace))
+                    }
+                    _ => (routes.refuse(refusal), None),
+                };
+            }
+        };
+        if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
+            return (routes.refuse(status.into()), None);
+        }
+        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
+        // (CVE-2026-33186).
+        let path = parts.uri.path_and_query().cloned();
+        let Some((path, route)) =
+            path.and_then(|path| routes.methods.get(path.as_str()).map(|route| (path, route)))
+        else {
+            let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+            return (routes.refuse(routes.unknown(path).into()), None);
+        };
+        let peer = self
+            .peer
+            .clone()
+            .or_else(|| parts.extensions.get::<Arc<Peer>>().cloned());
+        let call_head = Head {
+            path,
+            metadata: Metadata::from_headers(parts.headers),
+            extensions: parts.extensions,
+            deadline: head.timeout.and_then(deadline::after),
+            peer,
+        };
+        let answer = routes.begin(route, call_head, head, body);
+        (
+            Answering(Where::Here(Some(answer))),
+            Some(route.pace.clone()),
+        )
     }
 
     fn routes_mut(&mut self) -> &mut Routes {
@@ -263,6 +323,7 @@ impl Router {
         let route = Route {
             requests,
             replies,
+            pace: Arc::default(),
             handle: Arc::new(handle),
         };
         self.routes_mut()
@@ -281,49 +342,7 @@ impl TowerService<http::Request<Body>> for Router {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answering {
-        let routes = &self.routes;
-        let (parts, body) = request.into_parts();
-        let head = match head::parse_request(&parts, &routes.limits, &routes.encodings) {
-            Ok(head) => head,
-            Err(refusal) => {
-                return match (&refusal, &routes.fallback) {
-                    (Refusal::Http { .. }, Some(fallback)) => Answering(Where::Elsewhere(
-                        fallback.call(http::Request::from_parts(parts, body)),
-                    )),
-                    _ => routes.refuse(refusal),
-                };
-            }
-        };
-        if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
-            return routes.refuse(status.into());
-        }
-        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
-        // (CVE-2026-33186).
-        let path = parts.uri.path_and_query().cloned();
-        let Some((path, route)) =
-            path.and_then(|path| routes.methods.get(path.as_str()).map(|route| (path, route)))
-        else {
-            return routes.refuse(
-                routes
-                    .unknown(parts.uri.path_and_query().map_or("", |path| path.as_str()))
-                    .into(),
-            );
-        };
-        let peer = self
-            .peer
-            .clone()
-            .or_else(|| parts.extensions.get::<Arc<Peer>>().cloned());
-        let call_head = Head {
-            path,
-            metadata: Metadata::from_headers(parts.headers),
-            extensions: parts.extensions,
-            deadline: head.timeout.and_then(deadline::after),
-            peer,
-        };
-        Answering(Where::Here(Some(
-            routes.begin(route, call_head, head, body),
-        )))
+        self.answer(request).0
     }
 }
 
@@ -465,18 +484,16 @@ enum Where {
     Elsewhere(Calling),
 }
 
-impl Future for Answering {
-    type Output = Result<http::Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl Answering {
+    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
             Where::Known(response) => match response.take() {
-                Some(response) => Poll::Ready(Ok(*response)),
+                Some(response) => Poll::Ready(*response),
                 None => Poll::Pending,
             },
-            Where::Here(answer) => Answer::poll_head(answer, cx).map(Ok),
+            Where::Here(answer) => Answer::poll_head(answer, cx),
             Where::Elsewhere(calling) => calling.as_mut().poll(cx).map(|response| {
-                Ok(response.unwrap_or_else(|status| {
+                response.unwrap_or_else(|status| {
                     let refusal = Refusal::Http {
                         status: http::StatusCode::INTERNAL_SERVER_ERROR,
                         message: status.message().to_owned(),
@@ -484,9 +501,17 @@ impl Future for Answering {
                     refusal
                         .into_response(&Encodings::none())
                         .map(|()| Body::empty())
-                }))
+                })
             }),
         }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_response(cx).map(Ok)
     }
 }
 

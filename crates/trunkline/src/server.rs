@@ -1,6 +1,5 @@
 //! A server: services, layers and limits, on a socket.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -12,7 +11,8 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Limits, Refusal, Status};
 use trunkline_transport::{
-    Address, Body, Listener, Peer, Phase, bind_threads, serve, serve_connection, serve_threads,
+    Address, Body, Listener, Pace, Peer, Phase, bind_threads, serve, serve_connection,
+    serve_threads,
 };
 
 use crate::foreign::{BoxError, ForeignService, Shared};
@@ -293,56 +293,50 @@ struct Handler {
 
 impl Handler {
     fn for_peer(&self, peer: Arc<Peer>) -> PeerHandler {
-        match &self.layered {
-            None => PeerHandler::Router(self.router.for_peer(peer)),
-            Some(layered) => PeerHandler::Layered(layered.clone(), peer),
+        PeerHandler {
+            router: self.router.for_peer(peer.clone()),
+            layered: self.layered.clone().map(|layered| (layered, peer)),
         }
     }
 }
 
 /// What answers the calls of one connection.
-enum PeerHandler {
-    Router(Router),
-    Layered(Layered, Arc<Peer>),
+struct PeerHandler {
+    router: Router,
+    layered: Option<(Layered, Arc<Peer>)>,
 }
 
-impl TowerService<http::Request<Body>> for PeerHandler {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = PeerAnswering;
+impl trunkline_transport::Handler for PeerHandler {
+    type Answer = PeerAnswer;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> PeerAnswering {
-        match self {
-            Self::Router(router) => PeerAnswering::Router(router.call(request)),
-            Self::Layered(layered, peer) => {
-                request.extensions_mut().insert(peer.clone());
-                PeerAnswering::Layered(layered.0.call(request))
-            }
-        }
+    fn call(&mut self, mut request: http::Request<Body>) -> (PeerAnswer, Option<Arc<Pace>>) {
+        let Some((layered, peer)) = &self.layered else {
+            let (answering, pace) = self.router.answer(request);
+            return (PeerAnswer::Router(answering), pace);
+        };
+        let pace = self.router.pace(&request);
+        request.extensions_mut().insert(peer.clone());
+        (PeerAnswer::Layered(layered.0.call(request)), Some(pace))
     }
 }
 
-enum PeerAnswering {
+enum PeerAnswer {
     Router(crate::router::Answering),
     Layered(crate::foreign::Calling),
 }
 
-impl Future for PeerAnswering {
-    type Output = Result<http::Response<Body>, Infallible>;
+impl Future for PeerAnswer {
+    type Output = http::Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Router(answering) => Pin::new(answering).poll(cx),
+            Self::Router(answering) => answering.poll_response(cx),
             Self::Layered(calling) => calling.as_mut().poll(cx).map(|response| {
-                Ok(response.unwrap_or_else(|status| {
+                response.unwrap_or_else(|status| {
                     Refusal::Status(status)
                         .into_response(&trunkline_codec::Encodings::none())
                         .map(|()| Body::empty())
-                }))
+                })
             }),
         }
     }

@@ -205,6 +205,7 @@ fn server() -> Server {
         .max_recv_message_size(64 << 20)
         .with_limits(|limits| {
             limits.in_place_max = Duration::from_secs(3600);
+            limits.quick_poll_max = Duration::from_secs(3600);
             // A script does not watch the window of a stream.
             limits.initial_window_size = 4 << 20;
         })

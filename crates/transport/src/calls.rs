@@ -1,0 +1,238 @@
+//! The calls of a connection that wait: those that its own task polls, and those with a task each.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use http::Response;
+use tokio::time::Instant;
+use trunkline_codec::Limits;
+
+use crate::answer::Answering;
+use crate::body::Body;
+use crate::hub::{Hub, lock};
+use crate::pace::Pace;
+
+/// The calls that are polled in the connection's task: one that is woken costs its poll, and
+/// neither a task nor the lock of a scheduler.
+pub(crate) struct Calls<F> {
+    slots: Vec<Option<Waiting<F>>>,
+    free: Vec<usize>,
+    woken: Vec<Arc<CallWaker>>,
+    /// Calls whose method has become quick since they got a task.
+    returning: Arc<Mutex<Vec<Answering<F>>>>,
+    hub: Arc<Hub>,
+    /// What is left of this turn for handlers.
+    left: Duration,
+    in_place_max: Duration,
+    quick_poll_max: Duration,
+}
+
+struct Waiting<F> {
+    answering: Box<Answering<F>>,
+    waker: Waker,
+}
+
+/// Puts a call on the hub's list, once, and wakes the connection's task.
+#[derive(Debug)]
+pub(crate) struct CallWaker {
+    slot: usize,
+    hub: Arc<Hub>,
+    is_listed: AtomicBool,
+}
+
+impl Wake for CallWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_listed.swap(true, Ordering::AcqRel) {
+            self.hub.call_woken(self.clone());
+        }
+    }
+}
+
+impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
+    pub(crate) fn new(hub: Arc<Hub>, limits: &Limits) -> Self {
+        hub.list_woken();
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            woken: Vec::new(),
+            returning: Arc::default(),
+            hub,
+            left: limits.in_place_max,
+            in_place_max: limits.in_place_max,
+            quick_poll_max: limits.quick_poll_max,
+        }
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.left = self.in_place_max;
+    }
+
+    /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
+    /// done so; `now` is when the call began.
+    pub(crate) fn begin(&mut self, mut answering: Answering<F>, now: Instant) -> Instant {
+        if !self.is_for_here(answering.pace()) {
+            self.give_task(answering);
+            return now;
+        }
+        // Whoever takes over polls again, with a waker that wakes it.
+        let polled = answering.poll_undated(&mut Context::from_waker(Waker::noop()));
+        let now = self.polled(answering.pace(), now);
+        if polled.is_pending() {
+            match self.is_for_here(answering.pace()) {
+                true => self.push(answering),
+                false => self.give_task(answering),
+            }
+        }
+        now
+    }
+
+    /// Polls the calls that were woken. If the turn is used up before, or the method of one turns
+    /// out to be slow, they get tasks: other threads can take them, and the connection goes on.
+    pub(crate) fn poll_woken(&mut self) {
+        let returning = std::mem::take(&mut *lock(&self.returning));
+        for answering in returning {
+            self.push(answering);
+        }
+        let mut woken = std::mem::take(&mut self.woken);
+        self.hub.take_woken(&mut woken);
+        if !woken.is_empty() {
+            let mut now = Instant::now();
+            for waker in woken.drain(..) {
+                waker.is_listed.store(false, Ordering::Release);
+                now = self.poll_one(&waker, now);
+            }
+        }
+        self.woken = woken;
+    }
+
+    fn poll_one(&mut self, waker: &Arc<CallWaker>, mut now: Instant) -> Instant {
+        let Some(place) = self.slots.get_mut(waker.slot) else {
+            return now;
+        };
+        // A waker may outlive its call, and the slot have another one by now.
+        let Some(mut waiting) = place.take_if(|it| it.is_woken_by(waker)) else {
+            return now;
+        };
+        if !self.left.is_zero() {
+            let mut cx = Context::from_waker(&waiting.waker);
+            let polled = Pin::new(&mut *waiting.answering).poll(&mut cx);
+            now = self.polled(waiting.answering.pace(), now);
+            if polled.is_ready() {
+                self.free.push(waker.slot);
+                return now;
+            }
+        }
+        match self.is_for_here(waiting.answering.pace()) {
+            true => self.slots[waker.slot] = Some(waiting),
+            false => {
+                self.free.push(waker.slot);
+                self.give_task(*waiting.answering);
+            }
+        }
+        now
+    }
+
+    fn push(&mut self, answering: Answering<F>) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let waker = Waker::from(Arc::new(CallWaker {
+            slot,
+            hub: self.hub.clone(),
+            is_listed: AtomicBool::new(false),
+        }));
+        // It has yet to be polled with its waker.
+        waker.wake_by_ref();
+        self.slots[slot] = Some(Waiting {
+            answering: Box::new(answering),
+            waker,
+        });
+    }
+
+    fn give_task(&self, answering: Answering<F>) {
+        let is_quick = answering.pace().is_some_and(Pace::is_quick);
+        let task = Task {
+            answering: Some(answering),
+            // Not back to where there was no time.
+            home: match is_quick {
+                true => Weak::new(),
+                false => Arc::downgrade(&self.returning),
+            },
+            quick_poll_max: self.quick_poll_max,
+        };
+        tokio::spawn(task);
+    }
+
+    fn is_for_here(&self, pace: Option<&Pace>) -> bool {
+        // Without a pace it is not a handler that is polled.
+        pace.is_none_or(|pace| !self.left.is_zero() && pace.is_quick())
+    }
+
+    /// Takes note of a poll that began at `begun`; gives the time now.
+    fn polled(&mut self, pace: Option<&Pace>, begun: Instant) -> Instant {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(begun);
+        self.left = self.left.saturating_sub(took);
+        if let Some(pace) = pace {
+            pace.polled(took, self.quick_poll_max);
+        }
+        now
+    }
+}
+
+impl<F> Waiting<F> {
+    fn is_woken_by(&self, waker: &Arc<CallWaker>) -> bool {
+        std::ptr::eq(self.waker.data(), Arc::as_ptr(waker).cast())
+    }
+}
+
+/// A call in a task of its own.
+struct Task<F> {
+    answering: Option<Answering<F>>,
+    /// Where the call goes when its method has become quick; gone with the connection.
+    home: Weak<Mutex<Vec<Answering<F>>>>,
+    quick_poll_max: Duration,
+}
+
+impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(answering) = &mut this.answering else {
+            return Poll::Ready(());
+        };
+        let begun = Instant::now();
+        let polled = Pin::new(&mut *answering).poll(cx);
+        let Some(pace) = answering.pace() else {
+            return polled;
+        };
+        pace.polled(begun.elapsed(), this.quick_poll_max);
+        if polled.is_pending()
+            && pace.is_quick()
+            && let Some(home) = this.home.upgrade()
+        {
+            let hub = answering.hub().clone();
+            lock(&home).extend(this.answering.take());
+            hub.wake();
+            return Poll::Ready(());
+        }
+        polled
+    }
+}
+
+/// A waker may outlive the connection; the list must not keep it.
+impl<F> Drop for Calls<F> {
+    fn drop(&mut self) {
+        self.hub.unlist_woken();
+    }
+}
