@@ -9,6 +9,8 @@ use std::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::blocks::{self, Block};
+
 /// The size of what stands before each message, in bytes.
 pub const PREFIX_SIZE: usize = 5;
 
@@ -21,6 +23,10 @@ const COMPACT_BELOW: usize = 1024;
 /// Copied chunks are gathered into pieces of about this size, so that no copy ever becomes one
 /// large block.
 const PIECE_SIZE: usize = 16 * 1024;
+
+/// When this part of a large message is here, there is a block for all of it. Its size, which is a
+/// claim of the peer's, thus stays in proportion to what the peer has sent.
+const GATHER_AT: usize = 4;
 
 /// The prefix of a message of `len` bytes.
 // PROTOCOL-HTTP2.md, "Requests": Length-Prefixed-Message is Compressed-Flag Message-Length Message.
@@ -39,10 +45,11 @@ pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
     is_whole.then(|| body.slice(PREFIX_SIZE..))
 }
 
-/// A message as it came: pieces of shared bytes, read as one [`Buf`].
+/// Bytes in pieces, each shared, read as one [`Buf`]: a message as it came, or a frame as it goes out.
 ///
 /// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares
-/// what lies in one piece.
+/// what lies in one piece, and copies what does not into one block, one of those that the process
+/// [keeps](crate::blocks) if it is large.
 #[derive(Clone, Default)]
 pub struct Payload {
     /// Empty only if there is nothing left at all.
@@ -89,8 +96,15 @@ impl Payload {
             .chain(self.rest.iter().flat_map(|rest| &rest.pieces))
     }
 
+    /// Whether there are two pieces or more.
     #[inline]
-    fn push(&mut self, piece: Bytes) {
+    pub fn is_in_pieces(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.len > 0)
+    }
+
+    /// Appends a piece, without a copy.
+    #[inline]
+    pub fn push(&mut self, piece: Bytes) {
         if self.front.is_empty() {
             self.front = piece;
         } else if !piece.is_empty() {
@@ -100,9 +114,9 @@ impl Payload {
         }
     }
 
-    /// Takes the first piece and makes the next one the first.
+    /// Takes the first piece, and makes the next one the first; empty only if nothing is left.
     #[inline]
-    fn pop(&mut self) -> Bytes {
+    pub fn pop(&mut self) -> Bytes {
         let next = match &mut self.rest {
             None => Bytes::new(),
             Some(_) => self.pop_rest(),
@@ -117,6 +131,16 @@ impl Payload {
             Some(piece)
         });
         popped.unwrap_or_default()
+    }
+
+    /// Takes `len` bytes, which must be there, one part of a piece after the other.
+    fn take_each(&mut self, mut len: usize, mut append: impl FnMut(&[u8])) {
+        while len > 0 {
+            let count = self.front.len().min(len);
+            append(&self.front[..count]);
+            self.advance(count);
+            len -= count;
+        }
     }
 
     /// Takes `len` bytes, which the first piece must have.
@@ -163,13 +187,14 @@ impl Buf for Payload {
             return self.take_from_front(len);
         }
         // The bytes are here already: this length is no claim.
-        let mut block = BytesMut::with_capacity(len);
-        while block.len() < len {
-            let count = self.front.len().min(len - block.len());
-            block.extend_from_slice(&self.front[..count]);
-            self.advance(count);
+        if blocks::are_for(len) {
+            let mut block = Block::new(len);
+            self.take_each(len, |part| block.extend_from_slice(part));
+            return block.freeze();
         }
-        block.freeze()
+        let mut copy = BytesMut::with_capacity(len);
+        self.take_each(len, |part| copy.extend_from_slice(part));
+        copy.freeze()
     }
 }
 
@@ -269,6 +294,10 @@ pub struct Decoder {
     chunks: Payload,
     /// Where small chunks are copied to.
     tail: BytesMut,
+    /// Where the beginning of a large message has been copied to, and where its other chunks go;
+    /// `chunks` are behind it. Chunks that were kept until the last one comes would be as many
+    /// buffers, which the allocator returns to the kernel after each message.
+    block: Option<Box<Block>>,
     /// The prefix of the next message, once it was read.
     prefix: Option<Prefix>,
     failed: Option<FrameError>,
@@ -288,6 +317,7 @@ impl Decoder {
             max_size,
             chunks: Payload::default(),
             tail: BytesMut::new(),
+            block: None,
             prefix: None,
             failed: None,
         }
@@ -302,7 +332,8 @@ impl Decoder {
     /// How many bytes wait to be decoded.
     #[inline]
     pub fn buffered(&self) -> usize {
-        self.chunks.len() + self.tail.len()
+        let block = self.block.as_ref().map_or(0, |block| block.len());
+        block + self.chunks.len() + self.tail.len()
     }
 
     /// Whether the stream may end here: there is no part of a message.
@@ -313,9 +344,15 @@ impl Decoder {
 
     /// Takes the next chunk of the stream. After an error chunks are dropped.
     #[inline]
-    pub fn push(&mut self, chunk: Bytes) {
+    pub fn push(&mut self, mut chunk: Bytes) {
         if self.failed.is_some() {
             return;
+        }
+        if self.block.is_some() {
+            self.gather(&mut chunk);
+            if chunk.is_empty() {
+                return;
+            }
         }
         if self.is_first() || chunk.len() >= COMPACT_BELOW {
             self.seal_tail();
@@ -370,6 +407,7 @@ impl Decoder {
     pub(crate) fn clear(&mut self) {
         self.chunks = Payload::default();
         self.tail = BytesMut::new();
+        self.block = None;
         self.prefix = None;
     }
 
@@ -399,11 +437,15 @@ impl Decoder {
             return Ok(None);
         };
         if self.buffered() < prefix.size {
+            self.begin_block(prefix.size);
             self.compact_front();
             return Ok(None);
         }
         self.prefix = None;
-        let payload = self.take(prefix.size);
+        let payload = match self.block.take() {
+            Some(block) => block.freeze().into(),
+            None => self.take(prefix.size),
+        };
         Ok(Some(Frame {
             compressed: prefix.compressed,
             payload,
@@ -449,6 +491,30 @@ impl Decoder {
             payload.push(piece);
         }
         payload
+    }
+
+    /// Begins a block for the message, of `size` bytes, if it is large and enough of it is here.
+    fn begin_block(&mut self, size: usize) {
+        let is_time = self.block.is_none() && self.buffered() >= size / GATHER_AT;
+        if !is_time || !blocks::are_for(size) {
+            return;
+        }
+        self.seal_tail();
+        let mut block = Block::new(size);
+        while !self.chunks.is_empty() {
+            block.extend_from_slice(&self.chunks.pop());
+        }
+        self.block = Some(Box::new(block));
+    }
+
+    /// Moves to the block what is missing of its message.
+    fn gather(&mut self, chunk: &mut Bytes) {
+        let (Some(block), Some(prefix)) = (&mut self.block, self.prefix) else {
+            return;
+        };
+        let missing = (prefix.size - block.len()).min(chunk.len());
+        block.extend_from_slice(&chunk[..missing]);
+        chunk.advance(missing);
     }
 
     #[inline]
@@ -657,6 +723,71 @@ mod tests {
         }
         let payload = decoder.next().unwrap().unwrap().payload;
         payload.pieces().map(Bytes::len).collect()
+    }
+
+    #[test]
+    fn a_large_message_is_put_together_as_it_comes_once_a_quarter_of_it_is_here() {
+        let size = 4 * blocks::BLOCK_MIN;
+        let message: Vec<u8> = (0..=250).cycle().take(size).collect();
+        let next = frame(false, b"next");
+        let wire = [frame(false, &message), next].concat();
+        let (head, rest) = wire.split_at(PREFIX_SIZE);
+        for chunk in [1_023, 1_024, 16_384, 65_536, 100_000] {
+            let mut decoder = Decoder::new(size);
+            decoder.push(Bytes::copy_from_slice(head));
+            let mut messages = Vec::new();
+            let mut pushed = 0;
+            for chunk in rest.chunks(chunk) {
+                while let Some(frame) = decoder.next().unwrap() {
+                    messages.push(frame.payload);
+                }
+                let is_large = messages.is_empty();
+                assert_eq!(
+                    decoder.block.is_some(),
+                    is_large && pushed >= size / GATHER_AT,
+                    "after {pushed} bytes"
+                );
+                let shared = Bytes::copy_from_slice(chunk);
+                decoder.push(shared.clone());
+                pushed += chunk.len();
+                // Once there is a block, no buffer that the message came in is held.
+                let is_held = decoder.block.is_none() || pushed > size;
+                assert!(shared.is_unique() || is_held);
+                assert_eq!(decoder.buffered(), pushed - if is_large { 0 } else { size });
+            }
+            while let Some(frame) = decoder.next().unwrap() {
+                messages.push(frame.payload);
+            }
+            assert!(messages.iter().all(|payload| !payload.is_in_pieces()));
+            let messages: Vec<_> = messages.into_iter().map(Payload::into_bytes).collect();
+            assert_eq!(messages, [message.clone(), b"next".to_vec()]);
+            assert_eq!(decoder.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_claim_alone_takes_no_block_and_the_end_inside_one_is_an_error() {
+        let size = 4 * blocks::BLOCK_MIN;
+        let mut decoder = Decoder::new(size);
+        decoder.push(Bytes::copy_from_slice(&prefix(false, size as u32)));
+        let mut received = 0;
+        for (count, is_taken) in [(size / GATHER_AT - 1, false), (1, true), (1, true)] {
+            decoder.push(Bytes::from(vec![1; count]));
+            assert!(decoder.next().unwrap().is_none());
+            received += count;
+            assert_eq!(decoder.block.is_some(), is_taken, "{received}");
+        }
+        let expected = size;
+        let truncated = FrameError::Truncated { received, expected };
+        assert_eq!(decoder.finish(), Err(truncated));
+        decoder.clear();
+        assert!(decoder.block.is_none() && decoder.buffered() == 0);
+        // One byte below the smallest block.
+        let size = blocks::BLOCK_MIN - 1;
+        decoder.push(Bytes::copy_from_slice(&prefix(false, size as u32)));
+        decoder.push(Bytes::from(vec![1; size - 1]));
+        assert!(decoder.next().unwrap().is_none());
+        assert!(decoder.block.is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`grammar`] | a call as a head, messages and an end, in each direction |
 //! | [`frame`] | length-prefixed messages, decoded from chunks |
+//! | [`rope`], [`blocks`] | large messages: written in pieces, read into blocks that are used again |
 //! | [`head`] | heads of requests and responses |
 //! | [`status`], [`code`], [`details`] | how a call ended |
 //! | [`metadata`] | the pairs beside the messages |
@@ -14,6 +15,7 @@
 //! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
 //! (time is an argument), what a method does, or which messages it takes.
 
+pub mod blocks;
 pub mod code;
 pub mod details;
 pub mod encoding;
@@ -26,6 +28,7 @@ pub mod limits;
 pub mod metadata;
 pub mod path;
 pub mod percent;
+pub mod rope;
 pub mod status;
 pub mod timeout;
 
@@ -41,5 +44,6 @@ pub use limits::Limits;
 pub use metadata::{Metadata, MetadataError};
 pub use path::Path;
 pub use prost_types::Any;
+pub use rope::Rope;
 pub use status::Status;
 pub use timeout::TimeoutError;
