@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use trunkline_codec::Status;
+use trunkline_codec::{Payload, Status};
 
 use crate::hub::lock;
 use crate::incoming::{Arrived, Incoming};
@@ -25,11 +25,19 @@ enum Kind {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
+    /// Known in full as well, in two pieces or more: large messages are. In a box, because a body
+    /// is moved several times, and most are the one above.
+    Pieces(Box<Pieces>),
     Incoming(Incoming),
     Pipe(PipeReader),
     /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
     /// users may hold references to what has one across an `.await`.
     Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
+}
+
+struct Pieces {
+    data: Payload,
+    trailers: Option<HeaderMap>,
 }
 
 impl Body {
@@ -43,6 +51,14 @@ impl Body {
         Self(Kind::Full { data, trailers })
     }
 
+    /// As [`full`](Self::full), with data that may be in pieces, each of which is a frame of its own.
+    pub fn pieces(data: Payload, trailers: Option<HeaderMap>) -> Self {
+        match data.is_in_pieces() {
+            false => Self::full(data.into_bytes(), trailers),
+            true => Self(Kind::Pieces(Box::new(Pieces { data, trailers }))),
+        }
+    }
+
     /// What is written to the other end of a [`pipe`](crate::pipe()).
     pub fn pipe(reader: PipeReader) -> Self {
         Self(Kind::Pipe(reader))
@@ -53,19 +69,32 @@ impl Body {
         Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
-    /// The data of a body that is known in full; none if part of it is still to come.
+    /// The data of a body that is known in full and in one piece; none if it is in several, or if
+    /// part of it is still to come.
     pub fn full_data(&self) -> Option<&Bytes> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data),
+            Kind::Pieces(_) | Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+        }
+    }
+
+    /// How many bytes a body has that is known in full; none if part of it is still to come.
+    pub fn full_size(&self) -> Option<usize> {
+        match &self.0 {
+            Kind::Full { data, .. } => Some(data.len()),
+            Kind::Pieces(pieces) => Some(pieces.data.len()),
             Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
         }
     }
 
     /// Takes data and trailers out of a body that is known in full; none if part of it is still to
     /// come.
-    pub fn take_full(&mut self) -> Option<(Bytes, Option<HeaderMap>)> {
+    pub fn take_full(&mut self) -> Option<(Payload, Option<HeaderMap>)> {
         match &mut self.0 {
-            Kind::Full { data, trailers } => Some((std::mem::take(data), trailers.take())),
+            Kind::Full { data, trailers } => Some((std::mem::take(data).into(), trailers.take())),
+            Kind::Pieces(pieces) => {
+                Some((std::mem::take(&mut pieces.data), pieces.trailers.take()))
+            }
             Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
         }
     }
@@ -74,7 +103,7 @@ impl Body {
     pub fn watch(&self) -> Option<PipeWatch> {
         match &self.0 {
             Kind::Pipe(reader) => Some(reader.watch()),
-            Kind::Full { .. } | Kind::Incoming(_) | Kind::Boxed(_) => None,
+            Kind::Full { .. } | Kind::Pieces(_) | Kind::Incoming(_) | Kind::Boxed(_) => None,
         }
     }
 
@@ -96,6 +125,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
             Kind::Full { .. } => "full",
+            Kind::Pieces(_) => "pieces",
             Kind::Incoming(_) => "incoming",
             Kind::Pipe(_) => "pipe",
             Kind::Boxed(_) => "boxed",
@@ -118,6 +148,11 @@ impl http_body::Body for Body {
             } else {
                 Some(Ok(Frame::data(std::mem::take(data))))
             }),
+            Kind::Pieces(pieces) => Poll::Ready(if pieces.data.is_empty() {
+                pieces.trailers.take().map(|map| Ok(Frame::trailers(map)))
+            } else {
+                Some(Ok(Frame::data(pieces.data.pop())))
+            }),
             Kind::Incoming(incoming) => incoming.poll_frame(cx),
             Kind::Pipe(reader) => reader.poll_frame(cx),
             Kind::Boxed(body) => {
@@ -130,6 +165,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Full { data, trailers } => data.is_empty() && trailers.is_none(),
+            Kind::Pieces(pieces) => pieces.data.is_empty() && pieces.trailers.is_none(),
             Kind::Incoming(incoming) => incoming.is_end(),
             Kind::Pipe(reader) => reader.is_end(),
             Kind::Boxed(body) => lock(body).is_end_stream(),
@@ -139,6 +175,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Full { data, .. } => SizeHint::with_exact(data.len() as u64),
+            Kind::Pieces(pieces) => SizeHint::with_exact(pieces.data.len() as u64),
             Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
             Kind::Boxed(body) => lock(body).size_hint(),
         }

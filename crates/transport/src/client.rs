@@ -200,20 +200,21 @@ impl ReadyConnection {
             .map_err(|error| hub.failure(&error))?;
         let (parts, mut body) = request.into_parts();
         let head = Request::from_parts(parts, ());
-        let full = match body.full_data() {
-            Some(data) if data.len() <= DATA_MAX => body.take_full(),
+        let full = match body.full_size() {
+            Some(size) if size <= DATA_MAX => body.take_full(),
             Some(_) | None => None,
         };
         let response = match full {
-            Some((data, _)) => {
+            Some((mut data, _)) => {
                 let (response, mut stream) = send
                     .send_request(head, data.is_empty())
                     .map_err(|error| hub.failure(&error))?;
-                if !data.is_empty() {
+                while !data.is_empty() {
                     // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
                     // as the window allows. A stream that takes none has been answered already, or
                     // has ended: the response says which.
-                    let _ = stream.send_data(data, true);
+                    let piece = data.pop();
+                    let _ = stream.send_data(piece, data.is_empty());
                 }
                 response
             }

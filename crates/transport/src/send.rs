@@ -10,6 +10,11 @@ use trunkline_codec::Status;
 
 use crate::body::Body;
 
+/// How much of what waits is given to h2 at a time, in bytes, once it takes some. That may be more
+/// than its buffer and the window hold: it is in memory either way, and h2 asks for less of it less
+/// often. What one write of the connection carries.
+const STEP: usize = 256 * 1024;
+
 /// A body on its way out.
 #[derive(Debug)]
 pub(crate) struct SendBody {
@@ -98,7 +103,7 @@ impl SendBody {
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(SendError::PeerGone)),
             }
         }
-        let n = self.stream.capacity().min(self.pending.len());
+        let n = self.stream.capacity().max(STEP).min(self.pending.len());
         let chunk = self.pending.split_to(n);
         self.ended = self.pending.is_empty() && self.body.is_end_stream();
         Poll::Ready(

@@ -31,8 +31,10 @@ pub(crate) struct Wire<IO> {
     io: IO,
     /// The waker of the connection's task, which h2 is not given: see `Hub`.
     task: Waker,
+    /// The thread's buffer, while there is something in it that h2 has not asked for yet.
     read: Vec<u8>,
     read_at: usize,
+    read_end: usize,
     written: Vec<u8>,
     written_at: usize,
     /// The socket has been given bytes that it may hold back.
@@ -55,6 +57,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             task: Waker::noop().clone(),
             read: Vec::new(),
             read_at: 0,
+            read_end: 0,
             written: Vec::new(),
             written_at: 0,
             unflushed: false,
@@ -113,35 +116,40 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_at == self.read.len() {
-            return self.poll_read_socket(into);
+        if self.read_at == self.read_end {
+            ready!(self.poll_fill())?;
         }
-        let n = into.remaining().min(self.read.len() - self.read_at);
+        let n = into.remaining().min(self.read_end - self.read_at);
         into.put_slice(&self.read[self.read_at..self.read_at + n]);
         self.read_at += n;
-        if self.read_at == self.read.len() {
-            self.read = Vec::new();
-            self.read_at = 0;
+        if self.read_at == self.read_end {
+            self.give_back();
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read_socket(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads what the socket has into the thread's buffer.
+    fn poll_fill(&mut self) -> Poll<io::Result<()>> {
         let task = self.task.clone();
         let mut cx = Context::from_waker(&task);
-        READ.with_borrow_mut(|scratch| {
-            if scratch.len() < self.read_size {
-                scratch.resize(self.read_size, 0);
-            }
-            let mut buf = ReadBuf::new(&mut scratch[..self.read_size]);
-            ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut buf))?;
-            let bytes = buf.filled();
-            self.guard.follow(bytes);
-            let (now, later) = bytes.split_at(bytes.len().min(into.remaining()));
-            into.put_slice(now);
-            self.read.extend_from_slice(later);
-            Poll::Ready(Ok(()))
-        })
+        self.read = READ.take();
+        if self.read.len() < self.read_size {
+            self.read.resize(self.read_size, 0);
+        }
+        let mut buf = ReadBuf::new(&mut self.read[..self.read_size]);
+        let polled = Pin::new(&mut self.io).poll_read(&mut cx, &mut buf);
+        let bytes = buf.filled();
+        self.guard.follow(bytes);
+        (self.read_at, self.read_end) = (0, bytes.len());
+        if !matches!(polled, Poll::Ready(Ok(()))) {
+            self.give_back();
+        }
+        polled
+    }
+
+    fn give_back(&mut self) {
+        READ.set(std::mem::take(&mut self.read));
+        (self.read_at, self.read_end) = (0, 0);
     }
 
     fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
