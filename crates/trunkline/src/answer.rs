@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
-use trunkline_codec::{Encodings, Metadata, Status, head};
+use trunkline_codec::{Encodings, Metadata, Payload, Status, head};
 use trunkline_transport::{Body, PipeReader};
 
 use crate::deadline;
@@ -27,7 +27,9 @@ pub(crate) struct Answer {
     reply: Reply,
     /// What the handler sends, if its messages are a stream.
     outbox: Option<PipeReader>,
-    /// Sent when the outbox is empty.
+    /// The one message of the reply, if its head went out before it.
+    frame: Option<Box<Payload>>,
+    /// Sent when everything else is.
     trailers: Option<HeaderMap>,
     deadline: Option<Instant>,
     gather_size: usize,
@@ -45,6 +47,7 @@ impl Answer {
             handler: Some(handler),
             reply,
             outbox,
+            frame: None,
             trailers: None,
             deadline,
             gather_size,
@@ -113,7 +116,7 @@ impl Answer {
         let mut response = self.head();
         match outcome {
             Ok(Some(frame)) => {
-                *response.body_mut() = Body::full(frame, Some(self.end(Ok(()))));
+                *response.body_mut() = Body::pieces(frame, Some(self.end(Ok(()))));
             }
             Ok(None) if self.outbox.is_none() => {
                 let status = Status::internal("an interceptor ended the call without running it");
@@ -164,7 +167,10 @@ impl Answer {
     }
 
     fn take_sent(&mut self) -> Option<Bytes> {
-        self.outbox.as_mut().and_then(PipeReader::take)
+        match &mut self.frame {
+            Some(frame) if !frame.is_empty() => Some(frame.pop()),
+            _ => self.outbox.as_mut().and_then(PipeReader::take),
+        }
     }
 }
 
@@ -182,12 +188,8 @@ impl http_body::Body for Answer {
             .as_ref()
             .is_some_and(|outbox| outbox.len() >= self.gather_size);
         if !is_enough && let Poll::Ready(outcome) = self.poll_handler(cx) {
-            if let Ok(Some(frame)) = &outcome {
-                let frame = frame.clone();
-                self.trailers = Some(self.end(Ok(())));
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
-            }
-            self.trailers = Some(self.end(outcome.map(|_| ())));
+            let end = outcome.map(|frame| self.frame = frame.map(Box::new));
+            self.trailers = Some(self.end(end));
         }
         if let Some(data) = self.take_sent() {
             return Poll::Ready(Some(Ok(Frame::data(data))));

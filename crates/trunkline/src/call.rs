@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::Buf;
 use http::uri::PathAndQuery;
-use trunkline_codec::{Encoding, Expect, Metadata, Status, frame};
+use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
 use crate::channel::Channel;
@@ -38,7 +38,7 @@ pub struct Call<T = ()> {
     pub(crate) head: Head,
     pub(crate) options: Options,
     /// The one message of the request, framed and not compressed; none if requests are a stream.
-    request: Option<Bytes>,
+    request: Option<Payload>,
     channel: Option<Channel>,
     gives: PhantomData<fn() -> T>,
 }
@@ -135,7 +135,7 @@ impl<T> Call<T> {
     pub(crate) fn new(
         channel: Channel,
         method: &Method,
-        request: Option<Result<Bytes, Status>>,
+        request: Option<Result<Payload, Status>>,
     ) -> Self {
         let mut options = Options::default();
         let path = method.to_path_and_query().unwrap_or_else(|error| {
@@ -147,7 +147,7 @@ impl<T> Call<T> {
         let request = request.map(|request| {
             request.unwrap_or_else(|status| {
                 options.fail(status);
-                Bytes::new()
+                Payload::default()
             })
         });
         let head = Head {
@@ -167,7 +167,7 @@ impl<T> Call<T> {
     }
 
     /// Fixes the deadline, and parts the call into what begins it.
-    fn begin(mut self) -> Result<(Channel, Call, Option<Bytes>), Status> {
+    fn begin(mut self) -> Result<(Channel, Call, Option<Payload>), Status> {
         if let Some(status) = self.options.failure.take() {
             return Err(status);
         }
@@ -178,10 +178,10 @@ impl<T> Call<T> {
         };
         let mut request = self.request.take();
         if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
-            let mut plain = frame.split_off(frame::PREFIX_SIZE.min(frame.len()));
+            frame.advance(frame::PREFIX_SIZE.min(frame.len()));
             let mut compressed = bytes::BytesMut::new();
-            compress_frame(&mut plain, &**encoding, &mut compressed)?;
-            *frame = compressed.freeze();
+            compress_frame(frame, &**encoding, &mut compressed)?;
+            *frame = compressed.freeze().into();
         }
         let Some(channel) = self.channel.take() else {
             return Err(Status::internal(
@@ -197,7 +197,7 @@ impl<T> Call<T> {
         let (channel, call, request) = self.begin()?;
         let mut receive = channel.start(
             call,
-            Body::full(request.unwrap_or_default(), None),
+            Body::pieces(request.unwrap_or_default(), None),
             expect,
             Start::Watched,
         );
@@ -281,7 +281,7 @@ impl<R: Message> IntoFuture for Call<Response<R>> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let (channel, call, request) = self.begin()?;
-            let body = Body::full(request.unwrap_or_default(), None);
+            let body = Body::pieces(request.unwrap_or_default(), None);
             channel
                 .start(call, body, Expect::One, Start::Unwatched)
                 .only()

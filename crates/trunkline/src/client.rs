@@ -70,7 +70,11 @@ impl Client {
         &self.channel
     }
 
-    fn frame<Q: Message>(&self, request: &Q) -> Result<bytes::Bytes, trunkline_codec::Status> {
-        frame_of(request, None, self.channel.limits().max_send_message_size)
+    fn frame<Q: Message>(
+        &self,
+        request: &Q,
+    ) -> Result<trunkline_codec::Payload, trunkline_codec::Status> {
+        let max_size = self.channel.limits().max_send_message_size;
+        frame_of(request, request.encoded_len(), None, max_size)
     }
 }

@@ -61,9 +61,9 @@ async fn run(
     .await;
     drop(answering);
     let Some(response) = response else { return };
-    let (head, mut body) = response.into_parts();
-    if let Some((data, trailers)) = body.take_full() {
-        let _ = respond.send(http::Response::from_parts(head, Body::full(data, trailers)));
+    let (head, body) = response.into_parts();
+    if body.full_size().is_some() {
+        let _ = respond.send(http::Response::from_parts(head, body));
         return;
     }
     let (mut writer, reader) = pipe(size);

@@ -57,7 +57,8 @@
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
-//! | `message`, `method`, `deadline` | a message; a path; the deadline that calls inherit |
+//! | `message`, `fields` | a message; how its fields are taken out of what came |
+//! | `method`, `deadline` | a path; the deadline that calls inherit |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
@@ -67,6 +68,7 @@ mod client;
 mod client_stream;
 mod connections;
 mod deadline;
+mod fields;
 mod foreign;
 mod head;
 mod in_process;
@@ -106,7 +108,8 @@ pub use streaming::Streaming;
 #[cfg(feature = "gzip")]
 pub use trunkline_codec::Gzip;
 pub use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Status, details,
+    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Rope,
+    Status, details,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;

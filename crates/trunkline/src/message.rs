@@ -1,10 +1,15 @@
 //! What a message is to the framework: something with a length, an encoding and a decoding.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use trunkline_codec::{Encoding, Payload, Status, frame};
+use trunkline_codec::{Encoding, Payload, Rope, Status, frame};
+
+use crate::fields::Fields;
 
 /// Messages up to this size, in bytes, are encoded into a slice that was zeroed before.
 const ZEROED_UP_TO: usize = 1024;
+
+/// Messages from this size on, in bytes, are encoded in pieces: two DATA frames or more in any case.
+const PIECES_FROM: usize = 16 * 1024;
 
 /// A message of a call: any protobuf message, or [`Raw`] bytes.
 ///
@@ -16,6 +21,14 @@ pub trait Message: Send + Sized + 'static {
 
     /// Appends the encoded message.
     fn encode(&self, buffer: &mut BytesMut);
+
+    /// As [`encode`](Self::encode), for messages of 16 KiB and more, which go out in pieces: a
+    /// [`Rope`] shares `Bytes` rather than copies them. By default what `encode` makes is one piece.
+    fn encode_in_pieces(&self, rope: &mut Rope) {
+        let mut buffer = BytesMut::with_capacity(self.encoded_len());
+        self.encode(&mut buffer);
+        rope.push(buffer.freeze());
+    }
 
     /// Reads a message.
     ///
@@ -42,11 +55,15 @@ impl<T: prost::Message + Default + 'static> Message for T {
         prost::Message::encode_raw(self, &mut &mut buffer[start..]);
     }
 
+    fn encode_in_pieces(&self, rope: &mut Rope) {
+        prost::Message::encode_raw(self, rope);
+    }
+
     fn decode(payload: Payload) -> Result<Self, Status> {
-        // A message in one piece is decoded where it lies; `bytes` fields share it either way.
-        let decoded = match payload.pieces().count() {
-            0 | 1 => T::decode(payload.into_bytes()),
-            _ => T::decode(payload),
+        // A message in one piece is decoded where it lies; large `bytes` fields share it either way.
+        let decoded = match payload.is_in_pieces() {
+            false => T::decode(Fields::of_one(payload.into_bytes())),
+            true => T::decode(Fields::of_pieces(payload)),
         };
         decoded.map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))
     }
@@ -77,6 +94,10 @@ impl Message for Raw {
         buffer.put_slice(&self.0);
     }
 
+    fn encode_in_pieces(&self, rope: &mut Rope) {
+        rope.push(self.0.clone());
+    }
+
     fn decode(payload: Payload) -> Result<Self, Status> {
         Ok(Self(payload.into_bytes()))
     }
@@ -95,10 +116,7 @@ pub(crate) fn encode_frame<T: Message>(
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
-    let wire_len = match u32::try_from(len) {
-        Ok(wire_len) if len <= max_size => wire_len,
-        _ => return Err(too_large(len, max_size)),
-    };
+    let wire_len = wire_len(len, max_size)?;
     let Some(encoding) = encoding else {
         buffer.reserve(frame::PREFIX_SIZE + len);
         // As one slice: two small puts cost a fifth of a streamed message.
@@ -111,21 +129,42 @@ pub(crate) fn encode_frame<T: Message>(
     compress_frame(&mut plain, encoding, buffer)
 }
 
-/// One message as a frame of its own.
+/// One message, whose encoded size is `len`, as a frame of its own; in pieces if it is large.
+///
+/// # Errors
+///
+/// As [`encode_frame`].
 pub(crate) fn frame_of<T: Message>(
     message: &T,
+    len: usize,
     encoding: Option<&dyn Encoding>,
     max_size: usize,
-) -> Result<Bytes, Status> {
+) -> Result<Payload, Status> {
+    if len >= PIECES_FROM {
+        return frame_in_pieces(message, len, encoding, max_size);
+    }
     let mut buffer = BytesMut::new();
-    encode_frame(
-        message,
-        message.encoded_len(),
-        encoding,
-        max_size,
-        &mut buffer,
-    )?;
-    Ok(buffer.freeze())
+    encode_frame(message, len, encoding, max_size, &mut buffer)?;
+    Ok(buffer.freeze().into())
+}
+
+fn frame_in_pieces<T: Message>(
+    message: &T,
+    len: usize,
+    encoding: Option<&dyn Encoding>,
+    max_size: usize,
+) -> Result<Payload, Status> {
+    let wire_len = wire_len(len, max_size)?;
+    let mut rope = Rope::new();
+    let Some(encoding) = encoding else {
+        rope.put_slice(&frame::prefix(false, wire_len));
+        message.encode_in_pieces(&mut rope);
+        return Ok(rope.into_payload());
+    };
+    message.encode_in_pieces(&mut rope);
+    let mut buffer = BytesMut::new();
+    compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
+    Ok(buffer.freeze().into())
 }
 
 /// Appends `plain` as a compressed frame.
@@ -149,10 +188,14 @@ pub(crate) fn compress_frame(
     Ok(())
 }
 
-fn too_large(len: usize, max_size: usize) -> Status {
-    Status::resource_exhausted(format!(
-        "the message to send has {len} bytes; max_send_message_size allows {max_size}"
-    ))
+/// The length as a prefix has it.
+fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
+    match u32::try_from(len) {
+        Ok(wire_len) if len <= max_size => Ok(wire_len),
+        _ => Err(Status::resource_exhausted(format!(
+            "the message to send has {len} bytes; max_send_message_size allows {max_size}"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -163,9 +206,10 @@ mod tests {
     #[test]
     fn a_message_at_the_limit_is_sent_and_one_above_is_not() {
         let raw = |n| Raw(Bytes::from(vec![0; n]));
-        assert_eq!(frame_of(&raw(9), None, 10).unwrap().len(), 14);
-        assert_eq!(frame_of(&raw(10), None, 10).unwrap().len(), 15);
-        let status = frame_of(&raw(11), None, 10).unwrap_err();
+        let frame = |n| frame_of(&raw(n), n, None, 10);
+        assert_eq!(frame(9).unwrap().len(), 14);
+        assert_eq!(frame(10).unwrap().len(), 15);
+        let status = frame(11).unwrap_err();
         assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED);
         assert!(
             status.message().contains("11") && status.message().contains("10"),
@@ -175,12 +219,9 @@ mod tests {
 
     #[test]
     fn a_compressed_frame_says_so_and_names_its_own_length() {
-        let frame = frame_of(
-            &Raw(Bytes::from(vec![7; 10_000])),
-            Some(&Gzip::default()),
-            usize::MAX,
-        )
-        .unwrap();
+        let raw = Raw(Bytes::from(vec![7; 10_000]));
+        let frame = frame_of(&raw, 10_000, Some(&Gzip::default()), usize::MAX).unwrap();
+        let frame = frame.into_bytes();
         assert!(frame.len() < 200, "{}", frame.len());
         assert_eq!(frame[0], 1);
         assert_eq!(

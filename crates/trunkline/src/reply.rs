@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use bytes::Bytes;
-use trunkline_codec::{Encoding, Metadata, Status};
+use trunkline_codec::{Encoding, Metadata, Payload, Status};
 
 /// Whether the messages that follow are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,4 +165,4 @@ impl fmt::Debug for Reply {
 
 /// What a handler comes to: the one message of its reply as a frame, or none if its messages went
 /// through a [`Sender`](crate::Sender).
-pub(crate) type Outcome = Result<Option<Bytes>, Status>;
+pub(crate) type Outcome = Result<Option<Payload>, Status>;

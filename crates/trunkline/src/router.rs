@@ -471,7 +471,8 @@ impl Incoming {
 }
 
 fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
-    frame_of(message, reply.encoding(), max_size).map(Some)
+    let len = message.encoded_len();
+    frame_of(message, len, reply.encoding(), max_size).map(Some)
 }
 
 /// The answer of a [`Router`] to one request: ready with the head of the response. Dropping it

@@ -7,14 +7,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use futures_core::Stream;
 use tokio::time::Instant;
 use trunkline_codec::{Encoding, Status};
 use trunkline_transport::PipeWriter;
 
 use crate::call::Call;
-use crate::message::{Message, encode_frame};
+use crate::message::{Message, encode_frame, frame_of};
 use crate::reply::{Compress, Reply};
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
@@ -137,9 +136,10 @@ impl<T: Message> Sender<T> {
         let (encoding, max_size) = (self.compression.encoding(), self.max_size);
         let len = message.encoded_len();
         if len >= OWN_BUFFER_FROM {
-            let mut buffer = BytesMut::new();
-            encode_frame(message, len, encoding, max_size, &mut buffer)?;
-            self.pipe.write(buffer.freeze());
+            let mut frame = frame_of(message, len, encoding, max_size)?;
+            while !frame.is_empty() {
+                self.pipe.write(frame.pop());
+            }
             return Ok(());
         }
         let mut written = Ok(());
