@@ -259,7 +259,7 @@ fn payload(kind: i32, size: i32) -> Result<Payload> {
     match size {
         Some(size) => Ok(Payload {
             r#type: kind,
-            body: vec![0; size],
+            body: vec![0; size].into(),
         }),
         None => Err(Status::invalid_argument(format!(
             "no payload of type {kind} and this size"

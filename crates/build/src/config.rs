@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::bytes;
 use crate::error::CompileError;
 use crate::generate::{Choices, Generated, generate};
 use crate::load::load;
@@ -24,7 +25,7 @@ const NO_PACKAGE: &str = "_";
 /// # fn main() -> Result<(), trunkline_build::CompileError> {
 /// trunkline_build::Config::new()
 ///     .include("vendor/googleapis")
-///     .bytes(".shop.v1")
+///     .vec_bytes(".shop.v1.Order.signature")
 ///     .client_only()
 ///     .compile(["proto/shop/v1/orders.proto"])
 /// # }
@@ -37,7 +38,7 @@ pub struct Config {
     out_dir: Option<PathBuf>,
     include_file: Option<PathBuf>,
     descriptor_set: Option<PathBuf>,
-    bytes: Vec<String>,
+    vec_bytes: Vec<String>,
     btree_maps: Vec<String>,
     extern_paths: Vec<String>,
     sides: Sides,
@@ -51,7 +52,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Clients and servers, types as prost has them, paths from the current directory.
+    /// Clients and servers, types as prost has them but for `Bytes` in fields of type `bytes`, paths
+    /// from the current directory.
     pub fn new() -> Self {
         let mut prost = prost_build::Config::new();
         prost
@@ -67,7 +69,7 @@ impl Config {
             out_dir: None,
             include_file: None,
             descriptor_set: None,
-            bytes: Vec::new(),
+            vec_bytes: Vec::new(),
             btree_maps: Vec::new(),
             extern_paths: Vec::new(),
             sides: Sides::Both,
@@ -145,9 +147,12 @@ impl Config {
         self
     }
 
-    /// Makes fields of type `bytes` a `Bytes`, which shares memory, rather than a `Vec<u8>`.
-    pub fn bytes(mut self, path: &str) -> Self {
-        self.bytes.push(path.to_owned());
+    /// Makes fields of type `bytes` a `Vec<u8>`, rather than a `Bytes`.
+    ///
+    /// A large `Bytes` goes through clients and servers without a copy; a `Vec<u8>` is copied both
+    /// ways. The types of `google.protobuf` have `Vec<u8>` in any case.
+    pub fn vec_bytes(mut self, path: &str) -> Self {
+        self.vec_bytes.push(path.to_owned());
         self
     }
 
@@ -249,13 +254,13 @@ impl Config {
             ));
         }
         // prost-build forgets the paths of an earlier call, so it gets all of them in one.
-        if !self.bytes.is_empty() {
-            self.prost.bytes(&self.bytes);
-        }
         if !self.btree_maps.is_empty() {
             self.prost.btree_map(&self.btree_maps);
         }
         let loaded = load(&self.base, &self.includes, &files)?;
+        let descriptors = loaded.files.iter().map(|file| &file.descriptor);
+        self.prost
+            .bytes(bytes::shared_fields(descriptors, &self.vec_bytes));
         let choices = Choices {
             prost: self.prost,
             extern_paths: self.extern_paths,

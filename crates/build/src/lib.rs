@@ -51,6 +51,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `config` | what users choose; files written |
+//! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
 //! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
@@ -62,6 +63,7 @@
 //! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
 //! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
 
+mod bytes;
 mod config;
 mod docs;
 mod error;

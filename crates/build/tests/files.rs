@@ -317,8 +317,8 @@ fn choices_change_what_is_generated() {
     let cases: [(Config, &[&str], &[&str]); 12] = [
         (
             Config::new(),
-            &["SClient", "trait S:", "SServer", "Vec<u8>", "HashMap"],
-            &[],
+            &["SClient", "trait S:", "SServer", "bytes::Bytes", "HashMap"],
+            &["Vec<u8>"],
         ),
         (
             Config::new().client_only(),
@@ -336,9 +336,9 @@ fn choices_change_what_is_generated() {
             &["SClient", "SServer", "S_GET"],
         ),
         (
-            Config::new().bytes(".p.M.raw"),
-            &["bytes::Bytes"],
+            Config::new().vec_bytes(".p.M.raw"),
             &["Vec<u8>"],
+            &["bytes::Bytes"],
         ),
         (Config::new().btree_map("."), &["BTreeMap"], &["HashMap"]),
         (

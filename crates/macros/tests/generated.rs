@@ -152,7 +152,9 @@ async fn methods_named_like_those_of_rust_are_called_all_the_same() -> Result<()
     let channel = Channel::in_process(Router::new().add(KeywordsServer(Echo)));
     let client = KeywordsClient::new(channel);
 
-    let deepest = Deepest { raw: vec![1, 2] };
+    let deepest = Deepest {
+        raw: vec![1, 2].into(),
+    };
     let inner = nasty::outer::Inner {
         deepest: Some(deepest.clone()),
         back: None,

@@ -122,7 +122,7 @@ pub(crate) fn output_request(body: usize, sizes: &[usize]) -> StreamingOutputCal
 
 pub(crate) fn payload(size: usize) -> Payload {
     Payload {
-        body: vec![0; size],
+        body: vec![0; size].into(),
         ..Payload::default()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bench::{Bench, BenchClient, BenchServer, Reply};
-use trunkline::{Request, Result, Sender, Server, Streaming};
+use trunkline::{Bytes, Request, Result, Sender, Server, Streaming};
 
 mod bench {
     trunkline::include_proto!("proto/bench.proto");
@@ -74,7 +74,7 @@ impl Bench for Service {
     }
 }
 
-fn reply(payload: Vec<u8>) -> Reply {
+fn reply(payload: Bytes) -> Reply {
     Reply {
         payload,
         ..Reply::default()
@@ -131,7 +131,7 @@ async fn call(client: &BenchClient, calls: u64, in_flight: u64, payload: usize) 
             tokio::spawn(async move {
                 while begun.fetch_add(1, Relaxed) < calls {
                     let request = bench::Request {
-                        payload: vec![7; payload],
+                        payload: vec![7; payload].into(),
                         ..bench::Request::default()
                     };
                     let reply = client.unary(request).await.expect("a reply");

@@ -102,7 +102,7 @@ impl Bench for Echo {
 
 fn request(size: usize, replies: usize) -> Vec<u8> {
     let request = bench::Request {
-        payload: vec![b'x'; size],
+        payload: vec![b'x'; size].into(),
         replies: u32::try_from(replies).expect("a number of a benchmark"),
         ..bench::Request::default()
     };
@@ -266,7 +266,7 @@ async fn ping_pong(calls: usize, n: usize) -> (Arc<Seen>, usize) {
 async fn call(n: usize) -> (Arc<Seen>, usize) {
     const IN_FLIGHT: usize = 100;
     let reply = Reply {
-        payload: vec![b'x'; SMALL],
+        payload: vec![b'x'; SMALL].into(),
         requests: 1,
     };
     let part = ServerPart::new(&reply.encode_to_vec());
@@ -281,7 +281,7 @@ async fn call(n: usize) -> (Arc<Seen>, usize) {
         calling.spawn(async move {
             for _ in 0..n / IN_FLIGHT {
                 let request = bench::Request {
-                    payload: vec![b'x'; SMALL],
+                    payload: vec![b'x'; SMALL].into(),
                     ..Default::default()
                 };
                 let reply = client.unary(request).await.expect("the script answers");
