@@ -32,8 +32,18 @@ enum Kind {
     Pipe(PipeReader),
     /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
     /// users may hold references to what has one across an `.await`.
-    Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
+    Boxed(Mutex<Pin<Box<dyn Source>>>),
 }
+
+/// A body that knows, when it gives something, whether there is more at once.
+pub trait Source: http_body::Body<Data = Bytes, Error = Status> + Send {
+    /// Whether what the last poll gave was all for now, and the waker that it was given hears of
+    /// more: there is no need to ask again.
+    fn is_waiting(&self) -> bool;
+}
+
+/// A body that does not know.
+struct Foreign<B>(Pin<Box<B>>);
 
 struct Pieces {
     data: Payload,
@@ -66,7 +76,23 @@ impl Body {
 
     /// Any other body. Its error becomes the status with which the call ends.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
-        Self(Kind::Boxed(Mutex::new(Box::pin(body))))
+        Self::made(Foreign(Box::pin(body)))
+    }
+
+    /// A body that is made while it is sent.
+    pub fn made(source: impl Source + 'static) -> Self {
+        Self(Kind::Boxed(Mutex::new(Box::pin(source))))
+    }
+
+    /// See [`Source::is_waiting`].
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        match &mut self.0 {
+            Kind::Boxed(source) => {
+                let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
+                source.is_waiting()
+            }
+            Kind::Full { .. } | Kind::Pieces(_) | Kind::Incoming(_) | Kind::Pipe(_) => false,
+        }
     }
 
     /// The data of a body that is known in full and in one piece; none if it is in several, or if
@@ -131,6 +157,38 @@ impl fmt::Debug for Body {
             Kind::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+impl<B> http_body::Body for Foreign<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl<B> Source for Foreign<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Send,
+{
+    fn is_waiting(&self) -> bool {
+        false
     }
 }
 

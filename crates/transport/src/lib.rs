@@ -37,7 +37,7 @@ mod threads;
 mod turn;
 mod wire_io;
 
-pub use body::Body;
+pub use body::{Body, Source};
 pub use client::{Connection, ReadyConnection};
 pub use connection::{Handler, Phase, serve_connection};
 pub use pace::Pace;

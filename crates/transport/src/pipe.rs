@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -80,6 +80,33 @@ impl State {
         self.reader_gone || self.end.is_some()
     }
 
+    fn poll_room(&mut self, size: usize, cx: &Context<'_>) -> Poll<Result<(), ReaderGone>> {
+        if self.reader_gone {
+            return Poll::Ready(Err(ReaderGone));
+        }
+        if self.len < size {
+            return Poll::Ready(Ok(()));
+        }
+        self.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn take_tail(&mut self) -> BytesMut {
+        self.len -= self.tail.len();
+        std::mem::take(&mut self.tail)
+    }
+
+    fn watch_some(&mut self, waker: &Waker) -> bool {
+        if self.len > 0 {
+            return true;
+        }
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        false
+    }
+
     fn end(&mut self, end: End) -> Option<Waker> {
         self.end.get_or_insert(end);
         self.reader.take()
@@ -89,15 +116,7 @@ impl State {
 impl PipeWriter {
     /// Ready when the pipe has room, or when its reader is gone.
     pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), ReaderGone>> {
-        let mut state = lock(&self.0.state);
-        if state.reader_gone {
-            return Poll::Ready(Err(ReaderGone));
-        }
-        if state.len < self.0.size {
-            return Poll::Ready(Ok(()));
-        }
-        state.writer = Some(cx.waker().clone());
-        Poll::Pending
+        lock(&self.0.state).poll_room(self.0.size, cx)
     }
 
     /// Whether the reader is gone.
@@ -119,40 +138,46 @@ impl PipeWriter {
     /// [`poll_ready`](Self::poll_ready) before. What is written after the reader has gone, or
     /// after the end, is dropped.
     pub fn write(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARE_FROM {
-            return self.write_with(|tail| tail.extend_from_slice(&bytes));
-        }
         let reader = {
             let mut state = lock(&self.0.state);
             if state.is_closed() {
                 return;
             }
             state.len += bytes.len();
-            let tail = state.tail.split().freeze();
-            if !tail.is_empty() {
-                state.chunks.push_back(tail);
+            if bytes.len() < SHARE_FROM {
+                state.tail.extend_from_slice(&bytes);
+            } else {
+                let tail = state.tail.split().freeze();
+                if !tail.is_empty() {
+                    state.chunks.push_back(tail);
+                }
+                state.chunks.push_back(bytes);
             }
-            state.chunks.push_back(bytes);
             state.reader.take()
         };
         wake(reader);
     }
 
-    /// As [`write`](Self::write), but lets `append` put the bytes behind those that wait, where
-    /// they need no buffer of their own. `append` must only append.
-    pub fn write_with(&mut self, append: impl FnOnce(&mut BytesMut)) {
+    /// Lets `append` put bytes behind those that wait, where they need no buffer of their own, once
+    /// the pipe has room; fails when its reader is gone. `append` must only append.
+    pub fn poll_write_with(
+        &mut self,
+        cx: &Context<'_>,
+        append: impl FnOnce(&mut BytesMut),
+    ) -> Poll<Result<(), ReaderGone>> {
         // Taken out, so that no code of the caller's runs under the lock. Nobody else can append
         // meanwhile: there is one writer.
         let mut tail = {
             let mut state = lock(&self.0.state);
-            if state.is_closed() {
-                return;
-            }
-            let tail = std::mem::take(&mut state.tail);
-            state.len -= tail.len();
-            tail
+            ready!(state.poll_room(self.0.size, cx))?;
+            state.take_tail()
         };
         append(&mut tail);
+        self.put_back(tail);
+        Poll::Ready(Ok(()))
+    }
+
+    fn put_back(&self, tail: BytesMut) {
         let reader = {
             let mut state = lock(&self.0.state);
             if state.is_closed() {
@@ -219,16 +244,32 @@ impl PipeReader {
         self.len() == 0
     }
 
-    /// Whether something waits; if not, `waker` hears of it, or nobody if there is none.
-    pub fn has_some(&self, waker: Option<&Waker>) -> bool {
+    /// Bytes that wait. Nobody hears of more until the next [`watch_some`](Self::watch_some) or
+    /// [`take_or_watch`](Self::take_or_watch).
+    pub fn unwatched_len(&self) -> usize {
         let mut state = lock(&self.0.state);
-        if state.len == 0 {
-            state.reader = waker.cloned();
-        }
-        state.len > 0
+        state.reader = None;
+        state.len
     }
 
-    /// The next chunk that waits, without waiting for one and without asking for the end.
+    /// Whether something waits; if not, `waker` hears of it.
+    pub fn watch_some(&self, waker: &Waker) -> bool {
+        lock(&self.0.state).watch_some(waker)
+    }
+
+    /// The next chunk that waits, without waiting for one and without asking for the end, and
+    /// whether there is another; if not, `waker` hears of it.
+    pub fn take_or_watch(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
+        let (chunk, has_more, writer) = {
+            let mut state = lock(&self.0.state);
+            let chunk = state.pop();
+            (chunk, state.watch_some(waker), state.writer.take())
+        };
+        wake(writer);
+        (chunk, has_more)
+    }
+
+    /// The next chunk that waits.
     pub fn take(&mut self) -> Option<Bytes> {
         let (chunk, writer) = {
             let mut state = lock(&self.0.state);

@@ -62,9 +62,13 @@ impl SendBody {
 
     /// Ready when the body and its end are with h2, or when that has become pointless.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut is_waiting = false;
         loop {
             while !self.pending.is_empty() {
                 ready!(self.poll_send_pending(cx))?;
+            }
+            if is_waiting {
+                return self.poll_reset(cx);
             }
             if self.body.is_end_stream() {
                 return Poll::Ready(self.send_end());
@@ -74,7 +78,10 @@ impl SendBody {
                 Poll::Ready(None) => return Poll::Ready(self.send_end()),
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(SendError::Body(status))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.pending = data,
+                    Ok(data) => {
+                        self.pending = data;
+                        is_waiting = self.body.is_waiting();
+                    }
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
                         return Poll::Ready(

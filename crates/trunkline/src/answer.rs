@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
 use trunkline_codec::{Encodings, Metadata, Payload, Status, head};
-use trunkline_transport::{Body, PipeReader};
+use trunkline_transport::{Body, PipeReader, Source};
 
 use crate::deadline;
 use crate::reply::{Outcome, Reply};
@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     trailers: Option<HeaderMap>,
     deadline: Option<Instant>,
     gather_size: usize,
+    /// See [`Source::is_waiting`].
+    is_waiting: bool,
 }
 
 impl Answer {
@@ -51,6 +53,7 @@ impl Answer {
             trailers: None,
             deadline,
             gather_size,
+            is_waiting: false,
         }
     }
 
@@ -63,6 +66,7 @@ impl Answer {
         let Some(answer) = this else {
             return Poll::Pending;
         };
+        answer.sent_len();
         match answer.poll_handler(cx) {
             Poll::Ready(outcome) => {
                 let Some(answer) = this.take() else {
@@ -71,22 +75,22 @@ impl Answer {
                 Poll::Ready(answer.into_ended(outcome))
             }
             Poll::Pending => {
-                if !answer.has_sent(Some(cx.waker())) && !answer.reply.is_head_wanted(cx.waker()) {
+                let outbox = answer.outbox.as_ref();
+                let has_sent = outbox.is_some_and(|outbox| outbox.watch_some(cx.waker()));
+                if !has_sent && !answer.reply.is_head_wanted(cx.waker()) {
                     return Poll::Pending;
                 }
                 let Some(answer) = this.take() else {
                     return Poll::Pending;
                 };
                 let mut response = answer.head();
-                *response.body_mut() = Body::new(answer);
+                *response.body_mut() = Body::made(answer);
                 Poll::Ready(response)
             }
         }
     }
 
     fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        // What the handler sends while it is polled here is seen without a wake.
-        self.has_sent(None);
         let Some(handler) = &mut self.handler else {
             return Poll::Pending;
         };
@@ -122,7 +126,7 @@ impl Answer {
                 let status = Status::internal("an interceptor ended the call without running it");
                 self.end_into(Err(status), response.headers_mut());
             }
-            outcome if !self.has_sent(None) => {
+            outcome if self.sent_len() == 0 => {
                 // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
                 self.end_into(outcome.map(|_| ()), response.headers_mut());
             }
@@ -130,7 +134,7 @@ impl Answer {
                 self.trailers = Some(self.end(outcome.map(|_| ())));
                 *response.body_mut() = match self.outbox.as_mut().and_then(PipeReader::take_all) {
                     Some(data) => Body::full(data, self.trailers.take()),
-                    None => Body::new(self),
+                    None => Body::made(self),
                 };
             }
         }
@@ -158,18 +162,18 @@ impl Answer {
         self.reply.take_trailers().merge_into(headers);
     }
 
-    /// Whether there is something to send; if not, `waker` hears of what a task of the handler
-    /// sends, which nobody else would tell us.
-    fn has_sent(&self, waker: Option<&Waker>) -> bool {
-        self.outbox
-            .as_ref()
-            .is_some_and(|outbox| outbox.has_some(waker))
+    /// Bytes that the handler has sent. What it sends while it is polled next is seen without a wake.
+    fn sent_len(&self) -> usize {
+        self.outbox.as_ref().map_or(0, PipeReader::unwatched_len)
     }
 
-    fn take_sent(&mut self) -> Option<Bytes> {
-        match &mut self.frame {
-            Some(frame) if !frame.is_empty() => Some(frame.pop()),
-            _ => self.outbox.as_mut().and_then(PipeReader::take),
+    /// Something to send, and whether there is more; if not, `waker` hears of what a task of the
+    /// handler sends, which nobody else would tell us.
+    fn take_sent(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
+        match (&mut self.frame, &mut self.outbox) {
+            (Some(frame), _) if !frame.is_empty() => (Some(frame.pop()), true),
+            (_, Some(outbox)) => outbox.take_or_watch(waker),
+            (_, None) => (None, false),
         }
     }
 }
@@ -183,32 +187,33 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         // Messages gather while the handler can produce them without waiting, up to a frame or so.
-        let is_enough = self
-            .outbox
-            .as_ref()
-            .is_some_and(|outbox| outbox.len() >= self.gather_size);
+        let is_enough = self.sent_len() >= self.gather_size && self.outbox.is_some();
         if !is_enough && let Poll::Ready(outcome) = self.poll_handler(cx) {
             let end = outcome.map(|frame| self.frame = frame.map(Box::new));
             self.trailers = Some(self.end(end));
         }
-        if let Some(data) = self.take_sent() {
+        let (data, has_more) = self.take_sent(cx.waker());
+        if let Some(data) = data {
+            self.is_waiting = !is_enough && !has_more && self.handler.is_some();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         match self.trailers.take() {
             Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            None if self.handler.is_some() => {
-                // Sent meanwhile, by another thread.
-                if self.has_sent(Some(cx.waker())) {
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
+            None if self.handler.is_some() => Poll::Pending,
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_empty = self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty());
-        self.handler.is_none() && self.trailers.is_none() && is_empty
+        self.handler.is_none()
+            && self.trailers.is_none()
+            && self.frame.as_ref().is_none_or(|frame| frame.is_empty())
+            && self.outbox.as_ref().is_none_or(PipeReader::is_empty)
+    }
+}
+
+impl Source for Answer {
+    fn is_waiting(&self) -> bool {
+        self.is_waiting
     }
 }

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use futures_core::Stream;
 use trunkline_codec::Status;
+use trunkline_transport::ReaderGone;
 
 use crate::message::Message;
 use crate::receive::Receive;
@@ -41,18 +42,12 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// The status with which the server, or the deadline, has ended the call. RESOURCE_EXHAUSTED
     /// if the message is over `max_send_message_size`; nothing is sent, and the call goes on.
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
-        let is_wanted = poll_fn(|cx| {
+        poll_fn(|cx| match self.sender.poll_write(&message, cx) {
+            Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
             // The receiving half is asked whenever sending has to wait: it hears of the end first.
-            match self.sender.poll_ready(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(true)),
-                Poll::Ready(Err(_)) | Poll::Pending => self.receive.poll_end(cx).map_ok(|()| false),
-            }
+            Poll::Ready(Err(ReaderGone)) | Poll::Pending => self.receive.poll_end(cx),
         })
-        .await?;
-        match is_wanted {
-            true => self.sender.write(&message),
-            false => Ok(()),
-        }
+        .await
     }
 
     /// Sends everything that `messages` gives.

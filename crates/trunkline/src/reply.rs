@@ -1,6 +1,7 @@
 //! What a handler says about its reply besides the messages: head, trailers, compression.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -24,6 +25,8 @@ pub struct Reply(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Whether the next message is compressed. Beside the state, because every message asks.
+    compresses: AtomicBool,
     /// The first of our encodings that the client accepts.
     encoding: Option<Arc<dyn Encoding>>,
 }
@@ -38,7 +41,6 @@ struct State {
     head_wanted: bool,
     /// What the head promised, once it is sent; before, what it will promise.
     encoding: bool,
-    compress: bool,
     answer: Option<Waker>,
 }
 
@@ -46,6 +48,7 @@ impl Reply {
     pub(crate) fn new(encoding: Option<Arc<dyn Encoding>>) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::default()),
+            compresses: AtomicBool::new(false),
             encoding,
         }))
     }
@@ -94,10 +97,12 @@ impl Reply {
     /// server's encodings gets the messages as they are.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
-        state.compress = compress == Compress::On && self.0.encoding.is_some();
+        let wanted = compress == Compress::On && self.0.encoding.is_some();
         if !state.head_sent {
-            state.encoding |= state.compress;
+            state.encoding |= wanted;
         }
+        let compresses = wanted && state.encoding;
+        self.0.compresses.store(compresses, Ordering::Release);
     }
 
     /// Sends the head now, and not with the first message.
@@ -111,8 +116,7 @@ impl Reply {
 
     /// The encoding for the next message, if it is to be compressed.
     pub(crate) fn encoding(&self) -> Option<&dyn Encoding> {
-        let state = self.lock();
-        match state.compress && state.encoding {
+        match self.0.compresses.load(Ordering::Acquire) {
             true => self.0.encoding.as_deref(),
             false => None,
         }

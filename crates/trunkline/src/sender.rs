@@ -5,12 +5,12 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::time::Instant;
 use trunkline_codec::{Encoding, Status};
-use trunkline_transport::PipeWriter;
+use trunkline_transport::{PipeWriter, ReaderGone};
 
 use crate::call::Call;
 use crate::message::{Message, encode_frame, frame_of};
@@ -94,17 +94,25 @@ impl<T: Message> Sender<T> {
     /// call goes on. DEADLINE_EXCEEDED if the deadline passes first. CANCELLED if the call has ended
     /// at the other side, whose status the receiving half has.
     pub async fn send(&mut self, message: T) -> Result<(), Status> {
-        let Some(deadline) = self.deadline else {
-            poll_fn(|cx| self.poll_ready(cx)).await?;
-            return self.write(&message);
-        };
-        let ready = tokio::time::timeout_at(deadline, poll_fn(|cx| self.poll_ready(cx)));
-        ready.await.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(
-                "the deadline passed while a message waited to be sent",
-            ))
-        })?;
-        self.write(&message)
+        let mut sleep = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = self.poll_send(&message, cx) {
+                return Poll::Ready(sent);
+            }
+            let Some(deadline) = self.deadline else {
+                return Poll::Pending;
+            };
+            sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)))
+                .as_mut()
+                .poll(cx)
+                .map(|()| {
+                    Err(Status::deadline_exceeded(
+                        "the deadline passed while a message waited to be sent",
+                    ))
+                })
+        })
+        .await
     }
 
     /// Sends everything that `messages` gives, and returns when it ends.
@@ -120,32 +128,42 @@ impl<T: Message> Sender<T> {
         Ok(())
     }
 
-    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
-        self.pipe.poll_ready(cx).map_err(|_| {
-            // Whoever hears of the deadline first, it is not told as a cancel.
-            match self.deadline.is_some_and(|at| at <= Instant::now()) {
-                true => Status::deadline_exceeded("the deadline passed, and the call has ended"),
-                false => {
-                    Status::cancelled("the call has ended; its status is on the receiving side")
-                }
-            }
-        })
+    fn poll_send(&mut self, message: &T, cx: &Context<'_>) -> Poll<Result<(), Status>> {
+        let sent = ready!(self.poll_write(message, cx));
+        Poll::Ready(sent.unwrap_or_else(|ReaderGone| Err(self.ended())))
     }
 
-    pub(crate) fn write(&mut self, message: &T) -> Result<(), Status> {
+    /// Encodes `message` into the pipe when there is room for it. The inner result is that of the
+    /// encoding.
+    pub(crate) fn poll_write(
+        &mut self,
+        message: &T,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
         let (encoding, max_size) = (self.compression.encoding(), self.max_size);
         let len = message.encoded_len();
-        if len >= OWN_BUFFER_FROM {
-            let mut frame = frame_of(message, len, encoding, max_size)?;
+        if len < OWN_BUFFER_FROM {
+            let mut encoded = Ok(());
+            let written = self.pipe.poll_write_with(cx, |buffer| {
+                encoded = encode_frame(message, len, encoding, max_size, buffer);
+            });
+            return written.map_ok(|()| encoded);
+        }
+        ready!(self.pipe.poll_ready(cx))?;
+        let frame = frame_of(message, len, encoding, max_size);
+        Poll::Ready(Ok(frame.map(|mut frame| {
             while !frame.is_empty() {
                 self.pipe.write(frame.pop());
             }
-            return Ok(());
+        })))
+    }
+
+    fn ended(&self) -> Status {
+        // Whoever hears of the deadline first, it is not told as a cancel.
+        match self.deadline.is_some_and(|at| at <= Instant::now()) {
+            true => Status::deadline_exceeded("the deadline passed, and the call has ended"),
+            false => Status::cancelled("the call has ended; its status is on the receiving side"),
         }
-        let mut written = Ok(());
-        self.pipe
-            .write_with(|buffer| written = encode_frame(message, len, encoding, max_size, buffer));
-        written
     }
 }
 
