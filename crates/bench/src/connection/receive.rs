@@ -109,15 +109,14 @@ impl Connection {
         }
         if call.plan.returns_window {
             let len = payload.len() as u32;
-            call.unreturned += len;
-            if call.unreturned >= STREAM_STEP {
-                let step = std::mem::take(&mut call.unreturned);
-                frames::put_window_update(&mut self.output, stream, step);
-            }
-            self.unreturned += len;
-            if self.unreturned >= CONNECTION_STEP {
-                let step = std::mem::take(&mut self.unreturned);
-                frames::put_window_update(&mut self.output, 0, step);
+            let increments = [
+                (stream, due(&mut call.unreturned, len, STREAM_STEP)),
+                (0, due(&mut self.unreturned, len, CONNECTION_STEP)),
+            ];
+            for (stream, increment) in increments {
+                if let Some(increment) = increment {
+                    frames::put_window_update(&mut self.output, stream, increment);
+                }
             }
         }
         let Some(call) = self.call_mut(stream) else {
@@ -239,4 +238,11 @@ impl Connection {
             self.send();
         }
     }
+}
+
+/// Adds `len` bytes to those for which the peer has no window yet, and takes them all out when they
+/// are a step.
+pub(super) fn due(unreturned: &mut u32, len: u32, step: u32) -> Option<u32> {
+    *unreturned += len;
+    (*unreturned >= step).then(|| std::mem::take(unreturned))
 }

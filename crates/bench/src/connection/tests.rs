@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use trunkline_testkit::{Fields, Frame, error, kind, setting};
 
-use super::receive::STREAM_STEP;
+use super::receive::{STREAM_STEP, due};
 use super::*;
 use crate::frames::FRAME_MAX;
 use crate::messages::{Reply, prefixed};
@@ -160,6 +160,15 @@ fn window_is_returned_in_steps_unless_the_call_is_not_to_be_read() {
         assert_eq!(updates(ends.received()), 0);
         ends.send(&[data]).expect("right");
         assert_eq!(updates(ends.received()), expected);
+    }
+}
+
+#[test]
+fn the_window_of_all_bytes_is_due_once_they_are_a_step() {
+    for (len, expected, left) in [(9, None, 19), (10, Some(20), 0), (11, Some(21), 0)] {
+        let mut unreturned = 10;
+        assert_eq!(due(&mut unreturned, len, 20), expected);
+        assert_eq!(unreturned, left);
     }
 }
 
