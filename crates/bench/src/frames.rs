@@ -1,39 +1,39 @@
-//! HTTP/2 frames as the load generator writes and reads them: into and out of flat buffers, with
-//! nothing allocated for a frame.
+//! HTTP/2 frames, written and read by hand: into and out of flat buffers, with nothing allocated for
+//! a frame.
 
-use trunkline_testkit::{flag, kind, setting};
+use trunkline_testkit::{PREFACE, flag, kind, setting};
 
 /// RFC 9113, section 4.1.
-pub(crate) const HEADER_LEN: usize = 9;
+pub const HEADER_LEN: usize = 9;
 
 /// RFC 9113, section 4.2: the largest payload of a frame, which we leave at its default.
-pub(crate) const FRAME_MAX: usize = 16 * 1024;
+pub const FRAME_MAX: usize = 16 * 1024;
 
 /// What a stream may send us before we return window.
-pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+pub const STREAM_WINDOW: u32 = 1 << 20;
 
 /// What a connection may send us before we return window.
-pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// RFC 9113, section 6.9.2: what windows are before anyone says otherwise.
-pub(crate) const DEFAULT_WINDOW: u32 = 65_535;
+pub const DEFAULT_WINDOW: u32 = 65_535;
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Bytes that follow.
-    pub(crate) len: usize,
+    pub len: usize,
     /// One of [`kind`].
-    pub(crate) kind: u8,
+    pub kind: u8,
     /// Of [`flag`].
-    pub(crate) flags: u8,
+    pub flags: u8,
     /// The stream, 0 for the connection.
-    pub(crate) stream: u32,
+    pub stream: u32,
 }
 
 impl Header {
     /// Reads the header at the start of `bytes`; `None` until it is there.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let &[a, b, c, kind, flags, s0, s1, s2, s3, ..] = bytes else {
             return None;
         };
@@ -46,20 +46,20 @@ impl Header {
     }
 
     /// Appends the header.
-    pub(crate) fn write(self, out: &mut Vec<u8>) {
+    pub fn write(self, out: &mut Vec<u8>) {
         let [_, a, b, c] = (self.len as u32).to_be_bytes();
         let [s0, s1, s2, s3] = self.stream.to_be_bytes();
         out.extend_from_slice(&[a, b, c, self.kind, self.flags, s0, s1, s2, s3]);
     }
 
     /// Whether all of `flags` are set.
-    pub(crate) fn has(self, flags: u8) -> bool {
+    pub fn has(self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 }
 
 /// Appends a frame.
-pub(crate) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+pub fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let len = payload.len();
     Header {
         len,
@@ -72,22 +72,28 @@ pub(crate) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: 
 }
 
 /// Appends what a client says first: the preface, its settings, and its connection window.
-pub(crate) fn put_greeting(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    let mut settings = Vec::new();
-    for (id, value) in [
+pub fn put_greeting(out: &mut Vec<u8>) {
+    out.extend_from_slice(PREFACE);
+    let settings = [
         (setting::ENABLE_PUSH, 0),
         (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW),
-    ] {
-        settings.extend_from_slice(&id.to_be_bytes());
-        settings.extend_from_slice(&u32::to_be_bytes(value));
-    }
-    put(out, kind::SETTINGS, 0, 0, &settings);
+    ];
+    put_settings(out, &settings);
     put_window_update(out, 0, CONNECTION_WINDOW - DEFAULT_WINDOW);
 }
 
+/// Appends SETTINGS.
+pub fn put_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
+    let mut payload = Vec::new();
+    for (id, value) in settings {
+        payload.extend_from_slice(&id.to_be_bytes());
+        payload.extend_from_slice(&value.to_be_bytes());
+    }
+    put(out, kind::SETTINGS, 0, 0, &payload);
+}
+
 /// Appends WINDOW_UPDATE.
-pub(crate) fn put_window_update(out: &mut Vec<u8>, stream: u32, increment: u32) {
+pub fn put_window_update(out: &mut Vec<u8>, stream: u32, increment: u32) {
     put(
         out,
         kind::WINDOW_UPDATE,
@@ -99,7 +105,7 @@ pub(crate) fn put_window_update(out: &mut Vec<u8>, stream: u32, increment: u32) 
 
 /// The header blocks of a request: of the first on a connection, which fills the table of RFC 7541,
 /// section 2.3.2, and of all later ones, which only point into it.
-pub(crate) fn indexed_request(path: &str, authority: &str) -> (Vec<u8>, Vec<u8>) {
+pub fn indexed_request(path: &str, authority: &str) -> (Vec<u8>, Vec<u8>) {
     // The static table, RFC 7541, appendix A: 1 :authority, 3 :method POST, 4 :path, 6 :scheme
     // http, 31 content-type, 58 user-agent. "te" is not in it.
     let mut first = vec![0x80 | 3, 0x80 | 6];
@@ -122,11 +128,27 @@ pub(crate) fn indexed_request(path: &str, authority: &str) -> (Vec<u8>, Vec<u8>)
 
 /// The header block of a request beside those of [`indexed_request`], on the same connection: its
 /// path is written out and not put into the table.
-pub(crate) fn literal_request(path: &str) -> Vec<u8> {
+pub fn literal_request(path: &str) -> Vec<u8> {
     let mut block = vec![0x80 | 3, 0x80 | 6, 4];
     put_string(&mut block, path);
     block.extend([65, 64, 63, 62].map(|index| 0x80 | index));
     block
+}
+
+/// The header blocks of a response: of the head, and of the trailers of a call that went well. Of the
+/// first on a connection, and of all later ones, as with [`indexed_request`].
+pub fn indexed_response() -> [(Vec<u8>, Vec<u8>); 2] {
+    // The static table: 8 :status 200, 31 content-type.
+    let mut head = vec![0x80 | 8, 0x40 | 31];
+    put_string(&mut head, "application/grpc");
+    let mut trailers = vec![0x40];
+    put_string(&mut trailers, "grpc-status");
+    put_string(&mut trailers, "0");
+    // The first head is decoded before the first trailers: grpc-status is the newest entry.
+    [
+        (head, vec![0x80 | 8, 0x80 | 63]),
+        (trailers, vec![0x80 | 62]),
+    ]
 }
 
 /// RFC 7541, section 5.2, without the Huffman code. What we write is shorter than 127 bytes.
@@ -137,7 +159,7 @@ fn put_string(block: &mut Vec<u8>, text: &str) {
 }
 
 /// Takes padding and priority off the payload of DATA or HEADERS: RFC 9113, sections 6.1 and 6.2.
-pub(crate) fn unpadded(header: Header, mut payload: &[u8]) -> Option<&[u8]> {
+pub fn unpadded(header: Header, mut payload: &[u8]) -> Option<&[u8]> {
     const PRIORITY: u8 = 0x20;
     let mut padding = 0;
     if header.has(flag::PADDED) {
@@ -151,13 +173,13 @@ pub(crate) fn unpadded(header: Header, mut payload: &[u8]) -> Option<&[u8]> {
 }
 
 /// Four bytes as a number, at `at`; 0 if they are not there.
-pub(crate) fn number(payload: &[u8], at: usize) -> u32 {
+pub fn number(payload: &[u8], at: usize) -> u32 {
     let bytes = payload.get(at..at + 4).and_then(|it| it.try_into().ok());
     u32::from_be_bytes(bytes.unwrap_or_default())
 }
 
 /// The name of an error code: RFC 9113, section 7.
-pub(crate) fn error_name(code: u32) -> String {
+pub fn error_name(code: u32) -> String {
     let name = match code {
         0 => "NO_ERROR",
         1 => "PROTOCOL_ERROR",
@@ -225,6 +247,30 @@ mod tests {
             decoder.decode(&later).expect("the table is as it was"),
             fields
         );
+    }
+
+    #[test]
+    fn a_foreign_decoder_reads_the_same_response_from_all_blocks() {
+        let mut decoder = loona_hpack::Decoder::new();
+        let field = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        let head = [
+            field(":status", "200"),
+            field("content-type", "application/grpc"),
+        ];
+        let trailers = [field("grpc-status", "0")];
+        let [heads, ends] = indexed_response();
+        for (block, expected) in [
+            (heads.0, &head[..]),
+            (ends.0, &trailers),
+            (heads.1.clone(), &head),
+            // Two calls may be answered before either ends.
+            (heads.1, &head),
+            (ends.1.clone(), &trailers),
+            (ends.1, &trailers),
+        ] {
+            let fields = decoder.decode(&block).expect("the block is right");
+            assert_eq!(fields, expected);
+        }
     }
 
     #[test]

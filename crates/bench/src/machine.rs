@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 /// Processor, kernel and compiler in a line.
-pub(crate) fn line() -> String {
+pub fn line() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus
@@ -15,15 +15,20 @@ pub(crate) fn line() -> String {
         .lines()
         .filter(|it| it.starts_with("processor"))
         .count();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let rustc = Command::new(rustc).arg("--version").output();
-    let rustc = rustc.map_or(String::new(), |it| {
-        String::from_utf8_lossy(&it.stdout).trim().to_owned()
-    });
     let system = std::env::consts::OS;
     let kernel = read("/proc/sys/kernel/osrelease");
     format!(
-        "{cores} cores of {model}, {system} {}, {rustc}",
-        kernel.trim()
+        "{cores} cores of {model}, {system} {}, {}",
+        kernel.trim(),
+        compiler()
     )
+}
+
+/// The compiler's name and version, as it says them.
+pub fn compiler() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let rustc = Command::new(rustc).arg("--version").output();
+    rustc.map_or(String::new(), |it| {
+        String::from_utf8_lossy(&it.stdout).trim().to_owned()
+    })
 }

@@ -14,12 +14,9 @@
 //! Does not know: any gRPC framework. What it measures are processes that print where they listen.
 
 mod connection;
-mod frames;
 mod heads;
 mod histogram;
 mod load;
-mod machine;
-mod messages;
 mod options;
 mod plan;
 mod plot;
@@ -40,6 +37,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use trunkline_bench::{frames, machine, messages};
 
 use crate::options::{Options, USAGE};
 use crate::report::Report;

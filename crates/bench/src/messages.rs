@@ -4,42 +4,42 @@ use prost::Message;
 
 /// What is asked.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Request {
+pub struct Request {
     /// Comes back.
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) payload: Vec<u8>,
+    pub payload: Vec<u8>,
     /// How often it comes back from a server stream.
     #[prost(uint32, tag = "2")]
-    pub(crate) replies: u32,
+    pub replies: u32,
     /// Waits without a thread.
     #[prost(uint32, tag = "3")]
-    pub(crate) sleep_millis: u32,
+    pub sleep_millis: u32,
     /// Computes without awaiting.
     #[prost(uint32, tag = "4")]
-    pub(crate) spin_millis: u32,
+    pub spin_millis: u32,
     /// Blocks its thread.
     #[prost(uint32, tag = "5")]
-    pub(crate) block_millis: u32,
+    pub block_millis: u32,
 }
 
 /// What is replied.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Reply {
+pub struct Reply {
     /// The request's.
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) payload: Vec<u8>,
+    pub payload: Vec<u8>,
     /// How many messages the server read; only a client stream must say it.
     #[prost(uint64, tag = "2")]
-    pub(crate) requests: u64,
+    pub requests: u64,
 }
 
 /// A payload of `len` bytes, none like its neighbour.
-pub(crate) fn payload(len: usize) -> Vec<u8> {
+pub fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|at| at as u8).collect()
 }
 
 /// A message behind its prefix: PROTOCOL-HTTP2.md, "Length-Prefixed-Message".
-pub(crate) fn prefixed(message: &impl Message) -> Vec<u8> {
+pub fn prefixed(message: &impl Message) -> Vec<u8> {
     let mut out = vec![0];
     out.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
     out.extend_from_slice(&message.encode_to_vec());
@@ -52,7 +52,7 @@ pub(crate) fn prefixed(message: &impl Message) -> Vec<u8> {
 /// # Errors
 ///
 /// What is wrong with them.
-pub(crate) fn verify(
+pub fn verify(
     mut data: &[u8],
     payload: &[u8],
     replies: u32,
