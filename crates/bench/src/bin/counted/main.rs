@@ -3,294 +3,120 @@
 //!
 //! `counted run WORKLOAD N` makes N operations in one thread against a peer that is written down,
 //! and prints reads and writes. `counted` runs each workload under valgrind, twice, and prints what
-//! one operation costs.
+//! one operation costs; `--check` fails if that is more than what is checked in, which `--write`
+//! writes anew.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | `run` | the workloads |
+//! | `script`, `parts` | the peer that is written down |
+//! | `service` | the handlers, those of `ours` |
+//! | `valgrind` | counts |
+//! | `figures`, `check` | what is checked in, and what is counted beside it |
 
+mod check;
+mod figures;
 mod parts;
+mod run;
 mod script;
+// Built with this program and not before it, as the handlers of a user are.
+#[path = "../ours/service.rs"]
+mod service;
+mod valgrind;
 
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::fs;
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use prost::Message as _;
-use trunkline::{Limits, Request, Result, Sender, Server, Streaming};
-use trunkline_testkit::channel_over;
+use trunkline_bench::machine;
 
-use crate::parts::{Client as ClientPart, PREFACE, PingPong, Server as ServerPart};
-use crate::script::{Script, Seen};
+use crate::check::Changes;
+use crate::figures::{Figures, Record};
+use crate::run::WORKLOADS;
 
-mod bench {
-    trunkline::include_proto!("proto/bench.proto");
-}
-use bench::{Bench, BenchClient, BenchServer, Reply};
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/counted.txt");
 
-const UNARY: &str = "/trunkline.bench.Bench/Unary";
-const SERVER_STREAM: &str = "/trunkline.bench.Bench/ServerStream";
-const CLIENT_STREAM: &str = "/trunkline.bench.Bench/ClientStream";
-const BIDI: &str = "/trunkline.bench.Bench/Bidi";
-const SMALL: usize = 16;
-
-/// What is counted, and with how many operations at first and in the end: the difference is what
-/// those between have cost.
-const WORKLOADS: [(&str, u64, u64); 7] = [
-    ("unary", 1_000, 3_000),
-    ("unary-1", 1_000, 3_000),
-    ("server-stream", 50_000, 150_000),
-    ("client-stream", 10_000, 40_000),
-    ("bidi", 2_000, 10_000),
-    ("bidi-1", 1_000, 3_000),
-    ("client", 1_000, 3_000),
-];
-
-struct Echo;
-
-impl Bench for Echo {
-    async fn unary(&self, request: Request<bench::Request>) -> Result<Reply> {
-        Ok(Reply {
-            payload: request.into_inner().payload,
-            requests: 1,
-        })
-    }
-
-    async fn server_stream(
-        &self,
-        request: Request<bench::Request>,
-        replies: &mut Sender<Reply>,
-    ) -> Result<()> {
-        for _ in 0..request.replies {
-            let payload = request.payload.clone();
-            replies
-                .send(Reply {
-                    payload,
-                    requests: 1,
-                })
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn client_stream(
-        &self,
-        mut requests: Request<Streaming<bench::Request>>,
-    ) -> Result<Reply> {
-        let mut reply = Reply::default();
-        while let Some(request) = requests.message().await? {
-            reply.payload = request.payload;
-            reply.requests += 1;
-        }
-        Ok(reply)
-    }
-
-    async fn bidi(
-        &self,
-        mut requests: Request<Streaming<bench::Request>>,
-        replies: &mut Sender<Reply>,
-    ) -> Result<()> {
-        while let Some(request) = requests.message().await? {
-            let payload = request.payload;
-            replies
-                .send(Reply {
-                    payload,
-                    requests: 1,
-                })
-                .await?;
-        }
-        Ok(())
-    }
-}
-
-fn request(size: usize, replies: usize) -> Vec<u8> {
-    let request = bench::Request {
-        payload: vec![b'x'; size].into(),
-        replies: u32::try_from(replies).expect("a number of a benchmark"),
-        ..bench::Request::default()
-    };
-    request.encode_to_vec()
-}
+const USAGE: &str = "usage: counted               prints what an operation costs
+       counted --check       fails if it is more than what is checked in
+       counted --write       writes what is to be checked in
+       counted run WORKLOAD N";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["run", workload, n] => {
-            let Ok(n) = n.parse() else {
-                eprintln!("{n} is not a number of operations");
-                return ExitCode::from(2);
-            };
-            run(workload, n)
-        }
-        [] => match table() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        [] => record().and_then(|record| count(&record)).map(|_| true),
+        ["--check"] => check(),
+        ["--write"] => write().map(|()| true),
+        ["run", workload, n] => match n.parse() {
+            Ok(n) => run(workload, n).map(|()| true),
+            Err(_) => return refuse(&format!("{n} is not a number of operations")),
         },
-        _ => {
-            eprintln!("counted [run WORKLOAD N]");
-            ExitCode::from(2)
+        _ => return refuse("not understood"),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn table() -> std::result::Result<(), String> {
-    println!("| operation | instructions | allocations | reads and writes |");
-    println!("| --- | --- | --- | --- |");
-    for (workload, few, many) in WORKLOADS {
-        let (before, after) = (counts(workload, few)?, counts(workload, many)?);
-        let each = |i: usize| (after[i] - before[i]) as f64 / (many - few) as f64;
-        let (instructions, allocations, io) = (each(0), each(1), each(2));
-        println!("| {workload} | {instructions:.0} | {allocations:.2} | {io:.3} |");
-    }
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("{why}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+fn run(workload: &str, n: usize) -> Result<(), String> {
+    let seen = run::run(workload, n)?;
+    let [reads, writes] = [&seen.reads, &seen.writes].map(|it| it.load(Ordering::Relaxed));
+    println!("reads {reads} writes {writes}");
     Ok(())
 }
 
-/// Instructions, allocations, reads and writes of `n` operations and of the program around them.
-fn counts(workload: &str, n: u64) -> std::result::Result<[u64; 3], String> {
-    let n = n.to_string();
-    let (counted, io) = valgrind(
-        &["--tool=callgrind", "--callgrind-out-file=/dev/null"],
-        workload,
-        &n,
-    )?;
-    let (checked, _) = valgrind(&["--leak-check=no"], workload, &n)?;
-    let found = [
-        number_behind(&counted, "Collected : "),
-        number_behind(&checked, "total heap usage: "),
-        number_behind(&io, "reads ")
-            .zip(number_behind(&io, "writes "))
-            .map(|(r, w)| r + w),
-    ];
-    match found {
-        [Some(instructions), Some(allocations), Some(io)] => Ok([instructions, allocations, io]),
-        _ => Err(format!(
-            "{workload}: valgrind says no figures: {counted}{checked}{io}"
-        )),
-    }
-}
-
-fn valgrind(
-    options: &[&str],
-    workload: &str,
-    n: &str,
-) -> std::result::Result<(String, String), String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(options)
-        .arg(program)
-        .args(["run", workload, n])
-        .output()
-        .map_err(|error| format!("cannot run valgrind, which counts here: {error}"))?;
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok((text(&output.stderr), text(&output.stdout))),
-        false => Err(format!("{workload} {n}: {}", text(&output.stderr))),
-    }
-}
-
-/// The number behind `label`, without the commas between its digits.
-fn number_behind(text: &str, label: &str) -> Option<u64> {
-    let (_, rest) = text.split_once(label)?;
-    let digits = rest
-        .split(|it: char| !it.is_ascii_digit() && it != ',')
-        .next()?;
-    digits.replace(',', "").parse().ok()
-}
-
-/// The limits of a server, but for those that look at the clock.
-fn server() -> Server {
-    Server::new()
-        .add(BenchServer(Echo))
-        .max_recv_message_size(64 << 20)
-        .with_limits(|limits| {
-            limits.in_place_max = Duration::from_secs(3600);
-            limits.quick_poll_max = Duration::from_secs(3600);
-            // A script does not watch the window of a stream.
-            limits.initial_window_size = 4 << 20;
-        })
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn run(workload: &str, n: usize) -> ExitCode {
-    let (seen, expected) = match workload {
-        "unary" => serve(ClientPart::new(UNARY, &request(SMALL, 0), 100, n), n).await,
-        "unary-1" => serve(ClientPart::new(UNARY, &request(SMALL, 0), 1, n), n).await,
-        "server-stream" => {
-            let calls = n / 10_000;
-            let part = ClientPart::new(SERVER_STREAM, &request(SMALL, 10_000), 1, calls);
-            serve(part, calls).await
-        }
-        // 500 messages of 25 bytes: within the window of a stream, which a script does not watch.
-        "client-stream" => {
-            let calls = n / 500;
-            let part = ClientPart::new(CLIENT_STREAM, &request(SMALL, 0), 1, calls).messages(500);
-            serve(part, calls).await
-        }
-        "bidi" => ping_pong(100, n).await,
-        "bidi-1" => ping_pong(1, n).await,
-        "client" => call(n).await,
-        _ => {
-            eprintln!("{workload} is no workload");
-            return ExitCode::from(2);
-        }
-    };
-    let ended = seen.ended.load(Ordering::Relaxed) as usize;
-    if ended != expected {
-        eprintln!("{workload}: {ended} of {expected} calls ended");
-        return ExitCode::FAILURE;
-    }
-    let (reads, writes) = (
-        seen.reads.load(Ordering::Relaxed),
-        seen.writes.load(Ordering::Relaxed),
+/// Whether nothing costs more than what is checked in.
+fn check() -> Result<bool, String> {
+    let record = record()?;
+    let changes = Changes::find(&record, &count(&record)?);
+    println!(
+        "{}",
+        changes.report(&record, &machine::compiler()).trim_end()
     );
-    println!("reads {reads} writes {writes}");
-    ExitCode::SUCCESS
+    Ok(changes.pass())
 }
 
-async fn serve(mut part: ClientPart, calls: usize) -> (Arc<Seen>, usize) {
-    let outbox = part.open();
-    let (script, seen) = Script::new(part, outbox, 0);
-    server().serve_connection(script).await;
-    (seen, calls)
+fn write() -> Result<(), String> {
+    let mut record = record()?;
+    let counted = count(&record)?;
+    let named = counted.into_iter().map(|(name, it)| (name.to_owned(), it));
+    record.figures = named.collect();
+    record.compiler = machine::compiler();
+    fs::write(RECORD, record.to_string()).map_err(|error| format!("{RECORD}: {error}"))?;
+    println!("\nwritten: {RECORD}");
+    Ok(())
 }
 
-async fn ping_pong(calls: usize, n: usize) -> (Arc<Seen>, usize) {
-    let part = PingPong::new(BIDI, &request(SMALL, 0), calls, n / calls);
-    let outbox = part.open();
-    let (script, seen) = Script::new(part, outbox, 0);
-    server().serve_connection(script).await;
-    (seen, calls)
+fn record() -> Result<Record, String> {
+    let text = fs::read_to_string(RECORD).map_err(|error| format!("{RECORD}: {error}"))?;
+    Record::read(&text).map_err(|why| format!("{RECORD}: {why}"))
 }
 
-async fn call(n: usize) -> (Arc<Seen>, usize) {
-    const IN_FLIGHT: usize = 100;
-    let reply = Reply {
-        payload: vec![b'x'; SMALL].into(),
-        requests: 1,
-    };
-    let part = ServerPart::new(&reply.encode_to_vec());
-    let outbox = part.open();
-    let (script, seen) = Script::new(part, outbox, PREFACE.len());
-    let channel = channel_over(script, Limits::default())
-        .await
-        .expect("the script speaks HTTP/2");
-    let mut calling = tokio::task::JoinSet::new();
-    for _ in 0..IN_FLIGHT {
-        let client = BenchClient::new(channel.clone());
-        calling.spawn(async move {
-            for _ in 0..n / IN_FLIGHT {
-                let request = bench::Request {
-                    payload: vec![b'x'; SMALL].into(),
-                    ..Default::default()
-                };
-                let reply = client.unary(request).await.expect("the script answers");
-                assert_eq!(reply.payload.len(), SMALL);
-            }
-        });
+/// Counts all workloads and prints their figures, each beside its goals.
+fn count(record: &Record) -> Result<Vec<(&'static str, Figures)>, String> {
+    if cfg!(debug_assertions) {
+        return Err("only a release build has figures: cargo run --release".to_owned());
     }
-    while let Some(done) = calling.join_next().await {
-        done.expect("no call panics");
+    println!("| operation | instructions | allocations | reads and writes | goals |");
+    println!("| --- | --- | --- | --- | --- |");
+    let mut counted = Vec::new();
+    for workload in &WORKLOADS {
+        let figures = valgrind::count(workload)?;
+        let [a, b, c] = [0, 1, 2].map(|at| figures.text(at));
+        let goals = record.goals(workload.name, figures);
+        println!("| {} | {a} | {b} | {c} | {goals} |", workload.name);
+        counted.push((workload.name, figures));
     }
-    (seen, n)
+    Ok(counted)
 }

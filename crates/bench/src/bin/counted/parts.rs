@@ -1,15 +1,14 @@
 //! The parts that a script can play: the client of each kind of call, and a server.
 
-use crate::script::hpack::{self, Field};
-use crate::script::{DATA, END_HEADERS, END_STREAM, HEADERS, Header, Outbox, Part};
+use trunkline_bench::frames::{self, FRAME_MAX, Header};
+use trunkline_testkit::{PREFACE, flag, kind, setting};
 
-/// How many bytes before the first frame a client sends: RFC 9113, section 3.4.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_MAX: usize = 16 * 1024;
+use crate::script::{Part, ends_stream};
 
 /// A client with a fixed number of calls in flight.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// The header block of the first call, and of all later ones.
     head: [Vec<u8>; 2],
     /// One request message with its prefix, already cut into the payloads of DATA frames.
     request: Vec<Vec<u8>>,
@@ -22,25 +21,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// `message` stands behind its prefix.
     pub(crate) fn new(path: &str, message: &[u8], in_flight: usize, calls: usize) -> Self {
-        // :method POST and :scheme http, by their places in the static table.
-        let head = hpack::blocks(
-            &[0x83, 0x86],
-            &[
-                Field::Known(4, path),
-                Field::Known(1, "127.0.0.1:50051"),
-                Field::New("te", "trailers"),
-                Field::Known(31, "application/grpc"),
-                Field::Known(58, "grpc-go/1.83.0"),
-            ],
-            0,
-        );
         Self {
-            head,
-            request: framed(message)
-                .chunks(FRAME_MAX)
-                .map(<[u8]>::to_vec)
-                .collect(),
+            head: frames::indexed_request(path, "127.0.0.1:50051").into(),
+            request: message.chunks(FRAME_MAX).map(<[u8]>::to_vec).collect(),
             messages: 1,
             in_flight,
             calls,
@@ -54,27 +39,14 @@ impl Client {
         self
     }
 
-    pub(crate) fn open(&mut self) -> Outbox {
-        let mut outbox = Outbox(PREFACE.to_vec());
-        outbox.open();
-        for _ in 0..self.in_flight.min(self.calls) {
-            self.begin(&mut outbox);
-        }
-        outbox
-    }
-
-    fn begin(&mut self, outbox: &mut Outbox) {
+    fn begin(&mut self, out: &mut Vec<u8>) {
         let stream = 2 * self.begun as u32 + 1;
-        outbox.frame(
-            HEADERS,
-            END_HEADERS,
-            stream,
-            &self.head[usize::from(self.begun > 0)],
-        );
+        put_head(out, stream, &self.head[usize::from(self.begun > 0)], 0);
         for left in (0..self.messages).rev() {
             for (i, payload) in self.request.iter().enumerate() {
                 let is_last = left == 0 && i + 1 == self.request.len();
-                outbox.frame(DATA, u8::from(is_last), stream, payload);
+                let flags = if is_last { flag::END_STREAM } else { 0 };
+                frames::put(out, kind::DATA, flags, stream, payload);
             }
         }
         self.begun += 1;
@@ -82,11 +54,23 @@ impl Client {
 }
 
 impl Part for Client {
-    fn frame(&mut self, header: Header, _: &[u8], outbox: &mut Outbox) {
-        if matches!(header.kind, DATA | HEADERS) && header.flags & END_STREAM != 0 {
+    const PREFACE_LEN: usize = 0;
+
+    fn open(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(PREFACE);
+        put_settings(out);
+    }
+
+    fn frame(&mut self, header: Header, out: &mut Vec<u8>) {
+        if self.begun == 0 && opens_window(header) {
+            for _ in 0..self.in_flight.min(self.calls) {
+                self.begin(out);
+            }
+        }
+        if ends_stream(header) {
             self.ended += 1;
             if self.begun < self.calls {
-                self.begin(outbox);
+                self.begin(out);
             }
         }
     }
@@ -105,6 +89,7 @@ pub(crate) struct PingPong {
 }
 
 impl PingPong {
+    /// `message` stands behind its prefix.
     pub(crate) fn new(path: &str, message: &[u8], calls: usize, messages: usize) -> Self {
         let client = Client::new(path, message, calls, calls);
         Self {
@@ -112,48 +97,52 @@ impl PingPong {
             left: vec![messages - 1; calls],
         }
     }
-
-    pub(crate) fn open(&self) -> Outbox {
-        let mut outbox = Outbox(PREFACE.to_vec());
-        outbox.open();
-        for call in 0..self.left.len() {
-            let stream = 2 * call as u32 + 1;
-            let head = &self.client.head[usize::from(call > 0)];
-            outbox.frame(HEADERS, END_HEADERS, stream, head);
-            outbox.frame(DATA, 0, stream, &self.client.request[0]);
-        }
-        outbox
-    }
 }
 
 impl Part for PingPong {
-    fn frame(&mut self, header: Header, _: &[u8], outbox: &mut Outbox) {
-        if header.kind == HEADERS && header.flags & END_STREAM != 0 {
+    const PREFACE_LEN: usize = 0;
+
+    fn open(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(PREFACE);
+        put_settings(out);
+    }
+
+    fn frame(&mut self, header: Header, out: &mut Vec<u8>) {
+        if self.client.begun == 0 && opens_window(header) {
+            self.client.begun = self.left.len();
+            for call in 0..self.left.len() {
+                let stream = 2 * call as u32 + 1;
+                put_head(out, stream, &self.client.head[usize::from(call > 0)], 0);
+                frames::put(out, kind::DATA, 0, stream, &self.client.request[0]);
+            }
+        }
+        if header.kind == kind::HEADERS && ends_stream(header) {
             self.client.ended += 1;
         }
-        if header.kind == DATA {
+        if header.kind == kind::DATA {
             let left = &mut self.left[(header.stream as usize - 1) / 2];
             if *left == usize::MAX {
                 return;
             }
             if *left == 0 {
                 *left = usize::MAX;
-                outbox.frame(DATA, END_STREAM, header.stream, &[]);
+                frames::put(out, kind::DATA, flag::END_STREAM, header.stream, &[]);
             } else {
                 *left -= 1;
-                outbox.frame(DATA, 0, header.stream, &self.client.request[0]);
+                frames::put(out, kind::DATA, 0, header.stream, &self.client.request[0]);
             }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.client.ended == self.client.calls
+        self.client.is_over()
     }
 }
 
 /// A server that answers each call when its request has come.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// The header block of the first call, and of all later ones.
     head: [Vec<u8>; 2],
     trailers: [Vec<u8>; 2],
     reply: Vec<u8>,
@@ -161,35 +150,32 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(message: &[u8]) -> Self {
+    /// `message` stands behind its prefix.
+    pub(crate) fn new(message: Vec<u8>) -> Self {
+        let [head, trailers] = frames::indexed_response();
         Self {
-            // :status 200, by its place in the static table.
-            head: hpack::blocks(&[0x88], &[Field::Known(31, "application/grpc")], 1),
-            trailers: hpack::blocks(&[], &[Field::New("grpc-status", "0")], 0),
-            reply: framed(message),
+            head: head.into(),
+            trailers: trailers.into(),
+            reply: message,
             answered: 0,
         }
-    }
-
-    pub(crate) fn open(&self) -> Outbox {
-        let mut outbox = Outbox::default();
-        outbox.open();
-        outbox
     }
 }
 
 impl Part for Server {
-    fn frame(&mut self, header: Header, _: &[u8], outbox: &mut Outbox) {
-        if matches!(header.kind, DATA | HEADERS) && header.flags & END_STREAM != 0 {
+    const PREFACE_LEN: usize = PREFACE.len();
+
+    fn open(&mut self, out: &mut Vec<u8>) {
+        put_settings(out);
+    }
+
+    fn frame(&mut self, header: Header, out: &mut Vec<u8>) {
+        if ends_stream(header) {
             let known = usize::from(self.answered > 0);
-            outbox.frame(HEADERS, END_HEADERS, header.stream, &self.head[known]);
-            outbox.frame(DATA, 0, header.stream, &self.reply);
-            outbox.frame(
-                HEADERS,
-                END_HEADERS | END_STREAM,
-                header.stream,
-                &self.trailers[known],
-            );
+            put_head(out, header.stream, &self.head[known], 0);
+            frames::put(out, kind::DATA, 0, header.stream, &self.reply);
+            let trailers = &self.trailers[known];
+            put_head(out, header.stream, trailers, flag::END_STREAM);
             self.answered += 1;
         }
     }
@@ -199,11 +185,24 @@ impl Part for Server {
     }
 }
 
-/// A message behind its prefix.
-fn framed(message: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(message.len()).expect("a message of a benchmark");
-    let mut framed = vec![0];
-    framed.extend_from_slice(&len.to_be_bytes());
-    framed.extend_from_slice(message);
-    framed
+/// Whether the server says how much more than the 64 KiB of RFC 9113 a connection may send. Before it
+/// has, and has said the same of streams in its settings, a large message is beyond the window.
+fn opens_window(header: Header) -> bool {
+    header.kind == kind::WINDOW_UPDATE && header.stream == 0
+}
+
+/// Appends SETTINGS, and more window for the connection than any script uses up.
+fn put_settings(out: &mut Vec<u8>) {
+    const WINDOW: u32 = 1 << 30;
+    let settings = [
+        (setting::INITIAL_WINDOW_SIZE, WINDOW),
+        (setting::MAX_CONCURRENT_STREAMS, 100),
+    ];
+    frames::put_settings(out, &settings);
+    frames::put_window_update(out, 0, WINDOW);
+}
+
+/// Appends HEADERS; `flags` beside END_HEADERS.
+fn put_head(out: &mut Vec<u8>, stream: u32, block: &[u8], flags: u8) {
+    frames::put(out, kind::HEADERS, flag::END_HEADERS | flags, stream, block);
 }

@@ -1,0 +1,172 @@
+//! The workloads: so many operations in one thread, against a peer that is written down.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use trunkline::{Limits, Server};
+use trunkline_bench::messages::{self, Reply, Request};
+use trunkline_testkit::channel_over;
+
+use crate::parts::{Client as ClientPart, PingPong, Server as ServerPart};
+use crate::script::{Part, Script, Seen};
+use crate::service::Service;
+use crate::service::bench::{self, BenchClient, BenchServer};
+
+const UNARY: &str = "/trunkline.bench.Bench/Unary";
+const SERVER_STREAM: &str = "/trunkline.bench.Bench/ServerStream";
+const CLIENT_STREAM: &str = "/trunkline.bench.Bench/ClientStream";
+const BIDI: &str = "/trunkline.bench.Bench/Bidi";
+
+/// Bytes of payload, where the name of a workload does not say more.
+const SMALL: usize = 16;
+
+/// What is counted.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    /// With how many operations, at first and in the end.
+    pub(crate) few: usize,
+    pub(crate) many: usize,
+    /// Whether its copies are counted as those of small messages are.
+    pub(crate) plain_copies: bool,
+}
+
+const fn small(name: &'static str, few: usize, many: usize) -> Workload {
+    Workload {
+        name,
+        few,
+        many,
+        plain_copies: false,
+    }
+}
+
+const fn large(name: &'static str, few: usize, many: usize) -> Workload {
+    Workload {
+        plain_copies: true,
+        ..small(name, few, many)
+    }
+}
+
+/// All of them, in the order of the tables.
+pub(crate) const WORKLOADS: [Workload; 9] = [
+    small("unary", 1_000, 3_000),
+    small("unary-1", 1_000, 3_000),
+    small("server-stream", 50_000, 150_000),
+    small("client-stream", 10_000, 40_000),
+    small("bidi", 2_000, 10_000),
+    small("bidi-1", 1_000, 3_000),
+    large("echo-64k", 80, 240),
+    large("echo-1m", 10, 30),
+    small("client", 1_000, 3_000),
+];
+
+/// Makes `n` operations of a workload; what the peer has seen of them.
+///
+/// # Errors
+///
+/// If there is no such workload, or what was sent is not what was asked for.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
+    let unary = |size, in_flight| {
+        let part = ClientPart::new(UNARY, &request(size, 0), in_flight, n);
+        async move { (serve(part).await, n, n * reply(size, 0).len()) }
+    };
+    let small = reply(SMALL, 0).len();
+    let (seen, calls, data) = match workload {
+        "unary" => unary(SMALL, 100).await,
+        "unary-1" => unary(SMALL, 1).await,
+        // As many in flight as with the workloads of the same sizes of `bench`.
+        "echo-64k" => unary(64 << 10, 8).await,
+        "echo-1m" => unary(1 << 20, 2).await,
+        "server-stream" => {
+            let calls = n / 10_000;
+            let part = ClientPart::new(SERVER_STREAM, &request(SMALL, 10_000), 1, calls);
+            (serve(part).await, calls, n * small)
+        }
+        // 500 messages of 25 bytes: within the window of a stream, which a script does not watch.
+        "client-stream" => {
+            let calls = n / 500;
+            let part = ClientPart::new(CLIENT_STREAM, &request(SMALL, 0), 1, calls).messages(500);
+            (serve(part).await, calls, calls * reply(SMALL, 500).len())
+        }
+        "bidi" => (serve(ping_pong(100, n)).await, 100, n * small),
+        "bidi-1" => (serve(ping_pong(1, n)).await, 1, n * small),
+        "client" => (call(n).await, n, n * request(SMALL, 0).len()),
+        _ => return Err(format!("{workload} is no workload")),
+    };
+    let found = [&seen.ended, &seen.data].map(|it| it.load(Ordering::Relaxed));
+    let expected = [calls, data].map(|it| it as u64);
+    match found == expected {
+        true => Ok(seen),
+        false => Err(format!(
+            "{workload}: calls ended and bytes of DATA are {found:?} instead of {expected:?}"
+        )),
+    }
+}
+
+/// The limits of a server, but for those that look at the clock.
+fn server() -> Server {
+    Server::new()
+        .add(BenchServer(Service))
+        .max_recv_message_size(64 << 20)
+        .with_limits(|limits| {
+            limits.in_place_max = Duration::from_secs(3600);
+            limits.quick_poll_max = Duration::from_secs(3600);
+            // A script does not watch the window of a stream.
+            limits.initial_window_size = 4 << 20;
+        })
+}
+
+async fn serve(part: impl Part + Unpin + 'static) -> Arc<Seen> {
+    let (script, seen) = Script::new(part);
+    server().serve_connection(script).await;
+    seen
+}
+
+fn ping_pong(calls: usize, n: usize) -> PingPong {
+    PingPong::new(BIDI, &request(SMALL, 0), calls, n / calls)
+}
+
+async fn call(n: usize) -> Arc<Seen> {
+    const IN_FLIGHT: usize = 100;
+    let (script, seen) = Script::new(ServerPart::new(reply(SMALL, 0)));
+    let channel = channel_over(script, Limits::default())
+        .await
+        .expect("the script speaks HTTP/2");
+    let mut calling = tokio::task::JoinSet::new();
+    for _ in 0..IN_FLIGHT {
+        let client = BenchClient::new(channel.clone());
+        calling.spawn(async move {
+            for _ in 0..n / IN_FLIGHT {
+                let request = bench::Request {
+                    payload: vec![b'x'; SMALL].into(),
+                    ..bench::Request::default()
+                };
+                let reply = client.unary(request).await.expect("the script answers");
+                assert_eq!(reply.payload.len(), SMALL);
+            }
+        });
+    }
+    while let Some(done) = calling.join_next().await {
+        done.expect("no call panics");
+    }
+    seen
+}
+
+/// A request behind its prefix.
+fn request(size: usize, replies: u32) -> Vec<u8> {
+    messages::prefixed(&Request {
+        payload: vec![b'x'; size].into(),
+        replies,
+        ..Request::default()
+    })
+}
+
+/// A reply behind its prefix.
+fn reply(size: usize, requests: u64) -> Vec<u8> {
+    messages::prefixed(&Reply {
+        payload: vec![b'x'; size].into(),
+        requests,
+    })
+}
