@@ -1,7 +1,7 @@
 //! Which fields of type `bytes` become a `Bytes`: all that nobody wants as a `Vec<u8>`.
 
 use prost_types::field_descriptor_proto::Type;
-use prost_types::{DescriptorProto, FileDescriptorProto};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
 /// The paths of these fields, as prost-build takes them. It knows a list of those that are `Bytes`
 /// and nothing to take one out of it, so that each has to be named if there is an exception.
@@ -18,31 +18,48 @@ pub(crate) fn shared_fields<'a>(
             "" => String::new(),
             package => format!(".{package}"),
         };
-        file.message_type
-            .iter()
-            .for_each(|message| collect(message, &package, &mut fields));
+        for message in &file.message_type {
+            collect(message, &package, vec_paths, &mut fields);
+        }
     }
-    fields.retain(|field| !vec_paths.iter().any(|path| names(path, field)));
     fields
 }
 
 /// Adds the fields of `message`, which lies in `scope`, and of those inside.
-fn collect(message: &DescriptorProto, scope: &str, fields: &mut Vec<String>) {
+fn collect(message: &DescriptorProto, scope: &str, vec_paths: &[String], fields: &mut Vec<String>) {
     let name = format!("{scope}.{}", message.name());
-    let mut add = |from: &DescriptorProto| {
-        let of_bytes = from.field.iter().filter(|it| it.r#type() == Type::Bytes);
-        fields.extend(of_bytes.map(|field| format!("{name}.{}", field.name())));
+    let is_vec = |field: &FieldDescriptorProto| {
+        let field = format!("{name}.{}", field.name());
+        vec_paths.iter().any(|path| names(path, &field))
     };
-    add(message);
-    // prost-build looks for the value of a map as a field of the message around it.
-    let (maps, messages): (Vec<_>, Vec<_>) = message
-        .nested_type
-        .iter()
-        .partition(|it| it.options.as_ref().is_some_and(|it| it.map_entry()));
-    maps.into_iter().for_each(add);
-    for nested in messages {
-        collect(nested, &name, fields);
+    // Nothing is to be said of maps where there are none: `value` may be the name of a field.
+    let (mut has_maps, mut maps_are_vec) = (false, false);
+    for field in &message.field {
+        if field.r#type() == Type::Bytes && !is_vec(field) {
+            fields.push(format!("{name}.{}", field.name()));
+        }
+        if is_map(message, field) {
+            has_maps = true;
+            maps_are_vec |= is_vec(field);
+        }
     }
+    if has_maps && !maps_are_vec {
+        // prost-build looks for the value of each map as a field of the message around it.
+        fields.push(format!("{name}.value"));
+    }
+    for nested in message.nested_type.iter().filter(|it| !is_map_entry(it)) {
+        collect(nested, &name, vec_paths, fields);
+    }
+}
+
+fn is_map(message: &DescriptorProto, field: &FieldDescriptorProto) -> bool {
+    let entry = field.type_name().rsplit('.').next();
+    let mut entries = message.nested_type.iter().filter(|it| is_map_entry(it));
+    entries.any(|it| Some(it.name()) == entry)
+}
+
+fn is_map_entry(message: &DescriptorProto) -> bool {
+    message.options.as_ref().is_some_and(|it| it.map_entry())
 }
 
 /// Whether `path`, as users write one, names `field`, which is a full name.

@@ -150,7 +150,8 @@ impl Config {
     /// Makes fields of type `bytes` a `Vec<u8>`, rather than a `Bytes`.
     ///
     /// A large `Bytes` goes through clients and servers without a copy; a `Vec<u8>` is copied both
-    /// ways. The types of `google.protobuf` have `Vec<u8>` in any case.
+    /// ways. The types of `google.protobuf` have `Vec<u8>` in any case. All maps of a message have
+    /// the same: one of them speaks for all.
     pub fn vec_bytes(mut self, path: &str) -> Self {
         self.vec_bytes.push(path.to_owned());
         self

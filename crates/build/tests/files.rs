@@ -303,6 +303,48 @@ fn a_file_is_written_for_each_package_and_only_if_it_changed() {
 }
 
 #[test]
+fn fields_of_bytes_share_memory_except_for_those_that_are_named() {
+    let text = "syntax = \"proto3\";
+        package p;
+        message M {
+            bytes one = 1;
+            repeated bytes many = 2;
+            map<string, bytes> by_name = 3;
+            oneof kind { bytes other = 4; string text = 5; }
+            message Inside { bytes one = 1; optional bytes two = 2; }
+        }";
+    let dir = directory("bytes", &[("a.proto", text)]);
+    let counts = |paths: &[&str]| {
+        let config = paths
+            .iter()
+            .fold(Config::new().base_dir(&dir), |config, path| {
+                config.vec_bytes(path)
+            });
+        let generated = config.generate(["a.proto"]).expect("the file is right");
+        let text = generated.nested();
+        // Once in the attribute of each field but that of the map, and once as its type.
+        let shared = text.matches("bytes::Bytes").count();
+        let vec = text.matches("Vec<u8>").count();
+        (shared, vec)
+    };
+    for (paths, vec) in [
+        (&[][..], 0),
+        (&["."], 6),
+        (&[".p"], 6),
+        (&[".p.M"], 6),
+        (&[".p.M.Inside"], 2),
+        (&[".p.M.one"], 1),
+        (&["one"], 2),
+        (&["Inside.one", "many"], 2),
+        (&["other"], 1),
+        (&[".p.M.by_name"], 1),
+        (&["on", ".p.N", "M"], 0),
+    ] {
+        assert_eq!(counts(paths), (6 - vec, vec), "{paths:?}");
+    }
+}
+
+#[test]
 fn choices_change_what_is_generated() {
     let text = "syntax = \"proto3\";
         package p;

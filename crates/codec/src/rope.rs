@@ -197,7 +197,7 @@ mod tests {
         let source: Vec<u8> = (0..=250).cycle().take(150_000).collect();
         let shared = Bytes::from(source.clone());
         // Few, since each byte is followed where this runs under Miri.
-        for seed in 0..if cfg!(miri) { 4 } else { 200 } {
+        for seed in 0..if cfg!(miri) { 3 } else { 200 } {
             let (mut rope, mut model, mut state) = (Rope::new(), BytesMut::new(), seed);
             for _ in 0..12 {
                 let size = match noise(&mut state) % 4 {
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_message_of_many_small_fields_is_never_one_large_block() {
         let mut rope = Rope::new();
-        let fields = if cfg!(miri) { 5_000 } else { 100_000 };
+        let fields = if cfg!(miri) { 2_000 } else { 100_000 };
         for _ in 0..fields {
             rope.put_u8(10);
             rope.put_slice(b"0123456789");
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn what_is_written_by_hand_is_where_the_next_chunk_begins() {
         let (mut rope, mut model) = (Rope::new(), Vec::new());
-        for round in 0..2_000_usize {
+        for round in 0..if cfg!(miri) { 600 } else { 2_000_usize } {
             let chunk = rope.chunk_mut();
             let count = (round % 7).min(chunk.len());
             chunk[..count].copy_from_slice(&[round as u8; 7][..count]);

@@ -239,3 +239,68 @@ impl http_body::Body for Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Body as _;
+    use std::task::Waker;
+
+    fn next(body: &mut Body) -> Option<Frame<Bytes>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(body).poll_frame(&mut cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.expect("nothing fails here")),
+            Poll::Pending => panic!("a body that is known in full has nothing to wait for"),
+        }
+    }
+
+    fn pieces(sizes: &[usize]) -> Payload {
+        let mut payload = Payload::default();
+        for size in sizes {
+            payload.push(Bytes::from(vec![7; *size]));
+        }
+        payload
+    }
+
+    #[test]
+    fn each_piece_is_a_frame_without_a_copy_and_trailers_come_behind_them() {
+        for sizes in [&[][..], &[10], &[10, 20], &[1, 2, 3]] {
+            for trailers in [None, Some(HeaderMap::new())] {
+                let data = pieces(sizes);
+                let starts: Vec<_> = data.pieces().map(|piece| piece.as_ptr()).collect();
+                let size: usize = sizes.iter().sum();
+                let mut body = Body::pieces(data, trailers.clone());
+                assert_eq!(body.full_size(), Some(size));
+                assert_eq!(body.full_data().is_some(), sizes.len() < 2);
+                for start in starts {
+                    assert!(!body.is_end_stream());
+                    let frame = next(&mut body).expect("a piece is left");
+                    assert_eq!(frame.into_data().expect("data").as_ptr(), start);
+                }
+                assert_eq!(body.size_hint().exact(), Some(0));
+                assert_eq!(body.is_end_stream(), trailers.is_none());
+                let last = next(&mut body).map(|frame| frame.is_trailers());
+                assert_eq!(last, trailers.map(|_| true));
+                assert!(next(&mut body).is_none() && body.is_end_stream());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_known_in_full_can_be_taken_out_and_a_pipe_cannot() {
+        for sizes in [&[10][..], &[10, 20]] {
+            let mut body = Body::pieces(pieces(sizes), Some(HeaderMap::new()));
+            let (data, trailers) = body.take_full().expect("it is known in full");
+            assert_eq!(data.pieces().map(Bytes::len).collect::<Vec<_>>(), sizes);
+            assert!(trailers.is_some() && body.is_end_stream());
+        }
+        let mut body = Body::pipe(crate::pipe(10).1);
+        assert!(body.take_full().is_none() && body.full_size().is_none());
+    }
+
+    #[test]
+    fn a_body_of_one_piece_is_no_larger_for_those_of_several() {
+        let full = size_of::<(Bytes, Option<HeaderMap>)>();
+        assert!(size_of::<Body>() <= full + size_of::<usize>());
+    }
+}

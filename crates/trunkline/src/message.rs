@@ -229,4 +229,83 @@ mod tests {
             u32::try_from(frame.len() - 5).unwrap().to_be_bytes()
         );
     }
+
+    /// A message with one large field, and one small one before it.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    struct Large {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(bytes = "bytes", tag = "2")]
+        field: Bytes,
+    }
+
+    fn large(size: usize) -> Large {
+        Large {
+            name: "large".to_owned(),
+            field: vec![7; size].into(),
+        }
+    }
+
+    fn framed<T: Message>(message: &T) -> Payload {
+        frame_of(message, message.encoded_len(), None, usize::MAX).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_encoded_in_pieces_from_16_kib_on() {
+        let around = large(10_000).encoded_len() - 10_000;
+        for (len, is_in_pieces) in [
+            (PIECES_FROM - 1, false),
+            (PIECES_FROM, true),
+            (PIECES_FROM + 1, true),
+        ] {
+            let message = large(len - around);
+            assert_eq!(message.encoded_len(), len);
+            let frame = framed(&message);
+            assert_eq!(frame.is_in_pieces(), is_in_pieces, "{len}");
+            let mut whole = frame.into_bytes();
+            let prefix = whole.split_to(frame::PREFIX_SIZE);
+            assert_eq!(prefix[..], frame::prefix(false, len as u32));
+            assert!(Large::decode(whole.into()).unwrap() == message);
+        }
+    }
+
+    #[test]
+    fn a_large_field_goes_out_and_comes_in_without_a_copy() {
+        let message = large(1 << 20);
+        let frame = framed(&message);
+        let shared = frame
+            .pieces()
+            .find(|piece| piece.as_ptr() == message.field.as_ptr());
+        assert!(shared.is_some(), "the field is no piece of the frame");
+        let raw = Raw(message.field.clone());
+        let is_raw = |piece: &Bytes| *piece == raw.0 && piece.as_ptr() == raw.0.as_ptr();
+        assert!(framed(&raw).pieces().any(is_raw));
+
+        let wire = frame.into_bytes().slice(frame::PREFIX_SIZE..);
+        let decoded = Large::decode(wire.clone().into()).unwrap();
+        assert_eq!(
+            decoded.field.as_ptr(),
+            wire[wire.len() - (1 << 20)..].as_ptr()
+        );
+        assert!(decoded == message);
+    }
+
+    #[test]
+    fn a_message_of_ones_own_needs_to_know_nothing_of_pieces() {
+        struct Own;
+        impl Message for Own {
+            fn encoded_len(&self) -> usize {
+                50_000
+            }
+            fn encode(&self, buffer: &mut BytesMut) {
+                buffer.put_bytes(7, 50_000);
+            }
+            fn decode(_: Payload) -> Result<Self, Status> {
+                Ok(Self)
+            }
+        }
+        let frame = framed(&Own).into_bytes();
+        assert_eq!(frame[..5], frame::prefix(false, 50_000));
+        assert_eq!(frame[5..], [7; 50_000]);
+    }
 }

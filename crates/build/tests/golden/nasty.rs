@@ -17,8 +17,8 @@ pub mod nasty {
             pub number: ::core::option::Option<i32>,
             #[prost(string, optional, tag = "3", default = "a \"quoted\" default\n")]
             pub text: ::core::option::Option<::trunkline::prost::alloc::string::String>,
-            #[prost(bytes = "vec", optional, tag = "4", default = "b\"\\x01\\xff\"")]
-            pub raw: ::core::option::Option<::trunkline::prost::alloc::vec::Vec<u8>>,
+            #[prost(bytes = "bytes", optional, tag = "4", default = "b\"\\x01\\xff\"")]
+            pub raw: ::core::option::Option<::trunkline::prost::bytes::Bytes>,
             #[prost(enumeration = "Kind", optional, tag = "5", default = "Second")]
             pub kind: ::core::option::Option<i32>,
             #[prost(int32, repeated, tag = "6")]
@@ -795,6 +795,13 @@ pub mod nasty {
             pub underscore: i32,
             #[prost(message, optional, tag = "23")]
             pub old: ::core::option::Option<super::legacy::Old>,
+            #[prost(map = "string, bytes", tag = "24")]
+            pub raw_by_name: ::std::collections::HashMap<
+                ::trunkline::prost::alloc::string::String,
+                ::trunkline::prost::bytes::Bytes,
+            >,
+            #[prost(bytes = "bytes", repeated, tag = "25")]
+            pub raws: ::trunkline::prost::alloc::vec::Vec<::trunkline::prost::bytes::Bytes>,
             #[prost(oneof = "outer::Type", tags = "6, 7, 8, 9")]
             pub r#type: ::core::option::Option<outer::Type>,
             /// A oneof with the name of a type.
@@ -820,8 +827,8 @@ pub mod nasty {
                 #[derive(Clone, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
                 #[prost(prost_path = "::trunkline::prost")]
                 pub struct Deepest {
-                    #[prost(bytes = "vec", tag = "1")]
-                    pub raw: ::trunkline::prost::alloc::vec::Vec<u8>,
+                    #[prost(bytes = "bytes", tag = "1")]
+                    pub raw: ::trunkline::prost::bytes::Bytes,
                 }
                 impl ::trunkline::prost::Name for Deepest {
                     const NAME: &'static str = "Deepest";
@@ -940,7 +947,7 @@ pub mod nasty {
                 #[prost(enumeration = "Alias", tag = "10")]
                 OneAlias(i32),
                 #[prost(bytes, tag = "11")]
-                OtherAlias(::trunkline::prost::alloc::vec::Vec<u8>),
+                OtherAlias(::trunkline::prost::bytes::Bytes),
             }
         }
         impl ::trunkline::prost::Name for Outer {
@@ -1821,7 +1828,7 @@ pub mod nasty {
             pe\"r\n\x05Thing\x122\n\x05parts\x18\x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a\
             5\n\x04Part\x12-\n\x05whole\x18\x01 \x01(\x0b2\x17.nasty.other.type.ThingR\x05whole2C\n\x01S\x12\
             >\n\x01S\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Part(\x010\x012:\n\x01T\x12\
-            5\n\x01T\x12\x17.nasty.other.type.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3\n\xe4\x1c\n\x11\
+            5\n\x01T\x12\x17.nasty.other.type.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3\n\xf6\x1d\n\x11\
             nasty/nasty.proto\x12\x08nasty.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/durati\
             on.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/p\
             rotobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.prot\
@@ -1834,7 +1841,7 @@ pub mod nasty {
             Vec\"\x05\n\x03Box\"\x07\n\x05Clone\"\x07\n\x05Debug\"\t\n\x07Default\"\x06\n\x04Some\"\x06\n\x04\
             None\"\x04\n\x02Ok\"\x05\n\x03Err\"\x03\n\x01S\"\x08\n\x06Client\"\t\n\x07Channel\"\x08\n\x06Met\
             hod\"\x08\n\x06Status\"\t\n\x07Message\"\t\n\x07HashMap\"\x05\n\x03Arc\"\x06\n\x04From\"\x06\n\x04\
-            Into\"\x06\n\x04Name\"\x8a\x0b\n\x05Outer\x12\x19\n\x05maybe\x18\x01 \x01(\tH\x02R\x05maybe\x88\x01\
+            Into\"\x06\n\x04Name\"\x9c\x0c\n\x05Outer\x12\x19\n\x05maybe\x18\x01 \x01(\tH\x02R\x05maybe\x88\x01\
             \x01\x12;\n\x0bmaybe_state\x18\x02 \x01(\x0e2\x15.nasty.v1.Outer.StateH\x03R\nmaybeState\x88\x01\
             \x01\x12-\n\x06states\x18\x03 \x03(\x0e2\x15.nasty.v1.Outer.StateR\x06states\x123\n\x06inners\x18\
             \x04 \x03(\x0b2\x1b.nasty.v1.Outer.InnersEntryR\x06inners\x12J\n\x0fstate_by_number\x18\x05 \x03\
@@ -1850,39 +1857,41 @@ pub mod nasty {
             ist\x18\x13 \x01(\x0b2\x1a.google.protobuf.ListValueR\x04list\x12.\n\x07details\x18\x14 \x03(\x0b\
             2\x14.google.protobuf.AnyR\x07details\x12\x1c\n\tCamelCase\x18\x15 \x01(\tR\tCamelCase\x12\x1f\n\
             \x0b_underscore\x18\x16 \x01(\x05R\nUnderscore\x12#\n\x03old\x18\x17 \x01(\x0b2\x11.nasty.legacy\
-            .OldR\x03old\x1a\x82\x01\n\x05Inner\x127\n\x07deepest\x18\x01 \x01(\x0b2\x1d.nasty.v1.Outer.Inne\
-            r.DeepestR\x07deepest\x12#\n\x04back\x18\x02 \x01(\x0b2\x0f.nasty.v1.OuterR\x04back\x1a\x1b\n\x07\
-            Deepest\x12\x10\n\x03raw\x18\x01 \x01(\x0cR\x03raw\x1aP\n\x0bInnersEntry\x12\x10\n\x03key\x18\x01\
-            \x20\x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b2\x15.nasty.v1.Outer.InnerR\x05value:\x028\x01\
-            \x1aW\n\x12StateByNumberEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12+\n\x05value\x18\x02\
-            \x20\x01(\x0e2\x15.nasty.v1.Outer.StateR\x05value:\x028\x01\"K\n\x05State\x12\x15\n\x11STATE_UNS\
-            PECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x0e\n\nSTATE_SELF\x10\x02\x12\x0b\n\x07STATE_\
-            2\x10\x03\"+\n\x05Alias\x12\r\n\tALIAS_ONE\x10\x00\x12\x0f\n\x0bALIAS_FIRST\x10\x00\x1a\x02\x10\x01\
-            B\x06\n\x04typeB\x07\n\x05aliasB\x08\n\x06_maybeB\x0e\n\x0c_maybe_state\"\x8e\x01\n\x08Comments\x12\
-            \x14\n\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n\x05block\x18\x02 \x01(\tR\x05block\x12\x14\n\
-            \x05stars\x18\x03 \x01(\tR\x05stars\x12\x14\n\x05tight\x18\x04 \x01(\tR\x05tight\x12\x10\n\x03ta\
-            b\x18\x05 \x01(\tR\x03tab\x12\x18\n\x07slashes\x18\x06 \x01(\tR\x07slashes*O\n\rOutdatedState\x12\
-            \x1e\n\x1aOUTDATED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x12OUTDATED_STATE_OLD\x10\x01\x1a\x02\x08\
-            \x01\x1a\x02\x18\x0127\n\x03foo\x120\n\x03Bar\x12\r.nasty.v1.Foo\x1a\x1a.nasty.v1.FooServiceClie\
-            nt2\xe3\x06\n\x08Keywords\x12<\n\x04Type\x12\x15.nasty.v1.Outer.Inner\x1a\x1d.nasty.v1.Outer.Inn\
-            er.Deepest\x12(\n\x04Self\x12\x0e.nasty.v1.Self\x1a\x10.nasty.v1.Option\x12.\n\x05Super\x12\x10.\
-            nasty.v1.Result\x1a\x11.nasty.v1.Request0\x01\x12-\n\x05Async\x12\x0e.nasty.v1.Send\x1a\x10.nast\
-            y.v1.Future(\x010\x01\x12&\n\x03New\x12\x10.nasty.v1.String\x1a\x0b.nasty.v1.S(\x01\x12?\n\x07Co\
-            nnect\x12\x16.google.protobuf.Empty\x1a\x1c.google.protobuf.StringValue\x12@\n\x05Clone\x12\x1b.\
-            google.protobuf.BytesValue\x1a\x1a.google.protobuf.Timestamp\x126\n\x04Into\x12\x14.google.proto\
-            buf.Any\x1a\x16.google.protobuf.Empty0\x01\x12\'\n\x07TryInto\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.\
-            Foo\x12A\n\x04Drop\x12\x1a.google.protobuf.BoolValue\x1a\x19.google.protobuf.Duration(\x010\x01\x12\
-            :\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\x1a.google.protobuf.FieldMask\x12;\n\x02Eq\x12\x17\
-            .nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Part\x123\n\x05AsRef\x12\x11.nasty.legacy\
-            .Old\x1a\x17.nasty.legacy.Old.Group\x12:\n\x08ToString\x12\x17.nasty.other.type.Thing\x1a\x11.na\
-            sty.legacy.Old(\x010\x01\x12*\n\nlower_case\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12+\n\x0bHTTP\
-            Get2URL\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2.\n\x04self\x12&\n\x04Self\x12\x0e.nasty.v1.Self\x1a\
-            \x0e.nasty.v1.Self2\x06\n\x04loop2/\n\x04User\x12\'\n\x07ListAll\x12\r.nasty.v1.Foo\x1a\r.nasty.\
-            v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2\x93\x01\n\x08Outdate\
-            d\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMessage\x1a\x19.nasty.v1.OutdatedMessage\"\x03\x88\x02\
-            \x01\x12?\n\x05Watch\x12\x19.nasty.v1.OutdatedMessage\x1a\x19.nasty.v1.OutdatedMessage0\x01\x1a\x03\
-            \x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03Old\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\
-            \x01(\x01b\x06proto3";
+            .OldR\x03old\x12>\n\x0braw_by_name\x18\x18 \x03(\x0b2\x1e.nasty.v1.Outer.RawByNameEntryR\trawByN\
+            ame\x12\x12\n\x04raws\x18\x19 \x03(\x0cR\x04raws\x1a\x82\x01\n\x05Inner\x127\n\x07deepest\x18\x01\
+            \x20\x01(\x0b2\x1d.nasty.v1.Outer.Inner.DeepestR\x07deepest\x12#\n\x04back\x18\x02 \x01(\x0b2\x0f\
+            .nasty.v1.OuterR\x04back\x1a\x1b\n\x07Deepest\x12\x10\n\x03raw\x18\x01 \x01(\x0cR\x03raw\x1aP\n\x0b\
+            InnersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b2\x15.nast\
+            y.v1.Outer.InnerR\x05value:\x028\x01\x1aW\n\x12StateByNumberEntry\x12\x10\n\x03key\x18\x01 \x01(\
+            \x05R\x03key\x12+\n\x05value\x18\x02 \x01(\x0e2\x15.nasty.v1.Outer.StateR\x05value:\x028\x01\x1a\
+            <\n\x0eRawByNameEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0c\
+            R\x05value:\x028\x01\"K\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\
+            \x01\x12\x0e\n\nSTATE_SELF\x10\x02\x12\x0b\n\x07STATE_2\x10\x03\"+\n\x05Alias\x12\r\n\tALIAS_ONE\
+            \x10\x00\x12\x0f\n\x0bALIAS_FIRST\x10\x00\x1a\x02\x10\x01B\x06\n\x04typeB\x07\n\x05aliasB\x08\n\x06\
+            _maybeB\x0e\n\x0c_maybe_state\"\x8e\x01\n\x08Comments\x12\x14\n\x05field\x18\x01 \x01(\tR\x05fie\
+            ld\x12\x14\n\x05block\x18\x02 \x01(\tR\x05block\x12\x14\n\x05stars\x18\x03 \x01(\tR\x05stars\x12\
+            \x14\n\x05tight\x18\x04 \x01(\tR\x05tight\x12\x10\n\x03tab\x18\x05 \x01(\tR\x03tab\x12\x18\n\x07\
+            slashes\x18\x06 \x01(\tR\x07slashes*O\n\rOutdatedState\x12\x1e\n\x1aOUTDATED_STATE_UNSPECIFIED\x10\
+            \x00\x12\x1a\n\x12OUTDATED_STATE_OLD\x10\x01\x1a\x02\x08\x01\x1a\x02\x18\x0127\n\x03foo\x120\n\x03\
+            Bar\x12\r.nasty.v1.Foo\x1a\x1a.nasty.v1.FooServiceClient2\xe3\x06\n\x08Keywords\x12<\n\x04Type\x12\
+            \x15.nasty.v1.Outer.Inner\x1a\x1d.nasty.v1.Outer.Inner.Deepest\x12(\n\x04Self\x12\x0e.nasty.v1.S\
+            elf\x1a\x10.nasty.v1.Option\x12.\n\x05Super\x12\x10.nasty.v1.Result\x1a\x11.nasty.v1.Request0\x01\
+            \x12-\n\x05Async\x12\x0e.nasty.v1.Send\x1a\x10.nasty.v1.Future(\x010\x01\x12&\n\x03New\x12\x10.n\
+            asty.v1.String\x1a\x0b.nasty.v1.S(\x01\x12?\n\x07Connect\x12\x16.google.protobuf.Empty\x1a\x1c.g\
+            oogle.protobuf.StringValue\x12@\n\x05Clone\x12\x1b.google.protobuf.BytesValue\x1a\x1a.google.pro\
+            tobuf.Timestamp\x126\n\x04Into\x12\x14.google.protobuf.Any\x1a\x16.google.protobuf.Empty0\x01\x12\
+            \'\n\x07TryInto\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12A\n\x04Drop\x12\x1a.google.protobuf.Boo\
+            lValue\x1a\x19.google.protobuf.Duration(\x010\x01\x12:\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\
+            \x1a.google.protobuf.FieldMask\x12;\n\x02Eq\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.t\
+            ype.Thing.Part\x123\n\x05AsRef\x12\x11.nasty.legacy.Old\x1a\x17.nasty.legacy.Old.Group\x12:\n\x08\
+            ToString\x12\x17.nasty.other.type.Thing\x1a\x11.nasty.legacy.Old(\x010\x01\x12*\n\nlower_case\x12\
+            \r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12+\n\x0bHTTPGet2URL\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2.\
+            \n\x04self\x12&\n\x04Self\x12\x0e.nasty.v1.Self\x1a\x0e.nasty.v1.Self2\x06\n\x04loop2/\n\x04User\
+            \x12\'\n\x07ListAll\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.na\
+            sty.v1.Foo\x1a\r.nasty.v1.Foo2\x93\x01\n\x08Outdated\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMes\
+            sage\x1a\x19.nasty.v1.OutdatedMessage\"\x03\x88\x02\x01\x12?\n\x05Watch\x12\x19.nasty.v1.Outdate\
+            dMessage\x1a\x19.nasty.v1.OutdatedMessage0\x01\x1a\x03\x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03\
+            Old\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\x01(\x01b\x06proto3";
     }
 }
 #[allow(unreachable_pub, unused_imports)]
