@@ -46,7 +46,7 @@ fn shapes() -> Vec<(&'static str, Mixed)> {
         ..Mixed::default()
     };
     vec![
-        ("a large field", shared(3 * MIB)),
+        ("a large field", shared(MIB + 100_000)),
         ("just in pieces", shared(16 * KIB)),
         ("not in pieces", shared(16 * KIB - 20)),
         ("just a block", shared(64 * KIB)),
