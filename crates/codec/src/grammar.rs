@@ -31,10 +31,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use crate::encoding::{Encoding, EncodingError, Encodings};
-use crate::frame::{Decoder, Frame, Payload};
+use crate::frame::{self, Decoder, Frame, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
 use crate::status::Status;
@@ -129,6 +130,22 @@ enum Cause {
     Stream,
     /// The call failed, and whatever else the peer sends no longer matters.
     Failure,
+}
+
+/// The message of a response that has arrived whole, if it is what most are: one message of up to
+/// `max_size` bytes, not compressed, and a good end. Anything else is for a [`Reader`], and gives
+/// `None`.
+#[inline]
+pub fn only_message(
+    head: &Parts,
+    data: &Bytes,
+    trailers: &HeaderMap,
+    max_size: usize,
+    encodings: &Encodings,
+) -> Option<Bytes> {
+    let message = frame::only_message(data, max_size)?;
+    head::parse_response(head.status, &head.headers, encodings).ok()?;
+    matches!(Status::from_trailers(trailers), Some(Ok(()))).then_some(message)
 }
 
 impl Reader {

@@ -191,6 +191,62 @@ pub fn write_request(
     append_new(headers, custom);
 }
 
+/// What [`write_request`] adds for a client whose encodings are always the same. Copying it costs
+/// half of writing it.
+#[derive(Clone, Debug)]
+pub struct ClientFields {
+    plain: HeaderMap,
+    /// With a `grpc-timeout` of any value.
+    timed: HeaderMap,
+    encodings: Encodings,
+}
+
+impl ClientFields {
+    /// The fields of a client that knows `encodings`.
+    pub fn new(encodings: Encodings) -> Self {
+        let fields = |timeout| {
+            let mut headers = HeaderMap::new();
+            write_request(&mut headers, timeout, None, &encodings);
+            headers
+        };
+        Self {
+            plain: fields(None),
+            timed: fields(Some(Duration::ZERO)),
+            encodings,
+        }
+    }
+
+    /// The encodings that the client knows.
+    #[inline]
+    pub fn encodings(&self) -> &Encodings {
+        &self.encodings
+    }
+
+    /// As [`write_request`].
+    pub fn write(
+        &self,
+        headers: &mut HeaderMap,
+        timeout: Option<Duration>,
+        encoding: Option<&dyn Encoding>,
+    ) {
+        if encoding.is_some() || headers.contains_key(header::USER_AGENT) {
+            return write_request(headers, timeout, encoding, &self.encodings);
+        }
+        let fields = match timeout {
+            None => self.plain.clone(),
+            Some(timeout) => {
+                let mut fields = self.timed.clone();
+                set(&mut fields, GRPC_TIMEOUT.clone(), timeout::encode(timeout));
+                fields
+            }
+        };
+        let custom = std::mem::replace(headers, fields);
+        if !custom.is_empty() {
+            append_new(headers, custom);
+        }
+    }
+}
+
 /// Adds the fields whose names are not there, as far as a header map has room.
 fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
     let mut last = None;
@@ -677,6 +733,37 @@ mod tests {
             ("a", "2"),
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn the_fields_of_a_client_are_those_that_are_written_one_by_one() {
+        let encodings = Encodings::default();
+        let fields = ClientFields::new(encodings.clone());
+        let encoding = fields.encodings().find("gzip").cloned();
+        for custom in [
+            &[][..],
+            &[("a", "1"), ("te", "x")],
+            &[("user-agent", "mine/1")],
+        ] {
+            for timeout in [None, Some(Duration::from_millis(5))] {
+                for encoding in [None, encoding.as_deref()] {
+                    let mut expected = HeaderMap::new();
+                    for (name, value) in custom {
+                        expected.append(*name, HeaderValue::from_static(value));
+                    }
+                    let mut headers = expected.clone();
+                    fields.write(&mut headers, timeout, encoding);
+                    write_request(&mut expected, timeout, encoding, &encodings);
+                    let lines = |headers: &HeaderMap| {
+                        let lines = headers
+                            .iter()
+                            .map(|(name, value)| (name.clone(), value.clone()));
+                        lines.collect::<Vec<_>>()
+                    };
+                    assert_eq!(lines(&headers), lines(&expected));
+                }
+            }
+        }
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl Metadata {
     /// Headers of the protocol that came from a peer are left out, and so are pairs for which a
     /// header map has no room.
     pub fn merge_into(self, headers: &mut HeaderMap) {
+        if self.headers.is_empty() {
+            return;
+        }
         if self.origin == Origin::Own && headers.is_empty() {
             *headers = self.headers;
             return;

@@ -306,9 +306,10 @@ impl Status {
     /// as far as it goes, and details that do not decode, or that contradict the code, are left
     /// out.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
-        let mut values = trailers.get_all(GRPC_STATUS).iter();
-        let code = Code::from_header(values.next()?.as_bytes());
-        if values.next().is_some() {
+        // Trailers are few: to look at each costs less than to hash a name.
+        let mut fields = trailers.iter().filter(|(name, _)| *name == GRPC_STATUS);
+        let code = Code::from_header(fields.next()?.1.as_bytes());
+        if fields.next().is_some() {
             let status = Self::unknown("the trailers have more than one grpc-status");
             return Some(Err(status.of_peer(trailers)));
         }

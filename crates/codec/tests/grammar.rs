@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use trunkline_codec::{Encodings, Event, Expect, Reader, Status};
+use trunkline_codec::{Encodings, Event, Expect, Reader, Status, grammar};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/grammar.txt");
 const STORED: &str = include_str!("grammar.txt");
@@ -245,4 +245,60 @@ fn every_state_with_every_input_is_as_stored() {
         );
     }
     assert_eq!(table.lines().count(), STORED.lines().count());
+}
+
+/// The one message of a response to one request, by the states.
+fn by_the_states(head: (u16, Pairs), data: &'static [u8], trailers: Pairs) -> Option<Bytes> {
+    let mut reader = Reader::response(Expect::One, LIMIT, Encodings::default());
+    put(&mut reader, Input::Head(head.0, head.1));
+    put(&mut reader, Input::Data(data));
+    put(&mut reader, Input::Trailers(trailers));
+    let (Some(Event::Head(_)), Some(Event::Message(message)), Some(Event::End(end))) =
+        (reader.next(), reader.next(), reader.next())
+    else {
+        return None;
+    };
+    (end.status.is_ok() && !message.compressed).then(|| message.payload.into_bytes())
+}
+
+#[test]
+fn a_response_that_is_read_at_once_is_read_as_by_the_states() {
+    let heads = INPUTS.into_iter().filter_map(|(name, input)| match input {
+        Input::Head(status, pairs) => Some((name, (status, pairs))),
+        _ => None,
+    });
+    let datas = INPUTS.into_iter().filter_map(|(name, input)| match input {
+        Input::Data(data) => Some((name, data)),
+        _ => None,
+    });
+    let more: [(&str, Pairs); 2] = [
+        ("no trailers", &[]),
+        (
+            "two",
+            &[("grpc-status", "0"), ("a", "1"), ("grpc-status", "0")],
+        ),
+    ];
+    let trailers = INPUTS.into_iter().filter_map(|(name, input)| match input {
+        Input::Trailers(pairs) => Some((name, pairs)),
+        _ => None,
+    });
+    let trailers: Vec<_> = trailers.chain(more).collect();
+    let mut read = 0;
+    for (head_name, head) in heads {
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = StatusCode::from_u16(head.0).unwrap();
+        parts.headers = headers(head.1);
+        for (data_name, data) in datas.clone() {
+            for (end_name, end) in &trailers {
+                let (body, encodings) = (Bytes::from_static(data), Encodings::default());
+                let at_once =
+                    grammar::only_message(&parts, &body, &headers(end), LIMIT, &encodings);
+                let case = format!("{head_name}, {data_name}, {end_name}");
+                let expected = by_the_states(head, data, end);
+                assert_eq!(at_once, expected, "{case}");
+                read += usize::from(at_once.is_some());
+            }
+        }
+    }
+    assert!(read > 0);
 }
