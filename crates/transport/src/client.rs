@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,10 +18,10 @@ use trunkline_codec::{Limits, Status};
 use crate::body::Body;
 use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
-use crate::hub::Hub;
+use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::send::{SendBody, SendError};
-use crate::slots::Slots;
+use crate::slots::{Slot, Slots};
 use crate::target::{Place, Target};
 use crate::turn::{Turn, Work};
 use crate::wire_io::WireIo;
@@ -29,7 +29,11 @@ use crate::wire_io::WireIo;
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
 /// and the last call on it has ended.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub struct Connection(Arc<Opener>);
+
+/// What opens the streams of a connection.
+#[derive(Debug)]
+struct Opener {
     send: SendRequest<Bytes>,
     hub: Arc<Hub>,
     slots: Arc<Slots>,
@@ -95,12 +99,12 @@ impl Connection {
         };
         tokio::spawn(driver.run());
         match is_ready.await {
-            Ok(()) => Ok(Self {
+            Ok(()) => Ok(Self(Arc::new(Opener {
                 send,
                 hub,
                 slots,
                 limits,
-            }),
+            }))),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
             })),
@@ -110,17 +114,17 @@ impl Connection {
     /// Whether new calls can begin here: not once the server has said GOAWAY, nor when the
     /// connection has ended.
     pub fn is_usable(&self) -> bool {
-        !self.hub.is_leaving()
+        !self.0.hub.is_leaving()
     }
 
     /// Calls that are open on this connection.
     pub fn open_calls(&self) -> usize {
-        self.hub.open()
+        self.0.hub.open()
     }
 
     /// Streams that the server allows on this connection now.
     pub fn max_streams(&self) -> usize {
-        self.slots.limit()
+        self.0.slots.limit()
     }
 
     /// Waits until the server allows another stream. Dropping the future leaves no trace.
@@ -131,27 +135,42 @@ impl Connection {
     /// [`is_usable`](Self::is_usable) says then too; RESOURCE_EXHAUSTED when
     /// `limits.max_queued_calls` are open or waiting already.
     pub async fn ready(&self) -> Result<ReadyConnection, Status> {
-        let permit = self.hub.permit();
-        if self.hub.open() > self.limits.max_queued_calls {
-            let max = self.limits.max_queued_calls;
+        let Opener {
+            hub, slots, limits, ..
+        } = &*self.0;
+        let permit = hub.permit();
+        if hub.open() > limits.max_queued_calls {
+            let max = limits.max_queued_calls;
             return Err(Status::resource_exhausted(format!(
                 "{max} calls are open on this connection; max_queued_calls allows no more"
             )));
         }
-        let Some(slot) = self.slots.take().await else {
-            return Err(self.hub.ended().unwrap_or_else(|| {
+        match slots.take().await {
+            Some(slot) => Ok(self.with(permit, slot)),
+            None => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable("the server closes the connection and takes no more calls")
-            }));
-        };
-        let held = Held {
-            _permit: Some(permit),
-            slot: Some(slot),
-            sending: None,
-        };
-        Ok(ReadyConnection {
-            connection: self.clone(),
-            held,
-        })
+            })),
+        }
+    }
+
+    /// What [`ready`](Self::ready) gives, if there is nothing to wait for and nothing wrong.
+    pub fn try_ready(&self) -> Option<ReadyConnection> {
+        if self.0.hub.open() >= self.0.limits.max_queued_calls {
+            return None;
+        }
+        let slot = self.0.slots.try_take()?;
+        Some(self.with(self.0.hub.permit(), slot))
+    }
+
+    fn with(&self, permit: Permit, slot: Slot) -> ReadyConnection {
+        ReadyConnection {
+            opener: self.0.clone(),
+            held: Held {
+                _permit: Some(permit),
+                slot: Some(slot),
+                sending: None,
+            },
+        }
     }
 
     /// Waits until the server allows another stream, and makes the call: see
@@ -168,47 +187,43 @@ impl Connection {
 /// A connection on which a stream can be opened.
 #[derive(Debug)]
 pub struct ReadyConnection {
-    connection: Connection,
+    opener: Arc<Opener>,
     held: Held,
 }
 
 impl ReadyConnection {
-    /// Sends a request; gives the head of the response, and its body to read.
-    ///
-    /// The stream is opened when the future is first polled. A request whose body is known in full,
-    /// and below 2 GiB, goes out at once; any other is sent by a task of its own, which ends with
-    /// the call.
-    /// Dropping the future, or the body of the response before its end, resets the stream with
-    /// CANCEL.
+    /// Sends a request; gives the head of the response, and its body to read. As
+    /// [`send`](Self::send), when the future is first polled.
     ///
     /// # Errors
     ///
-    /// What HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is lost.
+    /// Those of [`send`](Self::send) and of [`OpenCall`].
     pub async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let Self {
-            connection,
-            mut held,
-        } = self;
-        let Connection {
-            mut send,
-            hub,
-            limits,
-            ..
-        } = connection;
-        poll_fn(|cx| send.poll_ready(cx))
-            .await
-            .map_err(|error| hub.failure(&error))?;
-        let (parts, mut body) = request.into_parts();
-        let head = Request::from_parts(parts, ());
+        let (head, body) = request.into_parts();
+        self.send(Request::from_parts(head, ()), body)?.await
+    }
+
+    /// Opens the stream and sends a request.
+    ///
+    /// A request whose body is known in full, and below 2 GiB, goes out at once; any other is sent
+    /// by a task of its own, which ends with the call.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE when the connection is lost.
+    pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Status> {
+        let Self { opener, mut held } = self;
+        let failure = |error: h2::Error| opener.hub.failure(&error);
         let full = match body.full_size() {
             Some(size) if size <= DATA_MAX => body.take_full(),
             Some(_) | None => None,
         };
-        let response = match full {
+        // A handle that has opened no stream yet is always ready.
+        let mut send = opener.send.clone();
+        let head = match full {
             Some((mut data, _)) => {
-                let (response, mut stream) = send
-                    .send_request(head, data.is_empty())
-                    .map_err(|error| hub.failure(&error))?;
+                let (head, mut stream) =
+                    send.send_request(head, data.is_empty()).map_err(failure)?;
                 while !data.is_empty() {
                     // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
                     // as the window allows. A stream that takes none has been answered already, or
@@ -216,33 +231,55 @@ impl ReadyConnection {
                     let piece = data.pop();
                     let _ = stream.send_data(piece, data.is_empty());
                 }
-                response
+                head
             }
             None => {
-                let (response, stream) = send
-                    .send_request(head, false)
-                    .map_err(|error| hub.failure(&error))?;
+                let (head, stream) = send.send_request(head, false).map_err(failure)?;
                 let (stop, stopped) = oneshot::channel();
                 held.sending = Some(stop);
                 tokio::spawn(send_body(SendBody::new(stream, body), stopped));
-                response
+                head
             }
         };
-        drop(send);
-        let (head, recv) = response
-            .await
-            .map_err(|error| hub.failure(&error))?
-            .into_parts();
-        let body = Body::arrived(Incoming::arrive(recv, &hub, &limits, held));
-        Ok(Response::from_parts(head, body))
+        Ok(OpenCall { head, opener, held })
+    }
+}
+
+/// A call whose stream is open: a future of the head of the response, and its body to read.
+///
+/// Dropping it, or the body of the response before its end, resets the stream with CANCEL. Its
+/// error is what HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is
+/// lost.
+#[derive(Debug)]
+#[must_use = "dropping it resets the stream"]
+pub struct OpenCall {
+    head: ResponseFuture,
+    opener: Arc<Opener>,
+    held: Held,
+}
+
+impl Future for OpenCall {
+    type Output = Result<Response<Body>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Opener { hub, limits, .. } = &*this.opener;
+        let head = ready!(Pin::new(&mut this.head).poll(cx));
+        let held = std::mem::take(&mut this.held);
+        Poll::Ready(match head {
+            Ok(response) => {
+                Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
+            }
+            Err(error) => Err(hub.failure(&error)),
+        })
     }
 }
 
 /// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
 const DATA_MAX: usize = (1 << 31) - 1;
 
-/// The request half of a call whose body is not known in full, or larger than h2 takes at once. Ends with the request, or when the
-/// other half says so, or is gone.
+/// The request half of a call whose body is not known in full, or larger than h2 takes at once.
+/// Ends with the request, or when the other half says so, or is gone.
 async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) {
     let reason = poll_fn(|cx| {
         if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {

@@ -220,12 +220,14 @@ impl Incoming {
         if let Poll::Ready(Some(Ok(chunk))) = recv.poll_data(&mut cx) {
             data = chunk;
         }
-        if recv.is_end_stream() {
+        let end = match recv.is_end_stream() {
+            true => Poll::Ready(Ok(None)),
+            // Pending also if there is more data.
+            false => recv.poll_trailers(&mut cx),
+        };
+        if let Poll::Ready(Ok(trailers)) = end {
             held.replied();
-            return Arrived::Full {
-                data,
-                trailers: None,
-            };
+            return Arrived::Full { data, trailers };
         }
         let mut state = State {
             recv: Some(recv),

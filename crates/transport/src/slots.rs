@@ -61,6 +61,12 @@ impl Slots {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// A slot, if one is free and nobody waits for it.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        self.free.try_acquire().ok()?.forget();
+        Some(Slot(self.clone()))
+    }
+
     /// Waits for a slot; none if the connection has ended. Dropping the future leaves no trace.
     pub(crate) async fn take(self: &Arc<Self>) -> Option<Slot> {
         self.free.acquire().await.ok()?.forget();
@@ -88,12 +94,15 @@ mod tests {
     use super::*;
     use std::task::{Context, Poll, Waker};
 
+    /// Takes a slot if there is one, by either way.
     fn try_take(slots: &Arc<Slots>) -> Option<Slot> {
-        let take = std::pin::pin!(slots.take());
-        match take.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(slot) => slot,
-            Poll::Pending => None,
+        if let Some(slot) = slots.try_take() {
+            drop(slot);
+            let take = std::pin::pin!(slots.take());
+            let poll = take.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(poll, Poll::Ready(Some(_))), "both ways agree");
         }
+        slots.try_take()
     }
 
     #[test]
@@ -130,6 +139,7 @@ mod tests {
                     .is_pending()
             );
             slots.set_limit(1);
+            assert!(slots.try_take().is_none(), "the call that waits has it");
         }
         assert!(try_take(&slots).is_some());
     }
