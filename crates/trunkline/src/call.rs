@@ -23,6 +23,7 @@ use crate::reply::Reply;
 use crate::response::Response;
 use crate::sender::Sender;
 use crate::streaming::Streaming;
+use crate::unary::Unary;
 
 /// A call that has not begun.
 ///
@@ -138,7 +139,7 @@ impl<T> Call<T> {
         request: Option<Result<Payload, Status>>,
     ) -> Self {
         let mut options = Options::default();
-        let path = method.to_path_and_query().unwrap_or_else(|error| {
+        let path = channel.path_of(method).unwrap_or_else(|error| {
             options.fail(Status::internal(format!(
                 "{method} is not the path of a method: {error}"
             )));
@@ -166,11 +167,9 @@ impl<T> Call<T> {
         }
     }
 
-    /// Fixes the deadline, and parts the call into what begins it.
-    fn begin(mut self) -> Result<(Channel, Call, Option<Payload>), Status> {
-        if let Some(status) = self.options.failure.take() {
-            return Err(status);
-        }
+    /// Fixes the deadline; gives where the call goes, and its request if that is one message.
+    pub(crate) fn begin(&mut self) -> Result<(Channel, Option<Payload>), Status> {
+        self.check()?;
         let own = self.options.timeout.and_then(deadline::after);
         self.head.deadline = match self.options.is_detached {
             true => own,
@@ -188,31 +187,45 @@ impl<T> Call<T> {
                 "a call in an interceptor is run by Next::run",
             ));
         };
-        Ok((channel, Call::from_head(self.head, self.options), request))
+        Ok((channel, request))
+    }
+
+    /// The call without its messages.
+    pub(crate) fn take(&mut self) -> Call {
+        let head = Head {
+            path: self.head.path.clone(),
+            metadata: std::mem::take(&mut self.head.metadata),
+            extensions: std::mem::take(&mut self.head.extensions),
+            deadline: self.head.deadline,
+            peer: self.head.peer.take(),
+        };
+        Call::from_head(head, std::mem::take(&mut self.options))
+    }
+
+    /// What an interceptor, or the caller, got wrong.
+    pub(crate) fn check(&mut self) -> Result<(), Status> {
+        self.options.failure.take().map_or(Ok(()), Err)
     }
 
     /// Starts a call whose requests are a stream, or whose replies are; done when the stream is
     /// open.
-    async fn start(self, expect: Expect) -> Result<Receive, Status> {
-        let (channel, call, request) = self.begin()?;
-        let mut receive = channel.start(
-            call,
-            Body::pieces(request.unwrap_or_default(), None),
-            expect,
-            Start::Watched,
-        );
+    async fn start(mut self, expect: Expect) -> Result<Receive, Status> {
+        let (channel, request) = self.begin()?;
+        let body = Body::pieces(request.unwrap_or_default(), None);
+        let mut receive = channel.start(&mut self, body, expect, Start::Watched);
         receive.started().await?;
         Ok(receive)
     }
 
     async fn start_sending<Q: Message>(
-        self,
+        mut self,
         expect: Expect,
     ) -> Result<(Sender<Q>, Receive), Status> {
-        let (channel, call, _) = self.begin()?;
+        let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().pipe_size);
+        let mut call = self.take();
         let sender = Sender::of_call(writer, &call, channel.limits().max_send_message_size);
-        let mut receive = channel.start(call, Body::pipe(reader), expect, Start::Watched);
+        let mut receive = channel.start(&mut call, Body::pipe(reader), expect, Start::Watched);
         receive.started().await?;
         Ok((sender, receive))
     }
@@ -250,11 +263,6 @@ impl Call {
     pub fn reply(&self) -> Option<&Reply> {
         self.options.reply.as_ref()
     }
-
-    /// What an interceptor got wrong.
-    pub(crate) fn check(&mut self) -> Result<(), Status> {
-        self.options.failure.take().map_or(Ok(()), Err)
-    }
 }
 
 impl Options {
@@ -279,14 +287,7 @@ impl<R: Message> IntoFuture for Call<Response<R>> {
     type IntoFuture = Started<Response<R>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let (channel, call, request) = self.begin()?;
-            let body = Body::pieces(request.unwrap_or_default(), None);
-            channel
-                .start(call, body, Expect::One, Start::Unwatched)
-                .only()
-                .await
-        })
+        Box::pin(Unary::new(self))
     }
 }
 

@@ -8,17 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
-use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status, head};
+use trunkline_codec::head::ClientFields;
+use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
 use trunkline_transport::{Body, Target};
 
 use crate::call::{Call, Start};
 use crate::connections::Connections;
 use crate::deadline;
-use crate::foreign::{ForeignService, Shared};
+use crate::foreign::{Calling, ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
-use crate::receive::{Opening, Receive};
+use crate::method::{Method, Paths};
+use crate::opening::Opening;
+use crate::receive::Receive;
 use crate::router::Router;
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
@@ -42,8 +45,10 @@ enum Backend {
 
 struct ChannelOptions {
     limits: Arc<Limits>,
-    encodings: Encodings,
+    /// What is the same in the head of each request.
+    fields: ClientFields,
     authority: Authority,
+    paths: Paths,
 }
 
 /// A channel to be: see [`Channel::to`].
@@ -122,8 +127,9 @@ impl Channel {
     fn over(backend: Backend) -> Self {
         let options = ChannelOptions {
             limits: Arc::new(Limits::default()),
-            encodings: Encodings::default(),
+            fields: ClientFields::new(Encodings::default()),
             authority: Authority::from_static("localhost"),
+            paths: Paths::default(),
         };
         Self {
             backend,
@@ -141,90 +147,93 @@ impl Channel {
     }
 
     pub(crate) fn encodings(&self) -> &Encodings {
-        &self.options.encodings
+        self.options.fields.encodings()
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.options.limits
     }
 
-    fn is_connected(&self) -> bool {
-        match &self.backend {
-            Backend::Server(connections) => connections.is_connected(),
-            Backend::Service(_) => true,
-        }
+    pub(crate) fn path_of(&self, method: &Method) -> Result<PathAndQuery, InvalidUri> {
+        self.options.paths.of(method)
     }
 
-    /// Begins a call. Nothing is sent before the receiving half is polled.
-    pub(crate) fn start(self, call: Call, body: Body, expect: Expect, start: Start) -> Receive {
-        let max_size = self.options.limits.max_recv_message_size;
-        let reader = Reader::response(expect, max_size, self.options.encodings.clone());
-        let deadline = call.head.deadline;
-        // A call that has to wait for a connection says so if its deadline passes meanwhile.
-        let is_watched = start == Start::Watched || !self.is_connected();
-        let is_open = is_watched.then(|| Arc::new(AtomicBool::new(false)));
-        let receive = |opening| {
-            let receive = Receive::replies(reader, opening, deadline);
-            match is_open.clone() {
-                Some(is_open) => receive.watch(is_open),
-                None => receive,
-            }
-        };
-        if self.interceptors.is_empty() {
-            return receive(self.open(call, body, is_open.clone()));
+    pub(crate) fn is_intercepted(&self) -> bool {
+        !self.interceptors.is_empty()
+    }
+
+    pub(crate) fn reader(&self, expect: Expect) -> Reader {
+        let max_size = self.limits().max_recv_message_size;
+        Reader::response(expect, max_size, self.encodings().clone())
+    }
+
+    /// Begins a call, in the poll of who waits for it.
+    pub(crate) fn start<T>(
+        self,
+        call: &mut Call<T>,
+        body: Body,
+        expect: Expect,
+        start: Start,
+    ) -> Receive {
+        let (reader, deadline) = (self.reader(expect), call.head.deadline);
+        if !self.is_intercepted() {
+            return Receive::replies(reader, self.open(call, body, start), deadline);
         }
-        let link = Arc::new(Link::default());
+        let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
         let interceptors = self.interceptors.clone();
-        let running = interceptors.run(call, move |call| {
+        let running = interceptors.run(call.take(), move |mut call| {
             Box::pin(async move {
                 let moved_to = call.head.deadline;
                 let inside = async {
-                    inmost_link.respond(self.open(call, body, inmost_open).await?);
+                    let mut opening = self.open(&mut call, body, start);
+                    let response = poll_fn(|cx| {
+                        let response = opening.poll(cx);
+                        inmost_open.store(opening.is_open(), Ordering::Release);
+                        response
+                    });
+                    inmost_link.respond(response.await?);
                     poll_fn(|cx| inmost_link.poll_end(cx)).await
                 };
                 deadline::moved(deadline, moved_to, inside).await
             })
         });
         let waiting = link.clone();
-        let opening = Box::pin(async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) });
-        receive(opening).chained(Chain::new(running, link))
+        let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
+        Receive::replies(reader, Opening::waiting(is_open, response), deadline)
+            .chained(Chain::new(running, link))
     }
 
-    /// Sends the request, and waits for the head of the reply.
-    fn open(self, call: Call, body: Body, is_open: Option<Arc<AtomicBool>>) -> Opening {
-        Box::pin(async move {
-            match &self.backend {
-                Backend::Server(connections) => {
-                    let connection = connections.ready(call.head.deadline).await?;
-                    // The server is told what is left of the deadline now.
-                    let request = self.request(call, body)?;
-                    // The stream is opened when the call is first polled, which is next.
-                    if let Some(is_open) = is_open {
-                        is_open.store(true, Ordering::Release);
-                    }
-                    connection.call(request).await
-                }
-                Backend::Service(service) => {
-                    let request = self.request(call, body)?;
-                    let Some(is_open) = is_open else {
-                        return service.call(request).await;
-                    };
-                    // Nobody but the caller drives a tower service, and the caller of a stream may
-                    // be busy with its other half.
-                    let service = service.clone();
-                    let mut task =
-                        AbortOnDrop(tokio::spawn(async move { service.call(request).await }));
-                    is_open.store(true, Ordering::Release);
-                    (&mut task.0).await.unwrap_or_else(|error| {
-                        Err(Status::internal(format!("the service failed: {error}")))
-                    })
-                }
-            }
+    /// Opens a stream for the call, below the interceptors: at once, if one is free.
+    pub(crate) fn open<T>(&self, call: &mut Call<T>, body: Body, start: Start) -> Opening {
+        let opening = match &self.backend {
+            Backend::Server(connections) => match connections.try_ready() {
+                Some(connection) => self
+                    .request(call)
+                    .and_then(|head| connection.send(head, body))
+                    .map(Opening::Open),
+                None => Ok(self.open_later(connections.clone(), call.take(), body)),
+            },
+            Backend::Service(service) => self.request(call).map(|head| {
+                let request = head.map(|()| body);
+                Opening::called(call_service(service.clone(), request, start))
+            }),
+        };
+        opening.unwrap_or_else(Opening::failed)
+    }
+
+    fn open_later(&self, connections: Arc<Connections>, mut call: Call, body: Body) -> Opening {
+        let (channel, is_open) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        Opening::waiting(is_open.clone(), async move {
+            let connection = connections.ready(call.head.deadline).await?;
+            // The server is told what is left of the deadline now.
+            let open = connection.send(channel.request(&mut call)?, body)?;
+            is_open.store(true, Ordering::Release);
+            open.await
         })
     }
 
-    fn request(&self, call: Call, body: Body) -> Result<http::Request<Body>, Status> {
+    fn request<T>(&self, call: &mut Call<T>) -> Result<http::Request<()>, Status> {
         let timeout = call.head.time_remaining();
         if timeout == Some(Duration::ZERO) {
             return Err(Status::deadline_exceeded(
@@ -235,21 +244,17 @@ impl Channel {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(options.authority.clone());
-        uri.path_and_query = Some(call.head.path);
+        uri.path_and_query = Some(call.head.path.clone());
         let uri = http::Uri::from_parts(uri)
             .map_err(|error| Status::internal(format!("the path of the method: {error}")))?;
-        let mut request = http::Request::new(body);
+        let mut request = http::Request::new(());
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = uri;
-        call.head.metadata.merge_into(request.headers_mut());
-        *request.extensions_mut() = call.head.extensions;
-        head::write_request(
-            request.headers_mut(),
-            timeout,
-            call.options.encoding.as_deref(),
-            &options.encodings,
-        );
+        *request.extensions_mut() = std::mem::take(&mut call.head.extensions);
+        let (headers, encoding) = (request.headers_mut(), call.options.encoding.as_deref());
+        std::mem::take(&mut call.head.metadata).merge_into(headers);
+        options.fields.write(headers, timeout, encoding);
         Ok(request)
     }
 }
@@ -281,6 +286,21 @@ impl Service<http::Request<Body>> for Channel {
                 .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
             connections.ready(None).await?.call(request).await
         })
+    }
+}
+
+/// Calls a service that is no connection.
+fn call_service(service: Arc<dyn Shared>, request: http::Request<Body>, start: Start) -> Calling {
+    match start {
+        Start::Unwatched => service.call(request),
+        // Nobody but the caller drives a tower service, and the caller of a stream may be busy with
+        // its other half.
+        Start::Watched => Box::pin(async move {
+            let mut task = AbortOnDrop(tokio::spawn(async move { service.call(request).await }));
+            (&mut task.0).await.unwrap_or_else(|error| {
+                Err(Status::internal(format!("the service failed: {error}")))
+            })
+        }),
     }
 }
 
@@ -325,8 +345,9 @@ impl ChannelBuilder {
             interceptors: Interceptors::default(),
             options: Arc::new(ChannelOptions {
                 limits,
-                encodings: self.encodings,
+                fields: ClientFields::new(self.encodings),
                 authority,
+                paths: Paths::default(),
             }),
         })
     }

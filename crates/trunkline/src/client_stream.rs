@@ -68,9 +68,9 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// # Errors
     ///
     /// The status with which the call ended.
-    pub async fn finish(self) -> Result<Response<R>, Status> {
+    pub async fn finish(mut self) -> Result<Response<R>, Status> {
         self.sender.finish();
-        self.receive.only().await
+        poll_fn(|cx| self.receive.poll_only(cx)).await
     }
 
     /// Whether the messages that follow are compressed: see [`Sender::compress`].

@@ -73,14 +73,14 @@ impl Connections {
         &self.target
     }
 
-    /// Whether a call need not wait for a connection.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.read().open.iter().any(|it| it.is_usable())
-    }
-
     /// Connects, unless there is a connection.
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<(), Status> {
         self.first().await.map(drop)
+    }
+
+    /// A stream to be opened at once; none if a call has to wait for it.
+    pub(crate) fn try_ready(self: &Arc<Self>) -> Option<ReadyConnection> {
+        self.pick()?.0.connection.try_ready()
     }
 
     /// A stream to be opened, on a connection that there is or on a new one, before `deadline`.

@@ -1,5 +1,6 @@
 //! Tower services and bodies that are not ours, behind types that are.
 
+use std::any::Any;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -44,7 +45,7 @@ where
                 .await
                 .map_err(status_of)?;
             let response = service.call(request).await.map_err(status_of)?;
-            Ok(response.map(|body| Body::new(ForeignBody(Box::pin(body)))))
+            Ok(response.map(body_of))
         })
     }
 }
@@ -56,6 +57,19 @@ fn status_of(error: impl Into<BoxError>) -> Status {
     match error.downcast::<Status>() {
         Ok(status) => *status,
         Err(error) => Status::unavailable(format!("the call did not get through: {error}")),
+    }
+}
+
+/// A body of any type as one of ours, which it may be: nothing is wrapped then, and what is known
+/// in full stays so.
+fn body_of<B>(body: B) -> Body
+where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut body = Some(body);
+    match (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>() {
+        Some(ours) => ours.take().unwrap_or_default(),
+        None => body.map_or_else(Body::empty, |body| Body::new(ForeignBody(Box::pin(body)))),
     }
 }
 

@@ -75,6 +75,7 @@ mod in_process;
 mod intercept;
 mod message;
 mod method;
+mod opening;
 mod receive;
 mod reply;
 mod request;
@@ -83,6 +84,7 @@ mod router;
 mod sender;
 mod server;
 mod streaming;
+mod unary;
 
 #[doc(hidden)]
 pub use prost;

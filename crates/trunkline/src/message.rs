@@ -143,7 +143,11 @@ pub(crate) fn frame_of<T: Message>(
     if len >= PIECES_FROM {
         return frame_in_pieces(message, len, encoding, max_size);
     }
-    let mut buffer = BytesMut::new();
+    // As large as the frame will be if it is not compressed, and may be sent at all.
+    let mut buffer = match encoding {
+        None if len <= max_size => BytesMut::with_capacity(frame::PREFIX_SIZE + len),
+        None | Some(_) => BytesMut::new(),
+    };
     encode_frame(message, len, encoding, max_size, &mut buffer)?;
     Ok(buffer.freeze().into())
 }

@@ -2,6 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use http::uri::{InvalidUri, PathAndQuery};
+
+/// How many paths a channel keeps.
+const PATHS_MAX: usize = 64;
 
 /// The path of a method: `/package.Service/Method`.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -18,15 +24,40 @@ impl Method {
         &self.0
     }
 
-    pub(crate) fn to_path_and_query(
-        &self,
-    ) -> Result<http::uri::PathAndQuery, http::uri::InvalidUri> {
+    fn to_path_and_query(&self) -> Result<PathAndQuery, InvalidUri> {
         match &self.0 {
-            Cow::Borrowed(path) => http::uri::PathAndQuery::from_maybe_shared(
-                bytes::Bytes::from_static(path.as_bytes()),
-            ),
+            Cow::Borrowed(path) => {
+                PathAndQuery::from_maybe_shared(bytes::Bytes::from_static(path.as_bytes()))
+            }
             Cow::Owned(path) => path.parse(),
         }
+    }
+}
+
+/// The paths of methods that are known at compile time, read when they are first called: a client
+/// has few methods, and calls them often.
+#[derive(Debug, Default)]
+pub(crate) struct Paths(RwLock<Vec<PathAndQuery>>);
+
+impl Paths {
+    pub(crate) fn of(&self, method: &Method) -> Result<PathAndQuery, InvalidUri> {
+        let Cow::Borrowed(path) = method.0 else {
+            return method.to_path_and_query();
+        };
+        let known = |paths: &[PathAndQuery]| {
+            // It shares the text of the method: the same place is the same text.
+            let is_it = |known: &&PathAndQuery| std::ptr::eq(known.as_str(), path);
+            paths.iter().find(is_it).cloned()
+        };
+        if let Some(known) = known(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(known);
+        }
+        let read = method.to_path_and_query()?;
+        let mut paths = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if paths.len() < PATHS_MAX && known(&paths).is_none() {
+            paths.push(read.clone());
+        }
+        Ok(read)
     }
 }
 
@@ -45,5 +76,41 @@ impl fmt::Debug for Method {
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(paths: &Paths) -> usize {
+        paths.0.read().unwrap().len()
+    }
+
+    #[test]
+    fn a_path_that_is_kept_is_the_path_of_its_method() {
+        let paths = Paths::default();
+        for _ in 0..2 {
+            for path in ["/a.B/C", "/a.B/", "/a.B/D"] {
+                assert_eq!(paths.of(&Method::new(path)).unwrap(), path);
+            }
+        }
+        assert_eq!(kept(&paths), 3);
+        assert!(paths.of(&Method::new("/ ")).is_err());
+        let made = Method::from(String::from("/a.B/C"));
+        assert_eq!(paths.of(&made).unwrap(), "/a.B/C");
+        assert_eq!(kept(&paths), 3);
+    }
+
+    #[test]
+    fn a_channel_keeps_a_bounded_number_of_paths() {
+        const TEXT: &str =
+            "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+        let paths = Paths::default();
+        for len in 1..=PATHS_MAX + 1 {
+            let method = Method::new(&TEXT[..len]);
+            assert_eq!(paths.of(&method).unwrap(), &TEXT[..len]);
+            assert_eq!(kept(&paths), len.min(PATHS_MAX));
+        }
     }
 }

@@ -2,31 +2,25 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body as _;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::Body;
 
-use crate::intercept::{Chain, unlocked};
+use crate::deadline::{self, Deadline};
+use crate::intercept::Chain;
 use crate::message::Message;
+use crate::opening::Opening;
 use crate::response::Response;
-
-/// What a call waits for until the head of its reply is there.
-pub(crate) type Opening =
-    Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
 
 /// The receiving half of a call, on either side; it knows no message type.
 pub(crate) struct Receive {
     reader: Reader,
     source: Source,
     deadline: Option<Deadline>,
-    /// Set when the stream has been opened.
-    is_open: Option<Arc<AtomicBool>>,
     head: Metadata,
     has_head: bool,
     /// Come before it was asked for.
@@ -39,15 +33,9 @@ pub(crate) struct Receive {
 }
 
 enum Source {
-    /// In a mutex that is never locked: it makes what holds a call `Sync`.
-    Opening(Mutex<Opening>),
+    Opening(Opening),
     Body(Body),
     Ended,
-}
-
-struct Deadline {
-    at: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Receive {
@@ -58,15 +46,36 @@ impl Receive {
 
     /// The replies of a call, on a client.
     pub(crate) fn replies(reader: Reader, opening: Opening, deadline: Option<Instant>) -> Self {
-        Self::new(reader, Source::Opening(Mutex::new(opening)), deadline)
+        Self::new(
+            reader,
+            Source::Opening(opening),
+            deadline.map(Deadline::new),
+        )
     }
 
-    fn new(reader: Reader, source: Source, deadline: Option<Instant>) -> Self {
+    /// The replies of a call whose head is there.
+    pub(crate) fn response(
+        reader: Reader,
+        response: http::Response<Body>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let mut receive = Self::new(reader, Source::Ended, deadline);
+        receive.respond(response);
+        receive
+    }
+
+    /// The replies of a call that has failed before their head came.
+    pub(crate) fn failed(reader: Reader, status: Status, deadline: Option<Deadline>) -> Self {
+        let mut receive = Self::new(reader, Source::Ended, deadline);
+        receive.reader.fail(status);
+        receive
+    }
+
+    fn new(reader: Reader, source: Source, deadline: Option<Deadline>) -> Self {
         Self {
             reader,
             source,
-            deadline: deadline.map(|at| Deadline { at, sleep: None }),
-            is_open: None,
+            deadline,
             head: Metadata::new(),
             has_head: false,
             early: None,
@@ -75,11 +84,6 @@ impl Receive {
             chain: None,
             ending: None,
         }
-    }
-
-    pub(crate) fn watch(mut self, is_open: Arc<AtomicBool>) -> Self {
-        self.is_open = Some(is_open);
-        self
     }
 
     pub(crate) fn chained(mut self, chain: Chain) -> Self {
@@ -98,16 +102,19 @@ impl Receive {
             {
                 return Poll::Ready(Err(status.clone()));
             }
-            let is_open = self
-                .is_open
-                .as_ref()
-                .is_none_or(|flag| flag.load(Ordering::Acquire));
-            match progress.is_ready() || is_open {
+            match progress.is_ready() || self.is_open() {
                 true => Poll::Ready(Ok(())),
                 false => Poll::Pending,
             }
         })
         .await
+    }
+
+    fn is_open(&self) -> bool {
+        match &self.source {
+            Source::Opening(opening) => opening.is_open(),
+            Source::Body(_) | Source::Ended => true,
+        }
     }
 
     /// The next message; none when the call has ended well.
@@ -158,20 +165,24 @@ impl Receive {
     }
 
     /// The one message of a reply, and its end.
-    pub(crate) async fn only<R: Message>(mut self) -> Result<Response<R>, Status> {
-        let message = poll_fn(|cx| self.poll_message(cx)).await?;
-        poll_fn(|cx| self.poll_end(cx)).await?;
+    pub(crate) fn poll_only<R: Message>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<R>, Status>> {
+        ready!(self.poll_end(cx))?;
+        Poll::Ready(self.take_only())
+    }
+
+    fn take_only<R: Message>(&mut self) -> Result<Response<R>, Status> {
         // The reader lets no reply end well without its message.
-        let message =
-            message.ok_or_else(|| Status::unimplemented("the reply ended without a message"))?;
+        let message = self
+            .early
+            .take()
+            .ok_or_else(|| Status::unimplemented("the reply ended without a message"))?;
         let reply = R::decode(message.payload)?;
-        let trailers = self.end.map(|end| end.trailers).unwrap_or_default();
-        Ok(Response::new(
-            reply,
-            self.head,
-            trailers,
-            message.compressed,
-        ))
+        let trailers = self.end.take().map(|end| end.trailers).unwrap_or_default();
+        let head = std::mem::take(&mut self.head);
+        Ok(Response::new(reply, head, trailers, message.compressed))
     }
 
     /// The one message of a request.
@@ -222,7 +233,7 @@ impl Receive {
             }
             let polled = self.poll_source(cx);
             // Asked also when there is more: a stream that never pauses ends at its deadline too.
-            if let Some(status) = self.poll_deadline(cx, polled) {
+            if let Some(status) = self.poll_deadline(cx, polled.is_pending()) {
                 self.reader.fail(status);
             } else if polled.is_pending() {
                 return Poll::Pending;
@@ -230,15 +241,18 @@ impl Receive {
         }
     }
 
+    fn respond(&mut self, response: http::Response<Body>) {
+        let (head, body) = response.into_parts();
+        self.reader.head(head.status, head.headers);
+        self.source = Source::Body(body);
+    }
+
     fn finish(&mut self, mut end: End) {
         // Nothing more is wanted of the stream: if it has not ended, it is reset.
         self.source = Source::Ended;
         if let Err(status) = &end.status
             && status.code() == Code::CANCELLED
-            && self
-                .deadline
-                .as_ref()
-                .is_some_and(|deadline| deadline.at <= Instant::now())
+            && self.deadline.as_ref().is_some_and(Deadline::has_passed)
         {
             // The server, whose clock runs a little ahead, has cancelled the call at the deadline.
             // PROTOCOL-HTTP2.md, "Client Cancellation": the failure is made here, and nothing of
@@ -268,7 +282,7 @@ impl Receive {
             .as_mut()
             .map_or(Poll::Ready(None), |chain| chain.poll_end(cx))
         {
-            Poll::Pending => match self.poll_deadline(cx, Poll::Pending) {
+            Poll::Pending => match self.poll_deadline(cx, true) {
                 // What an interceptor waits for does not hold up the call.
                 Some(status) => {
                     self.chain = None;
@@ -286,6 +300,7 @@ impl Receive {
         Poll::Ready(())
     }
 
+    /// Gives the reader what has come.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(chain) = &mut self.chain
             && let Poll::Ready(status) = chain.poll(cx)
@@ -294,24 +309,12 @@ impl Receive {
             return Poll::Ready(());
         }
         match &mut self.source {
-            Source::Ended => {
-                self.reader.fail(Status::internal("the call has ended"));
-                Poll::Ready(())
-            }
-            Source::Opening(opening) => {
-                unlocked(opening)
-                    .as_mut()
-                    .poll(cx)
-                    .map(|opened| match opened {
-                        Ok(response) => {
-                            let (head, body) = response.into_parts();
-                            self.reader.head(head.status, head.headers);
-                            self.source = Source::Body(body);
-                        }
-                        Err(status) => self.reader.fail(status),
-                    })
-            }
-            Source::Body(body) => Pin::new(body).poll_frame(cx).map(|frame| match frame {
+            Source::Ended => self.reader.fail(Status::internal("the call has ended")),
+            Source::Opening(opening) => match ready!(opening.poll(cx)) {
+                Ok(response) => self.respond(response),
+                Err(status) => self.reader.fail(status),
+            },
+            Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.reader.eof(),
                 Some(Err(status)) => self.reader.fail(status),
                 Some(Ok(frame)) => match frame.into_data() {
@@ -320,39 +323,22 @@ impl Receive {
                         .reader
                         .trailers(frame.into_trailers().unwrap_or_default()),
                 },
-            }),
+            },
         }
+        Poll::Ready(())
     }
 
     /// The status to end with, if the deadline has passed; else `cx` hears of it, if the call is
     /// going to wait.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, polled: Poll<()>) -> Option<Status> {
-        let deadline = self.deadline.as_mut()?;
-        // The clock is asked, not the timer, which says nothing in a task that has used up its
-        // budget.
-        if deadline.at > Instant::now() {
-            if polled.is_pending() {
-                let sleep = deadline
-                    .sleep
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
-                if sleep.as_mut().poll(cx).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
-            }
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, will_wait: bool) -> Option<Status> {
+        if !self.deadline.as_mut()?.poll(cx, will_wait) {
             return None;
         }
-        let is_open = self
-            .is_open
-            .as_ref()
-            .is_none_or(|flag| flag.load(Ordering::Acquire));
         let phase = match &self.source {
-            Source::Opening(_) if !is_open => "while the call waited for a connection",
-            Source::Opening(_) => "while the call waited for the head of the reply",
+            Source::Opening(opening) => opening.phase(),
             Source::Body(_) | Source::Ended => "while the reply was being received",
         };
-        Some(Status::deadline_exceeded(format!(
-            "the deadline passed {phase}"
-        )))
+        Some(deadline::exceeded(phase))
     }
 
     /// Ends the call, as a reader of its messages wants.

@@ -1,0 +1,78 @@
+//! What a call waits for until the head of its reply is there.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use trunkline_codec::Status;
+use trunkline_transport::{Body, OpenCall};
+
+use crate::foreign::Calling;
+use crate::intercept::unlocked;
+
+/// A call that has begun, and the head of whose reply is not there yet.
+pub(crate) enum Opening {
+    /// The stream is open.
+    Open(OpenCall),
+    /// Something comes before that, or there is no stream.
+    Waiting {
+        /// In a mutex that is never locked: it makes what holds a call `Sync`.
+        head: Mutex<Calling>,
+        /// Whether the stream has been opened; none if there is none to be waited for.
+        is_open: Option<Arc<AtomicBool>>,
+    },
+}
+
+impl Opening {
+    /// `head` says by `is_open` when the stream has been opened.
+    pub(crate) fn waiting(
+        is_open: Arc<AtomicBool>,
+        head: impl Future<Output = Result<http::Response<Body>, Status>> + Send + 'static,
+    ) -> Self {
+        Self::Waiting {
+            head: Mutex::new(Box::pin(head)),
+            is_open: Some(is_open),
+        }
+    }
+
+    /// There is no stream.
+    pub(crate) fn called(head: Calling) -> Self {
+        Self::Waiting {
+            head: Mutex::new(head),
+            is_open: None,
+        }
+    }
+
+    /// A call that came to nothing.
+    pub(crate) fn failed(status: Status) -> Self {
+        Self::called(Box::pin(std::future::ready(Err(status))))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Open(_) => true,
+            Self::Waiting { is_open, .. } => is_open
+                .as_ref()
+                .is_none_or(|flag| flag.load(Ordering::Acquire)),
+        }
+    }
+
+    /// What the call is doing, for people.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self.is_open() {
+            true => "while the call waited for the head of the reply",
+            false => "while the call waited for a connection",
+        }
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
+        match self {
+            Self::Open(call) => Pin::new(call).poll(cx),
+            Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
+        }
+    }
+}

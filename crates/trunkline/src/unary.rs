@@ -1,0 +1,138 @@
+//! A client's call of one request and one reply.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use trunkline_codec::{Expect, Metadata, Status, grammar};
+use trunkline_transport::Body;
+
+use crate::call::{Call, Start};
+use crate::channel::Channel;
+use crate::deadline::{self, Deadline};
+use crate::message::Message;
+use crate::opening::Opening;
+use crate::receive::Receive;
+use crate::response::Response;
+
+/// A call that has been awaited.
+///
+/// It is allocated for each call, and so it is kept small: what only some calls need, with
+/// interceptors or with a reply that comes in parts, is in a box.
+pub(crate) enum Unary<R> {
+    /// Nothing has been sent.
+    Call(Call<Response<R>>),
+    /// No interceptors, and the head of the reply is not there.
+    Plain(Plain),
+    Receive(Box<Receive>),
+    Ended,
+}
+
+impl<R> Unary<R> {
+    pub(crate) fn new(call: Call<Response<R>>) -> Self {
+        Self::Call(call)
+    }
+
+    fn begin(call: &mut Call<Response<R>>) -> Result<Self, Status> {
+        let (channel, request) = call.begin()?;
+        let body = Body::pieces(request.unwrap_or_default(), None);
+        if channel.is_intercepted() {
+            let receive = channel.start(call, body, Expect::One, Start::Unwatched);
+            return Ok(Self::Receive(Box::new(receive)));
+        }
+        Ok(Self::Plain(Plain {
+            deadline: call.head.deadline.map(Deadline::new),
+            opening: channel.open(call, body, Start::Unwatched),
+            channel,
+        }))
+    }
+}
+
+impl<R: Message> Future for Unary<R> {
+    type Output = Result<Response<R>, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Self::Call(call) = this {
+            *this = Self::begin(call)?;
+        }
+        let reply = match this {
+            Self::Plain(plain) => match ready!(plain.poll_reply(cx)) {
+                Replied::Whole(reply) => reply,
+                Replied::InParts(mut receive) => {
+                    let reply = receive.poll_only(cx);
+                    *this = Self::Receive(receive);
+                    ready!(reply)
+                }
+            },
+            Self::Receive(receive) => ready!(receive.poll_only(cx)),
+            Self::Call(_) | Self::Ended => Err(Status::internal("the call has ended")),
+        };
+        *this = Self::Ended;
+        Poll::Ready(reply)
+    }
+}
+
+/// A call that has only its head to wait for, and its deadline.
+pub(crate) struct Plain {
+    channel: Channel,
+    opening: Opening,
+    deadline: Option<Deadline>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is handed on at once, and a box would be allocated for each call"
+)]
+enum Replied<R> {
+    Whole(Result<Response<R>, Status>),
+    /// There is more to come, or to say.
+    InParts(Box<Receive>),
+}
+
+impl Plain {
+    fn poll_reply<R: Message>(&mut self, cx: &mut Context<'_>) -> Poll<Replied<R>> {
+        let head = match self.opening.poll(cx) {
+            Poll::Ready(Err(status)) => {
+                let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
+                let receive = Receive::failed(reader, status, deadline);
+                return Poll::Ready(Replied::InParts(Box::new(receive)));
+            }
+            Poll::Ready(Ok(head)) => Poll::Ready(head),
+            Poll::Pending => Poll::Pending,
+        };
+        if let Some(deadline) = &mut self.deadline
+            && deadline.poll(cx, head.is_pending())
+        {
+            let status = deadline::exceeded(self.opening.phase());
+            return Poll::Ready(Replied::Whole(Err(status)));
+        }
+        head.map(|response| self.reply(response))
+    }
+
+    /// Most replies have arrived whole: there is nothing to wait for, and nothing that the grammar
+    /// would not let pass.
+    fn reply<R: Message>(&mut self, response: http::Response<Body>) -> Replied<R> {
+        let (head, mut body) = response.into_parts();
+        if body.full_data().is_some()
+            && let Some((data, trailers)) = body.take_full()
+        {
+            let data = data.into_bytes();
+            let (limits, encodings) = (self.channel.limits(), self.channel.encodings());
+            let message = trailers.as_ref().and_then(|trailers| {
+                let max_size = limits.max_recv_message_size;
+                grammar::only_message(&head, &data, trailers, max_size, encodings)
+            });
+            if let Some(message) = message {
+                return Replied::Whole(R::decode(message.into()).map(|message| {
+                    let head = Metadata::from_headers(head.headers);
+                    let trailers = Metadata::from_headers(trailers.unwrap_or_default());
+                    Response::new(message, head, trailers, false)
+                }));
+            }
+            body = Body::full(data, trailers);
+        }
+        let response = http::Response::from_parts(head, body);
+        let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
+        Replied::InParts(Box::new(Receive::response(reader, response, deadline)))
+    }
+}
