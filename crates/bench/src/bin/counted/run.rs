@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use trunkline::{Limits, Server};
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::UnixListener;
+use trunkline::{Channel, Server};
 use trunkline_bench::messages::{self, Reply, Request};
-use trunkline_testkit::channel_over;
 
 use crate::parts::{Client as ClientPart, PingPong, Server as ServerPart};
 use crate::script::{Part, Script, Seen};
@@ -20,6 +21,8 @@ const BIDI: &str = "/trunkline.bench.Bench/Bidi";
 
 /// Bytes of payload, where the name of a workload does not say more.
 const SMALL: usize = 16;
+
+const SIZE_OF_A_READ: usize = 64 * 1024;
 
 /// What is counted.
 #[derive(Debug)]
@@ -131,9 +134,7 @@ fn ping_pong(calls: usize, n: usize) -> PingPong {
 async fn call(n: usize) -> Arc<Seen> {
     const IN_FLIGHT: usize = 100;
     let (script, seen) = Script::new(ServerPart::new(reply(SMALL, 0)));
-    let channel = channel_over(script, Limits::default())
-        .await
-        .expect("the script speaks HTTP/2");
+    let channel = channel_to(script).await.expect("the script speaks HTTP/2");
     let mut calling = tokio::task::JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let client = BenchClient::new(channel.clone());
@@ -152,6 +153,21 @@ async fn call(n: usize) -> Arc<Seen> {
         done.expect("no call panics");
     }
     seen
+}
+
+/// A channel's own connection, as users have it: a Unix socket, behind which is the script. What
+/// lies between the two is counted as well; it is paid once for all calls in flight.
+async fn channel_to(mut script: Script<ServerPart>) -> trunkline::Result<Channel> {
+    let path = std::env::temp_dir().join(format!("counted-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("a socket in the directory for such things");
+    let target = format!("unix:{}", path.display());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("the channel connects");
+        let _ = std::fs::remove_file(path);
+        let (near, far) = (SIZE_OF_A_READ, SIZE_OF_A_READ);
+        let _ = copy_bidirectional_with_sizes(&mut socket, &mut script, near, far).await;
+    });
+    Channel::to(&target).max_connections(1).connect().await
 }
 
 /// A request behind its prefix.
