@@ -256,7 +256,9 @@ async fn a_request_ends_with_its_last_data_frame_or_an_empty_one_and_no_other_is
         (1, 1),
         (16_384 - 5, 1),
         (16_384 - 4, 2),
-        (60_000, 4),
+        // In pieces: the prefix is a frame of its own.
+        (16_384, 2),
+        (60_000, 5),
     ] {
         let call = client.unary::<Raw, Raw>(UNARY, raw(vec![7; len]));
         let _call = tokio::spawn(call.into_future());
@@ -689,6 +691,17 @@ async fn a_server_at_the_deadline_says_so_or_resets_with_cancel_inside_a_message
     ] {
         let stream = client.call(&timed(path), message(&vec![7; len])).await;
         assert_eq!(client.outcome(stream).await, expected, "{path} {len}");
+        probe.until("no handler", |it| it.running == 0).await;
+    }
+    // A large message, of which more is with h2 than there is window for.
+    for path in [ECHO, STALL] {
+        let stream = client.next_stream();
+        let head = Fields::call(path).and("grpc-timeout", "500m");
+        client.write(&[Frame::headers(stream, &head)]).await;
+        client.send(stream, message(&[7; 200_000])).await;
+        client.write(&[Frame::data(stream, "").ending()]).await;
+        assert_eq!(client.outcome(stream).await, Reset(error::CANCEL), "{path}");
+        assert_eq!(client.stream(stream).data.len(), 100, "{path}");
         probe.until("no handler", |it| it.running == 0).await;
     }
     // A request that has not ended either.

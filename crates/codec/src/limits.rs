@@ -45,7 +45,7 @@ pub struct Limits {
     /// How many bytes a peer may send on a connection ahead of all readers. Default: 16 MiB.
     pub initial_connection_window_size: u32,
     /// How many bytes a stream may hold for a peer that does not take them, besides the message that
-    /// is being sent, up to 256 KiB of which it may hold too. Default: 64 KiB.
+    /// is being sent, of which it may be up to 256 KiB ahead. Default: 64 KiB.
     pub max_send_buffer_size: usize,
     /// How many streams may lie reset by the peer before the server has accepted them. Default:
     /// 1,000, the same as `reset_budget`: a peer's bursts of cancelled calls arrive together when

@@ -15,8 +15,8 @@ use crate::frame::Payload;
 /// is smaller is copied to its neighbours.
 pub const SHARE_FROM: usize = 4 * 1024;
 
-/// The largest piece, in bytes, that is taken from a source that copies: half of what glibc's malloc
-/// takes for a large block.
+/// The largest piece, in bytes, that is taken from a source before it has shown that it shares: it
+/// may be a copy, and this is half of what glibc's malloc takes for a large block.
 const STEP: usize = 64 * 1024;
 
 /// The first block for what is copied, in bytes: most large messages are one large field behind the
@@ -129,7 +129,7 @@ unsafe impl BufMut for Rope {
     }
 
     fn put<T: Buf>(&mut self, mut source: T) {
-        let mut step = SHARE_FROM;
+        let mut step = STEP;
         while source.has_remaining() {
             let chunk = source.chunk();
             let (start, len) = (chunk.as_ptr(), chunk.len());
@@ -260,9 +260,9 @@ mod tests {
         let shared = pieces(rope);
         assert_eq!(
             shared.iter().map(Bytes::len).collect::<Vec<_>>(),
-            [SHARE_FROM, 1_000_000 - SHARE_FROM]
+            [STEP, 1_000_000 - STEP]
         );
-        assert_eq!(shared[1].as_ptr(), source[SHARE_FROM..].as_ptr());
+        assert_eq!(shared[1].as_ptr(), source[STEP..].as_ptr());
         for copies in [
             |rope: &mut Rope, source: &[u8]| rope.put(source),
             |rope: &mut Rope, source: &[u8]| {

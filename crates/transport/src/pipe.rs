@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
-use trunkline_codec::Status;
+use trunkline_codec::{Payload, Status};
 
 use crate::hub::lock;
 
@@ -66,6 +66,18 @@ pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
 pub struct ReaderGone;
 
 impl State {
+    fn push(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        if bytes.len() < SHARE_FROM {
+            return self.tail.extend_from_slice(&bytes);
+        }
+        let tail = self.tail.split().freeze();
+        if !tail.is_empty() {
+            self.chunks.push_back(tail);
+        }
+        self.chunks.push_back(bytes);
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let chunk = match self.chunks.pop_front() {
             Some(chunk) => chunk,
@@ -138,20 +150,19 @@ impl PipeWriter {
     /// [`poll_ready`](Self::poll_ready) before. What is written after the reader has gone, or
     /// after the end, is dropped.
     pub fn write(&mut self, bytes: Bytes) {
+        self.write_pieces(bytes.into());
+    }
+
+    /// As [`write`](Self::write), all pieces at once: whoever ends the call meanwhile finds all of a
+    /// message here, or nothing.
+    pub fn write_pieces(&mut self, mut pieces: Payload) {
         let reader = {
             let mut state = lock(&self.0.state);
             if state.is_closed() {
                 return;
             }
-            state.len += bytes.len();
-            if bytes.len() < SHARE_FROM {
-                state.tail.extend_from_slice(&bytes);
-            } else {
-                let tail = state.tail.split().freeze();
-                if !tail.is_empty() {
-                    state.chunks.push_back(tail);
-                }
-                state.chunks.push_back(bytes);
+            while !pieces.is_empty() {
+                state.push(pieces.pop());
             }
             state.reader.take()
         };
@@ -385,6 +396,25 @@ mod tests {
         writer.write(large.clone());
         assert_eq!(data(&reader).len(), 100);
         assert_eq!(data(&reader).as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn pieces_are_written_together_in_their_order_and_large_ones_as_they_are() {
+        let (mut writer, reader) = pipe(1 << 20);
+        writer.write(Bytes::from_static(b"before "));
+        let mut pieces = Payload::default();
+        let large = Bytes::from(vec![9; SHARE_FROM]);
+        for piece in [Bytes::from_static(b"prefix"), large.clone(), "end".into()] {
+            pieces.push(piece);
+        }
+        writer.write_pieces(pieces);
+        assert_eq!(reader.len(), 7 + 6 + SHARE_FROM + 3);
+        assert_eq!(data(&reader), "before prefix");
+        assert_eq!(data(&reader).as_ptr(), large.as_ptr());
+        assert_eq!(data(&reader), "end");
+        assert!(reader.is_empty());
+        drop(reader);
+        writer.write_pieces(large.into());
     }
 
     #[test]

@@ -10,10 +10,14 @@ use trunkline_codec::Status;
 
 use crate::body::Body;
 
-/// How much of what waits is given to h2 at a time, in bytes, once it takes some. That may be more
-/// than its buffer and the window hold: it is in memory either way, and h2 asks for less of it less
-/// often. What one write of the connection carries.
+/// How much of a large body is given to h2 at a time, in bytes, once it takes some. That may be more
+/// than its buffer and the window hold: it is in memory either way, and the call is woken less
+/// often. One write of the connection carries as much.
 const STEP: usize = 256 * 1024;
+
+/// How much of the end of a body goes to h2 only as far as it takes it, in bytes: what is here can
+/// still be taken back when the deadline passes, and trailers leave with it.
+const KEPT_BACK: usize = 64 * 1024;
 
 /// A body on its way out.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(crate) struct SendBody {
     body: Body,
     /// Taken from the body, and waiting for window.
     pending: Bytes,
+    /// What is left of the step that is being given to h2.
+    step: usize,
     /// END_STREAM went out with the last DATA frame.
     ended: bool,
 }
@@ -41,6 +47,7 @@ impl SendBody {
             stream,
             body,
             pending: Bytes::new(),
+            step: 0,
             ended: false,
         }
     }
@@ -96,6 +103,43 @@ impl SendBody {
     }
 
     fn poll_send_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.step == 0 {
+            ready!(self.poll_capacity(cx))?;
+        }
+        let capacity = self.stream.capacity();
+        let n = match capacity >= self.pending.len() {
+            true => self.pending.len(),
+            false => self.next_step(capacity),
+        };
+        self.step = self.step.saturating_sub(n);
+        if n == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let chunk = self.pending.split_to(n);
+        self.ended = self.pending.is_empty() && self.body.is_end_stream();
+        Poll::Ready(
+            self.stream
+                .send_data(chunk, self.ended)
+                .map_err(|_| SendError::PeerGone),
+        )
+    }
+
+    /// How much of what waits goes out now, if h2 takes `capacity` of it, which is not all.
+    fn next_step(&mut self, capacity: usize) -> usize {
+        if self.step == 0 {
+            self.step = STEP;
+        }
+        // The end of a body that is still being written is that of what there is.
+        let left = self.pending.len() + self.body.full_size().unwrap_or(0);
+        let ahead = self.step.min(left.saturating_sub(KEPT_BACK));
+        if ahead == 0 {
+            self.step = 0;
+        }
+        capacity.max(ahead).min(self.pending.len())
+    }
+
+    /// Ready when h2 takes some of what waits.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         // Reserved only while there is something to send: capacity that an idle stream holds is
         // taken from those that could use it, and can stop them for ever.
         self.stream.reserve_capacity(self.pending.len());
@@ -110,14 +154,7 @@ impl SendBody {
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(SendError::PeerGone)),
             }
         }
-        let n = self.stream.capacity().max(STEP).min(self.pending.len());
-        let chunk = self.pending.split_to(n);
-        self.ended = self.pending.is_empty() && self.body.is_end_stream();
-        Poll::Ready(
-            self.stream
-                .send_data(chunk, self.ended)
-                .map_err(|_| SendError::PeerGone),
-        )
+        Poll::Ready(Ok(()))
     }
 
     /// An end without trailers, unless it went out with the last DATA frame.

@@ -117,39 +117,37 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read_at == self.read_end {
-            ready!(self.poll_fill())?;
+            return self.poll_read_socket(into);
         }
         let n = into.remaining().min(self.read_end - self.read_at);
         into.put_slice(&self.read[self.read_at..self.read_at + n]);
         self.read_at += n;
         if self.read_at == self.read_end {
-            self.give_back();
+            READ.set(std::mem::take(&mut self.read));
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what the socket has into the thread's buffer.
-    fn poll_fill(&mut self) -> Poll<io::Result<()>> {
+    fn poll_read_socket(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let task = self.task.clone();
         let mut cx = Context::from_waker(&task);
-        self.read = READ.take();
-        if self.read.len() < self.read_size {
-            self.read.resize(self.read_size, 0);
-        }
-        let mut buf = ReadBuf::new(&mut self.read[..self.read_size]);
-        let polled = Pin::new(&mut self.io).poll_read(&mut cx, &mut buf);
-        let bytes = buf.filled();
-        self.guard.follow(bytes);
-        (self.read_at, self.read_end) = (0, bytes.len());
-        if !matches!(polled, Poll::Ready(Ok(()))) {
-            self.give_back();
-        }
-        polled
-    }
-
-    fn give_back(&mut self) {
-        READ.set(std::mem::take(&mut self.read));
-        (self.read_at, self.read_end) = (0, 0);
+        READ.with_borrow_mut(|scratch| {
+            if scratch.len() < self.read_size {
+                scratch.resize(self.read_size, 0);
+            }
+            let mut buf = ReadBuf::new(&mut scratch[..self.read_size]);
+            ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut buf))?;
+            let bytes = buf.filled();
+            self.guard.follow(bytes);
+            let now = bytes.len().min(into.remaining());
+            into.put_slice(&bytes[..now]);
+            if now < bytes.len() {
+                // The thread gets it back when h2 has asked for the rest.
+                (self.read_at, self.read_end) = (now, bytes.len());
+                self.read = std::mem::take(scratch);
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {

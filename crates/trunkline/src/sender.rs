@@ -151,11 +151,7 @@ impl<T: Message> Sender<T> {
         }
         ready!(self.pipe.poll_ready(cx))?;
         let frame = frame_of(message, len, encoding, max_size);
-        Poll::Ready(Ok(frame.map(|mut frame| {
-            while !frame.is_empty() {
-                self.pipe.write(frame.pop());
-            }
-        })))
+        Poll::Ready(Ok(frame.map(|frame| self.pipe.write_pieces(frame))))
     }
 
     fn ended(&self) -> Status {
