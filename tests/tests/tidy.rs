@@ -304,10 +304,11 @@ fn the_house_stays_small() {
         longest_function.0, longest_function.1
     );
     let runtime = code["codec"] + code["transport"] + code["trunkline"];
-    // Two figures: 8,000 held all that a call needs on one connection; the rest is for cores, which
-    // are threads of a server and connections of a channel, and for speed.
+    // 8,000 held all that a call needs on one connection. The rest is for cores, which are threads of
+    // a server and connections of a channel, and for speed: large messages in pieces, calls that are
+    // polled in their connection's task, and those that end in one poll.
     assert!(
-        runtime <= 9_500,
+        runtime <= 10_000,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     assert!(longest_file.0 <= 600, "{longest_file:?}");

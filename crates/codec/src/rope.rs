@@ -41,7 +41,7 @@ const BLOCK: usize = 32 * 1024;
 /// rope.put(field.clone());
 /// let payload = rope.into_payload();
 /// let pieces: Vec<&Bytes> = payload.pieces().collect();
-/// assert_eq!((pieces.len(), payload.len()), (3, 10_001));
+/// assert_eq!((pieces.len(), payload.len()), (2, 10_001));
 /// assert_eq!(pieces[1].as_ptr(), field.as_ptr());
 /// ```
 #[derive(Default)]
