@@ -19,16 +19,9 @@ pub trait Message: Send + Sized + 'static {
     /// Bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
-    /// Appends the encoded message.
-    fn encode(&self, buffer: &mut BytesMut);
-
-    /// As [`encode`](Self::encode), for messages of 16 KiB and more, which go out in pieces: a
-    /// [`Rope`] shares `Bytes` rather than copies them. By default what `encode` makes is one piece.
-    fn encode_in_pieces(&self, rope: &mut Rope) {
-        let mut buffer = BytesMut::with_capacity(self.encoded_len());
-        self.encode(&mut buffer);
-        rope.push(buffer.freeze());
-    }
+    /// Appends the encoded message: exactly [`encoded_len`](Self::encoded_len) bytes. A buffer of a
+    /// small message has room for no more; that of a large one shares what is `put` as `Bytes`.
+    fn encode(&self, buffer: &mut impl BufMut);
 
     /// Reads a message.
     ///
@@ -43,20 +36,8 @@ impl<T: prost::Message + Default + 'static> Message for T {
         prost::Message::encoded_len(self)
     }
 
-    fn encode(&self, buffer: &mut BytesMut) {
-        let len = prost::Message::encoded_len(self);
-        if len > ZEROED_UP_TO {
-            return prost::Message::encode_raw(self, buffer);
-        }
-        // prost writes numbers byte by byte, which a slice takes in a few instructions each, and a
-        // growing buffer in some fifty.
-        let start = buffer.len();
-        buffer.resize(start + len, 0);
-        prost::Message::encode_raw(self, &mut &mut buffer[start..]);
-    }
-
-    fn encode_in_pieces(&self, rope: &mut Rope) {
-        prost::Message::encode_raw(self, rope);
+    fn encode(&self, buffer: &mut impl BufMut) {
+        prost::Message::encode_raw(self, buffer);
     }
 
     fn decode(payload: Payload) -> Result<Self, Status> {
@@ -90,12 +71,8 @@ impl Message for Raw {
         self.0.len()
     }
 
-    fn encode(&self, buffer: &mut BytesMut) {
-        buffer.put_slice(&self.0);
-    }
-
-    fn encode_in_pieces(&self, rope: &mut Rope) {
-        rope.push(self.0.clone());
+    fn encode(&self, buffer: &mut impl BufMut) {
+        buffer.put(self.0.clone());
     }
 
     fn decode(payload: Payload) -> Result<Self, Status> {
@@ -117,16 +94,33 @@ pub(crate) fn encode_frame<T: Message>(
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
     let wire_len = wire_len(len, max_size)?;
-    let Some(encoding) = encoding else {
+    if let Some(encoding) = encoding {
+        let mut plain = BytesMut::with_capacity(len);
+        message.encode(&mut plain);
+        return compress_frame(&mut plain, encoding, buffer);
+    }
+    let start = buffer.len();
+    let prefix = frame::prefix(false, wire_len);
+    let missing = if len <= ZEROED_UP_TO {
+        // prost writes numbers byte by byte, which a slice takes in a few instructions each, and a
+        // growing buffer in some fifty.
+        buffer.resize(start + frame::PREFIX_SIZE + len, 0);
+        let (front, mut rest) = buffer[start..].split_at_mut(frame::PREFIX_SIZE);
+        front.copy_from_slice(&prefix);
+        message.encode(&mut rest);
+        rest.len()
+    } else {
         buffer.reserve(frame::PREFIX_SIZE + len);
-        // As one slice: two small puts cost a fifth of a streamed message.
-        buffer.put_slice(&frame::prefix(false, wire_len));
+        buffer.put_slice(&prefix);
         message.encode(buffer);
-        return Ok(());
+        (start + frame::PREFIX_SIZE + len).abs_diff(buffer.len())
     };
-    let mut plain = BytesMut::with_capacity(len);
-    message.encode(&mut plain);
-    compress_frame(&mut plain, encoding, buffer)
+    if missing > 0 {
+        // What follows would be read as part of it.
+        buffer.truncate(start);
+        return Err(wrong_len(len));
+    }
+    Ok(())
 }
 
 /// One message, whose encoded size is `len`, as a frame of its own; in pieces if it is large.
@@ -162,10 +156,13 @@ fn frame_in_pieces<T: Message>(
     let mut rope = Rope::new();
     let Some(encoding) = encoding else {
         rope.put_slice(&frame::prefix(false, wire_len));
-        message.encode_in_pieces(&mut rope);
-        return Ok(rope.into_payload());
+        message.encode(&mut rope);
+        return match rope.len() == frame::PREFIX_SIZE + len {
+            true => Ok(rope.into_payload()),
+            false => Err(wrong_len(len)),
+        };
     };
-    message.encode_in_pieces(&mut rope);
+    message.encode(&mut rope);
     let mut buffer = BytesMut::new();
     compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
     Ok(buffer.freeze().into())
@@ -190,6 +187,12 @@ pub(crate) fn compress_frame(
     };
     buffer[start..start + frame::PREFIX_SIZE].copy_from_slice(&frame::prefix(true, wire_len));
     Ok(())
+}
+
+fn wrong_len(len: usize) -> Status {
+    Status::internal(format!(
+        "the message has another size than the {len} bytes of its encoded_len"
+    ))
 }
 
 /// The length as a prefix has it.
@@ -282,7 +285,7 @@ mod tests {
             .find(|piece| piece.as_ptr() == message.field.as_ptr());
         assert!(shared.is_some(), "the field is no piece of the frame");
         let raw = Raw(message.field.clone());
-        let is_raw = |piece: &Bytes| *piece == raw.0 && piece.as_ptr() == raw.0.as_ptr();
+        let is_raw = |piece: &Bytes| piece.as_ptr() == raw.0.as_ptr();
         assert!(framed(&raw).pieces().any(is_raw));
 
         let wire = frame.into_bytes().slice(frame::PREFIX_SIZE..);
@@ -294,22 +297,39 @@ mod tests {
         assert!(decoded == message);
     }
 
-    #[test]
-    fn a_message_of_ones_own_needs_to_know_nothing_of_pieces() {
-        struct Own;
-        impl Message for Own {
-            fn encoded_len(&self) -> usize {
-                50_000
-            }
-            fn encode(&self, buffer: &mut BytesMut) {
-                buffer.put_bytes(7, 50_000);
-            }
-            fn decode(_: Payload) -> Result<Self, Status> {
-                Ok(Self)
-            }
+    /// A message that says it has `says` bytes, and has `has`.
+    struct Own {
+        says: usize,
+        has: usize,
+    }
+
+    impl Message for Own {
+        fn encoded_len(&self) -> usize {
+            self.says
         }
-        let frame = framed(&Own).into_bytes();
-        assert_eq!(frame[..5], frame::prefix(false, 50_000));
-        assert_eq!(frame[5..], [7; 50_000]);
+        fn encode(&self, buffer: &mut impl BufMut) {
+            buffer.put_bytes(7, self.has);
+        }
+        fn decode(_: Payload) -> Result<Self, Status> {
+            Err(Status::internal("nobody reads it"))
+        }
+    }
+
+    #[test]
+    fn a_message_of_another_size_than_it_says_is_not_sent() {
+        for says in [10, ZEROED_UP_TO, ZEROED_UP_TO + 1, PIECES_FROM] {
+            let whole = frame_of(&Own { says, has: says }, says, None, usize::MAX);
+            assert_eq!(whole.unwrap().len(), frame::PREFIX_SIZE + says);
+            let short = Own {
+                says,
+                has: says - 1,
+            };
+            let status = frame_of(&short, says, None, usize::MAX).unwrap_err();
+            assert_eq!(status.code(), Code::INTERNAL);
+            assert!(status.message().contains(&says.to_string()), "{status}");
+            let mut buffer = BytesMut::from(&b"before"[..]);
+            encode_frame(&short, says, None, usize::MAX, &mut buffer).unwrap_err();
+            assert_eq!(buffer, "before");
+        }
     }
 }

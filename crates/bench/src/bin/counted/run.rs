@@ -173,7 +173,7 @@ async fn channel_to(mut script: Script<ServerPart>) -> trunkline::Result<Channel
 /// A request behind its prefix.
 fn request(size: usize, replies: u32) -> Vec<u8> {
     messages::prefixed(&Request {
-        payload: vec![b'x'; size].into(),
+        payload: vec![b'x'; size],
         replies,
         ..Request::default()
     })
@@ -182,7 +182,7 @@ fn request(size: usize, replies: u32) -> Vec<u8> {
 /// A reply behind its prefix.
 fn reply(size: usize, requests: u64) -> Vec<u8> {
     messages::prefixed(&Reply {
-        payload: vec![b'x'; size].into(),
+        payload: vec![b'x'; size],
         requests,
     })
 }
