@@ -15,7 +15,7 @@ pub const BLOCK_MIN: usize = 64 * 1024;
 
 /// How many bytes of blocks that nobody uses the process keeps at most, and so the largest block
 /// that is kept.
-pub const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many blocks that nobody uses the process keeps at most, so that finding one is quick.
 pub const KEPT_BLOCKS_MAX: usize = 64;

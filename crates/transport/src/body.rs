@@ -50,6 +50,17 @@ struct Pieces {
     trailers: Option<HeaderMap>,
 }
 
+impl Pieces {
+    // Apart from what small messages take, which is inlined.
+    #[cold]
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        match self.data.is_empty() {
+            true => self.trailers.take().map(Frame::trailers),
+            false => Some(Frame::data(self.data.pop())),
+        }
+    }
+}
+
 impl Body {
     /// A body with nothing in it.
     pub fn empty() -> Self {
@@ -57,11 +68,13 @@ impl Body {
     }
 
     /// A body that is known in full. It is sent without a task.
+    #[inline]
     pub fn full(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self(Kind::Full { data, trailers })
     }
 
     /// As [`full`](Self::full), with data that may be in pieces, each of which is a frame of its own.
+    #[inline]
     pub fn pieces(data: Payload, trailers: Option<HeaderMap>) -> Self {
         match data.is_in_pieces() {
             false => Self::full(data.into_bytes(), trailers),
@@ -206,11 +219,7 @@ impl http_body::Body for Body {
             } else {
                 Some(Ok(Frame::data(std::mem::take(data))))
             }),
-            Kind::Pieces(pieces) => Poll::Ready(if pieces.data.is_empty() {
-                pieces.trailers.take().map(|map| Ok(Frame::trailers(map)))
-            } else {
-                Some(Ok(Frame::data(pieces.data.pop())))
-            }),
+            Kind::Pieces(pieces) => Poll::Ready(pieces.next().map(Ok)),
             Kind::Incoming(incoming) => incoming.poll_frame(cx),
             Kind::Pipe(reader) => reader.poll_frame(cx),
             Kind::Boxed(body) => {

@@ -103,10 +103,10 @@ impl SendBody {
     }
 
     fn poll_send_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if self.step == 0 {
-            ready!(self.poll_capacity(cx))?;
-        }
-        let capacity = self.stream.capacity();
+        let capacity = match self.step {
+            0 => ready!(self.poll_capacity(cx))?,
+            _ => self.stream.capacity(),
+        };
         let n = match capacity >= self.pending.len() {
             true => self.pending.len(),
             false => self.next_step(capacity),
@@ -125,6 +125,7 @@ impl SendBody {
     }
 
     /// How much of what waits goes out now, if h2 takes `capacity` of it, which is not all.
+    #[cold]
     fn next_step(&mut self, capacity: usize) -> usize {
         if self.step == 0 {
             self.step = STEP;
@@ -138,12 +139,16 @@ impl SendBody {
         capacity.max(ahead).min(self.pending.len())
     }
 
-    /// Ready when h2 takes some of what waits.
-    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    /// Ready when h2 takes some of what waits, with how much.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
         // Reserved only while there is something to send: capacity that an idle stream holds is
         // taken from those that could use it, and can stop them for ever.
         self.stream.reserve_capacity(self.pending.len());
-        while self.stream.capacity() == 0 {
+        loop {
+            let capacity = self.stream.capacity();
+            if capacity > 0 {
+                return Poll::Ready(Ok(capacity));
+            }
             // h2 may also say "ready" with nothing to give (h2#579).
             match self.stream.poll_capacity(cx) {
                 Poll::Pending => {
@@ -154,7 +159,6 @@ impl SendBody {
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(SendError::PeerGone)),
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// An end without trailers, unless it went out with the last DATA frame.

@@ -66,7 +66,13 @@ impl<B: Buf> Buf for Fields<B> {
                 bytes: [0; INLINE_UP_TO],
                 len: len as u8,
             };
-            self.buf.copy_to_slice(&mut small.bytes[..len]);
+            match self.buf.chunk().get(..len) {
+                Some(field) => {
+                    small.bytes[..len].copy_from_slice(field);
+                    self.buf.advance(len);
+                }
+                None => self.buf.copy_to_slice(&mut small.bytes[..len]),
+            }
             return Bytes::from_owner(small);
         }
         let mut copy = vec![0; len];

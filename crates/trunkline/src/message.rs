@@ -146,6 +146,7 @@ pub(crate) fn frame_of<T: Message>(
     Ok(buffer.freeze().into())
 }
 
+#[cold]
 fn frame_in_pieces<T: Message>(
     message: &T,
     len: usize,
@@ -196,6 +197,7 @@ fn wrong_len(len: usize) -> Status {
 }
 
 /// The length as a prefix has it.
+#[inline]
 fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     match u32::try_from(len) {
         Ok(wire_len) if len <= max_size => Ok(wire_len),
