@@ -23,6 +23,12 @@ pub trait Message: Send + Sized + 'static {
     /// small message has room for no more; that of a large one shares what is `put` as `Bytes`.
     fn encode(&self, buffer: &mut impl BufMut);
 
+    /// As [`encode`](Self::encode), for a large message: to be implemented by one that has its bytes
+    /// as `Bytes` and wants each to stay one piece ([`Rope::push`]).
+    fn encode_in_pieces(&self, rope: &mut Rope) {
+        self.encode(rope);
+    }
+
     /// Reads a message.
     ///
     /// # Errors
@@ -73,6 +79,10 @@ impl Message for Raw {
 
     fn encode(&self, buffer: &mut impl BufMut) {
         buffer.put(self.0.clone());
+    }
+
+    fn encode_in_pieces(&self, rope: &mut Rope) {
+        rope.push(self.0.clone());
     }
 
     fn decode(payload: Payload) -> Result<Self, Status> {
@@ -157,13 +167,13 @@ fn frame_in_pieces<T: Message>(
     let mut rope = Rope::new();
     let Some(encoding) = encoding else {
         rope.put_slice(&frame::prefix(false, wire_len));
-        message.encode(&mut rope);
+        message.encode_in_pieces(&mut rope);
         return match rope.len() == frame::PREFIX_SIZE + len {
             true => Ok(rope.into_payload()),
             false => Err(wrong_len(len)),
         };
     };
-    message.encode(&mut rope);
+    message.encode_in_pieces(&mut rope);
     let mut buffer = BytesMut::new();
     compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
     Ok(buffer.freeze().into())
