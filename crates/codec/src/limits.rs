@@ -108,7 +108,7 @@ pub struct Limits {
     /// that have one. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
     /// For how long, in one turn, a server's connection polls handlers in its own task; calls behind
-    /// those get tasks. Default: 500 us. Zero gives every call a task of its own.
+    /// those get tasks. Default: 500 us. Zero gives every handler a task of its own.
     pub in_place_max: Duration,
     /// How long one poll of a handler may take for its method to be polled in the connection's task.
     /// Default: 100 us, some fifty times what a task costs.

@@ -112,14 +112,14 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                     Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
                         return Poll::Pending;
                     }
-                    Ok(Poll::Pending) => self.stage = Stage::Over,
+                    Ok(Poll::Pending) => self.let_go(),
                     Ok(Poll::Ready(response)) => self.send_head(response),
                     Err(_) => self.end(panicked()),
                 }
             }
             Stage::Sending(send) => match catch_unwind(AssertUnwindSafe(|| send.poll(cx))) {
                 Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.stage = Stage::Over,
+                Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
                 Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
                 Err(_) => self.end(panicked()),
             },
@@ -135,7 +135,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         else {
             return;
         };
-        drop(future);
+        drop_caught(future);
         let (head, body) = response.into_parts();
         let is_end = http_body::Body::is_end_stream(&body);
         if let Some(stream) = send_head(&mut respond, head, is_end, &self.permit)
@@ -149,11 +149,11 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     fn end(&mut self, status: Status) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Handling(future, mut respond) => {
-                drop(future);
+                drop_caught(future);
                 send_status(&mut respond, status, &self.permit);
             }
             Stage::Sending(mut send) => {
-                send.drop_body();
+                drop_caught(send.take_body());
                 if send.is_mid_chunk()
                     || send.stream().send_trailers(status.into_trailers()).is_err()
                 {
@@ -162,6 +162,18 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             }
             Stage::Over => {}
         }
+    }
+}
+
+impl<F> Answering<F> {
+    fn let_go(&mut self) {
+        drop_caught(std::mem::replace(&mut self.stage, Stage::Over));
+    }
+}
+
+impl<F> Drop for Answering<F> {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -205,6 +217,12 @@ fn send_status(respond: &mut SendResponse<Bytes>, status: Status, permit: &Permi
     head::write_response(head.headers_mut(), None, &Encodings::none());
     status.write_to(head.headers_mut());
     send_head(respond, head.into_parts().0, true, permit);
+}
+
+/// Drops what may be, or hold, a handler. What panics there must not unwind through the task of the
+/// connection, where other calls are; a second panic on the way would end the process.
+fn drop_caught<T>(handler: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
 }
 
 fn panicked() -> Status {

@@ -7,13 +7,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use http::Response;
+use tokio::task::coop;
 use tokio::time::Instant;
 use trunkline_codec::Limits;
 
 use crate::answer::Answering;
 use crate::body::Body;
 use crate::hub::{Hub, lock};
-use crate::pace::Pace;
+use crate::pace::{FIRST_TRIAL, Pace};
 
 /// The calls that are polled in the connection's task: one that is woken costs its poll, and
 /// neither a task nor the lock of a scheduler.
@@ -24,14 +25,15 @@ pub(crate) struct Calls<F> {
     /// Calls whose method has become quick since they got a task.
     returning: Arc<Mutex<Vec<Answering<F>>>>,
     hub: Arc<Hub>,
-    /// What is left of this turn for handlers.
-    left: Duration,
+    /// What handlers, and what calls them, have taken of this turn.
+    spent: Duration,
     in_place_max: Duration,
     quick_poll_max: Duration,
 }
 
 struct Waiting<F> {
     answering: Box<Answering<F>>,
+    identity: Arc<CallWaker>,
     waker: Waker,
 }
 
@@ -64,7 +66,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
             woken: Vec::new(),
             returning: Arc::default(),
             hub,
-            left: limits.in_place_max,
+            spent: Duration::ZERO,
             in_place_max: limits.in_place_max,
             quick_poll_max: limits.quick_poll_max,
         }
@@ -72,19 +74,27 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
 
     /// A turn begins.
     pub(crate) fn begin_turn(&mut self) {
-        self.left = self.in_place_max;
+        self.spent = Duration::ZERO;
+    }
+
+    /// Whether the turn should end, so that the connection can write: calls have taken twice what
+    /// handlers get, although those behind have been given tasks.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.spent > self.in_place_max * 2
     }
 
     /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
-    /// done so; `now` is when the call began.
-    pub(crate) fn begin(&mut self, mut answering: Answering<F>, now: Instant) -> Instant {
+    /// done so; `begun` is when it was called.
+    pub(crate) fn begin(&mut self, mut answering: Answering<F>, begun: Instant) -> Instant {
         if !self.is_for_here(answering.pace()) {
+            // To be called has taken time as well, of the connection and not of the method's polls.
+            let now = self.polled(None, begun);
             self.give_task(answering);
             return now;
         }
         // Whoever takes over polls again, with a waker that wakes it.
         let polled = answering.poll_undated(&mut Context::from_waker(Waker::noop()));
-        let now = self.polled(answering.pace(), now);
+        let now = self.polled(answering.pace(), begun);
         if polled.is_pending() {
             match self.is_for_here(answering.pace()) {
                 true => self.push(answering),
@@ -96,21 +106,34 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
 
     /// Polls the calls that were woken. If the turn is used up before, or the method of one turns
     /// out to be slow, they get tasks: other threads can take them, and the connection goes on.
-    pub(crate) fn poll_woken(&mut self) {
+    ///
+    /// False if handlers have used up what tokio lets a task do at a time: then the rest waits for
+    /// the next turn.
+    pub(crate) fn poll_woken(&mut self) -> bool {
         let returning = std::mem::take(&mut *lock(&self.returning));
         for answering in returning {
             self.push(answering);
         }
         let mut woken = std::mem::take(&mut self.woken);
         self.hub.take_woken(&mut woken);
-        if !woken.is_empty() {
-            let mut now = Instant::now();
-            for waker in woken.drain(..) {
-                waker.is_listed.store(false, Ordering::Release);
-                now = self.poll_one(&waker, now);
-            }
+        if woken.is_empty() {
+            self.woken = woken;
+            return true;
         }
+        let mut now = Instant::now();
+        let mut polled = 0;
+        for waker in &woken {
+            if !coop::has_budget_remaining() {
+                break;
+            }
+            waker.is_listed.store(false, Ordering::Release);
+            now = self.poll_one(waker, now);
+            polled += 1;
+        }
+        woken.drain(..polled);
+        let is_done = woken.is_empty();
         self.woken = woken;
+        is_done
     }
 
     fn poll_one(&mut self, waker: &Arc<CallWaker>, mut now: Instant) -> Instant {
@@ -121,7 +144,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         let Some(mut waiting) = place.take_if(|it| it.is_woken_by(waker)) else {
             return now;
         };
-        if !self.left.is_zero() {
+        if self.is_for_here(waiting.answering.pace()) {
             let mut cx = Context::from_waker(&waiting.waker);
             let polled = Pin::new(&mut *waiting.answering).poll(&mut cx);
             now = self.polled(waiting.answering.pace(), now);
@@ -145,43 +168,42 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let waker = Waker::from(Arc::new(CallWaker {
+        let identity = Arc::new(CallWaker {
             slot,
             hub: self.hub.clone(),
             is_listed: AtomicBool::new(false),
-        }));
+        });
         // It has yet to be polled with its waker.
-        waker.wake_by_ref();
+        identity.wake_by_ref();
         self.slots[slot] = Some(Waiting {
             answering: Box::new(answering),
-            waker,
+            waker: Waker::from(identity.clone()),
+            identity,
         });
     }
 
     fn give_task(&self, answering: Answering<F>) {
-        let is_quick = answering.pace().is_some_and(Pace::is_quick);
-        let task = Task {
+        tokio::spawn(Task {
             answering: Some(answering),
-            // Not back to where there was no time.
-            home: match is_quick {
+            home: match self.in_place_max.is_zero() {
                 true => Weak::new(),
                 false => Arc::downgrade(&self.returning),
             },
+            quick_polls: 0,
             quick_poll_max: self.quick_poll_max,
-        };
-        tokio::spawn(task);
+        });
     }
 
     fn is_for_here(&self, pace: Option<&Pace>) -> bool {
         // Without a pace it is not a handler that is polled.
-        pace.is_none_or(|pace| !self.left.is_zero() && pace.is_quick())
+        pace.is_none_or(|pace| self.spent < self.in_place_max && pace.is_quick())
     }
 
     /// Takes note of a poll that began at `begun`; gives the time now.
     fn polled(&mut self, pace: Option<&Pace>, begun: Instant) -> Instant {
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
-        self.left = self.left.saturating_sub(took);
+        self.spent += took;
         if let Some(pace) = pace {
             pace.polled(took, self.quick_poll_max);
         }
@@ -191,15 +213,17 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
 
 impl<F> Waiting<F> {
     fn is_woken_by(&self, waker: &Arc<CallWaker>) -> bool {
-        std::ptr::eq(self.waker.data(), Arc::as_ptr(waker).cast())
+        Arc::ptr_eq(&self.identity, waker)
     }
 }
 
 /// A call in a task of its own.
 struct Task<F> {
     answering: Option<Answering<F>>,
-    /// Where the call goes when its method has become quick; gone with the connection.
+    /// Where the call goes when its method is quick; gone with the connection.
     home: Weak<Mutex<Vec<Answering<F>>>>,
+    /// Those of this call, in a row. Not at once back to where there may have been no time.
+    quick_polls: u32,
     quick_poll_max: Duration,
 }
 
@@ -216,8 +240,14 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
         let Some(pace) = answering.pace() else {
             return polled;
         };
-        pace.polled(begun.elapsed(), this.quick_poll_max);
+        let took = begun.elapsed();
+        pace.polled(took, this.quick_poll_max);
+        this.quick_polls = match took <= this.quick_poll_max {
+            true => this.quick_polls.saturating_add(1),
+            false => 0,
+        };
         if polled.is_pending()
+            && this.quick_polls >= FIRST_TRIAL
             && pace.is_quick()
             && let Some(home) = this.home.upgrade()
         {

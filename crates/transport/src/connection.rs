@@ -225,7 +225,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let Some((timed, sleep)) = &mut self.timer else {
             return Poll::Pending;
         };
-        if sleep.as_mut().poll(cx).is_pending() {
+        // A timer is silent in a task whose handlers have used up its budget.
+        if sleep.as_mut().poll(cx).is_pending() && sleep.deadline() > Instant::now() {
             return Poll::Pending;
         }
         match timed {
@@ -258,6 +259,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
         // A client that keeps to its limit has no more than this; one that does not must not keep
         // the thread from other connections.
         for _ in 0..self.limits.max_concurrent_streams.saturating_mul(2).max(1) {
+            if self.calls.is_overdue() {
+                break;
+            }
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     // A call is begun before the next one is accepted: what it needs is still in
@@ -274,8 +278,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
         Poll::Pending
     }
 
-    fn poll_calls(&mut self) {
-        self.calls.poll_woken();
+    fn poll_calls(&mut self) -> bool {
+        self.calls.poll_woken()
     }
 }
 

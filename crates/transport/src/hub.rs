@@ -18,7 +18,7 @@ const WOKEN: u8 = 0b10;
 ///
 /// It is the waker that h2 and the streams are given, so that the task can tell "my calls have
 /// something to send" from "the socket is ready": the first is worth waiting one turn for (see
-/// `Turn::StepBack`), the second is not.
+/// `Turn::poll`), the second is not.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     task: AtomicWaker,
@@ -122,10 +122,13 @@ impl Hub {
         self.notify();
     }
 
-    /// Swaps the list of calls that were woken with `spare`, which must be empty.
-    pub(crate) fn take_woken(&self, spare: &mut Vec<Arc<CallWaker>>) {
+    /// Moves the calls that were woken behind `calls`.
+    pub(crate) fn take_woken(&self, calls: &mut Vec<Arc<CallWaker>>) {
         if let Some(list) = &mut *lock(&self.woken) {
-            std::mem::swap(list, spare);
+            match calls.is_empty() {
+                true => std::mem::swap(list, calls),
+                false => calls.append(list),
+            }
         }
     }
 
@@ -208,8 +211,9 @@ impl Drop for Permit {
     }
 }
 
-/// Locks a mutex of ours. No user code ever runs under one, so a poisoned lock only means that
-/// another thread died between two plain statements; its state is still good.
+/// Locks a mutex of ours. No user code runs under one but the encoding of a message into a pipe, which
+/// takes back what it has begun: a poisoned lock only means that another thread died between two
+/// plain statements, and its state is still good.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

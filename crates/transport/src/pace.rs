@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Quick polls that a method has to show before its calls are polled where their connection is.
-const FIRST_TRIAL: u32 = 16;
+pub(crate) const FIRST_TRIAL: u32 = 16;
 
-/// A method that is slow now and then is not tried for longer than this.
-const LONGEST_TRIAL: u32 = 1024;
+/// A method that is slow now and then is not tried for longer than this: one poll in two hundred that
+/// is slow, because the system has taken the thread away, should not keep it in tasks for ever.
+const LONGEST_TRIAL: u32 = 128;
 
 /// What is known about a method's handlers: whether they give the thread back quickly.
 ///
 /// The calls of a method begin in tasks of their own. After some polls, each of them quick, the
 /// method has earned its place: its calls are polled in the connection's task, which costs less and
-/// holds up nobody. One slow poll, and the method has to show twice as many quick ones.
+/// holds up the others of the connection for no longer than that. One slow poll, and the method has to show twice as many quick ones.
 #[derive(Debug)]
 pub struct Pace {
     /// Quick polls still to be shown.
@@ -76,6 +77,6 @@ mod tests {
             trial_of(&pace)
         });
         let trials: Vec<u32> = trials.take(9).collect();
-        assert_eq!(trials, [16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
+        assert_eq!(trials, [16, 32, 64, 128, 128, 128, 128, 128, 128]);
     }
 }

@@ -103,9 +103,26 @@ impl State {
         Poll::Pending
     }
 
-    fn take_tail(&mut self) -> BytesMut {
-        self.len -= self.tail.len();
-        std::mem::take(&mut self.tail)
+    /// Lets `append` write behind the tail. If it panics, what it has written is taken back.
+    fn append(&mut self, append: impl FnOnce(&mut BytesMut)) {
+        struct Appending<'a> {
+            tail: &'a mut BytesMut,
+            keep: usize,
+        }
+        impl Drop for Appending<'_> {
+            fn drop(&mut self) {
+                self.tail.truncate(self.keep);
+            }
+        }
+        let keep = self.tail.len();
+        let mut appending = Appending {
+            tail: &mut self.tail,
+            keep,
+        };
+        append(appending.tail);
+        appending.keep = appending.tail.len();
+        drop(appending);
+        self.len += self.tail.len() - keep;
     }
 
     fn watch_some(&mut self, waker: &Waker) -> bool {
@@ -176,29 +193,18 @@ impl PipeWriter {
         cx: &Context<'_>,
         append: impl FnOnce(&mut BytesMut),
     ) -> Poll<Result<(), ReaderGone>> {
-        // Taken out, so that no code of the caller's runs under the lock. Nobody else can append
-        // meanwhile: there is one writer.
-        let mut tail = {
-            let mut state = lock(&self.0.state);
-            ready!(state.poll_room(self.0.size, cx))?;
-            state.take_tail()
-        };
-        append(&mut tail);
-        self.put_back(tail);
-        Poll::Ready(Ok(()))
-    }
-
-    fn put_back(&self, tail: BytesMut) {
+        // Under the lock: what was confirmed before stays where the reader finds it.
         let reader = {
             let mut state = lock(&self.0.state);
-            if state.is_closed() {
-                return;
+            ready!(state.poll_room(self.0.size, cx))?;
+            if state.end.is_some() {
+                return Poll::Ready(Ok(()));
             }
-            state.len += tail.len();
-            state.tail = tail;
+            state.append(append);
             state.reader.take()
         };
         wake(reader);
+        Poll::Ready(Ok(()))
     }
 
     /// Ends the body, with trailers if there are any.
@@ -257,7 +263,7 @@ impl PipeReader {
 
     /// Bytes that wait. Nobody hears of more until the next [`watch_some`](Self::watch_some) or
     /// [`take_or_watch`](Self::take_or_watch).
-    pub fn unwatched_len(&self) -> usize {
+    pub fn unwatch(&self) -> usize {
         let mut state = lock(&self.0.state);
         state.reader = None;
         state.len
@@ -426,6 +432,23 @@ mod tests {
         assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Pending);
         data(&reader);
         assert_eq!(now(|cx| writer.poll_ready(cx)), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn what_is_in_the_pipe_stays_there_while_more_is_written_and_if_that_panics() {
+        let (mut writer, reader) = pipe(10);
+        writer.write(Bytes::from_static(b"confirmed"));
+        let panics = std::panic::AssertUnwindSafe(|| {
+            now(|cx| {
+                writer.poll_write_with(cx, |tail| {
+                    tail.extend_from_slice(b"half");
+                    panic!("an encoding that panics");
+                })
+            })
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert_eq!(reader.len(), 9);
+        assert_eq!(data(&reader), "confirmed");
     }
 
     #[test]

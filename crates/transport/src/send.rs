@@ -58,9 +58,9 @@ impl SendBody {
         !self.pending.is_empty()
     }
 
-    /// Lets go of the body, and of the handler that may be inside.
-    pub(crate) fn drop_body(&mut self) {
-        self.body = Body::empty();
+    /// Takes the body out, and the handler that may be inside.
+    pub(crate) fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
     }
 
     pub(crate) fn stream(&mut self) -> &mut SendStream<Bytes> {

@@ -34,7 +34,10 @@ pub(crate) trait Work {
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
 
     /// Polls the calls that live in the connection's task, after they have been handed their data.
-    fn poll_calls(&mut self) {}
+    /// False if the turn has to end here: there is more to do, and no time for it.
+    fn poll_calls(&mut self) -> bool {
+        true
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
@@ -83,7 +86,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
                 return Poll::Ready(Ok(end));
             }
             self.hand_out();
-            work.poll_calls();
+            if !work.poll_calls() {
+                break;
+            }
             if self.hub.rest() {
                 return self.send(work);
             }

@@ -5,8 +5,9 @@
 //! 64 KiB through a buffer that the thread owns, so that an idle connection holds none.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -94,7 +95,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         let mut cx = Context::from_waker(&task);
         while self.written_at < self.written.len() {
             let rest = &self.written[self.written_at..];
-            match ready!(Pin::new(&mut self.io).poll_write(&mut cx, rest))? {
+            let io = &mut self.io;
+            match ready!(unbudgeted(&mut cx, |cx| Pin::new(&mut *io).poll_write(cx, rest)))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.written_at += n,
             }
@@ -110,7 +112,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 *spare = buffer;
             }
         });
-        ready!(Pin::new(&mut self.io).poll_flush(&mut cx))?;
+        let io = &mut self.io;
+        ready!(unbudgeted(&mut cx, |cx| Pin::new(&mut *io).poll_flush(cx)))?;
         self.unflushed = false;
         Poll::Ready(Ok(()))
     }
@@ -207,6 +210,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
     fn is_write_vectored(&self) -> bool {
         false
     }
+}
+
+/// tokio lets a task do so much at a time. A handler that is polled in the connection's task may use
+/// all of it up; what the connection has to say must go out all the same.
+fn unbudgeted<T>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pin!(tokio::task::unconstrained(poll_fn(poll))).poll(cx)
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ impl Answer {
         let Some(answer) = this else {
             return Poll::Pending;
         };
-        answer.sent_len();
+        // What the handler sends while it is polled is seen without a wake.
+        answer.unwatch();
         match answer.poll_handler(cx) {
             Poll::Ready(outcome) => {
                 let Some(answer) = this.take() else {
@@ -100,8 +101,7 @@ impl Answer {
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
-            // The text of the panic is in the server's log, where the panic hook has put it.
-            Err(_) => Err(Status::internal("the handler panicked")),
+            Err(_) => Err(panicked()),
         };
         self.handler = None;
         Poll::Ready(outcome)
@@ -126,7 +126,7 @@ impl Answer {
                 let status = Status::internal("an interceptor ended the call without running it");
                 self.end_into(Err(status), response.headers_mut());
             }
-            outcome if self.sent_len() == 0 => {
+            outcome if self.unwatch() == 0 => {
                 // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
                 self.end_into(outcome.map(|_| ()), response.headers_mut());
             }
@@ -162,9 +162,9 @@ impl Answer {
         self.reply.take_trailers().merge_into(headers);
     }
 
-    /// Bytes that the handler has sent. What it sends while it is polled next is seen without a wake.
-    fn sent_len(&self) -> usize {
-        self.outbox.as_ref().map_or(0, PipeReader::unwatched_len)
+    /// Bytes that the handler has sent. Nobody hears of more until they are asked for.
+    fn unwatch(&self) -> usize {
+        self.outbox.as_ref().map_or(0, PipeReader::unwatch)
     }
 
     /// Something to send, and whether there is more; if not, `waker` hears of what a task of the
@@ -178,6 +178,11 @@ impl Answer {
     }
 }
 
+/// The text of the panic is in the server's log, where the panic hook has put it.
+pub(crate) fn panicked() -> Status {
+    Status::internal("the handler panicked")
+}
+
 impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
@@ -187,7 +192,7 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         // Messages gather while the handler can produce them without waiting, up to a frame or so.
-        let is_enough = self.sent_len() >= self.gather_size && self.outbox.is_some();
+        let is_enough = self.unwatch() >= self.gather_size && self.outbox.is_some();
         if !is_enough && let Poll::Ready(outcome) = self.poll_handler(cx) {
             let end = outcome.map(|frame| self.frame = frame.map(Box::new));
             self.trailers = Some(self.end(end));

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::ready;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,7 +15,7 @@ use trunkline_codec::{
 };
 use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
 
-use crate::answer::{Answer, Handling};
+use crate::answer::{self, Answer, Handling};
 use crate::call::Call;
 use crate::deadline;
 use crate::foreign::{BoxError, Calling, ForeignService, Shared};
@@ -370,7 +372,10 @@ impl Routes {
             max_send_size: self.limits.max_send_message_size,
         };
         let handling = match self.interceptors.is_empty() {
-            true => deadline::within(deadline, || (route.handle)(incoming)),
+            true => catch_unwind(AssertUnwindSafe(|| {
+                deadline::within(deadline, || (route.handle)(incoming))
+            }))
+            .unwrap_or_else(|_| Box::pin(ready(Err(answer::panicked())))),
             false => self.intercepted(route, incoming),
         };
         Answer::new(handling, reply, outbox, deadline, gather_size)

@@ -82,8 +82,8 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sends a message. Waits while more bytes wait for HTTP/2 than `pipe_size` on a client (64 KiB),
-    /// or `gather_size` on a server (16 KiB), counted before the message.
+    /// Sends a message. Waits while `pipe_size` bytes (64 KiB) or more wait for HTTP/2 on a client, or
+    /// `gather_size` (16 KiB) on a server, counted before the message.
     ///
     /// Messages that are sent without waiting in between leave together. If the future is dropped
     /// the message has not been sent.
