@@ -26,12 +26,12 @@ const TRIAL: usize = 50;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
     Reply,
-    /// Keeps its thread for longer than is quick, and replies.
+    /// Keeps its thread for far longer than is quick, and replies.
     Dawdle,
 }
 
-/// For longer than any quick poll, on any machine.
-const QUICK: Duration = Duration::from_millis(500);
+/// What is quick on any machine, most of the time.
+const QUICK: Duration = Duration::from_millis(10);
 
 /// Tells in which task a handler is polled, and blocks its thread.
 #[derive(Clone)]
@@ -89,7 +89,7 @@ impl Service for Places {
                 let then = released.await;
                 guard.0 = None;
                 if then == Ok(Then::Dawdle) {
-                    std::thread::sleep(QUICK * 2);
+                    std::thread::sleep(QUICK * 60);
                 }
                 Ok(task())
             },

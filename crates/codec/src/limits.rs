@@ -110,8 +110,8 @@ pub struct Limits {
     /// For how long, in one turn, a server's connection polls handlers in its own task; calls behind
     /// those get tasks. Default: 500 us. Zero gives every handler a task of its own.
     pub in_place_max: Duration,
-    /// How long one poll of a handler may take for its method to be polled in the connection's task.
-    /// Default: 100 us, some fifty times what a task costs.
+    /// How long one poll of a handler may take for its method to be polled in the connection's task;
+    /// fifty times that is forgiven. Default: 100 us, some fifty times what a task costs.
     pub quick_poll_max: Duration,
 }
 

@@ -3,23 +3,31 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Quick polls that a method has to show before its calls are polled where their connection is.
+/// Quick polls in a row that a method has to show before its calls are polled where their
+/// connection is.
 pub(crate) const FIRST_TRIAL: u32 = 16;
 
-/// A method that is slow now and then is not tried for longer than this: one poll in two hundred that
-/// is slow, because the system has taken the thread away, should not keep it in tasks for ever.
+/// A method that is slow now and then is not tried for longer than this.
 const LONGEST_TRIAL: u32 = 128;
+
+/// How often `quick_poll_max` a method may be over it, all in all, before it loses its place: what a
+/// system takes of a thread now and then, some milliseconds, is not the method's.
+const CREDIT: u32 = 50;
 
 /// What is known about a method's handlers: whether they give the thread back quickly.
 ///
 /// The calls of a method begin in tasks of their own. After some polls, each of them quick, the
 /// method has earned its place: its calls are polled in the connection's task, which costs less and
-/// holds up the others of the connection for no longer than that. One slow poll, and the method has to show twice as many quick ones.
+/// holds up the others of the connection for no longer than that. A poll that is slow is put on its
+/// account, and each quick one takes something off; when there is too much, the method has to show
+/// twice as many quick ones.
 #[derive(Debug)]
 pub struct Pace {
     /// Quick polls still to be shown.
     missing: AtomicU32,
     trial: AtomicU32,
+    /// By how much slow polls were over, less what quick ones have taken off, in microseconds.
+    debt: AtomicU32,
 }
 
 impl Default for Pace {
@@ -27,6 +35,7 @@ impl Default for Pace {
         Self {
             missing: AtomicU32::new(FIRST_TRIAL),
             trial: AtomicU32::new(FIRST_TRIAL),
+            debt: AtomicU32::new(0),
         }
     }
 }
@@ -38,16 +47,41 @@ impl Pace {
 
     /// Takes note of a poll. Threads that do so at once may lose a note, which harms nothing.
     pub(crate) fn polled(&self, took: Duration, quick_max: Duration) {
-        let missing = self.missing.load(Ordering::Relaxed);
-        if took > quick_max {
-            let trial = self.trial.load(Ordering::Relaxed);
-            self.missing.store(trial, Ordering::Relaxed);
-            let next = trial.saturating_mul(2).min(LONGEST_TRIAL);
-            self.trial.store(next, Ordering::Relaxed);
-        } else if missing > 0 {
-            self.missing.store(missing - 1, Ordering::Relaxed);
+        let (missing, debt) = (
+            self.missing.load(Ordering::Relaxed),
+            self.debt.load(Ordering::Relaxed),
+        );
+        // Most polls: nothing is written that other threads read.
+        if took > quick_max || missing > 0 || debt > 0 {
+            self.note(took, quick_max, missing, debt);
         }
     }
+
+    #[cold]
+    fn note(&self, took: Duration, quick_max: Duration, missing: u32, debt: u32) {
+        let trial = self.trial.load(Ordering::Relaxed);
+        if missing > 0 {
+            let left = match took > quick_max {
+                true => trial,
+                false => missing - 1,
+            };
+            return self.missing.store(left, Ordering::Relaxed);
+        }
+        let debt = debt
+            .saturating_add(micros(took))
+            .saturating_sub(micros(quick_max));
+        if debt <= micros(quick_max).saturating_mul(CREDIT) {
+            return self.debt.store(debt, Ordering::Relaxed);
+        }
+        self.debt.store(0, Ordering::Relaxed);
+        self.missing.store(trial, Ordering::Relaxed);
+        let next = trial.saturating_mul(2).min(LONGEST_TRIAL);
+        self.trial.store(next, Ordering::Relaxed);
+    }
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -55,6 +89,7 @@ mod tests {
     use super::*;
 
     const MAX: Duration = Duration::from_micros(100);
+    const TOO_MUCH: Duration = Duration::from_micros(100 * (CREDIT as u64 + 1) + 1);
 
     /// Quick polls until the method is quick.
     fn trial_of(pace: &Pace) -> u32 {
@@ -67,16 +102,52 @@ mod tests {
     }
 
     #[test]
-    fn a_method_earns_its_place_and_loses_it_for_longer_each_time() {
+    fn a_method_earns_its_place_by_quick_polls_in_a_row() {
+        let pace = Pace::default();
+        for _ in 1..FIRST_TRIAL {
+            pace.polled(MAX, MAX);
+        }
+        pace.polled(MAX + Duration::from_nanos(1), MAX);
+        assert_eq!(trial_of(&pace), FIRST_TRIAL);
+    }
+
+    #[test]
+    fn a_method_loses_its_place_for_longer_each_time() {
         let pace = Pace::default();
         assert_eq!(trial_of(&pace), FIRST_TRIAL);
-        pace.polled(MAX, MAX);
-        assert!(pace.is_quick(), "a poll at the limit is quick");
         let trials = std::iter::repeat_with(|| {
-            pace.polled(MAX + Duration::from_nanos(1), MAX);
+            pace.polled(TOO_MUCH, MAX);
             trial_of(&pace)
         });
-        let trials: Vec<u32> = trials.take(9).collect();
-        assert_eq!(trials, [16, 32, 64, 128, 128, 128, 128, 128, 128]);
+        let trials: Vec<u32> = trials.take(6).collect();
+        assert_eq!(trials, [16, 32, 64, 128, 128, 128]);
+    }
+
+    #[test]
+    fn a_slow_poll_is_forgiven_up_to_the_credit_and_quick_ones_make_up_for_it() {
+        let pace = Pace::default();
+        trial_of(&pace);
+        for _ in 0..3 {
+            pace.polled(TOO_MUCH - Duration::from_micros(1), MAX);
+            assert!(pace.is_quick(), "at the credit");
+            for _ in 0..CREDIT {
+                pace.polled(Duration::ZERO, MAX);
+            }
+        }
+        pace.polled(TOO_MUCH - Duration::from_micros(1), MAX);
+        pace.polled(MAX + Duration::from_micros(1), MAX);
+        assert!(!pace.is_quick(), "above the credit");
+    }
+
+    #[test]
+    fn a_method_that_is_a_little_slow_each_time_loses_its_place() {
+        let pace = Pace::default();
+        trial_of(&pace);
+        let mut polls = 0;
+        while pace.is_quick() {
+            pace.polled(2 * MAX, MAX);
+            polls += 1;
+        }
+        assert_eq!(polls, CREDIT + 1);
     }
 }
