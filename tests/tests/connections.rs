@@ -308,3 +308,48 @@ async fn all_connections_close_with_the_channel() {
     }
     rig.until("all are closed", |it| it.closed == 4).await;
 }
+
+#[tokio::test]
+async fn a_connection_that_has_carried_its_calls_is_replaced_and_no_call_fails() {
+    let rig = rig(100, 4).await;
+    let mut limits = Limits::default();
+    limits.max_calls_per_connection = 10;
+    let client = rig.client(|it| it.limits(limits)).await;
+    for _ in 0..40 {
+        let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw::default());
+        within("a reply", call.into_future()).await.expect("OK");
+    }
+    assert_eq!(rig.seen.borrow().accepted, 4);
+}
+
+#[test]
+fn a_channel_outlives_the_runtime_that_it_has_connected_in() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    };
+    let serving = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let rig = serving.block_on(rig(100, 2));
+    let call = |channel: &Channel| {
+        let client = Client::new(channel.clone());
+        async move {
+            let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw::default());
+            within("a reply", call.into_future()).await
+        }
+    };
+    let first = runtime();
+    let channel = first.block_on(async {
+        let channel = Channel::to(&rig.address).connect().await;
+        let channel = channel.expect("a connection");
+        call(&channel).await.expect("OK");
+        channel
+    });
+    drop(first);
+    runtime().block_on(call(&channel)).expect("OK");
+}

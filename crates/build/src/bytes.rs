@@ -32,19 +32,20 @@ fn collect(message: &DescriptorProto, scope: &str, vec_paths: &[String], fields:
         let field = format!("{name}.{}", field.name());
         vec_paths.iter().any(|path| names(path, &field))
     };
-    // Nothing is to be said of maps where there are none: `value` may be the name of a field.
-    let (mut has_maps, mut maps_are_vec) = (false, false);
+    // prost-build looks for the value of each map as a field `value` of the message around it. Nothing
+    // is said of maps where none has bytes, because there may be a field of that name.
+    let (mut maps, mut maps_are_vec) = (false, false);
     for field in &message.field {
         if field.r#type() == Type::Bytes && !is_vec(field) {
             fields.push(format!("{name}.{}", field.name()));
         }
-        if is_map(message, field) {
-            has_maps = true;
+        if is_map_of_bytes(message, field) {
+            maps = true;
             maps_are_vec |= is_vec(field);
         }
+        maps_are_vec |= field.name() == "value" && is_vec(field);
     }
-    if has_maps && !maps_are_vec {
-        // prost-build looks for the value of each map as a field of the message around it.
+    if maps && !maps_are_vec {
         fields.push(format!("{name}.value"));
     }
     for nested in message.nested_type.iter().filter(|it| !is_map_entry(it)) {
@@ -52,10 +53,14 @@ fn collect(message: &DescriptorProto, scope: &str, vec_paths: &[String], fields:
     }
 }
 
-fn is_map(message: &DescriptorProto, field: &FieldDescriptorProto) -> bool {
+fn is_map_of_bytes(message: &DescriptorProto, field: &FieldDescriptorProto) -> bool {
     let entry = field.type_name().rsplit('.').next();
     let mut entries = message.nested_type.iter().filter(|it| is_map_entry(it));
-    entries.any(|it| Some(it.name()) == entry)
+    entries.any(|it| {
+        let mut fields = it.field.iter();
+        Some(it.name()) == entry
+            && fields.any(|it| it.name() == "value" && it.r#type() == Type::Bytes)
+    })
 }
 
 fn is_map_entry(message: &DescriptorProto) -> bool {

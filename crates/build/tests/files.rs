@@ -345,6 +345,20 @@ fn fields_of_bytes_share_memory_except_for_those_that_are_named() {
 }
 
 #[test]
+fn a_field_called_value_has_its_own_type_beside_a_map() {
+    let text = "syntax = 'proto3'; package p;
+        message M { bytes value = 1; map<string, string> labels = 2; }";
+    let dir = directory("value", &[("a.proto", text)]);
+    for (path, is_vec) in [(".p.M.value", true), (".p.M.labels", false)] {
+        let config = Config::new().base_dir(&dir).vec_bytes(path);
+        let generated = config.generate(["a.proto"]).expect("the file is right");
+        let text = generated.nested();
+        assert_eq!(text.contains("Vec<u8>"), is_vec, "{path}");
+        assert_eq!(text.contains("Bytes"), !is_vec, "{path}");
+    }
+}
+
+#[test]
 fn choices_change_what_is_generated() {
     let text = "syntax = \"proto3\";
         package p;

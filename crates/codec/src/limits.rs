@@ -101,6 +101,10 @@ pub struct Limits {
     /// closed. Default: 30 s, so that it outlives the lulls between bursts, and a client at rest
     /// comes down to one connection within a minute.
     pub connection_idle_time: Duration,
+    /// How many calls a client makes on one connection before another takes its place; those that run
+    /// there go on. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
+    /// (RFC 9113, section 5.1.1).
+    pub max_calls_per_connection: u32,
     /// How long no further connection is tried after one could not be opened, or was lost. Default:
     /// 1 s, the first pause of the connection backoff document.
     pub connection_retry_pause: Duration,
@@ -158,6 +162,7 @@ impl Default for Limits {
             pipe_size: 64 * KIB,
             max_connections: 4,
             connection_idle_time: Duration::from_secs(30),
+            max_calls_per_connection: 1_000_000_000,
             connection_retry_pause: Duration::from_secs(1),
             max_queued_calls: 100_000,
             in_place_max: Duration::from_micros(500),

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -38,6 +39,34 @@ struct Opener {
     hub: Arc<Hub>,
     slots: Arc<Slots>,
     limits: Arc<Limits>,
+    /// Streams that have been opened.
+    opened: AtomicU32,
+}
+
+impl Opener {
+    /// No new call goes here. Those that wait for a stream go elsewhere.
+    fn leave(&self) {
+        self.hub.set_leaving();
+        self.slots.close();
+    }
+
+    /// RFC 9113, section 5.1.1: identifiers are used once, and when there are no more, so is the
+    /// connection.
+    fn count(&self) {
+        let before = self.opened.fetch_add(1, Ordering::Relaxed);
+        if before >= self.limits.max_calls_per_connection.saturating_sub(1) {
+            self.leave();
+        }
+    }
+
+    /// What h2 says to a request that it does not take. It takes none after that, unless it is the
+    /// stream alone that has failed.
+    fn refused(&self, error: &h2::Error) -> Status {
+        if !error.is_reset() {
+            self.leave();
+        }
+        self.hub.failure(error)
+    }
 }
 
 impl Connection {
@@ -104,6 +133,7 @@ impl Connection {
                 hub,
                 slots,
                 limits,
+                opened: AtomicU32::new(0),
             }))),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
@@ -213,7 +243,8 @@ impl ReadyConnection {
     /// UNAVAILABLE when the connection is lost.
     pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Status> {
         let Self { opener, mut held } = self;
-        let failure = |error: h2::Error| opener.hub.failure(&error);
+        let failure = |error: h2::Error| opener.refused(&error);
+        opener.count();
         let full = match body.full_size() {
             Some(size) if size <= DATA_MAX => body.take_full(),
             Some(_) | None => None,
@@ -394,7 +425,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Err(error) => ended(&self.name, &error.to_string(), speaks),
         };
         self.turn.hub().set_ended(status);
-        self.slots.close();
     }
 
     /// What h2 does with control frames and does not tell.
@@ -412,5 +442,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.turn.hub().set_leaving();
             self.slots.close();
         }
+    }
+}
+/// A runtime that ends takes the task with it; a channel may live on in another.
+impl<IO> Drop for Driver<IO> {
+    fn drop(&mut self) {
+        let hub = self.turn.hub();
+        if hub.ended().is_none() {
+            hub.set_ended(Status::unavailable(format!(
+                "the connection to {} has ended: the runtime that it ran in is gone",
+                self.name
+            )));
+        }
+        self.slots.close();
     }
 }

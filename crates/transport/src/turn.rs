@@ -52,10 +52,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         }
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
     pub(crate) fn wire(&self) -> &WireIo<IO> {
         &self.wire
     }
@@ -116,6 +112,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
 }
 
 impl<IO> Turn<IO> {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     fn hand_out(&mut self) {
         self.hub.take_ready(&mut self.ready);
         for stream in self.ready.drain(..) {

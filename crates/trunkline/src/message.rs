@@ -19,8 +19,9 @@ pub trait Message: Send + Sized + 'static {
     /// Bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
-    /// Appends the encoded message: exactly [`encoded_len`](Self::encoded_len) bytes. A buffer of a
-    /// small message has room for no more; that of a large one shares what is `put` as `Bytes`.
+    /// Appends the encoded message: exactly [`encoded_len`](Self::encoded_len) bytes. The buffer of a
+    /// small message has room for no more, and panics; a message of another size than it says is
+    /// otherwise INTERNAL, and not sent. The buffer of a large one shares what is `put` as `Bytes`.
     fn encode(&self, buffer: &mut impl BufMut);
 
     /// As [`encode`](Self::encode), for a large message: to be implemented by one that has its bytes
@@ -107,6 +108,9 @@ pub(crate) fn encode_frame<T: Message>(
     if let Some(encoding) = encoding {
         let mut plain = BytesMut::with_capacity(len);
         message.encode(&mut plain);
+        if plain.len() != len {
+            return Err(wrong_len(len));
+        }
         return compress_frame(&mut plain, encoding, buffer);
     }
     let start = buffer.len();
@@ -174,6 +178,9 @@ fn frame_in_pieces<T: Message>(
         };
     };
     message.encode_in_pieces(&mut rope);
+    if rope.len() != len {
+        return Err(wrong_len(len));
+    }
     let mut buffer = BytesMut::new();
     compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
     Ok(buffer.freeze().into())
