@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::hub::{Hub, Permit};
 use crate::pace::Pace;
 use crate::send::{SendBody, SendError};
+use crate::turn::poll_sleep;
 
 /// A call that has been accepted and not answered.
 pub(crate) struct Opened {
@@ -89,11 +90,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         let sleep = deadline
             .sleep
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
-        match sleep.as_mut().poll(cx) {
-            // A timer is silent in a task whose handler has used up its budget.
-            Poll::Pending if deadline.at > Instant::now() => Poll::Pending,
-            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
-        }
+        poll_sleep(sleep.as_mut(), cx)
     }
 
     /// Polls the call and not its deadline, which a call that does not wait has no use for.

@@ -32,7 +32,9 @@ enum Kind {
     Pipe(PipeReader),
     /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
     /// users may hold references to what has one across an `.await`.
-    Boxed(Mutex<Pin<Box<dyn Source>>>),
+    Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
+    /// In a mutex as well, for the same reason.
+    Made(Mutex<Pin<Box<dyn Source>>>),
 }
 
 /// A body that knows, when it gives something, whether there is more at once.
@@ -41,9 +43,6 @@ pub trait Source: http_body::Body<Data = Bytes, Error = Status> + Send {
     /// more: there is no need to ask again.
     fn is_waiting(&self) -> bool;
 }
-
-/// A body that does not know.
-struct Foreign<B>(Pin<Box<B>>);
 
 struct Pieces {
     data: Payload,
@@ -89,22 +88,22 @@ impl Body {
 
     /// Any other body. Its error becomes the status with which the call ends.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
-        Self::made(Foreign(Box::pin(body)))
+        Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
     /// A body that is made while it is sent.
     pub fn made(source: impl Source + 'static) -> Self {
-        Self(Kind::Boxed(Mutex::new(Box::pin(source))))
+        Self(Kind::Made(Mutex::new(Box::pin(source))))
     }
 
     /// See [`Source::is_waiting`].
     pub(crate) fn is_waiting(&mut self) -> bool {
         match &mut self.0 {
-            Kind::Boxed(source) => {
+            Kind::Made(source) => {
                 let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
                 source.is_waiting()
             }
-            Kind::Full { .. } | Kind::Pieces(_) | Kind::Incoming(_) | Kind::Pipe(_) => false,
+            _ => false,
         }
     }
 
@@ -113,7 +112,11 @@ impl Body {
     pub fn full_data(&self) -> Option<&Bytes> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data),
-            Kind::Pieces(_) | Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+            Kind::Pieces(_)
+            | Kind::Incoming(_)
+            | Kind::Pipe(_)
+            | Kind::Boxed(_)
+            | Kind::Made(_) => None,
         }
     }
 
@@ -122,7 +125,7 @@ impl Body {
         match &self.0 {
             Kind::Full { data, .. } => Some(data.len()),
             Kind::Pieces(pieces) => Some(pieces.data.len()),
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
         }
     }
 
@@ -134,7 +137,7 @@ impl Body {
             Kind::Pieces(pieces) => {
                 Some((std::mem::take(&mut pieces.data), pieces.trailers.take()))
             }
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) => None,
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
         }
     }
 
@@ -142,7 +145,11 @@ impl Body {
     pub fn watch(&self) -> Option<PipeWatch> {
         match &self.0 {
             Kind::Pipe(reader) => Some(reader.watch()),
-            Kind::Full { .. } | Kind::Pieces(_) | Kind::Incoming(_) | Kind::Boxed(_) => None,
+            Kind::Full { .. }
+            | Kind::Pieces(_)
+            | Kind::Incoming(_)
+            | Kind::Boxed(_)
+            | Kind::Made(_) => None,
         }
     }
 
@@ -168,40 +175,9 @@ impl fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Pipe(_) => "pipe",
             Kind::Boxed(_) => "boxed",
+            Kind::Made(_) => "made",
         };
         f.debug_tuple("Body").field(&kind).finish()
-    }
-}
-
-impl<B> http_body::Body for Foreign<B>
-where
-    B: http_body::Body<Data = Bytes, Error = Status>,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.0.as_mut().poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-impl<B> Source for Foreign<B>
-where
-    B: http_body::Body<Data = Bytes, Error = Status> + Send,
-{
-    fn is_waiting(&self) -> bool {
-        false
     }
 }
 
@@ -226,6 +202,10 @@ impl http_body::Body for Body {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
                 body.as_mut().poll_frame(cx)
             }
+            Kind::Made(source) => {
+                let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
+                source.as_mut().poll_frame(cx)
+            }
         }
     }
 
@@ -236,6 +216,7 @@ impl http_body::Body for Body {
             Kind::Incoming(incoming) => incoming.is_end(),
             Kind::Pipe(reader) => reader.is_end(),
             Kind::Boxed(body) => lock(body).is_end_stream(),
+            Kind::Made(source) => lock(source).is_end_stream(),
         }
     }
 
@@ -245,6 +226,7 @@ impl http_body::Body for Body {
             Kind::Pieces(pieces) => SizeHint::with_exact(pieces.data.len() as u64),
             Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
             Kind::Boxed(body) => lock(body).size_hint(),
+            Kind::Made(source) => lock(source).size_hint(),
         }
     }
 }

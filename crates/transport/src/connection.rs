@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::frame_guard::Sender;
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::pace::Pace;
-use crate::turn::{Turn, Work};
+use crate::turn::{Turn, Work, poll_sleep};
 use crate::wire_io::WireIo;
 
 /// What answers calls.
@@ -225,10 +225,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let Some((timed, sleep)) = &mut self.timer else {
             return Poll::Pending;
         };
-        // A timer is silent in a task whose handlers have used up its budget.
-        if sleep.as_mut().poll(cx).is_pending() && sleep.deadline() > Instant::now() {
-            return Poll::Pending;
-        }
+        ready!(poll_sleep(sleep.as_mut(), cx));
         match timed {
             Timed::Closing => Poll::Ready(()),
             Timed::Settings => self.cut_off(cx, Reason::SETTINGS_TIMEOUT),
