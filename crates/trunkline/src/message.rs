@@ -106,12 +106,12 @@ pub(crate) fn encode_frame<T: Message>(
 ) -> Result<(), Status> {
     let wire_len = wire_len(len, max_size)?;
     if let Some(encoding) = encoding {
-        let mut plain = Rope::new();
-        message.encode_in_pieces(&mut plain);
+        let mut plain = BytesMut::with_capacity(len);
+        message.encode(&mut plain);
         if plain.len() != len {
             return Err(wrong_len(len));
         }
-        return compress_frame(&mut plain.into_payload(), encoding, buffer);
+        return compress_frame(&mut plain, encoding, buffer);
     }
     let start = buffer.len();
     let prefix = frame::prefix(false, wire_len);
@@ -148,8 +148,8 @@ pub(crate) fn frame_of<T: Message>(
     encoding: Option<&dyn Encoding>,
     max_size: usize,
 ) -> Result<Payload, Status> {
-    if encoding.is_none() && len >= PIECES_FROM {
-        return frame_in_pieces(message, len, max_size);
+    if len >= PIECES_FROM {
+        return frame_in_pieces(message, len, encoding, max_size);
     }
     // As large as the frame will be if it is not compressed, and may be sent at all.
     let mut buffer = match encoding {
@@ -164,16 +164,26 @@ pub(crate) fn frame_of<T: Message>(
 fn frame_in_pieces<T: Message>(
     message: &T,
     len: usize,
+    encoding: Option<&dyn Encoding>,
     max_size: usize,
 ) -> Result<Payload, Status> {
     let wire_len = wire_len(len, max_size)?;
     let mut rope = Rope::new();
-    rope.put_slice(&frame::prefix(false, wire_len));
+    let Some(encoding) = encoding else {
+        rope.put_slice(&frame::prefix(false, wire_len));
+        message.encode_in_pieces(&mut rope);
+        return match rope.len() == frame::PREFIX_SIZE + len {
+            true => Ok(rope.into_payload()),
+            false => Err(wrong_len(len)),
+        };
+    };
     message.encode_in_pieces(&mut rope);
-    match rope.len() == frame::PREFIX_SIZE + len {
-        true => Ok(rope.into_payload()),
-        false => Err(wrong_len(len)),
+    if rope.len() != len {
+        return Err(wrong_len(len));
     }
+    let mut buffer = BytesMut::new();
+    compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
+    Ok(buffer.freeze().into())
 }
 
 /// Appends `plain` as a compressed frame.
