@@ -60,6 +60,14 @@ impl From<Status> for Refusal {
 }
 
 impl Refusal {
+    /// The code of the answer.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Http { status, .. } => Code::from_http_status(*status),
+            Self::Status(status) => status.code(),
+        }
+    }
+
     /// The complete answer, which is one header block with the end of the stream.
     ///
     /// It has a `grpc-status` also when the HTTP status is not 200: both say the same, by the table

@@ -188,6 +188,8 @@ impl PipeWriter {
 
     /// Lets `append` put bytes behind those that wait, where they need no buffer of their own, once
     /// the pipe has room; fails when its reader is gone. `append` must only append.
+    // As a function of its own it costs a streamed message 57 instructions, a tenth of all.
+    #[inline(always)]
     pub fn poll_write_with(
         &mut self,
         cx: &Context<'_>,

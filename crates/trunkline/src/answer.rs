@@ -1,17 +1,20 @@
 //! A handler at work: first the future of a response, then, if it goes on, inside its body.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
-use trunkline_codec::{Encodings, Metadata, Payload, Status, head};
+use trunkline_codec::{Code, Encodings, Metadata, Payload, Status, head};
 use trunkline_transport::{Body, PipeReader, Source};
 
 use crate::deadline;
+use crate::observe::{Recorder, code_of};
 use crate::reply::{Outcome, Reply};
 
 /// A handler that has been called.
@@ -101,13 +104,16 @@ impl Answer {
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(_) => Err(panicked()),
+            Err(panic) => Err(panicked(&*panic, self.reply.recorder())),
         };
         self.handler = None;
         Poll::Ready(outcome)
     }
 
     fn head(&self) -> http::Response<Body> {
+        if let Some(recorder) = self.reply.recorder() {
+            recorder.head_seen();
+        }
         let (metadata, encoding) = self.reply.take_head();
         let mut response = http::Response::new(Body::empty());
         metadata.merge_into(response.headers_mut());
@@ -142,6 +148,7 @@ impl Answer {
     }
 
     fn end(&self, end: Result<(), Status>) -> HeaderMap {
+        self.tell(&end);
         let metadata = self.reply.take_trailers();
         match end {
             Ok(()) => Status::ok_trailers(metadata),
@@ -155,11 +162,18 @@ impl Answer {
 
     /// As [`end`](Self::end), behind the head: what both say is there twice.
     fn end_into(&self, end: Result<(), Status>, headers: &mut HeaderMap) {
+        self.tell(&end);
         match end {
             Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
             Err(status) => status.into_reply().write_to(headers),
         }
         self.reply.take_trailers().merge_into(headers);
+    }
+
+    fn tell(&self, end: &Result<(), Status>) {
+        if let Some(recorder) = self.reply.recorder() {
+            recorder.end(code_of(end));
+        }
     }
 
     /// Bytes that the handler has sent. Nobody hears of more until they are asked for.
@@ -178,9 +192,23 @@ impl Answer {
     }
 }
 
-/// The text of the panic is in the server's log, where the panic hook has put it.
-pub(crate) fn panicked() -> Status {
-    Status::internal("the handler panicked")
+/// The text of a panic is for the server's log, and not for the peer.
+#[cold]
+pub(crate) fn panicked(panic: &(dyn Any + Send), recorder: Option<&Arc<Recorder>>) -> Status {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text");
+    let log = || tracing::error!(target: "trunkline::call", panic = text, "a handler panicked");
+    match recorder {
+        None => log(),
+        Some(recorder) => {
+            recorder.within(log);
+            recorder.end(Code::INTERNAL);
+        }
+    }
+    Status::internal("the handler panicked; the server's log says why")
 }
 
 impl http_body::Body for Answer {

@@ -211,8 +211,12 @@ impl<T> Call<T> {
     /// open.
     async fn start(mut self, expect: Expect) -> Result<Receive, Status> {
         let (channel, request) = self.begin()?;
-        let body = Body::pieces(request.unwrap_or_default(), None);
-        let mut receive = channel.start(&mut self, body, expect, Start::Watched);
+        let (request, recorder) = (request.unwrap_or_default(), channel.recorder(&self));
+        if let Some(recorder) = &recorder {
+            recorder.message_sent(request.len());
+        }
+        let body = Body::pieces(request, None);
+        let mut receive = channel.start(&mut self, body, expect, Start::Watched, recorder);
         receive.started().await?;
         Ok(receive)
     }
@@ -224,8 +228,13 @@ impl<T> Call<T> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().pipe_size);
         let mut call = self.take();
-        let sender = Sender::of_call(writer, &call, channel.limits().max_send_message_size);
-        let mut receive = channel.start(&mut call, Body::pipe(reader), expect, Start::Watched);
+        let (max_size, recorder) = (
+            channel.limits().max_send_message_size,
+            channel.recorder(&call),
+        );
+        let sender = Sender::of_call(writer, &call, max_size, recorder.clone());
+        let body = Body::pipe(reader);
+        let mut receive = channel.start(&mut call, body, expect, Start::Watched, recorder);
         receive.started().await?;
         Ok((sender, receive))
     }

@@ -20,6 +20,7 @@ use crate::deadline;
 use crate::foreign::{Calling, ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
 use crate::method::{Method, Paths};
+use crate::observe::{Metrics, MetricsSink, Recorder, Side};
 use crate::opening::Opening;
 use crate::receive::Receive;
 use crate::router::Router;
@@ -34,6 +35,7 @@ use crate::router::Router;
 pub struct Channel {
     backend: Backend,
     interceptors: Interceptors,
+    metrics: Metrics,
     options: Arc<ChannelOptions>,
 }
 
@@ -134,6 +136,7 @@ impl Channel {
         Self {
             backend,
             interceptors: Interceptors::default(),
+            metrics: Metrics::default(),
             options: Arc::new(options),
         }
     }
@@ -144,6 +147,23 @@ impl Channel {
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(interceptor);
         self
+    }
+
+    /// This channel, telling `sink` of every call made on it: see [`MetricsSink`]. One that was set
+    /// before is replaced. Other clones do not have it.
+    #[must_use]
+    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
+        self.metrics.set(sink);
+        self
+    }
+
+    /// Whether a call on this channel needs no more than its head, its messages and its deadline.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.interceptors.is_empty() && !self.metrics.is_watched()
+    }
+
+    pub(crate) fn recorder<T>(&self, call: &Call<T>) -> Option<Arc<Recorder>> {
+        self.metrics.record(Side::Client, Some(&call.head))
     }
 
     pub(crate) fn encodings(&self) -> &Encodings {
@@ -158,10 +178,6 @@ impl Channel {
         self.options.paths.of(method)
     }
 
-    pub(crate) fn is_intercepted(&self) -> bool {
-        !self.interceptors.is_empty()
-    }
-
     pub(crate) fn reader(&self, expect: Expect) -> Reader {
         let max_size = self.limits().max_recv_message_size;
         Reader::response(expect, max_size, self.encodings().clone())
@@ -174,10 +190,12 @@ impl Channel {
         body: Body,
         expect: Expect,
         start: Start,
+        recorder: Option<Arc<Recorder>>,
     ) -> Receive {
         let (reader, deadline) = (self.reader(expect), call.head.deadline);
-        if !self.is_intercepted() {
-            return Receive::replies(reader, self.open(call, body, start), deadline);
+        if self.interceptors.is_empty() {
+            let opening = self.open(call, body, start);
+            return Receive::replies(reader, opening, deadline).recorded(recorder);
         }
         let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
@@ -202,6 +220,7 @@ impl Channel {
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
         Receive::replies(reader, Opening::waiting(is_open, response), deadline)
             .chained(Chain::new(running, link))
+            .recorded(recorder)
     }
 
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
@@ -343,6 +362,7 @@ impl ChannelBuilder {
         Ok(Channel {
             backend: Backend::Server(Connections::new(target, limits.clone())),
             interceptors: Interceptors::default(),
+            metrics: Metrics::default(),
             options: Arc::new(ChannelOptions {
                 limits,
                 fields: ClientFields::new(self.encodings),

@@ -59,6 +59,7 @@
 //! | `intercept` | code around calls, on both sides |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
 //! | `method`, `deadline` | a path; the deadline that calls inherit |
+//! | `observe` | a span for each call, and its figures for metrics |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
@@ -75,6 +76,7 @@ mod in_process;
 mod intercept;
 mod message;
 mod method;
+mod observe;
 mod opening;
 mod receive;
 mod reply;
@@ -100,6 +102,7 @@ pub use head::Head;
 pub use intercept::{Interceptor, Next};
 pub use message::{Message, Raw};
 pub use method::Method;
+pub use observe::{CallStats, MetricsSink, Side};
 pub use reply::{Compress, Reply};
 pub use request::Request;
 pub use response::Response;

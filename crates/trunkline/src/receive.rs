@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use trunkline_transport::Body;
 use crate::deadline::{self, Deadline};
 use crate::intercept::Chain;
 use crate::message::Message;
+use crate::observe::Recorder;
 use crate::opening::Opening;
 use crate::response::Response;
 
@@ -28,6 +30,8 @@ pub(crate) struct Receive {
     is_compressed: bool,
     end: Option<End>,
     chain: Option<Chain>,
+    /// Whoever wants to know of the call; on a client also of its end.
+    recorder: Option<Arc<Recorder>>,
     /// The call has ended, and the interceptors have yet to say what they make of it.
     ending: Option<End>,
 }
@@ -40,8 +44,10 @@ enum Source {
 
 impl Receive {
     /// The requests of a call, on a server. The transport sees to the deadline.
-    pub(crate) fn requests(reader: Reader, body: Body) -> Self {
-        Self::new(reader, Source::Body(body), None)
+    pub(crate) fn requests(reader: Reader, body: Body, recorder: Option<Arc<Recorder>>) -> Self {
+        let mut receive = Self::new(reader, Source::Body(body), None);
+        receive.recorder = recorder;
+        receive
     }
 
     /// The replies of a call, on a client.
@@ -82,12 +88,19 @@ impl Receive {
             is_compressed: false,
             end: None,
             chain: None,
+            recorder: None,
             ending: None,
         }
     }
 
     pub(crate) fn chained(mut self, chain: Chain) -> Self {
         self.chain = Some(chain);
+        self
+    }
+
+    /// Tells `recorder` of the call, on a client.
+    pub(crate) fn recorded(mut self, recorder: Option<Arc<Recorder>>) -> Self {
+        self.recorder = recorder;
         self
     }
 
@@ -200,12 +213,15 @@ impl Receive {
     /// The message of a request that has arrived in full, as most have: there is nothing to wait
     /// for, and nothing that the grammar would not let pass.
     pub(crate) fn whole_request(&self) -> Option<Bytes> {
-        match &self.source {
-            Source::Body(body) => {
-                frame::only_message(body.full_data()?, self.reader.max_message_size())
-            }
-            Source::Opening(_) | Source::Ended => None,
+        let Source::Body(body) = &self.source else {
+            return None;
+        };
+        let message = frame::only_message(body.full_data()?, self.reader.max_message_size())?;
+        if let Some(recorder) = &self.recorder {
+            recorder.data_received(frame::PREFIX_SIZE + message.len());
+            recorder.message_received();
         }
+        Some(message)
     }
 
     /// One event further: ready when there was one.
@@ -220,10 +236,18 @@ impl Receive {
             if let Some(event) = self.reader.next() {
                 match event {
                     Event::Head(head) => {
+                        if let Some(recorder) = &self.recorder {
+                            recorder.head_seen();
+                        }
                         self.head = head;
                         self.has_head = true;
                     }
-                    Event::Message(message) => self.early = Some(message),
+                    Event::Message(message) => {
+                        if let Some(recorder) = &self.recorder {
+                            recorder.message_received();
+                        }
+                        self.early = Some(message);
+                    }
                     Event::End(end) => {
                         self.finish(end);
                         continue;
@@ -231,7 +255,10 @@ impl Receive {
                 }
                 return Poll::Ready(());
             }
-            let polled = self.poll_source(cx);
+            let polled = match self.recorder.clone() {
+                None => self.poll_source(cx),
+                Some(recorder) => recorder.within(|| self.poll_source(cx)),
+            };
             // Asked also when there is more: a stream that never pauses ends at its deadline too.
             if let Some(status) = self.poll_deadline(cx, polled.is_pending()) {
                 self.reader.fail(status);
@@ -265,12 +292,19 @@ impl Receive {
             };
         }
         match &self.chain {
-            None => self.end = Some(end),
+            None => self.end(end),
             Some(chain) => {
                 chain.set_end(end.status.clone());
                 self.ending = Some(end);
             }
         }
+    }
+
+    fn end(&mut self, end: End) {
+        if let Some(recorder) = &self.recorder {
+            recorder.received_all(&end.status);
+        }
+        self.end = Some(end);
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -296,7 +330,7 @@ impl Receive {
             Poll::Ready(None) => {}
             Poll::Ready(Some(status)) => end.status = status,
         }
-        self.end = Some(end);
+        self.end(end);
         Poll::Ready(())
     }
 
@@ -310,15 +344,29 @@ impl Receive {
         }
         match &mut self.source {
             Source::Ended => self.reader.fail(Status::internal("the call has ended")),
-            Source::Opening(opening) => match ready!(opening.poll(cx)) {
-                Ok(response) => self.respond(response),
-                Err(status) => self.reader.fail(status),
-            },
+            Source::Opening(opening) => {
+                let polled = opening.poll(cx);
+                if let Some(recorder) = &self.recorder
+                    && opening.is_open()
+                    && !matches!(polled, Poll::Ready(Err(_)))
+                {
+                    recorder.stream_opened();
+                }
+                match ready!(polled) {
+                    Ok(response) => self.respond(response),
+                    Err(status) => self.reader.fail(status),
+                }
+            }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.reader.eof(),
                 Some(Err(status)) => self.reader.fail(status),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.reader.data(data),
+                    Ok(data) => {
+                        if let Some(recorder) = &self.recorder {
+                            recorder.data_received(data.len());
+                        }
+                        self.reader.data(data);
+                    }
                     Err(frame) => self
                         .reader
                         .trailers(frame.into_trailers().unwrap_or_default()),
@@ -344,7 +392,7 @@ impl Receive {
     /// Ends the call, as a reader of its messages wants.
     pub(crate) fn fail(&mut self, status: Status) -> Status {
         self.source = Source::Ended;
-        self.end = Some(End {
+        self.end(End {
             status: Err(status.clone()),
             trailers: Metadata::new(),
         });

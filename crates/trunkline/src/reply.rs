@@ -7,6 +7,8 @@ use std::task::Waker;
 
 use trunkline_codec::{Encoding, Metadata, Payload, Status};
 
+use crate::observe::Recorder;
+
 /// Whether the messages that follow are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +31,8 @@ struct Shared {
     compresses: AtomicBool,
     /// The first of our encodings that the client accepts.
     encoding: Option<Arc<dyn Encoding>>,
+    /// Whoever wants to know of the call.
+    recorder: Option<Arc<Recorder>>,
 }
 
 #[derive(Default)]
@@ -45,11 +49,15 @@ struct State {
 }
 
 impl Reply {
-    pub(crate) fn new(encoding: Option<Arc<dyn Encoding>>) -> Self {
+    pub(crate) fn new(
+        encoding: Option<Arc<dyn Encoding>>,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::default()),
             compresses: AtomicBool::new(false),
             encoding,
+            recorder,
         }))
     }
 
@@ -112,6 +120,11 @@ impl Reply {
         if let Some(answer) = state.answer.take() {
             answer.wake();
         }
+    }
+
+    #[inline]
+    pub(crate) fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.0.recorder.as_ref()
     }
 
     /// The encoding for the next message, if it is to be compressed.

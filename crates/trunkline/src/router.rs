@@ -23,6 +23,7 @@ use crate::head::Head;
 use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
 use crate::method::Method;
+use crate::observe::{self, Metrics, MetricsSink, Side};
 use crate::receive::Receive;
 use crate::reply::{Outcome, Reply};
 use crate::request::Request;
@@ -60,6 +61,7 @@ struct Routes {
     foreign_pace: Arc<Pace>,
     limits: Limits,
     encodings: Encodings,
+    metrics: Metrics,
 }
 
 /// A method: how many messages each way, and its handler, for which their types are known.
@@ -238,6 +240,13 @@ impl Router {
         self
     }
 
+    /// Tells `sink` of every call; see [`MetricsSink`]. One that was set before is replaced.
+    #[must_use]
+    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
+        self.routes_mut().metrics.set(sink);
+        self
+    }
+
     pub(crate) fn current_limits(&self) -> &Limits {
         &self.routes.limits
     }
@@ -351,7 +360,8 @@ impl TowerService<http::Request<Body>> for Router {
 impl Routes {
     fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
         let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
-        let reply = Reply::new(request.reply_encoding);
+        let recorder = self.metrics.record(Side::Server, Some(&head));
+        let reply = Reply::new(request.reply_encoding, recorder.clone());
         let reader = Reader::request(
             route.requests,
             self.limits.max_recv_message_size,
@@ -367,7 +377,7 @@ impl Routes {
         let incoming = Incoming {
             head,
             reply: reply.clone(),
-            receive: Receive::requests(reader, body),
+            receive: Receive::requests(reader, body, recorder),
             writer,
             max_send_size: self.limits.max_send_message_size,
         };
@@ -375,8 +385,14 @@ impl Routes {
             true => catch_unwind(AssertUnwindSafe(|| {
                 deadline::within(deadline, || (route.handle)(incoming))
             }))
-            .unwrap_or_else(|_| Box::pin(ready(Err(answer::panicked())))),
+            .unwrap_or_else(|panic| {
+                Box::pin(ready(Err(answer::panicked(&*panic, reply.recorder()))))
+            }),
             false => self.intercepted(route, incoming),
+        };
+        let handling = match reply.recorder() {
+            None => handling,
+            Some(recorder) => observe::watch(recorder.clone(), handling),
         };
         Answer::new(handling, reply, outbox, deadline, gather_size)
     }
@@ -421,6 +437,9 @@ impl Routes {
     }
 
     fn refuse(&self, refusal: Refusal) -> Answering {
+        if let Some(recorder) = self.metrics.record(Side::Server, None) {
+            recorder.end(refusal.code());
+        }
         let response = refusal.into_response(&self.encodings);
         Answering(Where::Known(Some(Box::new(
             response.map(|()| Body::empty()),
@@ -477,7 +496,11 @@ impl Incoming {
 
 fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
     let len = message.encoded_len();
-    frame_of(message, len, reply.encoding(), max_size).map(Some)
+    let frame = frame_of(message, len, reply.encoding(), max_size)?;
+    if let Some(recorder) = reply.recorder() {
+        recorder.message_sent(frame.len());
+    }
+    Ok(Some(frame))
 }
 
 /// The answer of a [`Router`] to one request: ready with the head of the response. Dropping it

@@ -14,6 +14,7 @@ use trunkline_transport::{PipeWriter, ReaderGone};
 
 use crate::call::Call;
 use crate::message::{Message, encode_frame, frame_of};
+use crate::observe::Recorder;
 use crate::reply::{Compress, Reply};
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
@@ -38,16 +39,26 @@ enum Compression {
     Call {
         encoding: Option<Arc<dyn Encoding>>,
         compress: Compress,
+        recorder: Option<Arc<Recorder>>,
     },
 }
 
 impl Compression {
+    #[inline]
+    fn recorder(&self) -> Option<&Arc<Recorder>> {
+        match self {
+            Self::Reply(reply) => reply.recorder(),
+            Self::Call { recorder, .. } => recorder.as_ref(),
+        }
+    }
+
     fn encoding(&self) -> Option<&dyn Encoding> {
         match self {
             Self::Reply(reply) => reply.encoding(),
             Self::Call {
                 encoding,
                 compress: Compress::On,
+                ..
             } => encoding.as_deref(),
             Self::Call {
                 compress: Compress::Off,
@@ -58,10 +69,16 @@ impl Compression {
 }
 
 impl<T: Message> Sender<T> {
-    pub(crate) fn of_call(pipe: PipeWriter, call: &Call, max_size: usize) -> Self {
+    pub(crate) fn of_call(
+        pipe: PipeWriter,
+        call: &Call,
+        max_size: usize,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
         let compression = Compression::Call {
             encoding: call.options.encoding.clone(),
             compress: Compress::On,
+            recorder,
         };
         Self {
             pipe,
@@ -143,15 +160,25 @@ impl<T: Message> Sender<T> {
         let (encoding, max_size) = (self.compression.encoding(), self.max_size);
         let len = message.encoded_len();
         if len < OWN_BUFFER_FROM {
-            let mut encoded = Ok(());
+            let (mut encoded, mut size) = (Ok(()), 0);
             let written = self.pipe.poll_write_with(cx, |buffer| {
+                size = buffer.len();
                 encoded = encode_frame(message, len, encoding, max_size, buffer);
+                size = buffer.len() - size;
             });
+            if let Some(recorder) = self.compression.recorder().filter(|_| size > 0) {
+                recorder.message_sent(size);
+            }
             return written.map_ok(|()| encoded);
         }
         ready!(self.pipe.poll_ready(cx))?;
         let frame = frame_of(message, len, encoding, max_size);
-        Poll::Ready(Ok(frame.map(|frame| self.pipe.write_pieces(frame))))
+        Poll::Ready(Ok(frame.map(|frame| {
+            if let Some(recorder) = self.compression.recorder() {
+                recorder.message_sent(frame.len());
+            }
+            self.pipe.write_pieces(frame);
+        })))
     }
 
     fn ended(&self) -> Status {

@@ -17,6 +17,7 @@ use trunkline_transport::{
 
 use crate::foreign::{BoxError, ForeignService, Shared};
 use crate::intercept::Interceptor;
+use crate::observe::MetricsSink;
 use crate::router::{Router, Service};
 
 /// Serves services over HTTP/2.
@@ -55,6 +56,13 @@ impl Server {
     #[must_use]
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.router = self.router.intercept(interceptor);
+        self
+    }
+
+    /// Tells `sink` of every call: see [`MetricsSink`]. One that was set before is replaced.
+    #[must_use]
+    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
+        self.router = self.router.metrics(sink);
         self
     }
 

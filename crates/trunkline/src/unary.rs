@@ -34,14 +34,19 @@ impl<R> Unary<R> {
 
     fn begin(call: &mut Call<Response<R>>) -> Result<Self, Status> {
         let (channel, request) = call.begin()?;
-        let body = Body::pieces(request.unwrap_or_default(), None);
-        if channel.is_intercepted() {
-            let receive = channel.start(call, body, Expect::One, Start::Unwatched);
+        let request = request.unwrap_or_default();
+        if !channel.is_plain() {
+            let recorder = channel.recorder(call);
+            if let Some(recorder) = &recorder {
+                recorder.message_sent(request.len());
+            }
+            let body = Body::pieces(request, None);
+            let receive = channel.start(call, body, Expect::One, Start::Unwatched, recorder);
             return Ok(Self::Receive(Box::new(receive)));
         }
         Ok(Self::Plain(Plain {
             deadline: call.head.deadline.map(Deadline::new),
-            opening: channel.open(call, body, Start::Unwatched),
+            opening: channel.open(call, Body::pieces(request, None), Start::Unwatched),
             channel,
         }))
     }
