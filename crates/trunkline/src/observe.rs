@@ -335,8 +335,10 @@ struct LetGo(Option<Arc<Recorder>>);
 
 impl Drop for LetGo {
     fn drop(&mut self) {
-        if let Some(recorder) = &self.0 {
-            recorder.let_go();
+        match &self.0 {
+            Some(recorder) if std::thread::panicking() => recorder.end(Code::INTERNAL),
+            Some(recorder) => recorder.let_go(),
+            None => {}
         }
     }
 }
