@@ -1,0 +1,89 @@
+//! Check, List and Watch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use trunkline::{Request, Result, Sender, Status};
+
+use crate::statuses::{Phase, Statuses};
+use crate::v1::health_check_response::ServingStatus;
+use crate::v1::{
+    Health, HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
+
+/// How many statuses List gives, with that of the server as a whole.
+const LIST_MAX: usize = 100;
+
+/// What answers calls.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    statuses: Arc<watch::Sender<Statuses>>,
+}
+
+impl Answers {
+    pub(crate) fn new(statuses: Arc<watch::Sender<Statuses>>) -> Self {
+        Self { statuses }
+    }
+}
+
+impl Health for Answers {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<HealthCheckResponse> {
+        // health-checking.md: "if the service name is not registered, the server returns a NOT_FOUND
+        // GRPC status."
+        let status = self.statuses.borrow().of(&request.service);
+        status
+            .map(response)
+            .ok_or_else(|| Status::not_found("the server knows no service of that name"))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<HealthListResponse> {
+        let all = self.statuses.borrow();
+        // health.proto, "List": RESOURCE_EXHAUSTED for a server that has more than it will list.
+        if all.len() > LIST_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "there are {} statuses, and a list has {LIST_MAX} at most; ask for each with Check",
+                all.len()
+            )));
+        }
+        let statuses = all.names().filter_map(|name| {
+            let status = all.of(name)?;
+            Some((name.to_owned(), response(status)))
+        });
+        let statuses: HashMap<_, _> = statuses.collect();
+        Ok(HealthListResponse { statuses })
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+        replies: &mut Sender<HealthCheckResponse>,
+    ) -> Result<()> {
+        let service = request.into_inner().service;
+        // It holds the latest only: who reads slowly misses what is over, and nothing is queued.
+        let mut changes = self.statuses.subscribe();
+        let mut told = None;
+        loop {
+            let (status, phase) = {
+                let statuses = changes.borrow_and_update();
+                (statuses.of(&service), statuses.phase)
+            };
+            // health-checking.md: "If the service name is unknown [...] SERVICE_UNKNOWN", and the
+            // stream goes on.
+            let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+            if told != Some(status) {
+                replies.send(response(status)).await?;
+                told = Some(status);
+            }
+            if phase == Phase::Ended || changes.changed().await.is_err() {
+                return Err(Status::unavailable("the server is shutting down"));
+            }
+        }
+    }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
