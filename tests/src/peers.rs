@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -182,7 +182,7 @@ impl Peer {
             Self::GoInteropServer => program(directory()?.join("official/server")),
             Self::GoInteropHttp2 => program(directory()?.join("official/http2")),
             Self::Grpcurl => program(directory()?.join("official/grpcurl")),
-            Self::Buf => program(directory()?.join("node_modules/.bin/buf")),
+            Self::Buf => program(buf(&directory()?)?),
             Self::H2spec => program(directory()?.join("official/h2spec")),
             Self::H2specd => program(directory()?.join("official/h2specd")),
             Self::GoClient => program(directory()?.join("own/client")),
@@ -446,6 +446,26 @@ fn wait_for_listener(process: &Process, port: u16) -> Result<(), Failure> {
         thread::sleep(Duration::from_millis(10));
     }
     Err(process.failure(&format!("does not listen on port {port}")))
+}
+
+/// The program of buf for this machine. Its package `@bufbuild/buf` only chooses among those for the machines that there
+/// are, and all of them would have to be in the lock.
+fn buf(node: &Path) -> Result<PathBuf, Failure> {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        other => other,
+    };
+    let package = format!("buf-{}-{machine}", std::env::consts::OS);
+    let program = node
+        .join("node_modules/@bufbuild")
+        .join(&package)
+        .join("bin/buf");
+    match program.is_file() {
+        true => Ok(program),
+        false => Err(Failure::new(format!(
+            "there is no {package} in package.json"
+        ))),
+    }
 }
 
 fn on_path(name: &str) -> Result<PathBuf, Failure> {
