@@ -73,7 +73,8 @@ impl Health {
     ///
     /// `notice` is what balancers and probes take to see it and to send their calls elsewhere; the
     /// server goes on meanwhile. Afterwards streams that watch are ended with UNAVAILABLE, so that
-    /// they do not hold up the end until the grace has passed.
+    /// they do not hold up the end until the grace has passed. If the future is dropped after the
+    /// signal, everything stays NOT_SERVING.
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {

@@ -29,8 +29,7 @@ impl Answers {
 
 impl Health for Answers {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<HealthCheckResponse> {
-        // health-checking.md: "if the service name is not registered, the server returns a NOT_FOUND
-        // GRPC status."
+        // health-checking.md, "Service Definition": a name that is not registered is NOT_FOUND.
         let status = self.statuses.borrow().of(&request.service);
         status
             .map(response)
@@ -39,7 +38,7 @@ impl Health for Answers {
 
     async fn list(&self, _: Request<HealthListRequest>) -> Result<HealthListResponse> {
         let all = self.statuses.borrow();
-        // health.proto, "List": RESOURCE_EXHAUSTED for a server that has more than it will list.
+        // health.proto, "List": more than 100 services are RESOURCE_EXHAUSTED.
         if all.len() > LIST_MAX {
             return Err(Status::resource_exhausted(format!(
                 "there are {} statuses, and a list has {LIST_MAX} at most; ask for each with Check",
@@ -68,13 +67,13 @@ impl Health for Answers {
                 let statuses = changes.borrow_and_update();
                 (statuses.of(&service), statuses.phase)
             };
-            // health-checking.md: "If the service name is unknown [...] SERVICE_UNKNOWN", and the
-            // stream goes on.
+            // health.proto, "Watch": for an unknown service SERVICE_UNKNOWN, and the call goes on.
             let status = status.unwrap_or(ServingStatus::ServiceUnknown);
             if told != Some(status) {
                 replies.send(response(status)).await?;
                 told = Some(status);
             }
+            // health.proto, "Watch": whatever the status but UNIMPLEMENTED, clients try again later.
             if phase == Phase::Ended || changes.changed().await.is_err() {
                 return Err(Status::unavailable("the server is shutting down"));
             }

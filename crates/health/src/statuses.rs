@@ -6,7 +6,8 @@ use crate::v1::health_check_response::ServingStatus;
 
 /// The name of the server as a whole.
 ///
-/// health-checking.md: "use an empty string [...] for the overall health status of a server".
+/// health-checking.md, "Service Definition": an empty string is the key of the server's overall
+/// status.
 pub(crate) const SERVER: &str = "";
 
 /// How far a shutdown has come.

@@ -306,6 +306,7 @@ fn a_health_can_be_kept_anywhere() {
     fn check<T: Send + Sync + Clone + 'static>(_: &T) {}
     let health = Health::default();
     check(&health);
+    let other = health.clone();
     health.set_not_serving("");
-    assert_eq!(health.clone().status(""), Some(NotServing));
+    assert_eq!(other.status(""), Some(NotServing));
 }

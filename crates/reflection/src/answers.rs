@@ -32,8 +32,8 @@ impl Answers {
         }
     }
 
-    /// reflection.proto, "ServerReflectionResponse": the host and the request come back, and what
-    /// goes wrong with one request is an `error_response`, after which the stream goes on.
+    /// server-reflection.md, "Reverse proxy traversal": a request results in an answer or in an error
+    /// code, which is a message as well: the stream goes on.
     pub(crate) fn answer(&mut self, request: ServerReflectionRequest) -> ServerReflectionResponse {
         let answer = match &request.message_request {
             Some(request) => self.response(request),

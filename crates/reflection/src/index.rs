@@ -97,6 +97,9 @@ impl Index {
 
     /// A file and all that it imports, near ones first, but for those imports that are in `sent`,
     /// where all of them are noted.
+    ///
+    /// server-reflection.md, "Reverse proxy traversal": the file itself, and all imports of imports
+    /// that the stream has not had.
     pub(crate) fn with_imports(&self, file: usize, sent: &mut HashSet<usize>) -> Vec<Bytes> {
         let mut queue = VecDeque::from([file]);
         // What was asked for is sent again: the client may have lost it.

@@ -1,6 +1,7 @@
 //! Reflection, asked by our own client, in this process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -464,4 +465,22 @@ async fn thousands_of_requests_on_a_stream_are_answered_one_by_one() {
     // Three services or numbers; one file or error; all four files, and once the two of the last.
     assert_eq!(counts.values().sum::<i32>(), 5_000);
     assert_eq!((counts[&3], counts[&1], counts[&4]), (2_000, 2_999, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_reads_is_answered_only_as_far_as_there_is_room() {
+    let client = ServerReflectionClient::new(Channel::in_process(with_shelf()));
+    let (mut questions, answers) = client.server_reflection_info().await.unwrap();
+    let question = request(symbol("google.protobuf.FileDescriptorSet"));
+    let mut sent = 0;
+    // The clock stands still until nobody has anything to do.
+    while let Ok(taken) =
+        tokio::time::timeout(Duration::from_secs(1), questions.send(question.clone())).await
+    {
+        taken.unwrap();
+        sent += 1;
+        assert!(sent < 10_000, "it takes questions without end");
+    }
+    assert!(sent > 1, "{sent}");
+    drop(answers);
 }
