@@ -9,7 +9,11 @@ use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
-use trunkline::{Channel, Code, Request, Result, Router, Sender, Server, Status, Streaming};
+use trunkline::{
+    Call, Channel, Code, Next, Request, Result, Router, Sender, Server, Status, Streaming,
+};
+use trunkline_reflection::Reflection;
+use trunkline_reflection::v1::{ServerReflectionClient, ServerReflectionRequest};
 
 #[path = "five_minutes/client.rs"]
 #[allow(
@@ -32,11 +36,12 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "five-minutes-to-hello.md",
     "call-types.md",
     "deadlines-and-cancellation.md",
     "errors.md",
+    "health-and-reflection.md",
 ];
 
 #[test]
@@ -339,4 +344,38 @@ async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
         let status = client.say_hello(named("Zed")).await.unwrap_err();
         assert_eq!(status.to_string(), "INTERNAL: the handler panicked");
     }
+}
+
+async fn authenticate_reflection(call: Call, next: Next) -> Result<()> {
+    let is_asked = call.path().starts_with("/grpc.reflection.");
+    match call.head().metadata().get("authorization") {
+        Some("Bearer open sesame") => next.run(call).await,
+        _ if is_asked => Err(Status::unauthenticated("reflection needs a token")),
+        _ => next.run(call).await,
+    }
+}
+
+#[tokio::test]
+async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<()> {
+    let reflection = Reflection::new().with_file_descriptor_set(guide::FILE_DESCRIPTOR_SET)?;
+    let router = Router::new()
+        .add(GreeterServer(Store))
+        .add(reflection)
+        .intercept(authenticate_reflection);
+    let channel = Channel::in_process(router);
+    GreeterClient::new(channel.clone())
+        .say_hello(named("known"))
+        .await?;
+
+    let client = ServerReflectionClient::new(channel);
+    let (_requests, mut responses) = client.server_reflection_info().await?;
+    let status = responses.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::UNAUTHENTICATED);
+
+    let call = client.server_reflection_info();
+    let call = call.metadata("authorization", "Bearer open sesame");
+    let (mut requests, mut responses) = call.await?;
+    requests.send(ServerReflectionRequest::default()).await?;
+    assert!(responses.message().await?.is_some());
+    Ok(())
 }

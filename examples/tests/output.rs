@@ -72,6 +72,16 @@ async fn in_process_prints_what_is_expected() {
     check("in_process").await;
 }
 
+#[tokio::test]
+async fn health_prints_what_is_expected() {
+    check("health").await;
+}
+
+#[tokio::test]
+async fn reflection_prints_what_is_expected() {
+    check("reflection").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

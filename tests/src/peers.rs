@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -41,6 +41,12 @@ pub enum Peer {
     NodeClient,
     /// grpc-js. It never compresses.
     NodeServer,
+    /// The Python packages of the health and reflection services, as clients.
+    PythonStandard,
+    /// Calls servers that it knows by reflection only.
+    Grpcurl,
+    /// The same of buf, `buf curl`, on connect-go.
+    Buf,
     /// The conformance suite of HTTP/2 for servers.
     H2spec,
     /// The conformance suite of HTTP/2 for clients.
@@ -112,6 +118,9 @@ impl Peer {
             Self::PythonServer => "the Python server",
             Self::NodeClient => "the Node client",
             Self::NodeServer => "the Node server",
+            Self::PythonStandard => "the Python client of the standard services",
+            Self::Grpcurl => "grpcurl",
+            Self::Buf => "buf",
             Self::H2spec => "h2spec",
             Self::H2specd => "h2specd",
             Self::Dumpcap => "dumpcap",
@@ -127,6 +136,7 @@ impl Peer {
             Self::GoClient => [BASIC, RICH, GZIP, EXPECTING, WATCHING].concat(),
             Self::PythonClient => [BASIC, RICH, GZIP, DEFLATE, &EXPECTING[..1]].concat(),
             Self::NodeClient => [BASIC, RICH, GZIP, DEFLATE, EXPECTING].concat(),
+            Self::PythonStandard => STANDARD.to_vec(),
             _ => Vec::new(),
         }
     }
@@ -171,15 +181,17 @@ impl Peer {
             Self::GoInteropClient => program(directory()?.join("official/client")),
             Self::GoInteropServer => program(directory()?.join("official/server")),
             Self::GoInteropHttp2 => program(directory()?.join("official/http2")),
+            Self::Grpcurl => program(directory()?.join("official/grpcurl")),
+            Self::Buf => program(buf(&directory()?)?),
             Self::H2spec => program(directory()?.join("official/h2spec")),
             Self::H2specd => program(directory()?.join("official/h2specd")),
             Self::GoClient => program(directory()?.join("own/client")),
             Self::GoServer => program(directory()?.join("own/server")),
-            Self::PythonClient | Self::PythonServer => {
-                let script = script(if self == Self::PythonClient {
-                    "client.py"
-                } else {
-                    "server.py"
+            Self::PythonClient | Self::PythonServer | Self::PythonStandard => {
+                let script = script(match self {
+                    Self::PythonClient => "client.py",
+                    Self::PythonServer => "server.py",
+                    _ => "standard.py",
                 });
                 let environment = vec![
                     (
@@ -236,10 +248,11 @@ impl Peer {
             | Self::GoInteropHttp2
             | Self::GoClient
             | Self::GoServer
+            | Self::Grpcurl
             | Self::H2spec
             | Self::H2specd => Some(Toolkit::Go),
-            Self::PythonClient | Self::PythonServer => Some(Toolkit::Python),
-            Self::NodeClient | Self::NodeServer => Some(Toolkit::Node),
+            Self::PythonClient | Self::PythonServer | Self::PythonStandard => Some(Toolkit::Python),
+            Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
             Self::Dumpcap | Self::Tshark => None,
         }
     }
@@ -435,6 +448,26 @@ fn wait_for_listener(process: &Process, port: u16) -> Result<(), Failure> {
     Err(process.failure(&format!("does not listen on port {port}")))
 }
 
+/// The program of buf for this machine. Its package `@bufbuild/buf` only chooses among those for the machines that there
+/// are, and all of them would have to be in the lock.
+fn buf(node: &Path) -> Result<PathBuf, Failure> {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        other => other,
+    };
+    let package = format!("buf-{}-{machine}", std::env::consts::OS);
+    let program = node
+        .join("node_modules/@bufbuild")
+        .join(&package)
+        .join("bin/buf");
+    match program.is_file() {
+        true => Ok(program),
+        false => Err(Failure::new(format!(
+            "there is no {package} in package.json"
+        ))),
+    }
+}
+
 fn on_path(name: &str) -> Result<PathBuf, Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
@@ -443,6 +476,14 @@ fn on_path(name: &str) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| Failure::new(format!("{name} is not on the PATH")))
 }
 
+/// Cases of the standard services.
+const STANDARD: &[&str] = &[
+    "health_check",
+    "health_list",
+    "health_watch",
+    "reflection_list",
+    "reflection_call",
+];
 /// Cases of our own clients that every server stands.
 const BASIC: &[&str] = &[
     "empty",

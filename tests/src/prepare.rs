@@ -23,11 +23,11 @@ const FAILURE_REMEMBERED: Duration = Duration::from_secs(600);
 /// A language's tools, with which its peers are made and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toolkit {
-    /// The official programs of grpc-go and h2spec as they come, and the peers of `peers/go`.
+    /// The official programs of grpc-go, grpcurl and h2spec as they come, and the peers of `peers/go`.
     Go,
     /// grpcio, a wrapper of the C core, in an environment of its own.
     Python,
-    /// grpc-js.
+    /// grpc-js, and the program of buf.
     Node,
 }
 
@@ -206,6 +206,7 @@ fn make_go(directory: &Path) -> Result<(), Failure> {
             "google.golang.org/grpc/interop/client",
             "google.golang.org/grpc/interop/server",
             "google.golang.org/grpc/interop/http2",
+            "github.com/fullstorydev/grpcurl/cmd/grpcurl",
             "github.com/summerwind/h2spec/cmd/h2spec",
             "github.com/summerwind/h2spec/cmd/h2specd",
         ],

@@ -9,7 +9,17 @@ use serde_json::Value;
 
 /// From the lowest crate to the highest: a crate may name only those before it.
 const ORDER: [&str; 3] = ["trunkline-codec", "trunkline-transport", "trunkline"];
-const PUBLISHED: [&str; 5] = ["codec", "transport", "trunkline", "build", "macros"];
+const PUBLISHED: [&str; 7] = [
+    "codec",
+    "transport",
+    "trunkline",
+    "build",
+    "macros",
+    "health",
+    "reflection",
+];
+/// Services on the public API of `trunkline`: they name no crate below it, and none names them.
+const STANDARD: [&str; 2] = ["trunkline-health", "trunkline-reflection"];
 const MSRV: (u32, u32) = (1, 88);
 
 fn root() -> PathBuf {
@@ -117,6 +127,15 @@ fn a_lower_crate_never_names_a_higher_one() {
         let named = dependencies(&metadata, name);
         for higher in &ORDER[at + 1..] {
             assert!(!named.contains(*higher), "{name} names {higher}");
+        }
+    }
+    for package in STANDARD {
+        let named = dependencies(&metadata, package);
+        let ours = named.iter().filter(|it| it.starts_with("trunkline"));
+        assert_eq!(ours.collect::<Vec<_>>(), ["trunkline"], "{package}");
+        for name in ORDER {
+            let named = dependencies(&metadata, name);
+            assert!(!named.contains(package), "{name} names {package}");
         }
     }
     for package in ["trunkline-build", "trunkline-macros"] {
@@ -317,7 +336,7 @@ fn the_house_stays_small() {
 
 #[test]
 fn what_comes_from_the_network_is_never_unwrapped() {
-    for name in ["codec", "transport", "trunkline"] {
+    for name in ["codec", "transport", "trunkline", "health", "reflection"] {
         for file in rust_files(&root().join("crates").join(name).join("src")) {
             let text = fs::read_to_string(&file).expect("a source file");
             for (at, line) in without_tests(&text)

@@ -111,7 +111,8 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
         let mut text = header(&files);
         text.push_str(&messages);
         text.push_str(&docs.expand(&services));
-        if named {
+        // A service names them, also that of a package which is only imported.
+        if named || !services.is_empty() {
             text.push_str(&descriptor_set(&loaded.files, &files));
         }
         let name = name.to_owned();
@@ -171,14 +172,13 @@ fn format(package: &str, text: &str) -> Result<String, CompileError> {
     Ok(prettyplease::unparse(&file))
 }
 
-/// The constant with the descriptors of a package: its named files and all that they import.
+/// The constant with the descriptors of a package: its files and all that they import.
 fn descriptor_set(all: &[Loading], package: &[&Loading]) -> String {
     let by_name: HashMap<&str, &Loading> = all
         .iter()
         .map(|file| (file.descriptor.name(), file))
         .collect();
-    let named = package.iter().filter(|file| file.named);
-    let mut queue: Vec<&str> = named.map(|file| file.descriptor.name()).collect();
+    let mut queue: Vec<&str> = package.iter().map(|file| file.descriptor.name()).collect();
     let mut needed = HashSet::new();
     while let Some(name) = queue.pop() {
         if needed.insert(name) {

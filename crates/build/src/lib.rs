@@ -35,8 +35,9 @@
 //! | `Greeter` | a trait for handlers, to be implemented with `async fn` |
 //! | `GreeterServer(handlers)` | what a server or a router adds |
 //!
-//! And for each package of a named file `FILE_DESCRIPTOR_SET`, its descriptors for reflection. All
-//! paths begin with `::trunkline`, `::core` or `::std`: users need no other crate.
+//! And for each package of a named file, or with a service, `FILE_DESCRIPTOR_SET`: its descriptors,
+//! which the services take along for reflection. All paths begin with `::trunkline`, `::core` or
+//! `::std`: users need no other crate.
 //!
 //! Comments become documentation. They are not trusted to be Markdown: code in them is never a
 //! doctest, and what looks like a link or a tag is text.

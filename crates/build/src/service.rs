@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use prost_build::{Comments, Method, Service, ServiceGenerator};
 
-use crate::names::{Names, ServiceNames};
+use crate::names::{DESCRIPTOR_SET, Names, ServiceNames};
 
 /// Which halves of a service are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +224,7 @@ pub struct {server}<{parameter}>(pub {parameter});
 
 {deprecated}impl<{parameter}: {handlers}> ::trunkline::Service for {server}<{parameter}> {{
     const NAME: &'static str = \"{name}\";
+    const FILE_DESCRIPTOR_SET: &'static [u8] = {DESCRIPTOR_SET};
 
 ",
             deprecated = self.allow_deprecated(),

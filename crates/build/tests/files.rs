@@ -508,3 +508,26 @@ fn a_file_may_lie_outside_of_the_base_directory() {
         assert_eq!(packages(&generated.expect("all are there")), ["a"]);
     }
 }
+
+#[test]
+fn a_service_has_the_descriptors_of_its_package_also_where_that_is_only_imported() {
+    let other = "syntax = \"proto3\"; package other;
+        message M {} service Other { rpc Get(M) returns (M); }";
+    let named = "syntax = \"proto3\"; package named; import \"other.proto\";
+        service Named { rpc Get(other.M) returns (other.M); }";
+    let dir = directory(
+        "imported_service",
+        &[("other.proto", other), ("named.proto", named)],
+    );
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["named.proto"])
+        .expect("it is right");
+    let packages: Vec<_> = generated.packages().collect();
+    assert_eq!(packages.len(), 2);
+    for (package, text) in packages {
+        let own = "const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;";
+        assert!(text.contains(own), "{package} lacks it");
+        assert!(descriptor_set(text).is_some(), "{package} has no set");
+    }
+}

@@ -36,6 +36,12 @@ pub trait Service {
     /// The full name: `package.Service`.
     const NAME: &'static str;
 
+    /// A serialized `google.protobuf.FileDescriptorSet` with the file that defines the service and
+    /// all that it imports; empty, which is the default, if there is none.
+    ///
+    /// A service that tells of the others shows it to clients: see [`Router::file_descriptor_sets`].
+    const FILE_DESCRIPTOR_SET: &'static [u8] = &[];
+
     /// Adds the methods.
     fn add_to(self, router: &mut Router);
 }
@@ -55,6 +61,8 @@ pub struct Router {
 struct Routes {
     methods: HashMap<String, Route>,
     services: Vec<&'static str>,
+    descriptor_sets: Vec<&'static [u8]>,
+    after_each_add: Vec<AfterAdd>,
     interceptors: Interceptors,
     fallback: Option<Arc<dyn Shared>>,
     /// Of what is not a method of ours.
@@ -63,6 +71,9 @@ struct Routes {
     encodings: Encodings,
     metrics: Metrics,
 }
+
+/// What a service does when there is another one.
+type AfterAdd = Arc<dyn Fn(&mut Router) + Send + Sync>;
 
 /// A method: how many messages each way, and its handler, for which their types are known.
 #[derive(Clone)]
@@ -96,9 +107,31 @@ impl Router {
         reason = "adding a service is no arithmetic"
     )]
     pub fn add<S: Service>(mut self, service: S) -> Self {
-        self.routes_mut().services.push(S::NAME);
+        let routes = self.routes_mut();
+        if !routes.services.contains(&S::NAME) {
+            routes.services.push(S::NAME);
+        }
+        let set = S::FILE_DESCRIPTOR_SET;
+        if !set.is_empty() && !routes.descriptor_sets.contains(&set) {
+            routes.descriptor_sets.push(set);
+        }
         service.add_to(&mut self);
+        for after in self.routes.after_each_add.clone() {
+            after(&mut self);
+        }
         self
+    }
+
+    /// Runs `install` now, and again after each service that is [`add`](Self::add)ed later: for a
+    /// service that tells of all others, so that it need not be added last.
+    ///
+    /// Such a service calls this in its [`Service::add_to`]. `install` sees what is there by
+    /// [`services`](Self::services) and [`file_descriptor_sets`](Self::file_descriptor_sets), and
+    /// adds its methods anew, which replaces them. Methods that are added without a service do not
+    /// run it. A clone of the router goes its own way from then on.
+    pub fn after_each_add(&mut self, install: impl Fn(&mut Self) + Send + Sync + 'static) {
+        install(self);
+        self.routes_mut().after_each_add.push(Arc::new(install));
     }
 
     /// Adds a method of one request and one reply.
@@ -221,9 +254,15 @@ impl Router {
         self
     }
 
-    /// The full names of the services, in the order in which they were added.
+    /// The full names of the services, each once, in the order in which they were added.
     pub fn services(&self) -> &[&'static str] {
         &self.routes.services
+    }
+
+    /// The descriptors of the services that have any ([`Service::FILE_DESCRIPTOR_SET`]), each set
+    /// once. They overlap where services import the same files.
+    pub fn file_descriptor_sets(&self) -> &[&'static [u8]] {
+        &self.routes.descriptor_sets
     }
 
     /// All limits at once.

@@ -91,6 +91,7 @@ pub struct GreeterServer<S>(pub S);
 
 impl<S: Greeter> ::trunkline::Service for GreeterServer<S> {
     const NAME: &'static str = "helloworld.Greeter";
+    const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
     fn add_to(self, router: &mut ::trunkline::Router) {
         let service = ::std::sync::Arc::new(self.0);

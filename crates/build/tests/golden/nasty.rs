@@ -201,6 +201,7 @@ pub mod nasty {
 
             impl<T: S> ::trunkline::Service for SServer<T> {
                 const NAME: &'static str = "nasty.other.type.S";
+                const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
                 fn add_to(self, router: &mut ::trunkline::Router) {
                     let service = ::std::sync::Arc::new(self.0);
@@ -258,6 +259,7 @@ pub mod nasty {
 
             impl<S: T> ::trunkline::Service for TServer<S> {
                 const NAME: &'static str = "nasty.other.type.T";
+                const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
                 fn add_to(self, router: &mut ::trunkline::Router) {
                     let service = ::std::sync::Arc::new(self.0);
@@ -266,6 +268,16 @@ pub mod nasty {
                     });
                 }
             }
+
+            /// The descriptors of this package and of all that it imports, for reflection: a serialized
+            /// `google.protobuf.FileDescriptorSet`.
+            #[allow(dead_code, unreachable_pub)]
+            pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+                \n\xa7\x02\n\x16nasty/other/type.proto\x12\x10nasty.other.type\"r\n\x05Thing\x122\n\x05parts\x18\
+                \x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a5\n\x04Part\x12-\n\x05whole\x18\x01\
+                \x20\x01(\x0b2\x17.nasty.other.type.ThingR\x05whole2C\n\x01S\x12>\n\x01S\x12\x17.nasty.other.typ\
+                e.Thing\x1a\x1c.nasty.other.type.Thing.Part(\x010\x012:\n\x01T\x125\n\x01T\x12\x17.nasty.other.t\
+                ype.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3";
         }
     }
     /// Package `nasty::v1`.
@@ -1135,6 +1147,7 @@ pub mod nasty {
 
         impl<S: FooServiceService> ::trunkline::Service for FooServiceServiceServer<S> {
             const NAME: &'static str = "nasty.v1.foo";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1372,6 +1385,7 @@ pub mod nasty {
 
         impl<S: Keywords> ::trunkline::Service for KeywordsServer<S> {
             const NAME: &'static str = "nasty.v1.Keywords";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1470,6 +1484,7 @@ pub mod nasty {
 
         impl<S: SelfService> ::trunkline::Service for SelfServiceServer<S> {
             const NAME: &'static str = "nasty.v1.self";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1518,6 +1533,7 @@ pub mod nasty {
 
         impl<S: Loop> ::trunkline::Service for LoopServer<S> {
             const NAME: &'static str = "nasty.v1.loop";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, _: &mut ::trunkline::Router) {}
         }
@@ -1570,6 +1586,7 @@ pub mod nasty {
 
         impl<S: User> ::trunkline::Service for UserServer<S> {
             const NAME: &'static str = "nasty.v1.User";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1627,6 +1644,7 @@ pub mod nasty {
 
         impl<S: UserList> ::trunkline::Service for UserListServer<S> {
             const NAME: &'static str = "nasty.v1.UserList";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1705,6 +1723,7 @@ pub mod nasty {
         #[allow(deprecated)]
         impl<S: Outdated> ::trunkline::Service for OutdatedServer<S> {
             const NAME: &'static str = "nasty.v1.Outdated";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1765,6 +1784,7 @@ pub mod nasty {
         #[allow(deprecated)]
         impl<S: HalfOutdated> ::trunkline::Service for HalfOutdatedServer<S> {
             const NAME: &'static str = "nasty.v1.HalfOutdated";
+            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);

@@ -213,6 +213,7 @@ pub struct RouteGuideServer<S>(pub S);
 
 impl<S: RouteGuide> ::trunkline::Service for RouteGuideServer<S> {
     const NAME: &'static str = "routeguide.RouteGuide";
+    const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
 
     fn add_to(self, router: &mut ::trunkline::Router) {
         let service = ::std::sync::Arc::new(self.0);

@@ -1,0 +1,88 @@
+//! Check, List and Watch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use trunkline::{Request, Result, Sender, Status};
+
+use crate::statuses::{Phase, Statuses};
+use crate::v1::health_check_response::ServingStatus;
+use crate::v1::{
+    Health, HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
+
+/// How many statuses List gives, with that of the server as a whole.
+const LIST_MAX: usize = 100;
+
+/// What answers calls.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    statuses: Arc<watch::Sender<Statuses>>,
+}
+
+impl Answers {
+    pub(crate) fn new(statuses: Arc<watch::Sender<Statuses>>) -> Self {
+        Self { statuses }
+    }
+}
+
+impl Health for Answers {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<HealthCheckResponse> {
+        // health-checking.md, "Service Definition": a name that is not registered is NOT_FOUND.
+        let status = self.statuses.borrow().of(&request.service);
+        status
+            .map(response)
+            .ok_or_else(|| Status::not_found("the server knows no service of that name"))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<HealthListResponse> {
+        let all = self.statuses.borrow();
+        // health.proto, "List": more than 100 services are RESOURCE_EXHAUSTED.
+        if all.len() > LIST_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "there are {} statuses, and a list has {LIST_MAX} at most; ask for each with Check",
+                all.len()
+            )));
+        }
+        let statuses = all.names().filter_map(|name| {
+            let status = all.of(name)?;
+            Some((name.to_owned(), response(status)))
+        });
+        let statuses: HashMap<_, _> = statuses.collect();
+        Ok(HealthListResponse { statuses })
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+        replies: &mut Sender<HealthCheckResponse>,
+    ) -> Result<()> {
+        let service = request.into_inner().service;
+        // It holds the latest only: who reads slowly misses what is over, and nothing is queued.
+        let mut changes = self.statuses.subscribe();
+        let mut told = None;
+        loop {
+            let (status, phase) = {
+                let statuses = changes.borrow_and_update();
+                (statuses.of(&service), statuses.phase)
+            };
+            // health.proto, "Watch": for an unknown service SERVICE_UNKNOWN, and the call goes on.
+            let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+            if told != Some(status) {
+                replies.send(response(status)).await?;
+                told = Some(status);
+            }
+            // health.proto, "Watch": whatever the status but UNIMPLEMENTED, clients try again later.
+            if phase == Phase::Ended || changes.changed().await.is_err() {
+                return Err(Status::unavailable("the server is shutting down"));
+            }
+        }
+    }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
