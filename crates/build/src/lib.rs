@@ -53,6 +53,9 @@
 //! | `config` | what users choose; files written |
 //! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
 //! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
+//! | `tokens`, `source` | a file of an edition, edited so that the compiler can read it |
+//! | `features` | what such a file means, as prost-build understands it |
+//! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
 //! | `names` | names that are different in protobuf and the same in Rust |
@@ -67,11 +70,15 @@ mod bytes;
 mod config;
 mod docs;
 mod error;
+mod features;
 mod generate;
 mod load;
 mod modules;
 mod names;
+mod raw;
 mod service;
+mod source;
+mod tokens;
 
 pub use config::Config;
 pub use error::CompileError;

@@ -1,0 +1,476 @@
+//! Files of an edition, written so that a compiler that knows proto2 only can read them.
+//!
+//! Editions changed little in the grammar: fields have no `optional`, reserved names have no quotes,
+//! edition 2024 has `export`, `local` and `import option`. So the text is edited in these places and
+//! nowhere else, and every place in what comes out leads back to one in the file. What the file
+//! *means* is not decided here but by its features, in `features`.
+
+use std::ops::Range;
+
+use prost_types::FileDescriptorProto;
+
+use crate::error::{CompileError, Position};
+use crate::tokens::{Kind, Token, tokens};
+
+/// An edition of the language that protobuf files are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Edition {
+    Of2023,
+    Of2024,
+}
+
+impl Edition {
+    pub(crate) const ALL: [Self; 2] = [Self::Of2023, Self::Of2024];
+
+    /// As it stands in a file.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Of2023 => "2023",
+            Self::Of2024 => "2024",
+        }
+    }
+
+    /// descriptor.proto, `Edition`.
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Of2023 => 1000,
+            Self::Of2024 => 1001,
+        }
+    }
+}
+
+/// A file of an edition.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) edition: Edition,
+    /// What it says as proto2.
+    pub(crate) text: String,
+    /// What is imported for options only.
+    pub(crate) option_imports: Vec<String>,
+    original: String,
+    edits: Vec<Edit>,
+}
+
+/// One replacement: where it is in the original, and how long the new text is.
+#[derive(Clone, Debug)]
+struct Edit {
+    original: Range<usize>,
+    length: usize,
+}
+
+impl Source {
+    /// The edited file; `None` if it is of no edition and needs no edits.
+    ///
+    /// `is_there` tells whether an import can be found.
+    ///
+    /// # Errors
+    ///
+    /// An edition that is not known, or what editions have no place for.
+    pub(crate) fn read(
+        original: &str,
+        is_there: impl Fn(&str) -> bool,
+    ) -> Result<Option<Self>, CompileError> {
+        let tokens = tokens(original);
+        if tokens.first().is_none_or(|it| it.text != "edition") {
+            return Ok(None);
+        }
+        let mut scan = Scan {
+            original,
+            tokens: &tokens,
+            at: 0,
+            edition: Edition::Of2023,
+            blocks: Vec::new(),
+            edits: Vec::new(),
+            option_imports: Vec::new(),
+            missing_features: false,
+        };
+        scan.file(&is_there)?;
+        let (edition, option_imports) = (scan.edition, scan.option_imports);
+        let mut replacements = scan.edits;
+        replacements.sort_by_key(|(range, _)| range.start);
+
+        let mut text = String::with_capacity(original.len());
+        let mut end = 0;
+        let mut edits = Vec::new();
+        for (range, new) in replacements {
+            text.push_str(&original[end..range.start]);
+            text.push_str(&new);
+            end = range.end;
+            edits.push(Edit {
+                original: range,
+                length: new.len(),
+            });
+        }
+        text.push_str(&original[end..]);
+        Ok(Some(Self {
+            edition,
+            text,
+            option_imports,
+            original: original.to_owned(),
+            edits,
+        }))
+    }
+
+    /// The place in the file of a place in the edited text.
+    pub(crate) fn original_place(&self, edited: usize) -> usize {
+        // What was taken away, less what was put in, before the place.
+        let mut place = edited;
+        for edit in &self.edits {
+            if place < edit.original.start {
+                break;
+            }
+            if place < edit.original.start + edit.length {
+                return edit.original.start;
+            }
+            place = place + edit.original.len() - edit.length;
+        }
+        place
+    }
+
+    /// The file as it is.
+    pub(crate) fn original(&self) -> &str {
+        &self.original
+    }
+
+    /// Sets the places in `file`, which tell of the edited text, to those in the file itself.
+    pub(crate) fn restore_places(&self, file: &mut FileDescriptorProto) {
+        let lines = |text: &str| -> Vec<usize> {
+            let starts = text.match_indices('\n').map(|(at, _)| at + 1);
+            [0].into_iter().chain(starts).collect()
+        };
+        // No edit adds or takes a line.
+        let (edited, original) = (lines(&self.text), lines(&self.original));
+        let column = |line: i32, column: i32| -> Option<i32> {
+            let line = usize::try_from(line).ok()?;
+            let place = edited.get(line)? + usize::try_from(column).ok()?;
+            let column = self
+                .original_place(place)
+                .saturating_sub(*original.get(line)?);
+            i32::try_from(column).ok()
+        };
+        let Some(info) = &mut file.source_code_info else {
+            return;
+        };
+        for location in &mut info.location {
+            match location.span.as_mut_slice() {
+                [line, start, end] => {
+                    *start = column(*line, *start).unwrap_or(*start);
+                    *end = column(*line, *end).unwrap_or(*end);
+                }
+                [first, start, last, end] => {
+                    *start = column(*first, *start).unwrap_or(*start);
+                    *end = column(*last, *end).unwrap_or(*end);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What a statement lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    File,
+    Message,
+    Enum,
+    Oneof,
+    Extend,
+    Service,
+    Method,
+}
+
+/// Goes through the statements of a file and collects the edits.
+struct Scan<'a> {
+    original: &'a str,
+    tokens: &'a [Token<'a>],
+    at: usize,
+    edition: Edition,
+    blocks: Vec<Block>,
+    edits: Vec<(Range<usize>, String)>,
+    option_imports: Vec<String>,
+    /// Whether an import of another language's features was left out.
+    missing_features: bool,
+}
+
+impl<'a> Scan<'a> {
+    fn file(&mut self, is_there: &impl Fn(&str) -> bool) -> Result<(), CompileError> {
+        self.head()?;
+        while let Some(token) = self.token(0) {
+            match token.text {
+                "}" => {
+                    self.blocks.pop();
+                    self.at += 1;
+                }
+                ";" => self.at += 1,
+                "import" if self.block() == Block::File => self.import(is_there)?,
+                _ => self.statement(token)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&self, ahead: usize) -> Option<&'a Token<'a>> {
+        self.tokens.get(self.at + ahead)
+    }
+
+    fn says(&self, ahead: usize, text: &str) -> bool {
+        self.token(ahead).is_some_and(|it| it.text == text)
+    }
+
+    fn block(&self) -> Block {
+        self.blocks.last().copied().unwrap_or(Block::File)
+    }
+
+    /// `edition = "2023";`
+    fn head(&mut self) -> Result<(), CompileError> {
+        let first = &self.tokens[0];
+        let value = self.token(2).filter(|_| self.says(1, "="));
+        let Some((value, name)) = value.and_then(|it| Some((it, it.quoted()?))) else {
+            return Err(self.error(first.at, "an edition is written edition = \"2023\";"));
+        };
+        let known = Edition::ALL.into_iter().find(|it| it.name() == name);
+        let Some(edition) = known else {
+            let message = format!(
+                "edition \"{name}\" is not known, but \"2023\" and \"2024\" are; for older files say \
+                 syntax = \"proto3\" or \"proto2\""
+            );
+            return Err(self.error(value.at, &message));
+        };
+        self.edition = edition;
+        self.replace(first.range(), "syntax");
+        self.replace(value.range(), "\"proto2\"");
+        self.at = 3;
+        Ok(())
+    }
+
+    /// Leaves out imports of the features of other languages that are nowhere to be found: they
+    /// come with protoc, and say nothing about Rust.
+    fn import(&mut self, is_there: &impl Fn(&str) -> bool) -> Result<(), CompileError> {
+        let first = self.at;
+        let for_options = self.says(1, "option");
+        if for_options && self.edition < Edition::Of2024 {
+            let message = "`import option` needs edition = \"2024\"; say import";
+            return Err(self.error(self.tokens[first + 1].at, message));
+        }
+        let path = (1..4).find_map(|ahead| self.token(ahead)?.quoted().map(|path| (ahead, path)));
+        if let Some((ahead, path)) = path {
+            let path = path.to_owned();
+            if is_foreign(&path) && !is_there(&path) {
+                self.missing_features = true;
+                self.remove(self.tokens[first].at..self.tokens[first + ahead].end());
+            } else if for_options {
+                self.remove(self.tokens[first + 1].range());
+                self.option_imports.push(path);
+            }
+        }
+        self.skip();
+        Ok(())
+    }
+
+    fn statement(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
+        let block = self.block();
+        let holds_types = matches!(block, Block::File | Block::Message);
+        let holds_fields = matches!(block, Block::Message | Block::Extend | Block::Oneof);
+        match first.text {
+            "export" | "local" if holds_types && (self.says(1, "message") || self.says(1, "enum")) => {
+                if self.edition < Edition::Of2024 {
+                    let message = format!("`{}` needs edition = \"2024\"", first.text);
+                    return Err(self.error(first.at, &message));
+                }
+                self.remove(first.range());
+                self.at += 1;
+            }
+            "message" if holds_types => self.open(Block::Message),
+            "enum" if holds_types => self.open(Block::Enum),
+            "extend" if holds_types => self.open(Block::Extend),
+            "oneof" if block == Block::Message => self.open(Block::Oneof),
+            "service" if block == Block::File => self.open(Block::Service),
+            "rpc" if block == Block::Service => self.open(Block::Method),
+            "reserved" if matches!(block, Block::Message | Block::Enum) => self.reserved()?,
+            "option" => self.option(),
+            "extensions" if block == Block::Message => self.skip(),
+            _ if holds_fields => self.field(first)?,
+            _ => self.skip(),
+        }
+        Ok(())
+    }
+
+    /// Goes to the inside of a block, or to the end of a method without one.
+    fn open(&mut self, block: Block) {
+        while let Some(token) = self.token(0) {
+            match token.text {
+                "{" => {
+                    self.blocks.push(block);
+                    self.at += 1;
+                    return;
+                }
+                ";" | "}" => return,
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn reserved(&mut self) -> Result<(), CompileError> {
+        let names = self.token(1).is_some_and(|it| it.kind == Kind::Name);
+        if let Some(text) = self.token(1).filter(|it| it.kind == Kind::Text) {
+            let message = "a reserved name has no quotes in editions; take them away";
+            return Err(self.error(text.at, message));
+        }
+        self.at += 1;
+        while let Some(token) = self.token(0)
+            && !matches!(token.text, ";" | "}")
+        {
+            if names && token.kind == Kind::Name {
+                self.replace(token.at..token.at, "\"");
+                self.replace(token.end()..token.end(), "\"");
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn option(&mut self) {
+        let start = self.at;
+        self.skip();
+        if self.is_left_out(start + 1) {
+            let end = self.tokens[self.at - 1].end();
+            self.remove(self.tokens[start].at..end);
+        }
+    }
+
+    fn field(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
+        let labelled = matches!(first.text, "optional" | "required" | "repeated");
+        let is_group = usize::from(labelled);
+        if self.says(is_group, "group") && self.says(is_group + 2, "=") && self.says(is_group + 4, "{")
+        {
+            let message = "editions have no groups; name a message, and give the field \
+                           [features.message_encoding = DELIMITED]";
+            return Err(self.error(self.tokens[self.at + is_group].at, message));
+        }
+        let more = self.token(1).is_some_and(|it| it.kind == Kind::Name || it.text == ".");
+        match first.text {
+            "optional" if more => {
+                let message = "editions have no label `optional`; take it away, a field tells whether \
+                               it is set unless features.field_presence says otherwise";
+                return Err(self.error(first.at, message));
+            }
+            "required" if more => {
+                let message = "editions have no label `required`; give the field \
+                               [features.field_presence = LEGACY_REQUIRED]";
+                return Err(self.error(first.at, message));
+            }
+            "repeated" => {}
+            "map" if self.says(1, "<") => {}
+            _ if self.block() == Block::Oneof => {}
+            _ if first.kind == Kind::Name || first.text == "." => {
+                self.replace(first.at..first.at, "optional ");
+            }
+            _ => {}
+        }
+        self.skip();
+        Ok(())
+    }
+
+    /// Goes to the end of a statement: a semicolon, or what closes the block around it.
+    fn skip(&mut self) {
+        let mut depth = 0_usize;
+        while let Some(token) = self.token(0) {
+            match token.text {
+                ";" if depth == 0 => return,
+                "[" if depth == 0 => {
+                    self.list();
+                    continue;
+                }
+                "{" | "[" => depth += 1,
+                "}" | "]" if depth == 0 => {
+                    // A bracket that nothing opened must not hold up the scan.
+                    self.at += usize::from(token.text == "]");
+                    return;
+                }
+                "}" | "]" => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Goes past `[a = b, c = d]`, without the entries that are left out.
+    fn list(&mut self) {
+        let open = self.at;
+        // The first token of each entry, then the closing bracket.
+        let mut starts = vec![open + 1];
+        let mut depth = 0_usize;
+        while let Some(token) = self.token(0) {
+            self.at += 1;
+            match token.text {
+                "{" | "[" => depth += 1,
+                "}" | "]" if depth <= 1 => break,
+                "}" | "]" => depth -= 1,
+                "," if depth == 1 => starts.push(self.at),
+                _ => {}
+            }
+        }
+        let close = self.at - 1;
+        let entries: Vec<(usize, usize)> = starts
+            .iter()
+            .zip(starts[1..].iter().copied().chain([close + 1]))
+            .map(|(start, next)| (*start, next - 1))
+            .collect();
+        let is_kept = |entry: &&(usize, usize)| !self.is_left_out(entry.0);
+        let kept = entries.iter().filter(is_kept).count();
+        if kept == entries.len() {
+            return;
+        }
+        if kept == 0 {
+            self.remove(self.tokens[open].at..self.tokens[close].end());
+            return;
+        }
+        // An entry goes with the comma behind it, or that before it if only such are behind.
+        let last_kept = entries.iter().rposition(|it| is_kept(&it)).unwrap_or(0);
+        let ranges: Vec<Range<usize>> = (entries.iter().enumerate())
+            .filter(|(_, entry)| self.is_left_out(entry.0))
+            .map(|(at, (start, end))| match at > last_kept {
+                true => self.tokens[start - 1].at..self.tokens[end - 1].end(),
+                false => self.tokens[*start].at..self.tokens[*end].end(),
+            })
+            .collect();
+        ranges.into_iter().for_each(|range| self.remove(range));
+    }
+
+    /// Whether the option that begins at a token is one that the compiler has no definition of, and
+    /// that says nothing about messages.
+    fn is_left_out(&self, start: usize) -> bool {
+        let says = |ahead: usize, text: &str| {
+            let token = self.tokens.get(start + ahead);
+            token.is_some_and(|it| it.text == text)
+        };
+        let rules_of_protoc = ["enforce_naming_style", "default_symbol_visibility"];
+        says(0, "features")
+            && says(1, ".")
+            && (rules_of_protoc.iter().any(|it| says(2, it))
+                || self.missing_features && says(2, "("))
+    }
+
+    fn replace(&mut self, range: Range<usize>, new: &str) {
+        self.edits.push((range, new.to_owned()));
+    }
+
+    /// Takes text away, but for the ends of lines.
+    fn remove(&mut self, range: Range<usize>) {
+        let lines: String = self.original[range.clone()]
+            .chars()
+            .filter(|c| *c == '\n')
+            .collect();
+        self.edits.push((range, lines));
+    }
+
+    fn error(&self, place: usize, message: &str) -> CompileError {
+        CompileError::new(message).at(Some(Position::in_text(self.original, place)))
+    }
+}
+
+/// Whether a file has the features of another language.
+fn is_foreign(path: &str) -> bool {
+    let name = path.strip_prefix("google/protobuf/");
+    name.is_some_and(|name| name.ends_with("_features.proto"))
+}
