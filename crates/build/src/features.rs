@@ -21,7 +21,9 @@
 
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+};
 
 use crate::error::{CompileError, Position};
 use crate::source::Edition;
@@ -295,7 +297,10 @@ impl Walk<'_> {
     ) -> Result<(), CompileError> {
         let options = own.options.as_ref();
         let set = options.and_then(|it| it.features.as_ref());
-        self.belongs(set, &[FIELD_PRESENCE, REPEATED_FIELD_ENCODING, MESSAGE_ENCODING])?;
+        self.belongs(
+            set,
+            &[FIELD_PRESENCE, REPEATED_FIELD_ENCODING, MESSAGE_ENCODING],
+        )?;
         if options.is_some_and(|it| it.packed.is_some()) {
             let message = "editions have no option `packed`; say features.repeated_field_encoding = \
                            PACKED or EXPANDED";
@@ -379,16 +384,23 @@ impl Walk<'_> {
         let found = [
             (FIELD_PRESENCE, set.field_presence.is_some()),
             (ENUM_TYPE, set.enum_type.is_some()),
-            (REPEATED_FIELD_ENCODING, set.repeated_field_encoding.is_some()),
+            (
+                REPEATED_FIELD_ENCODING,
+                set.repeated_field_encoding.is_some(),
+            ),
             (MESSAGE_ENCODING, set.message_encoding.is_some()),
         ];
-        let misplaced = found.iter().find(|(name, set)| *set && !known.contains(name));
+        let misplaced = found
+            .iter()
+            .find(|(name, set)| *set && !known.contains(name));
         misplaced.map_or(Ok(()), |(name, _)| {
             let places = match *name {
                 ENUM_TYPE => "the file or on enums",
                 _ => "the file or on fields",
             };
-            Err(self.error(&format!("features.{name} is not for this; set it on {places}")))
+            Err(self.error(&format!(
+                "features.{name} is not for this; set it on {places}"
+            )))
         })
     }
 
@@ -432,8 +444,5 @@ fn maps(message: &DescriptorProto) -> Vec<String> {
 
 /// encoding.mdx, "Packed Repeated Fields": all scalars but strings and bytes.
 fn is_packable(of: Type) -> bool {
-    !matches!(
-        of,
-        Type::String | Type::Bytes | Type::Message | Type::Group
-    )
+    !matches!(of, Type::String | Type::Bytes | Type::Message | Type::Group)
 }

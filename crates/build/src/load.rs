@@ -9,58 +9,13 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use prost::Message;
-use prost_types::FileDescriptorProto;
 use protox::Compiler;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use crate::descriptors::{Loaded, Loading, Role, split};
 use crate::error::{CompileError, Position, shown};
-use crate::features::FileFeatures;
 use crate::raw;
 use crate::source::Source;
-
-/// The named files and all that they import; a file comes after those it imports.
-pub(crate) struct Loaded {
-    pub(crate) files: Vec<Loading>,
-}
-
-/// One file: what it holds, and where it came from.
-pub(crate) struct Loading {
-    /// With comments and places.
-    pub(crate) descriptor: FileDescriptorProto,
-    /// Serialized without comments and places, with the options that extensions define.
-    pub(crate) encoded: Vec<u8>,
-    /// `None` for the files of `google/protobuf` that come with the compiler.
-    pub(crate) path: Option<PathBuf>,
-    /// Whether the user named it; otherwise it is imported.
-    pub(crate) named: bool,
-}
-
-impl Loading {
-    /// A file whose descriptor is `encoded`; `descriptor` is the same, and has comments and places.
-    ///
-    /// # Errors
-    ///
-    /// A file of an edition that is not known, or with features that contradict one another.
-    pub(crate) fn new(
-        mut descriptor: FileDescriptorProto,
-        encoded: Vec<u8>,
-        path: Option<PathBuf>,
-        named: bool,
-    ) -> Result<Self, CompileError> {
-        let lowered = FileFeatures::of(&encoded).and_then(|it| it.lower(&mut descriptor));
-        lowered.map_err(|error| match &path {
-            Some(path) => error.in_file(path),
-            None => error,
-        })?;
-        Ok(Self {
-            descriptor,
-            encoded,
-            path,
-            named,
-        })
-    }
-}
 
 /// Compiles `files`, whose paths start at `base` or at one of `includes`.
 pub(crate) fn load(
@@ -95,24 +50,37 @@ pub(crate) fn load(
     let files = files.map(|((mut descriptor, mut encoded), file)| {
         if let Some(source) = search.sources.borrow().get(file.name()) {
             source.restore_places(&mut descriptor);
+            let for_options = &source.option_imports;
+            descriptor.dependency.retain(|it| !for_options.contains(it));
             encoded = of_edition(&encoded, source);
         }
         // The compiler has no path for a file that was edited before it saw it.
         let path = search.find(file.name());
-        Loading::new(descriptor, encoded, path, !file.is_import())
+        let role = match file.is_import() {
+            true => Role::Imported,
+            false => Role::Named,
+        };
+        Loading::new(descriptor, encoded, path, role)
     });
-    Ok(Loaded {
-        files: files.collect::<Result<_, _>>()?,
-    })
+    Ok(Loaded::new(files.collect::<Result<_, _>>()?))
 }
 
 /// The descriptor of a file of an edition, from that of the file as proto2.
 fn of_edition(encoded: &[u8], source: &Source) -> Vec<u8> {
-    let imports: Vec<&[u8]> = source.option_imports.iter().map(|it| it.as_bytes()).collect();
+    let imports: Vec<&[u8]> = source
+        .option_imports
+        .iter()
+        .map(|it| it.as_bytes())
+        .collect();
     let mut encoded = raw::without(encoded, |field| {
         field.number == raw::DEPENDENCY && imports.contains(&field.content)
             || field.number == raw::SYNTAX
     });
+    for visibility in &source.visibilities {
+        let mut field = Vec::new();
+        raw::push_number(&mut field, visibility.field, visibility.value);
+        encoded = raw::appended(&encoded, &visibility.path, &field);
+    }
     // In order of their numbers, as protoc writes them.
     raw::push_bytes(&mut encoded, raw::SYNTAX, b"editions");
     let edition = source.edition.number().unsigned_abs();
@@ -121,26 +89,6 @@ fn of_edition(encoded: &[u8], source: &Source) -> Vec<u8> {
         raw::push_bytes(&mut encoded, raw::OPTION_DEPENDENCY, import);
     }
     encoded
-}
-
-/// The files of a `FileDescriptorSet`, each still serialized: decoding them would lose the options
-/// that are extensions.
-fn split(set: &[u8]) -> Vec<Vec<u8>> {
-    let set = EncodedSet::decode(set).expect("the compiler has just encoded this set");
-    set.file
-}
-
-/// Joins serialized files into one serialized `FileDescriptorSet`.
-pub(crate) fn join<'a>(files: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let file = files.map(<[u8]>::to_vec).collect();
-    EncodedSet { file }.encode_to_vec()
-}
-
-/// `google.protobuf.FileDescriptorSet` with its files left as bytes.
-#[derive(Clone, PartialEq, Message)]
-struct EncodedSet {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    file: Vec<Vec<u8>>,
 }
 
 /// Where imports are looked for, in order.

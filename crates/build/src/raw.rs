@@ -9,6 +9,8 @@ pub(crate) const SOURCE_CODE_INFO: u64 = 9;
 pub(crate) const SYNTAX: u64 = 12;
 pub(crate) const EDITION: u64 = 14;
 pub(crate) const OPTION_DEPENDENCY: u64 = 15;
+/// What buf says about a file; buf/alpha/image/v1/image.proto, `ImageFile.buf_extension`.
+pub(crate) const IMAGE_FILE: u64 = 8042;
 
 /// One field of a serialized message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,25 @@ pub(crate) fn without(message: &[u8], is_unwanted: impl Fn(&Field<'_>) -> bool) 
     kept.flat_map(|field| field.bytes).copied().collect()
 }
 
+/// The message with `field` at the end of a message inside it, which `path` leads to: the number of
+/// a field, and which of those that have it.
+pub(crate) fn appended(message: &[u8], path: &[(u64, usize)], field: &[u8]) -> Vec<u8> {
+    let Some(((number, index), path)) = path.split_first() else {
+        return [message, field].concat();
+    };
+    let mut changed = Vec::with_capacity(message.len() + field.len());
+    let mut seen = 0;
+    for found in fields(message) {
+        if found.number == *number && seen == *index {
+            push_bytes(&mut changed, *number, &appended(found.content, path, field));
+        } else {
+            changed.extend_from_slice(found.bytes);
+        }
+        seen += usize::from(found.number == *number);
+    }
+    changed
+}
+
 pub(crate) fn push_number(message: &mut Vec<u8>, field: u64, value: u64) {
     push_varint(message, field << 3);
     push_varint(message, value);
@@ -114,7 +135,10 @@ mod tests {
         assert_eq!(decoded.dependency, ["c"]);
         assert_eq!(decoded.syntax(), "editions");
         let last = fields(&changed).last().expect("there are fields");
-        assert_eq!((last.number, last.bytes), (EDITION, &[0x70, 0xe8, 0x07][..]));
+        assert_eq!(
+            (last.number, last.bytes),
+            (EDITION, &[0x70, 0xe8, 0x07][..])
+        );
     }
 
     #[test]
@@ -124,7 +148,11 @@ mod tests {
             let taken: usize = fields(&bytes[..end]).map(|it| it.bytes.len()).sum();
             assert!(taken <= end);
         }
-        for bytes in [&[0xff; 11][..], &[0x0b], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        for bytes in [
+            &[0xff; 11][..],
+            &[0x0b],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],
+        ] {
             assert_eq!(fields(bytes).next(), None);
         }
     }

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use prost_types::FileDescriptorProto;
 
+use crate::descriptors::is_foreign;
 use crate::error::{CompileError, Position};
 use crate::tokens::{Kind, Token, tokens};
 
@@ -47,8 +48,21 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// What is imported for options only.
     pub(crate) option_imports: Vec<String>,
+    /// Where it says `export` and `local`.
+    pub(crate) visibilities: Vec<Visibility>,
     original: String,
     edits: Vec<Edit>,
+}
+
+/// One `export` or `local`, as it stands in a descriptor.
+#[derive(Clone, Debug)]
+pub(crate) struct Visibility {
+    /// From the file to the message or enum: the number of a field, and which of those that have it.
+    pub(crate) path: Vec<(u64, usize)>,
+    /// The number of its field there.
+    pub(crate) field: u64,
+    /// descriptor.proto, `SymbolVisibility`.
+    pub(crate) value: u64,
 }
 
 /// One replacement: where it is in the original, and how long the new text is.
@@ -79,13 +93,15 @@ impl Source {
             tokens: &tokens,
             at: 0,
             edition: Edition::Of2023,
-            blocks: Vec::new(),
+            blocks: vec![Open::new(Block::File, Vec::new())],
             edits: Vec::new(),
             option_imports: Vec::new(),
+            visibilities: Vec::new(),
             missing_features: false,
         };
         scan.file(&is_there)?;
         let (edition, option_imports) = (scan.edition, scan.option_imports);
+        let visibilities = scan.visibilities;
         let mut replacements = scan.edits;
         replacements.sort_by_key(|(range, _)| range.start);
 
@@ -106,6 +122,7 @@ impl Source {
             edition,
             text,
             option_imports,
+            visibilities,
             original: original.to_owned(),
             edits,
         }))
@@ -125,11 +142,6 @@ impl Source {
             place = place + edit.original.len() - edit.length;
         }
         place
-    }
-
-    /// The file as it is.
-    pub(crate) fn original(&self) -> &str {
-        &self.original
     }
 
     /// Sets the places in `file`, which tell of the edited text, to those in the file itself.
@@ -179,15 +191,52 @@ enum Block {
     Method,
 }
 
+/// A block whose end is to come.
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    /// Where its descriptor is; see [`Visibility`].
+    path: Vec<(u64, usize)>,
+    /// How many of these it has had.
+    messages: usize,
+    enums: usize,
+}
+
+impl Open {
+    fn new(block: Block, path: Vec<(u64, usize)>) -> Self {
+        Self {
+            block,
+            path,
+            messages: 0,
+            enums: 0,
+        }
+    }
+
+    /// The path of the next message, or enum, in this block.
+    fn next(&self, what: Block) -> Vec<(u64, usize)> {
+        // descriptor.proto: `message_type` and `enum_type` of a file, `nested_type` and `enum_type`
+        // of a message.
+        let step = match (self.block, what) {
+            (Block::File, Block::Enum) => (5, self.enums),
+            (Block::File, _) => (4, self.messages),
+            (_, Block::Enum) => (4, self.enums),
+            _ => (3, self.messages),
+        };
+        self.path.iter().copied().chain([step]).collect()
+    }
+}
+
 /// Goes through the statements of a file and collects the edits.
 struct Scan<'a> {
     original: &'a str,
     tokens: &'a [Token<'a>],
     at: usize,
     edition: Edition,
-    blocks: Vec<Block>,
+    /// Those around the statement; the file comes first, and stays.
+    blocks: Vec<Open>,
     edits: Vec<(Range<usize>, String)>,
     option_imports: Vec<String>,
+    visibilities: Vec<Visibility>,
     /// Whether an import of another language's features was left out.
     missing_features: bool,
 }
@@ -198,7 +247,8 @@ impl<'a> Scan<'a> {
         while let Some(token) = self.token(0) {
             match token.text {
                 "}" => {
-                    self.blocks.pop();
+                    self.blocks
+                        .truncate(self.blocks.len().saturating_sub(1).max(1));
                     self.at += 1;
                 }
                 ";" => self.at += 1,
@@ -218,7 +268,7 @@ impl<'a> Scan<'a> {
     }
 
     fn block(&self) -> Block {
-        self.blocks.last().copied().unwrap_or(Block::File)
+        self.blocks.last().map_or(Block::File, |open| open.block)
     }
 
     /// `edition = "2023";`
@@ -272,13 +322,10 @@ impl<'a> Scan<'a> {
         let holds_types = matches!(block, Block::File | Block::Message);
         let holds_fields = matches!(block, Block::Message | Block::Extend | Block::Oneof);
         match first.text {
-            "export" | "local" if holds_types && (self.says(1, "message") || self.says(1, "enum")) => {
-                if self.edition < Edition::Of2024 {
-                    let message = format!("`{}` needs edition = \"2024\"", first.text);
-                    return Err(self.error(first.at, &message));
-                }
-                self.remove(first.range());
-                self.at += 1;
+            "export" | "local"
+                if holds_types && (self.says(1, "message") || self.says(1, "enum")) =>
+            {
+                self.visibility(first)?;
             }
             "message" if holds_types => self.open(Block::Message),
             "enum" if holds_types => self.open(Block::Enum),
@@ -295,12 +342,40 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    /// `export` or `local` before a message or an enum.
+    fn visibility(&mut self, word: &Token<'_>) -> Result<(), CompileError> {
+        if self.edition < Edition::Of2024 {
+            let message = format!("`{}` needs edition = \"2024\"", word.text);
+            return Err(self.error(word.at, &message));
+        }
+        // descriptor.proto: `DescriptorProto.visibility` and `EnumDescriptorProto.visibility`.
+        let (what, field) = match self.says(1, "enum") {
+            true => (Block::Enum, 6),
+            false => (Block::Message, 11),
+        };
+        let path = self.blocks.last().map(|open| open.next(what));
+        self.visibilities.push(Visibility {
+            path: path.unwrap_or_default(),
+            field,
+            value: if word.text == "local" { 1 } else { 2 },
+        });
+        self.remove(word.range());
+        self.at += 1;
+        Ok(())
+    }
+
     /// Goes to the inside of a block, or to the end of a method without one.
     fn open(&mut self, block: Block) {
         while let Some(token) = self.token(0) {
             match token.text {
                 "{" => {
-                    self.blocks.push(block);
+                    let path = self.blocks.last_mut().map(|open| {
+                        let path = open.next(block);
+                        open.messages += usize::from(block == Block::Message);
+                        open.enums += usize::from(block == Block::Enum);
+                        path
+                    });
+                    self.blocks.push(Open::new(block, path.unwrap_or_default()));
                     self.at += 1;
                     return;
                 }
@@ -341,13 +416,17 @@ impl<'a> Scan<'a> {
     fn field(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
         let labelled = matches!(first.text, "optional" | "required" | "repeated");
         let is_group = usize::from(labelled);
-        if self.says(is_group, "group") && self.says(is_group + 2, "=") && self.says(is_group + 4, "{")
+        if self.says(is_group, "group")
+            && self.says(is_group + 2, "=")
+            && self.says(is_group + 4, "{")
         {
             let message = "editions have no groups; name a message, and give the field \
                            [features.message_encoding = DELIMITED]";
             return Err(self.error(self.tokens[self.at + is_group].at, message));
         }
-        let more = self.token(1).is_some_and(|it| it.kind == Kind::Name || it.text == ".");
+        let more = self
+            .token(1)
+            .is_some_and(|it| it.kind == Kind::Name || it.text == ".");
         match first.text {
             "optional" if more => {
                 let message = "editions have no label `optional`; take it away, a field tells whether \
@@ -360,7 +439,12 @@ impl<'a> Scan<'a> {
                 return Err(self.error(first.at, message));
             }
             "repeated" => {}
-            "map" if self.says(1, "<") => {}
+            "map" if self.says(1, "<") => {
+                // Its entry is a message.
+                if let Some(open) = self.blocks.last_mut() {
+                    open.messages += 1;
+                }
+            }
             _ if self.block() == Block::Oneof => {}
             _ if first.kind == Kind::Name || first.text == "." => {
                 self.replace(first.at..first.at, "optional ");
@@ -467,10 +551,4 @@ impl<'a> Scan<'a> {
     fn error(&self, place: usize, message: &str) -> CompileError {
         CompileError::new(message).at(Some(Position::in_text(self.original, place)))
     }
-}
-
-/// Whether a file has the features of another language.
-fn is_foreign(path: &str) -> bool {
-    let name = path.strip_prefix("google/protobuf/");
-    name.is_some_and(|name| name.ends_with("_features.proto"))
 }

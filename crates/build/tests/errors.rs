@@ -142,10 +142,15 @@ fn an_unknown_syntax_is_told_with_those_that_are_known() {
         ),
         (
             "edition",
-            "edition = \"2023\";\n",
-            "~/a.proto:1:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
-             'package' or ';', but found 'edition'; editions are not supported, say syntax = \
-             \"proto3\"",
+            "edition = \"2025\";\n",
+            "~/a.proto:1:11: edition \"2025\" is not known, but \"2023\" and \"2024\" are; for older \
+             files say syntax = \"proto3\" or \"proto2\"",
+        ),
+        (
+            "edition_late",
+            "package p;\nedition = \"2023\";\n",
+            "~/a.proto:2:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
+             'package' or ';', but found 'edition'; an edition is the first statement of a file",
         ),
         (
             "no_syntax",

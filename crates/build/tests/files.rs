@@ -511,7 +511,11 @@ fn a_file_may_lie_outside_of_the_base_directory() {
 
 #[test]
 fn dump() {
-    let generated = Config::new().base_dir("../../proto").generate(["schema/legacy.proto", "schema/edition_2023.proto", "schema/edition_2024.proto"]);
+    let generated = Config::new().base_dir("../../proto").generate([
+        "schema/legacy.proto",
+        "schema/edition_2023.proto",
+        "schema/edition_2024.proto",
+    ]);
     let generated = generated.unwrap();
     fs::write("/tmp/w/schema-dump.rs", generated.nested()).unwrap();
     fs::write("/tmp/w/schema-dump.bin", generated.descriptor_set()).unwrap();
