@@ -1,6 +1,6 @@
 //! The files that Rust is generated from, wherever their descriptors come from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -26,41 +26,42 @@ pub(crate) struct Loading {
     /// `None` for the files of `google/protobuf` that come with the compiler, and for those of a set
     /// of descriptors.
     pub(crate) path: Option<PathBuf>,
-    pub(crate) role: Role,
-}
-
-/// Why a file is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// The user named it.
-    Named,
-    /// Another file uses its types.
-    Imported,
-    /// Another file has options that it defines; nothing is generated from it.
-    Options,
+    /// Whether the user named it; otherwise it is imported.
+    pub(crate) named: bool,
+    /// Whether anything is generated from it: not if others have only options from there.
+    pub(crate) used: bool,
 }
 
 impl Loaded {
-    /// The files, of which some are [`Role::Named`]; finds out what the others are.
-    pub(crate) fn new(mut files: Vec<Loading>) -> Self {
-        let imports: HashMap<&str, &[String]> = files
-            .iter()
-            .map(|it| (it.descriptor.name(), it.descriptor.dependency.as_slice()))
+    /// Puts the files into an order that does not depend on that in which they were named, and finds
+    /// out what is generated from.
+    pub(crate) fn new(files: Vec<Loading>) -> Self {
+        let mut left: BTreeMap<String, Loading> = files
+            .into_iter()
+            .map(|file| (file.descriptor.name().to_owned(), file))
             .collect();
-        let named = files.iter().filter(|it| it.role == Role::Named);
-        let mut queue: Vec<&str> = named.map(|it| it.descriptor.name()).collect();
+        let imports: BTreeMap<String, Vec<String>> = left
+            .iter()
+            .map(|(name, file)| (name.clone(), file.descriptor.dependency.clone()))
+            .collect();
+        let named = left.values().filter(|it| it.named);
+        let named: Vec<String> = named.map(|it| it.descriptor.name().to_owned()).collect();
+        let mut queue: Vec<&str> = named.iter().map(String::as_str).collect();
         let mut used = HashSet::new();
         while let Some(name) = queue.pop() {
-            if used.insert(name.to_owned()) {
-                let imports = imports.get(name).into_iter().copied().flatten();
-                queue.extend(imports.map(String::as_str).filter(|it| !is_foreign(it)));
+            if used.insert(name.to_owned())
+                && let Some(imports) = imports.get(name)
+            {
+                let imports = imports.iter().map(String::as_str);
+                queue.extend(imports.filter(|it| !is_foreign(it)));
             }
         }
-        for file in files.iter_mut().filter(|it| it.role != Role::Named) {
-            file.role = match used.contains(file.descriptor.name()) {
-                true => Role::Imported,
-                false => Role::Options,
-            };
+        let mut files = Vec::with_capacity(left.len());
+        for name in named.iter().chain(imports.keys()) {
+            take(name, &imports, &mut left, &mut files);
+        }
+        for file in &mut files {
+            file.used = used.contains(file.descriptor.name());
         }
         Self { files }
     }
@@ -108,13 +109,10 @@ impl Loaded {
         let files = files.into_iter().map(|file| {
             let descriptor = FileDescriptorProto::decode(file.as_slice());
             let descriptor = descriptor.map_err(|error| wrong(&error))?;
-            let role = match is_named(&file, descriptor.name()) {
-                true => Role::Named,
-                false => Role::Imported,
-            };
+            let named = is_named(&file, descriptor.name());
             let unwanted = [raw::SOURCE_CODE_INFO, raw::IMAGE_FILE];
             let encoded = raw::without(&file, |field| unwanted.contains(&field.number));
-            Loading::new(descriptor, encoded, None, role)
+            Loading::new(descriptor, encoded, None, named)
         });
         Ok(Self::new(files.collect::<Result<_, _>>()?))
     }
@@ -130,13 +128,14 @@ impl Loading {
         descriptor: FileDescriptorProto,
         encoded: Vec<u8>,
         path: Option<PathBuf>,
-        role: Role,
+        named: bool,
     ) -> Result<Self, CompileError> {
         let mut file = Self {
             descriptor,
             encoded,
             path,
-            role,
+            named,
+            used: true,
         };
         let features = FileFeatures::of(&file.encoded);
         let lowered = features.and_then(|it| it.lower(&mut file.descriptor));
@@ -149,6 +148,23 @@ impl Loading {
         let name = || Path::new(self.descriptor.name());
         error.in_file(self.path.as_deref().unwrap_or_else(name))
     }
+}
+
+/// Moves a file to `files`, behind those it imports.
+fn take(
+    name: &str,
+    imports: &BTreeMap<String, Vec<String>>,
+    left: &mut BTreeMap<String, Loading>,
+    files: &mut Vec<Loading>,
+) {
+    // The file leaves first, so that an import of itself comes to an end.
+    let Some(file) = left.remove(name) else {
+        return;
+    };
+    for import in imports.get(name).into_iter().flatten() {
+        take(import, imports, left, files);
+    }
+    files.push(file);
 }
 
 /// Whether a file has the features of another language.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use prost_build::Module;
 use syn::parse::Parser;
 
-use crate::descriptors::{Loaded, Loading, Role, join};
+use crate::descriptors::{Loaded, Loading, join};
 use crate::docs::Docs;
 use crate::error::CompileError;
 use crate::modules;
@@ -102,7 +102,7 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
         extern_paths: choices.extern_paths,
         texts: Rc::clone(&services),
     }));
-    let used = loaded.files.iter().filter(|it| it.role != Role::Options);
+    let used = loaded.files.iter().filter(|it| it.used);
     let requests = used.map(|file| {
         let module = Module::from_protobuf_package_name(file.descriptor.package());
         (module, file.descriptor.clone())
@@ -117,7 +117,7 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
         let messages = messages.remove(&module).unwrap_or_default();
         let messages = format(name, &docs.expand(&messages))?;
         let services = services.borrow_mut().remove(name).unwrap_or_default();
-        let named = files.iter().any(|file| file.role == Role::Named);
+        let named = files.iter().any(|file| file.named);
         if messages.is_empty() && services.is_empty() && !named {
             continue;
         }
@@ -144,7 +144,7 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
 
 fn by_package(files: &[Loading]) -> BTreeMap<&str, Vec<&Loading>> {
     let mut packages: BTreeMap<&str, Vec<&Loading>> = BTreeMap::new();
-    for file in files.iter().filter(|it| it.role != Role::Options) {
+    for file in files.iter().filter(|it| it.used) {
         let package = packages.entry(file.descriptor.package()).or_default();
         package.push(file);
     }
@@ -190,7 +190,7 @@ fn descriptor_set(all: &[Loading], package: &[&Loading]) -> String {
         .iter()
         .map(|file| (file.descriptor.name(), file))
         .collect();
-    let named = package.iter().filter(|file| file.role == Role::Named);
+    let named = package.iter().filter(|file| file.named);
     let mut queue: Vec<&str> = named.map(|file| file.descriptor.name()).collect();
     let mut needed = HashSet::new();
     while let Some(name) = queue.pop() {

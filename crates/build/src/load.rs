@@ -12,7 +12,7 @@ use std::rc::Rc;
 use protox::Compiler;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
-use crate::descriptors::{Loaded, Loading, Role, split};
+use crate::descriptors::{Loaded, Loading, split};
 use crate::error::{CompileError, Position, shown};
 use crate::raw;
 use crate::source::Source;
@@ -56,11 +56,7 @@ pub(crate) fn load(
         }
         // The compiler has no path for a file that was edited before it saw it.
         let path = search.find(file.name());
-        let role = match file.is_import() {
-            true => Role::Imported,
-            false => Role::Named,
-        };
-        Loading::new(descriptor, encoded, path, role)
+        Loading::new(descriptor, encoded, path, !file.is_import())
     });
     Ok(Loaded::new(files.collect::<Result<_, _>>()?))
 }

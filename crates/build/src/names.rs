@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
 use prost_types::{DescriptorProto, EnumDescriptorProto, ServiceDescriptorProto};
 
-use crate::descriptors::{Loading, Role};
+use crate::descriptors::Loading;
 use crate::error::{CompileError, Position};
 
 /// How values of enums are named.
@@ -49,7 +49,7 @@ impl Names {
     ) -> Result<Self, CompileError> {
         let mut scopes = Scopes::default();
         let packages = packages(files, extern_paths);
-        for file in files.iter().filter(|it| it.role != Role::Options) {
+        for file in files.iter().filter(|it| it.used) {
             Walk {
                 file,
                 prefix,
@@ -114,7 +114,7 @@ fn packages<'a>(files: &'a [Loading], extern_paths: &[String]) -> HashMap<String
         let mut paths = extern_paths.iter();
         paths.any(|path| format!(".{package}.").starts_with(&format!("{path}.")))
     };
-    let used = files.iter().filter(|it| it.role != Role::Options);
+    let used = files.iter().filter(|it| it.used);
     let packages = used.map(|file| file.descriptor.package());
     packages
         .filter(|package| !package.is_empty() && !is_extern(package))
