@@ -508,26 +508,3 @@ fn a_file_may_lie_outside_of_the_base_directory() {
         assert_eq!(packages(&generated.expect("all are there")), ["a"]);
     }
 }
-
-#[test]
-fn dump() {
-    Config::new()
-        .base_dir("../../proto")
-        .include_file("mod.rs")
-        .out_dir("/tmp/w/schema-out/b")
-        .compile([
-            "schema/legacy.proto",
-            "schema/edition_2023.proto",
-            "schema/edition_2024.proto",
-            "helloworld.proto",
-            "route_guide.proto",
-        ])
-        .unwrap();
-    let generated = Config::new().base_dir("../../proto").generate([
-        "schema/legacy.proto",
-        "schema/edition_2023.proto",
-        "schema/edition_2024.proto",
-    ]);
-    let generated = generated.unwrap();
-    fs::write("/tmp/w/schema-dump.bin", generated.descriptor_set()).unwrap();
-}
