@@ -149,8 +149,7 @@ impl Search {
     /// Reads a file, by itself or as proto2 if it is of an edition.
     fn open(&self, name: &str, path: &Path) -> Result<File, protox::Error> {
         let text = fs::read_to_string(path).unwrap_or_default();
-        let is_there = |import: &str| self.find(import).is_some();
-        match Source::read(&text, is_there) {
+        match Source::read(&text) {
             Ok(None) => File::open(name, path),
             Ok(Some(source)) => {
                 // Kept before the compiler reads it, which may fail at a place in it.

@@ -142,6 +142,29 @@ mod tests {
     }
 
     #[test]
+    fn a_field_is_put_into_a_message_within_others() {
+        let message = |name: &str, nested_type| prost_types::DescriptorProto {
+            name: Some(name.to_owned()),
+            nested_type,
+            ..prost_types::DescriptorProto::default()
+        };
+        let outer = message(
+            "b",
+            vec![message("c", Vec::new()), message("d", Vec::new())],
+        );
+        let mut file = FileDescriptorProto {
+            message_type: vec![message("a", Vec::new()), outer],
+            ..file()
+        };
+        let mut field = Vec::new();
+        push_bytes(&mut field, 10, b"reserved");
+        let changed = appended(&file.encode_to_vec(), &[(4, 1), (3, 1)], &field);
+        let inner = &mut file.message_type[1].nested_type[1];
+        inner.reserved_name.push("reserved".to_owned());
+        assert_eq!(changed, file.encode_to_vec());
+    }
+
+    #[test]
     fn bytes_that_are_no_message_end_the_fields() {
         let bytes = file().encode_to_vec();
         for end in 0..bytes.len() {

@@ -75,15 +75,10 @@ struct Edit {
 impl Source {
     /// The edited file; `None` if it is of no edition and needs no edits.
     ///
-    /// `is_there` tells whether an import can be found.
-    ///
     /// # Errors
     ///
     /// An edition that is not known, or what editions have no place for.
-    pub(crate) fn read(
-        original: &str,
-        is_there: impl Fn(&str) -> bool,
-    ) -> Result<Option<Self>, CompileError> {
+    pub(crate) fn read(original: &str) -> Result<Option<Self>, CompileError> {
         let tokens = tokens(original);
         if tokens.first().is_none_or(|it| it.text != "edition") {
             return Ok(None);
@@ -97,9 +92,8 @@ impl Source {
             edits: Vec::new(),
             option_imports: Vec::new(),
             visibilities: Vec::new(),
-            missing_features: false,
         };
-        scan.file(&is_there)?;
+        scan.file()?;
         let (edition, option_imports) = (scan.edition, scan.option_imports);
         let visibilities = scan.visibilities;
         let mut replacements = scan.edits;
@@ -237,12 +231,10 @@ struct Scan<'a> {
     edits: Vec<(Range<usize>, String)>,
     option_imports: Vec<String>,
     visibilities: Vec<Visibility>,
-    /// Whether an import of another language's features was left out.
-    missing_features: bool,
 }
 
 impl<'a> Scan<'a> {
-    fn file(&mut self, is_there: &impl Fn(&str) -> bool) -> Result<(), CompileError> {
+    fn file(&mut self) -> Result<(), CompileError> {
         self.head()?;
         while let Some(token) = self.token(0) {
             match token.text {
@@ -252,7 +244,7 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                 }
                 ";" => self.at += 1,
-                "import" if self.block() == Block::File => self.import(is_there)?,
+                "import" if self.block() == Block::File => self.import()?,
                 _ => self.statement(token)?,
             }
         }
@@ -293,9 +285,9 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Leaves out imports of the features of other languages that are nowhere to be found: they
-    /// come with protoc, and say nothing about Rust.
-    fn import(&mut self, is_there: &impl Fn(&str) -> bool) -> Result<(), CompileError> {
+    /// Leaves out imports of the features of other languages: they come with protoc, say nothing about
+    /// Rust, and extend a descriptor.proto that is newer than that of the compiler.
+    fn import(&mut self) -> Result<(), CompileError> {
         let first = self.at;
         let for_options = self.says(1, "option");
         if for_options && self.edition < Edition::Of2024 {
@@ -305,8 +297,7 @@ impl<'a> Scan<'a> {
         let path = (1..4).find_map(|ahead| self.token(ahead)?.quoted().map(|path| (ahead, path)));
         if let Some((ahead, path)) = path {
             let path = path.to_owned();
-            if is_foreign(&path) && !is_there(&path) {
-                self.missing_features = true;
+            if is_foreign(&path) {
                 self.remove(self.tokens[first].at..self.tokens[first + ahead].end());
             } else if for_options {
                 self.remove(self.tokens[first + 1].range());
@@ -531,8 +522,7 @@ impl<'a> Scan<'a> {
         let rules_of_protoc = ["enforce_naming_style", "default_symbol_visibility"];
         says(0, "features")
             && says(1, ".")
-            && (rules_of_protoc.iter().any(|it| says(2, it))
-                || self.missing_features && says(2, "("))
+            && (rules_of_protoc.iter().any(|it| says(2, it)) || says(2, "("))
     }
 
     fn replace(&mut self, range: Range<usize>, new: &str) {
@@ -550,5 +540,163 @@ impl<'a> Scan<'a> {
 
     fn error(&self, place: usize, message: &str) -> CompileError {
         CompileError::new(message).at(Some(Position::in_text(self.original, place)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(original: &str) -> Source {
+        let source = Source::read(original);
+        let source = source.expect("it is right");
+        source.expect("it is of an edition")
+    }
+
+    /// Reads the statements in a file of edition 2024, and those as proto2.
+    fn check(statements: &str, expected: &str) {
+        let source = read(&format!("edition = \"2024\";{statements}"));
+        let text = source.text.strip_prefix("syntax = \"proto2\";");
+        assert_eq!(text, Some(expected), "{statements:?}");
+        let lines = |text: &str| text.matches('\n').count();
+        assert_eq!(lines(statements), lines(expected), "the lines stay");
+    }
+
+    #[test]
+    fn a_file_of_no_edition_is_none() {
+        for text in [
+            "",
+            "syntax = \"proto3\";",
+            "message edition {}",
+            "// edition = \"2023\";",
+        ] {
+            assert!(Source::read(text).expect("it is read").is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_get_a_label_unless_they_have_one_or_need_none() {
+        check(
+            "message A{int32 a=1;repeated B b=2;.c.D d=3;map<int32,E>e=4;map f=5;}",
+            "message A{optional int32 a=1;repeated B b=2;optional .c.D d=3;map<int32,E>e=4;optional \
+             map f=5;}",
+        );
+        check(
+            "message A{oneof a{B b=1;}extensions 5 to 9[verification=DECLARATION];C c=2;}",
+            "message A{oneof a{B b=1;}extensions 5 to 9[verification=DECLARATION];optional C c=2;}",
+        );
+        check(
+            "extend A{B b=1;repeated C c=2;}",
+            "extend A{optional B b=1;repeated C c=2;}",
+        );
+        check(
+            "message A{message B{C c=1;}enum D{E=0;}D d=2[(f)={g:1 h{i:2}}];J j=3;}",
+            "message A{message B{optional C c=1;}enum D{E=0;}optional D d=2[(f)={g:1 \
+             h{i:2}}];optional J j=3;}",
+        );
+    }
+
+    #[test]
+    fn what_is_no_field_stays_as_it_is() {
+        for text in [
+            "",
+            "package a.b;option c=\"d;}\";import public 'e';",
+            "service A{option b=1;rpc C(stream D)returns(E){option f={g:{}};}rpc H(I)returns(J);}",
+            "enum A{option allow_alias=true;B=0[deprecated=true];C=-1;reserved 2 to max;}",
+            "message A{reserved 1,3 to max;option (b).c={d:[1,2]};;}",
+        ] {
+            check(text, text);
+        }
+    }
+
+    #[test]
+    fn reserved_names_get_quotes() {
+        check(
+            "message A{reserved b, c;}",
+            "message A{reserved \"b\", \"c\";}",
+        );
+        check("enum A{B=0;reserved max;}", "enum A{B=0;reserved \"max\";}");
+    }
+
+    #[test]
+    fn what_edition_2024_added_is_left_out_and_kept_in_mind() {
+        let text = "edition = \"2024\"; import option \"a.proto\"; export message B { map<int32, C> c = 1; \
+                    local enum D { E = 0; } message F {} export message G {} } local enum H { I = 0; }";
+        let source = read(text);
+        assert_eq!(source.option_imports, ["a.proto"]);
+        let found = source.visibilities.iter();
+        let found: Vec<_> = found
+            .map(|it| (it.path.clone(), it.field, it.value))
+            .collect();
+        // The entry of the map is the first message in B.
+        let expected = [
+            (vec![(4, 0)], 11, 2),
+            (vec![(4, 0), (4, 0)], 6, 1),
+            (vec![(4, 0), (3, 2)], 11, 2),
+            (vec![(5, 0)], 6, 1),
+        ];
+        assert_eq!(found, expected);
+        assert!(
+            !["option \"", "export", "local"]
+                .iter()
+                .any(|it| source.text.contains(it))
+        );
+        // A type of this name is none of it.
+        check("message A{export b=1;}", "message A{optional export b=1;}");
+    }
+
+    #[test]
+    fn options_that_say_nothing_about_messages_are_left_out() {
+        let import = "import \"google/protobuf/go_features.proto\";";
+        check(import, ";");
+        check("option features.enforce_naming_style=A;", ";");
+        check("option features.(pb.go)=A;", ";");
+        for (list, expected) in [
+            ("[features.(a).b=c]", ""),
+            ("[d=1,features.(a).b=c]", "[d=1]"),
+            ("[features.(a).b=c,d=1]", "[d=1]"),
+            ("[d=1,features.(a).b={e:[1,2]},f=2]", "[d=1,f=2]"),
+            ("[features.(a).b=c\n,features.(a).e=f]", "\n"),
+            ("[d=1,features.(a).b=c,features.(a).e=f]", "[d=1]"),
+            (
+                "[features.field_presence=IMPLICIT]",
+                "[features.field_presence=IMPLICIT]",
+            ),
+        ] {
+            check(
+                &format!("enum A{{B=0{list};}}"),
+                &format!("enum A{{B=0{expected};}}"),
+            );
+        }
+    }
+
+    #[test]
+    fn every_place_in_what_is_read_leads_back_to_one_in_the_file() {
+        let text = "edition = \"2024\";\nexport message Aé {\n  string b = 1; int32 c = 2;\n  reserved d;\n}";
+        let source = read(text);
+        for word in ["Aé", "string", "b =", "int32", "c =", "d", "}"] {
+            let place = |text: &str| text.rfind(word).expect("it is there");
+            let (edited, original) = (place(&source.text), place(text));
+            assert_eq!(source.original_place(edited), original, "{word}");
+        }
+        // What was put in leads to what it stands before.
+        let label = source.text.find("optional").expect("there is one");
+        for within in 0.."optional ".len() {
+            assert_eq!(
+                Some(source.original_place(label + within)),
+                text.find("string")
+            );
+        }
+    }
+
+    #[test]
+    fn files_that_are_cut_off_anywhere_are_read_to_their_ends() {
+        let text = "edition = \"2024\"; import option \"a\"; export message B { reserved c, d; map<e, f> g = 1 \
+                    [features.(h).i = {j: [1, 2]}, k = 1]; extend l { m n = 2; } } ] } service o { rpc p(q) \
+                    returns (r) { option features.enforce_naming_style = s; } }";
+        let head = text.find(';').expect("there is a head");
+        for end in head..text.len() {
+            read(&text[..end]);
+        }
     }
 }
