@@ -316,7 +316,15 @@ fn tests_directory() -> &'static Path {
 }
 
 fn proto_files() -> Vec<PathBuf> {
-    ["empty", "messages", "test"]
-        .map(|name| proto_directory().join(format!("grpc/testing/{name}.proto")))
-        .to_vec()
+    [
+        "grpc/testing/empty",
+        "grpc/testing/messages",
+        "grpc/testing/test",
+        "schema/edition_2023",
+        "schema/edition_2024",
+        "schema/legacy",
+        "schema/options",
+    ]
+    .map(|name| proto_directory().join(format!("{name}.proto")))
+    .to_vec()
 }

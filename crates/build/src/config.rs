@@ -5,15 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::bytes;
+use crate::descriptors::Loaded;
 use crate::error::CompileError;
 use crate::generate::{Choices, Generated, generate};
 use crate::load::load;
 use crate::modules;
 use crate::names::EnumPrefix;
 use crate::service::Sides;
-
-/// The name of the file for `.proto` files without a package.
-const NO_PACKAGE: &str = "_";
 
 /// How `.proto` files become Rust, for those who want something else than [`compile`](crate::compile).
 ///
@@ -211,31 +209,32 @@ impl Config {
         mut self,
         files: impl IntoIterator<Item = P>,
     ) -> Result<(), CompileError> {
-        let out_dir = self.out_dir.take();
-        let include_file = self.include_file.take();
-        let descriptor_set = self.descriptor_set.take();
+        let outputs = self.take_outputs();
         let generated = self.generate(files)?;
         for source in generated.sources() {
             println!("cargo:rerun-if-changed={}", source.display());
         }
-        let set_by_cargo = || env::var_os("OUT_DIR").map(PathBuf::from);
-        let dir = out_dir.or_else(set_by_cargo).ok_or_else(|| {
-            CompileError::new("OUT_DIR is not set; call this from build.rs or give Config::out_dir")
-        })?;
-        for (module, package) in generated.modules() {
-            let name = module.to_file_name_or(NO_PACKAGE);
-            write(&dir.join(name), package.text.as_bytes())?;
-        }
-        if let Some(name) = include_file {
-            let tree = modules::tree(generated.modules(), |module, _| {
-                format!("include!(\"{}\");", module.to_file_name_or(NO_PACKAGE))
-            });
-            write(&dir.join(name), tree.as_bytes())?;
-        }
-        if let Some(path) = descriptor_set {
-            write(&path, generated.descriptor_set())?;
-        }
-        Ok(())
+        outputs.write(&generated)
+    }
+
+    /// Generates Rust from the files in `set` and writes what [`compile`](Self::compile) writes.
+    ///
+    /// `set` is the path of a serialized `google.protobuf.FileDescriptorSet` with all imports, as
+    /// `protoc --include_imports --include_source_info -o` and `buf build -o` write it, for those who
+    /// compile their files there. Without the source info there is no documentation. Its files count
+    /// as named, but for those of `google/protobuf`, and for those that buf calls imports.
+    ///
+    /// # Errors
+    ///
+    /// A set that cannot be read, is none, or lacks an import; a file that cannot be written.
+    pub fn compile_descriptor_set(mut self, set: impl AsRef<Path>) -> Result<(), CompileError> {
+        let outputs = self.take_outputs();
+        let path = self.base.join(set);
+        println!("cargo:rerun-if-changed={}", path.display());
+        let set = fs::read(&path)
+            .map_err(|error| CompileError::new(format!("cannot read: {error}")).in_file(&path))?;
+        let generated = self.generate_descriptor_set(&set)?;
+        outputs.write(&generated)
     }
 
     /// Generates Rust from `files` and writes nothing.
@@ -244,7 +243,7 @@ impl Config {
     ///
     /// A file that is missing or wrong.
     pub fn generate<P: AsRef<Path>>(
-        mut self,
+        self,
         files: impl IntoIterator<Item = P>,
     ) -> Result<Generated, CompileError> {
         let files = files.into_iter().map(|file| file.as_ref().to_owned());
@@ -254,11 +253,26 @@ impl Config {
                 "no .proto file is named; name at least one",
             ));
         }
+        let loaded = load(&self.base, &self.includes, &files)?;
+        self.generate_loaded(loaded)
+    }
+
+    /// Generates Rust from the files of a serialized `google.protobuf.FileDescriptorSet` and writes
+    /// nothing; see [`compile_descriptor_set`](Self::compile_descriptor_set).
+    ///
+    /// # Errors
+    ///
+    /// A set that is none, or lacks an import.
+    pub fn generate_descriptor_set(self, set: &[u8]) -> Result<Generated, CompileError> {
+        let loaded = Loaded::from_set(set)?;
+        self.generate_loaded(loaded)
+    }
+
+    pub(crate) fn generate_loaded(mut self, loaded: Loaded) -> Result<Generated, CompileError> {
         // prost-build forgets the paths of an earlier call, so it gets all of them in one.
         if !self.btree_maps.is_empty() {
             self.prost.btree_map(&self.btree_maps);
         }
-        let loaded = load(&self.base, &self.includes, &files)?;
         let descriptors = loaded.files.iter().map(|file| &file.descriptor);
         self.prost
             .bytes(bytes::shared_fields(descriptors, &self.vec_bytes));
@@ -269,6 +283,42 @@ impl Config {
             prefix: self.prefix,
         };
         generate(loaded, choices)
+    }
+
+    fn take_outputs(&mut self) -> Outputs {
+        Outputs {
+            dir: self.out_dir.take(),
+            include_file: self.include_file.take(),
+            descriptor_set: self.descriptor_set.take(),
+        }
+    }
+}
+
+/// What is written, and where.
+struct Outputs {
+    dir: Option<PathBuf>,
+    include_file: Option<PathBuf>,
+    descriptor_set: Option<PathBuf>,
+}
+
+impl Outputs {
+    fn write(self, generated: &Generated) -> Result<(), CompileError> {
+        let set_by_cargo = || env::var_os("OUT_DIR").map(PathBuf::from);
+        let dir = self.dir.or_else(set_by_cargo).ok_or_else(|| {
+            CompileError::new("OUT_DIR is not set; call this from build.rs or give Config::out_dir")
+        })?;
+        for (module, package) in generated.modules() {
+            let name = modules::file_name(module);
+            write(&dir.join(name), package.text.as_bytes())?;
+        }
+        if let Some(name) = self.include_file {
+            let tree = modules::includes(generated.modules().iter());
+            write(&dir.join(name), tree.as_bytes())?;
+        }
+        if let Some(path) = self.descriptor_set {
+            write(&path, generated.descriptor_set())?;
+        }
+        Ok(())
     }
 }
 

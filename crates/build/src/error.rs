@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use miette::{Diagnostic, LabeledSpan, SourceCode};
+use miette::{Diagnostic, LabeledSpan};
 use prost_types::FileDescriptorProto;
 
 /// Why `.proto` files did not become Rust: one line that names the place, the cause and a way out.
@@ -35,6 +35,18 @@ impl Position {
             line: one_based(span.first())?,
             column: one_based(span.get(1))?,
         })
+    }
+}
+
+impl Position {
+    /// The place of a byte of a text.
+    pub(crate) fn in_text(text: &str, place: usize) -> Self {
+        let before = text.get(..place).unwrap_or(text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+        }
     }
 }
 
@@ -85,14 +97,20 @@ impl CompileError {
     }
 
     /// What the compiler said about the contents of a file.
-    pub(crate) fn from_diagnostic(error: &dyn Diagnostic, source: &str) -> Self {
+    ///
+    /// `original` leads from a place in what the compiler read to that in `source`.
+    pub(crate) fn from_diagnostic(
+        error: &dyn Diagnostic,
+        source: &str,
+        original: impl Fn(usize) -> usize,
+    ) -> Self {
+        let position = |label: &LabeledSpan| Position::in_text(source, original(label.offset()));
         let labels: Vec<LabeledSpan> = error.labels().into_iter().flatten().collect();
         let main = main_label(&labels);
         let mut message = error.to_string();
         for (at, label) in labels.iter().enumerate() {
-            if let (false, Some(text), Some(place)) =
-                (Some(at) == main, label.label(), position(source, label))
-            {
+            if let (false, Some(text)) = (Some(at) == main, label.label()) {
+                let place = position(label);
                 let text = text.trim_end_matches('…');
                 message.push_str(&format!("; {text}, at {}:{}", place.line, place.column));
             }
@@ -103,7 +121,7 @@ impl CompileError {
         // The compiler has the words of another error here.
         let message = message.replace("invalid group name; imports", "invalid import; imports");
         let position = match main {
-            Some(main) => position(source, &labels[main]),
+            Some(main) => Some(position(&labels[main])),
             None if message.contains("end of file") => Some(end(source)),
             None => None,
         };
@@ -135,7 +153,7 @@ const WAYS_OUT: [(&str, &str); 9] = [
     ("is not valid utf-8", "save it as UTF-8"),
     (
         "found 'edition'",
-        "editions are not supported, say syntax = \"proto3\"",
+        "an edition is the first statement of a file",
     ),
 ];
 
@@ -145,14 +163,6 @@ fn main_label(labels: &[LabeledSpan]) -> Option<usize> {
         .iter()
         .position(|label| label.label() == Some("found here"));
     found.or_else(|| labels.len().checked_sub(1))
-}
-
-fn position(source: &str, label: &LabeledSpan) -> Option<Position> {
-    let place = source.read_span(label.inner(), 0, 0).ok()?;
-    Some(Position {
-        line: place.line() + 1,
-        column: place.column() + 1,
-    })
 }
 
 fn end(source: &str) -> Position {

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use prost_build::Module;
 use syn::parse::Parser;
 
+use crate::descriptors::{Loaded, Loading, join};
 use crate::docs::Docs;
 use crate::error::CompileError;
-use crate::load::{Loaded, Loading, join};
 use crate::modules;
 use crate::names::{DESCRIPTOR_SET, EnumPrefix, Names};
 use crate::service::{ALLOW, Generator, Sides, Texts};
@@ -61,6 +61,18 @@ impl Generated {
         &self.descriptor_set
     }
 
+    /// The names and texts of the files for packages that a named file is of.
+    pub(crate) fn named_files(&self) -> impl Iterator<Item = (String, String)> {
+        let named = self.packages.iter().filter(|(_, package)| package.named);
+        named.map(|(module, package)| (modules::file_name(module), package.text.clone()))
+    }
+
+    /// The text of a file that includes those of [`named_files`](Self::named_files).
+    pub(crate) fn tree_of_named(&self) -> String {
+        let named = self.packages.iter().filter(|(_, package)| package.named);
+        modules::includes(named)
+    }
+
     pub(crate) fn modules(&self) -> &BTreeMap<Module, Package> {
         &self.packages
     }
@@ -90,7 +102,8 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
         extern_paths: choices.extern_paths,
         texts: Rc::clone(&services),
     }));
-    let requests = loaded.files.iter().map(|file| {
+    let used = loaded.files.iter().filter(|it| it.used);
+    let requests = used.map(|file| {
         let module = Module::from_protobuf_package_name(file.descriptor.package());
         (module, file.descriptor.clone())
     });
@@ -132,7 +145,7 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
 
 fn by_package(files: &[Loading]) -> BTreeMap<&str, Vec<&Loading>> {
     let mut packages: BTreeMap<&str, Vec<&Loading>> = BTreeMap::new();
-    for file in files {
+    for file in files.iter().filter(|it| it.used) {
         let package = packages.entry(file.descriptor.package()).or_default();
         package.push(file);
     }

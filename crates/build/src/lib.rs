@@ -54,11 +54,16 @@
 //! | `config` | what users choose; files written |
 //! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
 //! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
+//! | `descriptors` | the files to generate from, and those of a set of descriptors |
+//! | `tokens`, `source` | a file of an edition, edited so that the compiler can read it |
+//! | `features` | what such a file means, as prost-build understands it |
+//! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
 //! | `names` | names that are different in protobuf and the same in Rust |
 //! | `docs` | comments to documentation |
 //! | `modules` | packages as modules within one another |
+//! | `plugin` | the program for protoc and buf |
 //! | `error` | what went wrong, on one line |
 //!
 //! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
@@ -66,17 +71,24 @@
 
 mod bytes;
 mod config;
+mod descriptors;
 mod docs;
 mod error;
+mod features;
 mod generate;
 mod load;
 mod modules;
 mod names;
+mod plugin;
+mod raw;
 mod service;
+mod source;
+mod tokens;
 
 pub use config::Config;
 pub use error::CompileError;
 pub use generate::Generated;
+pub use plugin::protoc_plugin;
 /// The generator of messages; see [`Config::prost`].
 pub use prost_build;
 

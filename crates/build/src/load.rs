@@ -1,35 +1,21 @@
 //! `.proto` files in, descriptors out.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error as _;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
-use prost::Message;
-use prost_types::FileDescriptorProto;
 use protox::Compiler;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use crate::descriptors::{Loaded, Loading, split};
 use crate::error::{CompileError, Position, shown};
-
-/// The named files and all that they import; a file comes after those it imports.
-pub(crate) struct Loaded {
-    pub(crate) files: Vec<Loading>,
-}
-
-/// One file: what it holds, and where it came from.
-pub(crate) struct Loading {
-    /// With comments and places.
-    pub(crate) descriptor: FileDescriptorProto,
-    /// Serialized without comments and places, with the options that extensions define.
-    pub(crate) encoded: Vec<u8>,
-    /// `None` for the files of `google/protobuf` that come with the compiler.
-    pub(crate) path: Option<PathBuf>,
-    /// Whether the user named it; otherwise it is imported.
-    pub(crate) named: bool,
-}
+use crate::raw;
+use crate::source::Source;
 
 /// Compiles `files`, whose paths start at `base` or at one of `includes`.
 pub(crate) fn load(
@@ -61,35 +47,44 @@ pub(crate) fn load(
     );
 
     let files = descriptors.into_iter().zip(encoded).zip(compiler.files());
-    let files = files.map(|((descriptor, encoded), file)| Loading {
-        descriptor,
-        encoded,
-        path: file.path().map(Path::to_owned),
-        named: !file.is_import(),
+    let files = files.map(|((mut descriptor, mut encoded), file)| {
+        if let Some(source) = search.sources.borrow().get(file.name()) {
+            source.restore_places(&mut descriptor);
+            let for_options = &source.option_imports;
+            descriptor.dependency.retain(|it| !for_options.contains(it));
+            encoded = of_edition(&encoded, source);
+        }
+        // The compiler has no path for a file that was edited before it saw it.
+        let path = search.find(file.name());
+        Loading::new(descriptor, encoded, path, !file.is_import())
     });
-    Ok(Loaded {
-        files: files.collect(),
-    })
+    Ok(Loaded::new(files.collect::<Result<_, _>>()?))
 }
 
-/// The files of a `FileDescriptorSet`, each still serialized: decoding them would lose the options
-/// that are extensions.
-fn split(set: &[u8]) -> Vec<Vec<u8>> {
-    let set = EncodedSet::decode(set).expect("the compiler has just encoded this set");
-    set.file
-}
-
-/// Joins serialized files into one serialized `FileDescriptorSet`.
-pub(crate) fn join<'a>(files: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let file = files.map(<[u8]>::to_vec).collect();
-    EncodedSet { file }.encode_to_vec()
-}
-
-/// `google.protobuf.FileDescriptorSet` with its files left as bytes.
-#[derive(Clone, PartialEq, Message)]
-struct EncodedSet {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    file: Vec<Vec<u8>>,
+/// The descriptor of a file of an edition, from that of the file as proto2.
+fn of_edition(encoded: &[u8], source: &Source) -> Vec<u8> {
+    let imports: Vec<&[u8]> = source
+        .option_imports
+        .iter()
+        .map(|it| it.as_bytes())
+        .collect();
+    let mut encoded = raw::without(encoded, |field| {
+        field.number == raw::DEPENDENCY && imports.contains(&field.content)
+            || field.number == raw::SYNTAX
+    });
+    for visibility in &source.visibilities {
+        let mut field = Vec::new();
+        raw::push_number(&mut field, visibility.field, visibility.value);
+        encoded = raw::appended(&encoded, &visibility.path, &field);
+    }
+    // In order of their numbers, as protoc writes them.
+    raw::push_bytes(&mut encoded, raw::SYNTAX, b"editions");
+    let edition = source.edition.number().unsigned_abs();
+    raw::push_number(&mut encoded, raw::EDITION, edition.into());
+    for import in imports {
+        raw::push_bytes(&mut encoded, raw::OPTION_DEPENDENCY, import);
+    }
+    encoded
 }
 
 /// Where imports are looked for, in order.
@@ -98,6 +93,10 @@ struct Search {
     includes: Vec<PathBuf>,
     /// `includes`, then the directories of the named files and those above them.
     directories: Vec<PathBuf>,
+    /// The opened files that are of an edition, by their names.
+    sources: Rc<RefCell<HashMap<String, Source>>>,
+    /// What is wrong with a file that the compiler was not shown.
+    refused: Rc<RefCell<Option<CompileError>>>,
 }
 
 impl Search {
@@ -122,6 +121,8 @@ impl Search {
         Ok(Self {
             includes,
             directories,
+            sources: Rc::default(),
+            refused: Rc::default(),
         })
     }
 
@@ -145,6 +146,26 @@ impl Search {
         paths.find(|path| path.is_file())
     }
 
+    /// Reads a file, by itself or as proto2 if it is of an edition.
+    fn open(&self, name: &str, path: &Path) -> Result<File, protox::Error> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        match Source::read(&text) {
+            Ok(None) => File::open(name, path),
+            Ok(Some(source)) => {
+                // Kept before the compiler reads it, which may fail at a place in it.
+                let text = source.text.clone();
+                self.sources.borrow_mut().insert(name.to_owned(), source);
+                File::from_source(name, &text)
+            }
+            Err(error) => {
+                let error = error.in_file(path);
+                let refused = protox::Error::new(error.to_string());
+                *self.refused.borrow_mut() = Some(error);
+                Err(refused)
+            }
+        }
+    }
+
     /// The names by which `files`, and all that they import, import others.
     ///
     /// A file must have one name, or all that it defines is defined twice; and since any of several
@@ -154,7 +175,7 @@ impl Search {
         let mut queue = files.to_vec();
         while let Some(path) = queue.pop() {
             // The compiler opens the same file again and says what is wrong with it.
-            let Ok(file) = File::open("", &path) else {
+            let Ok(file) = self.open("", &path) else {
                 continue;
             };
             let descriptor = file.file_descriptor_proto();
@@ -217,7 +238,7 @@ impl Search {
     /// Two files called `service.proto` can be in one set of descriptors only if their names tell
     /// them apart.
     fn suggested(&self, path: &Path) -> Vec<String> {
-        let Ok(file) = File::open("", path) else {
+        let Ok(file) = self.open("", path) else {
             return Vec::new();
         };
         let descriptor = file.file_descriptor_proto();
@@ -237,11 +258,18 @@ impl Search {
 
     /// The compiler's error as one line.
     fn explain(&self, error: &protox::Error) -> CompileError {
+        let refused = || self.refused.borrow_mut().take();
+        if let Some(refused) = error.file().is_none().then(refused).flatten() {
+            return refused;
+        }
         let Some(path) = error.file().and_then(|name| self.find(name)) else {
             return CompileError::new(error.to_string());
         };
         let source = fs::read_to_string(&path).unwrap_or_default();
-        let mut explained = CompileError::from_diagnostic(error, &source).in_file(&path);
+        let sources = self.sources.borrow();
+        let edited = error.file().and_then(|name| sources.get(name));
+        let place = |place| edited.map_or(place, |it| it.original_place(place));
+        let mut explained = CompileError::from_diagnostic(error, &source, place).in_file(&path);
         if source.starts_with('\u{feff}') {
             explained.add("the file begins with a byte order mark; save it without one");
         }
@@ -263,7 +291,7 @@ impl Search {
 impl FileResolver for Search {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         match self.find(name) {
-            Some(path) => File::open(name, &path),
+            Some(path) => self.open(name, &path),
             None => GoogleFileResolver::new().open_file(name),
         }
     }

@@ -10,6 +10,21 @@ use prost_build::Module;
 use crate::generate::Package;
 use crate::service::ALLOW;
 
+/// The name of the file for `.proto` files without a package.
+const NO_PACKAGE: &str = "_";
+
+/// The name of the file for a package.
+pub(crate) fn file_name(module: &Module) -> String {
+    module.to_file_name_or(NO_PACKAGE)
+}
+
+/// A file with a module for each package, which includes that of the package.
+pub(crate) fn includes<'a>(packages: impl Iterator<Item = (&'a Module, &'a Package)>) -> String {
+    tree(packages, |module, _| {
+        format!("include!(\"{}\");", file_name(module))
+    })
+}
+
 /// All packages as one text for one place; see `Generated::nested`.
 pub(crate) fn nested(packages: &BTreeMap<Module, Package>) -> String {
     let mut values = packages.values();
@@ -29,8 +44,8 @@ pub(crate) fn nested(packages: &BTreeMap<Module, Package>) -> String {
 }
 
 /// Modules with what `leaf` gives for each package.
-pub(crate) fn tree(
-    packages: &BTreeMap<Module, Package>,
+fn tree<'a>(
+    packages: impl IntoIterator<Item = (&'a Module, &'a Package)>,
     leaf: impl Fn(&Module, &Package) -> String,
 ) -> String {
     let mut root = Node::default();

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
 use prost_types::{DescriptorProto, EnumDescriptorProto, ServiceDescriptorProto};
 
+use crate::descriptors::Loading;
 use crate::error::{CompileError, Position};
-use crate::load::Loading;
 
 /// How values of enums are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Names {
     ) -> Result<Self, CompileError> {
         let mut scopes = Scopes::default();
         let packages = packages(files, extern_paths);
-        for file in files {
+        for file in files.iter().filter(|it| it.used) {
             Walk {
                 file,
                 prefix,
@@ -114,7 +114,8 @@ fn packages<'a>(files: &'a [Loading], extern_paths: &[String]) -> HashMap<String
         let mut paths = extern_paths.iter();
         paths.any(|path| format!(".{package}.").starts_with(&format!("{path}.")))
     };
-    let packages = files.iter().map(|file| file.descriptor.package());
+    let used = files.iter().filter(|it| it.used);
+    let packages = used.map(|file| file.descriptor.package());
     packages
         .filter(|package| !package.is_empty() && !is_extern(package))
         .flat_map(|package| {
@@ -302,10 +303,7 @@ impl Walk<'_> {
         let mut path = self.path.clone();
         path.push(1);
         let error = CompileError::new(message).at(Position::of(&self.file.descriptor, &path));
-        match &self.file.path {
-            Some(file) => error.in_file(file),
-            None => error,
-        }
+        self.file.wrong(error)
     }
 }
 

@@ -142,10 +142,15 @@ fn an_unknown_syntax_is_told_with_those_that_are_known() {
         ),
         (
             "edition",
-            "edition = \"2023\";\n",
-            "~/a.proto:1:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
-             'package' or ';', but found 'edition'; editions are not supported, say syntax = \
-             \"proto3\"",
+            "edition = \"2025\";\n",
+            "~/a.proto:1:11: edition \"2025\" is not known, but \"2023\" and \"2024\" are; for older \
+             files say syntax = \"proto3\" or \"proto2\"",
+        ),
+        (
+            "edition_late",
+            "package p;\nedition = \"2023\";\n",
+            "~/a.proto:2:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
+             'package' or ';', but found 'edition'; an edition is the first statement of a file",
         ),
         (
             "no_syntax",
@@ -463,4 +468,196 @@ fn the_parts_of_an_error_can_be_had_apart() {
     assert_eq!(error.file(), Some(dir.join("a.proto").as_path()));
     assert_eq!((error.line(), error.column()), (Some(3), Some(3)));
     assert!(error.message().starts_with("name 'B'"));
+}
+
+#[test]
+fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
+    // Name, edition, the file after that line, the error.
+    let cases = [
+        (
+            "edition_optional",
+            "2023",
+            "message A { optional string a = 1; }\n",
+            "~/a.proto:2:13: editions have no label `optional`; take it away, a field tells whether \
+             it is set unless features.field_presence says otherwise",
+        ),
+        (
+            "edition_required",
+            "2023",
+            "message A { required string a = 1; }\n",
+            "~/a.proto:2:13: editions have no label `required`; give the field \
+             [features.field_presence = LEGACY_REQUIRED]",
+        ),
+        (
+            "edition_group",
+            "2023",
+            "message A { repeated group B = 1 {} }\n",
+            "~/a.proto:2:22: editions have no groups; name a message, and give the field \
+             [features.message_encoding = DELIMITED]",
+        ),
+        (
+            "edition_quotes",
+            "2023",
+            "message A { reserved \"a\"; }\n",
+            "~/a.proto:2:22: a reserved name has no quotes in editions; take them away",
+        ),
+        (
+            "edition_export",
+            "2023",
+            "export message A {}\n",
+            "~/a.proto:2:1: `export` needs edition = \"2024\"",
+        ),
+        (
+            "edition_import_option",
+            "2023",
+            "import option \"b.proto\";\n",
+            "~/a.proto:2:8: `import option` needs edition = \"2024\"; say import",
+        ),
+        (
+            "edition_packed",
+            "2023",
+            "message A {\n  repeated int32 a = 1 [packed = true];\n}\n",
+            "~/a.proto:3:18: editions have no option `packed`; say features.repeated_field_encoding = \
+             PACKED or EXPANDED",
+        ),
+        (
+            "edition_default",
+            "2023",
+            "option features.field_presence = IMPLICIT;\nmessage A {\n  int32 a = 1 [default = 2];\n}\n",
+            "~/a.proto:4:9: a field with a default tells whether it is set; give it \
+             [features.field_presence = EXPLICIT], or no default",
+        ),
+        (
+            "edition_oneof",
+            "2023",
+            "message A {\n  oneof b {\n    int32 a = 1 [features.field_presence = IMPLICIT];\n  }\n}\n",
+            "~/a.proto:4:11: a field of a oneof has no features.field_presence; take it away",
+        ),
+        (
+            "edition_repeated",
+            "2023",
+            "message A { repeated int32 a = 1 [features.field_presence = IMPLICIT]; }\n",
+            "~/a.proto:2:28: a repeated field has no features.field_presence; take it away",
+        ),
+        (
+            "edition_message",
+            "2023",
+            "message A { A a = 1 [features.field_presence = IMPLICIT]; }\n",
+            "~/a.proto:2:15: a message always tells whether it is set; take features.field_presence away",
+        ),
+        (
+            "edition_misplaced",
+            "2023",
+            "message A { option features.field_presence = IMPLICIT; }\n",
+            "~/a.proto:2:9: features.field_presence is not for this; set it on the file or on fields",
+        ),
+        (
+            "edition_all_required",
+            "2023",
+            "option features.field_presence = LEGACY_REQUIRED;\n",
+            "~/a.proto: LEGACY_REQUIRED is not for a whole file; set it on fields",
+        ),
+        (
+            "edition_enum",
+            "2023",
+            "message A {\n  enum B { C = 1; }\n}\n",
+            "~/a.proto:3:12: the first value of an open enum is 0; make it so, or say option \
+             features.enum_type = CLOSED",
+        ),
+        (
+            "edition_feature",
+            "2023",
+            "message A { string a = 1 [features.colour = RED]; }\n",
+            "~/a.proto:2:27: option field 'features.colour' is not defined; define it, or import the file that \
+             does",
+        ),
+        (
+            "edition_type",
+            "2024",
+            "message A {\n  reserved b, c; /* e */ local enum D { E = 0; } F a = 1;\n}\n",
+            "~/a.proto:3:50: name 'F' is not defined; define it, or import the file that does",
+        ),
+        (
+            "edition_syntax",
+            "2024",
+            "local message A {\n  string a 1;\n}\n",
+            "~/a.proto:3:12: expected '=', but found '1'",
+        ),
+        (
+            "edition_names",
+            "2024",
+            "export message A {\n  string a_b = 1; string a__b = 2;\n}\n",
+            "~/a.proto:3:26: a_b and a__b both become a_b in Rust; rename one",
+        ),
+        (
+            "edition_twice",
+            "2024",
+            "message A { int32 a = 1; int32 b = 1; }\n",
+            "~/a.proto:2:36: field number '1' is already used; first defined here, at 2:23; choose \
+             another number",
+        ),
+    ];
+    for (name, edition, text, expected) in cases {
+        let file = format!("edition = \"{edition}\";\n{text}");
+        check(name, &[("a.proto", &file), ("b.proto", "")], expected);
+    }
+    let import = [
+        ("a.proto", "syntax = \"proto3\"; import \"b.proto\";"),
+        ("b.proto", "edition = \"2030\";"),
+    ];
+    let expected = "~/b.proto:1:11: edition \"2030\" is not known, but \"2023\" and \"2024\" are; for \
+                    older files say syntax = \"proto3\" or \"proto2\"";
+    check("edition_imported", &import, expected);
+    let expected = "~/a.proto:1:1: an edition is written edition = \"2023\";";
+    check("edition_bare", &[("a.proto", "edition 2023;")], expected);
+}
+
+#[test]
+fn what_is_wrong_with_a_descriptor_set_is_told() {
+    let dir = directory(
+        "set",
+        &[
+            (
+                "a.proto",
+                "edition = \"2023\"; import \"b.proto\"; message A { B b = 1; }",
+            ),
+            ("b.proto", "edition = \"2023\"; message B {}"),
+        ],
+    );
+    let generated = Config::new()
+        .base_dir(&dir)
+        .generate(["a.proto"])
+        .expect("it is right");
+    let set = generated.descriptor_set();
+    let again = Config::new()
+        .generate_descriptor_set(set)
+        .expect("it is whole");
+    assert_eq!(again.descriptor_set(), set);
+
+    let name = "a.proto";
+    let last = set.windows(name.len()).position(|it| it == name.as_bytes());
+    // Before the name are its key and length, and those of the file.
+    let without_import = &set[last.expect("it is there") - 4..];
+    let cases: [(&[u8], &str); 3] = [
+        (b"no set", "not a descriptor set: "),
+        (
+            without_import,
+            "imported file 'b.proto' has not been added; a set of descriptors has all ",
+        ),
+        (&set[..set.len() - 1], "not a descriptor set: "),
+    ];
+    for (set, expected) in cases {
+        let error = Config::new()
+            .generate_descriptor_set(set)
+            .expect_err("it is wrong");
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+    let path = dir.join("none.binpb");
+    let error = Config::new()
+        .compile_descriptor_set(&path)
+        .expect_err("there is none");
+    assert!(
+        error.to_string().contains("none.binpb: cannot read: "),
+        "{error}"
+    );
 }

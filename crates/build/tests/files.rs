@@ -531,3 +531,139 @@ fn a_service_has_the_descriptors_of_its_package_also_where_that_is_only_imported
         assert!(descriptor_set(text).is_some(), "{package} has no set");
     }
 }
+
+#[test]
+fn features_of_other_languages_and_rules_for_protoc_are_left_out() {
+    let text = "edition = \"2023\";
+        package shop;
+        import \"google/protobuf/go_features.proto\";
+        option features.(pb.go).api_level = API_OPAQUE;
+        option features.enforce_naming_style = STYLE_LEGACY;
+        message A {
+          string a = 1 [features.(pb.go).x = {y: [1, 2]}];
+          string b = 2 [deprecated = true, features.(pb.go).x = Y];
+          string c = 3 [features.(pb.go).x = Y, deprecated = true,
+                        features.(pb.cpp).z = \"]\" ];
+          string d = 4 [features.field_presence = IMPLICIT,
+                        features.(pb.go).x = Y, deprecated = true];
+        }";
+    let dir = directory("foreign", &[("a.proto", text)]);
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["a.proto"])
+        .expect("it is right");
+    let text = generated.nested();
+    assert_eq!(text.matches("#[deprecated]").count(), 3, "{text}");
+    assert!(
+        text.contains("pub d: ::trunkline::prost::alloc::string::String,"),
+        "{text}"
+    );
+    assert_eq!(names(generated.descriptor_set()), ["a.proto"]);
+    assert_eq!(packages(&generated), ["shop"]);
+}
+
+#[test]
+fn nothing_is_generated_from_what_is_imported_for_its_options() {
+    let options = "syntax = \"proto2\";
+        package options;
+        import \"google/protobuf/descriptor.proto\";
+        extend google.protobuf.MessageOptions { optional string table = 50000; }
+        message Unused {}";
+    let text = "edition = \"2024\";
+        package shop;
+        import option \"options.proto\";
+        message Order { option (options.table) = \"orders\"; }";
+    let dir = directory("options", &[("options.proto", options), ("a.proto", text)]);
+    let generate = |files: &[&str]| {
+        let generated = Config::new().base_dir(&dir).generate(files);
+        generated.expect("both are right")
+    };
+    let generated = generate(&["a.proto"]);
+    assert_eq!(packages(&generated), ["shop"]);
+    assert!(!generated.nested().contains("Unused"));
+    assert_eq!(generated.sources().count(), 2);
+    assert_eq!(
+        packages(&generate(&["a.proto", "options.proto"])),
+        ["options", "shop"]
+    );
+}
+
+#[test]
+fn types_of_a_public_import_and_of_editions_are_found_whatever_the_syntax() {
+    let files = [
+        (
+            "a.proto",
+            "syntax = \"proto3\"; package a; import \"b.proto\"; message A { c.C c = 1; }",
+        ),
+        (
+            "b.proto",
+            "edition = \"2023\"; package b; import public \"c.proto\";",
+        ),
+        (
+            "c.proto",
+            "edition = \"2024\"; package c; export message C { D d = 1; } enum D { E = 0; }",
+        ),
+    ];
+    let dir = directory("public", &files);
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["a.proto"])
+        .expect("it is right");
+    let text = generated.nested();
+    assert!(text.contains("Option<super::c::C>"), "{text}");
+    assert!(text.contains("enumeration = \"D\", optional"), "{text}");
+}
+
+#[test]
+fn the_order_in_which_files_are_named_changes_nothing() {
+    let dir = directory(
+        "named_order",
+        &[
+            ("a.proto", "syntax = \"proto3\"; package p; message A {}"),
+            ("b.proto", "syntax = \"proto3\"; package p; message B {}"),
+        ],
+    );
+    let generate = |files: [&str; 2]| {
+        let generated = Config::new().base_dir(&dir).generate(files);
+        let generated = generated.expect("both are right");
+        (generated.nested(), generated.descriptor_set().to_vec())
+    };
+    assert_eq!(
+        generate(["a.proto", "b.proto"]),
+        generate(["b.proto", "a.proto"])
+    );
+}
+
+#[test]
+fn the_files_of_a_descriptor_set_are_named_but_for_imports_of_buf_and_those_of_protobuf() {
+    let text = "syntax = \"proto3\"; package a; import \"google/protobuf/any.proto\";
+        message A { google.protobuf.Any any = 1; }";
+    let dir = directory(
+        "image",
+        &[
+            ("a.proto", text),
+            ("b.proto", "syntax = \"proto3\"; package b;"),
+        ],
+    );
+    let generated = Config::new().base_dir(dir).generate(["a.proto", "b.proto"]);
+    let set = generated.expect("both are right").descriptor_set().to_vec();
+    let generated = Config::new()
+        .generate_descriptor_set(&set)
+        .expect("it is whole");
+    assert_eq!(packages(&generated), ["a", "b"]);
+    // The last file is that of `b`; buf adds field 8042 with `is_import`, field 1.
+    let at = set.len() - b"\x0a\x07b.proto\x12\x01bb\x06proto3".len() - 1;
+    let mark = [0xd2, 0xf6, 0x03, 0x02, 0x08, 0x01];
+    let mut image = set.clone();
+    image[at] += mark.len() as u8;
+    image.extend(mark);
+    let generated = Config::new()
+        .generate_descriptor_set(&image)
+        .expect("it is whole");
+    assert_eq!(packages(&generated), ["a"]);
+    assert_eq!(
+        generated.descriptor_set(),
+        set,
+        "the mark is not part of the file"
+    );
+}

@@ -48,6 +48,11 @@ fn what_is_hard_to_turn_into_rust_is_as_stored() {
 }
 
 #[test]
+fn files_of_editions_and_of_proto2_are_as_stored() {
+    check("../../proto/schema/edition_2024.proto", "edition_2024.rs");
+}
+
+#[test]
 fn generated_code_names_no_crate_but_trunkline_and_those_of_rust() {
     let text = fs::read_to_string("tests/golden/nasty.rs").expect("the file is stored");
     let code = text

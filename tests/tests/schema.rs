@@ -1,0 +1,431 @@
+//! Files of proto2 and of editions: what is generated from them speaks with others, and is the same whoever compiles them.
+
+#![cfg(unix)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use trunkline::{Channel, Request, Result, Server, Status};
+use trunkline_build::Config;
+use trunkline_tests::peers::skipped;
+use trunkline_tests::prepare::{Toolkit, peers_directory, proto_directory, source_directory};
+use trunkline_tests::process::{Failure, Process};
+
+mod proto {
+    trunkline::include_proto!(
+        "../proto/schema/legacy.proto",
+        "../proto/schema/edition_2023.proto",
+        "../proto/schema/edition_2024.proto"
+    );
+}
+
+use proto::schema::edition2023::{Edition2023, Edition2023Client, Edition2023Server};
+use proto::schema::edition2024::{Edition2024, Edition2024Client, Edition2024Server};
+use proto::schema::legacy::{Legacy, LegacyClient, LegacyServer};
+use proto::schema::{edition2023, edition2024, legacy};
+
+/// How long one run of a foreign program may take.
+const LIMIT: Duration = Duration::from_secs(120);
+/// The files, by their names for compilers; some have no package of their own.
+const FILES: [&str; 5] = [
+    "helloworld.proto",
+    "route_guide.proto",
+    "schema/edition_2023.proto",
+    "schema/edition_2024.proto",
+    "schema/legacy.proto",
+];
+
+/// The messages of `peers/python/echo.py`.
+fn legacy_message() -> legacy::Everything {
+    legacy::Everything {
+        name: "legacy".to_owned(),
+        number: Some(0),
+        text: None,
+        raw: Some([0x00, 0xff][..].into()),
+        colour: Some(legacy::Colour::Red.into()),
+        packed: vec![1, -2, 300],
+        expanded: vec![1, -2, 300],
+        single: Some(Box::new(legacy::everything::Single {
+            member: Some("single".to_owned()),
+            inner: Some(legacy::Everything {
+                name: "inner".to_owned(),
+                ..Default::default()
+            }),
+        })),
+        many: [1, 2]
+            .map(|member| legacy::everything::Many {
+                member: Some(member),
+            })
+            .to_vec(),
+        choice: Some(legacy::everything::Choice::Chosen(
+            legacy::everything::Chosen { ratio: Some(0.25) },
+        )),
+        counts: [("a".to_owned(), -1)].into(),
+        children: [(
+            7,
+            legacy::Everything {
+                name: "child".to_owned(),
+                ..Default::default()
+            },
+        )]
+        .into(),
+    }
+}
+
+fn part(text: &str) -> edition2023::everything::Part {
+    edition2023::everything::Part {
+        text: Some(text.to_owned()),
+        next: None,
+    }
+}
+
+fn edition_2023_message() -> edition2023::Everything {
+    edition2023::Everything {
+        explicit: Some(String::new()),
+        implicit: String::new(),
+        required: 3,
+        with_default: Some(0),
+        expanded: vec![1, 2],
+        packed: vec![-1, 1],
+        prefixed: Some(part("prefixed")),
+        delimited: Some(edition2023::everything::Part {
+            next: Some(Box::new(part("next"))),
+            ..part("delimited")
+        }),
+        parts: vec![part("one"), edition2023::everything::Part::default()],
+        choice: Some(edition2023::everything::Choice::Chosen(part("chosen"))),
+        map: [("key".to_owned(), part("value"))].into(),
+        closed: Some(edition2023::Closed::Green.into()),
+        open: edition2023::Open::Something.into(),
+        when: Some(trunkline::prost_types::Timestamp {
+            seconds: 5,
+            nanos: 6,
+        }),
+        legacy: Some(legacy_message()),
+        data: [1, 2][..].into(),
+    }
+}
+
+fn edition_2024_message() -> edition2024::Everything {
+    edition2024::Everything {
+        text: "text".to_owned(),
+        explicit: Some(0),
+        inside: Some(edition2024::Local {
+            squares: [(3, 9)].into(),
+            text: "inside".to_owned(),
+        }),
+        packed: vec![1, 2, 3],
+        older: Some(edition_2023_message()),
+        kind: edition2024::everything::Kind::Known.into(),
+    }
+}
+
+/// Sends back what it is sent, if that is the message.
+struct Echo;
+
+fn same<T: PartialEq + std::fmt::Debug>(message: T, expected: &T) -> Result<T> {
+    if message == *expected {
+        return Ok(message);
+    }
+    let message = format!("expected {expected:?}, got {message:?}");
+    Err(Status::invalid_argument(message))
+}
+
+impl Legacy for Echo {
+    async fn echo(&self, request: Request<legacy::Everything>) -> Result<legacy::Everything> {
+        same(request.into_inner(), &legacy_message())
+    }
+}
+
+impl Edition2023 for Echo {
+    async fn echo(
+        &self,
+        request: Request<edition2023::Everything>,
+    ) -> Result<edition2023::Everything> {
+        same(request.into_inner(), &edition_2023_message())
+    }
+}
+
+impl Edition2024 for Echo {
+    async fn echo(
+        &self,
+        request: Request<edition2024::Everything>,
+    ) -> Result<edition2024::Everything> {
+        same(request.into_inner(), &edition_2024_message())
+    }
+}
+
+/// Calls all three services, and expects the messages back.
+async fn call_all(channel: Channel) -> Result<()> {
+    let message = legacy_message();
+    let reply = LegacyClient::new(channel.clone())
+        .echo(message.clone())
+        .await?;
+    assert_eq!(reply.into_inner(), message);
+    let message = edition_2023_message();
+    let reply = Edition2023Client::new(channel.clone())
+        .echo(message.clone())
+        .await?;
+    assert_eq!(reply.into_inner(), message);
+    let message = edition_2024_message();
+    let reply = Edition2024Client::new(channel)
+        .echo(message.clone())
+        .await?;
+    assert_eq!(reply.into_inner(), message);
+    Ok(())
+}
+
+fn server() -> Server {
+    Server::new()
+        .add(LegacyServer(Echo))
+        .add(Edition2023Server(Echo))
+        .add(Edition2024Server(Echo))
+}
+
+/// The directory of a toolkit; `None`, and a line on standard error, when this machine lacks it.
+fn prepared(toolkit: Toolkit) -> Option<PathBuf> {
+    let prepared = toolkit.prepared();
+    prepared
+        .map_err(|failure| skipped(toolkit.name(), &failure, toolkit.remedy()))
+        .ok()
+}
+
+fn python() -> Option<Command> {
+    let directory = prepared(Toolkit::Python)?;
+    let mut command = Command::new(directory.join("venv/bin/python"));
+    command
+        .env("TRUNKLINE_STUBS", directory.join("stubs"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NO_PROXY", "127.0.0.1")
+        .env("no_proxy", "127.0.0.1");
+    Some(command)
+}
+
+fn echo() -> Option<Command> {
+    let mut command = python()?;
+    command.arg(source_directory("python").join("echo.py"));
+    Some(command)
+}
+
+#[tokio::test]
+async fn messages_of_proto2_and_of_editions_come_back_as_they_were_sent() {
+    call_all(Channel::in_process(server()))
+        .await
+        .expect("the server is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_client_and_our_server_agree_on_every_byte() {
+    let Some(mut command) = echo() else {
+        return;
+    };
+    let bound = server().bind("127.0.0.1:0").await.expect("a port is free");
+    let address = bound.local_addr().to_string();
+    let serving = tokio::spawn(async move { bound.serve().await });
+    command.args(["client", &address]);
+    let ran =
+        tokio::task::spawn_blocking(move || Process::start("echo.py", command, LIMIT)?.finish());
+    let lines = ran
+        .await
+        .expect("it does not panic")
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(
+        lines.iter().filter(|line| line.starts_with("ok ")).count(),
+        3,
+        "{lines:?}"
+    );
+    serving.abort();
+}
+
+#[tokio::test]
+async fn our_client_and_a_python_server_agree_on_every_byte() {
+    let Some(mut command) = echo() else {
+        return;
+    };
+    command.arg("server");
+    let process = Process::start("echo.py", command, LIMIT).expect("python starts");
+    let port = process
+        .wait_for_line("port ", LIMIT)
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    let channel = Channel::connect(&format!("127.0.0.1:{port}"))
+        .await
+        .expect("it listens");
+    call_all(channel)
+        .await
+        .expect("the messages are as it expects");
+}
+
+/// The files in a directory, by their names.
+fn files(directory: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(directory).expect("the directory is there");
+    let files = entries.map(|entry| {
+        let entry = entry.expect("the directory is readable");
+        let name = entry
+            .file_name()
+            .into_string()
+            .expect("names of packages are ASCII");
+        let text = fs::read_to_string(entry.path()).expect("it is Rust");
+        (name, text)
+    });
+    files.collect()
+}
+
+/// What a build script writes.
+fn built() -> BTreeMap<String, String> {
+    let directory = fresh("build");
+    let config = Config::new()
+        .base_dir(proto_directory())
+        .out_dir(&directory);
+    config
+        .include_file("mod.rs")
+        .compile(FILES)
+        .expect("the files are right");
+    files(&directory)
+}
+
+fn fresh(name: &str) -> PathBuf {
+    let directory = peers_directory().join("schema").join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("the target directory is writable");
+    directory
+}
+
+fn run(name: &str, command: Command) {
+    let ran = Process::start(name, command, LIMIT).and_then(Process::finish);
+    ran.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn check_same(found: &BTreeMap<String, String>, who: &str) {
+    let expected = built();
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>(),
+        "{who}"
+    );
+    for (name, text) in &expected {
+        let differing = text
+            .lines()
+            .zip(found[name].lines())
+            .find(|(is, was)| is != was);
+        assert_eq!(differing, None, "{who}: {name}");
+        assert_eq!(text, &found[name], "{who}: {name}");
+    }
+}
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_protoc_plugin");
+
+#[test]
+fn protoc_with_our_plugin_writes_what_a_build_script_writes() {
+    let Some(mut command) = python() else {
+        return;
+    };
+    let directory = fresh("protoc");
+    command
+        .args(["-m", "grpc_tools.protoc", "--proto_path=."])
+        .arg(format!("--plugin=protoc-gen-trunkline={PLUGIN}"))
+        .arg(format!("--trunkline_out={}", directory.display()))
+        .arg("--trunkline_opt=include_file=mod.rs")
+        .args(FILES)
+        .current_dir(proto_directory());
+    run("protoc", command);
+    check_same(&files(&directory), "protoc");
+}
+
+#[test]
+fn descriptor_sets_of_protoc_give_what_a_build_script_writes() {
+    let Some(mut command) = python() else {
+        return;
+    };
+    let directory = fresh("set");
+    let set = peers_directory().join("schema/set.binpb");
+    command
+        .args(["-m", "grpc_tools.protoc", "--proto_path=."])
+        .args(["--include_imports", "--include_source_info"])
+        .arg(format!("--descriptor_set_out={}", set.display()))
+        .args(FILES)
+        .current_dir(proto_directory());
+    run("protoc", command);
+    let config = Config::new().out_dir(&directory).include_file("mod.rs");
+    config
+        .compile_descriptor_set(&set)
+        .expect("the set is right");
+    let mut found = files(&directory);
+    // A set does not tell which of its files were named, so that this one counts as such too.
+    let options = found.remove("schema.options.rs");
+    assert!(options.is_some_and(|text| text.contains("pub struct Unused")));
+    let tree = found.get_mut("mod.rs").expect("it was asked for");
+    let module = "    /// Package `schema::options`.\n    pub mod options {\n        \
+                  include!(\"schema.options.rs\");\n    }\n";
+    *tree = tree.replace(module, "");
+    check_same(&found, "descriptor set");
+}
+
+#[test]
+fn an_error_of_the_plugin_is_told_by_protoc() {
+    let Some(mut command) = python() else {
+        return;
+    };
+    command
+        .args(["-m", "grpc_tools.protoc", "--proto_path=."])
+        .arg(format!("--plugin=protoc-gen-trunkline={PLUGIN}"))
+        .arg(format!("--trunkline_out={}", fresh("error").display()))
+        .arg("--trunkline_opt=everything")
+        .arg("helloworld.proto")
+        .current_dir(proto_directory());
+    let ran = Process::start("protoc", command, LIMIT).and_then(Process::finish);
+    let failure = ran.expect_err("there is no such parameter").to_string();
+    assert!(
+        failure.contains("--trunkline_out: parameter everything is not known"),
+        "{failure}"
+    );
+}
+
+/// The program of buf, which there is for some machines.
+fn buf(node: &Path) -> Option<PathBuf> {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        other => other,
+    };
+    let package = format!("buf-{}-{machine}", std::env::consts::OS);
+    let buf = node
+        .join("node_modules/@bufbuild")
+        .join(package)
+        .join("bin/buf");
+    if !buf.exists() {
+        let failure = Failure::new(format!("{} is not there", buf.display()));
+        skipped("buf", &failure, "run the tests on Linux");
+        return None;
+    }
+    Some(buf)
+}
+
+#[test]
+fn buf_with_our_plugin_writes_what_a_build_script_writes() {
+    let Some(node) = prepared(Toolkit::Node) else {
+        return;
+    };
+    let directory = fresh("buf");
+    let template = peers_directory().join("schema/buf.gen.yaml");
+    let text = format!(
+        "version: v2\nplugins:\n  - local: {PLUGIN}\n    out: {}\n    strategy: all\n    \
+         opt: [include_file=mod.rs]\n",
+        directory.display()
+    );
+    fs::write(&template, text).expect("the target directory is writable");
+    let Some(buf) = buf(&node) else {
+        return;
+    };
+    let mut command = Command::new(buf);
+    command
+        .args(["generate", "--template"])
+        .arg(&template)
+        .current_dir(proto_directory());
+    for file in FILES {
+        command.args(["--path", file]);
+    }
+    run("buf generate", command);
+    check_same(&files(&directory), "buf");
+}
