@@ -184,7 +184,7 @@ async fn a_request_begins_with_its_call_definition_and_custom_metadata_comes_beh
             "te: trailers",
             "content-type: application/grpc",
             "grpc-encoding: gzip",
-            "grpc-accept-encoding: identity,gzip",
+            "grpc-accept-encoding: identity,gzip,deflate",
             expected,
             "b: 1",
             "b: 3",

@@ -611,7 +611,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "gzip")]
+    #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn encodings_are_found_and_unknown_ones_are_refused_with_those_that_would_do() {
         let name = |encoding: Option<Arc<dyn Encoding>>| encoding.map(|it| it.name().to_owned());
@@ -627,7 +627,10 @@ mod tests {
             let refusal = parse_with("grpc-encoding", value).unwrap_err();
             let response = refusal.into_response(&Encodings::default());
             assert_eq!(response.headers()["grpc-status"], "12", "{value:?}");
-            assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip");
+            assert_eq!(
+                response.headers()["grpc-accept-encoding"],
+                "identity,gzip,deflate"
+            );
         }
     }
 
@@ -778,7 +781,7 @@ mod tests {
         assert!(headers.contains_key("k0"));
     }
 
-    #[cfg(feature = "gzip")]
+    #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn heads_name_encodings_timeout_and_the_users_agent() {
         let encodings = Encodings::default();
@@ -789,7 +792,7 @@ mod tests {
         write_request(&mut headers, timeout, Some(gzip.as_ref()), &encodings);
         assert_eq!(headers["grpc-timeout"], "5000000n");
         assert_eq!(headers["grpc-encoding"], "gzip");
-        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
         assert_eq!(
             headers.get_all("user-agent").iter().collect::<Vec<_>>(),
             ["mine/1"]
@@ -798,7 +801,7 @@ mod tests {
         write_response(&mut headers, Some(gzip.as_ref()), &encodings);
         assert_eq!(headers["content-type"], "application/grpc");
         assert_eq!(headers["grpc-encoding"], "gzip");
-        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
         let mut headers = HeaderMap::new();
         write_response(&mut headers, None, &Encodings::none());
         assert_eq!(headers.len(), 1);
