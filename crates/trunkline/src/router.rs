@@ -17,6 +17,7 @@ use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
 
 use crate::answer::{self, Answer, Handling};
 use crate::call::Call;
+use crate::channel::known_encoding;
 use crate::deadline;
 use crate::foreign::{BoxError, Calling, ForeignService, Shared};
 use crate::head::Head;
@@ -24,7 +25,7 @@ use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
 use crate::method::Method;
 use crate::receive::Receive;
-use crate::reply::{Outcome, Reply};
+use crate::reply::{Compress, Outcome, Reply};
 use crate::request::Request;
 use crate::sender::Sender;
 use crate::streaming::Streaming;
@@ -60,6 +61,9 @@ struct Routes {
     foreign_pace: Arc<Pace>,
     limits: Limits,
     encodings: Encodings,
+    /// The encoding that replies are to be compressed with, and whether it is known.
+    compress: Option<String>,
+    compresses: bool,
 }
 
 /// A method: how many messages each way, and its handler, for which their types are known.
@@ -231,10 +235,21 @@ impl Router {
         self
     }
 
-    /// The encodings for compressed messages, both ways; gzip by default.
+    /// The encodings for compressed messages, both ways, the preferred one first; gzip and deflate by
+    /// default.
     #[must_use]
     pub fn encodings(mut self, encodings: Encodings) -> Self {
         self.routes_mut().encodings = encodings;
+        self.routes_mut().prefer();
+        self
+    }
+
+    /// Compresses replies: see [`Server::compress`](crate::Server::compress). With a name that is not
+    /// known replies go as they are.
+    #[must_use]
+    pub fn compress(mut self, encoding: &str) -> Self {
+        self.routes_mut().compress = Some(encoding.to_owned());
+        self.routes_mut().prefer();
         self
     }
 
@@ -244,6 +259,14 @@ impl Router {
 
     pub(crate) fn current_encodings(&self) -> &Encodings {
         &self.routes.encodings
+    }
+
+    /// Whether what the router was told goes together.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        match &self.routes.compress {
+            None => Ok(()),
+            Some(name) => known_encoding("the server", name, &self.routes.encodings).map(|_| ()),
+        }
     }
 
     /// The pace of a request's method, as something around this router answers it.
@@ -349,9 +372,20 @@ impl TowerService<http::Request<Body>> for Router {
 }
 
 impl Routes {
+    /// Puts the encoding first that replies are to be compressed with.
+    fn prefer(&mut self) {
+        if let Some(name) = &self.compress {
+            self.compresses = self.encodings.find(name).is_some();
+            self.encodings = std::mem::take(&mut self.encodings).prefer(name);
+        }
+    }
+
     fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
         let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
-        let reply = Reply::new(request.reply_encoding);
+        let reply = Reply::new(request.reply_encoding, self.limits.compress_above);
+        if self.compresses {
+            reply.compress(Compress::Auto);
+        }
         let reader = Reader::request(
             route.requests,
             self.limits.max_recv_message_size,
@@ -477,7 +511,7 @@ impl Incoming {
 
 fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
     let len = message.encoded_len();
-    frame_of(message, len, reply.encoding(), max_size).map(Some)
+    frame_of(message, len, reply.encoding(len), max_size).map(Some)
 }
 
 /// The answer of a [`Router`] to one request: ready with the head of the response. Dropping it
