@@ -27,6 +27,7 @@ pub mod frames;
 #[cfg(unix)]
 pub mod h2spec;
 #[cfg(unix)]
+pub mod nginx;
 pub mod peers;
 #[cfg(unix)]
 pub mod prepare;

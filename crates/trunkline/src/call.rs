@@ -203,7 +203,8 @@ impl<T> Call<T> {
                 .from_size(channel.limits().compress_above);
             match compressed(frame, &**encoding, from)? {
                 Some(compressed) => *frame = compressed,
-                // PROTOCOL-HTTP2.md, "Requests": an encoding is named if messages may have it.
+                // Who has named it finds it in the head, in any case.
+                None if self.options.compress == Compress::On => {}
                 None => self.options.encoding = None,
             }
         }

@@ -59,7 +59,7 @@
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
-//! | `method`, `deadline` | a path; the deadline that calls inherit |
+//! | `method`, `nearest`, `deadline` | a path, and one that no method has; the deadline that calls inherit |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
@@ -76,6 +76,7 @@ mod in_process;
 mod intercept;
 mod message;
 mod method;
+mod nearest;
 mod opening;
 mod receive;
 mod reply;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
 use trunkline_codec::{
-    Encodings, Expect, Limits, Metadata, Path, Reader, Refusal, RequestHead, Status, head,
+    Encodings, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
 use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
 
@@ -24,6 +24,7 @@ use crate::head::Head;
 use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
 use crate::method::Method;
+use crate::nearest;
 use crate::receive::Receive;
 use crate::reply::{Compress, Outcome, Reply};
 use crate::request::Request;
@@ -299,6 +300,10 @@ impl Router {
                         let pace = routes.foreign_pace.clone();
                         (Answering(Where::Elsewhere(calling)), Some(pace))
                     }
+                    _ if parts.method == http::Method::HEAD => {
+                        let bodiless = refused(refusal, &routes.encodings).map(|_| Body::empty());
+                        (Answering::known(bodiless), None)
+                    }
                     _ => (routes.refuse(refusal), None),
                 };
             }
@@ -455,23 +460,12 @@ impl Routes {
     }
 
     fn refuse(&self, refusal: Refusal) -> Answering {
-        let response = refusal.into_response(&self.encodings);
-        Answering(Where::Known(Some(Box::new(
-            response.map(|()| Body::empty()),
-        ))))
+        Answering::known(refused(refusal, &self.encodings))
     }
 
     fn unknown(&self, path: &str) -> Status {
-        let Some(parsed) = Path::parse(path) else {
-            return Status::unimplemented(format!(
-                "{path:?} is not of the form /package.Service/Method"
-            ));
-        };
-        let (service, method) = (parsed.service(), parsed.method());
-        Status::unimplemented(match self.services.contains(&service) {
-            true => format!("the service {service} has no method {method}"),
-            false => format!("there is no service {service} here"),
-        })
+        let paths = self.methods.keys().map(String::as_str);
+        nearest::unknown(path, &self.services, paths)
     }
 }
 
@@ -524,7 +518,19 @@ enum Where {
     Elsewhere(Calling),
 }
 
+fn refused(refusal: Refusal, encodings: &Encodings) -> http::Response<Body> {
+    let response = refusal.into_response(encodings);
+    response.map(|text| match text.is_empty() {
+        true => Body::empty(),
+        false => Body::full(text.into(), None),
+    })
+}
+
 impl Answering {
+    fn known(response: http::Response<Body>) -> Self {
+        Self(Where::Known(Some(Box::new(response))))
+    }
+
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
             Where::Known(response) => match response.take() {
@@ -538,9 +544,7 @@ impl Answering {
                         status: http::StatusCode::INTERNAL_SERVER_ERROR,
                         message: status.message().to_owned(),
                     };
-                    refusal
-                        .into_response(&Encodings::none())
-                        .map(|()| Body::empty())
+                    refused(refusal, &Encodings::none())
                 })
             }),
         }

@@ -366,7 +366,7 @@ impl Future for PeerAnswer {
                 response.unwrap_or_else(|status| {
                     Refusal::Status(status)
                         .into_response(&Encodings::none())
-                        .map(|()| Body::empty())
+                        .map(|_| Body::empty())
                 })
             }),
         }
