@@ -28,6 +28,7 @@ pub mod frames;
 pub mod h2spec;
 #[cfg(unix)]
 pub mod nginx;
+#[cfg(unix)]
 pub mod peers;
 #[cfg(unix)]
 pub mod prepare;

@@ -229,7 +229,9 @@ impl Peer {
     fn remedy(self) -> &'static str {
         match (self, self.toolkit()) {
             (_, Some(toolkit)) => toolkit.remedy(),
-            (Self::Nginx, None) => "install nginx, of which only the program is used; Debian: apt-get install nginx",
+            (Self::Nginx, None) => {
+                "install nginx, of which only the program is used; Debian: apt-get install nginx"
+            }
             (_, None) => "install tshark, which brings dumpcap; Debian: apt-get install tshark",
         }
     }
