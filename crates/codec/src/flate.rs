@@ -5,7 +5,9 @@ use std::cell::Cell;
 use bytes::{Buf, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use crate::encoding::{EncodingError, MAX_PARTS};
+use crate::encoding::EncodingError;
+#[cfg(feature = "gzip")]
+use crate::encoding::MAX_PARTS;
 
 /// The largest window of deflate, as a power of two: what every gzip has.
 const WINDOW_BITS: u8 = 15;

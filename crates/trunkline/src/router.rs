@@ -19,7 +19,7 @@ use crate::answer::{self, Answer, Handling};
 use crate::call::Call;
 use crate::channel::known_encoding;
 use crate::deadline;
-use crate::foreign::{BoxError, Calling, ForeignService, Shared};
+use crate::foreign::{BoxError, Calling, ForeignService, Shared, body_of};
 use crate::head::Head;
 use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
@@ -43,9 +43,9 @@ pub trait Service {
 
 /// Services, by the paths of their methods.
 ///
-/// It is itself a tower service over HTTP types, so that it can sit in any other HTTP server; then
-/// that server has to see to deadlines, by dropping what it no longer waits for. It is cheap to
-/// clone.
+/// It is itself a tower service over HTTP types, for requests with any body, so that it can sit in any
+/// other HTTP/2 server; then that server has to see to deadlines, by dropping what it no longer waits
+/// for. It is cheap to clone.
 #[derive(Clone, Default)]
 pub struct Router {
     routes: Arc<Routes>,
@@ -362,7 +362,10 @@ impl Router {
     }
 }
 
-impl TowerService<http::Request<Body>> for Router {
+impl<B> TowerService<http::Request<B>> for Router
+where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Answering;
@@ -371,8 +374,8 @@ impl TowerService<http::Request<Body>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Answering {
-        self.answer(request).0
+    fn call(&mut self, request: http::Request<B>) -> Answering {
+        self.answer(request.map(body_of)).0
     }
 }
 

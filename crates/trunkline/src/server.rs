@@ -60,6 +60,10 @@ impl Server {
 
     /// Puts a tower layer around all services. A layer that was added before is further out.
     ///
+    /// Layers that were added one by one are always ready for each other. One that asks whether
+    /// another is ready, as load shedding asks a limit, is added together with it: a stack of tower's
+    /// `ServiceBuilder` is a layer.
+    ///
     /// What a layer's error says becomes the message of an UNAVAILABLE status, unless it is a
     /// [`Status`] itself.
     #[must_use]
