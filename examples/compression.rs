@@ -1,10 +1,10 @@
-//! Compression: each side says for itself whether what it sends is compressed. The messages come
-//! from `build.rs` here, and not from `include_proto!`.
+//! Compression: a server and a channel that compress what is large enough, and a call that says
+//! otherwise. The messages come from `build.rs` here, and not from `include_proto!`.
 //!
 //! Run it with `cargo run --example compression`.
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-use trunkline::{Compress, Request, Result, Server};
+use trunkline::{Channel, Compress, Request, Result, Server};
 
 mod hello {
     include!(concat!(env!("OUT_DIR"), "/helloworld.rs"));
@@ -15,8 +15,9 @@ struct MyGreeter;
 impl Greeter for MyGreeter {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
         println!("server: compressed: {}", request.is_compressed());
-        if request.name.len() > 100 {
-            request.reply().compress(Compress::On);
+        if request.metadata().get("secret").is_some() {
+            // How small a message gets tells about what is in it.
+            request.reply().compress(Compress::Off);
         }
         let message = format!("Hello, {}!", request.name);
         Ok(HelloReply { message })
@@ -25,20 +26,40 @@ impl Greeter for MyGreeter {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let greeter = GreeterServer(MyGreeter);
-    let server = Server::new().add(greeter).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add(GreeterServer(MyGreeter))
+        .compress("gzip")
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
-    let client = GreeterClient::connect(&address).await?;
-    let name = "world".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
+    let channel = Channel::to(&address)
+        .compress("gzip")
+        .compress_above(512)
+        .connect()
+        .await?;
+    let client = GreeterClient::new(channel);
+    let request = |count| HelloRequest {
+        name: "world, ".repeat(count),
+    };
+
+    println!("a short message");
+    let reply = client.say_hello(request(1)).await?;
     println!("client: compressed: {}", reply.is_compressed());
 
-    let name = "world, ".repeat(1000);
-    let call = client.say_hello(HelloRequest { name }).compress("gzip");
-    let reply = call.await?;
+    println!("a long message");
+    let reply = client.say_hello(request(1000)).await?;
     println!("client: compressed: {}", reply.is_compressed());
     println!("client: {} bytes after inflating", reply.message.len());
+
+    println!("a call that compresses with something else");
+    let reply = client.say_hello(request(50)).compress("deflate").await?;
+    println!("client: compressed: {}", reply.is_compressed());
+
+    println!("a call that does not compress");
+    let call = client.say_hello(request(1000)).compress("identity");
+    let reply = call.metadata("secret", "yes").await?;
+    println!("client: compressed: {}", reply.is_compressed());
     Ok(())
 }

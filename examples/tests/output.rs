@@ -68,6 +68,16 @@ async fn unix_socket_prints_what_is_expected() {
 }
 
 #[tokio::test]
+async fn tower_layers_prints_what_is_expected() {
+    check("tower_layers").await;
+}
+
+#[tokio::test]
+async fn axum_side_by_side_prints_what_is_expected() {
+    check("axum_side_by_side").await;
+}
+
+#[tokio::test]
 async fn in_process_prints_what_is_expected() {
     check("in_process").await;
 }

@@ -54,6 +54,7 @@ pub const CASES: &[&str] = &[
     "rpc_soak",
     "details",
     "compressed",
+    "deflate",
     "concurrent_large_unary",
 ];
 
@@ -90,7 +91,8 @@ pub async fn run(case: &str, channel: &Channel, soak: &Soak) -> Result<(), Misma
         "server_compressed_streaming" => server_compressed_streaming(&client).await,
         "rpc_soak" => rpc_soak(&client, soak).await,
         "details" => status_details(&client).await,
-        "compressed" => compressed(&client).await,
+        "compressed" => compressed(&client, "gzip").await,
+        "deflate" => compressed(&client, "deflate").await,
         "concurrent_large_unary" => concurrent_large_unary(&client).await,
         _ => Err(Mismatch::new(format!(
             "no case is called {case:?}; there are: {}",

@@ -27,6 +27,8 @@ pub mod frames;
 #[cfg(unix)]
 pub mod h2spec;
 #[cfg(unix)]
+pub mod nginx;
+#[cfg(unix)]
 pub mod peers;
 #[cfg(unix)]
 pub mod prepare;

@@ -55,6 +55,8 @@ pub enum Peer {
     Dumpcap,
     /// The dissector of Wireshark.
     Tshark,
+    /// nginx, as a proxy: see [`Nginx`](crate::nginx::Nginx).
+    Nginx,
 }
 
 /// How to run a peer.
@@ -125,6 +127,7 @@ impl Peer {
             Self::H2specd => "h2specd",
             Self::Dumpcap => "dumpcap",
             Self::Tshark => "tshark",
+            Self::Nginx => "nginx",
         }
     }
 
@@ -231,14 +234,18 @@ impl Peer {
             }
             Self::Dumpcap => program(on_path("dumpcap")?),
             Self::Tshark => program(on_path("tshark")?),
+            Self::Nginx => program(on_path("nginx")?),
         })
     }
 
     fn remedy(self) -> &'static str {
-        self.toolkit().map_or(
-            "install tshark, which brings dumpcap; Debian: apt-get install tshark",
-            Toolkit::remedy,
-        )
+        match (self, self.toolkit()) {
+            (_, Some(toolkit)) => toolkit.remedy(),
+            (Self::Nginx, None) => {
+                "install nginx, of which only the program is used; Debian: apt-get install nginx"
+            }
+            (_, None) => "install tshark, which brings dumpcap; Debian: apt-get install tshark",
+        }
     }
 
     fn toolkit(self) -> Option<Toolkit> {
@@ -253,7 +260,7 @@ impl Peer {
             | Self::H2specd => Some(Toolkit::Go),
             Self::PythonClient | Self::PythonServer | Self::PythonStandard => Some(Toolkit::Python),
             Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
-            Self::Dumpcap | Self::Tshark => None,
+            Self::Dumpcap | Self::Tshark | Self::Nginx => None,
         }
     }
 }
@@ -432,12 +439,12 @@ fn start_on_a_free_port(program: &Program) -> Result<PeerServer, Failure> {
     Err(last)
 }
 
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     // On all addresses, as the server will ask for it.
     Ok(TcpListener::bind("0.0.0.0:0")?.local_addr()?.port())
 }
 
-fn wait_for_listener(process: &Process, port: u16) -> Result<(), Failure> {
+pub(crate) fn wait_for_listener(process: &Process, port: u16) -> Result<(), Failure> {
     let until = Instant::now() + START;
     while Instant::now() < until && !process.has_ended() {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() && !process.has_ended() {
@@ -470,7 +477,9 @@ fn buf(node: &Path) -> Result<PathBuf, Failure> {
 
 fn on_path(name: &str) -> Result<PathBuf, Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian has servers, which is on the path of root only.
     let found = std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|directory| directory.join(name))
         .find(|file| file.is_file());
     found.ok_or_else(|| Failure::new(format!("{name} is not on the PATH")))

@@ -762,8 +762,21 @@ async fn requests_that_are_not_grpc_go_to_the_fallback_or_are_refused_as_http() 
             200,
             "this is /health",
         ),
-        (&without, "GET", None, 405, ""),
-        (&without, "POST", Some("application/json"), 415, ""),
+        (
+            &without,
+            "GET",
+            None,
+            405,
+            "the method is GET and must be POST: this is a gRPC server; call it with a gRPC client, or with grpcurl\n",
+        ),
+        (&without, "HEAD", None, 405, ""),
+        (
+            &without,
+            "POST",
+            Some("application/json"),
+            415,
+            "the content-type is \"application/json\" and must be application/grpc: this is a gRPC server; call it with a gRPC client, or with grpcurl\n",
+        ),
     ] {
         let socket = TcpStream::connect(address).await.unwrap();
         let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
@@ -777,13 +790,9 @@ async fn requests_that_are_not_grpc_go_to_the_fallback_or_are_refused_as_http() 
         let (response, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
         let response = within("the page", response).await.unwrap();
         assert_eq!(response.status(), status, "{method} {content_type:?}");
-        if !page.is_empty() {
-            let mut body = response.into_body();
-            assert_eq!(
-                within("the page", body.data()).await.unwrap().unwrap(),
-                page
-            );
-        }
+        let mut body = response.into_body();
+        let data = within("the page", body.data()).await;
+        assert_eq!(data.map_or_else(Bytes::new, |data| data.unwrap()), page);
     }
     // The fallback takes nothing that is gRPC.
     let client = client_of(&with).await;

@@ -13,8 +13,8 @@ use trunkline_tests::h2spec;
 use trunkline_tests::peers::{Peer, PeerServer, run_client};
 use trunkline_tests::process::{Failure, Process};
 
-/// What our server does not know: load reports, and an encoding that is no default.
-const NOT_OURS: [&str; 3] = ["orca_per_rpc", "orca_oob", "deflate"];
+/// What our server does not know: load reports.
+const NOT_OURS: [&str; 2] = ["orca_per_rpc", "orca_oob"];
 
 fn is_satisfied_with_our_server(client: Peer) {
     let mut all = client.cases();

@@ -434,7 +434,7 @@ async fn a_compressed_message_needs_an_encoding_that_is_known_and_bytes_that_are
     let head = received.head.expect("a head");
     assert_eq!(
         head.text("grpc-accept-encoding").as_deref(),
-        Some("identity,gzip")
+        Some("identity,gzip,deflate")
     );
     server.check_alive(client, "unknown encoding", true).await;
 }

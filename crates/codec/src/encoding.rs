@@ -6,8 +6,18 @@ use std::sync::{Arc, LazyLock};
 use bytes::{Buf, BytesMut};
 use http::HeaderValue;
 
+#[cfg(feature = "deflate")]
+pub use crate::deflate::Deflate;
 #[cfg(feature = "gzip")]
 pub use crate::gzip::Gzip;
+#[cfg(feature = "zstd")]
+pub use crate::zstd::Zstd;
+
+/// Of how many parts, members of gzip or frames of zstd, a compressed message may be.
+///
+/// Every compressor makes one. A part may hold nothing, and then costs a thousand times what its
+/// bytes cost to receive.
+pub const MAX_PARTS: usize = 1_000;
 
 /// A way to compress messages, each for itself.
 ///
@@ -30,9 +40,10 @@ pub trait Encoding: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, which ends the call
-    /// with RESOURCE_EXHAUSTED, and [`EncodingError::Corrupt`] when the input is not whole or not
-    /// in this encoding, which ends it with INTERNAL.
+    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, and
+    /// [`EncodingError::TooCostly`] when it takes more memory or work than a message may, which end
+    /// the call with RESOURCE_EXHAUSTED; [`EncodingError::Corrupt`] when the input is not whole or
+    /// not in this encoding, which ends it with INTERNAL.
     fn decompress(
         &self,
         input: &mut dyn Buf,
@@ -49,6 +60,8 @@ pub enum EncodingError {
     Corrupt,
     /// The output is larger than it may be.
     TooLarge,
+    /// To restore it takes more memory, or more work, than it may.
+    TooCostly,
     /// The encoding failed for a reason of its own.
     Failed,
 }
@@ -58,6 +71,7 @@ impl fmt::Display for EncodingError {
         f.write_str(match self {
             Self::Corrupt => "the compressed message is damaged",
             Self::TooLarge => "the restored message is too large",
+            Self::TooCostly => "the message takes too much to restore",
             Self::Failed => "the encoding failed",
         })
     }
@@ -71,8 +85,8 @@ impl std::error::Error for EncodingError {}
 /// use trunkline_codec::Encodings;
 ///
 /// assert_eq!(Encodings::none().accept_header(), "identity");
-/// # #[cfg(feature = "gzip")]
-/// assert_eq!(Encodings::default().accept_header(), "identity,gzip");
+/// # #[cfg(all(feature = "gzip", feature = "deflate"))]
+/// assert_eq!(Encodings::default().accept_header(), "identity,gzip,deflate");
 /// ```
 #[derive(Clone)]
 pub struct Encodings(Arc<Known>);
@@ -89,7 +103,7 @@ impl Encodings {
         NONE.clone()
     }
 
-    /// Adds `encoding` as the last one; one of the same name gives way to it.
+    /// Adds `encoding` as the last one; one of the same name gives way to it, and leaves it its place.
     ///
     /// # Panics
     ///
@@ -102,8 +116,21 @@ impl Encodings {
         let value =
             name_header(name).expect("the characters of a name are those of a header value");
         let mut list = self.0.list.clone();
-        list.retain(|(_, known)| known.name() != name);
-        list.push((value, Arc::new(encoding)));
+        let place = list.iter().position(|(_, known)| known.name() == name);
+        let added: (_, Arc<dyn Encoding>) = (value, Arc::new(encoding));
+        match place {
+            Some(at) => list[at] = added,
+            None => list.push(added),
+        }
+        Self::of(list)
+    }
+
+    /// Puts the encoding of that name first, if it is there.
+    #[must_use]
+    pub fn prefer(self, name: &str) -> Self {
+        let mut list = self.0.list.clone();
+        // Stable: the others keep their order.
+        list.sort_by_key(|(_, known)| known.name() != name);
         Self::of(list)
     }
 
@@ -164,7 +191,7 @@ impl Encodings {
         }
         let accept = match accept.as_str() {
             "identity" => HeaderValue::from_static("identity"),
-            "identity,gzip" => HeaderValue::from_static("identity,gzip"),
+            "identity,gzip,deflate" => HeaderValue::from_static("identity,gzip,deflate"),
             _ => HeaderValue::try_from(accept)
                 .expect("the characters of names are those of a header value"),
         };
@@ -172,17 +199,21 @@ impl Encodings {
     }
 }
 
-/// gzip, unless the feature `gzip` is off.
+/// gzip and deflate, in this order, as far as the features of these names are on.
+///
+/// zstd is added with [`with`](Encodings::with): a feature that some other crate turns on changes
+/// nothing that is announced to peers.
 impl Default for Encodings {
     fn default() -> Self {
-        #[cfg(feature = "gzip")]
-        {
-            static GZIP: LazyLock<Encodings> =
-                LazyLock::new(|| Encodings::none().with(Gzip::default()));
-            GZIP.clone()
-        }
-        #[cfg(not(feature = "gzip"))]
-        Self::none()
+        static BUILT_IN: LazyLock<Encodings> = LazyLock::new(|| {
+            let encodings = Encodings::none();
+            #[cfg(feature = "gzip")]
+            let encodings = encodings.with(Gzip::default());
+            #[cfg(feature = "deflate")]
+            let encodings = encodings.with(Deflate::default());
+            encodings
+        });
+        BUILT_IN.clone()
     }
 }
 
@@ -265,7 +296,24 @@ mod tests {
             .with(Named("a"))
             .with(Named("b"))
             .with(Named("a"));
-        assert_eq!(encodings.accept_header(), "identity,b,a");
+        assert_eq!(encodings.accept_header(), "identity,a,b");
+    }
+
+    #[test]
+    fn the_preferred_encoding_comes_first_and_the_others_keep_their_order() {
+        let encodings = || {
+            Encodings::none()
+                .with(Named("a"))
+                .with(Named("b"))
+                .with(Named("c"))
+        };
+        for (name, accept) in [
+            ("a", "identity,a,b,c"),
+            ("c", "identity,c,a,b"),
+            ("d", "identity,a,b,c"),
+        ] {
+            assert_eq!(encodings().prefer(name).accept_header(), accept);
+        }
     }
 
     #[test]

@@ -402,6 +402,9 @@ impl Reader {
             Err(EncodingError::TooLarge) => Err(Status::resource_exhausted(format!(
                 "a message in {name} inflates to more than {limit} bytes (max_recv_message_size)"
             ))),
+            Err(error @ EncodingError::TooCostly) => Err(Status::resource_exhausted(format!(
+                "a message in {name} is not restored: {error}"
+            ))),
             Err(error) => Err(Status::internal(format!(
                 "a message in {name} cannot be restored: {error}"
             ))),

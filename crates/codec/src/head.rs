@@ -22,7 +22,11 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-trunkline/", env!("CARGO_PKG_VERSION")));
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const TEXT_PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// What who calls a method by plain HTTP is told to do.
+const WAY_OUT: &str = "this is a gRPC server; call it with a gRPC client, or with grpcurl";
 
 /// What the head of a request says about the call.
 #[derive(Clone, Debug, Default)]
@@ -68,19 +72,22 @@ impl Refusal {
         }
     }
 
-    /// The complete answer, which is one header block with the end of the stream.
+    /// The complete answer: one header block, and a text for who does not speak gRPC, empty for who
+    /// does.
     ///
     /// It has a `grpc-status` also when the HTTP status is not 200: both say the same, by the table
     /// that clients use.
-    pub fn into_response(self, encodings: &Encodings) -> http::Response<()> {
-        let mut response = http::Response::new(());
+    pub fn into_response(self, encodings: &Encodings) -> http::Response<String> {
+        let mut response = http::Response::new(String::new());
         write_response(response.headers_mut(), None, encodings);
         match self {
             Self::Status(status) => status.write_to(response.headers_mut()),
             Self::Http { status, message } => {
                 *response.status_mut() = status;
-                Status::new(Code::from_http_status(status), message)
-                    .write_to(response.headers_mut());
+                *response.body_mut() = format!("{message}\n");
+                let headers = response.headers_mut();
+                set(headers, header::CONTENT_TYPE, TEXT_PLAIN);
+                Status::new(Code::from_http_status(status), message).write_to(headers);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     // RFC 9110, 15.5.6: a 405 must say which methods are allowed.
                     response
@@ -109,7 +116,8 @@ pub fn parse_request(
     encodings: &Encodings,
 ) -> Result<RequestHead, Refusal> {
     if parts.method != Method::POST {
-        let message = format!("the method is {} and must be POST", parts.method);
+        let method: String = parts.method.as_str().chars().take(40).collect();
+        let message = format!("the method is {method} and must be POST: {WAY_OUT}");
         return Err(Refusal::Http {
             status: StatusCode::METHOD_NOT_ALLOWED,
             message,
@@ -129,7 +137,15 @@ pub fn parse_request(
         // PROTOCOL-HTTP2.md, "Requests": 415 keeps other HTTP/2 clients from taking a gRPC error,
         // which has HTTP status 200, for a success.
         ContentType::Other => {
-            let message = String::from("the content-type must be application/grpc");
+            let message = match fields.content_type {
+                None => {
+                    format!("there is no content-type, which must be application/grpc: {WAY_OUT}")
+                }
+                Some(value) => format!(
+                    "the content-type is {:?} and must be application/grpc: {WAY_OUT}",
+                    beginning(value)
+                ),
+            };
             return Err(Refusal::Http {
                 status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 message,
@@ -441,6 +457,11 @@ fn unknown_encoding(whose: &str, name: &str, encodings: &Encodings) -> String {
     format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
 }
 
+/// As much of a value from a peer as is repeated to people.
+fn beginning(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).chars().take(40).collect()
+}
+
 /// What a content type is to gRPC.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum ContentType {
@@ -493,7 +514,7 @@ impl<'a> MessageEncoding<'a> {
             .and_then(|name| encodings.find(name));
         match encoding {
             Some(encoding) => Self::Known(encoding),
-            None => Self::Unknown(String::from_utf8_lossy(value).chars().take(40).collect()),
+            None => Self::Unknown(beginning(value)),
         }
     }
 }
@@ -619,7 +640,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "gzip")]
+    #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn encodings_are_found_and_unknown_ones_are_refused_with_those_that_would_do() {
         let name = |encoding: Option<Arc<dyn Encoding>>| encoding.map(|it| it.name().to_owned());
@@ -635,7 +656,10 @@ mod tests {
             let refusal = parse_with("grpc-encoding", value).unwrap_err();
             let response = refusal.into_response(&Encodings::default());
             assert_eq!(response.headers()["grpc-status"], "12", "{value:?}");
-            assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip");
+            assert_eq!(
+                response.headers()["grpc-accept-encoding"],
+                "identity,gzip,deflate"
+            );
         }
     }
 
@@ -786,7 +810,7 @@ mod tests {
         assert!(headers.contains_key("k0"));
     }
 
-    #[cfg(feature = "gzip")]
+    #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn heads_name_encodings_timeout_and_the_users_agent() {
         let encodings = Encodings::default();
@@ -797,7 +821,7 @@ mod tests {
         write_request(&mut headers, timeout, Some(gzip.as_ref()), &encodings);
         assert_eq!(headers["grpc-timeout"], "5000000n");
         assert_eq!(headers["grpc-encoding"], "gzip");
-        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
         assert_eq!(
             headers.get_all("user-agent").iter().collect::<Vec<_>>(),
             ["mine/1"]
@@ -806,7 +830,7 @@ mod tests {
         write_response(&mut headers, Some(gzip.as_ref()), &encodings);
         assert_eq!(headers["content-type"], "application/grpc");
         assert_eq!(headers["grpc-encoding"], "gzip");
-        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip");
+        assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
         let mut headers = HeaderMap::new();
         write_response(&mut headers, None, &Encodings::none());
         assert_eq!(headers.len(), 1);

@@ -17,8 +17,12 @@
 
 pub mod blocks;
 pub mod code;
+#[cfg(feature = "deflate")]
+mod deflate;
 pub mod details;
 pub mod encoding;
+#[cfg(any(feature = "gzip", feature = "deflate"))]
+mod flate;
 pub mod frame;
 pub mod grammar;
 #[cfg(feature = "gzip")]
@@ -31,11 +35,17 @@ pub mod percent;
 pub mod rope;
 pub mod status;
 pub mod timeout;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 pub use code::Code;
 pub use details::Detail;
+#[cfg(feature = "deflate")]
+pub use encoding::Deflate;
 #[cfg(feature = "gzip")]
 pub use encoding::Gzip;
+#[cfg(feature = "zstd")]
+pub use encoding::Zstd;
 pub use encoding::{Encoding, EncodingError, Encodings};
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};

@@ -28,6 +28,10 @@ pub struct Limits {
     /// The largest message that is sent, in bytes, before it is compressed. Default: `u32::MAX`,
     /// which is what the length of a message can say.
     pub max_send_message_size: usize,
+    /// The largest message, in bytes, that is sent as it is where a channel or a server compresses by
+    /// size. Default: 1 KiB, which fits into one packet with its head, so that fewer bytes would be
+    /// no fewer packets, while a compressor costs more than the rest of a small call.
+    pub compress_above: usize,
     /// The largest header list that is accepted, in bytes, each field counted with 32 bytes on top.
     /// A call above it is answered with RESOURCE_EXHAUSTED. Default: 16 KiB.
     pub max_header_list_size: u32,
@@ -137,6 +141,7 @@ impl Default for Limits {
         Self {
             max_recv_message_size: 4 * MIB,
             max_send_message_size: u32::MAX as usize,
+            compress_above: KIB,
             max_header_list_size: 16 * KIB as u32,
             max_header_list_size_hard: 32 * KIB as u32,
             max_concurrent_streams: 100,

@@ -7,19 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
 use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, unknown_encoding};
 use crate::client_stream::ClientStream;
 use crate::deadline;
 use crate::head::Head;
 use crate::message::{Message, compress_frame};
 use crate::method::Method;
 use crate::receive::Receive;
-use crate::reply::Reply;
+use crate::reply::{Compress, Reply};
 use crate::response::Response;
 use crate::sender::Sender;
 use crate::streaming::Streaming;
@@ -50,6 +50,7 @@ pub(crate) struct Options {
     timeout: Option<Duration>,
     is_detached: bool,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    pub(crate) compress: Compress,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
     /// A server's call.
@@ -115,8 +116,12 @@ impl<T> Call<T> {
         &mut self.head
     }
 
-    /// Compresses the messages of the request with the encoding of that name, such as `gzip`. They
-    /// go as they are by default.
+    /// Compresses the messages of the request with the encoding of that name, such as `gzip`,
+    /// whatever their size; `identity` sends them as they are. By default the
+    /// [channel](crate::ChannelBuilder::compress) says, and if it does not, they go as they are.
+    ///
+    /// A message that would not get smaller goes as it is. In a stream of requests, each message can
+    /// be told apart: [`Sender::compress`].
     ///
     /// A name that the channel does not know fails the call with INTERNAL before anything is sent.
     /// A server that does not know it answers UNIMPLEMENTED.
@@ -124,11 +129,17 @@ impl<T> Call<T> {
         let Some(channel) = &self.channel else {
             return self;
         };
+        let options = &mut self.options;
         match channel.encodings().find(encoding) {
-            Some(encoding) => self.options.encoding = Some(encoding.clone()),
-            None => self.options.fail(Status::internal(format!(
-                "the channel knows no encoding {encoding:?}; Channel::encoding adds one"
-            ))),
+            _ if encoding == "identity" => options.encoding = None,
+            Some(encoding) => {
+                options.encoding = Some(encoding.clone());
+                options.compress = Compress::On;
+            }
+            None => {
+                let unknown = unknown_encoding("the channel", encoding, channel.encodings());
+                options.fail(Status::internal(unknown));
+            }
         }
         self
     }
@@ -139,6 +150,10 @@ impl<T> Call<T> {
         request: Option<Result<Payload, Status>>,
     ) -> Self {
         let mut options = Options::default();
+        if let Some(encoding) = channel.compresses_with() {
+            options.encoding = Some(encoding.clone());
+            options.compress = Compress::Auto;
+        }
         let path = channel.path_of(method).unwrap_or_else(|error| {
             options.fail(Status::internal(format!(
                 "{method} is not the path of a method: {error}"
@@ -175,18 +190,24 @@ impl<T> Call<T> {
             true => own,
             false => deadline::earlier(own, deadline::inherited()),
         };
-        let mut request = self.request.take();
-        if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
-            frame.advance(frame::PREFIX_SIZE.min(frame.len()));
-            let mut compressed = bytes::BytesMut::new();
-            compress_frame(frame, &**encoding, &mut compressed)?;
-            *frame = compressed.freeze().into();
-        }
         let Some(channel) = self.channel.take() else {
             return Err(Status::internal(
                 "a call in an interceptor is run by Next::run",
             ));
         };
+        let mut request = self.request.take();
+        if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
+            let from = self
+                .options
+                .compress
+                .from_size(channel.limits().compress_above);
+            match compressed(frame, &**encoding, from)? {
+                Some(compressed) => *frame = compressed,
+                // Who has named it finds it in the head, in any case.
+                None if self.options.compress == Compress::On => {}
+                None => self.options.encoding = None,
+            }
+        }
         Ok((channel, request))
     }
 
@@ -228,16 +249,29 @@ impl<T> Call<T> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().pipe_size);
         let mut call = self.take();
-        let (max_size, recorder) = (
-            channel.limits().max_send_message_size,
-            channel.recorder(&call),
-        );
-        let sender = Sender::of_call(writer, &call, max_size, recorder.clone());
+        let recorder = channel.recorder(&call);
+        let sender = Sender::of_call(writer, &call, channel.limits(), recorder.clone());
         let body = Body::pipe(reader);
         let mut receive = channel.start(&mut call, body, expect, Start::Watched, recorder);
         receive.started().await?;
         Ok((sender, receive))
     }
+}
+
+/// The frame of a message compressed, if it has `from` bytes or more and gets smaller by it.
+fn compressed(
+    frame: &Payload,
+    encoding: &dyn Encoding,
+    from: usize,
+) -> Result<Option<Payload>, Status> {
+    let mut plain = frame.clone();
+    plain.advance(frame::PREFIX_SIZE.min(plain.len()));
+    if plain.len() < from {
+        return Ok(None);
+    }
+    let mut compressed = BytesMut::new();
+    let is_smaller = compress_frame(&mut plain, encoding, &mut compressed)?;
+    Ok(is_smaller.then(|| compressed.freeze().into()))
 }
 
 /// Whether the caller wants to know when the stream is open.

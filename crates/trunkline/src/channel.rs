@@ -51,6 +51,8 @@ struct ChannelOptions {
     fields: ClientFields,
     authority: Authority,
     paths: Paths,
+    /// What messages are compressed with unless their call says otherwise.
+    compress: Option<Arc<dyn Encoding>>,
 }
 
 /// A channel to be: see [`Channel::to`].
@@ -60,6 +62,7 @@ pub struct ChannelBuilder {
     authority: Option<String>,
     limits: Limits,
     encodings: Encodings,
+    compress: Option<String>,
 }
 
 impl Channel {
@@ -90,6 +93,7 @@ impl Channel {
             authority: None,
             limits: Limits::default(),
             encodings: Encodings::default(),
+            compress: None,
         }
     }
 
@@ -132,6 +136,7 @@ impl Channel {
             fields: ClientFields::new(Encodings::default()),
             authority: Authority::from_static("localhost"),
             paths: Paths::default(),
+            compress: None,
         };
         Self {
             backend,
@@ -168,6 +173,11 @@ impl Channel {
 
     pub(crate) fn encodings(&self) -> &Encodings {
         self.options.fields.encodings()
+    }
+
+    #[inline]
+    pub(crate) fn compresses_with(&self) -> Option<&Arc<dyn Encoding>> {
+        self.options.compress.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -349,7 +359,8 @@ impl ChannelBuilder {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the target, or the authority, cannot be read.
+    /// INVALID_ARGUMENT if the target, or the authority, cannot be read, or the encoding to
+    /// [compress](Self::compress) with is not known.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let target = Target::parse(&self.target)?;
         let authority = match self.authority {
@@ -357,6 +368,10 @@ impl ChannelBuilder {
             Some(text) => text
                 .parse()
                 .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
+        };
+        let compress = match &self.compress {
+            None => None,
+            Some(name) => Some(known_encoding("the channel", name, &self.encodings)?),
         };
         let limits = Arc::new(self.limits);
         Ok(Channel {
@@ -368,6 +383,7 @@ impl ChannelBuilder {
                 fields: ClientFields::new(self.encodings),
                 authority,
                 paths: Paths::default(),
+                compress,
             }),
         })
     }
@@ -418,7 +434,29 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds an encoding for messages, behind those that there are; gzip is there by default.
+    /// Compresses the requests of all calls with the encoding of that name, such as `gzip`, as far as
+    /// they have more than [`compress_above`](Self::compress_above) bytes and get smaller by it. A
+    /// call can say otherwise: [`Call::compress`].
+    ///
+    /// The server has to know the encoding; if it does not, all calls that were compressed fail with
+    /// UNIMPLEMENTED. A name that the channel does not know fails
+    /// [`connect_lazy`](Self::connect_lazy) with INVALID_ARGUMENT.
+    #[must_use]
+    pub fn compress(mut self, encoding: &str) -> Self {
+        self.compress = Some(encoding.to_owned());
+        self
+    }
+
+    /// The largest message, in bytes, that is sent as it is although the channel compresses; 1 KiB by
+    /// default. With 0 every message is compressed that gets smaller by it.
+    #[must_use]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.limits.compress_above = bytes;
+        self
+    }
+
+    /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
+    /// name; gzip and deflate are there by default.
     #[must_use]
     pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
         self.encodings = self.encodings.with(encoding);
@@ -438,6 +476,23 @@ impl ChannelBuilder {
         self.limits = limits;
         self
     }
+}
+
+pub(crate) fn known_encoding(
+    who: &str,
+    name: &str,
+    encodings: &Encodings,
+) -> Result<Arc<dyn Encoding>, Status> {
+    let unknown = || Status::invalid_argument(unknown_encoding(who, name, encodings));
+    encodings.find(name).cloned().ok_or_else(unknown)
+}
+
+/// What is wrong with the name of an encoding, and what would do.
+pub(crate) fn unknown_encoding(who: &str, name: &str, encodings: &Encodings) -> String {
+    let known = encodings.accept_header();
+    format!(
+        "{who} knows no encoding {name:?}, only {known:?}; `encoding` adds one, and zstd needs the feature of its name"
+    )
 }
 
 impl fmt::Debug for Channel {

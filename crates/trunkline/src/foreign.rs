@@ -62,7 +62,7 @@ fn status_of(error: impl Into<BoxError>) -> Status {
 
 /// A body of any type as one of ours, which it may be: nothing is wrapped then, and what is known
 /// in full stays so.
-fn body_of<B>(body: B) -> Body
+pub(crate) fn body_of<B>(body: B) -> Body
 where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {

@@ -121,7 +121,7 @@ impl Bounds {
 fn refused(status: Status) -> http::Response<Body> {
     Refusal::Status(status)
         .into_response(&Encodings::none())
-        .map(|()| Body::empty())
+        .map(|_| Body::empty())
 }
 
 async fn pump(mut body: Body, writer: &mut PipeWriter) {

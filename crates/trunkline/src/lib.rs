@@ -46,7 +46,8 @@
 //! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
 //! is reset, and the server drops the handler's future.
 //!
-//! **Features.** `gzip` and `macros` (for [`include_proto!`]), both on by default.
+//! **Features.** `gzip`, `deflate` and `macros` (for [`include_proto!`]), on by default; `zstd`, off,
+//! because it needs a C compiler, and because it has to be [added](Server::encoding) to be announced.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -58,7 +59,7 @@
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
-//! | `method`, `deadline` | a path; the deadline that calls inherit |
+//! | `method`, `nearest`, `deadline` | a path, and one that no method has; the deadline that calls inherit |
 //! | `observe` | a span for each call, and its figures for metrics |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
@@ -76,6 +77,7 @@ mod in_process;
 mod intercept;
 mod message;
 mod method;
+mod nearest;
 mod observe;
 mod opening;
 mod receive;
@@ -110,8 +112,12 @@ pub use router::{Answering, Router, Service};
 pub use sender::Sender;
 pub use server::{BoundServer, Layered, Server};
 pub use streaming::Streaming;
+#[cfg(feature = "deflate")]
+pub use trunkline_codec::Deflate;
 #[cfg(feature = "gzip")]
 pub use trunkline_codec::Gzip;
+#[cfg(feature = "zstd")]
+pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
     Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Rope,
     Status, details,

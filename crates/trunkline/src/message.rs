@@ -92,7 +92,7 @@ impl Message for Raw {
 }
 
 /// Appends `message`, whose encoded size is `len`, behind its prefix, compressed if `encoding` says
-/// how.
+/// how and it gets smaller by that.
 ///
 /// # Errors
 ///
@@ -111,7 +111,11 @@ pub(crate) fn encode_frame<T: Message>(
         if plain.len() != len {
             return Err(wrong_len(len));
         }
-        return compress_frame(&mut plain, encoding, buffer);
+        if !compress_frame(&mut &plain[..], encoding, buffer)? {
+            buffer.put_slice(&frame::prefix(false, wire_len));
+            buffer.put_slice(&plain);
+        }
+        return Ok(());
     }
     let start = buffer.len();
     let prefix = frame::prefix(false, wire_len);
@@ -169,30 +173,29 @@ fn frame_in_pieces<T: Message>(
 ) -> Result<Payload, Status> {
     let wire_len = wire_len(len, max_size)?;
     let mut rope = Rope::new();
-    let Some(encoding) = encoding else {
-        rope.put_slice(&frame::prefix(false, wire_len));
-        message.encode_in_pieces(&mut rope);
-        return match rope.len() == frame::PREFIX_SIZE + len {
-            true => Ok(rope.into_payload()),
-            false => Err(wrong_len(len)),
-        };
-    };
+    rope.put_slice(&frame::prefix(false, wire_len));
     message.encode_in_pieces(&mut rope);
-    if rope.len() != len {
+    if rope.len() != frame::PREFIX_SIZE + len {
         return Err(wrong_len(len));
     }
-    let mut buffer = BytesMut::new();
-    compress_frame(&mut rope.into_payload(), encoding, &mut buffer)?;
-    Ok(buffer.freeze().into())
+    let frame = rope.into_payload();
+    if let Some(encoding) = encoding {
+        let (mut plain, mut buffer) = (frame.clone(), BytesMut::new());
+        plain.advance(frame::PREFIX_SIZE);
+        if compress_frame(&mut plain, encoding, &mut buffer)? {
+            return Ok(buffer.freeze().into());
+        }
+    }
+    Ok(frame)
 }
 
-/// Appends `plain` as a compressed frame.
+/// Appends `plain` as a compressed frame, if it gets smaller by that, and says so.
 pub(crate) fn compress_frame(
     plain: &mut dyn Buf,
     encoding: &dyn Encoding,
     buffer: &mut BytesMut,
-) -> Result<(), Status> {
-    let start = buffer.len();
+) -> Result<bool, Status> {
+    let (start, plain_len) = (buffer.len(), plain.remaining());
     buffer.put_slice(&frame::prefix(true, 0));
     let compressed = encoding.compress(plain, buffer);
     let len = buffer.len() - start - frame::PREFIX_SIZE;
@@ -203,8 +206,12 @@ pub(crate) fn compress_frame(
             encoding.name()
         )));
     };
+    if len >= plain_len {
+        buffer.truncate(start);
+        return Ok(false);
+    }
     buffer[start..start + frame::PREFIX_SIZE].copy_from_slice(&frame::prefix(true, wire_len));
-    Ok(())
+    Ok(true)
 }
 
 fn wrong_len(len: usize) -> Status {

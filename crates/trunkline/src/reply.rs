@@ -1,7 +1,7 @@
 //! What a handler says about its reply besides the messages: head, trailers, compression.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -10,13 +10,32 @@ use trunkline_codec::{Encoding, Metadata, Payload, Status};
 use crate::observe::Recorder;
 
 /// Whether the messages that follow are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// A message that would not get smaller goes as it is, and so do all if there is no encoding that
+/// both sides know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compress {
-    /// Compressed, with an encoding that both sides know; as they are if there is none.
+    /// Compressed, whatever their size.
     On,
+    /// Compressed if they have more than `compress_above` bytes (1 KiB): what a channel or a server
+    /// does that was told to compress.
+    Auto,
     /// As they are.
+    #[default]
     Off,
+}
+
+impl Compress {
+    /// The size from which on messages are compressed.
+    pub(crate) fn from_size(self, above: usize) -> usize {
+        match self {
+            Self::On => 0,
+            Self::Auto => above.saturating_add(1),
+            // No message is as large.
+            Self::Off => usize::MAX,
+        }
+    }
 }
 
 /// The reply of the call that a handler answers: its head and its trailers.
@@ -27,8 +46,11 @@ pub struct Reply(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Whether the next message is compressed. Beside the state, because every message asks.
-    compresses: AtomicBool,
+    /// From which size on the next message is compressed. Beside the state, because every message
+    /// asks.
+    compress_from: AtomicUsize,
+    /// What `Compress::Auto` stands for.
+    compress_above: usize,
     /// The first of our encodings that the client accepts.
     encoding: Option<Arc<dyn Encoding>>,
     /// Whoever wants to know of the call.
@@ -51,11 +73,13 @@ struct State {
 impl Reply {
     pub(crate) fn new(
         encoding: Option<Arc<dyn Encoding>>,
+        compress_above: usize,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::default()),
-            compresses: AtomicBool::new(false),
+            compress_from: AtomicUsize::new(Compress::Off.from_size(0)),
+            compress_above,
             encoding,
             recorder,
         }))
@@ -98,19 +122,24 @@ impl Reply {
         Ok(self.lock().trailers.append_bin(key, value)?)
     }
 
-    /// Whether the messages that follow are compressed; `Off` by default.
+    /// Whether the messages that follow are compressed; `Off` by default, and `Auto` on a server that
+    /// [compresses](crate::Server::compress).
     ///
-    /// The head names the encoding, so that `On` has to be said, once, before the head goes out
-    /// with the first message; afterwards it has no effect. A client that accepts none of the
+    /// The head names the encoding, so that `On` or `Auto` has to be said, once, before the head goes
+    /// out with the first message; afterwards it has no effect. A client that accepts none of the
     /// server's encodings gets the messages as they are.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
-        let wanted = compress == Compress::On && self.0.encoding.is_some();
+        let wanted = compress != Compress::Off && self.0.encoding.is_some();
         if !state.head_sent {
             state.encoding |= wanted;
         }
-        let compresses = wanted && state.encoding;
-        self.0.compresses.store(compresses, Ordering::Release);
+        let compress = match wanted && state.encoding {
+            true => compress,
+            false => Compress::Off,
+        };
+        let from = compress.from_size(self.0.compress_above);
+        self.0.compress_from.store(from, Ordering::Release);
     }
 
     /// Sends the head now, and not with the first message.
@@ -127,9 +156,9 @@ impl Reply {
         self.0.recorder.as_ref()
     }
 
-    /// The encoding for the next message, if it is to be compressed.
-    pub(crate) fn encoding(&self) -> Option<&dyn Encoding> {
-        match self.0.compresses.load(Ordering::Acquire) {
+    /// The encoding for the next message, of `len` bytes, if it is to be compressed.
+    pub(crate) fn encoding(&self, len: usize) -> Option<&dyn Encoding> {
+        match len >= self.0.compress_from.load(Ordering::Acquire) {
             true => self.0.encoding.as_deref(),
             false => None,
         }

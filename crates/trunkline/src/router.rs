@@ -11,21 +11,23 @@ use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
 use trunkline_codec::{
-    Encodings, Expect, Limits, Metadata, Path, Reader, Refusal, RequestHead, Status, head,
+    Encodings, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
 use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
 
 use crate::answer::{self, Answer, Handling};
 use crate::call::Call;
+use crate::channel::known_encoding;
 use crate::deadline;
-use crate::foreign::{BoxError, Calling, ForeignService, Shared};
+use crate::foreign::{BoxError, Calling, ForeignService, Shared, body_of};
 use crate::head::Head;
 use crate::intercept::{Interceptor, Interceptors};
 use crate::message::{Message, frame_of};
 use crate::method::Method;
+use crate::nearest;
 use crate::observe::{self, Metrics, MetricsSink, Side};
 use crate::receive::Receive;
-use crate::reply::{Outcome, Reply};
+use crate::reply::{Compress, Outcome, Reply};
 use crate::request::Request;
 use crate::sender::Sender;
 use crate::streaming::Streaming;
@@ -48,9 +50,9 @@ pub trait Service {
 
 /// Services, by the paths of their methods.
 ///
-/// It is itself a tower service over HTTP types, so that it can sit in any other HTTP server; then
-/// that server has to see to deadlines, by dropping what it no longer waits for. It is cheap to
-/// clone.
+/// It is itself a tower service over HTTP types, for requests with any body, so that it can sit in any
+/// other HTTP/2 server; then that server has to see to deadlines, by dropping what it no longer waits
+/// for. It is cheap to clone.
 #[derive(Clone, Default)]
 pub struct Router {
     routes: Arc<Routes>,
@@ -70,6 +72,9 @@ struct Routes {
     limits: Limits,
     encodings: Encodings,
     metrics: Metrics,
+    /// The encoding that replies are to be compressed with, and whether it is known.
+    compress: Option<String>,
+    compresses: bool,
 }
 
 /// What a service does when there is another one.
@@ -272,10 +277,21 @@ impl Router {
         self
     }
 
-    /// The encodings for compressed messages, both ways; gzip by default.
+    /// The encodings for compressed messages, both ways, the preferred one first; gzip and deflate by
+    /// default.
     #[must_use]
     pub fn encodings(mut self, encodings: Encodings) -> Self {
         self.routes_mut().encodings = encodings;
+        self.routes_mut().prefer();
+        self
+    }
+
+    /// Compresses replies: see [`Server::compress`](crate::Server::compress). With a name that is not
+    /// known replies go as they are.
+    #[must_use]
+    pub fn compress(mut self, encoding: &str) -> Self {
+        self.routes_mut().compress = Some(encoding.to_owned());
+        self.routes_mut().prefer();
         self
     }
 
@@ -292,6 +308,14 @@ impl Router {
 
     pub(crate) fn current_encodings(&self) -> &Encodings {
         &self.routes.encodings
+    }
+
+    /// Whether what the router was told goes together.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        match &self.routes.compress {
+            None => Ok(()),
+            Some(name) => known_encoding("the server", name, &self.routes.encodings).map(|_| ()),
+        }
     }
 
     /// The pace of a request's method, as something around this router answers it.
@@ -323,6 +347,10 @@ impl Router {
                         let calling = fallback.call(http::Request::from_parts(parts, body));
                         let pace = routes.foreign_pace.clone();
                         (Answering(Where::Elsewhere(calling)), Some(pace))
+                    }
+                    _ if parts.method == http::Method::HEAD => {
+                        let bodiless = refused(refusal, &routes.encodings).map(|_| Body::empty());
+                        (Answering::known(bodiless), None)
                     }
                     _ => (routes.refuse(refusal), None),
                 };
@@ -382,7 +410,10 @@ impl Router {
     }
 }
 
-impl TowerService<http::Request<Body>> for Router {
+impl<B> TowerService<http::Request<B>> for Router
+where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Answering;
@@ -391,16 +422,31 @@ impl TowerService<http::Request<Body>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Answering {
-        self.answer(request).0
+    fn call(&mut self, request: http::Request<B>) -> Answering {
+        self.answer(request.map(body_of)).0
     }
 }
 
 impl Routes {
+    /// Puts the encoding first that replies are to be compressed with.
+    fn prefer(&mut self) {
+        if let Some(name) = &self.compress {
+            self.compresses = self.encodings.find(name).is_some();
+            self.encodings = std::mem::take(&mut self.encodings).prefer(name);
+        }
+    }
+
     fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
         let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
         let recorder = self.metrics.record(Side::Server, Some(&head));
-        let reply = Reply::new(request.reply_encoding, recorder.clone());
+        let reply = Reply::new(
+            request.reply_encoding,
+            self.limits.compress_above,
+            recorder.clone(),
+        );
+        if self.compresses {
+            reply.compress(Compress::Auto);
+        }
         let reader = Reader::request(
             route.requests,
             self.limits.max_recv_message_size,
@@ -479,23 +525,12 @@ impl Routes {
         if let Some(recorder) = self.metrics.record(Side::Server, None) {
             recorder.end(refusal.code());
         }
-        let response = refusal.into_response(&self.encodings);
-        Answering(Where::Known(Some(Box::new(
-            response.map(|()| Body::empty()),
-        ))))
+        Answering::known(refused(refusal, &self.encodings))
     }
 
     fn unknown(&self, path: &str) -> Status {
-        let Some(parsed) = Path::parse(path) else {
-            return Status::unimplemented(format!(
-                "{path:?} is not of the form /package.Service/Method"
-            ));
-        };
-        let (service, method) = (parsed.service(), parsed.method());
-        Status::unimplemented(match self.services.contains(&service) {
-            true => format!("the service {service} has no method {method}"),
-            false => format!("there is no service {service} here"),
-        })
+        let paths = self.methods.keys().map(String::as_str);
+        nearest::unknown(path, &self.services, paths)
     }
 }
 
@@ -535,7 +570,7 @@ impl Incoming {
 
 fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
     let len = message.encoded_len();
-    let frame = frame_of(message, len, reply.encoding(), max_size)?;
+    let frame = frame_of(message, len, reply.encoding(len), max_size)?;
     if let Some(recorder) = reply.recorder() {
         recorder.message_sent(frame.len());
     }
@@ -552,7 +587,19 @@ enum Where {
     Elsewhere(Calling),
 }
 
+fn refused(refusal: Refusal, encodings: &Encodings) -> http::Response<Body> {
+    let response = refusal.into_response(encodings);
+    response.map(|text| match text.is_empty() {
+        true => Body::empty(),
+        false => Body::full(text.into(), None),
+    })
+}
+
 impl Answering {
+    fn known(response: http::Response<Body>) -> Self {
+        Self(Where::Known(Some(Box::new(response))))
+    }
+
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
             Where::Known(response) => match response.take() {
@@ -566,9 +613,7 @@ impl Answering {
                         status: http::StatusCode::INTERNAL_SERVER_ERROR,
                         message: status.message().to_owned(),
                     };
-                    refusal
-                        .into_response(&Encodings::none())
-                        .map(|()| Body::empty())
+                    refused(refusal, &Encodings::none())
                 })
             }),
         }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::time::Instant;
-use trunkline_codec::{Encoding, Status};
+use trunkline_codec::{Encoding, Limits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone};
 
 use crate::call::Call;
@@ -39,6 +39,7 @@ enum Compression {
     Call {
         encoding: Option<Arc<dyn Encoding>>,
         compress: Compress,
+        compress_above: usize,
         recorder: Option<Arc<Recorder>>,
     },
 }
@@ -52,18 +53,17 @@ impl Compression {
         }
     }
 
-    fn encoding(&self) -> Option<&dyn Encoding> {
+    fn encoding(&self, len: usize) -> Option<&dyn Encoding> {
         match self {
-            Self::Reply(reply) => reply.encoding(),
+            Self::Reply(reply) => reply.encoding(len),
             Self::Call {
                 encoding,
-                compress: Compress::On,
+                compress,
+                compress_above,
                 ..
-            } => encoding.as_deref(),
-            Self::Call {
-                compress: Compress::Off,
-                ..
-            } => None,
+            } => encoding
+                .as_deref()
+                .filter(|_| len >= compress.from_size(*compress_above)),
         }
     }
 }
@@ -72,18 +72,19 @@ impl<T: Message> Sender<T> {
     pub(crate) fn of_call(
         pipe: PipeWriter,
         call: &Call,
-        max_size: usize,
+        limits: &Limits,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let compression = Compression::Call {
             encoding: call.options.encoding.clone(),
-            compress: Compress::On,
+            compress: call.options.compress,
+            compress_above: limits.compress_above,
             recorder,
         };
         Self {
             pipe,
             compression,
-            max_size,
+            max_size: limits.max_send_message_size,
             deadline: call.head.deadline,
             takes: PhantomData,
         }
@@ -157,8 +158,8 @@ impl<T: Message> Sender<T> {
         message: &T,
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
-        let (encoding, max_size) = (self.compression.encoding(), self.max_size);
         let len = message.encoded_len();
+        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
         if len < OWN_BUFFER_FROM {
             let (mut encoded, mut size) = (Ok(()), 0);
             let written = self.pipe.poll_write_with(cx, |buffer| {
@@ -197,9 +198,10 @@ impl<T> Sender<T> {
         self.pipe.finish(None);
     }
 
-    /// Whether the messages that follow are compressed. On a client, `On` by default and without
-    /// effect unless the call was given an encoding with [`Call::compress`]; on a server the same
-    /// as [`Reply::compress`].
+    /// Whether the messages that follow are compressed. On a client, `On` by default for a call that
+    /// was given an encoding with [`Call::compress`], `Auto` for one that has that of its
+    /// [channel](crate::ChannelBuilder::compress), and without effect for any other; on a server the
+    /// same as [`Reply::compress`].
     pub fn compress(&mut self, compress: Compress) {
         match &mut self.compression {
             Compression::Reply(reply) => reply.compress(compress),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service as TowerService;
-use trunkline_codec::{Encoding, Limits, Refusal, Status};
+use trunkline_codec::{Encoding, Encodings, Limits, Refusal, Status};
 use trunkline_transport::{
     Address, Body, Listener, Pace, Peer, Phase, bind_threads, serve, serve_connection,
     serve_threads,
@@ -67,6 +67,10 @@ impl Server {
     }
 
     /// Puts a tower layer around all services. A layer that was added before is further out.
+    ///
+    /// Layers that were added one by one are always ready for each other. One that asks whether
+    /// another is ready, as load shedding asks a limit, is added together with it: a stack of tower's
+    /// `ServiceBuilder` is a layer.
     ///
     /// What a layer's error says becomes the message of an UNAVAILABLE status, unless it is a
     /// [`Status`] itself.
@@ -158,12 +162,39 @@ impl Server {
         self
     }
 
-    /// Adds an encoding for messages, behind those that there are; gzip is there by default.
+    /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
+    /// name; gzip and deflate are there by default.
     #[must_use]
     pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
         let encodings = self.router.current_encodings().clone().with(encoding);
         self.router = self.router.encodings(encodings);
         self
+    }
+
+    /// Takes no compressed messages, and sends none.
+    #[must_use]
+    pub fn no_encodings(mut self) -> Self {
+        self.router = self.router.encodings(Encodings::none());
+        self
+    }
+
+    /// Compresses replies with the encoding of that name, such as `gzip`, or, for a client that does
+    /// not accept it, with the first other one that both know, as far as they have more than
+    /// [`compress_above`](Self::compress_above) bytes and get smaller by it. A handler can say
+    /// otherwise: [`Reply::compress`](crate::Reply::compress).
+    ///
+    /// With a name that the server does not know, to bind and to serve fail with INVALID_ARGUMENT.
+    #[must_use]
+    pub fn compress(mut self, encoding: &str) -> Self {
+        self.router = self.router.compress(encoding);
+        self
+    }
+
+    /// The largest message, in bytes, that is sent as it is although the server compresses; 1 KiB by
+    /// default. With 0 every message is compressed that gets smaller by it.
+    #[must_use]
+    pub fn compress_above(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.compress_above = bytes)
     }
 
     /// Listens on `host:port` or `unix:/path`, and serves for ever.
@@ -182,9 +213,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the address cannot be read, UNAVAILABLE if it cannot be listened on. The
+    /// INVALID_ARGUMENT if the address cannot be read or the encoding to
+    /// [compress](Self::compress) with is not known, UNAVAILABLE if it cannot be listened on. The
     /// message names the address, the cause and the way out.
     pub async fn bind(self, address: &str) -> Result<BoundServer, Status> {
+        self.router.check()?;
         let listeners = match self.threads {
             None => vec![Listener::bind(address).await?],
             Some(threads) => bind_threads(address, at_least_one(threads)?).await?,
@@ -255,8 +288,9 @@ impl BoundServer {
     ///
     /// # Errors
     ///
-    /// Only with [`Server::threads`]: RESOURCE_EXHAUSTED if they cannot be started,
-    /// INVALID_ARGUMENT if there should be none. What goes wrong with one connection ends that
+    /// INVALID_ARGUMENT if the encoding to [compress](Server::compress) with is not known; with
+    /// [`Server::threads`] also if there should be none, and RESOURCE_EXHAUSTED if they cannot be
+    /// started. What goes wrong with one connection ends that
     /// connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
@@ -269,6 +303,7 @@ impl BoundServer {
     ///
     /// As [`serve`](Self::serve).
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Status> {
+        self.handler.router.check()?;
         let limits = Arc::new(self.handler.router.current_limits().clone());
         let Self {
             mut listeners,
@@ -342,8 +377,8 @@ impl Future for PeerAnswer {
             Self::Layered(calling) => calling.as_mut().poll(cx).map(|response| {
                 response.unwrap_or_else(|status| {
                     Refusal::Status(status)
-                        .into_response(&trunkline_codec::Encodings::none())
-                        .map(|()| Body::empty())
+                        .into_response(&Encodings::none())
+                        .map(|_| Body::empty())
                 })
             }),
         }

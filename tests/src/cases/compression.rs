@@ -100,19 +100,19 @@ pub(crate) async fn server_compressed_streaming(client: &TestServiceClient) -> O
     )
 }
 
-/// Asks nothing of the server but that it understands gzip.
-pub(crate) async fn compressed(client: &TestServiceClient) -> Outcome {
+/// Asks nothing of the server but that it understands the encoding.
+pub(crate) async fn compressed(client: &TestServiceClient, encoding: &str) -> Outcome {
     check_large(
         &*client
             .unary_call(large_request())
-            .compress("gzip")
+            .compress(encoding)
             .timeout(TIMEOUT)
             .await?,
     )?;
-    client_streaming(client, Some("gzip")).await?;
+    client_streaming(client, Some(encoding)).await?;
     let (requests, responses) = client
         .full_duplex_call()
-        .compress("gzip")
+        .compress(encoding)
         .timeout(TIMEOUT)
         .await?;
     exchange(requests, responses).await

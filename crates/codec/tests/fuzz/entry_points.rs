@@ -164,7 +164,10 @@ pub(crate) fn path(data: &[u8]) {
 
 /// A compressed message: restoring it never passes the limit by more than 64 KiB.
 pub(crate) fn decompress(data: &[u8]) {
-    for encoding in Encodings::default().iter() {
+    let encodings = Encodings::default();
+    #[cfg(feature = "zstd")]
+    let encodings = encodings.with(trunkline_codec::Zstd::default());
+    for encoding in encodings.iter() {
         let mut output = bytes::BytesMut::new();
         let mut input = data;
         let result = encoding.decompress(&mut input, &mut output, MAX_SIZE);

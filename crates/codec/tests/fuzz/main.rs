@@ -87,4 +87,6 @@ fn restoring_is_bounded() {
         fuzz::decompress,
         &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xff],
     );
+    run(fuzz::decompress, &[0x78, 0x9c]);
+    run(fuzz::decompress, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58]);
 }

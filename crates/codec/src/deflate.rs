@@ -1,0 +1,72 @@
+//! The deflate encoding.
+
+use bytes::{Buf, BytesMut};
+
+use crate::encoding::{Encoding, EncodingError};
+use crate::flate::{self, Format};
+
+/// deflate, which in gRPC as in HTTP is the zlib format (RFC 1950): a header and a checksum around
+/// deflated bytes. Bare deflated bytes (RFC 1951) are not read.
+#[derive(Copy, Clone, Debug)]
+pub struct Deflate {
+    level: u32,
+}
+
+impl Deflate {
+    /// deflate with a compression level from 1, the fastest, to 9, the smallest. What lies outside is
+    /// taken as the nearest.
+    pub fn with_level(level: u32) -> Self {
+        Self {
+            level: level.clamp(1, 9),
+        }
+    }
+}
+
+/// Level 6, as zlib and every other implementation have it.
+impl Default for Deflate {
+    fn default() -> Self {
+        Self::with_level(6)
+    }
+}
+
+impl Encoding for Deflate {
+    fn name(&self) -> &str {
+        "deflate"
+    }
+
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
+        flate::compress(Format::Zlib, self.level, input, output)
+    }
+
+    fn decompress(
+        &self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+        max_size: usize,
+    ) -> Result<(), EncodingError> {
+        flate::decompress(Format::Zlib, input, output, max_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deflate_is_the_zlib_format_and_not_bare_deflated_bytes() {
+        let restored = |bytes: &[u8]| {
+            let mut output = BytesMut::new();
+            Deflate::default()
+                .decompress(&mut &bytes[..], &mut output, 5)
+                .map(|()| output)
+        };
+        // python3 -c 'import zlib; print(zlib.compress(b"hello").hex())'
+        let wire = [
+            0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0x06, 0x2c, 0x02, 0x15,
+        ];
+        assert_eq!(restored(&wire).unwrap(), b"hello"[..]);
+        assert_eq!(restored(&wire[2..9]), Err(EncodingError::Corrupt));
+        // Unlike gzip, zlib knows no series.
+        assert_eq!(restored(&wire.repeat(2)), Err(EncodingError::Corrupt));
+    }
+}

@@ -1,0 +1,195 @@
+//! What every encoding does, whichever it is.
+
+use bytes::{Buf, Bytes, BytesMut};
+use trunkline_codec::{Decoder, Encoding, EncodingError, Payload, frame};
+
+/// The encodings that are built in: each at its default level, its fastest and its smallest.
+fn encodings() -> Vec<[Box<dyn Encoding>; 3]> {
+    vec![
+        #[cfg(feature = "gzip")]
+        [
+            Box::new(trunkline_codec::Gzip::default()),
+            Box::new(trunkline_codec::Gzip::with_level(1)),
+            Box::new(trunkline_codec::Gzip::with_level(9)),
+        ],
+        #[cfg(feature = "deflate")]
+        [
+            Box::new(trunkline_codec::Deflate::default()),
+            Box::new(trunkline_codec::Deflate::with_level(1)),
+            Box::new(trunkline_codec::Deflate::with_level(9)),
+        ],
+        #[cfg(feature = "zstd")]
+        [
+            Box::new(trunkline_codec::Zstd::default()),
+            Box::new(trunkline_codec::Zstd::with_level(1)),
+            Box::new(trunkline_codec::Zstd::with_level(19)),
+        ],
+    ]
+}
+
+/// Each encoding at its default level.
+fn defaults() -> impl Iterator<Item = Box<dyn Encoding>> {
+    encodings().into_iter().map(|[default, _, _]| default)
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+fn text() -> Vec<u8> {
+    (0..4_000_u32)
+        .flat_map(|number| (number * number % 251).to_string().into_bytes())
+        .collect()
+}
+
+/// `bytes` as a payload in pieces of `size` bytes.
+fn in_pieces(bytes: &[u8], size: usize) -> Payload {
+    let mut decoder = Decoder::new(usize::MAX);
+    let len = u32::try_from(bytes.len()).unwrap();
+    decoder.push(Bytes::copy_from_slice(&frame::prefix(false, len)));
+    bytes
+        .chunks(size)
+        .for_each(|piece| decoder.push(Bytes::copy_from_slice(piece)));
+    decoder.next().unwrap().unwrap().payload
+}
+
+fn compressed(encoding: &dyn Encoding, bytes: &[u8]) -> BytesMut {
+    let mut output = BytesMut::new();
+    encoding.compress(&mut &bytes[..], &mut output).unwrap();
+    output
+}
+
+fn restored(
+    encoding: &dyn Encoding,
+    bytes: &[u8],
+    max_size: usize,
+) -> Result<BytesMut, EncodingError> {
+    let mut output = BytesMut::new();
+    encoding
+        .decompress(&mut &bytes[..], &mut output, max_size)
+        .map(|()| output)
+}
+
+#[test]
+fn messages_of_any_size_and_in_any_pieces_come_back() {
+    for encoding in defaults() {
+        for size in [0, 1, 511, 512, 16_383, 16_384, 16_385, 70_000, 300_000] {
+            for bytes in [noise(size), vec![7; size]] {
+                for piece in [1_024, 50_000, usize::MAX] {
+                    let mut wire = BytesMut::new();
+                    let mut input = in_pieces(&bytes, piece);
+                    encoding.compress(&mut input, &mut wire).unwrap();
+                    assert_eq!(input.remaining(), 0);
+                    let mut output = BytesMut::from(&b"before "[..]);
+                    let mut input = in_pieces(&wire, piece);
+                    encoding
+                        .decompress(&mut input, &mut output, size)
+                        .unwrap_or_else(|error| panic!("{encoding:?}: {size}: {error}"));
+                    assert_eq!(output[..7], b"before "[..]);
+                    assert!(output[7..] == bytes, "{encoding:?}: {size} in {piece}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compressor_that_is_used_again_starts_from_nothing() {
+    let text = text();
+    for encoding in defaults() {
+        let first = compressed(&*encoding, &text);
+        for _ in 0..3 {
+            assert_eq!(compressed(&*encoding, &text), first, "{encoding:?}");
+        }
+    }
+}
+
+#[test]
+fn a_compressor_is_used_again_for_its_own_level_and_encoding_only() {
+    let text = text();
+    let all = || encodings().into_iter().flatten();
+    let each = || -> Vec<BytesMut> { all().map(|it| compressed(&*it, &text)).collect() };
+    let first = each();
+    assert_eq!(each(), first);
+    for (encoding, wire) in all().zip(&first) {
+        assert_eq!(restored(&*encoding, wire, text.len()).unwrap(), text);
+    }
+    for levels in first.chunks(3) {
+        let [_, fast, small] = levels else {
+            panic!("three levels each")
+        };
+        assert!(small.len() < fast.len(), "{} {}", small.len(), fast.len());
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_or_has_more_behind_it_is_corrupt() {
+    for encoding in defaults() {
+        let wire = compressed(&*encoding, b"some text, some text, some text");
+        for end in 0..wire.len() {
+            assert_eq!(
+                restored(&*encoding, &wire[..end], 100),
+                Err(EncodingError::Corrupt),
+                "{encoding:?} cut at {end}"
+            );
+        }
+        for bad in [&[&wire[..], &[0]].concat()[..], b"by no means compressed"] {
+            let result = restored(&*encoding, bad, 100);
+            assert_eq!(result, Err(EncodingError::Corrupt), "{encoding:?}");
+        }
+    }
+}
+
+#[test]
+fn a_message_whose_checksum_or_size_is_a_lie_is_corrupt() {
+    // zstd has neither unless it is asked for them.
+    for encoding in defaults().filter(|it| it.name() != "zstd") {
+        let wire = compressed(&*encoding, b"some text, some text, some text");
+        for back in 1..=4 {
+            let mut wire = wire.clone();
+            let at = wire.len() - back;
+            wire[at] ^= 0x41;
+            assert_eq!(
+                restored(&*encoding, &wire, 100),
+                Err(EncodingError::Corrupt),
+                "{encoding:?} {back}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_cut_off_at_the_limit_and_costs_no_more_than_that() {
+    for encoding in defaults() {
+        let wire = compressed(&*encoding, &vec![0; 16 * 1024 * 1024]);
+        let limit = 100_000;
+        let mut output = BytesMut::new();
+        let result = encoding.decompress(&mut &wire[..], &mut output, limit);
+        assert_eq!(result, Err(EncodingError::TooLarge), "{encoding:?}");
+        // The contract allows 64 KiB more; one byte is enough to know.
+        assert_eq!(output.len(), limit + 1, "{encoding:?}");
+        assert!(output.capacity() <= 2 * limit + 64 * 1024, "{encoding:?}");
+    }
+}
+
+#[test]
+fn the_limit_is_exact() {
+    for encoding in defaults() {
+        let restored = |wire: &[u8], limit| restored(&*encoding, wire, limit);
+        for wire in [&[7; 20_000][..], &noise(20_000)] {
+            let wire = compressed(&*encoding, wire);
+            assert_eq!(restored(&wire, 19_999), Err(EncodingError::TooLarge));
+            assert_eq!(restored(&wire, 20_000).unwrap().len(), 20_000);
+            assert_eq!(restored(&wire, 20_001).unwrap().len(), 20_000);
+        }
+        let (none, one) = (compressed(&*encoding, b""), compressed(&*encoding, b"x"));
+        assert_eq!(restored(&none, 0).unwrap().len(), 0);
+        assert_eq!(restored(&one, 0), Err(EncodingError::TooLarge));
+        assert_eq!(restored(&one, usize::MAX).unwrap(), b"x"[..]);
+    }
+}

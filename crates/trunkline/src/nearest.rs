@@ -1,0 +1,207 @@
+//! What to say of a path that no method has: which name is meant, if one is near.
+
+use trunkline_codec::{Path, Status};
+
+/// Names longer than this, in bytes, are near nothing, and cut where they are repeated.
+const NAME_MAX: usize = 100;
+
+/// How many names are compared with one that is not known. With `NAME_MAX` it bounds what a peer
+/// that makes up paths can cost.
+const COMPARED_MAX: usize = 100;
+
+/// The status for a path that is no method's: what is wrong with it, and the name that is near.
+///
+/// `services` are the services by their names, and `paths` the paths of all methods.
+#[cold]
+pub(crate) fn unknown<'a>(
+    path: &str,
+    services: &[&'a str],
+    paths: impl Iterator<Item = &'a str>,
+) -> Status {
+    let Some(parsed) = Path::parse(path) else {
+        let path = cut(path);
+        return Status::unimplemented(format!(
+            "{path:?} is not of the form /package.Service/Method"
+        ));
+    };
+    let (service, method) = (parsed.service(), parsed.method());
+    let mut methods = paths
+        .filter_map(|path| path.strip_prefix('/')?.split_once('/'))
+        .filter_map(|(of, method)| (of == service).then_some(method))
+        .peekable();
+    Status::unimplemented(
+        match services.contains(&service) || methods.peek().is_some() {
+            true => {
+                let what = format!("unknown method {} of {service}", cut(method));
+                match nearest(method, methods) {
+                    Some(near) => format!("{what}; did you mean {near}?"),
+                    None => what,
+                }
+            }
+            false => {
+                let what = format!("unknown service {}", cut(service));
+                match nearest(service, services.iter().copied())
+                    .or_else(|| moved(service, services))
+                {
+                    Some(near) => format!("{what}; this server has {near}"),
+                    None => what,
+                }
+            }
+        },
+    )
+}
+
+/// The name that `name` is a slip of: up to a third of its characters are wrong, missing or in another
+/// order. Case and underscores do not count.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > NAME_MAX {
+        return None;
+    }
+    let (folded, slips_max) = (folded(name), (name.len() / 3).max(1));
+    names
+        .filter(|other| other.len().abs_diff(name.len()) <= slips_max)
+        .take(COMPARED_MAX)
+        .map(|other| (strsim::osa_distance(&folded, &self::folded(other)), other))
+        .filter(|(slips, _)| *slips <= slips_max)
+        // By name where several are as near: the order of methods is that of a hash map.
+        .min()
+        .map(|(_, other)| other)
+}
+
+fn folded(name: &str) -> String {
+    name.chars()
+        .filter(|character| *character != '_')
+        .map(|character| character.to_ascii_lowercase())
+        .collect()
+}
+
+/// The service of the same name in another package, or in none.
+fn moved<'a>(service: &str, services: &[&'a str]) -> Option<&'a str> {
+    let last = |name: &'_ str| name.rsplit('.').next().map(str::to_owned);
+    let mut services = services.iter().copied();
+    services.find(|other| last(other) == last(service))
+}
+
+/// The beginning of a name that may be as long as a peer likes.
+fn cut(name: &str) -> String {
+    name.chars().take(NAME_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(path: &str) -> String {
+        let services = ["helloworld.Greeter", "routeguide.RouteGuide", "a.b.Empty"];
+        let paths = [
+            "/helloworld.Greeter/SayHello",
+            "/helloworld.Greeter/SayBye",
+            "/routeguide.RouteGuide/GetFeature",
+            "/by.Hand/Alone",
+        ];
+        let status = unknown(path, &services, paths.into_iter());
+        assert_eq!(status.code(), trunkline_codec::Code::UNIMPLEMENTED);
+        status.message().to_owned()
+    }
+
+    #[test]
+    fn a_name_that_is_near_is_named_and_no_other() {
+        let long = "x".repeat(16_000);
+        let beginning = &long[..NAME_MAX];
+        let table = [
+            (
+                "/helloworld.Greeter/SayHelo",
+                "unknown method SayHelo of helloworld.Greeter; did you mean SayHello?",
+            ),
+            (
+                "/helloworld.Greeter/say_hello",
+                "unknown method say_hello of helloworld.Greeter; did you mean SayHello?",
+            ),
+            (
+                "/helloworld.Greeter/SyaBye",
+                "unknown method SyaBye of helloworld.Greeter; did you mean SayBye?",
+            ),
+            (
+                "/helloworld.Greeter/GetFeature",
+                "unknown method GetFeature of helloworld.Greeter",
+            ),
+            (
+                "/helloworld.Greeter/X",
+                "unknown method X of helloworld.Greeter",
+            ),
+            ("/a.b.Empty/X", "unknown method X of a.b.Empty"),
+            (
+                "/by.Hand/Alnoe",
+                "unknown method Alnoe of by.Hand; did you mean Alone?",
+            ),
+            (
+                "/helloworld.Greter/SayHello",
+                "unknown service helloworld.Greter; this server has helloworld.Greeter",
+            ),
+            (
+                "/Greeter/SayHello",
+                "unknown service Greeter; this server has helloworld.Greeter",
+            ),
+            (
+                "/other.v2.Greeter/SayHello",
+                "unknown service other.v2.Greeter; this server has helloworld.Greeter",
+            ),
+            ("/admin/login", "unknown service admin"),
+            (
+                "/grpc.health.v1.Health/Check",
+                "unknown service grpc.health.v1.Health",
+            ),
+            (
+                "/health",
+                "\"/health\" is not of the form /package.Service/Method",
+            ),
+            ("", "\"\" is not of the form /package.Service/Method"),
+            (
+                "/\u{e9}/\u{e9}",
+                "\"/\u{e9}/\u{e9}\" is not of the form /package.Service/Method",
+            ),
+            (
+                &format!("/{long}/{long}"),
+                &format!("unknown service {beginning}"),
+            ),
+            (
+                &format!("/by.Hand/{long}"),
+                &format!("unknown method {beginning} of by.Hand"),
+            ),
+            (
+                &long,
+                &format!("{beginning:?} is not of the form /package.Service/Method"),
+            ),
+        ];
+        for (path, expected) in table {
+            assert_eq!(said(path), expected);
+        }
+    }
+
+    #[test]
+    fn a_third_of_a_name_may_be_wrong_and_no_more() {
+        for (name, is_near) in [
+            ("abcdefghi", true),
+            ("Xbcdefghi", true),
+            ("XXXdefghi", true),
+            ("XXXXefghi", false),
+            ("abcdefg", true),
+            ("abcdef", false),
+        ] {
+            let found = nearest(name, ["abcdefghi"].into_iter());
+            assert_eq!(found.is_some(), is_near, "{name}");
+        }
+        let [below, at, above] = [99, 100, 101].map(|len| "a".repeat(len));
+        for (name, is_near) in [(below, true), (at, true), (above, false)] {
+            assert_eq!(nearest(&name, [&*name].into_iter()).is_some(), is_near);
+        }
+    }
+
+    #[test]
+    fn only_so_many_names_are_compared() {
+        for (before, is_found) in [(98, true), (99, true), (100, false)] {
+            let names = std::iter::repeat_n("xyz", before).chain(["abc"]);
+            assert_eq!(nearest("abd", names).is_some(), is_found, "{before}");
+        }
+    }
+}

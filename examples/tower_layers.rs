@@ -1,0 +1,72 @@
+//! Tower's layers, around a server and around a channel: one that looks at every request, and two
+//! that keep a server from having more calls at once than it can bear.
+//!
+//! Run it with `cargo run --example tower_layers`.
+
+use std::sync::Arc;
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use http::{HeaderValue, Request as HttpRequest};
+use tokio::sync::Barrier;
+use tower::util::MapRequestLayer;
+use tower::{Layer, ServiceBuilder};
+use trunkline::{Body, Channel, Request, Result, Server};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+/// Greets when `main` lets it.
+struct Slow(Arc<Barrier>);
+
+impl Greeter for Slow {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        self.0.wait().await;
+        self.0.wait().await;
+        let id = request.metadata().get("request-id").unwrap_or("nobody");
+        let message = format!("Hello, {}! You came as {id}.", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+fn print_path(request: HttpRequest<Body>) -> HttpRequest<Body> {
+    println!("server: {}", request.uri().path());
+    request
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let barrier = Arc::new(Barrier::new(2));
+    let server = Server::new()
+        .layer(MapRequestLayer::new(print_path))
+        // Together, because the one sees whether the other is ready.
+        .layer(ServiceBuilder::new().load_shed().concurrency_limit(1))
+        .add(GreeterServer(Slow(barrier.clone())))
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    // A channel is a tower service too, and what its layers make of it is a channel again.
+    let channel = Channel::connect(&address).await?;
+    let add_id = MapRequestLayer::new(|mut request: HttpRequest<Body>| {
+        let id = HeaderValue::from_static("number-7");
+        request.headers_mut().insert("request-id", id);
+        request
+    });
+    let client = GreeterClient::new(Channel::new(add_id.layer(channel)));
+    let request = || HelloRequest {
+        name: "world".to_string(),
+    };
+
+    let first = tokio::spawn(client.say_hello(request()).into_future());
+    barrier.wait().await;
+    if let Err(status) = client.say_hello(request()).await {
+        println!("client: {status}");
+    }
+    barrier.wait().await;
+    if let Ok(reply) = first.await {
+        println!("client: {}", reply?.message);
+    }
+    Ok(())
+}
