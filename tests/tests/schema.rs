@@ -409,10 +409,19 @@ fn buf_with_our_plugin_writes_what_a_build_script_writes() {
     };
     let directory = fresh("buf");
     let template = peers_directory().join("schema/buf.gen.yaml");
-    let text = format!(
-        "version: v2\nplugins:\n  - local: {PLUGIN}\n    out: {}\n    strategy: all\n    \
-         opt: [include_file=mod.rs]\n",
-        directory.display()
+    let guide = proto_directory().join("../docs/codegen.md");
+    let guide = fs::read_to_string(guide).expect("there is a guide");
+    let block = guide
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let text = block
+        .expect("the guide shows a template")
+        .replace("local: protoc-gen-trunkline", &format!("local: {PLUGIN}"))
+        .replace("out: src/gen", &format!("out: {}", directory.display()));
+    assert!(
+        text.contains(PLUGIN) && text.contains("schema/buf"),
+        "{text}"
     );
     fs::write(&template, text).expect("the target directory is writable");
     let Some(buf) = buf(&node) else {

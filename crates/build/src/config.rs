@@ -156,6 +156,8 @@ impl Config {
     }
 
     /// Makes map fields a `BTreeMap`, which is ordered, rather than a `HashMap`.
+    ///
+    /// The `Debug` of a message with such a field shows its enums as numbers.
     pub fn btree_map(mut self, path: &str) -> Self {
         self.btree_maps.push(path.to_owned());
         self

@@ -182,7 +182,39 @@ fn format(package: &str, text: &str) -> Result<String, CompileError> {
         let place = docs.count();
         attributes.splice(place..place, allow.clone());
     }
+    derive_debug(&mut file.items);
     Ok(prettyplease::unparse(&file))
+}
+
+/// Gives messages that have a `BTreeMap` the `Debug` of Rust, which shows enums as numbers.
+///
+/// That of prost-derive 0.14 says `::prost` for such a field, whatever path it was given.
+fn derive_debug(items: &mut [syn::Item]) {
+    let says = |attribute: &syn::Attribute, word: &str| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("prost") => {
+            list.tokens.to_string().starts_with(word)
+        }
+        _ => false,
+    };
+    for item in items {
+        match item {
+            syn::Item::Mod(item) => {
+                let content = item.content.as_mut();
+                content
+                    .into_iter()
+                    .for_each(|(_, items)| derive_debug(items));
+            }
+            syn::Item::Struct(item) => {
+                let mut attributes = item.fields.iter().flat_map(|field| &field.attrs);
+                let is_chosen = item.attrs.iter().any(|it| says(it, "skip_debug"));
+                if attributes.any(|it| says(it, "btree_map")) && !is_chosen {
+                    item.attrs.push(syn::parse_quote!(#[derive(Debug)]));
+                    item.attrs.push(syn::parse_quote!(#[prost(skip_debug)]));
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The constant with the descriptors of a package: its files and all that they import.

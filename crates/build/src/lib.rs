@@ -47,6 +47,19 @@
 //! `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
 //! `GreeterService`.
 //!
+//! # proto2 and editions
+//!
+//! Files of proto2, proto3 and the editions 2023 and 2024 may import one another. Of an edition,
+//! the features that decide what is sent are obeyed: presence, packing, groups. Those of other
+//! languages are left out, and what only protoc checks (`enforce_naming_style`, `export`, `local`) is
+//! not checked. `FILE_DESCRIPTOR_SET` has such a file as one of its edition. Extensions are not
+//! generated; a closed enum keeps numbers that have no name, as an open one does.
+//!
+//! # protoc and buf
+//!
+//! Who has them in place gets the same Rust from [`protoc-gen-trunkline`](protoc_plugin), or from what
+//! they write: [`Config::compile_descriptor_set`].
+//!
 //! # Modules
 //!
 //! | module | holds |
@@ -55,7 +68,7 @@
 //! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
 //! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
-//! | `tokens`, `source` | a file of an edition, edited so that the compiler can read it |
+//! | `tokens`, `scan`, `source` | a file of an edition, edited so that the compiler can read it |
 //! | `features` | what such a file means, as prost-build understands it |
 //! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
@@ -81,6 +94,7 @@ mod modules;
 mod names;
 mod plugin;
 mod raw;
+mod scan;
 mod service;
 mod source;
 mod tokens;

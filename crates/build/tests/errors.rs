@@ -586,8 +586,8 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
         (
             "edition_names",
             "2024",
-            "export message A {\n  string a_b = 1; string a__b = 2;\n}\n",
-            "~/a.proto:3:26: a_b and a__b both become a_b in Rust; rename one",
+            "export message A_c {} local message a_c {\n}\n",
+            "~/a.proto:2:37: A_c and a_c both become AC in Rust; rename one",
         ),
         (
             "edition_twice",

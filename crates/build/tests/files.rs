@@ -667,3 +667,33 @@ fn the_files_of_a_descriptor_set_are_named_but_for_imports_of_buf_and_those_of_p
         "the mark is not part of the file"
     );
 }
+
+#[test]
+fn messages_of_maps_are_not_delimited() {
+    let text = "edition = \"2023\";
+        package p;
+        option features.message_encoding = DELIMITED;
+        message A { map<string, A> map = 1; A one = 2; repeated A many = 3; oneof o { A of = 4; } }
+        message B { A a = 1; }
+        message C { map<string, A> map = 1; message MapEntry2 {} MapEntry2 other = 2; }";
+    let dir = directory("delimited", &[("a.proto", text)]);
+    let generated = Config::new()
+        .base_dir(dir)
+        .generate(["a.proto"])
+        .expect("it is right");
+    let text = generated.nested();
+    assert_eq!(
+        text.matches("map = \"string, message\"").count(),
+        2,
+        "{text}"
+    );
+    for field in [
+        "#[prost(group, optional, boxed, tag = \"2\")]",
+        "#[prost(group, repeated, tag = \"3\")]",
+        "#[prost(group, boxed, tag = \"4\")]",
+        "#[prost(group, optional, tag = \"1\")]",
+        "#[prost(group, optional, tag = \"2\")]",
+    ] {
+        assert!(text.contains(field), "{field}: {text}");
+    }
+}

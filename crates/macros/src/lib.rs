@@ -52,7 +52,8 @@ use trunkline_build::{CompileError, Config};
 /// # drop(reply); Ok(()) }
 /// ```
 ///
-/// No `protoc`, no build script, and no dependency but `trunkline` is needed.
+/// No `protoc`, no build script, and no dependency but `trunkline` is needed. The file may be of proto2,
+/// proto3, or edition 2023 or 2024.
 ///
 /// # Paths
 ///

@@ -1,0 +1,415 @@
+//! The statements of a file of an edition, and what has to be edited in them.
+
+use std::ops::Range;
+
+use crate::descriptors::is_foreign;
+use crate::error::{CompileError, Position};
+use crate::source::{Edition, Visibility};
+use crate::tokens::{Kind, Token, tokens};
+
+/// What there is to know about a file of an edition before it is edited.
+pub(crate) struct Found {
+    pub(crate) edition: Edition,
+    /// Places and what is to stand there, in order. None adds or takes a line.
+    pub(crate) replacements: Vec<(Range<usize>, String)>,
+    /// What is imported for options only.
+    pub(crate) option_imports: Vec<String>,
+    pub(crate) visibilities: Vec<Visibility>,
+}
+
+impl Found {
+    /// Goes through `original`; `None` if it is of no edition.
+    ///
+    /// # Errors
+    ///
+    /// An edition that is not known, or what editions have no place for.
+    pub(crate) fn scan(original: &str) -> Result<Option<Self>, CompileError> {
+        let tokens = tokens(original);
+        if tokens.first().is_none_or(|it| it.text != "edition") {
+            return Ok(None);
+        }
+        let mut scan = Scan {
+            original,
+            tokens: &tokens,
+            at: 0,
+            blocks: vec![Open::new(Block::File, Vec::new())],
+            found: Self {
+                edition: Edition::Of2023,
+                replacements: Vec::new(),
+                option_imports: Vec::new(),
+                visibilities: Vec::new(),
+            },
+        };
+        scan.file()?;
+        let mut found = scan.found;
+        found.replacements.sort_by_key(|(range, _)| range.start);
+        Ok(Some(found))
+    }
+}
+
+/// What a statement lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    File,
+    Message,
+    Enum,
+    Oneof,
+    Extend,
+    Service,
+    Method,
+}
+
+/// A block whose end is to come.
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    /// Where its descriptor is; see [`Visibility`].
+    path: Vec<(u64, usize)>,
+    /// How many of these it has had.
+    messages: usize,
+    enums: usize,
+}
+
+impl Open {
+    fn new(block: Block, path: Vec<(u64, usize)>) -> Self {
+        Self {
+            block,
+            path,
+            messages: 0,
+            enums: 0,
+        }
+    }
+
+    /// The path of the next message, or enum, in this block.
+    fn next(&self, what: Block) -> Vec<(u64, usize)> {
+        // descriptor.proto: `message_type` and `enum_type` of a file, `nested_type` and `enum_type`
+        // of a message.
+        let step = match (self.block, what) {
+            (Block::File, Block::Enum) => (5, self.enums),
+            (Block::File, _) => (4, self.messages),
+            (_, Block::Enum) => (4, self.enums),
+            _ => (3, self.messages),
+        };
+        self.path.iter().copied().chain([step]).collect()
+    }
+}
+
+/// Goes through the statements of a file and collects the edits.
+struct Scan<'a> {
+    original: &'a str,
+    tokens: &'a [Token<'a>],
+    at: usize,
+    /// Those around the statement; the file comes first, and stays.
+    blocks: Vec<Open>,
+    found: Found,
+}
+
+impl<'a> Scan<'a> {
+    fn file(&mut self) -> Result<(), CompileError> {
+        self.head()?;
+        while let Some(token) = self.token(0) {
+            match token.text {
+                "}" => {
+                    self.blocks
+                        .truncate(self.blocks.len().saturating_sub(1).max(1));
+                    self.at += 1;
+                }
+                ";" => self.at += 1,
+                "import" if self.block() == Block::File => self.import()?,
+                _ => self.statement(token)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&self, ahead: usize) -> Option<&'a Token<'a>> {
+        self.tokens.get(self.at + ahead)
+    }
+
+    fn says(&self, ahead: usize, text: &str) -> bool {
+        self.token(ahead).is_some_and(|it| it.text == text)
+    }
+
+    fn block(&self) -> Block {
+        self.blocks.last().map_or(Block::File, |open| open.block)
+    }
+
+    /// `edition = "2023";`
+    fn head(&mut self) -> Result<(), CompileError> {
+        let first = &self.tokens[0];
+        let value = self.token(2).filter(|_| self.says(1, "="));
+        let Some((value, name)) = value.and_then(|it| Some((it, it.quoted()?))) else {
+            return Err(self.error(first.at, "an edition is written edition = \"2023\";"));
+        };
+        let known = Edition::ALL.into_iter().find(|it| it.name() == name);
+        let Some(edition) = known else {
+            let message = format!(
+                "edition \"{name}\" is not known, but \"2023\" and \"2024\" are; for older files say \
+                 syntax = \"proto3\" or \"proto2\""
+            );
+            return Err(self.error(value.at, &message));
+        };
+        self.found.edition = edition;
+        self.replace(first.range(), "syntax");
+        self.replace(value.range(), "\"proto2\"");
+        self.at = 3;
+        Ok(())
+    }
+
+    /// Leaves out imports of the features of other languages: they come with protoc, say nothing about
+    /// Rust, and extend a descriptor.proto that is newer than that of the compiler.
+    fn import(&mut self) -> Result<(), CompileError> {
+        let first = self.at;
+        let for_options = self.says(1, "option");
+        if for_options && self.found.edition < Edition::Of2024 {
+            let message = "`import option` needs edition = \"2024\"; say import";
+            return Err(self.error(self.tokens[first + 1].at, message));
+        }
+        let path = (1..4).find_map(|ahead| self.token(ahead)?.quoted().map(|path| (ahead, path)));
+        if let Some((ahead, path)) = path {
+            let path = path.to_owned();
+            if is_foreign(&path) {
+                self.remove(self.tokens[first].at..self.tokens[first + ahead].end());
+            } else if for_options {
+                self.remove(self.tokens[first + 1].range());
+                self.found.option_imports.push(path);
+            }
+        }
+        self.skip();
+        Ok(())
+    }
+
+    fn statement(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
+        let block = self.block();
+        let holds_types = matches!(block, Block::File | Block::Message);
+        let holds_fields = matches!(block, Block::Message | Block::Extend | Block::Oneof);
+        match first.text {
+            "export" | "local"
+                if holds_types && (self.says(1, "message") || self.says(1, "enum")) =>
+            {
+                self.visibility(first)?;
+            }
+            "message" if holds_types => self.open(Block::Message),
+            "enum" if holds_types => self.open(Block::Enum),
+            "extend" if holds_types => self.open(Block::Extend),
+            "oneof" if block == Block::Message => self.open(Block::Oneof),
+            "service" if block == Block::File => self.open(Block::Service),
+            "rpc" if block == Block::Service => self.open(Block::Method),
+            "reserved" if matches!(block, Block::Message | Block::Enum) => self.reserved()?,
+            "option" => self.option(),
+            "extensions" if block == Block::Message => self.skip(),
+            _ if holds_fields => self.field(first)?,
+            _ => self.skip(),
+        }
+        Ok(())
+    }
+
+    /// `export` or `local` before a message or an enum.
+    fn visibility(&mut self, word: &Token<'_>) -> Result<(), CompileError> {
+        if self.found.edition < Edition::Of2024 {
+            let message = format!("`{}` needs edition = \"2024\"", word.text);
+            return Err(self.error(word.at, &message));
+        }
+        // descriptor.proto: `DescriptorProto.visibility` and `EnumDescriptorProto.visibility`.
+        let (what, field) = match self.says(1, "enum") {
+            true => (Block::Enum, 6),
+            false => (Block::Message, 11),
+        };
+        let path = self.blocks.last().map(|open| open.next(what));
+        self.found.visibilities.push(Visibility {
+            path: path.unwrap_or_default(),
+            field,
+            value: if word.text == "local" { 1 } else { 2 },
+        });
+        self.remove(word.range());
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Goes to the inside of a block, or to the end of a method without one.
+    fn open(&mut self, block: Block) {
+        while let Some(token) = self.token(0) {
+            match token.text {
+                "{" => {
+                    let path = self.blocks.last_mut().map(|open| {
+                        let path = open.next(block);
+                        open.messages += usize::from(block == Block::Message);
+                        open.enums += usize::from(block == Block::Enum);
+                        path
+                    });
+                    self.blocks.push(Open::new(block, path.unwrap_or_default()));
+                    self.at += 1;
+                    return;
+                }
+                ";" | "}" => return,
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn reserved(&mut self) -> Result<(), CompileError> {
+        let names = self.token(1).is_some_and(|it| it.kind == Kind::Name);
+        if let Some(text) = self.token(1).filter(|it| it.kind == Kind::Text) {
+            let message = "a reserved name has no quotes in editions; take them away";
+            return Err(self.error(text.at, message));
+        }
+        self.at += 1;
+        while let Some(token) = self.token(0)
+            && !matches!(token.text, ";" | "}")
+        {
+            if names && token.kind == Kind::Name {
+                self.replace(token.at..token.at, "\"");
+                self.replace(token.end()..token.end(), "\"");
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn option(&mut self) {
+        let start = self.at;
+        self.skip();
+        if self.is_left_out(start + 1) {
+            let end = self.tokens[self.at - 1].end();
+            self.remove(self.tokens[start].at..end);
+        }
+    }
+
+    fn field(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
+        let labelled = matches!(first.text, "optional" | "required" | "repeated");
+        let is_group = usize::from(labelled);
+        if self.says(is_group, "group")
+            && self.says(is_group + 2, "=")
+            && self.says(is_group + 4, "{")
+        {
+            let message = "editions have no groups; name a message, and give the field \
+                           [features.message_encoding = DELIMITED]";
+            return Err(self.error(self.tokens[self.at + is_group].at, message));
+        }
+        let more = self
+            .token(1)
+            .is_some_and(|it| it.kind == Kind::Name || it.text == ".");
+        match first.text {
+            "optional" if more => {
+                let message = "editions have no label `optional`; take it away, a field tells whether \
+                               it is set unless features.field_presence says otherwise";
+                return Err(self.error(first.at, message));
+            }
+            "required" if more => {
+                let message = "editions have no label `required`; give the field \
+                               [features.field_presence = LEGACY_REQUIRED]";
+                return Err(self.error(first.at, message));
+            }
+            "repeated" => {}
+            "map" if self.says(1, "<") => {
+                // Its entry is a message.
+                if let Some(open) = self.blocks.last_mut() {
+                    open.messages += 1;
+                }
+            }
+            _ if self.block() == Block::Oneof => {}
+            _ if first.kind == Kind::Name || first.text == "." => {
+                self.replace(first.at..first.at, "optional ");
+            }
+            _ => {}
+        }
+        self.skip();
+        Ok(())
+    }
+
+    /// Goes to the end of a statement: a semicolon, or what closes the block around it.
+    fn skip(&mut self) {
+        let mut depth = 0_usize;
+        while let Some(token) = self.token(0) {
+            match token.text {
+                ";" if depth == 0 => return,
+                "[" if depth == 0 => {
+                    self.list();
+                    continue;
+                }
+                "{" | "[" => depth += 1,
+                "}" | "]" if depth == 0 => {
+                    // A bracket that nothing opened must not hold up the scan.
+                    self.at += usize::from(token.text == "]");
+                    return;
+                }
+                "}" | "]" => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Goes past `[a = b, c = d]`, without the entries that are left out.
+    fn list(&mut self) {
+        let open = self.at;
+        // The first token of each entry, then the closing bracket.
+        let mut starts = vec![open + 1];
+        let mut depth = 0_usize;
+        while let Some(token) = self.token(0) {
+            self.at += 1;
+            match token.text {
+                "{" | "[" => depth += 1,
+                "}" | "]" if depth <= 1 => break,
+                "}" | "]" => depth -= 1,
+                "," if depth == 1 => starts.push(self.at),
+                _ => {}
+            }
+        }
+        let close = self.at - 1;
+        let entries: Vec<(usize, usize)> = starts
+            .iter()
+            .zip(starts[1..].iter().copied().chain([close + 1]))
+            .map(|(start, next)| (*start, next - 1))
+            .collect();
+        let is_kept = |entry: &&(usize, usize)| !self.is_left_out(entry.0);
+        let kept = entries.iter().filter(is_kept).count();
+        if kept == entries.len() {
+            return;
+        }
+        if kept == 0 {
+            self.remove(self.tokens[open].at..self.tokens[close].end());
+            return;
+        }
+        // An entry goes with the comma behind it, or that before it if only such are behind.
+        let last_kept = entries.iter().rposition(|it| is_kept(&it)).unwrap_or(0);
+        let ranges: Vec<Range<usize>> = (entries.iter().enumerate())
+            .filter(|(_, entry)| self.is_left_out(entry.0))
+            .map(|(at, (start, end))| match at > last_kept {
+                true => self.tokens[start - 1].at..self.tokens[end - 1].end(),
+                false => self.tokens[*start].at..self.tokens[*end].end(),
+            })
+            .collect();
+        ranges.into_iter().for_each(|range| self.remove(range));
+    }
+
+    /// Whether the option that begins at a token is one that the compiler has no definition of, and
+    /// that says nothing about messages.
+    fn is_left_out(&self, start: usize) -> bool {
+        let says = |ahead: usize, text: &str| {
+            let token = self.tokens.get(start + ahead);
+            token.is_some_and(|it| it.text == text)
+        };
+        let rules_of_protoc = ["enforce_naming_style", "default_symbol_visibility"];
+        says(0, "features")
+            && says(1, ".")
+            && (rules_of_protoc.iter().any(|it| says(2, it)) || says(2, "("))
+    }
+
+    fn replace(&mut self, range: Range<usize>, new: &str) {
+        self.found.replacements.push((range, new.to_owned()));
+    }
+
+    /// Takes text away, but for the ends of lines.
+    fn remove(&mut self, range: Range<usize>) {
+        let lines: String = self.original[range.clone()]
+            .chars()
+            .filter(|c| *c == '\n')
+            .collect();
+        self.found.replacements.push((range, lines));
+    }
+
+    fn error(&self, place: usize, message: &str) -> CompileError {
+        CompileError::new(message).at(Some(Position::in_text(self.original, place)))
+    }
+}

@@ -1,0 +1,3 @@
+fn main() -> Result<(), trunkline_build::CompileError> {
+    trunkline_build::compile(["../proto/helloworld.proto"])
+}
