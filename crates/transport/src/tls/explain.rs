@@ -74,6 +74,7 @@ fn about_certificate(why: &CertificateError, server_name: &ServerName<'_>) -> St
     let name = server_name.to_str();
     match why {
         CertificateError::UnknownIssuer => "its certificate is issued by an authority that is not trusted here: add that authority with ClientTls::ca_file".to_owned(),
+        CertificateError::BadSignature => "its certificate is not signed by the authority of that name that is trusted here: if the authority was made anew, give ClientTls::ca_file its new certificate".to_owned(),
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<_> = presented.iter().map(|name| bare_name(name)).collect();
             let names = match names.is_empty() {
@@ -112,5 +113,36 @@ fn between(from: UnixTime, to: UnixTime) -> String {
         0..HOUR => "less than an hour".to_owned(),
         HOUR..172_800 => format!("{} hours", seconds / HOUR),
         _ => format!("{} days", seconds / (24 * HOUR)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_given_without_what_kind_they_are() {
+        for (presented, bare) in [
+            ("DnsName(\"*.a.test\")", "*.a.test"),
+            ("IpAddress(127.0.0.1)", "127.0.0.1"),
+            ("a.test", "a.test"),
+        ] {
+            assert_eq!(bare_name(presented), bare);
+        }
+    }
+
+    #[test]
+    fn times_are_told_in_hours_and_then_in_days() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        for (seconds, told) in [
+            (0, "less than an hour"),
+            (3_599, "less than an hour"),
+            (3_600, "1 hours"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(between(at(7), at(7 + seconds)), told);
+        }
+        assert_eq!(between(at(7), at(0)), "less than an hour");
     }
 }

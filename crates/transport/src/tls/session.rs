@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection.
 
 use rustls::pki_types::CertificateDer;
-use rustls::{ProtocolVersion, ServerConnection};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 /// What the TLS handshake of a connection has shown, at the server.
 #[derive(Clone, Debug)]
@@ -9,6 +9,7 @@ pub struct TlsSession {
     certificates: Vec<CertificateDer<'static>>,
     server_name: Option<String>,
     version: Option<ProtocolVersion>,
+    is_resumed: bool,
 }
 
 impl TlsSession {
@@ -21,6 +22,7 @@ impl TlsSession {
                 .collect(),
             server_name: connection.server_name().map(str::to_owned),
             version: connection.protocol_version(),
+            is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }
 
@@ -56,5 +58,10 @@ impl TlsSession {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         }
+    }
+
+    /// Whether the client has resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
     }
 }
