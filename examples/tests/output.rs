@@ -72,6 +72,21 @@ async fn in_process_prints_what_is_expected() {
     check("in_process").await;
 }
 
+#[tokio::test]
+async fn tls_prints_what_is_expected() {
+    check("tls").await;
+}
+
+#[tokio::test]
+async fn mtls_prints_what_is_expected() {
+    check("mtls").await;
+}
+
+#[tokio::test]
+async fn cert_reload_prints_what_is_expected() {
+    check("cert_reload").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

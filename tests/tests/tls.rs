@@ -191,7 +191,11 @@ async fn a_client_says_what_is_wrong_with_the_servers_certificate_and_what_to_do
             trusting(&other),
             &["authority that is not trusted", "ClientTls::ca_file"][..],
         ),
-        (&good, trusting(&namesake), &["not signed", "made anew"]),
+        (
+            &good,
+            trusting(&namesake),
+            &["by the same name", "made anew"],
+        ),
         (
             &elsewhere,
             trusting(&authority),
