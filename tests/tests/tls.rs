@@ -5,7 +5,9 @@
 mod fixture;
 mod tls_ends;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fixture::{Echo, UNARY, With, nothing, raw, within};
@@ -14,9 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
+use trunkline::rustls::crypto::CryptoProvider;
 use trunkline::rustls::pki_types::pem::PemObject;
-use trunkline::rustls::pki_types::{CertificateDer, ServerName};
-use trunkline::rustls::{ClientConfig, RootCertStore};
+use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use trunkline::{Channel, ClientTls, Code, Raw, Request, Router, Server, ServerTls};
 use trunkline_testkit::{Authority, Identity, Valid};
 
@@ -159,11 +162,8 @@ impl tower_service::Service<http::Request<trunkline::Body>> for SchemeInHeader {
     type Error = std::convert::Infallible;
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<trunkline::Body>) -> Self::Future {
@@ -316,16 +316,38 @@ async fn whatever_answers_in_the_place_of_tls_is_named() {
     }
 }
 
+fn ring() -> Arc<CryptoProvider> {
+    Arc::new(trunkline::rustls::crypto::ring::default_provider())
+}
+
 /// A client's configuration that is not ours.
 fn foreign(authority: &Authority, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let provider = Arc::new(trunkline::rustls::crypto::ring::default_provider());
+    foreign_with(authority, alpn, trunkline::rustls::DEFAULT_VERSIONS)
+}
+
+fn foreign_with(
+    authority: &Authority,
+    alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let pem = CertificateDer::from_pem_slice(authority.pem().as_bytes());
     roots.add(pem.expect("PEM")).expect("an authority");
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(ring()).with_protocol_versions(versions);
     let builder = builder.expect("versions").with_root_certificates(roots);
     let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A server's configuration that is not ours.
+fn foreign_server(identity: &Identity, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
+    let builder = ServerConfig::builder_with_provider(ring()).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions").with_no_client_auth();
+    let config = builder.with_single_cert(vec![certificate.expect("PEM")], key.expect("PEM"));
+    let mut config = config.expect("an identity");
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }
@@ -361,16 +383,7 @@ async fn a_server_takes_no_client_that_does_not_choose_http2_in_alpn() {
 #[tokio::test]
 async fn a_client_takes_no_server_that_does_not_choose_http2_in_alpn() {
     let authority = Authority::new();
-    let identity = authority.issue(LOCAL);
-    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
-    let key = trunkline::rustls::pki_types::PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
-    let provider = Arc::new(trunkline::rustls::crypto::ring::default_provider());
-    let config = trunkline::rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.expect("PEM")], key.expect("PEM"));
-    let config = Arc::new(config.expect("an identity"));
+    let config = foreign_server(&authority.issue(LOCAL), &[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let target = format!("https://{}", listener.local_addr().expect("an address"));
     let acceptor = tokio_rustls::TlsAcceptor::from(config.clone());
@@ -425,8 +438,9 @@ async fn a_client_that_never_finishes_its_handshake_is_closed_and_holds_up_nobod
     let authority = Authority::new();
     let (address, _stop, _) = hurried(&authority, Duration::from_millis(200)).await;
     // The beginning of a record of TLS that does not come.
+    let beginnings = [&b""[..], &[0x16, 3, 1], &[0x16, 3, 1, 2, 0, 1, 0]];
     let mut silent = Vec::new();
-    for bytes in [&b""[..], &[0x16, 3, 1], &[0x16, 3, 1, 2, 0, 1, 0]] {
+    for bytes in beginnings.iter().cycle().take(200) {
         let mut stream = TcpStream::connect(&address).await.expect("a port");
         stream.write_all(bytes).await.expect("a connection");
         silent.push(stream);
@@ -480,54 +494,149 @@ async fn a_flood_of_failed_handshakes_leaves_the_server_serving() {
     assert_eq!(echo(&client.expect("a connection"), "x").await, "x");
 }
 
-#[tokio::test]
-async fn either_end_says_that_it_closes() {
-    let authority = Authority::new();
-    let (address, stop, _serving) = hurried(&authority, Duration::from_secs(3600)).await;
-    let stream = TcpStream::connect(&address).await.expect("a port");
-    let connector = TlsConnector::from(foreign(&authority, &[b"h2"]));
-    let stream = connector
-        .connect(localhost(), stream)
+/// A handshake with a server, by a client that is not ours.
+async fn shake(
+    address: &str,
+    config: Arc<ClientConfig>,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.expect("a port");
+    let connecting = TlsConnector::from(config).connect(localhost(), stream);
+    within("a handshake", connecting)
         .await
-        .expect("a handshake");
-    let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    let connection = tokio::spawn(connection);
-    stop.send(()).expect("the server runs");
-    drop(send);
-    // Without close_notify this is an error: UnexpectedEof.
-    let ended = within("the end", connection).await.expect("no panic");
-    assert!(ended.is_ok(), "{ended:?}");
+        .expect("a handshake")
+}
 
+/// RFC 9113, section 3.4: the preface, and SETTINGS without settings.
+const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_server_that_closes_says_so_in_tls_too() {
+    let authority = Authority::new();
+    for is_graceful in [true, false] {
+        let (address, stop, serving) = hurried(&authority, Duration::from_secs(3600)).await;
+        let mut stream = shake(&address, foreign(&authority, &[b"h2"])).await;
+        stream.write_all(BEGINNING).await.expect("a server");
+        // The server's SETTINGS: it has begun.
+        stream.read_exact(&mut [0; 9]).await.expect("SETTINGS");
+        match is_graceful {
+            true => stop.send(()).expect("the server runs"),
+            false => serving.abort(),
+        }
+        if is_graceful {
+            // It waits for this end, which has heard GOAWAY.
+            stream.shutdown().await.expect("a server");
+        }
+        // Without close_notify this is an error: UnexpectedEof.
+        let ended = within("the end", stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "{is_graceful}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_says_so_in_tls_too() {
+    let authority = Authority::new();
     let path = std::env::temp_dir().join(format!("trunkline-notify-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a socket");
-    let identity = authority.issue(LOCAL);
-    let tls = trusting(&authority);
     let target = format!("unix:{}", path.display());
+    let tls = trusting(&authority);
     let client = tokio::spawn(async move { connect(&target, tls).await.map(drop) });
     let (stream, _) = listener.accept().await.expect("our client");
-    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
-    let key = trunkline::rustls::pki_types::PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
-    let provider = Arc::new(trunkline::rustls::crypto::ring::default_provider());
-    let mut config = trunkline::rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.expect("PEM")], key.expect("PEM"))
-        .expect("an identity");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config))
-        .accept(stream)
-        .await;
+    let config = foreign_server(&authority.issue(LOCAL), &[b"h2"]);
+    let stream = tokio_rustls::TlsAcceptor::from(config).accept(stream).await;
     let mut stream = stream.expect("a handshake");
-    // SETTINGS, so that the client has connected and closes.
-    stream
-        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .expect("a client");
+    // SETTINGS, so that the client has connected, and closes.
+    let settings = &BEGINNING[BEGINNING.len() - 9..];
+    stream.write_all(settings).await.expect("a client");
     let read = within("the end", stream.read_to_end(&mut Vec::new())).await;
     assert!(read.is_ok(), "{read:?}");
     client.await.expect("no panic").expect("connected");
     let _ = std::fs::remove_file(path);
+}
+
+/// Writes a byte at a time, each in a packet of its own.
+struct Dribble(TcpStream);
+
+impl tokio::io::AsyncRead for Dribble {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Dribble {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, &buf[..buf.len().min(1)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_in_single_bytes_and_one_of_tls_1_2_are_served() {
+    let authority = Authority::new();
+    let tls = server_tls(&authority.issue(LOCAL));
+    let target = serve(Server::new().tls(tls).add(who())).await;
+    let address = target.trim_start_matches("https://");
+    let stream = TcpStream::connect(address).await.expect("a port");
+    stream.set_nodelay(true).expect("a socket");
+    let connector = TlsConnector::from(foreign(&authority, &[b"h2"]));
+    let connecting = connector.connect(localhost(), Dribble(stream));
+    let mut stream = within("a handshake", connecting)
+        .await
+        .expect("a handshake");
+    stream.write_all(BEGINNING).await.expect("a server");
+    stream.flush().await.expect("a server");
+    within("SETTINGS", stream.read_exact(&mut [0; 9]))
+        .await
+        .expect("SETTINGS");
+
+    let old = foreign_with(&authority, &[], &[&trunkline::rustls::version::TLS12]);
+    let client = connect(
+        &target,
+        ClientTls::from_rustls(old).server_name("localhost"),
+    )
+    .await;
+    let told = echo(&client.expect("TLS 1.2"), "").await;
+    assert_eq!(told, " 0 localhost TLSv1.2 new");
+}
+
+#[tokio::test]
+async fn versions_before_tls_1_2_are_refused() {
+    let authority = Authority::new();
+    let tls = server_tls(&authority.issue(LOCAL));
+    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    for minor in [1, 2] {
+        // RFC 2246, section 7.4.1.2: a hello with one cipher, no compression and no extension.
+        let mut hello = vec![3, minor];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+        let length = hello.len() as u8;
+        let mut stream = TcpStream::connect(&address).await.expect("a port");
+        let head = [0x16, 3, 1, 0, length + 4, 1, 0, 0, length];
+        stream
+            .write_all(&[&head[..], &hello].concat())
+            .await
+            .expect("a server");
+        let mut answer = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut answer)).await;
+        // RFC 8446, section 6: an alert, fatal: protocol_version, or handshake_failure.
+        assert_eq!(answer.len(), 7, "{answer:?}");
+        assert_eq!((answer[0], answer[5]), (0x15, 2), "{answer:?}");
+        assert!([70, 40].contains(&answer[6]), "{answer:?}");
+    }
 }
 
 #[tokio::test]

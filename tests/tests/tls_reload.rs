@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fixture::{Echo, UNARY, raw, within};
-use tls_ends::{LOCAL, connect, echo, failure, serve, trusting};
+use tls_ends::{LOCAL, connect, echo, failure, serve, trusting, try_echo};
 use tokio::sync::mpsc;
 use trunkline::{Channel, Client, ClientTls, Code, Raw, Server, ServerTls, Status};
 use trunkline_testkit::{Authority, Identity};
@@ -189,8 +189,14 @@ async fn a_certificate_is_replaced_by_hand() {
     let target = serve(Server::new().tls(tls.clone()).threads(2).add(Echo)).await;
     let client = connect(&target, trusting(&old)).await.expect("the old one");
     assert_eq!(echo(&client, "x").await, "x");
+    let early = Channel::to(&target).tls(trusting(&new)).connect_lazy();
+    let early = Client::new(early.expect("a target"));
+    assert!(try_echo(&early, "x").await.is_err());
     directory.put_identity(&new.issue(LOCAL));
     tls.reload().expect("the new one is good");
+    // A channel that has failed tries again, at its own pace.
+    let recovered = async { while try_echo(&early, "x").await.is_err() {} };
+    within("the channel", recovered).await;
     let client = connect(&target, trusting(&new)).await.expect("the new one");
     assert_eq!(echo(&client, "x").await, "x");
 }

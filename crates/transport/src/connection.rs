@@ -79,6 +79,7 @@ pub(crate) async fn serve_shaken<IO, H>(
         return;
     };
     let hub = Hub::new();
+    let mut closing = wire.clone();
     let mut driver = Driver {
         turn: Turn::new(wire, hub.clone()),
         serving: Serving {
@@ -97,7 +98,12 @@ pub(crate) async fn serve_shaken<IO, H>(
         match current {
             Phase::Serving => {}
             Phase::Draining => driver.serving.h2.graceful_shutdown(),
-            Phase::Stopped => return,
+            Phase::Stopped => {
+                // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
+                return;
+            }
         }
         let mut changed = std::pin::pin!(phase.changed());
         let mut watching = true;
