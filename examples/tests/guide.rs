@@ -43,6 +43,7 @@ const PAGES: &[&str] = &[
     "errors.md",
     "health-and-reflection.md",
     "codegen.md",
+    "tls.md",
 ];
 
 #[test]
@@ -125,6 +126,13 @@ fn files(dir: &Path, extension: &str) -> Vec<String> {
         .filter(is_wanted)
         .map(|path| fs::read_to_string(path).unwrap());
     texts.collect()
+}
+
+/// What the page about TLS shows and no example does: it needs a certificate that the system trusts.
+#[allow(dead_code, reason = "compiled here, and not run")]
+async fn connect_with_the_authorities_of_the_system() -> Result<Channel> {
+    let channel = Channel::connect("https://greeter.example").await?;
+    Ok(channel)
 }
 
 struct Echo;

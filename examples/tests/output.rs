@@ -92,6 +92,21 @@ async fn reflection_prints_what_is_expected() {
     check("reflection").await;
 }
 
+#[tokio::test]
+async fn tls_prints_what_is_expected() {
+    check("tls").await;
+}
+
+#[tokio::test]
+async fn mtls_prints_what_is_expected() {
+    check("mtls").await;
+}
+
+#[tokio::test]
+async fn cert_reload_prints_what_is_expected() {
+    check("cert_reload").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

@@ -51,6 +51,7 @@ pub struct Recording {
     tshark: Program,
     file: PathBuf,
     port: u16,
+    keys: Option<PathBuf>,
 }
 
 impl Capture {
@@ -122,6 +123,7 @@ impl Capture {
             tshark: self.tshark,
             file: self.file,
             port: self.port,
+            keys: None,
         }
     }
 
@@ -141,6 +143,13 @@ impl Capture {
 }
 
 impl Recording {
+    /// The same recording, of connections over TLS whose secrets are in this file.
+    #[must_use]
+    pub fn with_keys(mut self, keys: PathBuf) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
     /// Every HTTP/2 frame, in order.
     ///
     /// # Panics
@@ -228,11 +237,23 @@ impl Recording {
         let text_file = self.file.with_extension("txt");
         let broken = |error| Failure::new(format!("using {} fails: {error}", text_file.display()));
         let mut command: Command = self.tshark.command();
-        // Two passes, so that a message is shown in the packet that completes it.
-        command.arg("-2").arg("-r").arg(&self.file);
-        command
-            .arg("-d")
-            .arg(format!("tcp.port=={},http2", self.port));
+        if self.keys.is_none() {
+            // Two passes, so that a message is shown in the packet that completes it. Over TLS the second one fails an
+            // assertion of tshark 4.0 where a frame is spread over records.
+            command.arg("-2");
+        }
+        command.arg("-r").arg(&self.file);
+        match &self.keys {
+            None => command
+                .arg("-d")
+                .arg(format!("tcp.port=={},http2", self.port)),
+            // What is inside says ALPN; that there is TLS on this port has to be told.
+            Some(keys) => command
+                .arg("-d")
+                .arg(format!("tcp.port=={},tls", self.port))
+                .arg("-o")
+                .arg(format!("tls.keylog_file:{}", keys.display())),
+        };
         command.arg("-o").arg(format!(
             "uat:protobuf_search_paths:\"{}\",\"TRUE\"",
             proto_directory().display()

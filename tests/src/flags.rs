@@ -70,6 +70,19 @@ impl Flags {
             .map_err(|_| format!("--{name} takes a number, not {:?}", self.text(name)))
     }
 
+    /// Whether a flag that is `true` or `false` is on.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user.
+    pub fn is_on(&self, name: &str) -> Result<bool, String> {
+        match self.text(name) {
+            "" | "false" => Ok(false),
+            "true" => Ok(true),
+            other => Err(format!("--{name} is true or false, not {other:?}")),
+        }
+    }
+
     /// Refuses flags of the common contract that this program cannot honour.
     ///
     /// # Errors
@@ -131,6 +144,14 @@ mod tests {
             parse("--port=x").unwrap().number("port").unwrap_err(),
             "--port takes a number, not \"x\""
         );
+        assert_eq!(
+            parse("--use_tls=yes")
+                .unwrap()
+                .is_on("use_tls")
+                .unwrap_err(),
+            "--use_tls is true or false, not \"yes\""
+        );
+        assert_eq!(parse("--use_tls").unwrap().is_on("use_tls"), Ok(true));
         let names = ["use_tls", "test_case"];
         assert_eq!(
             parse("--use_tls").unwrap().refuse(&names).unwrap_err(),

@@ -305,7 +305,17 @@ impl PeerServer {
     ///
     /// When it is there and does not start.
     pub fn start(server: Peer) -> Option<Self> {
-        let program = peer(server)?;
+        Self::start_with(server, &[])
+    }
+
+    /// As [`start`](Self::start), with further flags, such as those for TLS.
+    ///
+    /// # Panics
+    ///
+    /// When it is there and does not start.
+    pub fn start_with(server: Peer, flags: &[String]) -> Option<Self> {
+        let mut program = peer(server)?;
+        program.arguments.extend(flags.iter().map(OsString::from));
         let started = if server == Peer::GoInteropServer {
             start_on_a_free_port(&program)
         } else {
@@ -340,7 +350,17 @@ impl PeerServer {
 ///
 /// When a case fails. The message has everything that the client wrote.
 pub fn run_client(client: Peer, port: u16, cases: &[&str]) -> Option<()> {
-    let program = peer(client)?;
+    run_client_with(client, port, cases, &[])
+}
+
+/// As [`run_client`], with further flags, such as those for TLS.
+///
+/// # Panics
+///
+/// When a case fails. The message has everything that the client wrote.
+pub fn run_client_with(client: Peer, port: u16, cases: &[&str], flags: &[String]) -> Option<()> {
+    let mut program = peer(client)?;
+    program.arguments.extend(flags.iter().map(OsString::from));
     let ran = if client == Peer::GoInteropClient {
         cases
             .iter()

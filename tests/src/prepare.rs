@@ -215,6 +215,23 @@ fn make_go(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The directory of grpc-go's own test certificates, which lie in its module.
+///
+/// # Errors
+///
+/// When Go is not installed or the module cannot be fetched.
+pub fn go_certificates() -> Result<PathBuf, Failure> {
+    Toolkit::Go.prepared()?;
+    let mut list = Command::new("go");
+    list.env("GOWORK", "off")
+        .env("GOFLAGS", "-mod=readonly")
+        .args(["list", "-m", "-f", "{{.Dir}}", "google.golang.org/grpc"]);
+    let lines = run("go list", list.current_dir(source_directory("go")))?;
+    let directory = lines.iter().rev().find(|line| line.starts_with('/'));
+    let directory = directory.ok_or_else(|| Failure::new("go list names no directory"))?;
+    Ok(Path::new(directory).join("testdata"))
+}
+
 fn make_python(directory: &Path) -> Result<(), Failure> {
     let environment = directory.join("venv");
     run(

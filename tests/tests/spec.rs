@@ -839,14 +839,15 @@ fn codes_of_applications_are_not_made_by_the_framework() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut made = Vec::new();
     for name in ["codec", "transport", "trunkline"] {
-        let files = std::fs::read_dir(root.join(name).join("src")).expect("a crate");
-        for file in files.flatten() {
-            let text = std::fs::read_to_string(file.path()).expect("a source file");
+        let source = root.join(name).join("src");
+        for file in files_below(&source) {
+            let text = std::fs::read_to_string(&file).expect("a source file");
             let text = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
             let code = text
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("//"));
-            let name = format!("{name}/{}", file.file_name().to_string_lossy());
+            let file = file.strip_prefix(&source).expect("it is below");
+            let name = format!("{name}/{}", file.display());
             made.extend(
                 code.filter_map(maker_in)
                     .map(|maker| format!("{name} {maker}")),
@@ -858,11 +859,27 @@ fn codes_of_applications_are_not_made_by_the_framework() {
     let expected = [
         "transport/server.rs invalid_argument",
         "transport/target.rs invalid_argument",
+        "transport/tls/client.rs invalid_argument",
+        "transport/tls/material.rs invalid_argument",
+        "transport/tls/mod.rs invalid_argument",
+        "transport/tls/server.rs invalid_argument",
+        "transport/tls/store.rs invalid_argument",
         "trunkline/channel.rs invalid_argument",
         "trunkline/reply.rs failed_precondition",
         "trunkline/server.rs invalid_argument",
     ];
     assert_eq!(made, expected);
+}
+
+fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory of sources");
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path],
+        })
+        .collect()
 }
 
 /// The constructor of a code of applications that is called in a line.

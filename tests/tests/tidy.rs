@@ -290,7 +290,8 @@ fn a_hello_world_needs_few_crates() {
     let all = count(&[]);
     println!("crates of a hello world: {runtime}, with build crates {all}");
     assert!(runtime <= 45, "{runtime} runtime crates");
-    assert!(all <= 75, "{all} crates with those of the build");
+    // 75 without TLS, which is rustls, ring and what finds the system's authorities.
+    assert!(all <= 90, "{all} crates with those of the build");
 }
 
 #[test]
@@ -325,9 +326,9 @@ fn the_house_stays_small() {
     let runtime = code["codec"] + code["transport"] + code["trunkline"];
     // 8,000 held all that a call needs on one connection. The rest is for cores, which are threads of
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
-    // polled in their connection's task, and those that end in one poll.
+    // polled in their connection's task, and those that end in one poll. Up to 10,000; TLS is 800 more.
     assert!(
-        runtime <= 10_000,
+        runtime <= 10_800,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     assert!(longest_file.0 <= 600, "{longest_file:?}");
@@ -374,11 +375,13 @@ fn every_crate_begins_with_a_map_of_itself() {
 /// Whether the file of a path such as `codec::frame::Decoder::push` defines its last name, outside of tests.
 fn defines(path: &str) -> bool {
     let parts: Vec<&str> = path.split("::").collect();
-    let [package, module, .., last] = parts[..] else {
+    let [package, modules @ .., last] = &parts[..] else {
         return false;
     };
-    let file = root().join(format!("crates/{package}/src/{module}.rs"));
-    let text = fs::read_to_string(file).unwrap_or_default();
+    let source = root().join(format!("crates/{package}/src"));
+    let files = (1..=modules.len()).map(|end| modules[..end].join("/"));
+    let texts = files.map(|file| fs::read_to_string(source.join(format!("{file}.rs"))));
+    let text = texts.flatten().collect::<String>();
     let ends = ['(', '<', ' ', '{', ';'];
     without_tests(&text).lines().any(|line| {
         ["fn ", "struct ", "enum "].iter().any(|keyword| {

@@ -7,11 +7,13 @@
 //! | `raw_peer` | one end of an HTTP/2 connection that sends what it is told and notes what it gets |
 //! | `raw_listener` | a port on which a raw peer plays the server |
 //! | `probe` | a service of ours whose handlers can be counted, held and made to fail |
+//! | `authority` | certificates, made when the test runs |
 //! | `pair` | a server and a channel of ours over a pipe in memory |
 //!
 //! Everything here panics when a test's expectation fails: it is made for tests alone. Does not
 //! know: h2, which the code under test is built on.
 
+mod authority;
 mod fields;
 mod frame;
 mod message;
@@ -22,6 +24,7 @@ mod raw_peer;
 
 use std::time::Duration;
 
+pub use authority::{Authority, Identity, Valid};
 pub use fields::Fields;
 pub use frame::{Frame, error, flag, kind, setting};
 pub use message::{gzip, message, message_flagged, messages, prefix};

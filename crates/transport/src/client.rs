@@ -21,9 +21,11 @@ use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
+use crate::net_stream::NetStream;
 use crate::send::{SendBody, SendError};
 use crate::slots::{Slot, Slots};
 use crate::target::{Place, Target};
+use crate::tls::ClientTls;
 use crate::turn::{Turn, Work};
 use crate::wire_io::WireIo;
 
@@ -71,13 +73,17 @@ impl Opener {
 
 impl Connection {
     /// Connects to `target`, tries each address of its name in turn, and waits until the server
-    /// has shown that it speaks HTTP/2.
+    /// has shown that it speaks HTTP/2, over TLS if there is `tls`.
     ///
     /// # Errors
     ///
     /// UNAVAILABLE within `limits.connect_timeout`; the message names the target, the cause and
     /// the way out.
-    pub async fn connect(target: &Target, limits: Arc<Limits>) -> Result<Self, Status> {
+    pub async fn connect(
+        target: &Target,
+        tls: Option<&ClientTls>,
+        limits: Arc<Limits>,
+    ) -> Result<Self, Status> {
         let timeout = limits.connect_timeout;
         let connecting = async {
             match target.place() {
@@ -85,12 +91,12 @@ impl Connection {
                     let stream = UnixStream::connect(path)
                         .await
                         .map_err(|error| cannot_connect(target, error))?;
-                    Self::over(stream, &target.to_string(), limits).await
+                    Self::secure(stream, target, tls, limits).await
                 }
                 Place::Tcp(host, port) => {
                     let stream = connect_tcp(target, host, *port).await?;
                     let _ = stream.set_nodelay(true);
-                    Self::over(stream, &target.to_string(), limits).await
+                    Self::secure(stream, target, tls, limits).await
                 }
             }
         };
@@ -99,6 +105,27 @@ impl Connection {
                 "cannot connect to {target}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
             )))
         })
+    }
+
+    /// The handshakes: TLS if it is wanted, and HTTP/2.
+    async fn secure<IO>(
+        stream: IO,
+        target: &Target,
+        tls: Option<&ClientTls>,
+        limits: Arc<Limits>,
+    ) -> Result<Self, Status>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        NetStream: From<IO>,
+    {
+        let name = target.to_string();
+        match tls {
+            None => Self::over(stream, &name, limits).await,
+            Some(tls) => {
+                let secured = tls.secure(stream.into(), target).await?;
+                Self::over(secured, &name, limits).await
+            }
+        }
     }
 
     /// Speaks HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
@@ -381,7 +408,9 @@ fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
             "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
         ),
         Speaks::Tls => {
-            format!("{name} expects TLS, and this connection is plaintext: the server wants https")
+            format!(
+                "{name} expects TLS, and this connection is plaintext: connect to https://{name}"
+            )
         }
         Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
         Speaks::Http2 => format!("the connection to {name} has ended: {why}"),

@@ -54,16 +54,32 @@ pub async fn serve_connection<IO, H>(
     io: IO,
     handler: H,
     limits: Arc<Limits>,
+    phase: watch::Receiver<Phase>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let by = Instant::now() + limits.handshake_timeout;
+    serve_shaken(io, handler, limits, phase, by).await;
+}
+
+/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time.
+pub(crate) async fn serve_shaken<IO, H>(
+    io: IO,
+    handler: H,
+    limits: Arc<Limits>,
     mut phase: watch::Receiver<Phase>,
+    handshake_by: Instant,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
     let wire = WireIo::new(io, Sender::Client, &limits);
-    let Some(h2) = handshake(&wire, &limits, &mut phase).await else {
+    let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return;
     };
     let hub = Hub::new();
+    let mut closing = wire.clone();
     let mut driver = Driver {
         turn: Turn::new(wire, hub.clone()),
         serving: Serving {
@@ -74,6 +90,7 @@ pub async fn serve_connection<IO, H>(
             limits,
             accepted: Vec::new(),
         },
+        handshake_by,
         timer: None,
     };
     loop {
@@ -81,7 +98,12 @@ pub async fn serve_connection<IO, H>(
         match current {
             Phase::Serving => {}
             Phase::Draining => driver.serving.h2.graceful_shutdown(),
-            Phase::Stopped => return,
+            Phase::Stopped => {
+                // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
+                return;
+            }
         }
         let mut changed = std::pin::pin!(phase.changed());
         let mut watching = true;
@@ -109,6 +131,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &WireIo<IO>,
     limits: &Limits,
     phase: &mut watch::Receiver<Phase>,
+    by: Instant,
 ) -> Option<Engine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
     let mut handshake = std::pin::pin!(handshake);
@@ -129,10 +152,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(Ok(())) | Poll::Pending => poll.map(Result::ok),
         }
     });
-    tokio::time::timeout(limits.handshake_timeout, shaken)
-        .await
-        .ok()
-        .flatten()
+    tokio::time::timeout_at(by, shaken).await.ok().flatten()
 }
 
 /// Every limit that h2 enforces, set: what is not said here would be unlimited.
@@ -159,6 +179,8 @@ type Accepted = (Request<RecvStream>, SendResponse<Bytes>, Instant);
 struct Driver<IO, H: Handler> {
     serving: Serving<IO, H>,
     turn: Turn<IO>,
+    /// When the client's SETTINGS have to be here.
+    handshake_by: Instant,
     timer: Option<(Timed, Pin<Box<Sleep>>)>,
 }
 
@@ -219,7 +241,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
                 Some(Timed::HeaderBlock) => {
                     self.start_timer(Timed::HeaderBlock, self.serving.limits.header_block_timeout);
                 }
-                Some(timed) => self.start_timer(timed, self.serving.limits.handshake_timeout),
+                Some(timed) => {
+                    let left = self.handshake_by.saturating_duration_since(Instant::now());
+                    self.start_timer(timed, left);
+                }
             }
         }
         let Some((timed, sleep)) = &mut self.timer else {

@@ -14,6 +14,7 @@
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |
 //! | `target` | addresses |
+//! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
 //!
 //! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
 //! above.
@@ -27,6 +28,7 @@ mod error;
 mod frame_guard;
 mod hub;
 mod incoming;
+mod net_stream;
 mod pace;
 mod pipe;
 mod send;
@@ -34,6 +36,11 @@ mod server;
 mod slots;
 mod target;
 mod threads;
+#[cfg(feature = "__tls")]
+mod tls;
+#[cfg(not(feature = "__tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod turn;
 mod wire_io;
 
@@ -42,6 +49,11 @@ pub use client::{Connection, OpenCall, ReadyConnection};
 pub use connection::{Handler, Phase, serve_connection};
 pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
+#[cfg(feature = "__tls")]
+pub use rustls;
 pub use server::{Listener, serve};
 pub use target::{Address, Peer, Target};
 pub use threads::{bind_threads, serve_threads};
+#[cfg(feature = "__tls")]
+pub use tls::TlsSession;
+pub use tls::{ClientTls, ServerTls};

@@ -6,14 +6,18 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
 
-use crate::connection::{Handler, Phase, serve_connection};
+use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
+use crate::net_stream::NetStream;
 use crate::target::{Address, Peer};
+use crate::tls::ServerTls;
 
 /// Connections the kernel keeps ready for `accept`.
 const BACKLOG: u32 = 1024;
@@ -46,12 +50,6 @@ pub(crate) struct SocketFile(PathBuf);
 pub(crate) enum Detached {
     Tcp(OwnedFd),
     Unix(OwnedFd, Option<Arc<SocketFile>>),
-}
-
-/// What `accept` gives.
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 impl Listener {
@@ -133,15 +131,15 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Accepted, Address)> {
+    async fn accept(&self) -> io::Result<(NetStream, Address)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
-                Ok((Accepted::Tcp(stream), Address::Tcp(remote)))
+                Ok((NetStream::Tcp(stream), Address::Tcp(remote)))
             }
             Socket::Unix { listener, .. } => {
                 let (stream, remote) = listener.accept().await?;
-                Ok((Accepted::Unix(stream), Address::unix(remote.as_pathname())))
+                Ok((NetStream::Unix(stream), Address::unix(remote.as_pathname())))
             }
         }
     }
@@ -274,13 +272,14 @@ fn cannot_listen(address: &str, error: io::Error) -> Status {
 /// Accepts connections and serves them until `shutdown` is ready; then lets the calls that run
 /// finish, for `limits.drain_grace` at most.
 ///
-/// `handler` makes what answers the calls of one connection. Dropping the future closes the
-/// listener and every connection at once.
+/// `handler` makes what answers the calls of one connection, after its TLS handshake if there is
+/// `tls`. Dropping the future closes the listener and every connection at once.
 pub async fn serve<H: Handler>(
     listener: Listener,
+    tls: Option<ServerTls>,
     limits: Arc<Limits>,
     shutdown: impl Future<Output = ()>,
-    mut handler: impl FnMut(Arc<Peer>) -> H,
+    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -290,7 +289,7 @@ pub async fn serve<H: Handler>(
             let mut accept = std::pin::pin!(listener.accept());
             std::future::poll_fn(|cx| {
                 if shutdown.as_mut().poll(cx).is_ready() {
-                    return std::task::Poll::Ready(None);
+                    return Poll::Ready(None);
                 }
                 accept.as_mut().poll(cx).map(Some)
             })
@@ -300,11 +299,19 @@ pub async fn serve<H: Handler>(
             None => break,
             Some(Ok((stream, remote))) => {
                 backoff.reset();
-                let peer = Arc::new(Peer {
+                let peer = Peer {
                     local: listener.local_addr(),
                     remote,
-                });
-                spawn(stream, handler(peer), &limits, &phase.0);
+                    tls: None,
+                };
+                spawn(
+                    stream,
+                    tls.clone(),
+                    peer,
+                    handler.clone(),
+                    &limits,
+                    &phase.0,
+                );
             }
             Some(Err(error)) if is_about_one_connection(&error) => {}
             Some(Err(_)) => backoff.wait().await,
@@ -328,22 +335,58 @@ impl Drop for PhaseGuard {
 }
 
 fn spawn<H: Handler>(
-    stream: Accepted,
-    handler: H,
+    stream: NetStream,
+    tls: Option<ServerTls>,
+    peer: Peer,
+    mut handler: impl FnMut(Arc<Peer>) -> H + Send + 'static,
     limits: &Arc<Limits>,
     phase: &watch::Sender<Phase>,
 ) {
     let (limits, phase) = (limits.clone(), phase.subscribe());
-    match stream {
-        Accepted::Tcp(stream) => {
-            // Writes are gathered before they reach the socket: waiting for more only costs time.
-            let _ = stream.set_nodelay(true);
+    if let NetStream::Tcp(stream) = &stream {
+        // Writes are gathered before they reach the socket: waiting for more only costs time.
+        let _ = stream.set_nodelay(true);
+    }
+    match (tls, stream) {
+        (Some(tls), stream) => {
+            tokio::spawn(serve_tls(stream, tls, peer, handler, limits, phase));
+        }
+        (None, NetStream::Tcp(stream)) => {
+            let handler = handler(Arc::new(peer));
             tokio::spawn(serve_connection(stream, handler, limits, phase));
         }
-        Accepted::Unix(stream) => {
+        (None, NetStream::Unix(stream)) => {
+            let handler = handler(Arc::new(peer));
             tokio::spawn(serve_connection(stream, handler, limits, phase));
         }
     }
+}
+
+/// The handshake is the connection's own business: nobody else waits for it.
+async fn serve_tls<H: Handler>(
+    stream: NetStream,
+    tls: ServerTls,
+    mut peer: Peer,
+    mut handler: impl FnMut(Arc<Peer>) -> H,
+    limits: Arc<Limits>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let by = Instant::now() + limits.handshake_timeout;
+    let accepted = {
+        let mut accepting = std::pin::pin!(tokio::time::timeout_at(by, tls.accept(stream)));
+        // No call is lost with a client that has not finished its handshake when the server drains.
+        let mut drained = std::pin::pin!(phase.wait_for(|phase| *phase > Phase::Serving));
+        std::future::poll_fn(|cx| match drained.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => accepting.as_mut().poll(cx).map(|it| it.ok().flatten()),
+        })
+        .await
+    };
+    let Some((stream, session)) = accepted else {
+        return;
+    };
+    peer.tls = Some(session);
+    serve_shaken(stream, handler(Arc::new(peer)), limits, phase, by).await;
 }
 
 /// A connection that ended before it was accepted says nothing about the next.

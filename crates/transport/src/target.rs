@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 use trunkline_codec::Status;
 
+use crate::tls::TlsSession;
+
 /// Where a server is, as a client names it.
 ///
-/// Understood are `host:port`, `http://host:port` and `unix:/path` (also `unix:///path`). Without
-/// a port, `http://` means 80.
+/// Understood are `host:port`, `http://host:port`, `https://host:port` and `unix:/path` (also
+/// `unix:///path`). Without a port, `http://` means 80 and `https://` 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     place: Place,
     authority: http::uri::Authority,
+    wants_tls: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +42,30 @@ impl Target {
                 false => Ok(Self {
                     place: Place::Unix(path.into()),
                     authority,
+                    wants_tls: None,
                 }),
             };
         }
-        if target.starts_with("https://") {
-            return Err(invalid(
-                target,
-                "TLS is not supported yet; use http:// on a trusted network",
-            ));
-        }
-        let (rest, default_port) = match target.strip_prefix("http://") {
-            Some(rest) => (rest.strip_suffix('/').unwrap_or(rest), Some(80)),
-            None => (target, None),
+        let (rest, wants_tls, default_port) = if let Some(rest) = target.strip_prefix("http://") {
+            (
+                rest.strip_suffix('/').unwrap_or(rest),
+                Some(false),
+                Some(80),
+            )
+        } else if let Some(rest) = target.strip_prefix("https://") {
+            if !cfg!(feature = "__tls") {
+                return Err(invalid(
+                    target,
+                    "this build has no TLS: enable the feature `tls` of trunkline",
+                ));
+            }
+            (
+                rest.strip_suffix('/').unwrap_or(rest),
+                Some(true),
+                Some(443),
+            )
+        } else {
+            (target, None, None)
         };
         if rest.contains("://") {
             return Err(invalid(target, "the scheme is unknown"));
@@ -78,11 +93,18 @@ impl Target {
         Ok(Self {
             place: Place::Tcp(host.to_owned(), port),
             authority,
+            wants_tls,
         })
     }
 
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether the target says that there is TLS, by `https://`, or that there is none, by `http://`.
+    #[cfg_attr(not(feature = "__tls"), expect(dead_code, reason = "nobody asks"))]
+    pub(crate) fn wants_tls(&self) -> Option<bool> {
+        self.wants_tls
     }
 
     /// What goes into `:authority`, unless a call says otherwise.
@@ -93,7 +115,7 @@ impl Target {
 
 fn invalid(target: &str, why: &str) -> Status {
     Status::invalid_argument(format!(
-        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port and unix:/path)"
+        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port, https://host:port and unix:/path)"
     ))
 }
 
@@ -149,6 +171,7 @@ impl fmt::Display for Address {
 pub struct Peer {
     pub(crate) local: Address,
     pub(crate) remote: Address,
+    pub(crate) tls: Option<TlsSession>,
 }
 
 impl Peer {
@@ -157,6 +180,7 @@ impl Peer {
         Self {
             local: Address::InMemory,
             remote: Address::InMemory,
+            tls: None,
         }
     }
 
@@ -169,6 +193,19 @@ impl Peer {
     pub fn remote(&self) -> &Address {
         &self.remote
     }
+
+    /// What the TLS handshake has shown; none for a connection in plaintext.
+    #[cfg(feature = "__tls")]
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_ref()
+    }
+
+    /// The client's certificates, its own first, in DER; none if it has shown none.
+    #[cfg(feature = "__tls")]
+    pub fn certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
+        let certificates = self.tls.as_ref()?.certificates();
+        (!certificates.is_empty()).then_some(certificates)
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +215,8 @@ mod tests {
     #[test]
     fn targets_are_read_as_users_write_them() {
         let tcp = |host: &str, port| Some(Place::Tcp(host.to_owned(), port));
+        // Without the feature it is not understood.
+        let https = |host, port| tcp(host, port).filter(|_| cfg!(feature = "__tls"));
         let unix = |path: &str| Some(Place::Unix(path.into()));
         for (text, place) in [
             ("localhost:50051", tcp("localhost", 50051)),
@@ -188,11 +227,12 @@ mod tests {
             ("unix:/tmp/a.sock", unix("/tmp/a.sock")),
             ("unix:///tmp/a.sock", unix("/tmp/a.sock")),
             ("unix:a.sock", unix("a.sock")),
+            ("https://example.com:8443", https("example.com", 8443)),
+            ("https://example.com/", https("example.com", 443)),
             ("localhost", None),
             ("", None),
             (":50051", None),
             ("unix:", None),
-            ("https://example.com", None),
             ("ftp://example.com:21", None),
             ("http://user@example.com:1", None),
             ("host:notaport", None),

@@ -12,6 +12,7 @@ use trunkline_codec::{Limits, Status};
 use crate::connection::{Handler, Phase};
 use crate::server::{Detached, Listener, PhaseGuard, serve};
 use crate::target::Peer;
+use crate::tls::ServerTls;
 
 /// Listens on `address` for [`serve_threads`].
 ///
@@ -35,6 +36,7 @@ pub async fn bind_threads(address: &str, threads: NonZeroUsize) -> Result<Vec<Li
 /// RESOURCE_EXHAUSTED if a thread cannot be started; the others are then ended.
 pub async fn serve_threads<H: Handler>(
     listeners: Vec<Listener>,
+    tls: Option<ServerTls>,
     threads: NonZeroUsize,
     limits: Arc<Limits>,
     shutdown: impl Future<Output = ()>,
@@ -44,10 +46,10 @@ pub async fn serve_threads<H: Handler>(
     let (failed, mut failures) = mpsc::channel(1);
     for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
         let socket = listener.detach().map_err(cannot_start)?;
-        let (limits, phase) = (limits.clone(), phase.0.subscribe());
+        let (tls, limits, phase) = (tls.clone(), limits.clone(), phase.0.subscribe());
         let (handler, failed) = (handler.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(socket, limits, phase, handler) {
+            if let Err(error) = run(socket, tls, limits, phase, handler) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -73,9 +75,10 @@ pub async fn serve_threads<H: Handler>(
 /// One thread's work.
 fn run<H: Handler>(
     socket: Detached,
+    tls: Option<ServerTls>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
-    handler: impl FnMut(Arc<Peer>) -> H,
+    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -83,7 +86,7 @@ fn run<H: Handler>(
     let served = runtime.block_on(async {
         let listener = socket.attach()?;
         let shutdown = left(phase.clone(), Phase::Serving);
-        let mut serving = pin!(serve(listener, limits, shutdown, handler));
+        let mut serving = pin!(serve(listener, tls, limits, shutdown, handler));
         let mut stopped = pin!(left(phase, Phase::Draining));
         std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),

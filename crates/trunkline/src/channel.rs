@@ -12,7 +12,7 @@ use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
-use trunkline_transport::{Body, Target};
+use trunkline_transport::{Body, ClientTls, Target};
 
 use crate::call::{Call, Start};
 use crate::connections::Connections;
@@ -50,6 +50,7 @@ struct ChannelOptions {
     /// What is the same in the head of each request.
     fields: ClientFields,
     authority: Authority,
+    scheme: Scheme,
     paths: Paths,
     /// What messages are compressed with unless their call says otherwise.
     compress: Option<Arc<dyn Encoding>>,
@@ -59,6 +60,7 @@ struct ChannelOptions {
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
     target: String,
+    tls: Option<ClientTls>,
     authority: Option<String>,
     limits: Limits,
     encodings: Encodings,
@@ -66,7 +68,10 @@ pub struct ChannelBuilder {
 }
 
 impl Channel {
-    /// Connects to `host:port`, `http://host:port` or `unix:/path`.
+    /// Connects to `host:port`, `http://host:port`, `https://host:port` or `unix:/path`.
+    ///
+    /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
+    /// a certificate of the client's own, see [`ChannelBuilder::tls`].
     ///
     /// # Errors
     ///
@@ -90,6 +95,7 @@ impl Channel {
     pub fn to(target: &str) -> ChannelBuilder {
         ChannelBuilder {
             target: target.to_owned(),
+            tls: None,
             authority: None,
             limits: Limits::default(),
             encodings: Encodings::default(),
@@ -135,6 +141,7 @@ impl Channel {
             limits: Arc::new(Limits::default()),
             fields: ClientFields::new(Encodings::default()),
             authority: Authority::from_static("localhost"),
+            scheme: Scheme::HTTP,
             paths: Paths::default(),
             compress: None,
         };
@@ -271,7 +278,7 @@ impl Channel {
         }
         let options = &*self.options;
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(options.scheme.clone());
         uri.authority = Some(options.authority.clone());
         uri.path_and_query = Some(call.head.path.clone());
         let uri = http::Uri::from_parts(uri)
@@ -309,7 +316,7 @@ impl Service<http::Request<Body>> for Channel {
                 Backend::Server(connections) => connections,
             };
             let mut uri = std::mem::take(request.uri_mut()).into_parts();
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(channel.options.scheme.clone());
             uri.authority = Some(channel.options.authority.clone());
             *request.uri_mut() = http::Uri::from_parts(uri)
                 .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
@@ -359,8 +366,8 @@ impl ChannelBuilder {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the target, or the authority, cannot be read, or the encoding to
-    /// [compress](Self::compress) with is not known.
+    /// INVALID_ARGUMENT if the target, or the authority, cannot be read, the files of TLS cannot be
+    /// used, or the encoding to [compress](Self::compress) with is not known.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let target = Target::parse(&self.target)?;
         let authority = match self.authority {
@@ -374,18 +381,44 @@ impl ChannelBuilder {
             Some(name) => Some(known_encoding("the channel", name, &self.encodings)?),
         };
         let limits = Arc::new(self.limits);
+        let tls = ClientTls::for_target(&target, self.tls)?;
+        // RFC 9113, section 8.3.1: `:scheme` is that of the target.
+        let scheme = match tls {
+            None => Scheme::HTTP,
+            Some(_) => Scheme::HTTPS,
+        };
         Ok(Channel {
-            backend: Backend::Server(Connections::new(target, limits.clone())),
+            backend: Backend::Server(Connections::new(target, tls, limits.clone())),
             interceptors: Interceptors::default(),
             metrics: Metrics::default(),
             options: Arc::new(ChannelOptions {
                 limits,
                 fields: ClientFields::new(self.encodings),
                 authority,
+                scheme,
                 paths: Paths::default(),
                 compress,
             }),
         })
+    }
+
+    /// Uses TLS with these settings, for a target of any form but `http://`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> trunkline::Result<()> {
+    /// use trunkline::{Channel, ClientTls};
+    ///
+    /// let channel = Channel::to("https://localhost:50051")
+    ///     .tls(ClientTls::new().ca_file("ca.pem"))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Bounds resolving, connecting and the handshake together; 20 s by default.

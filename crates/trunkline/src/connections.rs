@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{Connection, ReadyConnection, Target};
+use trunkline_transport::{ClientTls, Connection, ReadyConnection, Target};
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
 /// all streams of a connection, and TCP one window for all of them. It is what servers commonly
@@ -30,6 +30,7 @@ const MOVES_MAX: usize = 3;
 /// [`ready`]: Self::ready
 pub(crate) struct Connections {
     target: Target,
+    tls: Option<ClientTls>,
     limits: Arc<Limits>,
     state: RwLock<State>,
     /// `State::joined`, for calls that wait.
@@ -60,9 +61,10 @@ type Attempt = watch::Receiver<Option<Result<Arc<Member>, Status>>>;
 
 impl Connections {
     /// None is opened before the first call asks for one.
-    pub(crate) fn new(target: Target, limits: Arc<Limits>) -> Arc<Self> {
+    pub(crate) fn new(target: Target, tls: Option<ClientTls>, limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
             target,
+            tls,
             limits,
             state: RwLock::default(),
             joined: watch::Sender::default(),
@@ -181,9 +183,10 @@ impl Connections {
         }
         let (ended, attempt) = watch::channel(None);
         let (target, limits) = (self.target.clone(), self.limits.clone());
+        let tls = self.tls.clone();
         let connections = Arc::downgrade(self);
         tokio::spawn(async move {
-            let connected = Connection::connect(&target, limits.clone()).await;
+            let connected = Connection::connect(&target, tls.as_ref(), limits.clone()).await;
             let connected = connected.map(Member::new);
             let further = connections.upgrade().and_then(|it| it.join(&connected));
             ended.send_replace(Some(connected));

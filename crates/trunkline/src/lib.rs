@@ -38,6 +38,7 @@
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
 //! | code around calls | [`Interceptor`], [`Server::layer`], [`Channel::new`] |
+//! | TLS | `ServerTls`, `ClientTls`; who is there, [`Peer`] |
 //! | limits | [`Limits`] |
 //!
 //! Everything runs on any tokio runtime.
@@ -46,8 +47,9 @@
 //! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
 //! is reset, and the server drops the handler's future.
 //!
-//! **Features.** `gzip`, `deflate` and `macros` (for [`include_proto!`]), on by default; `zstd`, off,
-//! because it needs a C compiler, and because it has to be [added](Server::encoding) to be announced.
+//! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]) and `tls` (with ring), all on by
+//! default; `aws-lc-rs` takes that library for TLS in the place of ring; `zstd`, off, because it needs
+//! a C compiler, and because it has to be [added](Server::encoding) to be announced.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -125,6 +127,8 @@ pub use trunkline_codec::{
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Body, Listener, Peer};
+#[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 
 /// What everything here that can fail gives: a value or a [`Status`].
 pub type Result<T> = std::result::Result<T, Status>;

@@ -1,8 +1,9 @@
 //! A server: services, layers and limits, on a socket.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -11,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Encodings, Limits, Refusal, Status};
 use trunkline_transport::{
-    Address, Body, Listener, Pace, Peer, Phase, bind_threads, serve, serve_connection,
+    Address, Body, Listener, Pace, Peer, Phase, ServerTls, bind_threads, serve, serve_connection,
     serve_threads,
 };
 
@@ -32,6 +33,7 @@ pub struct Server {
     router: Router,
     layers: Vec<Arc<dyn Fn(Layered) -> Layered + Send + Sync>>,
     threads: Option<usize>,
+    tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -162,6 +164,24 @@ impl Server {
         self
     }
 
+    /// Serves over TLS, on TCP and on Unix sockets. Connections that are there already
+    /// ([`serve_connection`](Self::serve_connection)) are served as they are.
+    ///
+    /// ```no_run
+    /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
+    /// use trunkline::{Server, ServerTls};
+    ///
+    /// let tls = ServerTls::from_files("server.pem", "server.key")?;
+    /// Server::new().tls(tls).add(greeter).serve("0.0.0.0:50051").await
+    /// # }
+    /// ```
+    #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
     /// name; gzip and deflate are there by default.
     #[must_use]
@@ -213,11 +233,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the address cannot be read or the encoding to
-    /// [compress](Self::compress) with is not known, UNAVAILABLE if it cannot be listened on. The
+    /// INVALID_ARGUMENT if the address cannot be read, the files of TLS cannot be used, or the encoding
+    /// to [compress](Self::compress) with is not known; UNAVAILABLE if it cannot be listened on. The
     /// message names the address, the cause and the way out.
     pub async fn bind(self, address: &str) -> Result<BoundServer, Status> {
         self.router.check()?;
+        if let Some(tls) = &self.tls {
+            tls.load()?;
+        }
         let listeners = match self.threads {
             None => vec![Listener::bind(address).await?],
             Some(threads) => bind_threads(address, at_least_one(threads)?).await?,
@@ -246,6 +269,7 @@ impl Server {
         BoundServer {
             listeners,
             threads: self.threads,
+            tls: self.tls.clone(),
             handler: self.into_handler(),
         }
     }
@@ -274,6 +298,7 @@ pub struct BoundServer {
     /// One, or one for each thread; all at the same address.
     listeners: Vec<Listener>,
     threads: Option<usize>,
+    tls: Option<ServerTls>,
     handler: Handler,
 }
 
@@ -288,9 +313,9 @@ impl BoundServer {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the encoding to [compress](Server::compress) with is not known; with
-    /// [`Server::threads`] also if there should be none, and RESOURCE_EXHAUSTED if they cannot be
-    /// started. What goes wrong with one connection ends that
+    /// INVALID_ARGUMENT if the encoding to [compress](Server::compress) with is not known, or the files
+    /// of TLS cannot be used; with [`Server::threads`] also if there should be none, and
+    /// RESOURCE_EXHAUSTED if they cannot be started. What goes wrong with one connection ends that
     /// connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
@@ -308,18 +333,39 @@ impl BoundServer {
         let Self {
             mut listeners,
             threads,
+            tls,
             handler,
         } = self;
-        let for_peer = move |peer| handler.for_peer(peer);
-        if let Some(threads) = threads {
-            let threads = at_least_one(threads)?;
-            return serve_threads(listeners, threads, limits, shutdown, for_peer).await;
+        if let Some(tls) = &tls {
+            tls.load()?;
         }
-        if let Some(listener) = listeners.pop() {
-            serve(listener, limits, shutdown, for_peer).await;
+        let (fresh, for_peer) = (tls.clone(), move |peer| handler.for_peer(peer));
+        let serving = async {
+            if let Some(threads) = threads {
+                let threads = at_least_one(threads)?;
+                return serve_threads(listeners, tls, threads, limits, shutdown, for_peer).await;
+            }
+            if let Some(listener) = listeners.pop() {
+                serve(listener, tls, limits, shutdown, for_peer).await;
+            }
+            Ok(())
+        };
+        match fresh {
+            None => serving.await,
+            Some(tls) => beside(tls.keep_fresh(), serving).await,
         }
-        Ok(())
     }
+}
+
+/// Drives `other` for as long as `main` takes.
+async fn beside<T>(other: impl Future<Output = ()>, main: impl Future<Output = T>) -> T {
+    let (mut other, mut main) = (pin!(other), pin!(main));
+    let mut is_over = false;
+    poll_fn(|cx| {
+        is_over = is_over || other.as_mut().poll(cx).is_ready();
+        main.as_mut().poll(cx)
+    })
+    .await
 }
 
 fn at_least_one(threads: usize) -> Result<NonZeroUsize, Status> {

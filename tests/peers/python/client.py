@@ -1,6 +1,8 @@
 """A client of TestService on grpcio (C-core).
 
-    client.py --port N --case NAME[,NAME...]
+    client.py --port N --case NAME[,NAME...] [--ca FILE [--cert FILE --key FILE] [--server_name NAME]]
+
+It speaks TLS if it has an authority, and has a certificate of its own if it is given one.
 
 Runs each case once and writes `ok NAME`; the first expectation that fails ends it with a message and exit code 1.
 """
@@ -243,12 +245,32 @@ CASES = {
 }
 
 
+def read(path):
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def connect(arguments):
+    address = f"127.0.0.1:{arguments.port}"
+    if arguments.ca is None:
+        return grpc.insecure_channel(address)
+    authority, key, certificate = read(arguments.ca), read(arguments.key), read(arguments.cert)
+    options = []
+    if arguments.server_name:
+        options.append(("grpc.ssl_target_name_override", arguments.server_name))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate), options)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--case", required=True, help=", ".join(CASES))
+    for flag in ("--ca", "--cert", "--key", "--server_name"):
+        parser.add_argument(flag)
     arguments = parser.parse_args()
-    with grpc.insecure_channel(f"127.0.0.1:{arguments.port}") as channel:
+    with connect(arguments) as channel:
         stub = test_pb2_grpc.TestServiceStub(channel)
         stub.channel = channel
         for name in arguments.case.split(","):

@@ -1,8 +1,8 @@
 """TestService on grpcio (C-core).
 
-    server.py [--port N]
+    server.py [--port N] [--cert FILE --key FILE [--client_ca FILE]]
 
-Listens on 127.0.0.1 and writes `port N` when it is ready. Writes `cancelled PATH` when a call ends before its handler
+Listens on 127.0.0.1, over TLS if it has a certificate, and takes only clients of the authority if there is one. It writes `port N` when it is ready. Writes `cancelled PATH` when a call ends before its handler
 does. Stops when its standard input ends.
 """
 
@@ -141,14 +141,30 @@ class TestService(test_pb2_grpc.TestServiceServicer):
                 yield from responses(request, context, call)
 
 
+def read(path):
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
+    for flag in ("--cert", "--key", "--client_ca"):
+        parser.add_argument(flag)
     arguments = parser.parse_args()
     # A call holds a thread for as long as it lives.
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=64))
     test_pb2_grpc.add_TestServiceServicer_to_server(TestService(), server)
-    port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
+    address = f"127.0.0.1:{arguments.port}"
+    if arguments.cert:
+        pair = (read(arguments.key), read(arguments.cert))
+        authority = read(arguments.client_ca)
+        credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+        port = server.add_secure_port(address, credentials)
+    else:
+        port = server.add_insecure_port(address)
     server.start()
     say(f"port {port}")
     sys.stdin.read()

@@ -1,9 +1,12 @@
 //! The interop client of `trunkline`, with the flags that every implementation's has. `--test_case=all` runs every case.
+//!
+//! With `--use_tls` it trusts the system's authorities, or with `--use_test_ca` those in `--ca_file`. The secrets of its
+//! connections go to the file that `SSLKEYLOGFILE` names, if it is set.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use trunkline::{Call, Channel, Next};
+use trunkline::{Call, Channel, ClientTls, Next};
 use trunkline_tests::cases::{self, CASES, Soak};
 use trunkline_tests::flags::Flags;
 
@@ -36,7 +39,6 @@ const FLAGS: &[(&str, &str)] = &[
 
 /// Flags of the common contract that need credentials or balancing.
 const REFUSED: &[&str] = &[
-    "use_tls",
     "use_alts",
     "alts_handshaker_service_address",
     "custom_credentials_type",
@@ -66,8 +68,9 @@ async fn run() -> Result<(), String> {
         flags.text("server_host"),
         flags.number("server_port")?
     );
-    let soak = soak(&flags, &target)?;
-    let channel = channel(&flags, &target)?;
+    let tls = tls(&flags)?;
+    let soak = soak(&flags, &target, tls.clone())?;
+    let channel = channel(&flags, &target, tls)?;
     let names = match flags.text("test_case") {
         "all" => CASES.to_vec(),
         name => vec![name],
@@ -83,12 +86,13 @@ async fn run() -> Result<(), String> {
     Ok(())
 }
 
-fn soak(flags: &Flags, target: &str) -> Result<Soak, String> {
+fn soak(flags: &Flags, target: &str, tls: Option<ClientTls>) -> Result<Soak, String> {
     let millis = |name| Ok::<_, String>(Duration::from_millis(flags.number(name)?.into()));
     // An int32 in the messages, too.
     let size = |name| Ok::<_, String>(flags.number(name)?.min(i32::MAX as u32) as usize);
     Ok(Soak {
         target: target.to_owned(),
+        tls,
         iterations: flags.number("soak_iterations")?,
         max_failures: flags.number("soak_max_failures")?,
         max_latency: millis("soak_per_iteration_max_acceptable_latency_ms")?,
@@ -100,8 +104,29 @@ fn soak(flags: &Flags, target: &str) -> Result<Soak, String> {
     })
 }
 
-fn channel(flags: &Flags, target: &str) -> Result<Channel, String> {
+fn tls(flags: &Flags) -> Result<Option<ClientTls>, String> {
+    if !flags.is_on("use_tls")? {
+        return Ok(None);
+    }
+    let mut tls = ClientTls::new().key_log();
+    if flags.is_on("use_test_ca")? {
+        match flags.text("ca_file") {
+            "" => return Err("--use_test_ca needs --ca_file".to_owned()),
+            file => tls = tls.ca_file(file),
+        }
+    }
+    let name = flags.text("server_host_override");
+    if !name.is_empty() {
+        tls = tls.server_name(name);
+    }
+    Ok(Some(tls))
+}
+
+fn channel(flags: &Flags, target: &str, tls: Option<ClientTls>) -> Result<Channel, String> {
     let mut builder = Channel::to(target);
+    if let Some(tls) = tls {
+        builder = builder.tls(tls);
+    }
     if !flags.text("server_host_override").is_empty() {
         builder = builder.authority(flags.text("server_host_override"));
     }

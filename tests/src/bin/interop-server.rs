@@ -1,7 +1,11 @@
 //! The interop server of `trunkline`, with the flags that every implementation's has. It writes `port N` when it listens.
+//!
+//! With `--use_tls` it needs `--tls_cert_file` and `--tls_key_file`. The secrets of its connections go to the file that
+//! `SSLKEYLOGFILE` names, if it is set.
 
 use std::process::ExitCode;
 
+use trunkline::ServerTls;
 use trunkline_tests::flags::Flags;
 use trunkline_tests::test_service;
 
@@ -29,7 +33,7 @@ async fn main() -> ExitCode {
 
 async fn serve() -> Result<(), String> {
     let flags = Flags::parse(std::env::args().skip(1), FLAGS)?;
-    flags.refuse(&["use_tls", "use_alts", "alts_handshaker_service_address"])?;
+    flags.refuse(&["use_alts", "alts_handshaker_service_address"])?;
     let host = match flags.text("address_type") {
         "IPV4" => "0.0.0.0",
         // Takes IPv4 connections, too, wherever the system has not been told otherwise.
@@ -41,6 +45,12 @@ async fn serve() -> Result<(), String> {
         }
     };
     let mut server = test_service::server();
+    if flags.is_on("use_tls")? {
+        let files = (flags.text("tls_cert_file"), flags.text("tls_key_file"));
+        let tls = ServerTls::from_files(files.0, files.1)
+            .map_err(|status| format!("--tls_cert_file, --tls_key_file: {}", status.message()))?;
+        server = server.tls(tls.key_log());
+    }
     let limit = flags.number("max_concurrent_streams_limit")?;
     if limit > 0 {
         server = server.max_concurrent_streams(limit);

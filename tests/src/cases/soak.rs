@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use trunkline::Channel;
+use trunkline::{Channel, ClientTls};
 
 use super::TIMEOUT;
 use super::expect::{
@@ -18,6 +18,8 @@ use crate::testing::TestServiceClient;
 pub struct Soak {
     /// Where the server is, for the lines that tell of calls and for `channel_soak`.
     pub target: String,
+    /// With what `channel_soak` connects, if there is TLS.
+    pub tls: Option<ClientTls>,
     /// Calls to make, by all threads together.
     pub iterations: u32,
     /// Calls that may fail or be too slow.
@@ -41,6 +43,7 @@ impl Soak {
     pub fn at(target: &str) -> Self {
         Self {
             target: target.to_owned(),
+            tls: None,
             iterations: 10,
             max_failures: 0,
             max_latency: Duration::from_secs(1),
@@ -114,7 +117,14 @@ async fn work(soak: Soak, client: Option<TestServiceClient>, until: Instant) -> 
 async fn call(soak: &Soak, client: Option<&TestServiceClient>) -> Outcome {
     let client = match client {
         Some(client) => client.clone(),
-        None => TestServiceClient::new(Channel::connect(&soak.target).await?),
+        None => {
+            let channel = Channel::to(&soak.target);
+            let channel = match &soak.tls {
+                None => channel,
+                Some(tls) => channel.tls(tls.clone()),
+            };
+            TestServiceClient::new(channel.connect().await?)
+        }
     };
     let request = request_of(soak.request_size, soak.response_size);
     check_size(&*client.unary_call(request).await?, soak.response_size)

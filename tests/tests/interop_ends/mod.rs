@@ -7,16 +7,21 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use trunkline::Channel;
+use trunkline::{Channel, ClientTls, Server};
 use trunkline_tests::cases::{self, Soak};
 use trunkline_tests::test_service;
 
 /// Serves until the test process ends; gives the port.
 pub(crate) fn our_server() -> u16 {
+    our_server_with(|server| server)
+}
+
+/// As [`our_server`], set up further.
+pub(crate) fn our_server_with(change: impl FnOnce(Server) -> Server + Send + 'static) -> u16 {
     let (port, ports) = mpsc::channel();
     thread::spawn(move || {
         Runtime::new().expect("a runtime").block_on(async {
-            let bound = test_service::server()
+            let bound = change(test_service::server())
                 .bind("127.0.0.1:0")
                 .await
                 .expect("a free port");
@@ -31,13 +36,24 @@ pub(crate) fn our_server() -> u16 {
 
 /// Runs these of our client's cases against the server at this port, over one channel. Says all that fail.
 pub(crate) fn our_client_runs(port: u16, cases: &[&str]) {
+    our_client_runs_with(port, cases, None);
+}
+
+/// As [`our_client_runs`], over TLS if there is any.
+pub(crate) fn our_client_runs_with(port: u16, cases: &[&str], tls: Option<ClientTls>) {
     let target = format!("127.0.0.1:{port}");
     let mut soak = Soak::at(&target);
+    soak.tls = tls.clone();
     // What counts here is that the calls end well, also on a machine that is busy.
     soak.max_latency = Duration::from_secs(20);
     soak.overall_timeout = Duration::from_secs(120);
     let failures: Vec<_> = Runtime::new().expect("a runtime").block_on(async {
-        let channel = Channel::connect(&target).await.expect("the server listens");
+        let channel = Channel::to(&target);
+        let channel = match tls {
+            None => channel,
+            Some(tls) => channel.tls(tls),
+        };
+        let channel = channel.connect().await.expect("the server listens");
         let mut failures = Vec::new();
         for case in cases {
             let outcome = match *case {

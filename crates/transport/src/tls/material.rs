@@ -1,0 +1,228 @@
+//! Certificates, keys and authorities: where they are, what was read there, what it means.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use trunkline_codec::Status;
+
+/// What is told of a reload that has been tried.
+pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
+
+/// Everything that a configuration is made from.
+#[derive(Clone, Default)]
+pub(super) struct Material {
+    pub(super) identity: Option<Identity>,
+    /// Whose certificates are trusted. At a client, none means those of the system.
+    pub(super) authorities: Vec<Pem>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) key_log: bool,
+    pub(super) reload_every: Option<Duration>,
+    pub(super) on_reload: Option<Report>,
+    pub(super) system: Arc<OnceLock<Arc<RootCertStore>>>,
+}
+
+/// Whether clients have to show a certificate, at a server that has authorities for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ClientAuth {
+    #[default]
+    Required,
+    Optional,
+}
+
+/// A certificate with those that lead to its authority, and its key.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) certificates: Pem,
+    pub(super) key: Pem,
+}
+
+/// PEM, or where it is.
+#[derive(Clone)]
+pub(super) enum Pem {
+    Text(Arc<[u8]>),
+    File(PathBuf),
+}
+
+/// What was read, not yet understood.
+#[derive(Hash)]
+pub(super) struct Contents {
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    authorities: Vec<Vec<u8>>,
+}
+
+impl Contents {
+    /// Tells contents apart, without a second copy of a private key.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Pem {
+    pub(super) fn text(pem: impl AsRef<[u8]>) -> Self {
+        Self::Text(pem.as_ref().into())
+    }
+
+    fn read(&self, what: &str) -> Result<Vec<u8>, Status> {
+        match self {
+            Self::Text(text) => Ok(text.to_vec()),
+            Self::File(path) => std::fs::read(path).map_err(|error| {
+                let message = format!("cannot read {what} from {self}: {error}");
+                Status::invalid_argument(message).with_source(error)
+            }),
+        }
+    }
+}
+
+/// As messages say it.
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("the PEM text"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Material {
+    /// Whether it says nothing about the configuration itself.
+    pub(super) fn is_blank(&self) -> bool {
+        self.identity.is_none()
+            && self.authorities.is_empty()
+            && self.client_auth == ClientAuth::Required
+            && !self.key_log
+    }
+
+    pub(super) fn read(&self) -> Result<Contents, Status> {
+        let identity = match &self.identity {
+            None => None,
+            Some(Identity { certificates, key }) => {
+                let certificates = certificates.read("the certificate")?;
+                Some((certificates, key.read("the private key")?))
+            }
+        };
+        let authorities = self.authorities.iter().map(|pem| pem.read("authorities"));
+        Ok(Contents {
+            identity,
+            authorities: authorities.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether what there is can be used.
+    pub(super) fn check(&self, provider: &CryptoProvider) -> Result<(), Status> {
+        self.identity(&self.read()?, provider).map(drop)
+    }
+
+    /// The certificate and its key, which belong together.
+    pub(super) fn identity(
+        &self,
+        contents: &Contents,
+        provider: &CryptoProvider,
+    ) -> Result<Option<CertifiedKey>, Status> {
+        let (Some(from), Some((certificates, key))) = (&self.identity, &contents.identity) else {
+            return Ok(None);
+        };
+        let certificates = parse_certificates(certificates, &from.certificates)?;
+        let key = parse_key(key, &from.key)?;
+        let identity = CertifiedKey::from_der(certificates, key, provider).map_err(|error| {
+            let (certificates, key) = (&from.certificates, &from.key);
+            Status::invalid_argument(match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    format!("the private key in {key} does not belong to the certificate in {certificates}, which has to be the first one there")
+                }
+                error => format!("the certificate in {certificates} cannot be used with the key in {key}: {error}"),
+            })
+        })?;
+        Ok(Some(identity))
+    }
+
+    /// The authorities that were named; none if none were.
+    pub(super) fn authorities(
+        &self,
+        contents: &Contents,
+    ) -> Result<Option<Arc<RootCertStore>>, Status> {
+        if self.authorities.is_empty() {
+            return Ok(None);
+        }
+        let mut roots = RootCertStore::empty();
+        for (from, contents) in self.authorities.iter().zip(&contents.authorities) {
+            for certificate in parse_certificates(contents, from)? {
+                roots.add(certificate).map_err(|error| {
+                    let message = format!("an authority in {from} cannot be used: {error}");
+                    Status::invalid_argument(message).with_source(error)
+                })?;
+            }
+        }
+        Ok(Some(Arc::new(roots)))
+    }
+
+    /// The authorities that the system trusts, read once.
+    pub(super) fn system(&self) -> Result<Arc<RootCertStore>, Status> {
+        if let Some(roots) = self.system.get() {
+            return Ok(roots.clone());
+        }
+        let loaded = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        // Systems carry certificates that no verifier understands; the others are of use.
+        roots.add_parsable_certificates(loaded.certs);
+        if roots.is_empty() {
+            let why = match loaded.errors.first() {
+                None => String::new(),
+                Some(error) => format!(": {error}"),
+            };
+            return Err(Status::unavailable(format!(
+                "this system has no certificates of authorities{why}; install them (Debian: ca-certificates), or name your own with ClientTls::ca_file"
+            )));
+        }
+        Ok(self.system.get_or_init(|| Arc::new(roots)).clone())
+    }
+}
+
+fn parse_certificates(text: &[u8], from: &Pem) -> Result<Vec<CertificateDer<'static>>, Status> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(Status::invalid_argument(format!(
+            "there is no certificate in {from}: it needs \"-----BEGIN CERTIFICATE-----\""
+        ))),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(not_pem(from, &error)),
+    }
+}
+
+fn parse_key(text: &[u8], from: &Pem) -> Result<PrivateKeyDer<'static>, Status> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::NoItemsFound if contains(text, b"ENCRYPTED PRIVATE KEY") => {
+            Status::invalid_argument(format!(
+                "the private key in {from} is encrypted, which is not supported: decrypt it with `openssl pkey`"
+            ))
+        }
+        pem::Error::NoItemsFound => Status::invalid_argument(format!(
+            "there is no private key in {from}: it needs \"-----BEGIN PRIVATE KEY-----\", or an RSA or EC one"
+        )),
+        error => not_pem(from, &error),
+    })
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// Says no more of the text than where it is: it may be a private key.
+fn not_pem(from: &Pem, error: &pem::Error) -> Status {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::IllegalSectionStart { .. } => "a section begins with a line that is not PEM",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        _ => "it is not PEM",
+    };
+    Status::invalid_argument(format!("{from} cannot be read: {why}"))
+}

@@ -1,0 +1,151 @@
+//! The configuration in use, and its renewal when what it is made from has changed.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::time::Instant;
+use trunkline_codec::Status;
+
+use super::material::{Contents, Material};
+use crate::hub::lock;
+
+/// A configuration that is there once it is asked for. A new one takes its place only when
+/// everything in it has been read and understood; until then the last good one stays.
+pub(super) struct Store<C> {
+    pub(super) material: Material,
+    /// One that was brought as it is.
+    ready: Option<Arc<C>>,
+    config: RwLock<Option<Arc<C>>>,
+    /// Held while files are read: what was read last is what is used last.
+    tried: Mutex<Tried>,
+}
+
+/// What rustls calls a configuration: a server's or a client's.
+pub(super) trait Configuration: Sized {
+    fn make(material: &Material, contents: &Contents) -> Result<Self, Status>;
+}
+
+#[derive(Default)]
+struct Tried {
+    /// What the files were like; a failure to read them is its message. One that is as before has
+    /// been reported.
+    found: Option<Result<u64, String>>,
+    at: Option<Instant>,
+}
+
+impl<C: Configuration> Store<C> {
+    pub(super) fn new(material: Material, ready: Option<Arc<C>>) -> Arc<Self> {
+        Arc::new(Self {
+            material,
+            ready,
+            config: RwLock::default(),
+            tried: Mutex::default(),
+        })
+    }
+
+    /// One with other settings, which is loaded anew.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Material)) -> Arc<Self> {
+        let mut material = self.material.clone();
+        change(&mut material);
+        Self::new(material, self.ready.clone())
+    }
+
+    /// Whether loading reads more than the files that were named.
+    pub(super) fn reads_system(&self) -> bool {
+        self.ready.is_none() && self.material.authorities.is_empty()
+    }
+
+    /// The configuration to use; reads files, the first time.
+    pub(super) fn current(&self) -> Result<Arc<C>, Status> {
+        if let Some(config) = self.loaded() {
+            return Ok(config);
+        }
+        let mut tried = lock(&self.tried);
+        if let Some(config) = self.loaded() {
+            return Ok(config);
+        }
+        self.load(&mut tried)
+    }
+
+    /// Reads the files, and uses what they say from now on if it can be used.
+    pub(super) fn reload(&self) -> Result<(), Status> {
+        self.load(&mut lock(&self.tried)).map(drop)
+    }
+
+    /// Whether it is time for [`refresh`](Self::refresh).
+    pub(super) fn is_due(&self) -> bool {
+        let Some(every) = self.material.reload_every else {
+            return false;
+        };
+        let at = lock(&self.tried).at;
+        at.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// Reads the files, and uses what they say if it has changed and can be used. Reports what it
+    /// has tried; files that are as before are not tried.
+    pub(super) fn refresh(&self) {
+        let Some(outcome) = self.load_if_changed(&mut lock(&self.tried)) else {
+            return;
+        };
+        if let Some(report) = &self.material.on_reload {
+            report(outcome);
+        }
+    }
+
+    fn load_if_changed(&self, tried: &mut Tried) -> Option<Result<(), Status>> {
+        tried.at = Some(Instant::now());
+        let contents = self.material.read();
+        let found = Some(fingerprint(&contents));
+        if tried.found == found {
+            return None;
+        }
+        tried.found = found;
+        Some(contents.and_then(|contents| self.use_contents(&contents).map(drop)))
+    }
+
+    fn load(&self, tried: &mut Tried) -> Result<Arc<C>, Status> {
+        tried.at = Some(Instant::now());
+        let contents = self.material.read();
+        tried.found = Some(fingerprint(&contents));
+        self.use_contents(&contents?)
+    }
+
+    fn use_contents(&self, contents: &Contents) -> Result<Arc<C>, Status> {
+        let config = match &self.ready {
+            None => Arc::new(C::make(&self.material, contents)?),
+            Some(ready) if self.material.is_blank() => ready.clone(),
+            Some(_) => {
+                return Err(Status::invalid_argument(
+                    "a configuration of rustls is used as it is: certificates, authorities and a key log belong into it",
+                ));
+            }
+        };
+        let mut current = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(config.clone());
+        Ok(config)
+    }
+}
+
+impl<C> Store<C> {
+    /// The configuration to use, if it has been loaded.
+    pub(super) fn loaded(&self) -> Option<Arc<C>> {
+        let config = self.config.read();
+        config.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn fingerprint(contents: &Result<Contents, Status>) -> Result<u64, String> {
+    match contents {
+        Ok(contents) => Ok(contents.fingerprint()),
+        Err(status) => Err(status.message().to_owned()),
+    }
+}
+
+impl<C> fmt::Debug for Store<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("loaded", &self.loaded().is_some())
+            .field("reload_every", &self.material.reload_every)
+            .finish_non_exhaustive()
+    }
+}
