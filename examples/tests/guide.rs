@@ -32,11 +32,12 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "five-minutes-to-hello.md",
     "call-types.md",
     "deadlines-and-cancellation.md",
     "errors.md",
+    "compression.md",
 ];
 
 #[test]

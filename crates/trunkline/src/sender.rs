@@ -52,7 +52,7 @@ impl Compression {
                 compress_above,
             } => encoding
                 .as_deref()
-                .filter(|_| len >= compress.from_size(*compress_above)),
+                .filter(|_| len >= compress.least_size(*compress_above)),
         }
     }
 }
