@@ -58,7 +58,7 @@ impl RouteGuide for Guide {
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut address = |default: &str| arguments.next().unwrap_or(default.to_string());
+    let mut address = |default: &str| arguments.next().unwrap_or_else(|| default.to_string());
     let (server, nginx) = (address("127.0.0.1:50051"), address("127.0.0.1:8080"));
     let server = Server::new()
         .add(RouteGuideServer(Guide))

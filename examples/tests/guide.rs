@@ -44,6 +44,7 @@ const PAGES: &[&str] = &[
     "health-and-reflection.md",
     "codegen.md",
     "tls.md",
+    "compression.md",
 ];
 
 #[test]

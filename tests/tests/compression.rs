@@ -219,7 +219,13 @@ async fn a_server_takes_its_own_encoding_first_and_any_other_that_the_client_kno
         assert_eq!(head.text("grpc-encoding").as_deref(), expected, "{accepts}");
         assert_eq!(received.data[0], u8::from(expected.is_some()), "{accepts}");
     }
-    // What is refused comes with what would do.
+    // Who compresses is told what else would do, and so is who is refused.
+    let head = Fields::call(UNARY.path()).and("grpc-encoding", "gzip");
+    let stream = client.call(&head, message(b"x")).await;
+    assert_eq!(client.outcome(stream).await, Outcome::Answered(200, 0));
+    let head = client.stream(stream).head.expect("a head");
+    let accepts = head.text("grpc-accept-encoding");
+    assert_eq!(accepts.as_deref(), Some("identity,zstd,gzip,deflate"));
     let head = Fields::call(UNARY.path()).and("grpc-encoding", "snappy");
     let stream = client.call(&head, message_flagged(1, b"x")).await;
     assert_eq!(client.outcome(stream).await, Outcome::Answered(200, 12));

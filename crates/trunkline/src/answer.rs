@@ -114,10 +114,11 @@ impl Answer {
         if let Some(recorder) = self.reply.recorder() {
             recorder.head_seen();
         }
-        let (metadata, encoding) = self.reply.take_head();
+        let (metadata, encoding, announced) = self.reply.take_head();
         let mut response = http::Response::new(Body::empty());
         metadata.merge_into(response.headers_mut());
-        head::write_response(response.headers_mut(), encoding, &Encodings::none());
+        let announced = announced.unwrap_or_else(Encodings::none);
+        head::write_response(response.headers_mut(), encoding, &announced);
         response
     }
 

@@ -200,7 +200,7 @@ impl<T> Call<T> {
             let from = self
                 .options
                 .compress
-                .from_size(channel.limits().compress_above);
+                .least_size(channel.limits().compress_above);
             match compressed(frame, &**encoding, from)? {
                 Some(compressed) => *frame = compressed,
                 // Who has named it finds it in the head, in any case.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use trunkline_codec::{Encoding, Metadata, Payload, Status};
+use trunkline_codec::{Encoding, Encodings, Metadata, Payload, Status};
 
 use crate::observe::Recorder;
 
@@ -28,7 +28,7 @@ pub enum Compress {
 
 impl Compress {
     /// The size from which on messages are compressed.
-    pub(crate) fn from_size(self, above: usize) -> usize {
+    pub(crate) fn least_size(self, above: usize) -> usize {
         match self {
             Self::On => 0,
             Self::Auto => above.saturating_add(1),
@@ -67,6 +67,8 @@ struct State {
     head_wanted: bool,
     /// What the head promised, once it is sent; before, what it will promise.
     encoding: bool,
+    /// The encodings that the head says we know; none says nothing.
+    announced: Option<Encodings>,
     answer: Option<Waker>,
 }
 
@@ -78,7 +80,7 @@ impl Reply {
     ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::default()),
-            compress_from: AtomicUsize::new(Compress::Off.from_size(0)),
+            compress_from: AtomicUsize::new(Compress::Off.least_size(0)),
             compress_above,
             encoding,
             recorder,
@@ -138,7 +140,7 @@ impl Reply {
             true => compress,
             false => Compress::Off,
         };
-        let from = compress.from_size(self.0.compress_above);
+        let from = compress.least_size(self.0.compress_above);
         self.0.compress_from.store(from, Ordering::Release);
     }
 
@@ -164,15 +166,22 @@ impl Reply {
         }
     }
 
-    /// Takes the head, and the encoding it promises. It cannot be changed any more.
-    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Encoding>) {
+    /// Says in the head which encodings we know.
+    pub(crate) fn announce(&self, encodings: &Encodings) {
+        self.lock().announced = Some(encodings.clone());
+    }
+
+    /// Takes the head, the encoding it promises, and those it announces. It cannot be changed any
+    /// more.
+    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Encoding>, Option<Encodings>) {
         let mut state = self.lock();
         state.head_sent = true;
         let encoding = match state.encoding {
             true => self.0.encoding.as_deref(),
             false => None,
         };
-        (std::mem::take(&mut state.head), encoding)
+        let announced = state.announced.take();
+        (std::mem::take(&mut state.head), encoding, announced)
     }
 
     pub(crate) fn take_trailers(&self) -> Metadata {

@@ -447,6 +447,11 @@ impl Routes {
         if self.compresses {
             reply.compress(Compress::Auto);
         }
+        // compression.md, "Compression Method Asymmetry Between Peers": who gets messages in an encoding
+        // that it has not named to the peer names it in the reply.
+        if request.encoding.is_some() {
+            reply.announce(&self.encodings);
+        }
         let reader = Reader::request(
             route.requests,
             self.limits.max_recv_message_size,

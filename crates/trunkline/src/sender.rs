@@ -63,7 +63,7 @@ impl Compression {
                 ..
             } => encoding
                 .as_deref()
-                .filter(|_| len >= compress.from_size(*compress_above)),
+                .filter(|_| len >= compress.least_size(*compress_above)),
         }
     }
 }
