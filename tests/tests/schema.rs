@@ -23,6 +23,7 @@ mod proto {
 }
 
 use proto::schema::edition2023::{Edition2023, Edition2023Client, Edition2023Server};
+use proto::schema::edition2024::right::Of;
 use proto::schema::edition2024::{Edition2024, Edition2024Client, Edition2024Server};
 use proto::schema::legacy::{Legacy, LegacyClient, LegacyServer};
 use proto::schema::{edition2023, edition2024, legacy};
@@ -109,6 +110,13 @@ fn edition_2023_message() -> edition2023::Everything {
     }
 }
 
+fn left(of: Of) -> edition2024::Left {
+    let right = edition2024::Right { of: Some(of) };
+    edition2024::Left {
+        right: Some(Box::new(right)),
+    }
+}
+
 fn edition_2024_message() -> edition2024::Everything {
     edition2024::Everything {
         text: "text".to_owned(),
@@ -120,6 +128,7 @@ fn edition_2024_message() -> edition2024::Everything {
         packed: vec![1, 2, 3],
         older: Some(edition_2023_message()),
         kind: edition2024::everything::Kind::Known.into(),
+        left: Some(left(Of::Left(Box::new(left(Of::End("end".to_owned())))))),
     }
 }
 
