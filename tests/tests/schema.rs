@@ -30,13 +30,21 @@ use proto::schema::{edition2023, edition2024, legacy};
 
 /// How long one run of a foreign program may take.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The files, by their names for compilers; some have no package of their own.
-const FILES: [&str; 5] = [
+/// The files, by their names for compilers: all that the tests and the examples have.
+const FILES: [&str; 13] = [
+    "booking.proto",
+    "chat.proto",
+    "grpc/testing/empty.proto",
+    "grpc/testing/messages.proto",
+    "grpc/testing/test.proto",
     "helloworld.proto",
     "route_guide.proto",
     "schema/edition_2023.proto",
     "schema/edition_2024.proto",
     "schema/legacy.proto",
+    "shop/customers/v1/customers.proto",
+    "shop/v1/orders.proto",
+    "ticker.proto",
 ];
 
 /// The messages of `peers/python/echo.py`.
