@@ -23,19 +23,28 @@ mod proto {
 }
 
 use proto::schema::edition2023::{Edition2023, Edition2023Client, Edition2023Server};
+use proto::schema::edition2024::right::Of;
 use proto::schema::edition2024::{Edition2024, Edition2024Client, Edition2024Server};
 use proto::schema::legacy::{Legacy, LegacyClient, LegacyServer};
 use proto::schema::{edition2023, edition2024, legacy};
 
 /// How long one run of a foreign program may take.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The files, by their names for compilers; some have no package of their own.
-const FILES: [&str; 5] = [
+/// The files, by their names for compilers: all that the tests and the examples have.
+const FILES: [&str; 13] = [
+    "booking.proto",
+    "chat.proto",
+    "grpc/testing/empty.proto",
+    "grpc/testing/messages.proto",
+    "grpc/testing/test.proto",
     "helloworld.proto",
     "route_guide.proto",
     "schema/edition_2023.proto",
     "schema/edition_2024.proto",
     "schema/legacy.proto",
+    "shop/customers/v1/customers.proto",
+    "shop/v1/orders.proto",
+    "ticker.proto",
 ];
 
 /// The messages of `peers/python/echo.py`.
@@ -109,6 +118,13 @@ fn edition_2023_message() -> edition2023::Everything {
     }
 }
 
+fn left(of: Of) -> edition2024::Left {
+    let right = edition2024::Right { of: Some(of) };
+    edition2024::Left {
+        right: Some(Box::new(right)),
+    }
+}
+
 fn edition_2024_message() -> edition2024::Everything {
     edition2024::Everything {
         text: "text".to_owned(),
@@ -120,6 +136,7 @@ fn edition_2024_message() -> edition2024::Everything {
         packed: vec![1, 2, 3],
         older: Some(edition_2023_message()),
         kind: edition2024::everything::Kind::Known.into(),
+        left: Some(left(Of::Left(Box::new(left(Of::End("end".to_owned())))))),
     }
 }
 

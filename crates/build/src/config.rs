@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::boxes;
 use crate::bytes;
 use crate::descriptors::Loaded;
 use crate::error::CompileError;
@@ -275,9 +276,12 @@ impl Config {
         if !self.btree_maps.is_empty() {
             self.prost.btree_map(&self.btree_maps);
         }
-        let descriptors = loaded.files.iter().map(|file| &file.descriptor);
+        let descriptors = || loaded.files.iter().map(|file| &file.descriptor);
         self.prost
-            .bytes(bytes::shared_fields(descriptors, &self.vec_bytes));
+            .bytes(bytes::shared_fields(descriptors(), &self.vec_bytes));
+        for path in boxes::boxed_groups(descriptors()) {
+            self.prost.boxed(path);
+        }
         let choices = Choices {
             prost: self.prost,
             extern_paths: self.extern_paths,

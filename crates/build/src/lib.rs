@@ -66,6 +66,7 @@
 //! | --- | --- |
 //! | `config` | what users choose; files written |
 //! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
+//! | `boxes` | which groups lead back to the message that they are in |
 //! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
 //! | `tokens`, `scan`, `source` | a file of an edition, edited so that the compiler can read it |
@@ -82,6 +83,7 @@
 //! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
 //! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
 
+mod boxes;
 mod bytes;
 mod config;
 mod descriptors;

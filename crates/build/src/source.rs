@@ -85,6 +85,10 @@ impl Source {
         let mut end = 0;
         let mut edits = Vec::new();
         for (range, new) in found.replacements {
+            // What is within text that has been taken away is gone with it.
+            if range.start < end {
+                continue;
+            }
             text.push_str(&original[end..range.start]);
             text.push_str(&new);
             end = range.end;
@@ -302,13 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_cut_off_anywhere_are_read_to_their_ends() {
+    fn files_that_are_cut_off_or_spoilt_anywhere_are_read_to_their_ends() {
         let text = "edition = \"2024\"; import option \"a\"; export message B { reserved c, d; map<e, f> g = 1 \
                     [features.(h).i = {j: [1, 2]}, k = 1]; extend l { m n = 2; } } ] } service o { rpc p(q) \
                     returns (r) { option features.enforce_naming_style = s; } }";
-        let head = text.find(';').expect("there is a head");
+        let head = text.find(';').expect("there is a head") + 1;
         for end in head..text.len() {
             read(&text[..end]);
+            let missing = format!("{}{}", &text[..end], &text[end + 1..]);
+            let _ = Source::read(&missing);
+            for more in ["{", "}", "[", "]", ";", "\"", ",", " features.(a) "] {
+                let _ = Source::read(&format!("{}{more}{}", &text[..end], &text[end..]));
+            }
         }
+        read("edition = \"2024\"; option features.(a) = [features.(b) = c];");
     }
 }

@@ -690,7 +690,8 @@ fn messages_of_maps_are_not_delimited() {
     for field in [
         "#[prost(group, optional, boxed, tag = \"2\")]",
         "#[prost(group, repeated, tag = \"3\")]",
-        "#[prost(group, boxed, tag = \"4\")]",
+        "#[prost(group, tag = \"4\")]",
+        "Of(::trunkline::prost::alloc::boxed::Box<super::A>)",
         "#[prost(group, optional, tag = \"1\")]",
         "#[prost(group, optional, tag = \"2\")]",
     ] {

@@ -62,6 +62,7 @@ def edition_2024():
     )
     message.inside.text = "inside"
     message.inside.squares[3] = 9
+    message.left.right.left.right.end = "end"
     return message
 
 

@@ -241,6 +241,8 @@ pub mod schema {
             pub explicit: ::core::option::Option<i32>,
             #[prost(group, optional, tag = "3")]
             pub inside: ::core::option::Option<Local>,
+            #[prost(group, optional, tag = "7")]
+            pub left: ::core::option::Option<Left>,
             #[prost(int32, repeated, tag = "4")]
             pub packed: ::trunkline::prost::alloc::vec::Vec<i32>,
             #[prost(message, optional, tag = "5")]
@@ -318,6 +320,56 @@ pub mod schema {
             }
             fn type_url() -> ::trunkline::prost::alloc::string::String {
                 "type.googleapis.com/schema.edition2024.Local".into()
+            }
+        }
+        /// Two that contain one another, and no field of either has a length before it.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, PartialEq, ::trunkline::prost::Message)]
+        #[prost(prost_path = "::trunkline::prost")]
+        pub struct Left {
+            #[prost(group, optional, boxed, tag = "1")]
+            pub right: ::core::option::Option<::trunkline::prost::alloc::boxed::Box<Right>>,
+        }
+        impl ::trunkline::prost::Name for Left {
+            const NAME: &'static str = "Left";
+            const PACKAGE: &'static str = "schema.edition2024";
+            fn full_name() -> ::trunkline::prost::alloc::string::String {
+                "schema.edition2024.Left".into()
+            }
+            fn type_url() -> ::trunkline::prost::alloc::string::String {
+                "type.googleapis.com/schema.edition2024.Left".into()
+            }
+        }
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, PartialEq, ::trunkline::prost::Message)]
+        #[prost(prost_path = "::trunkline::prost")]
+        pub struct Right {
+            #[prost(oneof = "right::Of", tags = "1, 2")]
+            pub of: ::core::option::Option<right::Of>,
+        }
+        /// Nested message and enum types in `Right`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        pub mod right {
+            #[derive(Clone, PartialEq, ::trunkline::prost::Oneof)]
+            #[prost(prost_path = "::trunkline::prost")]
+            pub enum Of {
+                #[prost(group, tag = "1")]
+                Left(::trunkline::prost::alloc::boxed::Box<super::Left>),
+                #[prost(string, tag = "2")]
+                End(::trunkline::prost::alloc::string::String),
+            }
+        }
+        impl ::trunkline::prost::Name for Right {
+            const NAME: &'static str = "Right";
+            const PACKAGE: &'static str = "schema.edition2024";
+            fn full_name() -> ::trunkline::prost::alloc::string::String {
+                "schema.edition2024.Right".into()
+            }
+            fn type_url() -> ::trunkline::prost::alloc::string::String {
+                "type.googleapis.com/schema.edition2024.Right".into()
             }
         }
 
@@ -425,19 +477,23 @@ pub mod schema {
             RED\x10\x01\x12\t\n\x05GREEN\x10\x02\x1a\x04:\x02\x10\x02*(\n\x04Open\x12\x0b\n\x07NOTHING\x10\x00\
             \x12\r\n\tSOMETHING\x10\x01*\x04LAST2U\n\x0bEdition2023\x12F\n\x04Echo\x12\x1e.schema.edition202\
             3.Everything\x1a\x1e.schema.edition2023.Everything:2\n\x04more\x12\x1e.schema.edition2023.Everyt\
-            hing\x18d \x01(\tR\x04moreB\x05\x92\x03\x02\x18\x02b\x08editionsp\xe8\x07\n\xa5\x05\n\x19schema/\
-            edition_2024.proto\x12\x12schema.edition2024\x1a\x19schema/edition_2023.proto\"\xb9\x02\n\nEvery\
+            hing\x18d \x01(\tR\x04moreB\x05\x92\x03\x02\x18\x02b\x08editionsp\xe8\x07\n\xf4\x06\n\x19schema/\
+            edition_2024.proto\x12\x12schema.edition2024\x1a\x19schema/edition_2023.proto\"\xee\x02\n\nEvery\
             thing\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12!\n\x08explicit\x18\x02 \x01(\x05B\x05\xaa\x01\
             \x02\x08\x01R\x08explicit\x128\n\x06inside\x18\x03 \x01(\x0b2\x19.schema.edition2024.LocalB\x05\xaa\
-            \x01\x02(\x02R\x06inside\x12\x1d\n\x06packed\x18\x04 \x03(\x05B\x05\x82\xb5\x18\x01mR\x06packed\x12\
-            4\n\x05older\x18\x05 \x01(\x0b2\x1e.schema.edition2023.EverythingR\x05older\x127\n\x04kind\x18\x06\
-            \x20\x01(\x0e2#.schema.edition2024.Everything.KindR\x04kind\"*\n\x04Kind\x12\x10\n\x0cKIND_UNKNO\
-            WN\x10\x00\x12\x0e\n\nKIND_KNOWN\x10\x010\x02X\x02\"\x9b\x01\n\x05Local\x12@\n\x07squares\x18\x01\
-            \x20\x03(\x0b2&.schema.edition2024.Local.SquaresEntryR\x07squares\x12\x12\n\x04text\x18\x02 \x01\
-            (\tR\x04text\x1a:\n\x0cSquaresEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n\x05valu\
-            e\x18\x02 \x01(\x05R\x05value:\x028\x01X\x012U\n\x0bEdition2024\x12F\n\x04Echo\x12\x1e.schema.ed\
-            ition2024.Everything\x1a\x1e.schema.edition2024.EverythingB\x05\x92\x03\x02\x08\x02b\x08editions\
-            p\xe9\x07z\x14schema/options.proto";
+            \x01\x02(\x02R\x06inside\x123\n\x04left\x18\x07 \x01(\x0b2\x18.schema.edition2024.LeftB\x05\xaa\x01\
+            \x02(\x02R\x04left\x12\x1d\n\x06packed\x18\x04 \x03(\x05B\x05\x82\xb5\x18\x01mR\x06packed\x124\n\
+            \x05older\x18\x05 \x01(\x0b2\x1e.schema.edition2023.EverythingR\x05older\x127\n\x04kind\x18\x06 \
+            \x01(\x0e2#.schema.edition2024.Everything.KindR\x04kind\"*\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\
+            \x00\x12\x0e\n\nKIND_KNOWN\x10\x010\x02X\x02\"\x9b\x01\n\x05Local\x12@\n\x07squares\x18\x01 \x03\
+            (\x0b2&.schema.edition2024.Local.SquaresEntryR\x07squares\x12\x12\n\x04text\x18\x02 \x01(\tR\x04\
+            text\x1a:\n\x0cSquaresEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n\x05value\x18\x02\
+            \x20\x01(\x05R\x05value:\x028\x01X\x01\">\n\x04Left\x126\n\x05right\x18\x01 \x01(\x0b2\x19.schem\
+            a.edition2024.RightB\x05\xaa\x01\x02(\x02R\x05right\"X\n\x05Right\x125\n\x04left\x18\x01 \x01(\x0b\
+            2\x18.schema.edition2024.LeftB\x05\xaa\x01\x02(\x02H\x00R\x04left\x12\x12\n\x03end\x18\x02 \x01(\
+            \tH\x00R\x03endB\x04\n\x02of2U\n\x0bEdition2024\x12F\n\x04Echo\x12\x1e.schema.edition2024.Everyt\
+            hing\x1a\x1e.schema.edition2024.EverythingB\x05\x92\x03\x02\x08\x02b\x08editionsp\xe9\x07z\x14sc\
+            hema/options.proto";
     }
     /// Package `schema::legacy`.
     pub mod legacy {
