@@ -1,19 +1,22 @@
 //! The client's side of one connection.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{PingPong, Reason};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
@@ -21,11 +24,14 @@ use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
+use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask, set_user_timeout};
 use crate::send::{SendBody, SendError};
 use crate::slots::{Slot, Slots};
 use crate::target::{Place, Target};
+use crate::timers::{Timed, Timers};
 use crate::turn::{Turn, Work};
-use crate::wire_io::WireIo;
+use crate::watch::is_flood;
+use crate::wire_io::{ConnectionStats, Counted, WireIo};
 
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
 /// and the last call on it has ended.
@@ -33,7 +39,6 @@ use crate::wire_io::WireIo;
 pub struct Connection(Arc<Opener>);
 
 /// What opens the streams of a connection.
-#[derive(Debug)]
 struct Opener {
     send: SendRequest<Bytes>,
     hub: Arc<Hub>,
@@ -41,6 +46,16 @@ struct Opener {
     limits: Arc<Limits>,
     /// Streams that have been opened.
     opened: AtomicU32,
+    wire: Box<dyn Counted>,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = self.hub.open();
+        f.debug_struct("Opener")
+            .field("calls", &calls)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Opener {
@@ -77,7 +92,11 @@ impl Connection {
     ///
     /// UNAVAILABLE within `limits.connect_timeout`; the message names the target, the cause and
     /// the way out.
-    pub async fn connect(target: &Target, limits: Arc<Limits>) -> Result<Self, Status> {
+    pub async fn connect(
+        target: &Target,
+        limits: Arc<Limits>,
+        keepalive: &Keepalive,
+    ) -> Result<Self, Status> {
         let timeout = limits.connect_timeout;
         let connecting = async {
             match target.place() {
@@ -85,12 +104,15 @@ impl Connection {
                     let stream = UnixStream::connect(path)
                         .await
                         .map_err(|error| cannot_connect(target, error))?;
-                    Self::over(stream, &target.to_string(), limits).await
+                    Self::over(stream, &target.to_string(), limits, keepalive).await
                 }
                 Place::Tcp(host, port) => {
                     let stream = connect_tcp(target, host, *port).await?;
                     let _ = stream.set_nodelay(true);
-                    Self::over(stream, &target.to_string(), limits).await
+                    if keepalive.time() < Duration::MAX {
+                        set_user_timeout(&stream, limits.keepalive_timeout);
+                    }
+                    Self::over(stream, &target.to_string(), limits, keepalive).await
                 }
             }
         };
@@ -106,7 +128,12 @@ impl Connection {
     /// # Errors
     ///
     /// UNAVAILABLE if what answers does not speak HTTP/2.
-    pub async fn over<IO>(io: IO, name: &str, limits: Arc<Limits>) -> Result<Self, Status>
+    pub async fn over<IO>(
+        io: IO,
+        name: &str,
+        limits: Arc<Limits>,
+        keepalive: &Keepalive,
+    ) -> Result<Self, Status>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -122,8 +149,9 @@ impl Connection {
             h2,
             slots: slots.clone(),
             settings: 0,
-            turn: Turn::new(wire, hub.clone()),
+            turn: Turn::new(wire.clone(), hub.clone()),
             ready: Some(ready),
+            watch: Watch::new(limits.clone(), keepalive),
             name: name.to_owned(),
         };
         tokio::spawn(driver.run());
@@ -134,6 +162,7 @@ impl Connection {
                 slots,
                 limits,
                 opened: AtomicU32::new(0),
+                wire: Box::new(wire),
             }))),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
@@ -145,6 +174,11 @@ impl Connection {
     /// connection has ended.
     pub fn is_usable(&self) -> bool {
         !self.0.hub.is_leaving()
+    }
+
+    /// What has passed on this connection so far.
+    pub fn stats(&self) -> ConnectionStats {
+        self.0.wire.stats()
     }
 
     /// Calls that are open on this connection.
@@ -407,31 +441,130 @@ struct Driver<IO> {
     settings: u64,
     /// Told when the server's SETTINGS have come.
     ready: Option<oneshot::Sender<()>>,
+    watch: Watch,
     name: String,
+}
+
+/// Whether the server is there, and within bounds.
+struct Watch {
+    limits: Arc<Limits>,
+    keepalive: Keepalive,
+    /// The time that this connection keeps to.
+    time: Duration,
+    heartbeat: Option<Heartbeat>,
+    timers: Timers,
+    ping: Option<PingPong>,
+}
+
+impl Watch {
+    fn new(limits: Arc<Limits>, keepalive: &Keepalive) -> Self {
+        let time = keepalive.time();
+        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, Instant::now());
+        let mut timers = Timers::default();
+        timers.set(
+            Timed::Keepalive,
+            heartbeat.as_ref().and_then(Heartbeat::next),
+        );
+        Self {
+            keepalive: keepalive.clone(),
+            ping: None,
+            time,
+            heartbeat,
+            timers,
+            limits,
+        }
+    }
+
+    /// Ready when nothing comes any more, with what calls are told.
+    ///
+    /// gRFC A8, "Client-side behavior".
+    fn poll<IO>(
+        &mut self,
+        cx: &mut Context<'_>,
+        h2: &mut Engine<IO>,
+        bytes: u64,
+        open: usize,
+    ) -> Poll<String>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Poll::Pending;
+        };
+        let is_wanted = open > 0 || self.limits.client_keepalive_without_calls;
+        if let Some(next) = heartbeat.hear(bytes, Instant::now) {
+            self.timers.set(Timed::Keepalive, Some(next));
+        }
+        if is_wanted && heartbeat.wake() {
+            self.timers.set(Timed::Keepalive, heartbeat.next());
+        }
+        loop {
+            ready!(self.timers.poll(cx));
+            let beat = heartbeat.beat(is_wanted, Instant::now());
+            self.timers.set(Timed::Keepalive, heartbeat.next());
+            match beat {
+                Beat::Quiet => {}
+                Beat::Ask => {
+                    if self.ping.is_none() {
+                        self.ping = h2.ping_pong();
+                    }
+                    ask(self.ping.as_mut());
+                    cx.waker().wake_by_ref();
+                }
+                Beat::Gone => {
+                    let timeout = self.limits.keepalive_timeout;
+                    return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
+                }
+            }
+        }
+    }
+
+    /// What calls are told of an error that ends the connection.
+    fn ended(&self, error: &h2::Error) -> String {
+        let status = status_from_h2(error);
+        // gRFC A8, "Client-side behavior". h2 shows what GOAWAY said in its message alone.
+        let is_too_often = error.is_go_away()
+            && error.is_remote()
+            && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+            && status.message().contains(TOO_MANY_PINGS);
+        if !is_too_often || self.heartbeat.is_none() {
+            return status.message().to_owned();
+        }
+        self.keepalive.double(self.time);
+        format!(
+            "{}; keepalive_time is too short for this server: the next connections of this channel ask after {:?}",
+            status.message(),
+            self.keepalive.time()
+        )
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     async fn run(mut self) {
-        let end = poll_fn(|cx| {
+        let why = poll_fn(|cx| {
             let poll = self.turn.poll(cx, &mut self.h2);
-            self.keep_watch();
-            poll
+            match (self.keep_watch(cx), poll) {
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                (_, Poll::Ready(Ok(Ok(())))) => Poll::Ready("it was closed".to_owned()),
+                (_, Poll::Ready(Ok(Err(error)))) => Poll::Ready(self.watch.ended(&error)),
+                (_, Poll::Ready(Err(error))) => Poll::Ready(error.to_string()),
+                (Poll::Ready(why), Poll::Pending) => Poll::Ready(why),
+            }
         })
         .await;
         let speaks = self.turn.wire().wire().guard().speaks();
-        let status = match end {
-            Ok(Ok(())) => ended(&self.name, "it was closed", speaks),
-            Ok(Err(error)) => ended(&self.name, status_from_h2(&error).message(), speaks),
-            Err(error) => ended(&self.name, &error.to_string(), speaks),
-        };
+        let status = ended(&self.name, &why, speaks);
         self.turn.hub().set_ended(status);
     }
 
-    /// What h2 does with control frames and does not tell.
-    fn keep_watch(&mut self) {
-        let (settings, goaways) = {
+    /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
+    /// reason when the connection has to end.
+    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let (settings, goaways, bytes, is_flood) = {
             let wire = self.turn.wire().wire();
-            (wire.guard().settings(), wire.guard().goaways())
+            let guard = wire.guard();
+            let is_flood = is_flood(guard, wire.sent(), &self.watch.limits);
+            (guard.settings(), guard.goaways(), guard.bytes(), is_flood)
         };
         if settings != self.settings {
             self.settings = settings;
@@ -442,8 +575,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.turn.hub().set_leaving();
             self.slots.close();
         }
+        if is_flood {
+            let budget = self.watch.limits.control_frame_budget;
+            return Poll::Ready(format!(
+                "the server sends frames without end that carry nothing; control_frame_budget allows {budget} more than are due"
+            ));
+        }
+        let open = self.turn.hub().open();
+        self.watch.poll(cx, &mut self.h2, bytes, open)
     }
 }
+
 /// A runtime that ends takes the task with it; a channel may live on in another.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {

@@ -6,14 +6,18 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use trunkline_codec::{Limits, Status};
 
 use crate::connection::{Handler, Phase, serve_connection};
+use crate::keepalive;
 use crate::target::{Address, Peer};
+use crate::wire_io::ConnectionStats;
 
 /// Connections the kernel keeps ready for `accept`.
 const BACKLOG: u32 = 1024;
@@ -275,39 +279,83 @@ fn cannot_listen(address: &str, error: io::Error) -> Status {
 /// finish, for `limits.drain_grace` at most.
 ///
 /// `handler` makes what answers the calls of one connection. Dropping the future closes the
-/// listener and every connection at once.
+/// listener and every connection at once; clients are told (GOAWAY) as far as their sockets take it.
 pub async fn serve<H: Handler>(
     listener: Listener,
     limits: Arc<Limits>,
     shutdown: impl Future<Output = ()>,
+    handler: impl FnMut(Arc<Peer>) -> H,
+) {
+    let places = Places::new(&limits);
+    serve_in(listener, limits, places, shutdown, handler).await;
+}
+
+/// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
+/// and the calls that run may finish, for `limits.drain_grace` at most.
+pub async fn serve_one<IO, H>(
+    io: IO,
+    handler: H,
+    limits: Arc<Limits>,
+    shutdown: impl Future<Output = ()>,
+) -> ConnectionStats
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let grace = limits.drain_grace;
+    let mut serving = std::pin::pin!(serve_connection(io, handler, limits, phases));
+    let mut stopping = std::pin::pin!(async {
+        shutdown.await;
+        phase.send_replace(Phase::Draining);
+        tokio::time::sleep(grace).await;
+        phase.send_replace(Phase::Stopped);
+        std::future::pending::<()>().await;
+    });
+    std::future::poll_fn(|cx| {
+        let _ = stopping.as_mut().poll(cx);
+        serving.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// As [`serve`], beside others that take of the same places.
+pub(crate) async fn serve_in<H: Handler>(
+    listener: Listener,
+    limits: Arc<Limits>,
+    places: Places,
+    shutdown: impl Future<Output = ()>,
     mut handler: impl FnMut(Arc<Peer>) -> H,
 ) {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let mut spawn = |connection: Connected| {
+        let peer = Arc::new(Peer {
+            local: listener.local_addr(),
+            remote: connection.remote.clone(),
+        });
+        spawn(connection, handler(peer), &limits, &phase.0);
+    };
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::new(&limits);
     loop {
-        let accepted = {
-            let mut accept = std::pin::pin!(listener.accept());
-            std::future::poll_fn(|cx| {
-                if shutdown.as_mut().poll(cx).is_ready() {
-                    return std::task::Poll::Ready(None);
-                }
-                accept.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
-        match accepted {
+        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
+        let accepted = std::future::poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => accept.as_mut().poll(cx).map(Some),
+        });
+        match accepted.await {
             None => break,
-            Some(Ok((stream, remote))) => {
-                backoff.reset();
-                let peer = Arc::new(Peer {
-                    local: listener.local_addr(),
-                    remote,
-                });
-                spawn(stream, handler(peer), &limits, &phase.0);
-            }
-            Some(Err(error)) if is_about_one_connection(&error) => {}
-            Some(Err(_)) => backoff.wait().await,
+            Some(connection) => spawn(connection),
+        }
+    }
+    // A connection that the kernel has made and nobody accepts is reset, with what its client has
+    // begun to say on it: it is served as those that were accepted a moment ago.
+    for _ in 0..BACKLOG {
+        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
+        let mut cx = Context::from_waker(Waker::noop());
+        match accept.as_mut().poll(&mut cx) {
+            Poll::Ready(connection) => spawn(connection),
+            Poll::Pending => break,
         }
     }
     // The port is free from here on: a new server can have it.
@@ -316,6 +364,51 @@ pub async fn serve<H: Handler>(
     let _ = tokio::time::timeout(limits.drain_grace, phase.0.closed()).await;
     phase.0.send_replace(Phase::Stopped);
     phase.0.closed().await;
+}
+
+/// The next connection, when there is a place for it.
+///
+/// At the limit nothing is accepted, rather than accepted and closed: the kernel's queue costs no
+/// descriptor, and clients that come back at once would cost more than those that wait.
+async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> Connected {
+    let place = places.take().await;
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                backoff.reset();
+                return Connected {
+                    stream,
+                    remote,
+                    place,
+                };
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(_) => backoff.wait().await,
+        }
+    }
+}
+
+/// A connection that was accepted.
+struct Connected {
+    stream: Accepted,
+    remote: Address,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Room for connections; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only when it is closed, which it never is.
+        self.0.clone().acquire_owned().await.ok()
+    }
 }
 
 /// A server that is dropped takes its connections with it.
@@ -328,20 +421,29 @@ impl Drop for PhaseGuard {
 }
 
 fn spawn<H: Handler>(
-    stream: Accepted,
+    connection: Connected,
     handler: H,
     limits: &Arc<Limits>,
     phase: &watch::Sender<Phase>,
 ) {
-    let (limits, phase) = (limits.clone(), phase.subscribe());
-    match stream {
+    let (limits, phase, place) = (limits.clone(), phase.subscribe(), connection.place);
+    match connection.stream {
         Accepted::Tcp(stream) => {
             // Writes are gathered before they reach the socket: waiting for more only costs time.
             let _ = stream.set_nodelay(true);
-            tokio::spawn(serve_connection(stream, handler, limits, phase));
+            if limits.keepalive_time < Duration::MAX {
+                keepalive::set_user_timeout(&stream, limits.keepalive_timeout);
+            }
+            tokio::spawn(async move {
+                let _place = place;
+                serve_connection(stream, handler, limits, phase).await;
+            });
         }
         Accepted::Unix(stream) => {
-            tokio::spawn(serve_connection(stream, handler, limits, phase));
+            tokio::spawn(async move {
+                let _place = place;
+                serve_connection(stream, handler, limits, phase).await;
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use trunkline_codec::{Limits, Status};
 
 use crate::connection::{Handler, Phase};
-use crate::server::{Detached, Listener, PhaseGuard, serve};
+use crate::server::{Detached, Listener, PhaseGuard, Places, serve_in};
 use crate::target::Peer;
 
 /// Listens on `address` for [`serve_threads`].
@@ -41,13 +41,14 @@ pub async fn serve_threads<H: Handler>(
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) -> Result<(), Status> {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let places = Places::new(&limits);
     let (failed, mut failures) = mpsc::channel(1);
     for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
         let socket = listener.detach().map_err(cannot_start)?;
-        let (limits, phase) = (limits.clone(), phase.0.subscribe());
+        let (limits, places, phase) = (limits.clone(), places.clone(), phase.0.subscribe());
         let (handler, failed) = (handler.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(socket, limits, phase, handler) {
+            if let Err(error) = run(socket, limits, places, phase, handler) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -74,6 +75,7 @@ pub async fn serve_threads<H: Handler>(
 fn run<H: Handler>(
     socket: Detached,
     limits: Arc<Limits>,
+    places: Places,
     phase: watch::Receiver<Phase>,
     handler: impl FnMut(Arc<Peer>) -> H,
 ) -> io::Result<()> {
@@ -83,7 +85,7 @@ fn run<H: Handler>(
     let served = runtime.block_on(async {
         let listener = socket.attach()?;
         let shutdown = left(phase.clone(), Phase::Serving);
-        let mut serving = pin!(serve(listener, limits, shutdown, handler));
+        let mut serving = pin!(serve_in(listener, limits, places, shutdown, handler));
         let mut stopped = pin!(left(phase, Phase::Draining));
         std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),

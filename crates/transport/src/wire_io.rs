@@ -42,7 +42,37 @@ pub(crate) struct Wire<IO> {
     unflushed: bool,
     read_size: usize,
     write_size: usize,
+    /// What the peer sends.
     guard: FrameGuard,
+    /// What this end sends.
+    sent: FrameGuard,
+    /// What the GOAWAY that ends the connection is to say.
+    last_words: &'static str,
+}
+
+/// What has passed on a connection since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// Bytes that have come in.
+    pub bytes_in: u64,
+    /// Bytes that were given to the socket, or wait for it.
+    pub bytes_out: u64,
+    /// HTTP/2 frames that have come in.
+    pub frames_in: u64,
+    /// HTTP/2 frames that were sent.
+    pub frames_out: u64,
+}
+
+/// Whoever has the counters of a wire, whatever its socket is.
+pub(crate) trait Counted: Send + Sync {
+    fn stats(&self) -> ConnectionStats;
+}
+
+impl<IO: Send> Counted for WireIo<IO> {
+    fn stats(&self) -> ConnectionStats {
+        lock(&self.0).stats()
+    }
 }
 
 impl<IO> Clone for WireIo<IO> {
@@ -65,6 +95,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             read_size: limits.read_buffer_size.max(1),
             write_size: limits.write_buffer_size,
             guard: FrameGuard::new(peer),
+            sent: FrameGuard::new(peer.other()),
+            last_words: "",
         })))
     }
 
@@ -73,9 +105,53 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
     }
 }
 
+impl<IO> Wire<IO> {
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        ConnectionStats {
+            bytes_in: self.guard.bytes(),
+            bytes_out: self.sent.bytes(),
+            frames_in: self.guard.frames(),
+            frames_out: self.sent.frames(),
+        }
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     pub(crate) fn guard(&self) -> &FrameGuard {
         &self.guard
+    }
+
+    /// What this end has sent.
+    pub(crate) fn sent(&self) -> &FrameGuard {
+        &self.sent
+    }
+
+    /// h2's GOAWAY says nothing but a code, and clients go by the text: gRFC A8, "Server
+    /// Enforcement". It is put into that GOAWAY which is the last thing that h2 sends.
+    pub(crate) fn set_last_words(&mut self, text: &'static str) {
+        self.last_words = text;
+    }
+
+    fn add_last_words(&mut self) {
+        let text = std::mem::take(&mut self.last_words);
+        // RFC 9113, section 6.8: a frame header, and 8 bytes before the text.
+        let Some(at) = self.written.len().checked_sub(9 + 8) else {
+            return;
+        };
+        if at >= self.written_at
+            && self.sent.ends_with_goaway()
+            && let [0, 0, length @ 8, ..] = &mut self.written[at..]
+        {
+            *length += text.len() as u8;
+            self.written.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Puts `bytes` in the place of everything that was written and not sent.
+    pub(crate) fn say_instead(&mut self, bytes: &[u8]) {
+        self.written.clear();
+        self.written_at = 0;
+        self.written.extend_from_slice(bytes);
     }
 
     /// Tells the wire whom to wake when the socket is ready.
@@ -171,6 +247,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             self.written.drain(..self.written_at);
             self.written_at = 0;
         }
+        self.sent.follow(bytes);
         self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -202,6 +279,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
+        if !wire.last_words.is_empty() {
+            wire.add_last_words();
+        }
         ready!(wire.poll_send())?;
         let task = wire.task.clone();
         Pin::new(&mut wire.io).poll_shutdown(&mut Context::from_waker(&task))

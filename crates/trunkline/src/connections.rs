@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{Connection, ReadyConnection, Target};
+use trunkline_transport::{Connection, Keepalive, ReadyConnection, Target};
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
 /// all streams of a connection, and TCP one window for all of them. It is what servers commonly
@@ -30,6 +30,8 @@ const MOVES_MAX: usize = 3;
 /// [`ready`]: Self::ready
 pub(crate) struct Connections {
     target: Target,
+    /// What a server that is asked too often has taught all connections.
+    keepalive: Keepalive,
     limits: Arc<Limits>,
     state: RwLock<State>,
     /// `State::joined`, for calls that wait.
@@ -63,6 +65,7 @@ impl Connections {
     pub(crate) fn new(target: Target, limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
             target,
+            keepalive: Keepalive::new(&limits),
             limits,
             state: RwLock::default(),
             joined: watch::Sender::default(),
@@ -181,9 +184,10 @@ impl Connections {
         }
         let (ended, attempt) = watch::channel(None);
         let (target, limits) = (self.target.clone(), self.limits.clone());
+        let keepalive = self.keepalive.clone();
         let connections = Arc::downgrade(self);
         tokio::spawn(async move {
-            let connected = Connection::connect(&target, limits.clone()).await;
+            let connected = Connection::connect(&target, limits.clone(), &keepalive).await;
             let connected = connected.map(Member::new);
             let further = connections.upgrade().and_then(|it| it.join(&connected));
             ended.send_replace(Some(connected));

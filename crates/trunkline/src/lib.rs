@@ -46,7 +46,8 @@
 //! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
 //! is reset, and the server drops the handler's future.
 //!
-//! **Features.** `gzip` and `macros` (for [`include_proto!`]), both on by default.
+//! **Features.** `gzip`, `macros` (for [`include_proto!`]) and `signal` (for [`shutdown_signal`]), all
+//! on by default.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -57,6 +58,7 @@
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
+//! | `lifecycle`, `signal` | how long connections live; when the process is asked to end |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
 //! | `method`, `deadline` | a path; the deadline that calls inherit |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
@@ -73,6 +75,7 @@ mod foreign;
 mod head;
 mod in_process;
 mod intercept;
+mod lifecycle;
 mod message;
 mod method;
 mod opening;
@@ -83,6 +86,8 @@ mod response;
 mod router;
 mod sender;
 mod server;
+#[cfg(feature = "signal")]
+mod signal;
 mod streaming;
 mod unary;
 
@@ -106,6 +111,8 @@ pub use response::Response;
 pub use router::{Answering, Router, Service};
 pub use sender::Sender;
 pub use server::{BoundServer, Layered, Server};
+#[cfg(feature = "signal")]
+pub use signal::shutdown_signal;
 pub use streaming::Streaming;
 #[cfg(feature = "gzip")]
 pub use trunkline_codec::Gzip;
