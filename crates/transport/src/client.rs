@@ -46,7 +46,7 @@ struct Opener {
     limits: Arc<Limits>,
     /// Streams that have been opened.
     opened: AtomicU32,
-    wire: Box<dyn Counted>,
+    counted: Box<dyn Counted>,
 }
 
 impl fmt::Debug for Opener {
@@ -143,13 +143,14 @@ impl Connection {
             .await
             .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
         let hub = Hub::new();
+        let counted = Box::new(wire.counted());
         let (ready, is_ready) = oneshot::channel();
         let slots = Slots::new();
         let driver = Driver {
             h2,
             slots: slots.clone(),
             settings: 0,
-            turn: Turn::new(wire.clone(), hub.clone()),
+            turn: Turn::new(wire, hub.clone()),
             ready: Some(ready),
             watch: Watch::new(limits.clone(), keepalive),
             name: name.to_owned(),
@@ -162,7 +163,7 @@ impl Connection {
                 slots,
                 limits,
                 opened: AtomicU32::new(0),
-                wire: Box::new(wire),
+                counted,
             }))),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
@@ -176,9 +177,10 @@ impl Connection {
         !self.0.hub.is_leaving()
     }
 
-    /// What has passed on this connection so far.
+    /// What has passed on this connection so far, or in all.
     pub fn stats(&self) -> ConnectionStats {
-        self.0.wire.stats()
+        let Opener { counted, hub, .. } = &*self.0;
+        counted.stats().unwrap_or_else(|| hub.stats())
     }
 
     /// Calls that are open on this connection.
@@ -590,6 +592,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let hub = self.turn.hub();
+        hub.set_stats(self.turn.wire().wire().stats());
         if hub.ended().is_none() {
             hub.set_ended(Status::unavailable(format!(
                 "the connection to {} has ended: the runtime that it ran in is gone",

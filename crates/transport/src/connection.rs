@@ -136,7 +136,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         let mut wire = wire.wire();
         // RFC 9113, section 3.4: the client speaks without waiting, and so it costs nothing to hear
         // first what it speaks.
-        if wire.guard().speaks() != Speaks::Http2 {
+        if wire.guard().speaks() != Speaks::Http2 || matches!(poll, Poll::Ready(Err(_))) {
             return poll.map(Result::ok);
         }
         match wire.poll_send() {

@@ -368,10 +368,10 @@ pub(crate) async fn serve_in<H: Handler>(
 
 /// The next connection, when there is a place for it.
 ///
-/// At the limit nothing is accepted, rather than accepted and closed: the kernel's queue costs no
-/// descriptor, and clients that come back at once would cost more than those that wait.
+/// At the limit no more is accepted than one that waits, rather than accepted and closed: the kernel's
+/// queue costs no descriptor, and clients that come back at once would cost more than those that wait.
+/// The place is taken behind `accept`, because a thread that nobody connects to must not hold one.
 async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> Connected {
-    let place = places.take().await;
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
@@ -379,7 +379,7 @@ async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> 
                 return Connected {
                     stream,
                     remote,
-                    place,
+                    place: places.take().await,
                 };
             }
             Err(error) if is_about_one_connection(&error) => {}

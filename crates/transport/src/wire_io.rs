@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -64,14 +64,25 @@ pub struct ConnectionStats {
     pub frames_out: u64,
 }
 
-/// Whoever has the counters of a wire, whatever its socket is.
+/// Whoever has the counters of a wire, whatever its socket is. It does not hold the socket.
 pub(crate) trait Counted: Send + Sync {
-    fn stats(&self) -> ConnectionStats;
+    /// None when the connection is over.
+    fn stats(&self) -> Option<ConnectionStats>;
 }
 
-impl<IO: Send> Counted for WireIo<IO> {
-    fn stats(&self) -> ConnectionStats {
-        lock(&self.0).stats()
+impl<IO: Send> Counted for Weak<Mutex<Wire<IO>>> {
+    fn stats(&self) -> Option<ConnectionStats> {
+        self.upgrade().map(|wire| lock(&wire).stats())
+    }
+}
+
+impl<IO> WireIo<IO> {
+    pub(crate) fn counted(&self) -> Weak<Mutex<Wire<IO>>> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn wire(&self) -> MutexGuard<'_, Wire<IO>> {
+        lock(&self.0)
     }
 }
 
@@ -98,10 +109,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             sent: FrameGuard::new(peer.other()),
             last_words: "",
         })))
-    }
-
-    pub(crate) fn wire(&self) -> MutexGuard<'_, Wire<IO>> {
-        lock(&self.0)
     }
 }
 
