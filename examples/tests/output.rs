@@ -72,6 +72,16 @@ async fn in_process_prints_what_is_expected() {
     check("in_process").await;
 }
 
+#[tokio::test]
+async fn graceful_shutdown_prints_what_is_expected() {
+    check("graceful_shutdown").await;
+}
+
+#[tokio::test]
+async fn keepalive_prints_what_is_expected() {
+    check("keepalive").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);
