@@ -37,6 +37,8 @@ pub enum Peer {
     PythonClient,
     /// grpcio.
     PythonServer,
+    /// grpcio, with two clients that ask whether the server is there.
+    PythonKeepalive,
     /// grpc-js.
     NodeClient,
     /// grpc-js. It never compresses.
@@ -110,6 +112,7 @@ impl Peer {
             Self::GoServer => "the Go server",
             Self::PythonClient => "the Python client",
             Self::PythonServer => "the Python server",
+            Self::PythonKeepalive => "the Python clients with keepalive",
             Self::NodeClient => "the Node client",
             Self::NodeServer => "the Node server",
             Self::H2spec => "h2spec",
@@ -175,11 +178,11 @@ impl Peer {
             Self::H2specd => program(directory()?.join("official/h2specd")),
             Self::GoClient => program(directory()?.join("own/client")),
             Self::GoServer => program(directory()?.join("own/server")),
-            Self::PythonClient | Self::PythonServer => {
-                let script = script(if self == Self::PythonClient {
-                    "client.py"
-                } else {
-                    "server.py"
+            Self::PythonClient | Self::PythonServer | Self::PythonKeepalive => {
+                let script = script(match self {
+                    Self::PythonClient => "client.py",
+                    Self::PythonKeepalive => "keepalive.py",
+                    _ => "server.py",
                 });
                 let environment = vec![
                     (
@@ -238,7 +241,9 @@ impl Peer {
             | Self::GoServer
             | Self::H2spec
             | Self::H2specd => Some(Toolkit::Go),
-            Self::PythonClient | Self::PythonServer => Some(Toolkit::Python),
+            Self::PythonClient | Self::PythonServer | Self::PythonKeepalive => {
+                Some(Toolkit::Python)
+            }
             Self::NodeClient | Self::NodeServer => Some(Toolkit::Node),
             Self::Dumpcap | Self::Tshark => None,
         }
