@@ -10,27 +10,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{PingPong, Reason};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
+use crate::client_watch::Watch;
 use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
-use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask, set_user_timeout};
+use crate::keepalive::{Keepalive, set_user_timeout};
 use crate::send::{SendBody, SendError};
 use crate::slots::{Slot, Slots};
 use crate::target::{Place, Target};
-use crate::timers::{Timed, Timers};
 use crate::turn::{Turn, Work};
-use crate::watch::is_flood;
 use crate::wire_io::{ConnectionStats, Counted, WireIo};
 
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
@@ -447,100 +445,6 @@ struct Driver<IO> {
     name: String,
 }
 
-/// Whether the server is there, and within bounds.
-struct Watch {
-    limits: Arc<Limits>,
-    keepalive: Keepalive,
-    /// The time that this connection keeps to.
-    time: Duration,
-    heartbeat: Option<Heartbeat>,
-    timers: Timers,
-    ping: Option<PingPong>,
-}
-
-impl Watch {
-    fn new(limits: Arc<Limits>, keepalive: &Keepalive) -> Self {
-        let time = keepalive.time();
-        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, Instant::now());
-        let mut timers = Timers::default();
-        timers.set(
-            Timed::Keepalive,
-            heartbeat.as_ref().and_then(Heartbeat::next),
-        );
-        Self {
-            keepalive: keepalive.clone(),
-            ping: None,
-            time,
-            heartbeat,
-            timers,
-            limits,
-        }
-    }
-
-    /// Ready when nothing comes any more, with what calls are told.
-    ///
-    /// gRFC A8, "Client-side behavior".
-    fn poll<IO>(
-        &mut self,
-        cx: &mut Context<'_>,
-        h2: &mut Engine<IO>,
-        bytes: u64,
-        open: usize,
-    ) -> Poll<String>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let Some(heartbeat) = &mut self.heartbeat else {
-            return Poll::Pending;
-        };
-        let is_wanted = open > 0 || self.limits.client_keepalive_without_calls;
-        if let Some(next) = heartbeat.hear(bytes, Instant::now) {
-            self.timers.set(Timed::Keepalive, Some(next));
-        }
-        if is_wanted && heartbeat.wake() {
-            self.timers.set(Timed::Keepalive, heartbeat.next());
-        }
-        loop {
-            ready!(self.timers.poll(cx));
-            let beat = heartbeat.beat(is_wanted, Instant::now());
-            self.timers.set(Timed::Keepalive, heartbeat.next());
-            match beat {
-                Beat::Quiet => {}
-                Beat::Ask => {
-                    if self.ping.is_none() {
-                        self.ping = h2.ping_pong();
-                    }
-                    ask(self.ping.as_mut());
-                    cx.waker().wake_by_ref();
-                }
-                Beat::Gone => {
-                    let timeout = self.limits.keepalive_timeout;
-                    return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
-                }
-            }
-        }
-    }
-
-    /// What calls are told of an error that ends the connection.
-    fn ended(&self, error: &h2::Error) -> String {
-        let status = status_from_h2(error);
-        // gRFC A8, "Client-side behavior". h2 shows what GOAWAY said in its message alone.
-        let is_too_often = error.is_go_away()
-            && error.is_remote()
-            && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
-            && status.message().contains(TOO_MANY_PINGS);
-        if !is_too_often || self.heartbeat.is_none() {
-            return status.message().to_owned();
-        }
-        self.keepalive.double(self.time);
-        format!(
-            "{}; keepalive_time is too short for this server: the next connections of this channel ask after {:?}",
-            status.message(),
-            self.keepalive.time()
-        )
-    }
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     async fn run(mut self) {
         let why = poll_fn(|cx| {
@@ -562,11 +466,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
     /// reason when the connection has to end.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let (settings, goaways, bytes, is_flood) = {
+        let (settings, goaways, bytes, flood) = {
             let wire = self.turn.wire().wire();
             let guard = wire.guard();
-            let is_flood = is_flood(guard, wire.sent(), &self.watch.limits);
-            (guard.settings(), guard.goaways(), guard.bytes(), is_flood)
+            let flood = self.watch.flood(guard, wire.sent());
+            (guard.settings(), guard.goaways(), guard.bytes(), flood)
         };
         if settings != self.settings {
             self.settings = settings;
@@ -577,11 +481,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.turn.hub().set_leaving();
             self.slots.close();
         }
-        if is_flood {
-            let budget = self.watch.limits.control_frame_budget;
-            return Poll::Ready(format!(
-                "the server sends frames without end that carry nothing; control_frame_budget allows {budget} more than are due"
-            ));
+        if let Some(why) = flood {
+            return Poll::Ready(why);
         }
         let open = self.turn.hub().open();
         self.watch.poll(cx, &mut self.h2, bytes, open)

@@ -10,7 +10,8 @@
 //! | `connection`, `answer` | the server's driver; one call on it |
 //! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
-//! | `watch`, `timers`, `keepalive` | what a server looks at after each turn; times; whether the peer is there |
+//! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
+//! | `timers`, `keepalive` | times; whether the peer is there |
 //! | `http1` | what is said to a client that speaks HTTP/1 |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
@@ -24,6 +25,7 @@ mod answer;
 mod body;
 mod calls;
 mod client;
+mod client_watch;
 mod connection;
 mod error;
 mod frame_guard;
