@@ -219,3 +219,56 @@ impl PingStrikes {
         self.strikes > u64::from(limits.max_ping_strikes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    async fn a_socket_with_keepalive_has_the_timeout_of_the_kernel_as_well() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        set_user_timeout(&stream, 20 * SECOND);
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(20 * SECOND));
+    }
+
+    #[test]
+    fn what_a_server_minds_doubles_once_for_all_connections_that_were_told() {
+        let mut limits = Limits::default();
+        let keepalive = Keepalive::new(&limits);
+        assert_eq!(keepalive.time(), Duration::MAX);
+        limits.client_keepalive_time = 10 * SECOND;
+        let keepalive = Keepalive::new(&limits);
+        let clone = keepalive.clone();
+        clone.double(10 * SECOND);
+        clone.double(10 * SECOND);
+        assert_eq!(keepalive.time(), 20 * SECOND);
+        keepalive.double(Duration::MAX);
+        assert_eq!(keepalive.time(), Duration::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_is_quiet_asks_and_ends() {
+        let began = Instant::now();
+        let mut heartbeat = Heartbeat::new(10 * SECOND, 2 * SECOND, began).expect("it is on");
+        assert_eq!(heartbeat.next(), Some(began + 10 * SECOND));
+        assert_eq!(heartbeat.hear(7, || began + 4 * SECOND), None);
+        assert_eq!(heartbeat.beat(true, began + 10 * SECOND), Beat::Quiet);
+        assert_eq!(heartbeat.next(), Some(began + 14 * SECOND));
+        assert_eq!(heartbeat.beat(true, began + 14 * SECOND), Beat::Ask);
+        assert_eq!(heartbeat.hear(7, || unreachable!("nothing has come")), None);
+        let next = heartbeat.hear(8, || began + 15 * SECOND);
+        assert_eq!(next, Some(began + 25 * SECOND));
+        assert_eq!(heartbeat.beat(false, began + 25 * SECOND), Beat::Quiet);
+        assert_eq!(heartbeat.next(), None, "nobody wants to know");
+        assert!(heartbeat.wake() && !heartbeat.wake());
+        assert_eq!(heartbeat.beat(true, began + 30 * SECOND), Beat::Ask);
+        assert_eq!(heartbeat.beat(true, began + 32 * SECOND), Beat::Gone);
+        assert!(Heartbeat::new(Duration::MAX, SECOND, began).is_none());
+    }
+}

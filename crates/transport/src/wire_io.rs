@@ -360,4 +360,50 @@ mod tests {
         io.read_exact(&mut rest).await.unwrap();
         assert_eq!(&rest, b"o world");
     }
+
+    #[tokio::test]
+    async fn a_goaway_that_is_the_last_says_why_and_no_other_does() {
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 11];
+        const DATA: [u8; 12] = [0, 0, 3, 0, 0, 0, 0, 0, 1, 1, 2, 3];
+        for (frames, says) in [
+            (&[&DATA[..], &GOAWAY][..], "too_many_pings"),
+            (&[&GOAWAY, &DATA], ""),
+            (&[&DATA], ""),
+        ] {
+            let (mut io, mut peer) = wire(&Limits::default(), 1024);
+            for frame in frames {
+                io.write_all(frame).await.unwrap();
+            }
+            io.wire().set_last_words("too_many_pings");
+            io.shutdown().await.unwrap();
+            drop(io);
+            let mut sent = frames.concat();
+            if !says.is_empty() {
+                sent[DATA.len() + 2] += says.len() as u8;
+                sent.extend_from_slice(says.as_bytes());
+            }
+            let mut came = Vec::new();
+            peer.read_to_end(&mut came).await.unwrap();
+            assert_eq!(came, sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_counted_and_a_wire_that_is_gone_counts_no_more() {
+        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let counted = io.counted();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        io.write_all(&ping).await.unwrap();
+        io.write_all(&ping).await.unwrap();
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        peer.write_all(&ping).await.unwrap();
+        io.read_exact(&mut [0; 24 + 17]).await.unwrap();
+        let stats = counted.stats().expect("the wire is there");
+        assert_eq!((stats.bytes_in, stats.frames_in), (24 + 17, 1));
+        assert_eq!((stats.bytes_out, stats.frames_out), (34, 2));
+        drop(io);
+        assert_eq!(counted.stats(), None);
+    }
 }
