@@ -10,7 +10,8 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
 use trunkline::{
-    Call, Channel, Code, Next, Request, Result, Router, Sender, Server, Status, Streaming,
+    Call, Channel, Code, Limits, Next, Request, Result, Router, Sender, Server, Status, Streaming,
+    shutdown_signal,
 };
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::{ServerReflectionClient, ServerReflectionRequest};
@@ -45,6 +46,8 @@ const PAGES: &[&str] = &[
     "codegen.md",
     "tls.md",
     "compression.md",
+    "server.md",
+    "deploying.md",
 ];
 
 #[test]
@@ -392,4 +395,55 @@ async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<
     requests.send(ServerReflectionRequest::default()).await?;
     assert!(responses.message().await?.is_some());
     Ok(())
+}
+
+/// What `docs/server.md` and `docs/deploying.md` show, one server for each setting.
+#[tokio::test]
+async fn a_server_is_set_up_as_the_guide_says() {
+    let bound = Server::new()
+        .add(RouteGuideServer(Echo))
+        .add(GreeterServer(Store))
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    println!("listens on {}", bound.local_addr());
+    drop(bound);
+
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    let server = Server::new()
+        .add(GreeterServer(Store))
+        .max_connection_age(minutes(30))
+        .max_connection_age_grace(minutes(5))
+        .max_connection_idle(minutes(15))
+        .keepalive_time(minutes(1))
+        .keepalive_timeout(Duration::from_secs(20))
+        .permit_keepalive_time(Duration::from_secs(30))
+        .permit_keepalive_without_calls();
+    let server = server
+        .max_connections(10_000)
+        .max_concurrent_streams(200)
+        .max_recv_message_size(16 << 20)
+        .with_limits(|limits: &mut Limits| limits.header_block_timeout = Duration::from_secs(5));
+    let server = server.drain_grace(Duration::from_secs(20));
+    let bound = server.bind("127.0.0.1:0").await.unwrap();
+    let address = bound.local_addr().to_string();
+    let serving = tokio::spawn(bound.serve_until(shutdown_signal()));
+
+    let channel = Channel::to(&address)
+        .keepalive_time(minutes(5))
+        .keepalive_timeout(Duration::from_secs(20))
+        .connect()
+        .await
+        .unwrap();
+    let request = HelloRequest {
+        name: "known".to_string(),
+    };
+    assert!(GreeterClient::new(channel).say_hello(request).await.is_ok());
+    serving.abort();
+
+    let (client_end, server_end) = tokio::io::duplex(64 * 1024);
+    let stop = std::future::ready(());
+    let server = Server::new().add(GreeterServer(Store));
+    drop(client_end);
+    server.serve_connection_until(server_end, stop).await;
 }

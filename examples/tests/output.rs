@@ -107,6 +107,16 @@ async fn cert_reload_prints_what_is_expected() {
     check("cert_reload").await;
 }
 
+#[tokio::test]
+async fn graceful_shutdown_prints_what_is_expected() {
+    check("graceful_shutdown").await;
+}
+
+#[tokio::test]
+async fn keepalive_prints_what_is_expected() {
+    check("keepalive").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

@@ -37,6 +37,8 @@ pub enum Peer {
     PythonClient,
     /// grpcio.
     PythonServer,
+    /// grpcio, with two clients that ask whether the server is there.
+    PythonKeepalive,
     /// grpc-js.
     NodeClient,
     /// grpc-js. It never compresses.
@@ -118,6 +120,7 @@ impl Peer {
             Self::GoServer => "the Go server",
             Self::PythonClient => "the Python client",
             Self::PythonServer => "the Python server",
+            Self::PythonKeepalive => "the Python clients with keepalive",
             Self::NodeClient => "the Node client",
             Self::NodeServer => "the Node server",
             Self::PythonStandard => "the Python client of the standard services",
@@ -190,9 +193,13 @@ impl Peer {
             Self::H2specd => program(directory()?.join("official/h2specd")),
             Self::GoClient => program(directory()?.join("own/client")),
             Self::GoServer => program(directory()?.join("own/server")),
-            Self::PythonClient | Self::PythonServer | Self::PythonStandard => {
+            Self::PythonClient
+            | Self::PythonServer
+            | Self::PythonKeepalive
+            | Self::PythonStandard => {
                 let script = script(match self {
                     Self::PythonClient => "client.py",
+                    Self::PythonKeepalive => "keepalive.py",
                     Self::PythonServer => "server.py",
                     _ => "standard.py",
                 });
@@ -258,7 +265,10 @@ impl Peer {
             | Self::Grpcurl
             | Self::H2spec
             | Self::H2specd => Some(Toolkit::Go),
-            Self::PythonClient | Self::PythonServer | Self::PythonStandard => Some(Toolkit::Python),
+            Self::PythonClient
+            | Self::PythonServer
+            | Self::PythonKeepalive
+            | Self::PythonStandard => Some(Toolkit::Python),
             Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
             Self::Dumpcap | Self::Tshark | Self::Nginx => None,
         }

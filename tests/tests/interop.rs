@@ -8,9 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use interop_ends::{our_client_runs, our_server};
+use tokio::runtime::Runtime;
+use trunkline::{Channel, Client, Code, Limits, Method, Raw};
 use trunkline_tests::cases::CASES;
 use trunkline_tests::h2spec;
-use trunkline_tests::peers::{Peer, PeerServer, run_client};
+use trunkline_tests::peers::{Peer, PeerServer, peer, run_client};
 use trunkline_tests::process::{Failure, Process};
 
 /// What our server does not know: load reports.
@@ -85,6 +87,49 @@ fn our_client_is_satisfied_with_the_node_server() {
 #[test]
 fn our_client_is_satisfied_with_our_server() {
     our_client_runs(our_server(), &our_cases(&[]));
+}
+
+#[test]
+fn the_python_client_that_asks_too_often_is_told_and_one_with_its_own_settings_is_not() {
+    let Some(program) = peer(Peer::PythonKeepalive) else {
+        return;
+    };
+    let port = our_server().to_string();
+    let process = program.start(&["--port", &port], Duration::from_secs(60));
+    let lines = process.and_then(Process::finish).unwrap();
+    let often = lines.iter().find(|line| line.starts_with("often: "));
+    let often = often.expect("the end of the stream").to_lowercase();
+    assert!(often.contains("unavailable"), "{often}");
+    assert!(
+        often.replace('_', " ").contains("too many pings"),
+        "{often}"
+    );
+    assert!(lines.contains(&"default: open".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn our_client_asks_a_go_server_that_minds_half_as_often_each_time() {
+    let Some(running) = PeerServer::start(Peer::GoServer) else {
+        return;
+    };
+    // grpc-go permits one PING every five minutes, and takes two that come sooner.
+    let mut limits = Limits::default();
+    limits.client_keepalive_time = Duration::from_millis(100);
+    let target = format!("127.0.0.1:{}", running.port());
+    Runtime::new().unwrap().block_on(async {
+        let channel = Channel::to(&target).limits(limits).connect().await.unwrap();
+        let client = Client::new(channel);
+        const CALL: Method = Method::new("/grpc.testing.TestService/FullDuplexCall");
+        for millis in [200, 400] {
+            let call = client.bidi_streaming::<Raw, Raw>(CALL);
+            let (_requests, mut replies) = call.timeout(Duration::from_secs(20)).await.unwrap();
+            let status = replies.message().await.expect_err("a server that minds");
+            assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
+            for text in ["too_many_pings", &format!("ask after {millis}ms")] {
+                assert!(status.message().contains(text), "{status}");
+            }
+        }
+    });
 }
 
 /// Runs a program of this package to its end, and gives what it wrote.

@@ -81,6 +81,41 @@ pub struct Limits {
     /// How long running calls may go on once a server drains. Default: 10 s; orchestrators kill at
     /// 30 s.
     pub drain_grace: Duration,
+    /// How many connections a server has at one time. Default: 100,000. At the limit it accepts no
+    /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor.
+    pub max_accepted_connections: usize,
+    /// How old a server lets a connection become, 10 % more or less, before it tells the client to
+    /// make another. Default: `Duration::MAX`, which is never.
+    pub max_connection_age: Duration,
+    /// How long the calls of a connection that has become too old, or idle, may go on. Default:
+    /// `Duration::MAX`, until they end.
+    pub max_connection_age_grace: Duration,
+    /// How long a server keeps a connection on which no call is open. Default: `Duration::MAX`.
+    pub max_connection_idle: Duration,
+    /// After how long without a byte from its client a server asks for one, by a PING. Default: 60 s,
+    /// because a client that is gone holds handlers; `Duration::MAX` is never.
+    pub keepalive_time: Duration,
+    /// The same at a client. Default: `Duration::MAX`; gRFC A8 has it off.
+    pub client_keepalive_time: Duration,
+    /// Whether a client asks also when no call is open. Default: false (gRFC A8).
+    pub client_keepalive_without_calls: bool,
+    /// How long either side waits for a byte after that PING, before it ends the connection. Default:
+    /// 20 s.
+    pub keepalive_timeout: Duration,
+    /// How long a client has to wait between PING frames for a server not to take offence. Default:
+    /// 5 min (gRFC A8).
+    pub permit_keepalive_time: Duration,
+    /// Whether it may send them that often when no call is open; once in two hours otherwise.
+    /// Default: false (gRFC A8).
+    pub permit_keepalive_without_calls: bool,
+    /// How many PING frames may come sooner than that, since the server last sent HEADERS or DATA.
+    /// Default: 2 (gRFC A8); one more ends the connection with "too_many_pings".
+    pub max_ping_strikes: u32,
+    /// How many frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
+    /// RST_STREAM and unknown ones) a peer may send ahead of those that are due to what passes on the
+    /// connection: ten for each frame of a call in either direction, and one for each KiB that is
+    /// sent. Default: 10,000.
+    pub control_frame_budget: u64,
     /// The first pause after a failed accept, doubled up to `accept_backoff_max`. Default: 5 ms.
     pub accept_backoff_min: Duration,
     /// The longest pause after a failed accept. Default: 1 s.
@@ -132,6 +167,18 @@ impl Limits {
     pub fn data_frame_budget(&self) -> usize {
         (self.initial_connection_window_size as usize).saturating_mul(51)
     }
+
+    /// How old one connection may become: `max_connection_age`, and up to 10 % more or less, as
+    /// `random` says, which may be any number.
+    ///
+    /// gRFC A9, "Implementation": without jitter, the clients that a restart has brought together
+    /// would come back together each time.
+    pub fn connection_age(&self, random: u64) -> Duration {
+        let spread = (random % 2_001) as u32;
+        let tenth = self.max_connection_age / 10;
+        // 0 to 2,000 thousandths of a tenth, above nine tenths.
+        (self.max_connection_age - tenth).saturating_add(tenth / 1_000 * spread)
+    }
 }
 
 impl Default for Limits {
@@ -158,6 +205,18 @@ impl Default for Limits {
             header_block_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(20),
             drain_grace: Duration::from_secs(10),
+            max_accepted_connections: 100_000,
+            max_connection_age: Duration::MAX,
+            max_connection_age_grace: Duration::MAX,
+            max_connection_idle: Duration::MAX,
+            keepalive_time: Duration::from_secs(60),
+            client_keepalive_time: Duration::MAX,
+            client_keepalive_without_calls: false,
+            keepalive_timeout: Duration::from_secs(20),
+            permit_keepalive_time: Duration::from_secs(300),
+            permit_keepalive_without_calls: false,
+            max_ping_strikes: 2,
+            control_frame_budget: 10_000,
             accept_backoff_min: Duration::from_millis(5),
             accept_backoff_max: Duration::from_secs(1),
             write_buffer_size: 256 * KIB,
@@ -193,6 +252,20 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(limits.max_header_list_size, 16_384);
         assert_eq!(limits.max_header_list_size_hard, 32_768);
+    }
+
+    #[test]
+    fn an_age_is_ten_percent_more_or_less_and_never_is_never() {
+        let mut limits = Limits::default();
+        assert!(limits.connection_age(u64::MAX) > Duration::from_secs(u64::MAX / 2));
+        limits.max_connection_age = Duration::from_secs(100);
+        for (random, seconds) in [(0, 90), (1_000, 100), (2_000, 110), (2_001, 90)] {
+            assert_eq!(
+                limits.connection_age(random),
+                Duration::from_secs(seconds),
+                "{random}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline::{Body, Channel, Limits, Server, Status};
-use trunkline_transport::Connection;
+use trunkline_transport::{Connection, Keepalive};
 
 /// Bytes that a pipe in memory holds: less than a window, so that both ends have to wait at times.
 const PIPE_SIZE: usize = 64 * 1024;
@@ -34,7 +34,9 @@ pub async fn channel_over<IO>(io: IO, limits: Limits) -> Result<Channel, Status>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = Connection::over(io, "the peer in memory", Arc::new(limits)).await?;
+    let keepalive = Keepalive::new(&limits);
+    let connection =
+        Connection::over(io, "the peer in memory", Arc::new(limits), &keepalive).await?;
     Ok(Channel::new(OneConnection(connection)))
 }
 

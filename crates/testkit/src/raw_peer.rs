@@ -36,6 +36,7 @@ pub struct RawPeer<IO> {
     settings: Vec<(u16, u32)>,
     has_settings: bool,
     settings_acks: usize,
+    settings_sent: usize,
     pings: Vec<Bytes>,
     ping_acks: Vec<Bytes>,
     goaway: Option<GoAway>,
@@ -202,6 +203,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
             settings: Vec::new(),
             has_settings: false,
             settings_acks: 0,
+            settings_sent: 0,
             pings: Vec::new(),
             ping_acks: Vec::new(),
             goaway: None,
@@ -235,6 +237,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
     pub async fn write(&mut self, frames: &[Frame]) {
         let mut bytes = BytesMut::new();
         for frame in frames {
+            let asks = frame.kind == kind::SETTINGS && frame.flags & flag::ACK == 0;
+            self.settings_sent += usize::from(asks);
             if frame.kind == kind::DATA {
                 let len = frame.payload.len() as i64;
                 *self.sent.entry(0).or_default() += len;
@@ -372,13 +376,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
         self.until("the end of the connection", |_| false).await;
     }
 
-    /// Waits until everything sent so far has been read: a PING comes back behind it. False if the
-    /// connection is closed.
+    /// Waits until everything sent so far has been read: the acknowledgement of SETTINGS comes back
+    /// behind it (a server may find that PING comes too often). False if the connection is closed.
     pub async fn settle(&mut self) -> bool {
-        let (payload, before) = (0x5e77_1e00_0000_0000, self.ping_acks.len());
-        self.write(&[Frame::ping(payload)]).await;
-        self.until("a PING", |peer| peer.ping_acks.len() > before)
-            .await;
+        self.write(&[Frame::settings(&[])]).await;
+        self.until("an acknowledgement", |peer| {
+            peer.settings_acks >= peer.settings_sent
+        })
+        .await;
         !self.is_closed
     }
 

@@ -1,11 +1,13 @@
 //! The client's side of one connection.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -17,17 +19,19 @@ use tokio::sync::oneshot;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
+use crate::client_watch::Watch;
 use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
+use crate::keepalive::{Keepalive, set_user_timeout};
 use crate::net_stream::NetStream;
 use crate::send::{SendBody, SendError};
 use crate::slots::{Slot, Slots};
 use crate::target::{Place, Target};
 use crate::tls::ClientTls;
 use crate::turn::{Turn, Work};
-use crate::wire_io::WireIo;
+use crate::wire_io::{ConnectionStats, Counted, WireIo};
 
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
 /// and the last call on it has ended.
@@ -35,7 +39,6 @@ use crate::wire_io::WireIo;
 pub struct Connection(Arc<Opener>);
 
 /// What opens the streams of a connection.
-#[derive(Debug)]
 struct Opener {
     send: SendRequest<Bytes>,
     hub: Arc<Hub>,
@@ -43,6 +46,16 @@ struct Opener {
     limits: Arc<Limits>,
     /// Streams that have been opened.
     opened: AtomicU32,
+    counted: Box<dyn Counted>,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = self.hub.open();
+        f.debug_struct("Opener")
+            .field("calls", &calls)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Opener {
@@ -83,6 +96,7 @@ impl Connection {
         target: &Target,
         tls: Option<&ClientTls>,
         limits: Arc<Limits>,
+        keepalive: &Keepalive,
     ) -> Result<Self, Status> {
         let timeout = limits.connect_timeout;
         let connecting = async {
@@ -91,12 +105,15 @@ impl Connection {
                     let stream = UnixStream::connect(path)
                         .await
                         .map_err(|error| cannot_connect(target, error))?;
-                    Self::secure(stream, target, tls, limits).await
+                    Self::secure(stream, target, tls, limits, keepalive).await
                 }
                 Place::Tcp(host, port) => {
                     let stream = connect_tcp(target, host, *port).await?;
                     let _ = stream.set_nodelay(true);
-                    Self::secure(stream, target, tls, limits).await
+                    if keepalive.time() < Duration::MAX {
+                        set_user_timeout(&stream, limits.keepalive_timeout);
+                    }
+                    Self::secure(stream, target, tls, limits, keepalive).await
                 }
             }
         };
@@ -113,6 +130,7 @@ impl Connection {
         target: &Target,
         tls: Option<&ClientTls>,
         limits: Arc<Limits>,
+        keepalive: &Keepalive,
     ) -> Result<Self, Status>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -120,10 +138,10 @@ impl Connection {
     {
         let name = target.to_string();
         match tls {
-            None => Self::over(stream, &name, limits).await,
+            None => Self::over(stream, &name, limits, keepalive).await,
             Some(tls) => {
                 let secured = tls.secure(stream.into(), target).await?;
-                Self::over(secured, &name, limits).await
+                Self::over(secured, &name, limits, keepalive).await
             }
         }
     }
@@ -133,7 +151,12 @@ impl Connection {
     /// # Errors
     ///
     /// UNAVAILABLE if what answers does not speak HTTP/2.
-    pub async fn over<IO>(io: IO, name: &str, limits: Arc<Limits>) -> Result<Self, Status>
+    pub async fn over<IO>(
+        io: IO,
+        name: &str,
+        limits: Arc<Limits>,
+        keepalive: &Keepalive,
+    ) -> Result<Self, Status>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -143,6 +166,7 @@ impl Connection {
             .await
             .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
         let hub = Hub::new();
+        let counted = Box::new(wire.counted());
         let (ready, is_ready) = oneshot::channel();
         let slots = Slots::new();
         let driver = Driver {
@@ -151,6 +175,7 @@ impl Connection {
             settings: 0,
             turn: Turn::new(wire, hub.clone()),
             ready: Some(ready),
+            watch: Watch::new(limits.clone(), keepalive),
             name: name.to_owned(),
         };
         tokio::spawn(driver.run());
@@ -161,6 +186,7 @@ impl Connection {
                 slots,
                 limits,
                 opened: AtomicU32::new(0),
+                counted,
             }))),
             Err(_) => Err(hub.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
@@ -172,6 +198,12 @@ impl Connection {
     /// connection has ended.
     pub fn is_usable(&self) -> bool {
         !self.0.hub.is_leaving()
+    }
+
+    /// What has passed on this connection so far, or in all.
+    pub fn stats(&self) -> ConnectionStats {
+        let Opener { counted, hub, .. } = &*self.0;
+        counted.stats().unwrap_or_else(|| hub.stats())
     }
 
     /// Calls that are open on this connection.
@@ -436,31 +468,36 @@ struct Driver<IO> {
     settings: u64,
     /// Told when the server's SETTINGS have come.
     ready: Option<oneshot::Sender<()>>,
+    watch: Watch,
     name: String,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     async fn run(mut self) {
-        let end = poll_fn(|cx| {
+        let why = poll_fn(|cx| {
             let poll = self.turn.poll(cx, &mut self.h2);
-            self.keep_watch();
-            poll
+            match (self.keep_watch(cx), poll) {
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                (_, Poll::Ready(Ok(Ok(())))) => Poll::Ready("it was closed".to_owned()),
+                (_, Poll::Ready(Ok(Err(error)))) => Poll::Ready(self.watch.ended(&error)),
+                (_, Poll::Ready(Err(error))) => Poll::Ready(error.to_string()),
+                (Poll::Ready(why), Poll::Pending) => Poll::Ready(why),
+            }
         })
         .await;
         let speaks = self.turn.wire().wire().guard().speaks();
-        let status = match end {
-            Ok(Ok(())) => ended(&self.name, "it was closed", speaks),
-            Ok(Err(error)) => ended(&self.name, status_from_h2(&error).message(), speaks),
-            Err(error) => ended(&self.name, &error.to_string(), speaks),
-        };
+        let status = ended(&self.name, &why, speaks);
         self.turn.hub().set_ended(status);
     }
 
-    /// What h2 does with control frames and does not tell.
-    fn keep_watch(&mut self) {
-        let (settings, goaways) = {
+    /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
+    /// reason when the connection has to end.
+    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let (settings, goaways, bytes, flood) = {
             let wire = self.turn.wire().wire();
-            (wire.guard().settings(), wire.guard().goaways())
+            let guard = wire.guard();
+            let flood = self.watch.flood(guard, wire.sent());
+            (guard.settings(), guard.goaways(), guard.bytes(), flood)
         };
         if settings != self.settings {
             self.settings = settings;
@@ -471,12 +508,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.turn.hub().set_leaving();
             self.slots.close();
         }
+        if let Some(why) = flood {
+            return Poll::Ready(why);
+        }
+        let open = self.turn.hub().open();
+        self.watch.poll(cx, &mut self.h2, bytes, open)
     }
 }
+
 /// A runtime that ends takes the task with it; a channel may live on in another.
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let hub = self.turn.hub();
+        hub.set_stats(self.turn.wire().wire().stats());
         if hub.ended().is_none() {
             hub.set_ended(Status::unavailable(format!(
                 "the connection to {} has ended: the runtime that it ran in is gone",

@@ -4,26 +4,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{PingPong, Reason, RecvStream};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use trunkline_codec::{Limits, Status, head};
 
 use crate::answer::{Answering, Opened};
 use crate::body::Body;
 use crate::calls::Calls;
-use crate::frame_guard::Sender;
+use crate::frame_guard::{Sender, Speaks};
+use crate::http1;
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
+use crate::keepalive::ask;
 use crate::pace::Pace;
-use crate::turn::{Turn, Work, poll_sleep};
-use crate::wire_io::WireIo;
+use crate::turn::{Turn, Work};
+use crate::watch::{Duty, Watch};
+use crate::wire_io::{ConnectionStats, WireIo};
 
 /// What answers calls.
 pub trait Handler: Send + 'static {
@@ -48,19 +50,20 @@ pub enum Phase {
 
 /// Serves one connection until it ends, or until `phase` says so.
 ///
-/// Returns when the connection is closed. Dropping the future closes it at once; its calls are
-/// reset, and their handlers dropped.
+/// Returns when the connection is closed. Dropping the future closes it at once and without a word;
+/// its calls are reset, and their handlers dropped.
 pub async fn serve_connection<IO, H>(
     io: IO,
     handler: H,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
-) where
+) -> ConnectionStats
+where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
     let by = Instant::now() + limits.handshake_timeout;
-    serve_shaken(io, handler, limits, phase, by).await;
+    serve_shaken(io, handler, limits, phase, by).await
 }
 
 /// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time.
@@ -70,18 +73,21 @@ pub(crate) async fn serve_shaken<IO, H>(
     limits: Arc<Limits>,
     mut phase: watch::Receiver<Phase>,
     handshake_by: Instant,
-) where
+) -> ConnectionStats
+where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
     let wire = WireIo::new(io, Sender::Client, &limits);
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
-        return;
+        return wire.wire().stats();
     };
     let hub = Hub::new();
     let mut closing = wire.clone();
     let mut driver = Driver {
-        turn: Turn::new(wire, hub.clone()),
+        turn: Turn::new(wire.clone(), hub.clone()),
+        watch: Watch::new(limits.clone(), handshake_by),
+        ping: None,
         serving: Serving {
             h2,
             calls: Calls::new(hub.clone(), &limits),
@@ -89,9 +95,8 @@ pub(crate) async fn serve_shaken<IO, H>(
             handler,
             limits,
             accepted: Vec::new(),
+            clock: None,
         },
-        handshake_by,
-        timer: None,
     };
     loop {
         let current = *phase.borrow_and_update();
@@ -99,11 +104,14 @@ pub(crate) async fn serve_shaken<IO, H>(
             Phase::Serving => {}
             Phase::Draining => driver.serving.h2.graceful_shutdown(),
             Phase::Stopped => {
+                driver.leave();
                 // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
                 let mut cx = Context::from_waker(Waker::noop());
                 let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
-                return;
             }
+        }
+        if current == Phase::Stopped {
+            break;
         }
         let mut changed = std::pin::pin!(phase.changed());
         let mut watching = true;
@@ -118,9 +126,11 @@ pub(crate) async fn serve_shaken<IO, H>(
             driver.poll(cx).map(|()| true)
         });
         if done.await {
-            return;
+            break;
         }
     }
+    drop(driver);
+    wire.wire().stats()
 }
 
 type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
@@ -147,11 +157,24 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
-        match wire.wire().poll_send() {
+        let mut wire = wire.wire();
+        // RFC 9113, section 3.4: the client speaks without waiting, and so it costs nothing to hear
+        // first what it speaks.
+        if wire.guard().speaks() != Speaks::Http2 || matches!(poll, Poll::Ready(Err(_))) {
+            return poll.map(Result::ok);
+        }
+        match wire.poll_send() {
             Poll::Ready(Err(_)) => Poll::Ready(None),
             Poll::Ready(Ok(())) | Poll::Pending => poll.map(Result::ok),
         }
     });
+    let shaken = async {
+        let shaken = shaken.await;
+        if shaken.is_none() && wire.wire().guard().speaks() == Speaks::Http1 {
+            http1::refuse(wire, limits).await;
+        }
+        shaken
+    };
     tokio::time::timeout_at(by, shaken).await.ok().flatten()
 }
 
@@ -172,16 +195,28 @@ fn builder(limits: &Limits) -> h2::server::Builder {
     builder
 }
 
-/// A call, and since when it is here: its deadline does not wait for a permit.
-type Accepted = (Request<RecvStream>, SendResponse<Bytes>, Instant);
+/// A call that waits for its first poll, or for a permit.
+struct Accepted {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    since: Instant,
+    /// It does not wait for a permit.
+    deadline: Option<Instant>,
+}
+
+impl Accepted {
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|at| self.since < at && at <= now)
+    }
+}
 
 /// The engine goes before the turn: see [`Turn`].
 struct Driver<IO, H: Handler> {
     serving: Serving<IO, H>,
     turn: Turn<IO>,
-    /// When the client's SETTINGS have to be here.
-    handshake_by: Instant,
-    timer: Option<(Timed, Pin<Box<Sleep>>)>,
+    watch: Watch,
+    /// Taken when it is needed: from then on h2 registers a waker for each frame.
+    ping: Option<PingPong>,
 }
 
 /// What a turn drives.
@@ -192,19 +227,10 @@ struct Serving<IO, H: Handler> {
     limits: Arc<Limits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
+    /// When a call last came in this turn.
+    clock: Option<Instant>,
     /// Begun, and waiting.
     calls: Calls<H::Answer>,
-}
-
-/// What the connection's one timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timed {
-    /// The handshake ends with the client's SETTINGS.
-    Settings,
-    /// A header block that has begun has to end.
-    HeaderBlock,
-    /// The connection has been shut down and has to send what it has to say.
-    Closing,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
@@ -212,61 +238,72 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         forget_reset(&mut self.serving.accepted);
         self.serving.calls.begin_turn();
+        self.serving.clock = None;
         match self.turn.poll(cx, &mut self.serving) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => self.keep_watch(cx),
         }
     }
 
-    /// What h2 does not see to: abuse by resets, and time.
+    /// What h2 does not see to: abuse, and time.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (resets, waits_for) = {
+        let Serving {
+            hub,
+            accepted,
+            clock,
+            ..
+        } = &self.serving;
+        let mut seen = {
             let wire = self.turn.wire().wire();
-            let guard = wire.guard();
-            let waits_for = match (guard.settings(), guard.in_header_block()) {
-                (0, _) => Some(Timed::Settings),
-                (_, true) => Some(Timed::HeaderBlock),
-                (_, false) => None,
+            self.watch.look(wire.guard(), wire.sent(), hub, *clock)
+        };
+        self.watch
+            .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());
+        loop {
+            let duty = match seen.take() {
+                Some(duty) => duty,
+                None => ready!(self.watch.poll(cx)),
             };
-            (guard.resets(), waits_for)
-        };
-        let closing = matches!(self.timer, Some((Timed::Closing, _)));
-        if !closing && resets > self.serving.limits.reset_budget + self.serving.hub.completed() {
-            // CVE-2023-44487: a reset stream no longer counts against the stream limit.
-            return self.cut_off(cx, Reason::ENHANCE_YOUR_CALM);
-        }
-        if !closing && waits_for != self.timer.as_ref().map(|(timed, _)| *timed) {
-            match waits_for {
-                None => self.timer = None,
-                Some(Timed::HeaderBlock) => {
-                    self.start_timer(Timed::HeaderBlock, self.serving.limits.header_block_timeout);
-                }
-                Some(timed) => {
-                    let left = self.handshake_by.saturating_duration_since(Instant::now());
-                    self.start_timer(timed, left);
-                }
+            if self.discharge(duty).is_ready() {
+                return Poll::Ready(());
             }
-        }
-        let Some((timed, sleep)) = &mut self.timer else {
-            return Poll::Pending;
-        };
-        ready!(poll_sleep(sleep.as_mut(), cx));
-        match timed {
-            Timed::Closing => Poll::Ready(()),
-            Timed::Settings => self.cut_off(cx, Reason::SETTINGS_TIMEOUT),
-            Timed::HeaderBlock => self.cut_off(cx, Reason::ENHANCE_YOUR_CALM),
+            // What h2 has been told takes another turn.
+            cx.waker().wake_by_ref();
         }
     }
 
-    fn cut_off(&mut self, cx: &Context<'_>, reason: Reason) -> Poll<()> {
-        self.serving.h2.abrupt_shutdown(reason);
-        self.start_timer(Timed::Closing, self.serving.limits.handshake_timeout);
-        cx.waker().wake_by_ref();
+    /// Ready when the connection is over.
+    fn discharge(&mut self, duty: Duty) -> Poll<()> {
+        let Serving { h2, .. } = &mut self.serving;
+        match duty {
+            Duty::TellWaiting => self.serving.tell_late(Instant::now()),
+            Duty::Drain => h2.graceful_shutdown(),
+            Duty::Ask => {
+                if self.ping.is_none() {
+                    self.ping = h2.ping_pong();
+                }
+                ask(self.ping.as_mut());
+            }
+            Duty::CutOff(reason, why) => {
+                self.turn.wire().wire().set_last_words(why);
+                h2.abrupt_shutdown(reason);
+                self.watch.close();
+            }
+            Duty::Leave => {
+                self.leave();
+                return Poll::Ready(());
+            }
+            Duty::End => return Poll::Ready(()),
+        }
         Poll::Pending
     }
 
-    fn start_timer(&mut self, timed: Timed, after: Duration) {
-        self.timer = Some((timed, Box::pin(tokio::time::sleep(after))));
+    /// Says goodbye as far as the socket takes it: nobody is waited for.
+    fn leave(&mut self) {
+        self.serving.h2.abrupt_shutdown(Reason::NO_ERROR);
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.serving.h2.poll_closed(&mut cx);
+        let _ = self.turn.wire().wire().poll_send();
     }
 }
 
@@ -289,7 +326,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                     // A call is begun before the next one is accepted: what it needs is still in
                     // the processor's caches.
                     let now = Instant::now();
-                    self.accepted.push((request, respond, now));
+                    self.clock = Some(now);
+                    let timeout = head::timeout_of(request.headers());
+                    self.accepted.push(Accepted {
+                        deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
+                        request,
+                        respond,
+                        since: now,
+                    });
                     self.begin(now);
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
@@ -309,21 +353,20 @@ impl<IO, H: Handler> Serving<IO, H> {
     /// Begins the calls for which there are permits.
     fn begin(&mut self, mut now: Instant) {
         let free = (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open());
-        for (request, respond, since) in self.accepted.drain(..free.min(self.accepted.len())) {
-            let (parts, recv) = request.into_parts();
-            let deadline =
-                head::timeout_of(&parts.headers).and_then(|timeout| since.checked_add(timeout));
-            let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
-            let request = Request::from_parts(parts, Body::arrived(body));
+        for call in self.accepted.drain(..free.min(self.accepted.len())) {
+            let is_late = call.is_late(now);
+            let (parts, recv) = call.request.into_parts();
             let opened = Opened {
-                respond,
-                deadline,
+                respond: call.respond,
+                deadline: call.deadline,
                 permit: self.hub.permit(),
             };
-            if deadline.is_some_and(|at| since < at && at <= now) {
-                opened.refuse(Status::deadline_exceeded("the call waited for a handler"));
+            if is_late {
+                opened.refuse(waited());
                 continue;
             }
+            let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
+            let request = Request::from_parts(parts, Body::arrived(body));
             let handler = &mut self.handler;
             match catch_unwind(AssertUnwindSafe(|| handler.call(request))) {
                 Ok((answer, pace)) => {
@@ -335,9 +378,27 @@ impl<IO, H: Handler> Serving<IO, H> {
     }
 }
 
+impl<IO, H: Handler> Serving<IO, H> {
+    /// Answers the calls that have waited for a permit until their deadlines.
+    fn tell_late(&mut self, now: Instant) {
+        for call in self.accepted.extract_if(.., |it| it.is_late(now)) {
+            let opened = Opened {
+                respond: call.respond,
+                deadline: call.deadline,
+                permit: self.hub.permit(),
+            };
+            opened.refuse(waited());
+        }
+    }
+}
+
+fn waited() -> Status {
+    Status::deadline_exceeded("the deadline passed while the call waited for a handler")
+}
+
 /// Handlers of streams that were reset may still be on their way out. Calls wait for their permits;
 /// those that were reset meanwhile are forgotten.
 fn forget_reset(waiting: &mut Vec<Accepted>) {
     let mut cx = Context::from_waker(Waker::noop());
-    waiting.retain_mut(|(_, respond, _)| respond.poll_reset(&mut cx).is_pending());
+    waiting.retain_mut(|it| it.respond.poll_reset(&mut cx).is_pending());
 }

@@ -7,13 +7,29 @@ const HEADER_LEN: usize = 9;
 /// RFC 9113, section 3.4: what a client sends before its first frame.
 const PREFACE_LEN: usize = 24;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+
+/// RFC 9110, section 9.3, and RFC 5789. A connection of HTTP/2 begins with "PRI ".
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+];
 
 /// Which end's bytes are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +39,22 @@ pub(crate) enum Sender {
     Server,
 }
 
+impl Sender {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// What a peer speaks, judged by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
     /// Nothing has come in yet.
     Nothing,
     Http2,
+    /// A response, or a request, of HTTP/1.
     Http1,
     Tls,
 }
@@ -43,6 +69,14 @@ pub(crate) struct FrameGuard {
     skip: usize,
     first: [u8; 5],
     first_len: usize,
+    bytes: u64,
+    frames: u64,
+    /// Frames that carry calls: HEADERS, CONTINUATION, DATA.
+    carrying: u64,
+    /// PING frames that want an answer.
+    pings: u64,
+    /// The type of the last frame.
+    last: u8,
     /// HEADERS frames: no peer can open more streams than that.
     heads: u64,
     resets: u64,
@@ -74,6 +108,11 @@ impl FrameGuard {
             skip,
             first: [0; 5],
             first_len: 0,
+            bytes: 0,
+            frames: 0,
+            carrying: 0,
+            pings: 0,
+            last: DATA,
             heads: 0,
             resets: 0,
             settings: 0,
@@ -85,17 +124,27 @@ impl FrameGuard {
 
     /// Follows `bytes`, which may begin and end anywhere in a frame.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
         if self.first_len < self.first.len() {
             let n = bytes.len().min(self.first.len() - self.first_len);
             self.first[self.first_len..self.first_len + n].copy_from_slice(&bytes[..n]);
             self.first_len += n;
         }
         loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if self.skip == 0 {
-                self.payload_seen();
+            if self.skip > bytes.len() {
+                self.skip -= bytes.len();
+                return;
+            }
+            bytes = &bytes[self.skip..];
+            self.skip = 0;
+            self.payload_seen();
+            if self.have == 0 {
+                bytes = self.pass(bytes);
+                if let Some((header, rest)) = bytes.split_first_chunk() {
+                    bytes = rest;
+                    self.frame(*header);
+                    continue;
+                }
             }
             let n = bytes.len().min(HEADER_LEN - self.have);
             if n == 0 {
@@ -106,16 +155,44 @@ impl FrameGuard {
             bytes = &bytes[n..];
             if self.have == HEADER_LEN {
                 self.have = 0;
-                self.frame();
+                self.frame(self.header);
             }
         }
     }
 
-    fn frame(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.header;
+    /// Passes over what most bytes are, frames of calls that are there in full: they leave nothing to
+    /// remember. Gives what is behind them.
+    fn pass<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        let (mut frames, mut heads) = (0, 0);
+        while let [a, b, c, kind @ (DATA | HEADERS), flags, ..] = bytes
+            && (*kind == DATA || flags & END_HEADERS != 0)
+        {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            let Some(rest) = bytes.get(HEADER_LEN + length..) else {
+                break;
+            };
+            bytes = rest;
+            frames += 1;
+            heads += u64::from(*kind);
+        }
+        if frames > 0 {
+            self.last = DATA;
+            self.frames += frames;
+            self.carrying += frames;
+            self.heads += heads;
+        }
+        bytes
+    }
+
+    fn frame(&mut self, header: [u8; HEADER_LEN]) {
+        let [a, b, c, kind, flags, ..] = header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.frames += 1;
+        self.last = kind;
         match kind {
+            DATA => self.carrying += 1,
             HEADERS | PUSH_PROMISE | CONTINUATION => {
+                self.carrying += 1;
                 self.heads += u64::from(kind == HEADERS);
                 self.block = match flags & END_HEADERS {
                     0 => Block::Open,
@@ -124,6 +201,7 @@ impl FrameGuard {
             }
             RST_STREAM => self.resets += 1,
             SETTINGS => self.in_settings = true,
+            PING => self.pings += u64::from(flags & ACK == 0),
             GOAWAY => self.goaways += 1,
             _ => {}
         }
@@ -148,6 +226,11 @@ impl FrameGuard {
         self.resets.min(self.heads)
     }
 
+    /// HEADERS frames seen.
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads
+    }
+
     /// SETTINGS frames seen in full.
     pub(crate) fn settings(&self) -> u64 {
         self.settings
@@ -158,9 +241,34 @@ impl FrameGuard {
         self.goaways
     }
 
-    /// Whether a header block has begun and its last byte has not come.
-    pub(crate) fn in_header_block(&self) -> bool {
-        self.block != Block::Outside
+    /// The header block that has begun and whose last byte has not come, by its number.
+    pub(crate) fn header_block(&self) -> Option<u64> {
+        (self.block != Block::Outside).then_some(self.heads)
+    }
+
+    /// Bytes seen.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Frames of which the header has been seen in full.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Frames that carry calls: HEADERS, CONTINUATION, DATA.
+    pub(crate) fn carrying(&self) -> u64 {
+        self.carrying
+    }
+
+    /// PING frames that want an answer.
+    pub(crate) fn pings(&self) -> u64 {
+        self.pings
+    }
+
+    /// Whether what was seen ends with a GOAWAY frame.
+    pub(crate) fn ends_with_goaway(&self) -> bool {
+        self.last == GOAWAY && self.skip == 0 && self.have == 0
     }
 
     pub(crate) fn speaks(&self) -> Speaks {
@@ -169,6 +277,13 @@ impl FrameGuard {
             b"HTTP/" => Speaks::Http1,
             // RFC 8446, section 5.1: an alert or a handshake record of TLS 1.x.
             [0x15 | 0x16, 0x03, ..] => Speaks::Tls,
+            first
+                if METHODS
+                    .iter()
+                    .any(|it| it.iter().zip(first).all(|(a, b)| a == b)) =>
+            {
+                Speaks::Http1
+            }
             _ => Speaks::Http2,
         }
     }
@@ -211,14 +326,29 @@ mod tests {
                 guard.follow(chunk);
             }
             assert_eq!((guard.settings(), guard.resets()), (1, 1), "step {step}");
-            assert!(guard.in_header_block(), "step {step}");
+            assert_eq!(guard.header_block(), Some(2), "step {step}");
+            assert_eq!(guard.carrying(), 3, "step {step}");
+            assert_eq!(guard.bytes(), wire.len() as u64);
             let (byte, rest) = last.split_last().unwrap();
             guard.follow(rest);
-            assert!(guard.in_header_block(), "step {step}");
+            assert!(guard.header_block().is_some(), "step {step}");
             guard.follow(&[*byte]);
-            assert!(!guard.in_header_block(), "step {step}");
+            assert!(guard.header_block().is_none(), "step {step}");
             guard.follow(&frame(HEADERS, END_HEADERS, b""));
         }
+    }
+
+    #[test]
+    fn a_ping_that_wants_an_answer_is_told_from_one_that_is_an_answer() {
+        let mut guard = FrameGuard::new(Sender::Server);
+        guard.follow(&frame(PING, 0, &[0; 8]));
+        guard.follow(&frame(PING, ACK, &[0; 8]));
+        assert_eq!((guard.pings(), guard.frames(), guard.carrying()), (1, 2, 0));
+        let goaway = frame(GOAWAY, 0, &[0; 8]);
+        guard.follow(&goaway[..goaway.len() - 1]);
+        assert!(!guard.ends_with_goaway());
+        guard.follow(&[0]);
+        assert!(guard.ends_with_goaway());
     }
 
     #[test]
@@ -238,6 +368,10 @@ mod tests {
         for (bytes, speaks) in [
             (&b""[..], Speaks::Nothing),
             (b"HTTP/1.1 400 Bad Request", Speaks::Http1),
+            (b"GET / HTTP/1.1", Speaks::Http1),
+            (b"P", Speaks::Http1),
+            (b"PRI * HTTP/2.0", Speaks::Http2),
+            (b"PROPFIND / HTTP/1.1", Speaks::Http2),
             (&[0x15, 0x03, 0x01, 0, 2], Speaks::Tls),
             (&[0, 0, 18, 4, 0, 0, 0, 0, 0], Speaks::Http2),
         ] {

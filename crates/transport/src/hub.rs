@@ -10,6 +10,7 @@ use trunkline_codec::Status;
 use crate::calls::CallWaker;
 use crate::error::status_from_h2;
 use crate::incoming::Stream;
+use crate::wire_io::ConnectionStats;
 
 const POLLING: u8 = 0b01;
 const WOKEN: u8 = 0b10;
@@ -34,6 +35,7 @@ pub(crate) struct Hub {
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
     ended: Mutex<Option<Status>>,
+    stats: Mutex<ConnectionStats>,
 }
 
 /// What woke a connection's task.
@@ -183,6 +185,15 @@ impl Hub {
             true => status,
             false => self.ended().unwrap_or(status),
         }
+    }
+
+    /// What has passed on the connection, once it has ended.
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        *lock(&self.stats)
+    }
+
+    pub(crate) fn set_stats(&self, stats: ConnectionStats) {
+        *lock(&self.stats) = stats;
     }
 
     /// Why the connection has ended, if it has.

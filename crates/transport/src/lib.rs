@@ -10,6 +10,9 @@
 //! | `connection`, `answer` | the server's driver; one call on it |
 //! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
+//! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
+//! | `timers`, `keepalive` | times; whether the peer is there |
+//! | `http1` | what is said to a client that speaks HTTP/1 |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |
@@ -23,11 +26,14 @@ mod answer;
 mod body;
 mod calls;
 mod client;
+mod client_watch;
 mod connection;
 mod error;
 mod frame_guard;
+mod http1;
 mod hub;
 mod incoming;
+mod keepalive;
 mod net_stream;
 mod pace;
 mod pipe;
@@ -36,24 +42,28 @@ mod server;
 mod slots;
 mod target;
 mod threads;
+mod timers;
 #[cfg(feature = "__tls")]
 mod tls;
 #[cfg(not(feature = "__tls"))]
 #[path = "no_tls.rs"]
 mod tls;
 mod turn;
+mod watch;
 mod wire_io;
 
 pub use body::{Body, Source};
 pub use client::{Connection, OpenCall, ReadyConnection};
 pub use connection::{Handler, Phase, serve_connection};
+pub use keepalive::Keepalive;
 pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 #[cfg(feature = "__tls")]
 pub use rustls;
-pub use server::{Listener, serve};
+pub use server::{Listener, serve, serve_one};
 pub use target::{Address, Peer, Target};
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]
 pub use tls::TlsSession;
 pub use tls::{ClientTls, ServerTls};
+pub use wire_io::ConnectionStats;

@@ -6,18 +6,21 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
 
 use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
+use crate::keepalive;
 use crate::net_stream::NetStream;
 use crate::target::{Address, Peer};
 use crate::tls::ServerTls;
+use crate::wire_io::ConnectionStats;
 
 /// Connections the kernel keeps ready for `accept`.
 const BACKLOG: u32 = 1024;
@@ -273,7 +276,8 @@ fn cannot_listen(address: &str, error: io::Error) -> Status {
 /// finish, for `limits.drain_grace` at most.
 ///
 /// `handler` makes what answers the calls of one connection, after its TLS handshake if there is
-/// `tls`. Dropping the future closes the listener and every connection at once.
+/// `tls`. Dropping the future closes the listener and every connection at once; clients are told
+/// (GOAWAY) as far as their sockets take it.
 pub async fn serve<H: Handler>(
     listener: Listener,
     tls: Option<ServerTls>,
@@ -281,40 +285,74 @@ pub async fn serve<H: Handler>(
     shutdown: impl Future<Output = ()>,
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) {
+    let places = Places::new(&limits);
+    serve_in(listener, tls, limits, places, shutdown, handler).await;
+}
+
+/// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
+/// and the calls that run may finish, for `limits.drain_grace` at most.
+pub async fn serve_one<IO, H>(
+    io: IO,
+    handler: H,
+    limits: Arc<Limits>,
+    shutdown: impl Future<Output = ()>,
+) -> ConnectionStats
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let grace = limits.drain_grace;
+    let mut serving = std::pin::pin!(serve_connection(io, handler, limits, phases));
+    let mut stopping = std::pin::pin!(async {
+        shutdown.await;
+        phase.send_replace(Phase::Draining);
+        tokio::time::sleep(grace).await;
+        phase.send_replace(Phase::Stopped);
+        std::future::pending::<()>().await;
+    });
+    std::future::poll_fn(|cx| {
+        let _ = stopping.as_mut().poll(cx);
+        serving.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// As [`serve`], beside others that take of the same places.
+pub(crate) async fn serve_in<H: Handler>(
+    listener: Listener,
+    tls: Option<ServerTls>,
+    limits: Arc<Limits>,
+    places: Places,
+    shutdown: impl Future<Output = ()>,
+    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+) {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let spawn = |connection: Connected| {
+        let (tls, local) = (tls.clone(), listener.local_addr());
+        spawn(connection, tls, local, handler.clone(), &limits, &phase.0);
+    };
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::new(&limits);
     loop {
-        let accepted = {
-            let mut accept = std::pin::pin!(listener.accept());
-            std::future::poll_fn(|cx| {
-                if shutdown.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                accept.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
-        match accepted {
+        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
+        let accepted = std::future::poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => accept.as_mut().poll(cx).map(Some),
+        });
+        match accepted.await {
             None => break,
-            Some(Ok((stream, remote))) => {
-                backoff.reset();
-                let peer = Peer {
-                    local: listener.local_addr(),
-                    remote,
-                    tls: None,
-                };
-                spawn(
-                    stream,
-                    tls.clone(),
-                    peer,
-                    handler.clone(),
-                    &limits,
-                    &phase.0,
-                );
-            }
-            Some(Err(error)) if is_about_one_connection(&error) => {}
-            Some(Err(_)) => backoff.wait().await,
+            Some(connection) => spawn(connection),
+        }
+    }
+    // A connection that the kernel has made and nobody accepts is reset, with what its client has
+    // begun to say on it: it is served as those that were accepted a moment ago.
+    for _ in 0..BACKLOG {
+        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
+        let mut cx = Context::from_waker(Waker::noop());
+        match accept.as_mut().poll(&mut cx) {
+            Poll::Ready(connection) => spawn(connection),
+            Poll::Pending => break,
         }
     }
     // The port is free from here on: a new server can have it.
@@ -323,6 +361,51 @@ pub async fn serve<H: Handler>(
     let _ = tokio::time::timeout(limits.drain_grace, phase.0.closed()).await;
     phase.0.send_replace(Phase::Stopped);
     phase.0.closed().await;
+}
+
+/// The next connection, when there is a place for it.
+///
+/// At the limit no more is accepted than one that waits, rather than accepted and closed: the kernel's
+/// queue costs no descriptor, and clients that come back at once would cost more than those that wait.
+/// The place is taken behind `accept`, because a thread that nobody connects to must not hold one.
+async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> Connected {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                backoff.reset();
+                return Connected {
+                    stream,
+                    remote,
+                    place: places.take().await,
+                };
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(_) => backoff.wait().await,
+        }
+    }
+}
+
+/// A connection that was accepted.
+struct Connected {
+    stream: NetStream,
+    remote: Address,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Room for connections; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only when it is closed, which it never is.
+        self.0.clone().acquire_owned().await.ok()
+    }
 }
 
 /// A server that is dropped takes its connections with it.
@@ -335,29 +418,51 @@ impl Drop for PhaseGuard {
 }
 
 fn spawn<H: Handler>(
-    stream: NetStream,
+    connection: Connected,
     tls: Option<ServerTls>,
-    peer: Peer,
+    local: Address,
     mut handler: impl FnMut(Arc<Peer>) -> H + Send + 'static,
     limits: &Arc<Limits>,
     phase: &watch::Sender<Phase>,
 ) {
     let (limits, phase) = (limits.clone(), phase.subscribe());
+    let Connected {
+        stream,
+        remote,
+        place,
+    } = connection;
+    let peer = Peer {
+        local,
+        remote,
+        tls: None,
+    };
     if let NetStream::Tcp(stream) = &stream {
         // Writes are gathered before they reach the socket: waiting for more only costs time.
         let _ = stream.set_nodelay(true);
+        if limits.keepalive_time < Duration::MAX {
+            keepalive::set_user_timeout(stream, limits.keepalive_timeout);
+        }
     }
     match (tls, stream) {
         (Some(tls), stream) => {
-            tokio::spawn(serve_tls(stream, tls, peer, handler, limits, phase));
+            tokio::spawn(async move {
+                let _place = place;
+                serve_tls(stream, tls, peer, handler, limits, phase).await;
+            });
         }
         (None, NetStream::Tcp(stream)) => {
             let handler = handler(Arc::new(peer));
-            tokio::spawn(serve_connection(stream, handler, limits, phase));
+            tokio::spawn(async move {
+                let _place = place;
+                serve_connection(stream, handler, limits, phase).await;
+            });
         }
         (None, NetStream::Unix(stream)) => {
             let handler = handler(Arc::new(peer));
-            tokio::spawn(serve_connection(stream, handler, limits, phase));
+            tokio::spawn(async move {
+                let _place = place;
+                serve_connection(stream, handler, limits, phase).await;
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use trunkline_codec::{Limits, Status};
 
 use crate::connection::{Handler, Phase};
-use crate::server::{Detached, Listener, PhaseGuard, serve};
+use crate::server::{Detached, Listener, PhaseGuard, Places, serve_in};
 use crate::target::Peer;
 use crate::tls::ServerTls;
 
@@ -43,13 +43,14 @@ pub async fn serve_threads<H: Handler>(
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) -> Result<(), Status> {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    let places = Places::new(&limits);
     let (failed, mut failures) = mpsc::channel(1);
     for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
         let socket = listener.detach().map_err(cannot_start)?;
-        let (tls, limits, phase) = (tls.clone(), limits.clone(), phase.0.subscribe());
-        let (handler, failed) = (handler.clone(), failed.clone());
+        let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
+        let (phase, handler, failed) = (phase.0.subscribe(), handler.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(socket, tls, limits, phase, handler) {
+            if let Err(error) = run(socket, tls, limits, places, phase, handler) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -77,6 +78,7 @@ fn run<H: Handler>(
     socket: Detached,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
+    places: Places,
     phase: watch::Receiver<Phase>,
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) -> io::Result<()> {
@@ -86,7 +88,7 @@ fn run<H: Handler>(
     let served = runtime.block_on(async {
         let listener = socket.attach()?;
         let shutdown = left(phase.clone(), Phase::Serving);
-        let mut serving = pin!(serve(listener, tls, limits, shutdown, handler));
+        let mut serving = pin!(serve_in(listener, tls, limits, places, shutdown, handler));
         let mut stopped = pin!(left(phase, Phase::Draining));
         std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),

@@ -54,10 +54,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         }
     }
 
-    pub(crate) fn wire(&self) -> &WireIo<IO> {
-        &self.wire
-    }
-
     /// Goes on until neither HTTP/2 nor a call has anything more to do, and sends what there is to
     /// send in one write.
     pub(crate) fn poll<W: Work>(
@@ -114,6 +110,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
 }
 
 impl<IO> Turn<IO> {
+    pub(crate) fn wire(&self) -> &WireIo<IO> {
+        &self.wire
+    }
+
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }

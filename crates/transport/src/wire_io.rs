@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -42,7 +42,48 @@ pub(crate) struct Wire<IO> {
     unflushed: bool,
     read_size: usize,
     write_size: usize,
+    /// What the peer sends.
     guard: FrameGuard,
+    /// What this end sends.
+    sent: FrameGuard,
+    /// What the GOAWAY that ends the connection is to say.
+    last_words: &'static str,
+}
+
+/// What has passed on a connection since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// Bytes that have come in.
+    pub bytes_in: u64,
+    /// Bytes that were given to the socket, or wait for it.
+    pub bytes_out: u64,
+    /// HTTP/2 frames that have come in.
+    pub frames_in: u64,
+    /// HTTP/2 frames that were sent.
+    pub frames_out: u64,
+}
+
+/// Whoever has the counters of a wire, whatever its socket is. It does not hold the socket.
+pub(crate) trait Counted: Send + Sync {
+    /// None when the connection is over.
+    fn stats(&self) -> Option<ConnectionStats>;
+}
+
+impl<IO: Send> Counted for Weak<Mutex<Wire<IO>>> {
+    fn stats(&self) -> Option<ConnectionStats> {
+        self.upgrade().map(|wire| lock(&wire).stats())
+    }
+}
+
+impl<IO> WireIo<IO> {
+    pub(crate) fn counted(&self) -> Weak<Mutex<Wire<IO>>> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn wire(&self) -> MutexGuard<'_, Wire<IO>> {
+        lock(&self.0)
+    }
 }
 
 impl<IO> Clone for WireIo<IO> {
@@ -65,17 +106,59 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             read_size: limits.read_buffer_size.max(1),
             write_size: limits.write_buffer_size,
             guard: FrameGuard::new(peer),
+            sent: FrameGuard::new(peer.other()),
+            last_words: "",
         })))
     }
+}
 
-    pub(crate) fn wire(&self) -> MutexGuard<'_, Wire<IO>> {
-        lock(&self.0)
+impl<IO> Wire<IO> {
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        ConnectionStats {
+            bytes_in: self.guard.bytes(),
+            bytes_out: self.sent.bytes(),
+            frames_in: self.guard.frames(),
+            frames_out: self.sent.frames(),
+        }
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     pub(crate) fn guard(&self) -> &FrameGuard {
         &self.guard
+    }
+
+    /// What this end has sent.
+    pub(crate) fn sent(&self) -> &FrameGuard {
+        &self.sent
+    }
+
+    /// h2's GOAWAY says nothing but a code, and clients go by the text: gRFC A8, "Server
+    /// Enforcement". It is put into that GOAWAY which is the last thing that h2 sends.
+    pub(crate) fn set_last_words(&mut self, text: &'static str) {
+        self.last_words = text;
+    }
+
+    fn add_last_words(&mut self) {
+        let text = std::mem::take(&mut self.last_words);
+        // RFC 9113, section 6.8: a frame header, and 8 bytes before the text.
+        let Some(at) = self.written.len().checked_sub(9 + 8) else {
+            return;
+        };
+        if at >= self.written_at
+            && self.sent.ends_with_goaway()
+            && let [0, 0, length @ 8, ..] = &mut self.written[at..]
+        {
+            *length += text.len() as u8;
+            self.written.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Puts `bytes` in the place of everything that was written and not sent.
+    pub(crate) fn say_instead(&mut self, bytes: &[u8]) {
+        self.written.clear();
+        self.written_at = 0;
+        self.written.extend_from_slice(bytes);
     }
 
     /// Tells the wire whom to wake when the socket is ready.
@@ -171,6 +254,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             self.written.drain(..self.written_at);
             self.written_at = 0;
         }
+        self.sent.follow(bytes);
         self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -202,6 +286,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
+        if !wire.last_words.is_empty() {
+            wire.add_last_words();
+        }
         ready!(wire.poll_send())?;
         let task = wire.task.clone();
         Pin::new(&mut wire.io).poll_shutdown(&mut Context::from_waker(&task))
@@ -272,5 +359,51 @@ mod tests {
         let mut rest = [0; 7];
         io.read_exact(&mut rest).await.unwrap();
         assert_eq!(&rest, b"o world");
+    }
+
+    #[tokio::test]
+    async fn a_goaway_that_is_the_last_says_why_and_no_other_does() {
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 11];
+        const DATA: [u8; 12] = [0, 0, 3, 0, 0, 0, 0, 0, 1, 1, 2, 3];
+        for (frames, says) in [
+            (&[&DATA[..], &GOAWAY][..], "too_many_pings"),
+            (&[&GOAWAY, &DATA], ""),
+            (&[&DATA], ""),
+        ] {
+            let (mut io, mut peer) = wire(&Limits::default(), 1024);
+            for frame in frames {
+                io.write_all(frame).await.unwrap();
+            }
+            io.wire().set_last_words("too_many_pings");
+            io.shutdown().await.unwrap();
+            drop(io);
+            let mut sent = frames.concat();
+            if !says.is_empty() {
+                sent[DATA.len() + 2] += says.len() as u8;
+                sent.extend_from_slice(says.as_bytes());
+            }
+            let mut came = Vec::new();
+            peer.read_to_end(&mut came).await.unwrap();
+            assert_eq!(came, sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_counted_and_a_wire_that_is_gone_counts_no_more() {
+        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let counted = io.counted();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        io.write_all(&ping).await.unwrap();
+        io.write_all(&ping).await.unwrap();
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        peer.write_all(&ping).await.unwrap();
+        io.read_exact(&mut [0; 24 + 17]).await.unwrap();
+        let stats = counted.stats().expect("the wire is there");
+        assert_eq!((stats.bytes_in, stats.frames_in), (24 + 17, 1));
+        assert_eq!((stats.bytes_out, stats.frames_out), (34, 2));
+        drop(io);
+        assert_eq!(counted.stats(), None);
     }
 }

@@ -25,6 +25,9 @@ use crate::opening::Opening;
 use crate::receive::Receive;
 use crate::router::Router;
 
+/// gRFC A8, "Client-side behavior": a client must not ask more often.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
+
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
 /// There is one connection to the server, and more only when it is busy: see
@@ -443,6 +446,35 @@ impl ChannelBuilder {
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
+        self
+    }
+
+    /// After how long without a byte from the server a connection with an open call asks whether it is
+    /// there (PING); never by default, and every 10 s at most: a shorter time is taken as 10 s (gRFC
+    /// A8). Without an answer within [`keepalive_timeout`](Self::keepalive_timeout) the connection
+    /// ends: its calls fail with UNAVAILABLE, and the next call makes another.
+    ///
+    /// A server may find it too often: most permit every 5 minutes. It then ends the connection
+    /// ("too_many_pings"), and the next ones of this channel wait twice as long.
+    #[must_use]
+    pub fn keepalive_time(mut self, time: Duration) -> Self {
+        self.limits.client_keepalive_time = time.max(KEEPALIVE_TIME_MIN);
+        self
+    }
+
+    /// How long a server that was asked has to answer; 20 s by default. On Linux it is also how long
+    /// what was sent may stay without an acknowledgement (TCP_USER_TIMEOUT).
+    #[must_use]
+    pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Asks also while no call is open, so that the next call finds a connection that works. Servers
+    /// permit that less often.
+    #[must_use]
+    pub fn keepalive_without_calls(mut self) -> Self {
+        self.limits.client_keepalive_without_calls = true;
         self
     }
 

@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{ClientTls, Connection, ReadyConnection, Target};
+use trunkline_transport::{ClientTls, Connection, Keepalive, ReadyConnection, Target};
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
 /// all streams of a connection, and TCP one window for all of them. It is what servers commonly
@@ -31,6 +31,8 @@ const MOVES_MAX: usize = 3;
 pub(crate) struct Connections {
     target: Target,
     tls: Option<ClientTls>,
+    /// What a server that is asked too often has taught all connections.
+    keepalive: Keepalive,
     limits: Arc<Limits>,
     state: RwLock<State>,
     /// `State::joined`, for calls that wait.
@@ -65,6 +67,7 @@ impl Connections {
         Arc::new(Self {
             target,
             tls,
+            keepalive: Keepalive::new(&limits),
             limits,
             state: RwLock::default(),
             joined: watch::Sender::default(),
@@ -183,10 +186,11 @@ impl Connections {
         }
         let (ended, attempt) = watch::channel(None);
         let (target, limits) = (self.target.clone(), self.limits.clone());
-        let tls = self.tls.clone();
+        let (tls, keepalive) = (self.tls.clone(), self.keepalive.clone());
         let connections = Arc::downgrade(self);
         tokio::spawn(async move {
-            let connected = Connection::connect(&target, tls.as_ref(), limits.clone()).await;
+            let connecting = Connection::connect(&target, tls.as_ref(), limits.clone(), &keepalive);
+            let connected = connecting.await;
             let connected = connected.map(Member::new);
             let further = connections.upgrade().and_then(|it| it.join(&connected));
             ended.send_replace(Some(connected));

@@ -47,9 +47,10 @@
 //! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
 //! is reset, and the server drops the handler's future.
 //!
-//! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]) and `tls` (with ring), all on by
-//! default; `aws-lc-rs` takes that library for TLS in the place of ring; `zstd`, off, because it needs
-//! a C compiler, and because it has to be [added](Server::encoding) to be announced.
+//! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
+//! [`shutdown_signal`]) and `tls` (with ring), all on by default; `aws-lc-rs` takes that library for
+//! TLS in the place of ring; `zstd`, off, because it needs a C compiler, and because it has to be
+//! [added](Server::encoding) to be announced.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -60,6 +61,7 @@
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
+//! | `lifecycle`, `signal` | how long connections live; when the process is asked to end |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
 //! | `method`, `nearest`, `deadline` | a path, and one that no method has; the deadline that calls inherit |
 //! | `observe` | a span for each call, and its figures for metrics |
@@ -77,6 +79,7 @@ mod foreign;
 mod head;
 mod in_process;
 mod intercept;
+mod lifecycle;
 mod message;
 mod method;
 mod nearest;
@@ -89,6 +92,8 @@ mod response;
 mod router;
 mod sender;
 mod server;
+#[cfg(feature = "signal")]
+mod signal;
 mod streaming;
 mod unary;
 
@@ -113,6 +118,8 @@ pub use response::Response;
 pub use router::{Answering, Router, Service};
 pub use sender::Sender;
 pub use server::{BoundServer, Layered, Server};
+#[cfg(feature = "signal")]
+pub use signal::shutdown_signal;
 pub use streaming::Streaming;
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;

@@ -12,8 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Encodings, Limits, Refusal, Status};
 use trunkline_transport::{
-    Address, Body, Listener, Pace, Peer, Phase, ServerTls, bind_threads, serve, serve_connection,
-    serve_threads,
+    Address, Body, Listener, Pace, Peer, ServerTls, bind_threads, serve, serve_one, serve_threads,
 };
 
 use crate::foreign::{BoxError, ForeignService, Shared};
@@ -219,7 +218,8 @@ impl Server {
 
     /// Listens on `host:port` or `unix:/path`, and serves for ever.
     ///
-    /// Dropping the future closes the listener and all connections.
+    /// Dropping the future closes the listener and all connections; clients are told (GOAWAY), as far
+    /// as that goes without waiting.
     ///
     /// # Errors
     ///
@@ -255,14 +255,25 @@ impl Server {
 
     /// Serves one connection that is there already, such as one end of an in-memory pair, until it
     /// ends; on the runtime that awaits it, whatever [`threads`](Self::threads) says.
+    ///
+    /// Dropping the future closes it at once, and without a word to the client.
     pub async fn serve_connection<IO>(self, io: IO)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        self.serve_connection_until(io, std::future::pending())
+            .await;
+    }
+
+    /// As [`serve_connection`](Self::serve_connection) until `shutdown` is ready. Then the client is
+    /// told to go elsewhere (GOAWAY), and calls that run may finish, for `drain_grace` (10 s) at most.
+    pub async fn serve_connection_until<IO>(self, io: IO, shutdown: impl Future<Output = ()>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let limits = Arc::new(self.router.current_limits().clone());
-        let (_serving, phase) = tokio::sync::watch::channel(Phase::Serving);
         let handler = self.into_handler().for_peer(Arc::new(Peer::in_memory()));
-        serve_connection(io, handler, limits, phase).await;
+        serve_one(io, handler, limits, shutdown).await;
     }
 
     fn listening(self, listeners: Vec<Listener>) -> BoundServer {
@@ -322,7 +333,9 @@ impl BoundServer {
     }
 
     /// Serves until `shutdown` is ready. Then the listener is closed, clients are told to go
-    /// elsewhere (GOAWAY), and calls that run may finish, for `drain_grace` (10 s) at most.
+    /// elsewhere (GOAWAY), and calls that run may finish, for `drain_grace` (10 s) at most; no client
+    /// can hold it up longer. Calls that were under way to the server when it said so are served.
+    /// [`shutdown_signal`](crate::shutdown_signal) is such a future.
     ///
     /// # Errors
     ///

@@ -1,0 +1,123 @@
+//! What a client looks at after each turn of a connection: whether the server is there, and within
+//! bounds.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{PingPong, Reason};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use trunkline_codec::Limits;
+
+use crate::error::status_from_h2;
+use crate::frame_guard::FrameGuard;
+use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask};
+use crate::timers::{Timed, Timers};
+use crate::watch::is_flood;
+use crate::wire_io::WireIo;
+
+/// The watch over one connection of a client.
+pub(crate) struct Watch {
+    limits: Arc<Limits>,
+    keepalive: Keepalive,
+    /// The time that this connection keeps to.
+    time: Duration,
+    heartbeat: Option<Heartbeat>,
+    timers: Timers,
+    ping: Option<PingPong>,
+}
+
+impl Watch {
+    pub(crate) fn new(limits: Arc<Limits>, keepalive: &Keepalive) -> Self {
+        let time = keepalive.time();
+        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, Instant::now());
+        let mut timers = Timers::default();
+        timers.set(
+            Timed::Keepalive,
+            heartbeat.as_ref().and_then(Heartbeat::next),
+        );
+        Self {
+            keepalive: keepalive.clone(),
+            ping: None,
+            time,
+            heartbeat,
+            timers,
+            limits,
+        }
+    }
+
+    /// Ready when nothing comes any more, with what calls are told.
+    ///
+    /// gRFC A8, "Client-side behavior".
+    pub(crate) fn poll<IO>(
+        &mut self,
+        cx: &mut Context<'_>,
+        h2: &mut h2::client::Connection<WireIo<IO>, Bytes>,
+        bytes: u64,
+        open: usize,
+    ) -> Poll<String>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Poll::Pending;
+        };
+        let is_wanted = open > 0 || self.limits.client_keepalive_without_calls;
+        if let Some(next) = heartbeat.hear(bytes, Instant::now) {
+            self.timers.set(Timed::Keepalive, Some(next));
+        }
+        if is_wanted && heartbeat.wake() {
+            self.timers.set(Timed::Keepalive, heartbeat.next());
+        }
+        loop {
+            ready!(self.timers.poll(cx));
+            let beat = heartbeat.beat(is_wanted, Instant::now());
+            self.timers.set(Timed::Keepalive, heartbeat.next());
+            match beat {
+                Beat::Quiet => {}
+                Beat::Ask => {
+                    if self.ping.is_none() {
+                        self.ping = h2.ping_pong();
+                    }
+                    ask(self.ping.as_mut());
+                    cx.waker().wake_by_ref();
+                }
+                Beat::Gone => {
+                    let timeout = self.limits.keepalive_timeout;
+                    return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
+                }
+            }
+        }
+    }
+
+    /// What calls are told when the server sends frames without end.
+    pub(crate) fn flood(&self, came: &FrameGuard, sent: &FrameGuard) -> Option<String> {
+        let budget = self.limits.control_frame_budget;
+        is_flood(came, sent, &self.limits).then(|| {
+            format!(
+                "the server sends frames without end that carry nothing; control_frame_budget allows {budget} more than are due"
+            )
+        })
+    }
+
+    /// What calls are told of an error that ends the connection.
+    pub(crate) fn ended(&self, error: &h2::Error) -> String {
+        let status = status_from_h2(error);
+        // gRFC A8, "Client-side behavior". h2 shows what GOAWAY said in its message alone.
+        let is_too_often = error.is_go_away()
+            && error.is_remote()
+            && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+            && status.message().contains(TOO_MANY_PINGS);
+        if !is_too_often || self.heartbeat.is_none() {
+            return status.message().to_owned();
+        }
+        self.keepalive.double(self.time);
+        format!(
+            "{}; keepalive_time is too short for this server: the next connections of this channel ask after {:?}",
+            status.message(),
+            self.keepalive.time()
+        )
+    }
+}

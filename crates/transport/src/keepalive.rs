@@ -1,0 +1,274 @@
+//! Whether the peer is still there, and how often it may ask whether we are: gRFC A8.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use trunkline_codec::Limits;
+
+/// What GOAWAY says to a client whose PING frames come too often.
+///
+/// gRFC A8, "Server Enforcement".
+pub(crate) const TOO_MANY_PINGS: &str = "too_many_pings";
+
+/// gRFC A8, "Server Enforcement": how often a client may ask while it has no call.
+const PERMITTED_WITHOUT_CALLS: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How often the connections of a channel ask whether their server is there. The channel has one,
+/// and gives it to each connection that it opens; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Keepalive(Arc<AtomicU64>);
+
+impl Keepalive {
+    /// As `limits.client_keepalive_time` says.
+    pub fn new(limits: &Limits) -> Self {
+        let millis = limits.client_keepalive_time.as_millis();
+        Self(Arc::new(AtomicU64::new(
+            u64::try_from(millis).unwrap_or(u64::MAX),
+        )))
+    }
+
+    /// After how long without a byte from the server a new connection asks.
+    pub fn time(&self) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            u64::MAX => Duration::MAX,
+            millis => Duration::from_millis(millis),
+        }
+    }
+
+    /// gRFC A8, "Client-side behavior": a server that has said "too_many_pings" is asked half as often from then
+    /// on. `time` is what the connection kept to that was told: others of the channel may have been
+    /// told for the same reason.
+    pub(crate) fn double(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.0
+            .fetch_max(millis.saturating_mul(2), Ordering::Relaxed);
+    }
+}
+
+/// Whether the peer of one connection is there.
+///
+/// ```text
+///             no byte for `time`             no byte for `timeout`
+/// listening -------------------> asked -------------------> gone
+///     ^                            |
+///     +----------- a byte ---------+
+/// ```
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    time: Duration,
+    timeout: Duration,
+    /// Bytes that had come when it was last looked.
+    bytes: u64,
+    /// gRFC A8: the time is measured from the last byte that was read.
+    last_read: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Listening,
+    /// There is no call that could want to know.
+    Dormant,
+    Asked,
+}
+
+/// What a heartbeat comes to when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beat {
+    /// All is well.
+    Quiet,
+    /// A PING has to go out.
+    Ask,
+    /// The peer has not answered.
+    Gone,
+}
+
+impl Heartbeat {
+    /// None if nobody is ever asked.
+    pub(crate) fn new(time: Duration, timeout: Duration, now: Instant) -> Option<Self> {
+        (time < Duration::MAX).then_some(Self {
+            time,
+            timeout,
+            bytes: 0,
+            last_read: now,
+            state: State::Listening,
+        })
+    }
+
+    /// Takes note of the bytes that have come in all; gives its next time, if that is an earlier one
+    /// now. `now` is asked only if something has come.
+    pub(crate) fn hear(&mut self, bytes: u64, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        if bytes == self.bytes {
+            return None;
+        }
+        self.bytes = bytes;
+        self.last_read = now();
+        if self.state != State::Asked {
+            return None;
+        }
+        self.state = State::Listening;
+        self.next()
+    }
+
+    /// When [`beat`](Self::beat) wants to be called.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        match self.state {
+            State::Listening => self.last_read.checked_add(self.time),
+            State::Asked => Instant::now().checked_add(self.timeout),
+            State::Dormant => None,
+        }
+    }
+
+    /// Its time has come. `is_wanted` says whether anyone wants to know.
+    pub(crate) fn beat(&mut self, is_wanted: bool, now: Instant) -> Beat {
+        let due = self.last_read.checked_add(self.time);
+        match self.state {
+            State::Asked => return Beat::Gone,
+            _ if due.is_none_or(|due| now < due) => self.state = State::Listening,
+            _ if !is_wanted => self.state = State::Dormant,
+            _ => {
+                self.state = State::Asked;
+                return Beat::Ask;
+            }
+        }
+        Beat::Quiet
+    }
+
+    /// Somebody wants to know again: true if nobody did.
+    pub(crate) fn wake(&mut self) -> bool {
+        let was_dormant = self.state == State::Dormant;
+        if was_dormant {
+            self.state = State::Listening;
+        }
+        was_dormant
+    }
+}
+
+/// Has h2 send a PING. It sends none while another is not answered: the shutdown's, or one of ours that
+/// the peer has passed over; then that one is the question.
+pub(crate) fn ask(ping: Option<&mut PingPong>) {
+    if let Some(ping) = ping {
+        // The answer to the one before, which h2 keeps until it is asked for.
+        let _ = ping.poll_pong(&mut Context::from_waker(Waker::noop()));
+        let _ = ping.send_ping(Ping::opaque());
+    }
+}
+
+/// gRFC A18: a PING finds out nothing while the kernel still tries to deliver what was written before
+/// it. Other systems have no such option.
+pub(crate) fn set_user_timeout(stream: &TcpStream, timeout: Duration) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // A connection without it lives; the PING goes out all the same.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, timeout);
+}
+
+/// How far a client has tried a server's patience.
+#[derive(Debug, Default)]
+pub(crate) struct PingStrikes {
+    pings: u64,
+    strikes: u64,
+    /// When the last PING came.
+    last: Option<Instant>,
+    /// Frames of calls that had been sent then.
+    sent: u64,
+}
+
+impl PingStrikes {
+    /// Whether PING frames have come that were not judged yet.
+    pub(crate) fn are_new(&self, pings: u64) -> bool {
+        pings != self.pings
+    }
+
+    /// Judges the PING frames that have come since the last time, `pings` being all of them and
+    /// `sent` the frames of calls that this end has sent. True if it is enough.
+    ///
+    /// gRFC A8, "Server Enforcement": one that comes too soon is a strike, and whatever the server
+    /// sends of a call forgives all: clients measure the bandwidth by PING frames as data comes.
+    pub(crate) fn judge(
+        &mut self,
+        pings: u64,
+        sent: u64,
+        has_calls: bool,
+        limits: &Limits,
+        now: Instant,
+    ) -> bool {
+        let new = pings - std::mem::replace(&mut self.pings, pings);
+        let permitted = match has_calls || limits.permit_keepalive_without_calls {
+            true => limits.permit_keepalive_time,
+            false => limits.permit_keepalive_time.max(PERMITTED_WITHOUT_CALLS),
+        };
+        let last = self.last.replace(now);
+        if std::mem::replace(&mut self.sent, sent) != sent {
+            self.strikes = 0;
+        } else if last.is_some_and(|at| now.saturating_duration_since(at) < permitted) {
+            self.strikes += 1;
+        }
+        if !permitted.is_zero() {
+            // The others have come together with the first.
+            self.strikes += new.saturating_sub(1);
+        }
+        self.strikes > u64::from(limits.max_ping_strikes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    async fn a_socket_with_keepalive_has_the_timeout_of_the_kernel_as_well() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        set_user_timeout(&stream, 20 * SECOND);
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(20 * SECOND));
+    }
+
+    #[test]
+    fn what_a_server_minds_doubles_once_for_all_connections_that_were_told() {
+        let mut limits = Limits::default();
+        let keepalive = Keepalive::new(&limits);
+        assert_eq!(keepalive.time(), Duration::MAX);
+        limits.client_keepalive_time = 10 * SECOND;
+        let keepalive = Keepalive::new(&limits);
+        let clone = keepalive.clone();
+        clone.double(10 * SECOND);
+        clone.double(10 * SECOND);
+        assert_eq!(keepalive.time(), 20 * SECOND);
+        keepalive.double(Duration::MAX);
+        assert_eq!(keepalive.time(), Duration::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_is_quiet_asks_and_ends() {
+        let began = Instant::now();
+        let mut heartbeat = Heartbeat::new(10 * SECOND, 2 * SECOND, began).expect("it is on");
+        assert_eq!(heartbeat.next(), Some(began + 10 * SECOND));
+        assert_eq!(heartbeat.hear(7, || began + 4 * SECOND), None);
+        assert_eq!(heartbeat.beat(true, began + 10 * SECOND), Beat::Quiet);
+        assert_eq!(heartbeat.next(), Some(began + 14 * SECOND));
+        assert_eq!(heartbeat.beat(true, began + 14 * SECOND), Beat::Ask);
+        assert_eq!(heartbeat.hear(7, || unreachable!("nothing has come")), None);
+        let next = heartbeat.hear(8, || began + 15 * SECOND);
+        assert_eq!(next, Some(began + 25 * SECOND));
+        assert_eq!(heartbeat.beat(false, began + 25 * SECOND), Beat::Quiet);
+        assert_eq!(heartbeat.next(), None, "nobody wants to know");
+        assert!(heartbeat.wake() && !heartbeat.wake());
+        assert_eq!(heartbeat.beat(true, began + 30 * SECOND), Beat::Ask);
+        assert_eq!(heartbeat.beat(true, began + 32 * SECOND), Beat::Gone);
+        assert!(Heartbeat::new(Duration::MAX, SECOND, began).is_none());
+    }
+}

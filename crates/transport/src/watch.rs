@@ -1,0 +1,202 @@
+//! What a server looks at after each turn of a connection, because h2 does not: abuse, and time.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use h2::Reason;
+use tokio::time::Instant;
+use trunkline_codec::Limits;
+
+use crate::frame_guard::FrameGuard;
+use crate::hub::Hub;
+use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
+use crate::timers::{Timed, Timers};
+
+/// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
+/// the stream and one for the connection are what most peers send for each DATA frame.
+const CONTROL_PER_FRAME: u64 = 10;
+/// A peer may cut what it takes into WINDOW_UPDATE frames for a KiB each, however large our frames.
+const BYTES_PER_CONTROL: u64 = 1024;
+
+/// The watch over one connection of a server.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    limits: Arc<Limits>,
+    timers: Timers,
+    heartbeat: Option<Heartbeat>,
+    strikes: PingStrikes,
+    /// The header block that the timer is for.
+    block: Option<u64>,
+    /// How many calls had begun when none was open any more.
+    idle: Option<u64>,
+    is_closing: bool,
+}
+
+/// What the connection has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Answer the calls whose deadlines have passed while they waited for handlers.
+    TellWaiting,
+    /// Ask whether the client is there.
+    Ask,
+    /// Tell the client to go elsewhere, and let the calls that run finish.
+    Drain,
+    /// Shut down, and say why.
+    CutOff(Reason, &'static str),
+    /// Say goodbye, and end.
+    Leave,
+    /// End at once: nobody listens.
+    End,
+}
+
+impl Watch {
+    pub(crate) fn new(limits: Arc<Limits>, handshake_by: Instant) -> Self {
+        let now = Instant::now();
+        let heartbeat = Heartbeat::new(limits.keepalive_time, limits.keepalive_timeout, now);
+        let mut timers = Timers::default();
+        timers.set(Timed::Settings, Some(handshake_by));
+        if limits.max_connection_age < Duration::MAX {
+            // std seeds each of them anew.
+            let random = RandomState::new().hash_one(0);
+            timers.set(Timed::Age, now.checked_add(limits.connection_age(random)));
+        }
+        timers.set(
+            Timed::Keepalive,
+            heartbeat.as_ref().and_then(Heartbeat::next),
+        );
+        Self {
+            timers,
+            heartbeat,
+            strikes: PingStrikes::default(),
+            block: None,
+            idle: None,
+            is_closing: false,
+            limits,
+        }
+    }
+
+    /// Looks at what has come and what was sent. `clock` is the time of this turn, if it is known.
+    pub(crate) fn look(
+        &mut self,
+        came: &FrameGuard,
+        sent: &FrameGuard,
+        hub: &Hub,
+        clock: Option<Instant>,
+    ) -> Option<Duty> {
+        if self.is_closing {
+            return None;
+        }
+        let clock = || clock.unwrap_or_else(Instant::now);
+        if came.resets() > self.limits.reset_budget + hub.completed() {
+            // CVE-2023-44487: a reset stream no longer counts against the stream limit.
+            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
+        }
+        if is_flood(came, sent, &self.limits) {
+            return Some(Duty::CutOff(
+                Reason::ENHANCE_YOUR_CALM,
+                "too_many_control_frames",
+            ));
+        }
+        if self.strikes.are_new(came.pings()) {
+            let (pings, sent, has_calls) = (came.pings(), sent.carrying(), hub.open() > 0);
+            let limits = &self.limits;
+            if self.strikes.judge(pings, sent, has_calls, limits, clock()) {
+                return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, TOO_MANY_PINGS));
+            }
+        }
+        if came.settings() > 0 && self.timers.is_set(Timed::Settings) {
+            self.timers.set(Timed::Settings, None);
+        }
+        if came.header_block() != self.block {
+            self.block = came.header_block();
+            let end = self
+                .block
+                .and_then(|_| clock().checked_add(self.limits.header_block_timeout));
+            self.timers.set(Timed::HeaderBlock, end);
+        }
+        if let Some(heartbeat) = &mut self.heartbeat
+            && let Some(next) = heartbeat.hear(came.bytes(), clock)
+        {
+            self.timers.set(Timed::Keepalive, Some(next));
+        }
+        if self.limits.max_connection_idle < Duration::MAX {
+            self.look_for_calls(came.heads(), hub.open());
+        }
+        None
+    }
+
+    /// gRFC A9: a connection is idle from the end of its last call on.
+    fn look_for_calls(&mut self, begun: u64, open: usize) {
+        let idle = (open == 0).then_some(begun);
+        if idle != self.idle {
+            self.idle = idle;
+            let end =
+                idle.and_then(|_| Instant::now().checked_add(self.limits.max_connection_idle));
+            self.timers.set(Timed::Idle, end);
+        }
+    }
+
+    /// The first deadline of the calls that wait for handlers; none if none waits.
+    pub(crate) fn set_waiting(&mut self, first: Option<Instant>) {
+        if first.is_some() || self.timers.is_set(Timed::Waiting) {
+            self.timers.set(Timed::Waiting, first);
+        }
+    }
+
+    /// From now on only the end is waited for.
+    pub(crate) fn close(&mut self) {
+        self.is_closing = true;
+        self.timers.clear();
+        let end = Instant::now().checked_add(self.limits.handshake_timeout);
+        self.timers.set(Timed::Closing, end);
+    }
+
+    /// Ready when the time for something has come.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duty> {
+        loop {
+            let duty = match ready!(self.timers.poll(cx)) {
+                Timed::Settings => Duty::CutOff(Reason::SETTINGS_TIMEOUT, "no SETTINGS"),
+                Timed::HeaderBlock => {
+                    Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "a header block takes too long")
+                }
+                Timed::Waiting => Duty::TellWaiting,
+                Timed::Keepalive => match self.beat() {
+                    Some(duty) => duty,
+                    None => continue,
+                },
+                // gRFC A9: what is too old or idle is told, and its calls have the grace.
+                Timed::Idle | Timed::Age => {
+                    let grace = self.limits.max_connection_age_grace;
+                    self.timers
+                        .set(Timed::Grace, Instant::now().checked_add(grace));
+                    Duty::Drain
+                }
+                Timed::Grace => Duty::Leave,
+                Timed::Closing => Duty::End,
+            };
+            return Poll::Ready(duty);
+        }
+    }
+
+    fn beat(&mut self) -> Option<Duty> {
+        let heartbeat = self.heartbeat.as_mut()?;
+        let beat = heartbeat.beat(true, Instant::now());
+        self.timers.set(Timed::Keepalive, heartbeat.next());
+        match beat {
+            Beat::Quiet => None,
+            Beat::Ask => Some(Duty::Ask),
+            // gRFC A9: the connection is closed, and with it what runs for a client that is gone.
+            Beat::Gone => Some(Duty::End),
+        }
+    }
+}
+
+/// Whether a peer sends more frames than there is reason for. It is a ratio and no rate, because
+/// honest ones send them for what passes.
+pub(crate) fn is_flood(came: &FrameGuard, sent: &FrameGuard, limits: &Limits) -> bool {
+    let due = CONTROL_PER_FRAME * (came.carrying() + sent.carrying());
+    let due = due + sent.bytes() / BYTES_PER_CONTROL;
+    came.frames() - came.carrying() > limits.control_frame_budget.saturating_add(due)
+}

@@ -1,0 +1,62 @@
+//! When a process is asked to end.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Ready when the process is asked to end: at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C).
+/// For [`BoundServer::serve_until`](crate::BoundServer::serve_until).
+///
+/// ```no_run
+/// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
+/// let server = trunkline::Server::new().add(greeter).bind("0.0.0.0:50051").await?;
+/// server.serve_until(trunkline::shutdown_signal()).await
+/// # }
+/// ```
+///
+/// It listens from the call on, not from the first poll, and the two signals do no more of their own
+/// accord from then on. A second one therefore does nothing: a drain ends by its grace. Who wants to
+/// end at the second one waits for it: each call gives a future of the next signal.
+///
+/// ```no_run
+/// # async fn example(server: trunkline::BoundServer) -> trunkline::Result<()> {
+/// let first = trunkline::shutdown_signal();
+/// let second = async {
+///     trunkline::shutdown_signal().await;
+///     trunkline::shutdown_signal().await;
+/// };
+/// tokio::select! {
+///     served = server.serve_until(first) => served,
+///     () = second => Ok(()), // The server is dropped, and all calls with it.
+/// }
+/// # }
+/// ```
+///
+/// Where no handler can be installed, which the system refuses only in odd surroundings, the future is
+/// never ready, and the signals end the process as ever.
+///
+/// # Panics
+///
+/// Outside a tokio runtime, or in one without I/O.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
+    let signals = listen();
+    async move {
+        let Ok(mut signals) = signals else {
+            return std::future::pending().await;
+        };
+        poll_fn(|cx| {
+            let came = signals.iter_mut().any(|it| it.poll_recv(cx).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+fn listen() -> io::Result<[Signal; 2]> {
+    Ok([
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ])
+}

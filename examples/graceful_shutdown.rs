@@ -1,0 +1,71 @@
+//! Graceful shutdown: at SIGTERM the server takes no more connections, the call that runs finishes,
+//! and the program ends. An orchestrator sends the signal; here the program sends it to itself.
+//!
+//! Run it with `cargo run --example graceful_shutdown`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use tokio::process::Command;
+use tokio::sync::Notify;
+use trunkline::{Request, Result, Server, shutdown_signal};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+struct SlowGreeter {
+    started: Arc<Notify>,
+    finish: Arc<Notify>,
+}
+
+impl Greeter for SlowGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        println!("server: a call runs");
+        self.started.notify_one();
+        self.finish.notified().await;
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let (started, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let greeter = SlowGreeter {
+        started: started.clone(),
+        finish: finish.clone(),
+    };
+    let server = Server::new()
+        .add(GreeterServer(greeter))
+        .drain_grace(Duration::from_secs(20))
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    let serving = tokio::spawn(server.serve_until(shutdown_signal()));
+
+    let client = GreeterClient::connect(&address).await?;
+    let call = tokio::spawn(async move {
+        let name = "world".to_string();
+        client.say_hello(HelloRequest { name }).await
+    });
+    started.notified().await;
+    println!("orchestrator: SIGTERM");
+    let process = std::process::id().to_string();
+    let killed = Command::new("kill").arg(process).status().await;
+    killed.expect("kill is there");
+
+    // The listener is closed at once, and the call still runs.
+    while let Ok(client) = GreeterClient::connect(&address).await {
+        drop(client);
+        tokio::task::yield_now().await;
+    }
+    println!("client: no new connection");
+    finish.notify_one();
+    let reply = call.await.expect("no panic")?;
+    println!("client: {}", reply.message);
+    serving.await.expect("no panic")?;
+    println!("server: gone");
+    Ok(())
+}

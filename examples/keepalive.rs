@@ -1,0 +1,83 @@
+//! Keepalive: a client whose network goes dark says no goodbye. The server asks (PING), hears
+//! nothing, and drops the handler that works for it. The times are far shorter than one would set.
+//!
+//! Run it with `cargo run --example keepalive`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ticker::{Tick, Ticker, TickerClient, TickerServer, WatchRequest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use trunkline::{Channel, Request, Result, Sender, Server};
+
+mod ticker {
+    trunkline::include_proto!("../proto/ticker.proto");
+}
+
+struct Clock {
+    stopped: Arc<Notify>,
+}
+
+/// Lives as long as a handler does.
+struct Watching(Arc<Notify>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        println!("server: the handler is dropped");
+        self.0.notify_one();
+    }
+}
+
+impl Ticker for Clock {
+    async fn watch(&self, _: Request<WatchRequest>, replies: &mut Sender<Tick>) -> Result<()> {
+        let _watching = Watching(self.stopped.clone());
+        replies.send(Tick { number: 1 }).await?;
+        std::future::pending().await
+    }
+}
+
+/// A network that delivers until it goes dark, and then tells nobody.
+async fn network(entry: TcpListener, server: String, dark: Arc<Notify>) {
+    let (mut client, _) = entry.accept().await.expect("a client");
+    let mut server = TcpStream::connect(server).await.expect("a server");
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        () = dark.notified() => std::future::pending().await,
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let (stopped, dark) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let clock = Clock {
+        stopped: stopped.clone(),
+    };
+    let server = Server::new()
+        .add(TickerServer(clock))
+        .keepalive_time(Duration::from_millis(200))
+        .keepalive_timeout(Duration::from_secs(1))
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+    let entry = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let way_in = entry.local_addr().expect("it listens").to_string();
+    tokio::spawn(network(entry, address, dark.clone()));
+
+    // The client would ask as well, after 30 seconds in which it has heard nothing.
+    let channel = Channel::to(&way_in)
+        .keepalive_time(Duration::from_secs(30))
+        .keepalive_timeout(Duration::from_secs(10))
+        .connect()
+        .await?;
+    let client = TickerClient::new(channel);
+    let mut ticks = client.watch(WatchRequest { interval_ms: 0 }).await?;
+    if let Some(tick) = ticks.message().await? {
+        println!("client: tick {}", tick.number);
+    }
+    println!("network: dark");
+    dark.notify_one();
+    stopped.notified().await;
+    Ok(())
+}
