@@ -316,6 +316,22 @@ async fn whatever_answers_in_the_place_of_tls_is_named() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_never_answers_the_handshake_is_given_up_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let target = format!("https://{}", listener.local_addr().expect("an address"));
+    let channel = Channel::to(&target)
+        .tls(trusting(&Authority::new()))
+        .connect_timeout(Duration::from_millis(50));
+    let failed = within("connecting", channel.connect()).await;
+    let failed = failed.expect_err("nobody answers");
+    assert_eq!(failed.code(), Code::UNAVAILABLE);
+    assert!(
+        failed.message().contains("no answer within 50ms"),
+        "{failed}"
+    );
+}
+
 fn ring() -> Arc<CryptoProvider> {
     Arc::new(trunkline::rustls::crypto::ring::default_provider())
 }
@@ -637,6 +653,21 @@ async fn versions_before_tls_1_2_are_refused() {
         assert_eq!((answer[0], answer[5]), (0x15, 2), "{answer:?}");
         assert!([70, 40].contains(&answer[6]), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_can_read_why_whatever_it_has_sent_meanwhile() {
+    let authority = Authority::new();
+    let tls = server_tls(&authority.issue(LOCAL));
+    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let mut stream = TcpStream::connect(&address).await.expect("a port");
+    // More than the server reads before it knows that this is no TLS.
+    stream.write_all(&[b'P'; 40_000]).await.expect("a server");
+    stream.shutdown().await.expect("a server");
+    let mut answer = Vec::new();
+    let read = within("the end", stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "a reset would have cost the alert: {read:?}");
+    assert_eq!(answer.first(), Some(&0x15), "{answer:?}");
 }
 
 #[tokio::test]

@@ -246,6 +246,8 @@ mod tests {
             );
             if let Err(status) = parsed {
                 assert!(status.message().contains("host:port"), "{status}");
+                let feature = status.message().contains("enable the feature `tls`");
+                assert_eq!(feature, text.starts_with("https://"), "{status}");
             }
         }
     }
