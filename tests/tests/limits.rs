@@ -499,6 +499,56 @@ async fn a_header_block_that_comes_in_time_is_no_reason_to_cut_off() {
     assert_eq!(client.outcome(stream).await, OK);
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_header_block_has_the_time_of_one_however_they_follow_each_other() {
+    let (server, _) = server();
+    let mut client = raw_client(server).await;
+    let block = Fields::call(ECHO).encode();
+    let (first, second) = (block.slice(..20), block.slice(20..));
+    let mut last = None;
+    for _ in 0..4 {
+        let stream = client.next_stream();
+        // The end of one and the beginning of the next come together.
+        let mut frames = Vec::from_iter(last.map(|stream| {
+            Frame::new(
+                kind::CONTINUATION,
+                flag::END_HEADERS,
+                stream,
+                second.clone(),
+            )
+        }));
+        frames.push(Frame::new(kind::HEADERS, 0, stream, first.clone()));
+        client.write(&frames).await;
+        last = Some(stream);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.until_closed().await;
+    let goaway = client.goaway().expect("a reason");
+    assert_eq!(
+        (goaway.last_stream, goaway.error),
+        (5, error::ENHANCE_YOUR_CALM)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_call_that_waits_for_a_permit_is_told_at_its_deadline_although_none_comes() {
+    let (server, probe) = server();
+    let mut client = raw_client(server.max_concurrent_streams(1)).await;
+    let blocked = Fields::call("/test.Probe/Block");
+    let blocked = client.call(&blocked, message(b"x")).await;
+    probe.until("a handler", |it| it.running == 1).await;
+    client
+        .write(&[Frame::rst_stream(blocked, error::CANCEL)])
+        .await;
+    let head = Fields::call(ECHO).and("grpc-timeout", "50m");
+    let late = client.call(&head, message(b"x")).await;
+    let code = i32::from(Code::DEADLINE_EXCEEDED);
+    assert_eq!(client.outcome(late).await, Outcome::Answered(200, code));
+    assert_eq!((probe.counts().running, probe.counts().called), (1, 1));
+    probe.release(1);
+}
+
 #[tokio::test]
 async fn continuation_frames_without_end_are_cut_off() {
     let (server, probe) = server();
