@@ -38,7 +38,7 @@ mod turn;
 mod wire_io;
 
 pub use body::{Body, Source};
-pub use client::{Connection, OpenCall, ReadyConnection};
+pub use client::{Connection, OpenCall, ReadyConnection, Refused, cannot_connect};
 pub use connection::{Handler, Phase, serve_connection};
 pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};

@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+enum Place {
     /// Host name or address, and port.
     Tcp(String, u16),
     Unix(PathBuf),
@@ -81,8 +81,23 @@ impl Target {
         })
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// The address that the target is, if it is one: of IP, or the path of a Unix socket.
+    pub fn address(&self) -> Option<Address> {
+        match &self.place {
+            Place::Tcp(host, port) => {
+                let ip = host.parse().ok()?;
+                Some(Address::Tcp(SocketAddr::new(ip, *port)))
+            }
+            Place::Unix(path) => Some(Address::unix(Some(path))),
+        }
+    }
+
+    /// The host, by name or address, and the port; none for a Unix socket.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match &self.place {
+            Place::Tcp(host, port) => Some((host, *port)),
+            Place::Unix(_) => None,
+        }
     }
 
     /// What goes into `:authority`, unless a call says otherwise.
@@ -107,7 +122,7 @@ impl fmt::Display for Target {
 }
 
 /// The address of one end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An IP address and port.

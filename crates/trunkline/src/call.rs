@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use http::uri::PathAndQuery;
+use trunkline_channel::Patience;
 use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
@@ -49,6 +50,7 @@ pub struct Call<T = ()> {
 pub(crate) struct Options {
     timeout: Option<Duration>,
     is_detached: bool,
+    pub(crate) patience: Patience,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
@@ -97,6 +99,16 @@ impl<T> Call<T> {
     /// Keeps the call from inheriting the deadline of the handler in which it is made.
     pub fn detached(mut self) -> Self {
         self.options.is_detached = true;
+        self
+    }
+
+    /// Waits for the server until the deadline, where the call would fail at once because the server
+    /// cannot be reached: it is tried again and again, with longer and longer pauses.
+    ///
+    /// The message at the deadline has the reason of the last failure. Without a deadline the call
+    /// may wait for ever. It has no effect on calls in process and to tower services.
+    pub fn wait_for_ready(mut self) -> Self {
+        self.options.patience = Patience::WaitForReady;
         self
     }
 
@@ -212,7 +224,7 @@ impl<T> Call<T> {
     async fn start(mut self, expect: Expect) -> Result<Receive, Status> {
         let (channel, request) = self.begin()?;
         let body = Body::pieces(request.unwrap_or_default(), None);
-        let mut receive = channel.start(&mut self, body, expect, Start::Watched);
+        let mut receive = channel.start(self.take(), body, expect, Start::Watched);
         receive.started().await?;
         Ok(receive)
     }
@@ -223,9 +235,9 @@ impl<T> Call<T> {
     ) -> Result<(Sender<Q>, Receive), Status> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().pipe_size);
-        let mut call = self.take();
+        let call = self.take();
         let sender = Sender::of_call(writer, &call, channel.limits().max_send_message_size);
-        let mut receive = channel.start(&mut call, Body::pipe(reader), expect, Start::Watched);
+        let mut receive = channel.start(call, Body::pipe(reader), expect, Start::Watched);
         receive.started().await?;
         Ok((sender, receive))
     }

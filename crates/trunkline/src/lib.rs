@@ -53,7 +53,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `head`, `call`, `client` | a call before it begins |
-//! | `channel`, `connections` | where calls go; the connections to a server |
+//! | `channel`, `attempts` | where calls go; what is tried until the server takes one |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
@@ -62,11 +62,11 @@
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
+mod attempts;
 mod call;
 mod channel;
 mod client;
 mod client_stream;
-mod connections;
 mod deadline;
 mod fields;
 mod foreign;
@@ -107,6 +107,7 @@ pub use router::{Answering, Router, Service};
 pub use sender::Sender;
 pub use server::{BoundServer, Layered, Server};
 pub use streaming::Streaming;
+pub use trunkline_channel::{ConnectivityState, Policy, Resolver, StateWatch, Targets};
 #[cfg(feature = "gzip")]
 pub use trunkline_codec::Gzip;
 pub use trunkline_codec::{

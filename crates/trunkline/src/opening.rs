@@ -1,20 +1,20 @@
 //! What a call waits for until the head of its reply is there.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use trunkline_codec::Status;
-use trunkline_transport::{Body, OpenCall};
+use trunkline_transport::Body;
 
+use crate::attempts::Attempt;
 use crate::foreign::Calling;
 use crate::intercept::unlocked;
 
 /// A call that has begun, and the head of whose reply is not there yet.
 pub(crate) enum Opening {
     /// The stream is open.
-    Open(OpenCall),
+    Open(Attempt),
     /// Something comes before that, or there is no stream.
     Waiting {
         /// In a mutex that is never locked: it makes what holds a call `Sync`.
@@ -70,9 +70,23 @@ impl Opening {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<Body>, Status>> {
-        match self {
-            Self::Open(call) => Pin::new(call).poll(cx),
-            Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
+        let status = match self {
+            Self::Waiting { head, .. } => return unlocked(head).as_mut().poll(cx),
+            Self::Open(attempt) => match ready!(attempt.poll(cx)) {
+                Err(status) if attempt.is_untaken() => status,
+                reply => return Poll::Ready(reply),
+            },
+        };
+        self.again(status);
+        self.poll(cx)
+    }
+
+    /// Goes on to the next attempt: the server has not taken the call.
+    #[cold]
+    fn again(&mut self, status: Status) {
+        let ended = Self::failed(Status::internal("the call has ended"));
+        if let Self::Open(attempt) = std::mem::replace(self, ended) {
+            *self = attempt.again(status);
         }
     }
 }

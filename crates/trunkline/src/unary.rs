@@ -36,12 +36,12 @@ impl<R> Unary<R> {
         let (channel, request) = call.begin()?;
         let body = Body::pieces(request.unwrap_or_default(), None);
         if channel.is_intercepted() {
-            let receive = channel.start(call, body, Expect::One, Start::Unwatched);
+            let receive = channel.start(call.take(), body, Expect::One, Start::Unwatched);
             return Ok(Self::Receive(Box::new(receive)));
         }
         Ok(Self::Plain(Plain {
             deadline: call.head.deadline.map(Deadline::new),
-            opening: channel.open(call, body, Start::Unwatched),
+            opening: channel.open(call.take(), body, Start::Unwatched),
             channel,
         }))
     }

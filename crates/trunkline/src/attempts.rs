@@ -1,0 +1,211 @@
+//! What a channel does with a call until a server has taken it.
+//!
+//! gRFC A6, "Transparent Retries": a call of which nothing has left is made again as often as it
+//! takes; one that has reached the server, which says that it has done nothing with it, once. Both
+//! only before the head of a reply is there. The head is made anew for each attempt, with what is
+//! left of the deadline; a body that is known in full is shared between them, and one that is a
+//! stream goes to the next attempt if nothing has been taken out of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use trunkline_channel::{Connections, Origin, Patience, Ready};
+use trunkline_codec::Status;
+use trunkline_transport::{Body, OpenCall, Refused};
+
+use crate::call::Call;
+use crate::channel::Channel;
+use crate::opening::Opening;
+
+/// How often a call is made again that the server has refused.
+const REFUSALS_MAX: u32 = 1;
+
+/// A call whose stream is open, and what it takes to open another.
+pub(crate) struct Attempt {
+    open: OpenCall,
+    channel: Channel,
+    call: Call,
+    /// None if it is not known in full.
+    body: Option<Body>,
+}
+
+/// Opens the stream of a call, where one is free.
+pub(crate) fn begin(channel: &Channel, ready: Ready, call: Call, body: Body) -> Opening {
+    let head = match channel.request(&call, ready.origin()) {
+        Ok(head) => head,
+        Err(status) => return Opening::failed(status),
+    };
+    let spare = body.try_clone();
+    match ready.send(head, body) {
+        Ok(open) => Opening::Open(Attempt {
+            open,
+            channel: channel.clone(),
+            call,
+            body: spare,
+        }),
+        Err(refused) => match (not_sent(refused), channel.connections()) {
+            (Ok(body), Some(connections)) => wait(
+                channel.clone(),
+                connections.clone(),
+                call,
+                spare.unwrap_or(body),
+            ),
+            (Ok(_), None) => Opening::failed(Status::internal("there are no connections")),
+            (Err(status), _) => Opening::failed(status),
+        },
+    }
+}
+
+/// Waits for a stream that can be opened, and opens it.
+pub(crate) fn wait(
+    channel: Channel,
+    connections: Arc<Connections>,
+    call: Call,
+    body: Body,
+) -> Opening {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let attempts = Attempts::new(body, is_open.clone());
+    Opening::waiting(is_open, attempts.run(channel, connections, call))
+}
+
+/// Makes a call that is an HTTP request already.
+pub(crate) async fn forward(
+    connections: Arc<Connections>,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let head = |origin: &Origin| {
+        let mut parts = parts.clone();
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(origin.scheme.clone());
+        uri.authority = Some(origin.authority.clone());
+        parts.uri = http::Uri::from_parts(uri)
+            .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
+        Ok(http::Request::from_parts(parts, ()))
+    };
+    let mut attempts = Attempts::new(body, Arc::default());
+    loop {
+        let ready = connections.ready(None, Patience::FailFast).await?;
+        if let Some(reply) = attempts.make(ready, head).await {
+            return reply;
+        }
+    }
+}
+
+/// The attempts of a call whose stream is not open.
+struct Attempts {
+    body: Body,
+    refusals: u32,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Attempts {
+    fn new(body: Body, is_open: Arc<AtomicBool>) -> Self {
+        Self {
+            body,
+            refusals: 0,
+            is_open,
+        }
+    }
+
+    async fn run(
+        mut self,
+        channel: Channel,
+        connections: Arc<Connections>,
+        call: Call,
+    ) -> Result<http::Response<Body>, Status> {
+        loop {
+            let ready = connections
+                .ready(call.head.deadline, call.options.patience)
+                .await?;
+            // The server is told what is left of the deadline now.
+            let head = |origin: &Origin| channel.request(&call, origin);
+            if let Some(reply) = self.make(ready, head).await {
+                return reply;
+            }
+        }
+    }
+
+    /// One attempt; none if there is to be another.
+    async fn make(
+        &mut self,
+        ready: Ready,
+        head: impl Fn(&Origin) -> Result<http::Request<()>, Status>,
+    ) -> Option<Result<http::Response<Body>, Status>> {
+        let head = match head(ready.origin()) {
+            Ok(head) => head,
+            Err(status) => return Some(Err(status)),
+        };
+        let spare = self.body.try_clone();
+        let mut open = match ready.send(head, std::mem::take(&mut self.body)) {
+            Ok(open) => open,
+            Err(refused) => match not_sent(refused) {
+                Ok(body) => {
+                    self.body = spare.unwrap_or(body);
+                    return None;
+                }
+                Err(status) => return Some(Err(status)),
+            },
+        };
+        self.is_open.store(true, Ordering::Release);
+        let reply = (&mut open).await;
+        if reply.is_ok() || !open.is_untaken() || self.refusals >= REFUSALS_MAX {
+            return Some(reply);
+        }
+        match untouched(spare, open).await {
+            Some(body) => {
+                self.body = body;
+                self.refusals += 1;
+                None
+            }
+            None => Some(reply),
+        }
+    }
+}
+
+impl Attempt {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
+        Pin::new(&mut self.open).poll(cx)
+    }
+
+    /// After an error: whether the call can be made again.
+    pub(crate) fn is_untaken(&self) -> bool {
+        self.open.is_untaken()
+    }
+
+    /// The call again, which has failed with `status`.
+    pub(crate) fn again(self, status: Status) -> Opening {
+        let is_open = Arc::new(AtomicBool::new(false));
+        Opening::waiting(is_open.clone(), async move {
+            let body = untouched(self.body, self.open).await;
+            let (Some(body), Some(connections)) = (body, self.channel.connections().cloned())
+            else {
+                return Err(status);
+            };
+            let mut attempts = Attempts::new(body, is_open);
+            attempts.refusals = 1;
+            attempts.run(self.channel, connections, self.call).await
+        })
+    }
+}
+
+/// The body of a call that was not sent, if it can go to another connection.
+fn not_sent(refused: Box<Refused>) -> Result<Body, Status> {
+    match refused.is_connection_lost {
+        true => Ok(refused.body),
+        false => Err(refused.status),
+    }
+}
+
+/// The body of a call that the server has not taken, as it was.
+async fn untouched(spare: Option<Body>, mut open: OpenCall) -> Option<Body> {
+    match spare {
+        Some(body) => Some(body),
+        None => open.take_body().await,
+    }
+}
