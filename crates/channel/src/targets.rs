@@ -87,6 +87,18 @@ impl<T: AsRef<str>> From<&[T]> for Targets {
     }
 }
 
+impl<T: AsRef<str>> From<&Vec<T>> for Targets {
+    fn from(targets: &Vec<T>) -> Self {
+        targets[..].into()
+    }
+}
+
+impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Targets {
+    fn from(targets: &[T; N]) -> Self {
+        targets[..].into()
+    }
+}
+
 impl<T: AsRef<str>, const N: usize> From<[T; N]> for Targets {
     fn from(targets: [T; N]) -> Self {
         targets[..].into()
