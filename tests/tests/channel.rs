@@ -525,6 +525,23 @@ async fn a_name_is_resolved_again_when_a_connection_is_lost_and_not_more_often_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_addresses_in_another_order_are_nothing_new_to_the_back_off() {
+    let (net, names) = (MemoryNet::default(), Names::default());
+    names.set(&[A, B]);
+    let (_channel, client) = lazy(to(&net, "name:7").resolver(names.clone()));
+    echo(&client).await.expect_err("nothing is there");
+    for at in 1..30 {
+        pass(10.0).await;
+        names.set(if at % 2 == 0 { &[A, B] } else { &[B, A] });
+    }
+    assert!(names.asked() >= 5, "{}", names.asked());
+    // Those at 0 s to 290 s: as if the name had not been asked again.
+    assert_eq!(net.dials().len(), 2 * 11);
+    let last = net.dials().last().map(|(at, _)| at.as_secs());
+    assert_eq!(last, Some(181));
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_to_addresses_that_a_name_still_has_stay_and_calls_on_others_end() {
     for round_robin in [false, true] {
         let (net, names) = (MemoryNet::default(), Names::default());

@@ -114,7 +114,8 @@ async fn a_call_that_the_server_has_not_taken_is_made_again_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_the_server_may_have_taken_is_not_made_again() {
-    let cases: [(&str, fn(u32) -> Vec<Frame>); 6] = [
+    type Answer = fn(u32) -> Vec<Frame>;
+    let cases: [(&str, Answer); 6] = [
         ("a reset", |it| vec![Frame::rst_stream(it, error::CANCEL)]),
         ("an internal error", |it| {
             vec![Frame::rst_stream(it, error::INTERNAL_ERROR)]

@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{Body, OpenCall, ReadyConnection, Refused, Target};
+use trunkline_transport::{ReadyConnection, Target};
 
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, StateWatch};
@@ -257,18 +257,9 @@ impl Connections {
 }
 
 impl Ready {
-    /// What the head of the request has to say.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// Opens the stream and sends a request: see [`ReadyConnection::send`].
-    ///
-    /// # Errors
-    ///
-    /// Those of it.
-    pub fn send(self, head: http::Request<()>, body: Body) -> Result<OpenCall, Box<Refused>> {
-        self.connection.send(head, body)
+    /// What opens the stream, and what the head of the request has to say.
+    pub fn into_parts(self) -> (ReadyConnection, Origin) {
+        (self.connection, self.origin)
     }
 }
 

@@ -26,7 +26,7 @@ impl Endpoint {
     pub(crate) fn origin(&self, authority: Option<&Authority>) -> Origin {
         Origin {
             scheme: Scheme::HTTP,
-            authority: authority.unwrap_or(self.target.authority()).clone(),
+            authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
         }
     }
 }

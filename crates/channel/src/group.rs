@@ -68,6 +68,12 @@ impl Group {
         }
     }
 
+    /// Whether these are the group's endpoints, in any order.
+    pub(crate) fn has_only(&self, endpoints: &[Endpoint]) -> bool {
+        self.endpoints.len() == endpoints.len()
+            && endpoints.iter().all(|it| self.endpoints.contains(it))
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.open.iter().any(|it| it.is_usable())
     }

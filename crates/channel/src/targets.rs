@@ -46,7 +46,9 @@ fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> 
         targets.push(Arc::new(Target::parse(name)?));
         return Ok(());
     }
-    let list = text.strip_prefix("ipv4:").or(text.strip_prefix("ipv6:"));
+    let list = text
+        .strip_prefix("ipv4:")
+        .or_else(|| text.strip_prefix("ipv6:"));
     let Some(list) = list else {
         targets.push(Arc::new(Target::parse(text)?));
         return Ok(());

@@ -123,43 +123,46 @@ impl Connections {
         let Some(group) = state.group(id) else {
             return false;
         };
-        let has_failed = match raced {
+        let joined = match raced {
             Ok((endpoint, connection)) => {
                 group.attempt = None;
-                self.join(group, endpoint, connection, started);
-                false
+                Some(self.join(group, endpoint, connection, started))
             }
             Err(status) => {
                 group.fail(status, started, &self.settings.limits);
-                true
+                None
             }
         };
-        if has_failed {
+        if joined.is_none() {
             self.resolve(&mut state);
         }
         self.tell(&mut state);
+        drop(state);
+        let has_failed = joined.is_none();
+        joined.map(tokio::spawn);
         has_failed
     }
 
+    /// Takes a connection in. Gives what is to look after it, in a task that is not spawned under the
+    /// lock: a runtime that ends drops it at once, which takes the lock again.
     fn join(
         self: &Arc<Self>,
         group: &mut Group,
         endpoint: Endpoint,
         connection: Connection,
         started: Instant,
-    ) {
+    ) -> impl Future<Output = ()> + Send + use<> {
         let is_further = !group.open.is_empty();
         let origin = endpoint.origin(self.settings.authority.as_ref());
         let left = connection.left();
         let limits = &self.settings.limits;
         let member = group.join(connection, endpoint, origin, started, limits);
-        let look_after = look_after(
+        look_after(
             Lost(Arc::downgrade(self)),
             is_further.then(|| Arc::downgrade(&member)),
             limits.connection_idle_time,
             left,
-        );
-        tokio::spawn(look_after);
+        )
     }
 
     /// Opens another connection beside those that there are, to the same endpoint.
@@ -183,11 +186,16 @@ impl Connections {
             return;
         };
         group.further = None;
-        match raced {
-            Ok((endpoint, connection)) => self.join(group, endpoint, connection, started),
-            Err(_) => group.fail_further(),
-        }
+        let joined = match raced {
+            Ok((endpoint, connection)) => Some(self.join(group, endpoint, connection, started)),
+            Err(_) => {
+                group.fail_further();
+                None
+            }
+        };
         self.tell(&mut state);
+        drop(state);
+        joined.map(tokio::spawn);
     }
 
     /// Closes a connection that no call has taken since this was last asked, unless it is the only
@@ -271,8 +279,11 @@ impl Connections {
                 .iter()
                 .any(|it| it.state() != ConnectivityState::Idle);
         for endpoints in self.settings.policy.groups(endpoints) {
-            if let Some(at) = before.iter().position(|it| *it.endpoints == endpoints[..]) {
-                state.groups.push(before.remove(at));
+            if let Some(at) = before.iter().position(|it| it.has_only(&endpoints)) {
+                // DNS servers like to give the same addresses in another order.
+                let mut group = before.remove(at);
+                group.endpoints = endpoints.into();
+                state.groups.push(group);
                 continue;
             }
             let mut group = state.new_group(endpoints, limits);

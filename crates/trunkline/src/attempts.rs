@@ -22,49 +22,43 @@ use crate::opening::Opening;
 /// How often a call is made again that the server has refused.
 const REFUSALS_MAX: u32 = 1;
 
-/// A call whose stream is open, and what it takes to open another.
+/// A call whose stream is open, and its body once more, if that is known in full.
 pub(crate) struct Attempt {
     open: OpenCall,
-    channel: Channel,
-    call: Call,
-    /// None if it is not known in full.
     body: Option<Body>,
 }
 
-/// Opens the stream of a call, where one is free.
-pub(crate) fn begin(channel: &Channel, ready: Ready, call: Call, body: Body) -> Opening {
-    let head = match channel.request(&call, ready.origin()) {
+/// Opens the stream of a call: at once, if one is free. Only a call that has to wait is taken out of
+/// `call`.
+pub(crate) fn begin<T>(
+    channel: &Channel,
+    connections: &Arc<Connections>,
+    call: &mut Call<T>,
+    body: Body,
+) -> Opening {
+    let Some(ready) = connections.try_ready() else {
+        return wait(channel.clone(), connections.clone(), call.take(), body);
+    };
+    let (connection, origin) = ready.into_parts();
+    let head = match channel.request(call, origin) {
         Ok(head) => head,
         Err(status) => return Opening::failed(status),
     };
     let spare = body.try_clone();
-    match ready.send(head, body) {
-        Ok(open) => Opening::Open(Attempt {
-            open,
-            channel: channel.clone(),
-            call,
-            body: spare,
-        }),
-        Err(refused) => match (not_sent(refused), channel.connections()) {
-            (Ok(body), Some(connections)) => wait(
-                channel.clone(),
-                connections.clone(),
-                call,
-                spare.unwrap_or(body),
-            ),
-            (Ok(_), None) => Opening::failed(Status::internal("there are no connections")),
-            (Err(status), _) => Opening::failed(status),
+    match connection.send(head, body) {
+        Ok(open) => Opening::Open(Attempt { open, body: spare }),
+        Err(refused) => match not_sent(*refused) {
+            Ok(body) => {
+                let body = spare.unwrap_or(body);
+                wait(channel.clone(), connections.clone(), call.take(), body)
+            }
+            Err(status) => Opening::failed(status),
         },
     }
 }
 
 /// Waits for a stream that can be opened, and opens it.
-pub(crate) fn wait(
-    channel: Channel,
-    connections: Arc<Connections>,
-    call: Call,
-    body: Body,
-) -> Opening {
+fn wait(channel: Channel, connections: Arc<Connections>, call: Call, body: Body) -> Opening {
     let is_open = Arc::new(AtomicBool::new(false));
     let attempts = Attempts::new(body, is_open.clone());
     Opening::waiting(is_open, attempts.run(channel, connections, call))
@@ -76,11 +70,11 @@ pub(crate) async fn forward(
     request: http::Request<Body>,
 ) -> Result<http::Response<Body>, Status> {
     let (parts, body) = request.into_parts();
-    let head = |origin: &Origin| {
+    let head = |origin: Origin| {
         let mut parts = parts.clone();
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme = Some(origin.scheme.clone());
-        uri.authority = Some(origin.authority.clone());
+        uri.scheme = Some(origin.scheme);
+        uri.authority = Some(origin.authority);
         parts.uri = http::Uri::from_parts(uri)
             .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
         Ok(http::Request::from_parts(parts, ()))
@@ -121,7 +115,7 @@ impl Attempts {
                 .ready(call.head.deadline, call.options.patience)
                 .await?;
             // The server is told what is left of the deadline now.
-            let head = |origin: &Origin| channel.request(&call, origin);
+            let head = |origin| channel.request(&call, origin);
             if let Some(reply) = self.make(ready, head).await {
                 return reply;
             }
@@ -132,16 +126,17 @@ impl Attempts {
     async fn make(
         &mut self,
         ready: Ready,
-        head: impl Fn(&Origin) -> Result<http::Request<()>, Status>,
+        head: impl Fn(Origin) -> Result<http::Request<()>, Status>,
     ) -> Option<Result<http::Response<Body>, Status>> {
-        let head = match head(ready.origin()) {
+        let (connection, origin) = ready.into_parts();
+        let head = match head(origin) {
             Ok(head) => head,
             Err(status) => return Some(Err(status)),
         };
         let spare = self.body.try_clone();
-        let mut open = match ready.send(head, std::mem::take(&mut self.body)) {
+        let mut open = match connection.send(head, std::mem::take(&mut self.body)) {
             Ok(open) => open,
-            Err(refused) => match not_sent(refused) {
+            Err(refused) => match not_sent(*refused) {
                 Ok(body) => {
                     self.body = spare.unwrap_or(body);
                     return None;
@@ -179,23 +174,22 @@ impl Attempt {
     }
 
     /// The call again, which has failed with `status`.
-    pub(crate) fn again(self, status: Status) -> Opening {
+    pub(crate) fn again(self, channel: Channel, call: Call, status: Status) -> Opening {
         let is_open = Arc::new(AtomicBool::new(false));
         Opening::waiting(is_open.clone(), async move {
             let body = untouched(self.body, self.open).await;
-            let (Some(body), Some(connections)) = (body, self.channel.connections().cloned())
-            else {
+            let (Some(body), Some(connections)) = (body, channel.connections().cloned()) else {
                 return Err(status);
             };
             let mut attempts = Attempts::new(body, is_open);
             attempts.refusals = 1;
-            attempts.run(self.channel, connections, self.call).await
+            attempts.run(channel, connections, call).await
         })
     }
 }
 
 /// The body of a call that was not sent, if it can go to another connection.
-fn not_sent(refused: Box<Refused>) -> Result<Body, Status> {
+fn not_sent(refused: Refused) -> Result<Body, Status> {
     match refused.is_connection_lost {
         true => Ok(refused.body),
         false => Err(refused.status),

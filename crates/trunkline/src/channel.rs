@@ -203,21 +203,23 @@ impl Channel {
     }
 
     /// Begins a call, in the poll of who waits for it.
-    pub(crate) fn start(self, call: Call, body: Body, expect: Expect, start: Start) -> Receive {
+    pub(crate) fn start(self, mut call: Call, body: Body, expect: Expect, start: Start) -> Receive {
         let (reader, deadline) = (self.reader(expect), call.head.deadline);
         if !self.is_intercepted() {
-            return Receive::replies(reader, self.open(call, body, start), deadline);
+            let opening = self.open(&mut call, body, start);
+            return Receive::replies(reader, opening, Some(Box::new((self, call))), deadline);
         }
         let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
         let interceptors = self.interceptors.clone();
-        let running = interceptors.run(call, move |call| {
+        let running = interceptors.run(call, move |mut call| {
             Box::pin(async move {
                 let moved_to = call.head.deadline;
                 let inside = async {
-                    let mut opening = self.open(call, body, start);
+                    let mut opening = self.open(&mut call, body, start);
                     let response = poll_fn(|cx| {
-                        let response = opening.poll(cx);
+                        let again = || Some((self.clone(), call.take()));
+                        let response = opening.poll(cx, again);
                         inmost_open.store(opening.is_open(), Ordering::Release);
                         response
                     });
@@ -229,18 +231,15 @@ impl Channel {
         });
         let waiting = link.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
-        Receive::replies(reader, Opening::waiting(is_open, response), deadline)
+        Receive::replies(reader, Opening::waiting(is_open, response), None, deadline)
             .chained(Chain::new(running, link))
     }
 
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
-    pub(crate) fn open(&self, call: Call, body: Body, start: Start) -> Opening {
+    pub(crate) fn open<T>(&self, call: &mut Call<T>, body: Body, start: Start) -> Opening {
         match &self.backend {
-            Backend::Server(connections) => match connections.try_ready() {
-                Some(ready) => attempts::begin(self, ready, call, body),
-                None => attempts::wait(self.clone(), connections.clone(), call, body),
-            },
-            Backend::Service(service) => match self.request(&call, &nowhere()) {
+            Backend::Server(connections) => attempts::begin(self, connections, call, body),
+            Backend::Service(service) => match self.request(call, nowhere()) {
                 Ok(head) => {
                     let request = head.map(|()| body);
                     Opening::called(call_service(service.clone(), request, start))
@@ -259,10 +258,10 @@ impl Channel {
     }
 
     /// The head of the request, which may be made more than once.
-    pub(crate) fn request(
+    pub(crate) fn request<T>(
         &self,
-        call: &Call,
-        origin: &Origin,
+        call: &Call<T>,
+        origin: Origin,
     ) -> Result<http::Request<()>, Status> {
         let timeout = call.head.time_remaining();
         if timeout == Some(Duration::ZERO) {
@@ -272,8 +271,8 @@ impl Channel {
         }
         let options = &*self.options;
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(origin.scheme.clone());
-        uri.authority = Some(origin.authority.clone());
+        uri.scheme = Some(origin.scheme);
+        uri.authority = Some(origin.authority);
         uri.path_and_query = Some(call.head.path.clone());
         let uri = http::Uri::from_parts(uri)
             .map_err(|error| Status::internal(format!("the path of the method: {error}")))?;
@@ -283,7 +282,9 @@ impl Channel {
         *request.uri_mut() = uri;
         *request.extensions_mut() = call.head.extensions.clone();
         let (headers, encoding) = (request.headers_mut(), call.options.encoding.as_deref());
-        call.head.metadata.clone().merge_into(headers);
+        if !call.head.metadata.is_empty() {
+            call.head.metadata.clone().merge_into(headers);
+        }
         options.fields.write(headers, timeout, encoding);
         Ok(request)
     }

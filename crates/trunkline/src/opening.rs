@@ -8,6 +8,8 @@ use trunkline_codec::Status;
 use trunkline_transport::Body;
 
 use crate::attempts::Attempt;
+use crate::call::Call;
+use crate::channel::Channel;
 use crate::foreign::Calling;
 use crate::intercept::unlocked;
 
@@ -66,27 +68,35 @@ impl Opening {
         }
     }
 
+    /// `again` is what it takes to make the call again, if the server has not taken it.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        again: impl FnOnce() -> Option<(Channel, Call)>,
     ) -> Poll<Result<http::Response<Body>, Status>> {
-        let status = match self {
-            Self::Waiting { head, .. } => return unlocked(head).as_mut().poll(cx),
+        match self {
+            Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
             Self::Open(attempt) => match ready!(attempt.poll(cx)) {
-                Err(status) if attempt.is_untaken() => status,
-                reply => return Poll::Ready(reply),
+                Err(status) if attempt.is_untaken() => match again() {
+                    Some(again) => self.poll_again(cx, again, status),
+                    None => Poll::Ready(Err(status)),
+                },
+                reply => Poll::Ready(reply),
             },
-        };
-        self.again(status);
-        self.poll(cx)
+        }
     }
 
-    /// Goes on to the next attempt: the server has not taken the call.
     #[cold]
-    fn again(&mut self, status: Status) {
+    fn poll_again(
+        &mut self,
+        cx: &mut Context<'_>,
+        (channel, call): (Channel, Call),
+        status: Status,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
         let ended = Self::failed(Status::internal("the call has ended"));
         if let Self::Open(attempt) = std::mem::replace(self, ended) {
-            *self = attempt.again(status);
+            *self = attempt.again(channel, call, status);
         }
+        self.poll(cx, || None)
     }
 }

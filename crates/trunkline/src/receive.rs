@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::Body;
 
+use crate::call::Call;
+use crate::channel::Channel;
 use crate::deadline::{self, Deadline};
 use crate::intercept::Chain;
 use crate::message::Message;
@@ -33,7 +35,10 @@ pub(crate) struct Receive {
 }
 
 enum Source {
-    Opening(Opening),
+    Opening {
+        opening: Opening,
+        again: Option<Box<(Channel, Call)>>,
+    },
     Body(Body),
     Ended,
 }
@@ -44,13 +49,16 @@ impl Receive {
         Self::new(reader, Source::Body(body), None)
     }
 
-    /// The replies of a call, on a client.
-    pub(crate) fn replies(reader: Reader, opening: Opening, deadline: Option<Instant>) -> Self {
-        Self::new(
-            reader,
-            Source::Opening(opening),
-            deadline.map(Deadline::new),
-        )
+    /// The replies of a call, on a client. `again` is what it takes to make it again, if the server has
+    /// not taken it.
+    pub(crate) fn replies(
+        reader: Reader,
+        opening: Opening,
+        again: Option<Box<(Channel, Call)>>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let source = Source::Opening { opening, again };
+        Self::new(reader, source, deadline.map(Deadline::new))
     }
 
     /// The replies of a call whose head is there.
@@ -112,7 +120,7 @@ impl Receive {
 
     fn is_open(&self) -> bool {
         match &self.source {
-            Source::Opening(opening) => opening.is_open(),
+            Source::Opening { opening, .. } => opening.is_open(),
             Source::Body(_) | Source::Ended => true,
         }
     }
@@ -204,7 +212,7 @@ impl Receive {
             Source::Body(body) => {
                 frame::only_message(body.full_data()?, self.reader.max_message_size())
             }
-            Source::Opening(_) | Source::Ended => None,
+            Source::Opening { .. } | Source::Ended => None,
         }
     }
 
@@ -310,10 +318,12 @@ impl Receive {
         }
         match &mut self.source {
             Source::Ended => self.reader.fail(Status::internal("the call has ended")),
-            Source::Opening(opening) => match ready!(opening.poll(cx)) {
-                Ok(response) => self.respond(response),
-                Err(status) => self.reader.fail(status),
-            },
+            Source::Opening { opening, again } => {
+                match ready!(opening.poll(cx, || again.take().map(|again| *again))) {
+                    Ok(response) => self.respond(response),
+                    Err(status) => self.reader.fail(status),
+                }
+            }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.reader.eof(),
                 Some(Err(status)) => self.reader.fail(status),
@@ -335,7 +345,7 @@ impl Receive {
             return None;
         }
         let phase = match &self.source {
-            Source::Opening(opening) => opening.phase(),
+            Source::Opening { opening, .. } => opening.phase(),
             Source::Body(_) | Source::Ended => "while the reply was being received",
         };
         Some(deadline::exceeded(phase))
