@@ -2,6 +2,7 @@
 //! test in this file, and what they show as output is what an example prints.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
 use trunkline::{
-    Call, Channel, Code, Limits, Next, Request, Result, Router, Sender, Server, Status, Streaming,
-    shutdown_signal,
+    Address, Call, Channel, Code, ConnectivityState, Limits, Next, Request, Result, Router, Sender,
+    Server, Status, Streaming, shutdown_signal,
 };
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::{ServerReflectionClient, ServerReflectionRequest};
@@ -48,6 +49,7 @@ const PAGES: &[&str] = &[
     "compression.md",
     "server.md",
     "deploying.md",
+    "client.md",
 ];
 
 #[test]
@@ -446,4 +448,100 @@ async fn a_server_is_set_up_as_the_guide_says() {
     let server = Server::new().add(GreeterServer(Store));
     drop(client_end);
     server.serve_connection_until(server_end, stop).await;
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        Ok(HelloReply {
+            message: format!("Hello {}!", request.name),
+        })
+    }
+}
+
+async fn my_greeter() -> Result<String> {
+    let server = Server::new().add(GreeterServer(MyGreeter));
+    let server = server.bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+    Ok(address)
+}
+
+async fn is_greeted(client: &GreeterClient) -> Result<()> {
+    let reply = client
+        .say_hello(HelloRequest { name: "you".into() })
+        .await?;
+    assert_eq!(reply.message, "Hello you!");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
+    let address = my_greeter().await?;
+    let client = GreeterClient::connect(&address).await?;
+    let reply = client
+        .say_hello(HelloRequest { name: "you".into() })
+        .await?;
+    assert_eq!(reply.message, "Hello you!");
+    let channel = Channel::to(&address)
+        .connect_timeout(Duration::from_secs(5))
+        .max_recv_message_size(16 << 20)
+        .connect_lazy()?;
+    let client = GreeterClient::new(channel);
+    is_greeted(&client).await
+}
+
+#[tokio::test]
+async fn calls_take_several_servers_in_turn() -> Result<()> {
+    let addresses = [my_greeter().await?, my_greeter().await?];
+    let channel = Channel::to(&addresses).round_robin().connect().await?;
+    is_greeted(&GreeterClient::new(channel)).await
+}
+
+#[tokio::test]
+async fn names_are_resolved_by_a_resolver_of_ones_own() -> Result<()> {
+    async fn from_a_registry(_host: String, port: u16) -> std::io::Result<Vec<Address>> {
+        let found = ["127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()];
+        Ok(found
+            .map(|ip| Address::Tcp(SocketAddr::new(ip, port)))
+            .into())
+    }
+
+    let channel = Channel::to("greeter:50051")
+        .resolver(from_a_registry)
+        .connect_lazy()?;
+    assert_eq!(channel.state(), ConnectivityState::Idle);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_may_wait_for_ready_and_states_are_watched() -> Result<()> {
+    let channel = Channel::to(&my_greeter().await?).connect_lazy()?;
+    let mut states = channel.watch_state();
+    channel.request_connection();
+    assert_eq!(
+        states.until(ConnectivityState::Ready).await,
+        ConnectivityState::Ready
+    );
+    let client = GreeterClient::new(channel);
+    let call = client.say_hello(HelloRequest { name: "you".into() });
+    let reply = call
+        .wait_for_ready()
+        .timeout(Duration::from_secs(10))
+        .await?;
+    assert_eq!(reply.message, "Hello you!");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connector_brings_any_byte_stream() -> Result<()> {
+    let server = Server::new().add(GreeterServer(MyGreeter));
+    let channel = Channel::to("10.0.0.1:1").connector(move |_address: Address| {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(server.clone().serve_connection(far));
+        async { Ok(near) }
+    });
+    let client = GreeterClient::new(channel.connect().await?);
+    is_greeted(&client).await
 }

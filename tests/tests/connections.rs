@@ -262,7 +262,9 @@ async fn the_pause_is_not_for_the_only_connection() {
     within("the loss to be seen", refused).await;
     let bound = Server::new().add(Probe::new()).bind(&address).await;
     tokio::spawn(bound.expect("the port is free again").serve());
-    ended(call(&client, Probe::ECHO)).await;
+    let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
+    let reply = within("a reply", call.wait_for_ready().into_future()).await;
+    assert_eq!(reply.expect("a reply").0, "x");
 }
 
 #[tokio::test]

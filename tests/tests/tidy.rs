@@ -8,10 +8,16 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the lowest crate to the highest: a crate may name only those before it.
-const ORDER: [&str; 3] = ["trunkline-codec", "trunkline-transport", "trunkline"];
-const PUBLISHED: [&str; 7] = [
+const ORDER: [&str; 4] = [
+    "trunkline-codec",
+    "trunkline-transport",
+    "trunkline-channel",
+    "trunkline",
+];
+const PUBLISHED: [&str; 8] = [
     "codec",
     "transport",
+    "channel",
     "trunkline",
     "build",
     "macros",
@@ -156,6 +162,10 @@ fn each_crate_knows_only_what_it_may() {
             &["tokio", "h2", "tower", "tower-service", "tower-layer"][..],
         ),
         ("trunkline-transport", &["prost", "prost-types"]),
+        (
+            "trunkline-channel",
+            &["h2", "prost", "prost-types", "tower-layer"],
+        ),
         ("trunkline", &["h2"]),
     ];
     for (package, names) in forbidden {
@@ -290,8 +300,8 @@ fn a_hello_world_needs_few_crates() {
     let all = count(&[]);
     println!("crates of a hello world: {runtime}, with build crates {all}");
     assert!(runtime <= 45, "{runtime} runtime crates");
-    // 77 without TLS, which is rustls, ring and what finds the system's authorities.
-    assert!(all <= 92, "{all} crates with those of the build");
+    // 78 without TLS, which is rustls, ring and what finds the system's authorities.
+    assert!(all <= 93, "{all} crates with those of the build");
 }
 
 #[test]
@@ -326,18 +336,28 @@ fn the_house_stays_small() {
     let runtime = code["codec"] + code["transport"] + code["trunkline"];
     // 8,000 held all that a call needs on one connection. The rest is for cores, which are threads of
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
-    // polled in their connection's task, and those that end in one poll. Up to 10,000; TLS is 800 more.
+    // polled in their connection's task, and those that end in one poll. Up to 10,000; TLS, lifecycle and keepalive, compression and observability are 2,500 more.
     assert!(
-        runtime <= 10_800,
+        runtime <= 12_500,
         "codec, transport and trunkline have {runtime} lines of code"
     );
+    // What is built on connections (service config, retries, hedging) comes on top of this.
+    let channel = code["channel"];
+    assert!(channel <= 1_500, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }
 
 #[test]
 fn what_comes_from_the_network_is_never_unwrapped() {
-    for name in ["codec", "transport", "trunkline", "health", "reflection"] {
+    for name in [
+        "codec",
+        "transport",
+        "channel",
+        "trunkline",
+        "health",
+        "reflection",
+    ] {
         for file in rust_files(&root().join("crates").join(name).join("src")) {
             let text = fs::read_to_string(&file).expect("a source file");
             for (at, line) in without_tests(&text)

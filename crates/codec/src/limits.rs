@@ -147,6 +147,28 @@ pub struct Limits {
     /// How long no further connection is tried after one could not be opened, or was lost. Default:
     /// 1 s, the first pause of the connection backoff document.
     pub connection_retry_pause: Duration,
+    /// From the beginning of a first attempt to connect that has failed to the beginning of the next.
+    /// Default: 1 s. This and the three below are those of the connection backoff document.
+    pub connect_backoff_base: Duration,
+    /// How much longer each pause is than the one before. Default: 1.6.
+    pub connect_backoff_multiplier: f64,
+    /// By which part of itself a pause may be longer or shorter, at random. Default: 0.2; 0 makes
+    /// pauses exact, and more than 1 is as good as 1.
+    pub connect_backoff_jitter: f64,
+    /// The longest pause, before jitter. Default: 120 s.
+    pub connect_backoff_max: Duration,
+    /// How long one address may say nothing before the next one is tried beside it. Default: 250 ms
+    /// (RFC 8305, section 8).
+    pub connect_stagger: Duration,
+    /// The least time between two questions for the addresses of a name. Default: 30 s, as in
+    /// grpc-go.
+    pub resolve_interval: Duration,
+    /// How many addresses of a channel are used; those behind them are not. Default: 1,000.
+    pub max_addresses: usize,
+    /// How often it is looked whether a channel has had calls; one that had none since closes its
+    /// connections, and resolves and connects again for the next call. Default: 30 min, as in other
+    /// implementations; a channel that is not used falls idle after 30 to 60 min.
+    pub channel_idle_time: Duration,
     /// How many calls a client may have on one connection, those that wait for a stream with those
     /// that have one. Default: 100,000; one more fails at once.
     pub max_queued_calls: usize,
@@ -228,6 +250,14 @@ impl Default for Limits {
             connection_idle_time: Duration::from_secs(30),
             max_calls_per_connection: 1_000_000_000,
             connection_retry_pause: Duration::from_secs(1),
+            connect_backoff_base: Duration::from_secs(1),
+            connect_backoff_multiplier: 1.6,
+            connect_backoff_jitter: 0.2,
+            connect_backoff_max: Duration::from_secs(120),
+            connect_stagger: Duration::from_millis(250),
+            resolve_interval: Duration::from_secs(30),
+            max_addresses: 1_000,
+            channel_idle_time: Duration::from_secs(30 * 60),
             max_queued_calls: 100_000,
             in_place_max: Duration::from_micros(500),
             quick_poll_max: Duration::from_micros(100),

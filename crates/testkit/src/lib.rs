@@ -6,6 +6,7 @@
 //! | `message` | the length-prefixed messages of gRPC, right or wrong |
 //! | `raw_peer` | one end of an HTTP/2 connection that sends what it is told and notes what it gets |
 //! | `raw_listener` | a port on which a raw peer plays the server |
+//! | `memory_net` | addresses at which servers are found, or not, without a network |
 //! | `probe` | a service of ours whose handlers can be counted, held and made to fail |
 //! | `authority` | certificates, made when the test runs |
 //! | `pair` | a server and a channel of ours over a pipe in memory |
@@ -16,6 +17,7 @@
 mod authority;
 mod fields;
 mod frame;
+mod memory_net;
 mod message;
 mod pair;
 mod probe;
@@ -27,6 +29,7 @@ use std::time::Duration;
 pub use authority::{Authority, Identity, Valid};
 pub use fields::Fields;
 pub use frame::{Frame, error, flag, kind, setting};
+pub use memory_net::{MemoryListener, MemoryNet};
 pub use message::{gzip, message, message_flagged, messages, prefix};
 pub use pair::{channel_over, pair};
 pub use probe::{Counts, Probe};

@@ -141,6 +141,18 @@ impl Body {
         }
     }
 
+    /// The same body again, of one that is known in full. Its bytes are shared.
+    #[inline]
+    pub fn try_clone(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Full { data, trailers } => Some(Self::full(data.clone(), trailers.clone())),
+            Kind::Pieces(pieces) => {
+                Some(Self::pieces(pieces.data.clone(), pieces.trailers.clone()))
+            }
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
+        }
+    }
+
     /// Hears when the body fails, if it is one that a writer of this process fills.
     pub fn watch(&self) -> Option<PipeWatch> {
         match &self.0 {

@@ -10,13 +10,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
-use trunkline_codec::{Limits, Status};
+use tokio::task::JoinHandle;
+use trunkline_codec::{Limits, Payload, Status};
 
 use crate::body::Body;
 use crate::client_watch::Watch;
@@ -25,10 +26,10 @@ use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::{Keepalive, set_user_timeout};
-use crate::net_stream::NetStream;
+use crate::net_stream::{ByteStream, NetStream};
 use crate::send::{SendBody, SendError};
 use crate::slots::{Slot, Slots};
-use crate::target::{Place, Target};
+use crate::target::{Address, Target};
 use crate::tls::ClientTls;
 use crate::turn::{Turn, Work};
 use crate::wire_io::{ConnectionStats, Counted, WireIo};
@@ -37,6 +38,21 @@ use crate::wire_io::{ConnectionStats, Counted, WireIo};
 /// and the last call on it has ended.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Opener>);
+
+/// Where a connection leads, and how it is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// What messages call it.
+    pub name: &'a str,
+    /// What the user has written.
+    pub target: &'a Target,
+    /// TLS, if it is wanted.
+    pub tls: Option<&'a ClientTls>,
+    /// All limits.
+    pub limits: &'a Arc<Limits>,
+    /// When the server is asked whether it is there.
+    pub keepalive: &'a Keepalive,
+}
 
 /// What opens the streams of a connection.
 struct Opener {
@@ -76,72 +92,70 @@ impl Opener {
 
     /// What h2 says to a request that it does not take. It takes none after that, unless it is the
     /// stream alone that has failed.
-    fn refused(&self, error: &h2::Error) -> Status {
+    fn refused(&self, error: &h2::Error, body: Body) -> Box<Refused> {
         if !error.is_reset() {
             self.leave();
         }
-        self.hub.failure(error)
+        Box::new(Refused {
+            status: self.hub.failure(error),
+            body,
+            // What is wrong with the request itself would be wrong elsewhere as well.
+            is_connection_lost: error.is_go_away() || error.is_io(),
+        })
     }
 }
 
 impl Connection {
-    /// Connects to `target`, tries each address of its name in turn, and waits until the server
-    /// has shown that it speaks HTTP/2, over TLS if there is `tls`.
+    /// Connects to `address`, and waits until the server has shown that it speaks HTTP/2, over TLS if
+    /// that is wanted. There is no timeout here.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE within `limits.connect_timeout`; the message names the target, the cause and
-    /// the way out.
-    pub async fn connect(
-        target: &Target,
-        tls: Option<&ClientTls>,
-        limits: Arc<Limits>,
-        keepalive: &Keepalive,
-    ) -> Result<Self, Status> {
-        let timeout = limits.connect_timeout;
-        let connecting = async {
-            match target.place() {
-                Place::Unix(path) => {
-                    let stream = UnixStream::connect(path)
-                        .await
-                        .map_err(|error| cannot_connect(target, error))?;
-                    Self::secure(stream, target, tls, limits, keepalive).await
+    /// UNAVAILABLE; the message has the name, the cause and the way out.
+    pub async fn connect(address: &Address, to: &Destination<'_>) -> Result<Self, Status> {
+        let name = to.name;
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.map_err(|error| cannot_connect(name, error))?;
+                let _ = stream.set_nodelay(true);
+                if to.keepalive.time() < Duration::MAX {
+                    set_user_timeout(&stream, to.limits.keepalive_timeout);
                 }
-                Place::Tcp(host, port) => {
-                    let stream = connect_tcp(target, host, *port).await?;
-                    let _ = stream.set_nodelay(true);
-                    if keepalive.time() < Duration::MAX {
-                        set_user_timeout(&stream, limits.keepalive_timeout);
-                    }
-                    Self::secure(stream, target, tls, limits, keepalive).await
-                }
+                Self::secure(stream, to).await
             }
-        };
-        tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
-            Err(Status::unavailable(format!(
-                "cannot connect to {target}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
-            )))
-        })
+            Address::Unix(Some(path)) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|error| cannot_connect(name, error))?;
+                Self::secure(stream, to).await
+            }
+            Address::Unix(None) | Address::InMemory => Err(Status::unavailable(format!(
+                "cannot connect to {name}: {address} is no address to connect to; a connector of your own may know what it means"
+            ))),
+        }
+    }
+
+    /// As [`connect`](Self::connect), over a byte stream that there is.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn on(stream: Box<dyn ByteStream>, to: &Destination<'_>) -> Result<Self, Status> {
+        Self::secure(stream, to).await
     }
 
     /// The handshakes: TLS if it is wanted, and HTTP/2.
-    async fn secure<IO>(
-        stream: IO,
-        target: &Target,
-        tls: Option<&ClientTls>,
-        limits: Arc<Limits>,
-        keepalive: &Keepalive,
-    ) -> Result<Self, Status>
+    async fn secure<IO>(stream: IO, to: &Destination<'_>) -> Result<Self, Status>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         NetStream: From<IO>,
     {
-        let name = target.to_string();
-        match tls {
-            None => Self::over(stream, &name, limits, keepalive).await,
+        let limits = to.limits.clone();
+        match to.tls {
+            None => Self::over(stream, to.name, limits, to.keepalive).await,
             Some(tls) => {
-                let secured = tls.secure(stream.into(), target).await?;
-                Self::over(secured, &name, limits, keepalive).await
+                let secured = tls.secure(stream.into(), to.name, to.target).await?;
+                Self::over(secured, to.name, limits, to.keepalive).await
             }
         }
     }
@@ -206,6 +220,24 @@ impl Connection {
         counted.stats().unwrap_or_else(|| hub.stats())
     }
 
+    /// Whether the server has answered a call here.
+    pub fn has_answered(&self) -> bool {
+        self.0.hub.has_answered()
+    }
+
+    /// Why no new calls can begin here, once they cannot.
+    pub fn failure(&self) -> Status {
+        self.0.hub.ended().unwrap_or_else(|| {
+            Status::unavailable("the server closes the connection and takes no more calls")
+        })
+    }
+
+    /// Waits until no new calls can begin here. It does not keep the connection open.
+    pub fn left(&self) -> impl Future<Output = ()> + Send + use<> {
+        let slots = self.0.slots.clone();
+        async move { slots.until_closed().await }
+    }
+
     /// Calls that are open on this connection.
     pub fn open_calls(&self) -> usize {
         self.0.hub.open()
@@ -236,10 +268,15 @@ impl Connection {
         }
         match slots.take().await {
             Some(slot) => Ok(self.with(permit, slot)),
-            None => Err(hub.ended().unwrap_or_else(|| {
-                Status::unavailable("the server closes the connection and takes no more calls")
-            })),
+            None => Err(self.failure()),
         }
+    }
+
+    /// What [`ready`](Self::ready) gives, for a call that waits on another connection as well, and
+    /// counts there; none when the connection takes no new calls.
+    pub async fn ready_beside(&self) -> Option<ReadyConnection> {
+        let slot = self.0.slots.take().await?;
+        Some(self.with(self.0.hub.permit(), slot))
     }
 
     /// What [`ready`](Self::ready) gives, if there is nothing to wait for and nothing wrong.
@@ -258,6 +295,7 @@ impl Connection {
                 _permit: Some(permit),
                 slot: Some(slot),
                 sending: None,
+                request: None,
             },
         }
     }
@@ -289,7 +327,8 @@ impl ReadyConnection {
     /// Those of [`send`](Self::send) and of [`OpenCall`].
     pub async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
-        self.send(Request::from_parts(head, ()), body)?.await
+        let open = self.send(Request::from_parts(head, ()), body);
+        open.map_err(|refused| refused.status)?.await
     }
 
     /// Opens the stream and sends a request.
@@ -299,40 +338,61 @@ impl ReadyConnection {
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE when the connection is lost.
-    pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Status> {
+    /// When h2 takes no request on this connection any more: nothing of it has been sent.
+    pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<Refused>> {
         let Self { opener, mut held } = self;
-        let failure = |error: h2::Error| opener.refused(&error);
         opener.count();
-        let full = match body.full_size() {
-            Some(size) if size <= DATA_MAX => body.take_full(),
-            Some(_) | None => None,
-        };
+        let full_size = body.full_size().filter(|size| *size <= DATA_MAX);
         // A handle that has opened no stream yet is always ready.
         let mut send = opener.send.clone();
-        let head = match full {
-            Some((mut data, _)) => {
-                let (head, mut stream) =
-                    send.send_request(head, data.is_empty()).map_err(failure)?;
-                while !data.is_empty() {
-                    // The message is in memory anyway: in h2's buffer it is no larger, and it leaves
-                    // as the window allows. A stream that takes none has been answered already, or
-                    // has ended: the response says which.
-                    let piece = data.pop();
-                    let _ = stream.send_data(piece, data.is_empty());
-                }
-                head
-            }
+        let (head, stream) = match send.send_request(head, full_size == Some(0)) {
+            Ok(opened) => opened,
+            Err(error) => return Err(opener.refused(&error, body)),
+        };
+        let mut sending = None;
+        match full_size.and_then(|_| body.take_full()) {
+            Some((data, _)) => held.request = send_whole(stream, data),
             None => {
-                let (head, stream) = send.send_request(head, false).map_err(failure)?;
                 let (stop, stopped) = oneshot::channel();
                 held.sending = Some(stop);
-                tokio::spawn(send_body(SendBody::new(stream, body), stopped));
-                head
+                sending = Some(tokio::spawn(send_body(
+                    SendBody::new(stream, body),
+                    stopped,
+                )));
             }
-        };
-        Ok(OpenCall { head, opener, held })
+        }
+        Ok(OpenCall {
+            head,
+            opener,
+            held,
+            sending,
+            is_untaken: false,
+        })
     }
+}
+
+/// Gives h2 all of a request. What it gives back is to be kept until the reply has ended.
+fn send_whole(mut stream: SendStream<Bytes>, mut data: Payload) -> Option<SendStream<Bytes>> {
+    let is_large = data.len() > LEAVES_AT_ONCE;
+    while !data.is_empty() {
+        // The message is in memory anyway: in h2's buffer it is no larger, and it leaves as the
+        // window allows. A stream that takes none has been answered already, or has ended: the
+        // response says which.
+        let piece = data.pop();
+        let _ = stream.send_data(piece, data.is_empty());
+    }
+    is_large.then_some(stream)
+}
+
+/// A request that a connection did not take: nothing of it has been sent.
+#[derive(Debug)]
+pub struct Refused {
+    /// What there is to say if that ends the call.
+    pub status: Status,
+    /// Nothing has been taken out of it.
+    pub body: Body,
+    /// The connection is at fault and not the request, which can go to another.
+    pub is_connection_lost: bool,
 }
 
 /// A call whose stream is open: a future of the head of the response, and its body to read.
@@ -346,6 +406,23 @@ pub struct OpenCall {
     head: ResponseFuture,
     opener: Arc<Opener>,
     held: Held,
+    /// The task that sends the request, if there is one.
+    sending: Option<JoinHandle<Option<Body>>>,
+    is_untaken: bool,
+}
+
+impl OpenCall {
+    /// After an error: whether the server says that it has done nothing with the call.
+    pub fn is_untaken(&self) -> bool {
+        self.is_untaken
+    }
+
+    /// The body of a request that the server has not taken, if nothing has come out of it, and it
+    /// was not known in full.
+    pub async fn take_body(&mut self) -> Option<Body> {
+        // What was to stop the task has been dropped, so that it ends.
+        self.sending.take()?.await.ok().flatten()
+    }
 }
 
 impl Future for OpenCall {
@@ -358,19 +435,36 @@ impl Future for OpenCall {
         let held = std::mem::take(&mut this.held);
         Poll::Ready(match head {
             Ok(response) => {
+                hub.set_answered();
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
             }
-            Err(error) => Err(hub.failure(&error)),
+            Err(error) => {
+                this.is_untaken = is_untaken(&error);
+                Err(hub.failure(&error))
+            }
         })
     }
 }
+
+/// RFC 9113, sections 6.8 and 8.7: what is behind the last stream of a GOAWAY, and what is reset with
+/// REFUSED_STREAM, has not been processed at all.
+fn is_untaken(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.is_go_away()
+            || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
+/// peer wants less (RFC 9113, section 6.9.2).
+const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
 
 /// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
 const DATA_MAX: usize = (1 << 31) - 1;
 
 /// The request half of a call whose body is not known in full, or larger than h2 takes at once.
-/// Ends with the request, or when the other half says so, or is gone.
-async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) {
+/// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
+/// has come out of it.
+async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) -> Option<Body> {
     let reason = poll_fn(|cx| {
         if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
             return Poll::Ready(Some(reason.unwrap_or(Reason::CANCEL)));
@@ -385,6 +479,7 @@ async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) {
     if let Some(reason) = reason {
         send.reset(reason);
     }
+    send.into_untouched()
 }
 
 fn builder(limits: &Limits) -> h2::client::Builder {
@@ -402,26 +497,8 @@ fn builder(limits: &Limits) -> h2::client::Builder {
     builder
 }
 
-async fn connect_tcp(target: &Target, host: &str, port: u16) -> Result<TcpStream, Status> {
-    let addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| {
-            Status::unavailable(format!(
-                "cannot connect to {target}: the name {host} does not resolve: {error}"
-            ))
-            .with_source(error)
-        })?;
-    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(cannot_connect(target, failure))
-}
-
-fn cannot_connect(target: &Target, error: io::Error) -> Status {
+/// What there is to say when a byte stream to `name` cannot be had: the cause and the way out.
+pub fn cannot_connect(name: &str, error: io::Error) -> Status {
     let way_out = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "; nothing listens there: is the server running, and is the port right?"
@@ -430,7 +507,7 @@ fn cannot_connect(target: &Target, error: io::Error) -> Status {
         io::ErrorKind::PermissionDenied => "; this user may not use that socket",
         _ => "",
     };
-    Status::unavailable(format!("cannot connect to {target}: {error}{way_out}")).with_source(error)
+    Status::unavailable(format!("cannot connect to {name}: {error}{way_out}")).with_source(error)
 }
 
 /// What a connection's end means for the calls on it.

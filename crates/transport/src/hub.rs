@@ -34,6 +34,8 @@ pub(crate) struct Hub {
     completed: AtomicU64,
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
+    /// At a client: the server has answered a call.
+    has_answered: AtomicBool,
     ended: Mutex<Option<Status>>,
     stats: Mutex<ConnectionStats>,
 }
@@ -170,6 +172,18 @@ impl Hub {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_answered(&self) {
+        // Asked first: a connection's calls end on several threads, which would take the line from
+        // each other.
+        if !self.has_answered() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     /// The first reason wins: what follows is its consequence.

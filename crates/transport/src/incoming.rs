@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Bytes, BytesMut};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::sync::oneshot;
@@ -45,6 +45,7 @@ struct State {
     unreleased: usize,
     /// A client's stream counts against the server's limit until it has ended, read or not.
     slot: Option<Slot>,
+    request: Option<SendStream<Bytes>>,
 }
 
 enum End {
@@ -114,6 +115,11 @@ impl State {
                     Poll::Ready(Err(error)) => End::Failed(hub.failure(&error)),
                 },
             };
+            if let Some(request) = self.request.take()
+                && !matches!(end, End::Failed(_))
+            {
+                replied(request);
+            }
             self.end = Some(end);
             // The rest needs no window: the peer has nothing more to send.
             drop(self.close(hub));
@@ -178,17 +184,30 @@ pub(crate) struct Held {
     pub(crate) slot: Option<Slot>,
     /// Stops the task that sends the other half. Dropped, it says that the call is given up.
     pub(crate) sending: Option<oneshot::Sender<Reason>>,
+    /// The other half of a large request that h2 has all of: part of it may be there still.
+    pub(crate) request: Option<SendStream<Bytes>>,
 }
 
 impl Held {
     /// The reply has come to its end: nobody waits for the rest of the request.
     fn replied(&mut self) {
+        if let Some(request) = self.request.take() {
+            replied(request);
+        }
         if let Some(sending) = self.sending.take() {
             // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR. If the request
             // has been sent, nobody hears this.
             let _ = sending.send(Reason::NO_ERROR);
         }
     }
+}
+
+/// What is left of the request stays here: the stream then counts no longer, at either end. If all
+/// has left, h2 sends nothing.
+#[cold]
+fn replied(mut request: SendStream<Bytes>) {
+    // PROTOCOL-HTTP2.md, "Early Server Closure".
+    request.send_reset(Reason::NO_ERROR);
 }
 
 /// The reader's end of a stream's incoming half. Dropping it tells h2 that nobody reads on: if
@@ -232,6 +251,7 @@ impl Incoming {
         let mut state = State {
             recv: Some(recv),
             slot: held.slot.take(),
+            request: held.request.take(),
             ..State::default()
         };
         state.push(data);

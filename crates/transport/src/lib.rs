@@ -53,9 +53,10 @@ mod watch;
 mod wire_io;
 
 pub use body::{Body, Source};
-pub use client::{Connection, OpenCall, ReadyConnection};
+pub use client::{Connection, Destination, OpenCall, ReadyConnection, Refused, cannot_connect};
 pub use connection::{Handler, Phase, serve_connection};
 pub use keepalive::Keepalive;
+pub use net_stream::ByteStream;
 pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 #[cfg(feature = "__tls")]

@@ -1,5 +1,6 @@
-//! A socket of either kind, for what is above it and does not care.
+//! A socket of either kind, or what a user brings, for what is above it and does not care.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,11 +8,32 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// What `accept` and `connect` give.
-#[derive(Debug)]
+/// Any byte stream.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for IO {}
+
+/// What `accept` and `connect` give, and what users bring.
 pub(crate) enum NetStream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Brought(Box<dyn ByteStream>),
+}
+
+impl fmt::Debug for NetStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Unix(_) => "Unix",
+            Self::Brought(_) => "Brought",
+        })
+    }
+}
+
+impl From<Box<dyn ByteStream>> for NetStream {
+    fn from(stream: Box<dyn ByteStream>) -> Self {
+        Self::Brought(stream)
+    }
 }
 
 impl From<TcpStream> for NetStream {
@@ -35,6 +57,7 @@ impl AsyncRead for NetStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Brought(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -48,6 +71,7 @@ impl AsyncWrite for NetStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Brought(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -59,6 +83,7 @@ impl AsyncWrite for NetStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Brought(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -66,6 +91,7 @@ impl AsyncWrite for NetStream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Brought(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -73,6 +99,7 @@ impl AsyncWrite for NetStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Brought(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -80,6 +107,7 @@ impl AsyncWrite for NetStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Brought(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

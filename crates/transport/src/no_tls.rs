@@ -47,7 +47,12 @@ impl ClientTls {
         Ok(given)
     }
 
-    pub(crate) async fn secure(&self, _: NetStream, _: &Target) -> Result<NetStream, Status> {
+    pub(crate) async fn secure(
+        &self,
+        _: NetStream,
+        _: &str,
+        _: &Target,
+    ) -> Result<NetStream, Status> {
         match *self {}
     }
 }

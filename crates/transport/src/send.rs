@@ -30,6 +30,8 @@ pub(crate) struct SendBody {
     step: usize,
     /// END_STREAM went out with the last DATA frame.
     ended: bool,
+    /// Something has come out of the body.
+    has_taken: bool,
 }
 
 /// Why a body was not sent to its end.
@@ -49,6 +51,7 @@ impl SendBody {
             pending: Bytes::new(),
             step: 0,
             ended: false,
+            has_taken: false,
         }
     }
 
@@ -56,6 +59,11 @@ impl SendBody {
     /// message in two.
     pub(crate) fn is_mid_chunk(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// The body, if nothing has come out of it: another stream can have it.
+    pub(crate) fn into_untouched(self) -> Option<Body> {
+        (!self.has_taken).then_some(self.body)
     }
 
     /// Takes the body out, and the handler that may be inside.
@@ -86,10 +94,12 @@ impl SendBody {
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(SendError::Body(status))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
+                        self.has_taken = true;
                         self.pending = data;
                         is_waiting = self.body.is_waiting();
                     }
                     Err(frame) => {
+                        self.has_taken = true;
                         let trailers = frame.into_trailers().unwrap_or_default();
                         return Poll::Ready(
                             self.stream

@@ -457,7 +457,7 @@ fn spawn<H: Handler>(
                 serve_connection(stream, handler, limits, phase).await;
             });
         }
-        (None, NetStream::Unix(stream)) => {
+        (None, stream) => {
             let handler = handler(Arc::new(peer));
             tokio::spawn(async move {
                 let _place = place;

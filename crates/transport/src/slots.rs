@@ -17,6 +17,8 @@ pub(crate) struct Slots {
     /// Written under the lock of `state`, read by every call that chooses a connection.
     limit: AtomicUsize,
     state: Mutex<State>,
+    /// Never has a permit: who waits for one hears that the connection takes no more calls.
+    closed: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +39,7 @@ impl Slots {
             free: Semaphore::new(0),
             limit: AtomicUsize::new(0),
             state: Mutex::default(),
+            closed: Semaphore::new(0),
         })
     }
 
@@ -76,6 +79,13 @@ impl Slots {
     /// The connection has ended: nobody waits any more.
     pub(crate) fn close(&self) {
         self.free.close();
+        self.closed.close();
+    }
+
+    /// Waits until nobody can have a slot any more.
+    pub(crate) async fn until_closed(&self) {
+        // An error is what it waits for.
+        let _ = self.closed.acquire().await;
     }
 }
 

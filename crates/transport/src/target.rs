@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+enum Place {
     /// Host name or address, and port.
     Tcp(String, u16),
     Unix(PathBuf),
@@ -97,14 +97,35 @@ impl Target {
         })
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// The address that the target is, if it is one: of IP, or the path of a Unix socket.
+    pub fn address(&self) -> Option<Address> {
+        match &self.place {
+            Place::Tcp(host, port) => {
+                let ip = host.parse().ok()?;
+                Some(Address::Tcp(SocketAddr::new(ip, *port)))
+            }
+            Place::Unix(path) => Some(Address::unix(Some(path))),
+        }
+    }
+
+    /// The host, by name or address, and the port; none for a Unix socket.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match &self.place {
+            Place::Tcp(host, port) => Some((host, *port)),
+            Place::Unix(_) => None,
+        }
     }
 
     /// Whether the target says that there is TLS, by `https://`, or that there is none, by `http://`.
-    #[cfg_attr(not(feature = "__tls"), expect(dead_code, reason = "nobody asks"))]
-    pub(crate) fn wants_tls(&self) -> Option<bool> {
+    pub fn wants_tls(&self) -> Option<bool> {
         self.wants_tls
+    }
+
+    /// The same target, over TLS.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.wants_tls = Some(true);
+        self
     }
 
     /// What goes into `:authority`, unless a call says otherwise.
@@ -129,7 +150,7 @@ impl fmt::Display for Target {
 }
 
 /// The address of one end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An IP address and port.

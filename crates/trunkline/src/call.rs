@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
+use trunkline_channel::Patience;
 use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
@@ -49,6 +50,7 @@ pub struct Call<T = ()> {
 pub(crate) struct Options {
     timeout: Option<Duration>,
     is_detached: bool,
+    pub(crate) patience: Patience,
     pub(crate) encoding: Option<Arc<dyn Encoding>>,
     pub(crate) compress: Compress,
     /// What the caller got wrong: the call fails with it before anything is sent.
@@ -98,6 +100,16 @@ impl<T> Call<T> {
     /// Keeps the call from inheriting the deadline of the handler in which it is made.
     pub fn detached(mut self) -> Self {
         self.options.is_detached = true;
+        self
+    }
+
+    /// Waits for the server until the deadline, where the call would fail at once because the server
+    /// cannot be reached: it is tried again and again, with longer and longer pauses.
+    ///
+    /// The message at the deadline has the reason of the last failure. Without a deadline the call
+    /// may wait for ever. It has no effect on calls in process and to tower services.
+    pub fn wait_for_ready(mut self) -> Self {
+        self.options.patience = Patience::WaitForReady;
         self
     }
 
@@ -237,7 +249,7 @@ impl<T> Call<T> {
             recorder.message_sent(request.len());
         }
         let body = Body::pieces(request, None);
-        let mut receive = channel.start(&mut self, body, expect, Start::Watched, recorder);
+        let mut receive = channel.start(self.take(), body, expect, Start::Watched, recorder);
         receive.started().await?;
         Ok(receive)
     }
@@ -248,11 +260,11 @@ impl<T> Call<T> {
     ) -> Result<(Sender<Q>, Receive), Status> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().pipe_size);
-        let mut call = self.take();
+        let call = self.take();
         let recorder = channel.recorder(&call);
         let sender = Sender::of_call(writer, &call, channel.limits(), recorder.clone());
         let body = Body::pipe(reader);
-        let mut receive = channel.start(&mut call, body, expect, Start::Watched, recorder);
+        let mut receive = channel.start(call, body, expect, Start::Watched, recorder);
         receive.started().await?;
         Ok((sender, receive))
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +10,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
+use trunkline_channel::{
+    Connections, ConnectivityState, Origin, Policy, Resolver, Settings, StateWatch, Targets,
+};
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
-use trunkline_transport::{Body, ClientTls, Target};
+use trunkline_transport::{Address, Body, ClientTls};
 
+use crate::attempts;
 use crate::call::{Call, Start};
-use crate::connections::Connections;
 use crate::deadline;
 use crate::foreign::{Calling, ForeignService, Shared};
 use crate::intercept::{Chain, Interceptor, Interceptors, Link};
@@ -31,9 +36,17 @@ const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
 /// There is one connection to the server, and more only when it is busy: see
-/// [`ChannelBuilder::max_connections`]. One that has ended is replaced when the next call is made.
-/// Calls fail with UNAVAILABLE while the server cannot be reached. The connections close when the
-/// last clone is gone and the last call has ended.
+/// [`ChannelBuilder::max_connections`]. With a list of targets, or a name of several addresses,
+/// [`ChannelBuilder::pick_first`] and [`ChannelBuilder::round_robin`] say which of them are called.
+///
+/// A connection that has ended is replaced when the next call is made. If that fails it is tried
+/// again after a pause, which grows from 1 s to 120 s (`connect_backoff_base` and what follows it in
+/// [`Limits`]); meanwhile calls fail with UNAVAILABLE and the reason, unless they
+/// [wait for ready](Call::wait_for_ready). A call that the server has not taken, because it was
+/// closing the connection or refused the stream, is made again without the caller's noticing.
+///
+/// The connections close when the last clone is gone and the last call has ended, and when there was
+/// no call for `channel_idle_time` (30 min); then the next call connects.
 #[derive(Clone)]
 pub struct Channel {
     backend: Backend,
@@ -52,8 +65,6 @@ struct ChannelOptions {
     limits: Arc<Limits>,
     /// What is the same in the head of each request.
     fields: ClientFields,
-    authority: Authority,
-    scheme: Scheme,
     paths: Paths,
     /// What messages are compressed with unless their call says otherwise.
     compress: Option<Arc<dyn Encoding>>,
@@ -62,8 +73,7 @@ struct ChannelOptions {
 /// A channel to be: see [`Channel::to`].
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
-    target: String,
-    tls: Option<ClientTls>,
+    settings: Settings,
     authority: Option<String>,
     limits: Limits,
     encodings: Encodings,
@@ -84,7 +94,7 @@ impl Channel {
         Self::to(target).connect().await
     }
 
-    /// A channel with settings of its own.
+    /// A channel with settings of its own, to one target or to a list: see [`Targets`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -95,10 +105,9 @@ impl Channel {
     ///     .connect_lazy()?;
     /// # Ok(()) }
     /// ```
-    pub fn to(target: &str) -> ChannelBuilder {
+    pub fn to(targets: impl Into<Targets>) -> ChannelBuilder {
         ChannelBuilder {
-            target: target.to_owned(),
-            tls: None,
+            settings: Settings::new(targets.into()),
             authority: None,
             limits: Limits::default(),
             encodings: Encodings::default(),
@@ -143,8 +152,6 @@ impl Channel {
         let options = ChannelOptions {
             limits: Arc::new(Limits::default()),
             fields: ClientFields::new(Encodings::default()),
-            authority: Authority::from_static("localhost"),
-            scheme: Scheme::HTTP,
             paths: Paths::default(),
             compress: None,
         };
@@ -181,6 +188,30 @@ impl Channel {
         self.metrics.record(Side::Client, Some(&call.head))
     }
 
+    /// Whether calls can be made now. A channel in this process is always ready, and so is one over a
+    /// tower service, which is not asked.
+    pub fn state(&self) -> ConnectivityState {
+        match &self.backend {
+            Backend::Server(connections) => connections.state(),
+            Backend::Service(_) => ConnectivityState::Ready,
+        }
+    }
+
+    /// The state, to be watched. The watch does not keep the channel alive.
+    pub fn watch_state(&self) -> StateWatch {
+        match &self.backend {
+            Backend::Server(connections) => connections.watch_state(),
+            Backend::Service(_) => StateWatch::fixed(ConnectivityState::Ready),
+        }
+    }
+
+    /// Has an idle channel connect, and does not wait for it. It must be called in a tokio runtime.
+    pub fn request_connection(&self) {
+        if let Backend::Server(connections) = &self.backend {
+            connections.request_connection();
+        }
+    }
+
     pub(crate) fn encodings(&self) -> &Encodings {
         self.options.fields.encodings()
     }
@@ -204,9 +235,9 @@ impl Channel {
     }
 
     /// Begins a call, in the poll of who waits for it.
-    pub(crate) fn start<T>(
+    pub(crate) fn start(
         self,
-        call: &mut Call<T>,
+        mut call: Call,
         body: Body,
         expect: Expect,
         start: Start,
@@ -214,19 +245,21 @@ impl Channel {
     ) -> Receive {
         let (reader, deadline) = (self.reader(expect), call.head.deadline);
         if self.interceptors.is_empty() {
-            let opening = self.open(call, body, start);
-            return Receive::replies(reader, opening, deadline).recorded(recorder);
+            let opening = self.open(&mut call, body, start);
+            let again = Some(Box::new((self, call)));
+            return Receive::replies(reader, opening, again, deadline).recorded(recorder);
         }
         let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
         let interceptors = self.interceptors.clone();
-        let running = interceptors.run(call.take(), move |mut call| {
+        let running = interceptors.run(call, move |mut call| {
             Box::pin(async move {
                 let moved_to = call.head.deadline;
                 let inside = async {
                     let mut opening = self.open(&mut call, body, start);
                     let response = poll_fn(|cx| {
-                        let response = opening.poll(cx);
+                        let again = || Some((self.clone(), call.take()));
+                        let response = opening.poll(cx, again);
                         inmost_open.store(opening.is_open(), Ordering::Release);
                         response
                     });
@@ -238,41 +271,39 @@ impl Channel {
         });
         let waiting = link.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
-        Receive::replies(reader, Opening::waiting(is_open, response), deadline)
+        Receive::replies(reader, Opening::waiting(is_open, response), None, deadline)
             .chained(Chain::new(running, link))
             .recorded(recorder)
     }
 
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
     pub(crate) fn open<T>(&self, call: &mut Call<T>, body: Body, start: Start) -> Opening {
-        let opening = match &self.backend {
-            Backend::Server(connections) => match connections.try_ready() {
-                Some(connection) => self
-                    .request(call)
-                    .and_then(|head| connection.send(head, body))
-                    .map(Opening::Open),
-                None => Ok(self.open_later(connections.clone(), call.take(), body)),
+        match &self.backend {
+            Backend::Server(connections) => attempts::begin(self, connections, call, body),
+            Backend::Service(service) => match self.request(call, nowhere()) {
+                Ok(head) => {
+                    let request = head.map(|()| body);
+                    Opening::called(call_service(service.clone(), request, start))
+                }
+                Err(status) => Opening::failed(status),
             },
-            Backend::Service(service) => self.request(call).map(|head| {
-                let request = head.map(|()| body);
-                Opening::called(call_service(service.clone(), request, start))
-            }),
-        };
-        opening.unwrap_or_else(Opening::failed)
+        }
     }
 
-    fn open_later(&self, connections: Arc<Connections>, mut call: Call, body: Body) -> Opening {
-        let (channel, is_open) = (self.clone(), Arc::new(AtomicBool::new(false)));
-        Opening::waiting(is_open.clone(), async move {
-            let connection = connections.ready(call.head.deadline).await?;
-            // The server is told what is left of the deadline now.
-            let open = connection.send(channel.request(&mut call)?, body)?;
-            is_open.store(true, Ordering::Release);
-            open.await
-        })
+    /// The connections, if the channel has any.
+    pub(crate) fn connections(&self) -> Option<&Arc<Connections>> {
+        match &self.backend {
+            Backend::Server(connections) => Some(connections),
+            Backend::Service(_) => None,
+        }
     }
 
-    fn request<T>(&self, call: &mut Call<T>) -> Result<http::Request<()>, Status> {
+    /// The head of the request, which may be made more than once.
+    pub(crate) fn request<T>(
+        &self,
+        call: &Call<T>,
+        origin: Origin,
+    ) -> Result<http::Request<()>, Status> {
         let timeout = call.head.time_remaining();
         if timeout == Some(Duration::ZERO) {
             return Err(Status::deadline_exceeded(
@@ -281,8 +312,8 @@ impl Channel {
         }
         let options = &*self.options;
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(options.scheme.clone());
-        uri.authority = Some(options.authority.clone());
+        uri.scheme = Some(origin.scheme);
+        uri.authority = Some(origin.authority);
         uri.path_and_query = Some(call.head.path.clone());
         let uri = http::Uri::from_parts(uri)
             .map_err(|error| Status::internal(format!("the path of the method: {error}")))?;
@@ -290,9 +321,11 @@ impl Channel {
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = uri;
-        *request.extensions_mut() = std::mem::take(&mut call.head.extensions);
+        *request.extensions_mut() = call.head.extensions.clone();
         let (headers, encoding) = (request.headers_mut(), call.options.encoding.as_deref());
-        std::mem::take(&mut call.head.metadata).merge_into(headers);
+        if !call.head.metadata.is_empty() {
+            call.head.metadata.clone().merge_into(headers);
+        }
         options.fields.write(headers, timeout, encoding);
         Ok(request)
     }
@@ -311,20 +344,21 @@ impl Service<http::Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let channel = self.clone();
-        Box::pin(async move {
-            let connections = match &channel.backend {
-                Backend::Service(service) => return service.call(request).await,
-                Backend::Server(connections) => connections,
-            };
-            let mut uri = std::mem::take(request.uri_mut()).into_parts();
-            uri.scheme = Some(channel.options.scheme.clone());
-            uri.authority = Some(channel.options.authority.clone());
-            *request.uri_mut() = http::Uri::from_parts(uri)
-                .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
-            connections.ready(None).await?.call(request).await
-        })
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match &self.backend {
+            Backend::Service(service) => service.call(request),
+            Backend::Server(connections) => {
+                Box::pin(attempts::forward(connections.clone(), request))
+            }
+        }
+    }
+}
+
+/// What a call says that goes to no server.
+fn nowhere() -> Origin {
+    Origin {
+        scheme: Scheme::HTTP,
+        authority: Authority::from_static("localhost"),
     }
 }
 
@@ -372,33 +406,27 @@ impl ChannelBuilder {
     /// INVALID_ARGUMENT if the target, or the authority, cannot be read, the files of TLS cannot be
     /// used, or the encoding to [compress](Self::compress) with is not known.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
-        let target = Target::parse(&self.target)?;
-        let authority = match self.authority {
-            None => target.authority().clone(),
-            Some(text) => text
-                .parse()
-                .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
-        };
+        let mut settings = self.settings;
+        if let Some(text) = self.authority {
+            let authority = text.parse();
+            settings.authority = Some(
+                authority
+                    .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
+            );
+        }
         let compress = match &self.compress {
             None => None,
             Some(name) => Some(known_encoding("the channel", name, &self.encodings)?),
         };
         let limits = Arc::new(self.limits);
-        let tls = ClientTls::for_target(&target, self.tls)?;
-        // RFC 9113, section 8.3.1: `:scheme` is that of the target.
-        let scheme = match tls {
-            None => Scheme::HTTP,
-            Some(_) => Scheme::HTTPS,
-        };
+        settings.limits = limits.clone();
         Ok(Channel {
-            backend: Backend::Server(Connections::new(target, tls, limits.clone())),
+            backend: Backend::Server(Connections::new(settings)?),
             interceptors: Interceptors::default(),
             metrics: Metrics::default(),
             options: Arc::new(ChannelOptions {
                 limits,
                 fields: ClientFields::new(self.encodings),
-                authority,
-                scheme,
                 paths: Paths::default(),
                 compress,
             }),
@@ -420,7 +448,53 @@ impl ChannelBuilder {
     #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
-        self.tls = Some(tls);
+        self.settings.tls = Some(tls);
+        self
+    }
+
+    /// Calls go to one address, the first that can be reached. This is the default.
+    #[must_use]
+    pub fn pick_first(mut self) -> Self {
+        self.settings.policy = Policy::PickFirst;
+        self
+    }
+
+    /// Keeps a connection to every address, and lets calls take those that can be used in turn.
+    #[must_use]
+    pub fn round_robin(mut self) -> Self {
+        self.settings.policy = Policy::RoundRobin;
+        self
+    }
+
+    /// Asks `resolver` for the addresses of names, and not the system.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.settings.set_resolver(resolver);
+        self
+    }
+
+    /// Lets `connect` make the byte stream to an address: in memory, through a proxy, with faults.
+    /// HTTP/2 is spoken over it as over a socket.
+    ///
+    /// ```
+    /// # async fn example() -> trunkline::Result<()> {
+    /// use tokio::net::TcpStream;
+    /// use trunkline::{Address, Channel};
+    ///
+    /// let channel = Channel::to("127.0.0.1:50051").connector(|address: Address| async move {
+    ///     let address = address.tcp().ok_or(std::io::ErrorKind::Unsupported)?;
+    ///     TcpStream::connect(address).await
+    /// });
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn connector<F, Fut, IO>(mut self, connect: F) -> Self
+    where
+        F: Fn(Address) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.settings.set_connector(connect);
         self
     }
 
@@ -563,7 +637,7 @@ pub(crate) fn unknown_encoding(who: &str, name: &str, encodings: &Encodings) -> 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let to = match &self.backend {
-            Backend::Server(connections) => connections.target().to_string(),
+            Backend::Server(connections) => connections.to_string(),
             Backend::Service(_) => "a service in this process".to_owned(),
         };
         f.debug_tuple("Channel").field(&to).finish()

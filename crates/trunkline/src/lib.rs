@@ -57,7 +57,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `head`, `call`, `client` | a call before it begins |
-//! | `channel`, `connections` | where calls go; the connections to a server |
+//! | `channel`, `attempts` | where calls go; what is tried until the server takes one |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
@@ -68,11 +68,11 @@
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
+mod attempts;
 mod call;
 mod channel;
 mod client;
 mod client_stream;
-mod connections;
 mod deadline;
 mod fields;
 mod foreign;
@@ -121,6 +121,7 @@ pub use server::{BoundServer, Layered, Server};
 #[cfg(feature = "signal")]
 pub use signal::shutdown_signal;
 pub use streaming::Streaming;
+pub use trunkline_channel::{ConnectivityState, Policy, Resolver, StateWatch, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;
 #[cfg(feature = "gzip")]

@@ -1,20 +1,22 @@
 //! What a call waits for until the head of its reply is there.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use trunkline_codec::Status;
-use trunkline_transport::{Body, OpenCall};
+use trunkline_transport::Body;
 
+use crate::attempts::Attempt;
+use crate::call::Call;
+use crate::channel::Channel;
 use crate::foreign::Calling;
 use crate::intercept::unlocked;
 
 /// A call that has begun, and the head of whose reply is not there yet.
 pub(crate) enum Opening {
     /// The stream is open.
-    Open(OpenCall),
+    Open(Attempt),
     /// Something comes before that, or there is no stream.
     Waiting {
         /// In a mutex that is never locked: it makes what holds a call `Sync`.
@@ -66,13 +68,35 @@ impl Opening {
         }
     }
 
+    /// `again` is what it takes to make the call again, if the server has not taken it.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        again: impl FnOnce() -> Option<(Channel, Call)>,
     ) -> Poll<Result<http::Response<Body>, Status>> {
         match self {
-            Self::Open(call) => Pin::new(call).poll(cx),
             Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
+            Self::Open(attempt) => match ready!(attempt.poll(cx)) {
+                Err(status) if attempt.is_untaken() => match again() {
+                    Some(again) => self.poll_again(cx, again, status),
+                    None => Poll::Ready(Err(status)),
+                },
+                reply => Poll::Ready(reply),
+            },
         }
+    }
+
+    #[cold]
+    fn poll_again(
+        &mut self,
+        cx: &mut Context<'_>,
+        (channel, call): (Channel, Call),
+        status: Status,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
+        let ended = Self::failed(Status::internal("the call has ended"));
+        if let Self::Open(attempt) = std::mem::replace(self, ended) {
+            *self = attempt.again(channel, call, status);
+        }
+        self.poll(cx, || None)
     }
 }

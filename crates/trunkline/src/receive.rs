@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::Body;
 
+use crate::call::Call;
+use crate::channel::Channel;
 use crate::deadline::{self, Deadline};
 use crate::intercept::Chain;
 use crate::message::Message;
@@ -37,7 +39,10 @@ pub(crate) struct Receive {
 }
 
 enum Source {
-    Opening(Opening),
+    Opening {
+        opening: Opening,
+        again: Option<Box<(Channel, Call)>>,
+    },
     Body(Body),
     Ended,
 }
@@ -50,13 +55,16 @@ impl Receive {
         receive
     }
 
-    /// The replies of a call, on a client.
-    pub(crate) fn replies(reader: Reader, opening: Opening, deadline: Option<Instant>) -> Self {
-        Self::new(
-            reader,
-            Source::Opening(opening),
-            deadline.map(Deadline::new),
-        )
+    /// The replies of a call, on a client. `again` is what it takes to make it again, if the server has
+    /// not taken it.
+    pub(crate) fn replies(
+        reader: Reader,
+        opening: Opening,
+        again: Option<Box<(Channel, Call)>>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let source = Source::Opening { opening, again };
+        Self::new(reader, source, deadline.map(Deadline::new))
     }
 
     /// The replies of a call whose head is there.
@@ -125,7 +133,7 @@ impl Receive {
 
     fn is_open(&self) -> bool {
         match &self.source {
-            Source::Opening(opening) => opening.is_open(),
+            Source::Opening { opening, .. } => opening.is_open(),
             Source::Body(_) | Source::Ended => true,
         }
     }
@@ -344,8 +352,8 @@ impl Receive {
         }
         match &mut self.source {
             Source::Ended => self.reader.fail(Status::internal("the call has ended")),
-            Source::Opening(opening) => {
-                let polled = opening.poll(cx);
+            Source::Opening { opening, again } => {
+                let polled = opening.poll(cx, || again.take().map(|again| *again));
                 if let Some(recorder) = &self.recorder
                     && opening.is_open()
                     && !matches!(polled, Poll::Ready(Err(_)))
@@ -383,7 +391,7 @@ impl Receive {
             return None;
         }
         let phase = match &self.source {
-            Source::Opening(opening) => opening.phase(),
+            Source::Opening { opening, .. } => opening.phase(),
             Source::Body(_) | Source::Ended => "while the reply was being received",
         };
         Some(deadline::exceeded(phase))

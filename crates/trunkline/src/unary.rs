@@ -18,9 +18,19 @@ use crate::response::Response;
 ///
 /// It is allocated for each call, and so it is kept small: what only some calls need, with
 /// interceptors or with a reply that comes in parts, is in a box.
-pub(crate) enum Unary<R> {
+pub(crate) struct Unary<R> {
+    /// Kept, because it may have to be made again.
+    call: Call<Response<R>>,
+    stage: Stage,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all calls are the large one, and a box would be allocated for each"
+)]
+enum Stage {
     /// Nothing has been sent.
-    Call(Call<Response<R>>),
+    New,
     /// No interceptors, and the head of the reply is not there.
     Plain(Plain),
     Receive(Box<Receive>),
@@ -29,10 +39,14 @@ pub(crate) enum Unary<R> {
 
 impl<R> Unary<R> {
     pub(crate) fn new(call: Call<Response<R>>) -> Self {
-        Self::Call(call)
+        Self {
+            call,
+            stage: Stage::New,
+        }
     }
 
-    fn begin(call: &mut Call<Response<R>>) -> Result<Self, Status> {
+    fn begin(&mut self) -> Result<Stage, Status> {
+        let call = &mut self.call;
         let (channel, request) = call.begin()?;
         let request = request.unwrap_or_default();
         if !channel.is_plain() {
@@ -40,11 +54,11 @@ impl<R> Unary<R> {
             if let Some(recorder) = &recorder {
                 recorder.message_sent(request.len());
             }
-            let body = Body::pieces(request, None);
+            let (call, body) = (call.take(), Body::pieces(request, None));
             let receive = channel.start(call, body, Expect::One, Start::Unwatched, recorder);
-            return Ok(Self::Receive(Box::new(receive)));
+            return Ok(Stage::Receive(Box::new(receive)));
         }
-        Ok(Self::Plain(Plain {
+        Ok(Stage::Plain(Plain {
             deadline: call.head.deadline.map(Deadline::new),
             opening: channel.open(call, Body::pieces(request, None), Start::Unwatched),
             channel,
@@ -57,28 +71,28 @@ impl<R: Message> Future for Unary<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Self::Call(call) = this {
-            *this = Self::begin(call)?;
+        if let Stage::New = this.stage {
+            this.stage = this.begin()?;
         }
-        let reply = match this {
-            Self::Plain(plain) => match ready!(plain.poll_reply(cx)) {
+        let reply = match &mut this.stage {
+            Stage::Plain(plain) => match ready!(plain.poll_reply(cx, &mut this.call)) {
                 Replied::Whole(reply) => reply,
                 Replied::InParts(mut receive) => {
                     let reply = receive.poll_only(cx);
-                    *this = Self::Receive(receive);
+                    this.stage = Stage::Receive(receive);
                     ready!(reply)
                 }
             },
-            Self::Receive(receive) => ready!(receive.poll_only(cx)),
-            Self::Call(_) | Self::Ended => Err(Status::internal("the call has ended")),
+            Stage::Receive(receive) => ready!(receive.poll_only(cx)),
+            Stage::New | Stage::Ended => Err(Status::internal("the call has ended")),
         };
-        *this = Self::Ended;
+        this.stage = Stage::Ended;
         Poll::Ready(reply)
     }
 }
 
 /// A call that has only its head to wait for, and its deadline.
-pub(crate) struct Plain {
+struct Plain {
     channel: Channel,
     opening: Opening,
     deadline: Option<Deadline>,
@@ -95,8 +109,13 @@ enum Replied<R> {
 }
 
 impl Plain {
-    fn poll_reply<R: Message>(&mut self, cx: &mut Context<'_>) -> Poll<Replied<R>> {
-        let head = match self.opening.poll(cx) {
+    fn poll_reply<R: Message>(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: &mut Call<Response<R>>,
+    ) -> Poll<Replied<R>> {
+        let again = || Some((self.channel.clone(), call.take()));
+        let head = match self.opening.poll(cx, again) {
             Poll::Ready(Err(status)) => {
                 let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
                 let receive = Receive::failed(reader, status, deadline);

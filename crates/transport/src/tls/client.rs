@@ -14,7 +14,7 @@ use super::store::{Configuration, Store};
 use super::stream::Secured;
 use super::{ALPN_H2, explain, provider, unusable};
 use crate::net_stream::NetStream;
-use crate::target::{Place, Target};
+use crate::target::Target;
 
 /// TLS for a channel: whom it trusts, and who it is.
 ///
@@ -154,14 +154,14 @@ impl ClientTls {
     pub(crate) async fn secure(
         &self,
         socket: NetStream,
+        called: &str,
         target: &Target,
     ) -> Result<Secured, Status> {
         let (name, config) = (self.name_of(target)?, self.config().await?);
         let connecting = TlsConnector::from(config).connect(name.clone(), socket);
-        let called = target.to_string();
         let stream = connecting
             .await
-            .map_err(|error| explain::on_connect(&called, &name, error))?;
+            .map_err(|error| explain::on_connect(called, &name, error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
             let message = format!("cannot connect to {called}: {}", explain::NO_H2);
             return Err(Status::unavailable(message));
@@ -186,10 +186,10 @@ impl ClientTls {
     }
 
     fn name_of(&self, target: &Target) -> Result<ServerName<'static>, Status> {
-        let name = match (&self.server_name, target.place()) {
+        let name = match (&self.server_name, target.host_and_port()) {
             (Some(name), _) => name,
-            (None, Place::Tcp(host, _)) => host,
-            (None, Place::Unix(_)) => "localhost",
+            (None, Some((host, _))) => host,
+            (None, None) => "localhost",
         };
         ServerName::try_from(name.to_owned()).map_err(|error| {
             Status::invalid_argument(format!(

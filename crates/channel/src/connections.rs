@@ -1,0 +1,395 @@
+//! The connections of a channel: which one a call takes, and what it waits for.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Poll;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use trunkline_codec::{Limits, Status};
+use trunkline_transport::{Keepalive, ReadyConnection, Target};
+
+use crate::backoff::Backoff;
+use crate::connectivity::{ConnectivityState, StateWatch};
+use crate::endpoint::{Endpoint, Origin};
+use crate::group::Group;
+use crate::member::Member;
+use crate::settings::Settings;
+use crate::task::Task;
+
+/// How many connections a call waits on at once when all are full.
+const WAITS_ON_MAX: usize = 16;
+
+/// The connections of a channel.
+///
+/// Calls take the usable connection with the fewest calls, of the group whose turn it is. If that
+/// one is busy, another is opened beside the call, which does not ask how that goes. All that a
+/// channel knows of connecting is here: [`ready`] gives it a stream to be opened. What goes on
+/// between calls is in `upkeep`.
+///
+/// [`ready`]: Self::ready
+#[derive(Debug)]
+pub struct Connections {
+    pub(crate) settings: Settings,
+    /// What a server that is asked too often has taught all connections.
+    pub(crate) keepalive: Keepalive,
+    pub(crate) targets: Arc<[Arc<Target>]>,
+    pub(crate) state: RwLock<State>,
+    /// Which group the next call begins with.
+    turn: AtomicUsize,
+    /// Changes with everything that calls may wait for, but a stream on a connection.
+    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) connectivity: watch::Sender<ConnectivityState>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// None before names have been resolved.
+    pub(crate) groups: Vec<Group>,
+    /// Which of them have a connection, as of the last change.
+    pub(crate) ready: Vec<usize>,
+    pub(crate) next_id: u64,
+    /// Somebody has asked for a connection since the channel was last idle.
+    pub(crate) is_active: bool,
+    pub(crate) resolution: Resolution,
+    /// Sees to it that the channel falls idle.
+    pub(crate) keeper: Option<Task>,
+}
+
+/// Names becoming addresses.
+#[derive(Debug)]
+pub(crate) struct Resolution {
+    pub(crate) task: Option<Task>,
+    /// Why there are no addresses at all.
+    pub(crate) failing: Option<Status>,
+    pub(crate) not_before: Option<Instant>,
+    pub(crate) backoff: Backoff,
+}
+
+/// What a call does when there is no connection, and the last attempt to make one has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// It fails with the reason of that.
+    #[default]
+    FailFast,
+    /// It waits for the next attempt, and all that follow (grpc/doc/wait-for-ready.md).
+    WaitForReady,
+}
+
+/// A stream to be opened, and where it leads.
+#[derive(Debug)]
+pub struct Ready {
+    pub(crate) connection: ReadyConnection,
+    pub(crate) origin: Origin,
+}
+
+/// What a call can do for which no stream is free.
+enum Outlook {
+    /// Every connection has as many calls as its server allows. Another may be opened then.
+    Full(Vec<Arc<Member>>, Option<Instant>),
+    Connecting,
+    Failing(Status),
+}
+
+impl Connections {
+    /// None is opened before somebody asks for one.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if a target cannot be read, or there is none, or the files of TLS cannot be
+    /// used.
+    pub fn new(mut settings: Settings) -> Result<Arc<Self>, Status> {
+        let targets = settings.parse()?;
+        let limits = settings.limits.clone();
+        let connections = Arc::new(Self {
+            keepalive: Keepalive::new(&limits),
+            settings,
+            targets,
+            state: RwLock::new(State::new(&limits)),
+            turn: AtomicUsize::new(0),
+            changes: watch::Sender::default(),
+            connectivity: watch::Sender::default(),
+        });
+        connections.use_addresses_of_targets(&mut connections.write());
+        Ok(connections)
+    }
+
+    /// Waits until there is a connection, and has one made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if the attempt fails, or the last one has failed and the next one has yet to come.
+    pub async fn connect(self: &Arc<Self>) -> Result<(), Status> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            match self.outlook() {
+                Outlook::Full(..) => return Ok(()),
+                Outlook::Failing(status) => return Err(status),
+                Outlook::Connecting => self.changed(&mut changes).await,
+            }
+        }
+    }
+
+    /// Has a connection made if there is none, and does not wait for it.
+    pub fn request_connection(self: &Arc<Self>) {
+        self.outlook();
+    }
+
+    /// The state of the channel now.
+    pub fn state(&self) -> ConnectivityState {
+        self.read().connectivity()
+    }
+
+    /// The state of the channel, to be watched.
+    pub fn watch_state(&self) -> StateWatch {
+        StateWatch::new(self.connectivity.subscribe())
+    }
+
+    /// A stream to be opened at once; none if a call has to wait for it.
+    pub fn try_ready(self: &Arc<Self>) -> Option<Ready> {
+        let limits = &*self.settings.limits;
+        let state = self.read();
+        let mut needs_tending = false;
+        let ready = match &state.groups[..] {
+            [only] => only.try_ready(limits, &mut needs_tending),
+            groups => {
+                let (turn, count) = (self.turn.fetch_add(1, Ordering::Relaxed), state.ready.len());
+                (0..count).find_map(|at| {
+                    let at = state.ready[turn.wrapping_add(at) % count];
+                    groups[at].try_ready(limits, &mut needs_tending)
+                })
+            }
+        };
+        drop(state);
+        if needs_tending {
+            self.tend();
+        }
+        ready
+    }
+
+    /// A stream to be opened, on a connection that there is or on a new one, before `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if there is no connection, and the last attempt has failed, for calls that do not
+    /// wait for ready; DEADLINE_EXCEEDED, with the reason of the last failure; RESOURCE_EXHAUSTED
+    /// when `limits.max_queued_calls` are waiting already.
+    pub async fn ready(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        patience: Patience,
+    ) -> Result<Ready, Status> {
+        let Some(deadline) = deadline else {
+            return self.find(patience).await;
+        };
+        // The call has its deadline anyway; here it knows what it waited for.
+        let finding = tokio::time::timeout_at(deadline, self.find(patience));
+        finding.await.unwrap_or_else(|_| {
+            let why = match self.read().failure() {
+                Some(status) => format!("; the last attempt: {}", status.message()),
+                None => String::new(),
+            };
+            Err(Status::deadline_exceeded(format!(
+                "the deadline passed while the call waited for a connection, or for a stream on it{why}"
+            )))
+        })
+    }
+
+    async fn find(self: &Arc<Self>, patience: Patience) -> Result<Ready, Status> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(ready) = self.try_ready() {
+                return Ok(ready);
+            }
+            match self.outlook() {
+                Outlook::Full(members, grows_at) => {
+                    if let Some(ready) = wait_for_stream(&members, grows_at, &mut changes).await {
+                        return ready;
+                    }
+                }
+                Outlook::Failing(status) if patience == Patience::FailFast => return Err(status),
+                Outlook::Failing(_) | Outlook::Connecting => self.changed(&mut changes).await,
+            }
+        }
+    }
+
+    async fn changed(&self, changes: &mut watch::Receiver<u64>) {
+        // An error would mean that the channel is gone, which the caller holds.
+        let _ = changes.changed().await;
+    }
+
+    /// What there is to be waited for; begins it, if nothing is under way.
+    fn outlook(self: &Arc<Self>) -> Outlook {
+        let limits = &*self.settings.limits;
+        let mut state = self.write();
+        self.tend_in(&mut state);
+        let mut members: Vec<Arc<Member>> = state
+            .groups
+            .iter()
+            .flat_map(Group::usable)
+            .cloned()
+            .collect();
+        if !members.is_empty() {
+            members.sort_by_key(|it| it.connection.open_calls());
+            members.truncate(WAITS_ON_MAX);
+            let grows_at = state
+                .groups
+                .iter()
+                .filter_map(|it| it.grows_at(limits))
+                .min();
+            return Outlook::Full(members, grows_at);
+        }
+        self.start(&mut state);
+        match (state.connectivity(), state.failure()) {
+            (ConnectivityState::TransientFailure, Some(status)) => Outlook::Failing(status),
+            _ => Outlook::Connecting,
+        }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ready {
+    /// What opens the stream, and what the head of the request has to say.
+    pub fn into_parts(self) -> (ReadyConnection, Origin) {
+        (self.connection, self.origin)
+    }
+}
+
+/// Waits for a stream on any of the connections; none if there is another choice now.
+///
+/// A call queues on all of them and counts on the first. It is given the first stream that is free,
+/// and leaves no trace on the others.
+async fn wait_for_stream(
+    members: &[Arc<Member>],
+    grows_at: Option<Instant>,
+    changes: &mut watch::Receiver<u64>,
+) -> Option<Result<Ready, Status>> {
+    let (first, others) = members.split_first()?;
+    first.take();
+    let ready = |member: &Member, connection| Ready {
+        connection,
+        origin: member.origin.clone(),
+    };
+    let mut counted = pin!(first.connection.ready());
+    type Beside<'a> = Pin<Box<dyn Future<Output = Option<ReadyConnection>> + Send + 'a>>;
+    let mut beside: Vec<Beside<'_>> = others
+        .iter()
+        .map(|it| Box::pin(it.connection.ready_beside()) as Beside<'_>)
+        .collect();
+    let mut changed = pin!(changes.changed());
+    let mut growth = pin!(async {
+        match grows_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    });
+    poll_fn(|cx| {
+        match counted.as_mut().poll(cx) {
+            Poll::Ready(Ok(connection)) => return Poll::Ready(Some(Ok(ready(first, connection)))),
+            // The server has closed this one while the call waited. It has not begun, and can begin
+            // elsewhere.
+            Poll::Ready(Err(_)) if !first.is_usable() => return Poll::Ready(None),
+            Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Poll::Pending => {}
+        }
+        for (member, waiting) in others.iter().zip(&mut beside) {
+            if let Poll::Ready(connection) = waiting.as_mut().poll(cx) {
+                return Poll::Ready(connection.map(|it| Ok(ready(member, it))));
+            }
+        }
+        match changed.as_mut().poll(cx).is_ready() || growth.as_mut().poll(cx).is_ready() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
+impl State {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            groups: Vec::new(),
+            ready: Vec::new(),
+            next_id: 0,
+            is_active: false,
+            resolution: Resolution::new(limits),
+            keeper: None,
+        }
+    }
+
+    /// gRFC A62 and the documents of the policies: of several, the best counts, and an attempt is
+    /// better than a failure.
+    pub(crate) fn connectivity(&self) -> ConnectivityState {
+        use ConnectivityState::{Connecting, Idle, Ready, TransientFailure};
+        if self.groups.is_empty() {
+            return match &self.resolution {
+                Resolution {
+                    failing: Some(_), ..
+                } => TransientFailure,
+                it if it.task.as_ref().is_some_and(Task::is_running) => Connecting,
+                _ => Idle,
+            };
+        }
+        let states: Vec<_> = self.groups.iter().map(Group::state).collect();
+        let best = [Ready, Connecting, TransientFailure];
+        let found = best.into_iter().find(|it| states.contains(it));
+        found.unwrap_or(Idle)
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn failure(&self) -> Option<Status> {
+        let failing: Vec<_> = self
+            .groups
+            .iter()
+            .filter_map(|it| it.failing.as_ref())
+            .collect();
+        match failing[..] {
+            [] => self.resolution.failing.clone(),
+            [only] => Some(only.clone()),
+            [.., last] => Some(Status::unavailable(format!(
+                "none of {} addresses can be reached; the last: {}",
+                failing.len(),
+                last.message()
+            ))),
+        }
+    }
+
+    pub(crate) fn group(&mut self, id: u64) -> Option<&mut Group> {
+        self.groups.iter_mut().find(|it| it.id == id)
+    }
+
+    pub(crate) fn new_group(&mut self, endpoints: Vec<Endpoint>, limits: &Limits) -> Group {
+        self.next_id += 1;
+        Group::new(self.next_id, endpoints, limits)
+    }
+}
+
+impl Resolution {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            task: None,
+            failing: None,
+            not_before: None,
+            backoff: Backoff::new(limits),
+        }
+    }
+}
+
+/// The targets, as the user wrote them.
+impl fmt::Display for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.targets.fmt(f)
+    }
+}

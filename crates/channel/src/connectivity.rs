@@ -1,0 +1,89 @@
+//! The state of a channel, and how it is watched.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Whether a channel can carry calls (grpc/doc/connectivity-semantics-and-api.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectivityState {
+    /// There is no connection, and none is tried: the next call asks for one.
+    #[default]
+    Idle,
+    /// A connection is being made; calls wait for it.
+    Connecting,
+    /// Calls can be made.
+    Ready,
+    /// The last attempt has failed, and the next one comes after a pause. Calls fail at once, unless
+    /// they wait for ready. The state lasts until there is a connection.
+    TransientFailure,
+    /// The channel is gone.
+    Shutdown,
+}
+
+/// As the documents of gRPC write them: `TRANSIENT_FAILURE`.
+impl fmt::Display for ConnectivityState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "IDLE",
+            Self::Connecting => "CONNECTING",
+            Self::Ready => "READY",
+            Self::TransientFailure => "TRANSIENT_FAILURE",
+            Self::Shutdown => "SHUTDOWN",
+        })
+    }
+}
+
+/// Watches the state of a channel; does not keep the channel alive.
+#[derive(Clone, Debug)]
+pub struct StateWatch {
+    states: watch::Receiver<ConnectivityState>,
+    /// Of a state that never changes.
+    _fixed: Option<Arc<watch::Sender<ConnectivityState>>>,
+}
+
+impl StateWatch {
+    pub(crate) fn new(states: watch::Receiver<ConnectivityState>) -> Self {
+        Self {
+            states,
+            _fixed: None,
+        }
+    }
+
+    /// The watch of what is always in the same state, such as a service in this process.
+    pub fn fixed(state: ConnectivityState) -> Self {
+        let (sender, states) = watch::channel(state);
+        Self {
+            states,
+            _fixed: Some(Arc::new(sender)),
+        }
+    }
+
+    /// The state now.
+    pub fn state(&self) -> ConnectivityState {
+        match self.states.has_changed() {
+            Ok(_) => *self.states.borrow(),
+            Err(_) => ConnectivityState::Shutdown,
+        }
+    }
+
+    /// Waits until the state is another than it was when this was last called, or the watch began;
+    /// gives what it is then. States that came and went in between are passed over. Dropping the
+    /// future loses nothing. When the channel is gone it is [`ConnectivityState::Shutdown`], at once.
+    pub async fn changed(&mut self) -> ConnectivityState {
+        match self.states.changed().await {
+            Ok(()) => *self.states.borrow_and_update(),
+            Err(_) => ConnectivityState::Shutdown,
+        }
+    }
+
+    /// Waits until the state is `wanted`, or the channel is gone; gives which.
+    pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
+        match self.states.wait_for(|state| *state == wanted).await {
+            Ok(state) => *state,
+            Err(_) => ConnectivityState::Shutdown,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! An address of a server, and what calls to it are told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::uri::{Authority, Scheme};
+use trunkline_transport::{Address, Target};
+
+/// One address that a target has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) target: Arc<Target>,
+}
+
+/// What a call says of where it goes: `:scheme` and `:authority`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `http`, or `https` over TLS.
+    pub scheme: Scheme,
+    /// That of the target for which the connection was made, unless the channel has one of its own.
+    pub authority: Authority,
+}
+
+impl Endpoint {
+    pub(crate) fn is_secure(&self) -> bool {
+        self.target.wants_tls() == Some(true)
+    }
+
+    pub(crate) fn origin(&self, authority: Option<&Authority>) -> Origin {
+        Origin {
+            scheme: match self.is_secure() {
+                true => Scheme::HTTPS,
+                false => Scheme::HTTP,
+            },
+            authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
+        }
+    }
+}
+
+/// As messages call it: the target, and its address if that is not the same.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target.address() {
+            Some(_) => self.target.fmt(f),
+            None => write!(f, "{} ({})", self.target, self.address),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The connections to one of several endpoints.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use trunkline_codec::{Limits, Status};
+use trunkline_transport::Connection;
+
+use crate::backoff::{self, Backoff};
+use crate::connections::Ready;
+use crate::connectivity::ConnectivityState;
+use crate::endpoint::{Endpoint, Origin};
+use crate::member::Member;
+use crate::task::Task;
+
+/// How many connections in a row may be lost before they have carried a call, until the next one is
+/// made after a pause: a server that is about to stop closes one, and one that always does is not to
+/// be asked as fast as it can refuse.
+const FLAPS_MAX: u32 = 2;
+
+/// Connections to one endpoint, the first of the group's that could be reached. There is one, and
+/// more only when it is busy, up to `max_connections`.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Unique in the channel: attempts are told by it which group they are for.
+    pub(crate) id: u64,
+    pub(crate) endpoints: Arc<[Endpoint]>,
+    pub(crate) open: Vec<Arc<Member>>,
+    /// Connects where there is no connection, again and again until there is one.
+    pub(crate) attempt: Option<Task>,
+    /// Opens a connection beside others.
+    pub(crate) further: Option<Task>,
+    /// Why there is none. gRFC A62: what has failed once is failing until there is a connection.
+    pub(crate) failing: Option<Status>,
+    /// When the next attempt may begin.
+    pub(crate) not_before: Option<Instant>,
+    backoff: Backoff,
+    flaps: u32,
+    /// When a connection was last lost, or one beside others could not be opened.
+    failed: Option<Instant>,
+}
+
+impl Group {
+    pub(crate) fn new(id: u64, endpoints: Vec<Endpoint>, limits: &Limits) -> Self {
+        Self {
+            id,
+            endpoints: endpoints.into(),
+            open: Vec::new(),
+            attempt: None,
+            further: None,
+            failing: None,
+            not_before: None,
+            backoff: Backoff::new(limits),
+            flaps: 0,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> ConnectivityState {
+        if self.is_ready() {
+            ConnectivityState::Ready
+        } else if self.failing.is_some() {
+            ConnectivityState::TransientFailure
+        } else if self.is_attempting() {
+            ConnectivityState::Connecting
+        } else {
+            ConnectivityState::Idle
+        }
+    }
+
+    /// Whether these are the group's endpoints, in any order.
+    pub(crate) fn has_only(&self, endpoints: &[Endpoint]) -> bool {
+        self.endpoints.len() == endpoints.len()
+            && endpoints.iter().all(|it| self.endpoints.contains(it))
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.open.iter().any(|it| it.is_usable())
+    }
+
+    pub(crate) fn is_attempting(&self) -> bool {
+        self.attempt.as_ref().is_some_and(Task::is_running)
+    }
+
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.open.iter().filter(|it| it.is_usable())
+    }
+
+    pub(crate) fn least_busy(&self) -> Option<&Arc<Member>> {
+        self.usable()
+            .min_by_key(|it| (it.is_busy(), it.connection.open_calls()))
+    }
+
+    /// A stream to be opened at once, on the least busy connection. Says by `needs_tending` if the
+    /// group has lost one, or needs another.
+    pub(crate) fn try_ready(&self, limits: &Limits, needs_tending: &mut bool) -> Option<Ready> {
+        let member = self.least_busy()?;
+        if !self.open.iter().all(|it| it.is_usable()) || self.wants_more(member, limits) {
+            *needs_tending = true;
+        }
+        member.try_ready()
+    }
+
+    fn wants_more(&self, least_busy: &Member, limits: &Limits) -> bool {
+        least_busy.is_busy() && self.grows_at(limits).is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Whether another connection is to be opened beside those that there are.
+    pub(crate) fn is_too_small(&self, limits: &Limits) -> bool {
+        self.least_busy()
+            .is_some_and(|member| self.wants_more(member, limits))
+    }
+
+    /// When another connection may be opened beside those that there are; none if there are as many
+    /// as may be, or one is under way.
+    pub(crate) fn grows_at(&self, limits: &Limits) -> Option<Instant> {
+        let is_under_way = self.further.as_ref().is_some_and(Task::is_running);
+        if self.open.len() >= limits.max_connections || is_under_way {
+            return None;
+        }
+        match self.failed {
+            None => Some(Instant::now()),
+            Some(at) => at.checked_add(limits.connection_retry_pause),
+        }
+    }
+
+    /// A connection is there: the only one, or another.
+    pub(crate) fn join(
+        &mut self,
+        connection: Connection,
+        endpoint: Endpoint,
+        origin: Origin,
+        started: Instant,
+        limits: &Limits,
+    ) -> Arc<Member> {
+        self.failing = None;
+        self.not_before = None;
+        // connection-backoff.md: reset when the connection is made. One that is lost before it has
+        // been of use was none.
+        if self.flaps == 0 {
+            self.backoff = Backoff::new(limits);
+        }
+        let member = Member::new(connection, endpoint, origin, started);
+        self.open.push(member.clone());
+        member
+    }
+
+    /// An attempt that began at `started` has failed: the next one comes after a pause.
+    pub(crate) fn fail(&mut self, status: Status, started: Instant, limits: &Limits) {
+        let pause = self.backoff.pause(limits, backoff::random());
+        self.failing = Some(status);
+        self.not_before = started.checked_add(pause);
+    }
+
+    /// Another connection could not be opened.
+    pub(crate) fn fail_further(&mut self) {
+        self.failed = Some(Instant::now());
+    }
+
+    /// Takes out the connections that take no more calls.
+    pub(crate) fn take_lost(&mut self, limits: &Limits) -> Vec<Arc<Member>> {
+        let (usable, lost) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|it: &Arc<Member>| it.is_usable());
+        self.open = usable;
+        let lost: Vec<Arc<Member>> = lost;
+        if let Some(last) = lost.last() {
+            // A server that takes a connection and closes it again is not asked for each call
+            // either.
+            self.failed = Some(Instant::now());
+            if self.open.is_empty() {
+                self.lose(last, limits);
+            }
+        }
+        lost
+    }
+
+    /// The last connection is lost.
+    fn lose(&mut self, member: &Member, limits: &Limits) {
+        let was_of_use = member.connection.has_answered()
+            || member.started.elapsed() >= limits.connect_backoff_base;
+        if was_of_use {
+            self.flaps = 0;
+            self.backoff = Backoff::new(limits);
+            return;
+        }
+        self.flaps += 1;
+        if self.flaps > FLAPS_MAX {
+            self.fail(member.connection.failure(), member.started, limits);
+        }
+    }
+
+    /// Takes over what `before` has of this group's endpoints.
+    pub(crate) fn take_over(&mut self, before: &mut Self) {
+        let (ours, others) = std::mem::take(&mut before.open)
+            .into_iter()
+            .partition(|it: &Arc<Member>| self.endpoints.contains(&it.endpoint));
+        before.open = others;
+        let ours: Vec<Arc<Member>> = ours;
+        self.open.extend(ours);
+    }
+
+    /// As it was before it was first used.
+    pub(crate) fn fall_idle(&mut self, limits: &Limits) -> Vec<Arc<Member>> {
+        let fresh = Self::new(self.id, Vec::new(), limits);
+        let before = std::mem::replace(self, fresh);
+        self.endpoints = before.endpoints.clone();
+        before.open
+    }
+}

@@ -1,0 +1,80 @@
+//! One connection of a channel.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::time::Instant;
+use trunkline_transport::Connection;
+
+use crate::connections::Ready;
+use crate::endpoint::{Endpoint, Origin};
+
+/// A connection with this many calls is busy even if the server allows more: h2 has one lock for
+/// all streams of a connection, and TCP one window for all of them. It is what servers commonly
+/// allow.
+const BUSY_CALLS: usize = 100;
+
+/// Who looks whether calls have taken a connection: each forgets what it has seen, for itself.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Observer {
+    Connection = 1,
+    Channel = 2,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) connection: Connection,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) origin: Origin,
+    /// When the attempt began that has made it.
+    pub(crate) started: Instant,
+    /// A call has taken it since an observer last looked: a bit for each.
+    taken: AtomicU8,
+}
+
+impl Member {
+    pub(crate) fn new(
+        connection: Connection,
+        endpoint: Endpoint,
+        origin: Origin,
+        started: Instant,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            endpoint,
+            origin,
+            started,
+            taken: AtomicU8::new(0),
+        })
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        self.connection.is_usable()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.connection.open_calls() >= self.connection.max_streams().min(BUSY_CALLS)
+    }
+
+    /// A stream to be opened at once, if there is nothing to wait for.
+    pub(crate) fn try_ready(&self) -> Option<Ready> {
+        self.take();
+        let connection = self.connection.try_ready()?;
+        Some(Ready {
+            connection,
+            origin: self.origin.clone(),
+        })
+    }
+
+    pub(crate) fn take(&self) {
+        let all = Observer::Connection as u8 | Observer::Channel as u8;
+        self.taken.store(all, Ordering::Relaxed);
+    }
+
+    /// Whether calls have taken it, or are on it, since `observer` last asked.
+    pub(crate) fn was_taken(&self, observer: Observer) -> bool {
+        let before = self.taken.fetch_and(!(observer as u8), Ordering::Relaxed);
+        before & observer as u8 != 0 || self.connection.open_calls() > 0
+    }
+}

@@ -1,0 +1,127 @@
+//! The attempt to reach one of several endpoints.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, JoinSet};
+use trunkline_codec::{Limits, Status};
+use trunkline_transport::{ClientTls, Connection, Destination, Keepalive, cannot_connect};
+
+use crate::connector::Connector;
+use crate::endpoint::Endpoint;
+
+/// What an attempt needs, and nothing of the channel that makes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Racer {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) connector: Option<Connector>,
+    pub(crate) tls: Option<ClientTls>,
+    pub(crate) keepalive: Keepalive,
+}
+
+impl Racer {
+    /// A connection to one of the endpoints, whose server has shown that it speaks HTTP/2.
+    ///
+    /// RFC 8305, section 5: they are tried in order, the next one when the one before has failed, or
+    /// has said nothing for `connect_stagger`. The first that is there wins, and the others are
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE, within `connect_timeout`.
+    pub(crate) async fn run(
+        &self,
+        endpoints: &[Endpoint],
+    ) -> Result<(Endpoint, Connection), Status> {
+        let timeout = self.limits.connect_timeout;
+        let raced = tokio::time::timeout(timeout, self.race(endpoints)).await;
+        raced.unwrap_or_else(|_| {
+            let name = endpoints.first().map(ToString::to_string).unwrap_or_default();
+            let others = others(endpoints);
+            Err(Status::unavailable(format!(
+                "cannot connect to {name}{others}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
+            )))
+        })
+    }
+
+    async fn race(&self, endpoints: &[Endpoint]) -> Result<(Endpoint, Connection), Status> {
+        // In tasks, so that a connector that panics only fails.
+        let mut attempts = JoinSet::new();
+        let mut waiting = endpoints.iter();
+        let mut failure = None;
+        loop {
+            let next = waiting.next();
+            if let Some(endpoint) = next {
+                let (racer, endpoint) = (self.clone(), endpoint.clone());
+                attempts.spawn(async move { racer.connect(endpoint).await });
+            }
+            let ended = match waiting.as_slice() {
+                [] => attempts.join_next().await,
+                _ => {
+                    let stagger = self.limits.connect_stagger;
+                    match tokio::time::timeout(stagger, attempts.join_next()).await {
+                        Ok(ended) => ended,
+                        Err(_) => continue,
+                    }
+                }
+            };
+            match ended.map(unpanicked) {
+                Some(Ok(connected)) => return Ok(connected),
+                Some(Err(status)) => failure = Some(status),
+                None if waiting.as_slice().is_empty() => {
+                    return Err(none_answers(endpoints, failure));
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn connect(self, endpoint: Endpoint) -> Result<(Endpoint, Connection), Status> {
+        let name = endpoint.to_string();
+        let to = Destination {
+            name: &name,
+            target: &endpoint.target,
+            tls: self.tls.as_ref().filter(|_| endpoint.is_secure()),
+            limits: &self.limits,
+            keepalive: &self.keepalive,
+        };
+        let connection = match &self.connector {
+            None => Connection::connect(&endpoint.address, &to).await?,
+            Some(connector) => {
+                let stream = connector.connect(endpoint.address.clone()).await;
+                let stream = stream.map_err(|error| cannot_connect(&name, error))?;
+                Connection::on(stream, &to).await?
+            }
+        };
+        Ok((endpoint, connection))
+    }
+}
+
+fn unpanicked<T>(joined: Result<Result<T, Status>, JoinError>) -> Result<T, Status> {
+    joined.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(_) => Err(Status::unavailable(
+            "cannot connect: the connector has panicked",
+        )),
+        Err(_) => Err(Status::unavailable("the runtime that connected is gone")),
+    })
+}
+
+fn none_answers(endpoints: &[Endpoint], failure: Option<Status>) -> Status {
+    let failure = failure.unwrap_or_else(|| Status::unavailable("there is no address to try"));
+    match endpoints {
+        [] | [_] => failure,
+        _ => {
+            let (count, message) = (endpoints.len(), failure.message());
+            Status::unavailable(format!(
+                "none of {count} addresses can be reached; the last: {message}"
+            ))
+            .with_source(failure)
+        }
+    }
+}
+
+fn others(endpoints: &[Endpoint]) -> String {
+    match endpoints.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} other addresses", count - 1),
+    }
+}

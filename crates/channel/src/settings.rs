@@ -1,0 +1,82 @@
+//! What a channel is told before there is one.
+
+use std::io;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use tokio::io::{AsyncRead, AsyncWrite};
+use trunkline_codec::{Limits, Status};
+use trunkline_transport::{Address, ClientTls, Target};
+
+use crate::connector::Connector;
+use crate::policy::Policy;
+use crate::resolver::{AnyResolver, Resolver, System};
+use crate::targets::Targets;
+
+/// What the connections of a channel are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to connect.
+    pub targets: Targets,
+    /// All limits.
+    pub limits: Arc<Limits>,
+    /// What goes into `:authority` in the place of each target's own.
+    pub authority: Option<Authority>,
+    /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
+    pub tls: Option<ClientTls>,
+    /// How calls are spread over the addresses.
+    pub policy: Policy,
+    pub(crate) resolver: AnyResolver,
+    pub(crate) connector: Option<Connector>,
+}
+
+impl Settings {
+    /// Those of a channel to `targets` of which nothing else is said.
+    pub fn new(targets: Targets) -> Self {
+        Self {
+            targets,
+            limits: Arc::new(Limits::default()),
+            authority: None,
+            tls: None,
+            policy: Policy::default(),
+            resolver: AnyResolver::new(System),
+            connector: None,
+        }
+    }
+
+    /// The targets, each of which says whether it is over TLS. What TLS needs is read.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if a target cannot be read, or there is none, or TLS cannot be had.
+    pub(crate) fn parse(&mut self) -> Result<Arc<[Arc<Target>]>, Status> {
+        let given = self.tls.is_some();
+        let mut targets = Vec::new();
+        for target in self.targets.parse()? {
+            // Settings that nobody has given are shared by the targets that ask for TLS.
+            let asks = given || target.wants_tls() == Some(true);
+            let tls = ClientTls::for_target(&target, self.tls.clone().filter(|_| asks))?;
+            targets.push(match tls.is_some() {
+                true => Arc::new(Arc::unwrap_or_clone(target).over_tls()),
+                false => target,
+            });
+            self.tls = self.tls.take().or(tls);
+        }
+        Ok(targets.into())
+    }
+
+    /// Asks `resolver` for the addresses of names, and not the system.
+    pub fn set_resolver(&mut self, resolver: impl Resolver) {
+        self.resolver = AnyResolver::new(resolver);
+    }
+
+    /// Lets `connect` make the byte stream to an address, and not the system.
+    pub fn set_connector<F, Fut, IO>(&mut self, connect: F)
+    where
+        F: Fn(Address) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.connector = Some(Connector::new(connect));
+    }
+}

@@ -1,0 +1,164 @@
+//! What users write where a channel is to go.
+
+use std::fmt;
+use std::sync::Arc;
+
+use trunkline_codec::Status;
+use trunkline_transport::Target;
+
+/// Where a channel goes: one target, or a list of them.
+///
+/// A target is `host:port`, `http://host:port` or `unix:/path`, and what grpc/doc/naming.md has of
+/// the kind: `dns:///host:port`, `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`. A list is one set of
+/// addresses, in its order; the servers behind it are taken to serve the same.
+#[derive(Clone, Debug)]
+pub struct Targets(Vec<String>);
+
+impl Targets {
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if there is none, or one that cannot be read.
+    pub(crate) fn parse(&self) -> Result<Vec<Arc<Target>>, Status> {
+        let mut targets = Vec::new();
+        for text in &self.0 {
+            parse_into(text, &mut targets)?;
+        }
+        match targets.is_empty() {
+            false => Ok(targets),
+            true => Err(Status::invalid_argument(
+                "cannot connect: the list of targets is empty",
+            )),
+        }
+    }
+}
+
+fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> {
+    // naming.md: `dns:[//authority/]host[:port]`, where the authority is a DNS server to ask.
+    if let Some(rest) = text.strip_prefix("dns:") {
+        let name = match rest.strip_prefix("//") {
+            None => rest,
+            Some(rest) => rest.strip_prefix('/').ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "cannot connect to {text:?}: a DNS server of one's own is not supported; use dns:///host:port, or a resolver"
+                ))
+            })?,
+        };
+        targets.push(Arc::new(Target::parse(name)?));
+        return Ok(());
+    }
+    let list = text
+        .strip_prefix("ipv4:")
+        .or_else(|| text.strip_prefix("ipv6:"));
+    let Some(list) = list else {
+        targets.push(Arc::new(Target::parse(text)?));
+        return Ok(());
+    };
+    for text in list.split(',') {
+        let target = Target::parse(text)?;
+        if target.address().and_then(|it| it.tcp()).is_none() {
+            return Err(Status::invalid_argument(format!(
+                "cannot connect to {text:?}: it is not of the form address:port, which ipv4: and ipv6: take"
+            )));
+        }
+        targets.push(Arc::new(target));
+    }
+    Ok(())
+}
+
+impl From<&str> for Targets {
+    fn from(target: &str) -> Self {
+        Self(vec![target.to_owned()])
+    }
+}
+
+impl From<&String> for Targets {
+    fn from(target: &String) -> Self {
+        Self(vec![target.clone()])
+    }
+}
+
+impl From<String> for Targets {
+    fn from(target: String) -> Self {
+        Self(vec![target])
+    }
+}
+
+impl<T: AsRef<str>> From<&[T]> for Targets {
+    fn from(targets: &[T]) -> Self {
+        Self(targets.iter().map(|it| it.as_ref().to_owned()).collect())
+    }
+}
+
+impl<T: AsRef<str>> From<&Vec<T>> for Targets {
+    fn from(targets: &Vec<T>) -> Self {
+        targets[..].into()
+    }
+}
+
+impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Targets {
+    fn from(targets: &[T; N]) -> Self {
+        targets[..].into()
+    }
+}
+
+impl<T: AsRef<str>, const N: usize> From<[T; N]> for Targets {
+    fn from(targets: [T; N]) -> Self {
+        targets[..].into()
+    }
+}
+
+impl<T: AsRef<str>> From<Vec<T>> for Targets {
+    fn from(targets: Vec<T>) -> Self {
+        targets[..].into()
+    }
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_schemes_of_the_naming_document_are_read() {
+        for (targets, wanted) in [
+            (Targets::from("a:1"), Some("a:1")),
+            (Targets::from(["a:1", "b:2"]), Some("a:1 b:2")),
+            (Targets::from(vec!["a:1".to_owned()]), Some("a:1")),
+            (Targets::from("dns:a:1"), Some("a:1")),
+            (Targets::from("dns:///a:1"), Some("a:1")),
+            (
+                Targets::from("ipv4:1.2.3.4:5,1.2.3.5:6"),
+                Some("1.2.3.4:5 1.2.3.5:6"),
+            ),
+            (
+                Targets::from("ipv6:[::1]:5,[::2]:6"),
+                Some("[::1]:5 [::2]:6"),
+            ),
+            (
+                Targets::from(["unix:/a", "http://b:2"]),
+                Some("unix:/a b:2"),
+            ),
+            (Targets::from("dns://8.8.8.8/a:1"), None),
+            (Targets::from("ipv4:a:1"), None),
+            (Targets::from("ipv4:1.2.3.4:5,"), None),
+            (Targets::from("ipv4:unix:/a"), None),
+            (Targets::from(["a:1", "nothing"]), None),
+            (Targets::from(Vec::<String>::new()), None),
+        ] {
+            let parsed = targets.parse();
+            let names = parsed.as_ref().ok().map(|parsed| {
+                let names: Vec<_> = parsed.iter().map(ToString::to_string).collect();
+                names.join(" ")
+            });
+            assert_eq!(names.as_deref(), wanted, "{targets}");
+            if let Err(status) = parsed {
+                assert!(status.message().starts_with("cannot connect"), "{status}");
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! What goes on beside the calls of a channel: it connects again, resolves again, grows, falls idle.
+//!
+//! All of it runs in tasks that hold the channel weakly, and decides under the lock of its state.
+
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+
+use tokio::time::{Instant, sleep_until, timeout};
+use trunkline_codec::Status;
+use trunkline_transport::Connection;
+
+use crate::backoff::{self, Backoff};
+use crate::connections::{Connections, Resolution, State};
+use crate::connectivity::ConnectivityState;
+use crate::endpoint::Endpoint;
+use crate::group::Group;
+use crate::member::{Member, Observer};
+use crate::race::Racer;
+use crate::task::Task;
+
+type Raced = Result<(Endpoint, Connection), Status>;
+
+impl Connections {
+    /// Forgets connections that take no more calls, and opens others where they are missing.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        self.tend_in(&mut self.write());
+    }
+
+    pub(crate) fn tend_in(self: &Arc<Self>, state: &mut State) {
+        let limits = &*self.settings.limits;
+        let (mut has_lost, mut has_grown) = (false, false);
+        for group in &mut state.groups {
+            let lost = !group.take_lost(limits).is_empty();
+            has_lost |= lost;
+            let is_to_connect = self.settings.policy.stays_connected() || group.failing.is_some();
+            if state.is_active && is_to_connect {
+                has_grown |= self.attempt(group);
+            }
+            if group.is_too_small(limits) {
+                self.grow(group);
+            }
+        }
+        if has_lost {
+            self.resolve(state);
+        }
+        if has_lost || has_grown {
+            self.tell(state);
+        }
+    }
+
+    /// Asks for a connection where there is none.
+    pub(crate) fn start(self: &Arc<Self>, state: &mut State) {
+        state.is_active = true;
+        let mut has_begun = false;
+        for group in &mut state.groups {
+            has_begun |= self.attempt(group);
+        }
+        if state.groups.is_empty() {
+            has_begun |= self.resolve(state);
+        }
+        if !state.keeper.as_ref().is_some_and(Task::is_running) {
+            let (weak, time) = (Arc::downgrade(self), self.settings.limits.channel_idle_time);
+            state.keeper = Task::spawn(&self.changes, async move {
+                loop {
+                    tokio::time::sleep(time).await;
+                    match weak.upgrade() {
+                        Some(connections) if !connections.fall_idle() => {}
+                        Some(_) | None => return,
+                    }
+                }
+            });
+        }
+        if has_begun {
+            self.tell(state);
+        }
+    }
+
+    /// Tells those who wait, or watch, that something is different.
+    fn tell(&self, state: &mut State) {
+        let ready = state
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.is_ready());
+        state.ready = ready.map(|(at, _)| at).collect();
+        let now = state.connectivity();
+        self.connectivity.send_if_modified(|before| {
+            let is_other = *before != now;
+            *before = now;
+            is_other
+        });
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn racer(&self) -> Racer {
+        Racer {
+            limits: self.settings.limits.clone(),
+            connector: self.settings.connector.clone(),
+            tls: self.settings.tls.clone(),
+            keepalive: self.keepalive.clone(),
+        }
+    }
+
+    /// Begins to connect, unless there is a connection, or somebody does: false then.
+    fn attempt(self: &Arc<Self>, group: &mut Group) -> bool {
+        if group.is_ready() || group.is_attempting() {
+            return false;
+        }
+        let (weak, id, racer) = (Arc::downgrade(self), group.id, self.racer());
+        group.attempt = Task::spawn(&self.changes, keep_connecting(weak, id, racer));
+        group.attempt.is_some()
+    }
+
+    /// What the next attempt of a group is for, and when it may begin.
+    fn plan(&self, id: u64) -> Option<(Arc<[Endpoint]>, Option<Instant>)> {
+        let mut state = self.write();
+        let group = state.group(id)?;
+        Some((group.endpoints.clone(), group.not_before))
+    }
+
+    /// An attempt has ended; whether there is to be another.
+    fn attempted(self: &Arc<Self>, id: u64, started: Instant, raced: Raced) -> bool {
+        let mut state = self.write();
+        let Some(group) = state.group(id) else {
+            return false;
+        };
+        let joined = match raced {
+            Ok((endpoint, connection)) => {
+                group.attempt = None;
+                Some(self.join(group, endpoint, connection, started))
+            }
+            Err(status) => {
+                group.fail(status, started, &self.settings.limits);
+                None
+            }
+        };
+        if joined.is_none() {
+            self.resolve(&mut state);
+        }
+        self.tell(&mut state);
+        drop(state);
+        let has_failed = joined.is_none();
+        joined.map(tokio::spawn);
+        has_failed
+    }
+
+    /// Takes a connection in. Gives what is to look after it, in a task that is not spawned under the
+    /// lock: a runtime that ends drops it at once, which takes the lock again.
+    fn join(
+        self: &Arc<Self>,
+        group: &mut Group,
+        endpoint: Endpoint,
+        connection: Connection,
+        started: Instant,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let is_further = !group.open.is_empty();
+        let origin = endpoint.origin(self.settings.authority.as_ref());
+        let left = connection.left();
+        let limits = &self.settings.limits;
+        let member = group.join(connection, endpoint, origin, started, limits);
+        look_after(
+            Lost(Arc::downgrade(self)),
+            is_further.then(|| Arc::downgrade(&member)),
+            limits.connection_idle_time,
+            left,
+        )
+    }
+
+    /// Opens another connection beside those that there are, to the same endpoint.
+    fn grow(self: &Arc<Self>, group: &mut Group) {
+        let Some(endpoint) = group.least_busy().map(|it| it.endpoint.clone()) else {
+            return;
+        };
+        let (weak, id, racer) = (Arc::downgrade(self), group.id, self.racer());
+        group.further = Task::spawn(&self.changes, async move {
+            let started = Instant::now();
+            let raced = racer.run(&[endpoint]).await;
+            if let Some(connections) = weak.upgrade() {
+                connections.has_grown(id, started, raced);
+            }
+        });
+    }
+
+    fn has_grown(self: &Arc<Self>, id: u64, started: Instant, raced: Raced) {
+        let mut state = self.write();
+        let Some(group) = state.group(id) else {
+            return;
+        };
+        group.further = None;
+        let joined = match raced {
+            Ok((endpoint, connection)) => Some(self.join(group, endpoint, connection, started)),
+            Err(_) => {
+                group.fail_further();
+                None
+            }
+        };
+        self.tell(&mut state);
+        drop(state);
+        joined.map(tokio::spawn);
+    }
+
+    /// Closes a connection that no call has taken since this was last asked, unless it is the only
+    /// one: false if it stays.
+    fn close_if_idle(&self, member: &Arc<Member>) -> bool {
+        if member.was_taken(Observer::Connection) {
+            return false;
+        }
+        let mut state = self.write();
+        for group in &mut state.groups {
+            if group.usable().count() > 1 {
+                // A call that has just chosen it holds it, and is not disturbed.
+                group.open.retain(|it| !Arc::ptr_eq(it, member));
+            }
+        }
+        let mut open = state.groups.iter().flat_map(|it| &it.open);
+        !open.any(|it| Arc::ptr_eq(it, member))
+    }
+
+    /// Closes all connections, if no call has taken one since this was last asked, nor waits for
+    /// one: false if they stay.
+    fn fall_idle(self: &Arc<Self>) -> bool {
+        let limits = &*self.settings.limits;
+        let mut state = self.write();
+        let mut was_taken = self.changes.receiver_count() > 0;
+        for member in state.groups.iter().flat_map(|it| &it.open) {
+            was_taken |= member.was_taken(Observer::Channel);
+        }
+        if was_taken {
+            return false;
+        }
+        state.is_active = false;
+        state.keeper = None;
+        state.resolution = Resolution::new(limits);
+        let closed: Vec<_> = state
+            .groups
+            .iter_mut()
+            .flat_map(|group| group.fall_idle(limits))
+            .collect();
+        if self.has_names() {
+            state.groups.clear();
+        }
+        self.tell(&mut state);
+        drop(state);
+        drop(closed);
+        true
+    }
+
+    fn has_names(&self) -> bool {
+        self.targets.iter().any(|it| it.address().is_none())
+    }
+
+    /// Targets that are addresses are used as they are, and need no task.
+    pub(crate) fn use_addresses_of_targets(&self, state: &mut State) {
+        if self.has_names() {
+            return;
+        }
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for target in &*self.targets {
+            if let Some(address) = target.address() {
+                let target = target.clone();
+                let endpoint = Endpoint { address, target };
+                if !endpoints.contains(&endpoint) {
+                    endpoints.push(endpoint);
+                }
+            }
+        }
+        self.replace(state, endpoints);
+    }
+
+    /// Puts `endpoints` in the place of those that there are; gives whether a connection to them is
+    /// wanted now. Connections to those that are still there stay; calls on others go on to their
+    /// ends.
+    fn replace(&self, state: &mut State, mut endpoints: Vec<Endpoint>) -> bool {
+        let limits = &*self.settings.limits;
+        endpoints.truncate(limits.max_addresses);
+        let mut before = std::mem::take(&mut state.groups);
+        let is_wanted = before.is_empty()
+            || self.settings.policy.stays_connected()
+            || before
+                .iter()
+                .any(|it| it.state() != ConnectivityState::Idle);
+        for endpoints in self.settings.policy.groups(endpoints) {
+            if let Some(at) = before.iter().position(|it| it.has_only(&endpoints)) {
+                // DNS servers like to give the same addresses in another order.
+                let mut group = before.remove(at);
+                group.endpoints = endpoints.into();
+                state.groups.push(group);
+                continue;
+            }
+            let mut group = state.new_group(endpoints, limits);
+            for before in &mut before {
+                group.take_over(before);
+                if !self.settings.policy.stays_connected() {
+                    // The one group goes on as another: see `Group::failing`.
+                    group.failing = before.failing.take();
+                }
+            }
+            state.groups.push(group);
+        }
+        is_wanted && state.is_active
+    }
+
+    /// Asks for the addresses of names, as soon as that may be done again: false if somebody does.
+    fn resolve(self: &Arc<Self>, state: &mut State) -> bool {
+        let is_under_way = state.resolution.task.as_ref().is_some_and(Task::is_running);
+        if is_under_way || !state.is_active || !self.has_names() {
+            return false;
+        }
+        let weak = Arc::downgrade(self);
+        let (targets, resolver) = (self.targets.clone(), self.settings.resolver.clone());
+        let limits = self.settings.limits.clone();
+        state.resolution.task = Task::spawn(&self.changes, async move {
+            loop {
+                let Some(not_before) = weak.upgrade().map(|it| it.read().resolution.not_before)
+                else {
+                    return;
+                };
+                if let Some(at) = not_before {
+                    sleep_until(at).await;
+                }
+                let started = Instant::now();
+                let resolving = resolver.endpoints(&targets);
+                let resolved = timeout(limits.connect_timeout, resolving).await;
+                let resolved = resolved.unwrap_or_else(|_| {
+                    Err(Status::unavailable(format!(
+                        "cannot connect to {}: the name does not resolve: no answer within {:?}; is the DNS server reachable?",
+                        targets.first().map(ToString::to_string).unwrap_or_default(),
+                        limits.connect_timeout
+                    )))
+                });
+                match weak.upgrade() {
+                    Some(connections) if !connections.resolved(started, resolved) => {}
+                    Some(_) | None => return,
+                }
+            }
+        });
+        state.resolution.task.is_some()
+    }
+
+    /// Names have been resolved, or not; false if that is to be tried again.
+    fn resolved(
+        self: &Arc<Self>,
+        started: Instant,
+        resolved: Result<Vec<Endpoint>, Status>,
+    ) -> bool {
+        let limits = &*self.settings.limits;
+        let mut state = self.write();
+        let is_done = resolved.is_ok();
+        match resolved {
+            Ok(endpoints) => {
+                state.resolution.task = None;
+                state.resolution.failing = None;
+                state.resolution.backoff = Backoff::new(limits);
+                state.resolution.not_before = started.checked_add(limits.resolve_interval);
+                if self.replace(&mut state, endpoints) {
+                    for group in &mut state.groups {
+                        self.attempt(group);
+                    }
+                }
+            }
+            Err(status) => {
+                // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as
+                // between attempts to connect.
+                let pause = state.resolution.backoff.pause(limits, backoff::random());
+                state.resolution.not_before = started.checked_add(pause);
+                if state.groups.is_empty() {
+                    state.resolution.failing = Some(status);
+                }
+            }
+        }
+        self.tell(&mut state);
+        is_done
+    }
+}
+
+/// Connects until there is a connection, with pauses.
+async fn keep_connecting(weak: Weak<Connections>, id: u64, racer: Racer) {
+    loop {
+        let Some((endpoints, not_before)) = weak.upgrade().and_then(|it| it.plan(id)) else {
+            return;
+        };
+        if let Some(at) = not_before {
+            sleep_until(at).await;
+        }
+        let started = Instant::now();
+        let raced = racer.run(&endpoints).await;
+        match weak.upgrade() {
+            Some(connections) if connections.attempted(id, started, raced) => {}
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// Tells the channel that it has lost a connection; also when the task goes with its runtime.
+struct Lost(Weak<Connections>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if let Some(connections) = self.0.upgrade() {
+            connections.tend();
+        }
+    }
+}
+
+/// Waits until a connection takes no more calls. Closes it if it is one of several, and idle.
+async fn look_after(
+    lost: Lost,
+    further: Option<Weak<Member>>,
+    idle_time: std::time::Duration,
+    left: impl Future<Output = ()>,
+) {
+    let mut left = pin!(left);
+    let Some(further) = further else {
+        return left.await;
+    };
+    while timeout(idle_time, &mut left).await.is_err() {
+        let (Some(connections), Some(member)) = (lost.0.upgrade(), further.upgrade()) else {
+            return;
+        };
+        if connections.close_if_idle(&member) {
+            return;
+        }
+    }
+}

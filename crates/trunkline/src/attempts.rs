@@ -1,0 +1,205 @@
+//! What a channel does with a call until a server has taken it.
+//!
+//! gRFC A6, "Transparent Retries": a call of which nothing has left is made again as often as it
+//! takes; one that has reached the server, which says that it has done nothing with it, once. Both
+//! only before the head of a reply is there. The head is made anew for each attempt, with what is
+//! left of the deadline; a body that is known in full is shared between them, and one that is a
+//! stream goes to the next attempt if nothing has been taken out of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use trunkline_channel::{Connections, Origin, Patience, Ready};
+use trunkline_codec::Status;
+use trunkline_transport::{Body, OpenCall, Refused};
+
+use crate::call::Call;
+use crate::channel::Channel;
+use crate::opening::Opening;
+
+/// How often a call is made again that the server has refused.
+const REFUSALS_MAX: u32 = 1;
+
+/// A call whose stream is open, and its body once more, if that is known in full.
+pub(crate) struct Attempt {
+    open: OpenCall,
+    body: Option<Body>,
+}
+
+/// Opens the stream of a call: at once, if one is free. Only a call that has to wait is taken out of
+/// `call`.
+pub(crate) fn begin<T>(
+    channel: &Channel,
+    connections: &Arc<Connections>,
+    call: &mut Call<T>,
+    body: Body,
+) -> Opening {
+    let Some(ready) = connections.try_ready() else {
+        return wait(channel.clone(), connections.clone(), call.take(), body);
+    };
+    let (connection, origin) = ready.into_parts();
+    let head = match channel.request(call, origin) {
+        Ok(head) => head,
+        Err(status) => return Opening::failed(status),
+    };
+    let spare = body.try_clone();
+    match connection.send(head, body) {
+        Ok(open) => Opening::Open(Attempt { open, body: spare }),
+        Err(refused) => match not_sent(*refused) {
+            Ok(body) => {
+                let body = spare.unwrap_or(body);
+                wait(channel.clone(), connections.clone(), call.take(), body)
+            }
+            Err(status) => Opening::failed(status),
+        },
+    }
+}
+
+/// Waits for a stream that can be opened, and opens it.
+fn wait(channel: Channel, connections: Arc<Connections>, call: Call, body: Body) -> Opening {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let attempts = Attempts::new(body, is_open.clone());
+    Opening::waiting(is_open, attempts.run(channel, connections, call))
+}
+
+/// Makes a call that is an HTTP request already.
+pub(crate) async fn forward(
+    connections: Arc<Connections>,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let head = |origin: Origin| {
+        let mut parts = parts.clone();
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(origin.scheme);
+        uri.authority = Some(origin.authority);
+        parts.uri = http::Uri::from_parts(uri)
+            .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
+        Ok(http::Request::from_parts(parts, ()))
+    };
+    let mut attempts = Attempts::new(body, Arc::default());
+    loop {
+        let ready = connections.ready(None, Patience::FailFast).await?;
+        if let Some(reply) = attempts.make(ready, head).await {
+            return reply;
+        }
+    }
+}
+
+/// The attempts of a call whose stream is not open.
+struct Attempts {
+    body: Body,
+    refusals: u32,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Attempts {
+    fn new(body: Body, is_open: Arc<AtomicBool>) -> Self {
+        Self {
+            body,
+            refusals: 0,
+            is_open,
+        }
+    }
+
+    async fn run(
+        mut self,
+        channel: Channel,
+        connections: Arc<Connections>,
+        call: Call,
+    ) -> Result<http::Response<Body>, Status> {
+        loop {
+            let ready = connections
+                .ready(call.head.deadline, call.options.patience)
+                .await?;
+            // The server is told what is left of the deadline now.
+            let head = |origin| channel.request(&call, origin);
+            if let Some(reply) = self.make(ready, head).await {
+                return reply;
+            }
+        }
+    }
+
+    /// One attempt; none if there is to be another.
+    async fn make(
+        &mut self,
+        ready: Ready,
+        head: impl Fn(Origin) -> Result<http::Request<()>, Status>,
+    ) -> Option<Result<http::Response<Body>, Status>> {
+        let (connection, origin) = ready.into_parts();
+        let head = match head(origin) {
+            Ok(head) => head,
+            Err(status) => return Some(Err(status)),
+        };
+        let spare = self.body.try_clone();
+        let mut open = match connection.send(head, std::mem::take(&mut self.body)) {
+            Ok(open) => open,
+            Err(refused) => match not_sent(*refused) {
+                Ok(body) => {
+                    self.body = spare.unwrap_or(body);
+                    return None;
+                }
+                Err(status) => return Some(Err(status)),
+            },
+        };
+        self.is_open.store(true, Ordering::Release);
+        let reply = (&mut open).await;
+        if reply.is_ok() || !open.is_untaken() || self.refusals >= REFUSALS_MAX {
+            return Some(reply);
+        }
+        match untouched(spare, open).await {
+            Some(body) => {
+                self.body = body;
+                self.refusals += 1;
+                None
+            }
+            None => Some(reply),
+        }
+    }
+}
+
+impl Attempt {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
+        Pin::new(&mut self.open).poll(cx)
+    }
+
+    /// After an error: whether the call can be made again.
+    pub(crate) fn is_untaken(&self) -> bool {
+        self.open.is_untaken()
+    }
+
+    /// The call again, which has failed with `status`.
+    pub(crate) fn again(self, channel: Channel, call: Call, status: Status) -> Opening {
+        let is_open = Arc::new(AtomicBool::new(false));
+        Opening::waiting(is_open.clone(), async move {
+            let body = untouched(self.body, self.open).await;
+            let (Some(body), Some(connections)) = (body, channel.connections().cloned()) else {
+                return Err(status);
+            };
+            let mut attempts = Attempts::new(body, is_open);
+            attempts.refusals = 1;
+            attempts.run(channel, connections, call).await
+        })
+    }
+}
+
+/// The body of a call that was not sent, if it can go to another connection.
+fn not_sent(refused: Refused) -> Result<Body, Status> {
+    match refused.is_connection_lost {
+        true => Ok(refused.body),
+        false => Err(refused.status),
+    }
+}
+
+/// The body of a call that the server has not taken, as it was.
+async fn untouched(spare: Option<Body>, mut open: OpenCall) -> Option<Body> {
+    match spare {
+        Some(body) => Some(body),
+        None => open.take_body().await,
+    }
+}
