@@ -234,14 +234,19 @@ async fn connections_that_wait_to_be_accepted_at_the_shutdown_are_served() {
 
 #[tokio::test]
 async fn clients_of_a_server_that_is_dropped_are_told() {
-    let (server, probe) = server();
-    let running = Running::new(server).await;
-    let mut client = RawPeer::connect(&running.address).await;
-    let stream = hold(&mut client, &probe).await;
-    running.served.abort();
-    client.until_closed().await;
-    assert_eq!(client.goaway(), Some(&goaway(stream, 0, "")));
-    probe.until("no handler", |it| it.running == 0).await;
+    for threads in [None, Some(2)] {
+        let (mut server, probe) = server();
+        if let Some(threads) = threads {
+            server = server.threads(threads);
+        }
+        let running = Running::new(server).await;
+        let mut client = RawPeer::connect(&running.address).await;
+        let stream = hold(&mut client, &probe).await;
+        running.served.abort();
+        client.until_closed().await;
+        assert_eq!(client.goaway(), Some(&goaway(stream, 0, "")), "{threads:?}");
+        probe.until("no handler", |it| it.running == 0).await;
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub(crate) struct Calls<F> {
     hub: Arc<Hub>,
     /// What handlers, and what calls them, have taken of this turn.
     spent: Duration,
+    /// When calls were last polled in this turn.
+    clock: Option<Instant>,
     in_place_max: Duration,
     quick_poll_max: Duration,
 }
@@ -67,6 +69,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
             returning: Arc::default(),
             hub,
             spent: Duration::ZERO,
+            clock: None,
             in_place_max: limits.in_place_max,
             quick_poll_max: limits.quick_poll_max,
         }
@@ -75,6 +78,12 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     /// A turn begins.
     pub(crate) fn begin_turn(&mut self) {
         self.spent = Duration::ZERO;
+        self.clock = None;
+    }
+
+    /// When calls were last polled in this turn, because they were woken.
+    pub(crate) fn clock(&self) -> Option<Instant> {
+        self.clock
     }
 
     /// Whether the turn should end, so that the connection can write: calls have taken twice what
@@ -130,6 +139,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
             now = self.poll_one(waker, now);
             polled += 1;
         }
+        self.clock = Some(now);
         woken.drain(..polled);
         let is_done = woken.is_empty();
         self.woken = woken;

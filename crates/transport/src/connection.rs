@@ -250,12 +250,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let Serving {
             hub,
             accepted,
-            clock,
+            calls,
             ..
         } = &self.serving;
+        let clock = calls.clock().or(self.serving.clock);
         let mut seen = {
             let wire = self.turn.wire().wire();
-            self.watch.look(wire.guard(), wire.sent(), hub, *clock)
+            self.watch.look(wire.guard(), wire.sent(), hub, clock)
         };
         self.watch
             .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());

@@ -88,13 +88,17 @@ fn run<H: Handler>(
     let served = runtime.block_on(async {
         let listener = socket.attach()?;
         let shutdown = left(phase.clone(), Phase::Serving);
-        let mut serving = pin!(serve_in(listener, tls, limits, places, shutdown, handler));
-        let mut stopped = pin!(left(phase, Phase::Draining));
-        std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => serving.as_mut().poll(cx),
-        })
-        .await;
+        {
+            let mut serving = pin!(serve_in(listener, tls, limits, places, shutdown, handler));
+            let mut stopped = pin!(left(phase, Phase::Draining));
+            std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => serving.as_mut().poll(cx),
+            })
+            .await;
+        }
+        // Connections of a server that was dropped say goodbye in the turn that they get here.
+        tokio::task::yield_now().await;
         Ok(())
     });
     // A handler's blocking work may go on; nobody waits for it any more.
