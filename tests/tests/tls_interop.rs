@@ -274,7 +274,7 @@ fn a_call_over_tls_is_decoded_with_the_keys_that_were_logged() {
         our_client_program(port, &flags, &[]).expect(case);
     }
     let recording = capture.finish();
-    // Without the keys there is nothing to be seen.
+    // What decrypts TLS 1.3, from the server's end alone.
     assert!(
         fs::read_to_string(&keys)
             .expect("a key log")
