@@ -2,11 +2,14 @@
 //! ever made twice that a server may have taken.
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use trunkline::{
     Call, Channel, Client, Code, Method, Next, Raw, Response, Result, Sender, Status, Streaming,
@@ -327,7 +330,7 @@ async fn a_stream_of_requests_is_made_again_if_nothing_was_sent_yet_and_fails_ot
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_not_lost_between_a_goaway_and_the_client_noticing() {
+async fn calls_that_begin_around_a_goaway_are_all_served() {
     // Calls are begun in every order around the GOAWAY, which says that none but the first was taken.
     for yields in 0..12 {
         let (channel, mut listener) = rig();
@@ -382,4 +385,65 @@ async fn an_early_reply_to_a_large_request_resets_the_stream_and_the_next_call_g
         peer.write(&reply(stream)).await;
         next.abort();
     }
+}
+
+type Calling = Pin<Box<dyn Future<Output = Result<Response<Raw>>> + Send>>;
+
+/// Begins a call in the very moment in which it is woken.
+struct BeginsWhenWoken {
+    call: Mutex<Option<Calling>>,
+    begun: Notify,
+}
+
+impl Wake for BeginsWhenWoken {
+    fn wake(self: Arc<Self>) {
+        let mut call = self.call.lock().expect("no panic");
+        let polled = call.as_mut().expect("a call").as_mut();
+        let polled = polled.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "{polled:?}");
+        self.begun.notify_one();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_not_lost_between_a_goaway_and_the_client_noticing() {
+    let (channel, mut listener) = rig();
+    let client = Client::new(channel);
+    let call = client.server_streaming::<Raw, Raw>(METHOD, Raw("stream".into()));
+    let call = tokio::spawn(call.into_future());
+    let mut peer = listener.accept().await;
+    let stream = peer.next_full_request().await;
+    peer.write(&[Frame::headers(stream, &Fields::reply())])
+        .await;
+    let mut replies = within("the call", call)
+        .await
+        .expect("no panic")
+        .expect("open");
+    within("the head", replies.head()).await.expect("a head");
+    let unary = client.unary::<Raw, Raw>(METHOD, Raw("request".into()));
+    let waker = Arc::new(BeginsWhenWoken {
+        call: Mutex::new(Some(unary.into_future())),
+        begun: Notify::new(),
+    });
+    {
+        let reading = pin!(replies.message());
+        let polled = reading.poll(&mut Context::from_waker(&waker.clone().into()));
+        assert!(polled.is_pending());
+    }
+    // HTTP/2 knows of both when the reader of the message is woken, and the channel of neither.
+    let message = Frame::data(stream, message(b"message"));
+    let goaway = Frame::goaway(stream, error::NO_ERROR, "going");
+    peer.write(&[message, goaway]).await;
+    within("the wake", waker.begun.notified()).await;
+    let call = waker.call.lock().expect("no panic").take().expect("a call");
+    let call = tokio::spawn(call);
+    let mut next = listener.accept().await;
+    let stream = next.next_full_request().await;
+    assert_eq!(next.stream(stream).messages(), [&b"request"[..]]);
+    next.write(&reply(stream)).await;
+    within("the call", call)
+        .await
+        .expect("no panic")
+        .expect("a reply");
+    assert_eq!(peer.waiting_requests(), 0);
 }

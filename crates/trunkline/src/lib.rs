@@ -35,6 +35,7 @@
 //! | code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
 //! | a server | [`Server`], [`Router`], [`Request`], [`Reply`] |
 //! | a client | [`Channel`], [`Call`], [`Response`]; [`Client`] for calls without generated code |
+//! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`StateWatch`] |
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
 //! | code around calls | [`Interceptor`], [`Server::layer`], [`Channel::new`] |
@@ -121,7 +122,7 @@ pub use server::{BoundServer, Layered, Server};
 #[cfg(feature = "signal")]
 pub use signal::shutdown_signal;
 pub use streaming::Streaming;
-pub use trunkline_channel::{ConnectivityState, Policy, Resolver, StateWatch, Targets};
+pub use trunkline_channel::{ConnectivityState, Resolver, StateWatch, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;
 #[cfg(feature = "gzip")]
