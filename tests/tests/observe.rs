@@ -7,7 +7,8 @@ use std::time::Duration;
 use fixture::{BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, nothing, raw, serve, within};
 use tokio::sync::mpsc;
 use trunkline::{
-    CallStats, Channel, Client, Code, MetricsSink, Raw, Request, Result, Server, Side,
+    CallStats, Channel, Client, Code, ConnectionStats, MetricsSink, Peer, Raw, Request, Result,
+    Server, Side,
 };
 
 /// What a sink has heard, as lines.
@@ -216,4 +217,37 @@ async fn a_handler_that_panics_ends_its_call_with_internal() {
     let told = lines(&mut told, 4).await;
     let end = "Server ended /test.Fixture/Unary INTERNAL";
     assert!(told.iter().any(|line| line.starts_with(end)), "{told:?}");
+}
+
+#[tokio::test]
+async fn both_sides_know_what_passed_on_a_connection() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let address = serve(Server::new().add(Echo).metrics(Ends(ended))).await;
+    let channel = Channel::connect(&address).await.unwrap();
+    let client = Client::new(channel.clone());
+    for kind in Kind::ALL {
+        call(&client, kind).await;
+    }
+    let [ours] = channel.connection_stats()[..] else {
+        panic!("there is one connection");
+    };
+    assert!(ours.bytes_out > 100 && ours.frames_out > 8, "{ours:?}");
+    drop((channel, client));
+    let theirs = within("the end of the connection", ends.recv())
+        .await
+        .unwrap();
+    assert!(theirs.bytes_in >= ours.bytes_out, "{theirs:?} {ours:?}");
+    assert!(theirs.frames_in >= ours.frames_out, "{theirs:?} {ours:?}");
+    assert!(theirs.bytes_out >= ours.bytes_in, "{theirs:?} {ours:?}");
+}
+
+/// Keeps what passed on connections that have ended.
+struct Ends(mpsc::UnboundedSender<ConnectionStats>);
+
+impl MetricsSink for Ends {
+    fn call_ended(&self, _: &CallStats<'_>) {}
+
+    fn connection_ended(&self, _: &Peer, stats: &ConnectionStats) {
+        let _ = self.0.send(*stats);
+    }
 }

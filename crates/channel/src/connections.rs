@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{Keepalive, ReadyConnection, Target};
+use trunkline_transport::{ConnectionStats, Keepalive, ReadyConnection, Target};
 
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, StateWatch};
@@ -137,6 +137,13 @@ impl Connections {
     /// Has a connection made if there is none, and does not wait for it.
     pub fn request_connection(self: &Arc<Self>) {
         self.outlook();
+    }
+
+    /// What has passed so far on each connection that there is now.
+    pub fn stats(&self) -> Vec<ConnectionStats> {
+        let state = self.read();
+        let members = state.groups.iter().flat_map(|group| &group.open);
+        members.map(|it| it.connection.stats()).collect()
     }
 
     /// The state of the channel now.

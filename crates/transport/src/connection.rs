@@ -35,6 +35,12 @@ pub trait Handler: Send + 'static {
     /// Answers a call, and says which method's [`Pace`] it goes at: none for an answer that is known
     /// already.
     fn call(&mut self, request: Request<Body>) -> (Self::Answer, Option<Arc<Pace>>);
+
+    /// The connection has ended, and this is what passed on it. Not told of one whose future is
+    /// dropped.
+    fn connection_ended(&self, stats: &ConnectionStats) {
+        let _ = stats;
+    }
 }
 
 /// How far a server's end has come.
@@ -129,8 +135,9 @@ where
             break;
         }
     }
-    drop(driver);
-    wire.wire().stats()
+    let stats = wire.wire().stats();
+    driver.serving.handler.connection_ended(&stats);
+    stats
 }
 
 type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;

@@ -17,7 +17,7 @@ use trunkline_channel::{
 };
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
-use trunkline_transport::{Address, Body, ClientTls};
+use trunkline_transport::{Address, Body, ClientTls, ConnectionStats};
 
 use crate::attempts;
 use crate::call::{Call, Start};
@@ -203,6 +203,12 @@ impl Channel {
             Backend::Server(connections) => connections.watch_state(),
             Backend::Service(_) => StateWatch::fixed(ConnectivityState::Ready),
         }
+    }
+
+    /// What has passed so far on each connection that the channel has now, in no order; nothing for a
+    /// channel in this process or over a tower service.
+    pub fn connection_stats(&self) -> Vec<ConnectionStats> {
+        self.connections().map_or_else(Vec::new, |it| it.stats())
     }
 
     /// Has an idle channel connect, and does not wait for it. It must be called in a tokio runtime.

@@ -135,7 +135,7 @@ pub use trunkline_codec::{
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
-pub use trunkline_transport::{Address, Body, Listener, Peer};
+pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
 #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 

@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use tokio::time::Instant;
 use tracing::field::{Empty, display};
 use trunkline_codec::{Code, Status};
-use trunkline_transport::Peer;
+use trunkline_transport::{ConnectionStats, Peer};
 
 use crate::answer::Handling;
 use crate::head::Head;
@@ -33,6 +33,12 @@ pub trait MetricsSink: Send + Sync + 'static {
 
     /// A call has ended.
     fn call_ended(&self, call: &CallStats<'_>);
+
+    /// A connection of a server has ended: who was at the other end, and what passed on it. Those of
+    /// a channel are asked for: [`Channel::connection_stats`](crate::Channel::connection_stats).
+    fn connection_ended(&self, peer: &Peer, stats: &ConnectionStats) {
+        let _ = (peer, stats);
+    }
 }
 
 /// An end of a call.
@@ -150,6 +156,12 @@ impl Metrics {
         match self.is_watched() {
             false => None,
             true => Some(Recorder::begin(self.0.clone(), side, head)),
+        }
+    }
+
+    pub(crate) fn connection_ended(&self, peer: &Peer, stats: &ConnectionStats) {
+        if let Some(sink) = &self.0 {
+            sink.connection_ended(peer, stats);
         }
     }
 

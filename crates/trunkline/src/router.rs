@@ -13,7 +13,7 @@ use tower_service::Service as TowerService;
 use trunkline_codec::{
     Encodings, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
-use trunkline_transport::{Body, Pace, Peer, PipeWriter, pipe};
+use trunkline_transport::{Body, ConnectionStats, Pace, Peer, PipeWriter, pipe};
 
 use crate::answer::{self, Answer, Handling};
 use crate::call::Call;
@@ -332,6 +332,12 @@ impl Router {
         Self {
             routes: self.routes.clone(),
             peer: Some(peer),
+        }
+    }
+
+    pub(crate) fn connection_ended(&self, stats: &ConnectionStats) {
+        if let Some(peer) = &self.peer {
+            self.routes.metrics.connection_ended(peer, stats);
         }
     }
 

@@ -12,7 +12,8 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Encodings, Limits, Refusal, Status};
 use trunkline_transport::{
-    Address, Body, Listener, Pace, Peer, ServerTls, bind_threads, serve, serve_one, serve_threads,
+    Address, Body, ConnectionStats, Listener, Pace, Peer, ServerTls, bind_threads, serve,
+    serve_one, serve_threads,
 };
 
 use crate::foreign::{BoxError, ForeignService, Shared};
@@ -419,6 +420,10 @@ impl trunkline_transport::Handler for PeerHandler {
         let pace = self.router.pace(&request);
         request.extensions_mut().insert(peer.clone());
         (PeerAnswer::Layered(layered.0.call(request)), Some(pace))
+    }
+
+    fn connection_ended(&self, stats: &ConnectionStats) {
+        self.router.connection_ended(stats);
     }
 }
 
