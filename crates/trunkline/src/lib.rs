@@ -58,9 +58,9 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `head`, `call`, `client` | a call before it begins |
-//! | `channel`, `attempts` | where calls go; what is tried until the server takes one |
+//! | `channel`, `channel_builder`, `attempts` | where calls go; what is tried until the server takes one |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
-//! | `router`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
+//! | `router`, `incoming`, `answering`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
 //! | `intercept` | code around calls, on both sides |
 //! | `lifecycle`, `signal` | how long connections live; when the process is asked to end |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
@@ -69,9 +69,11 @@
 //! | `foreign`, `in_process` | tower services; calls without a socket |
 
 mod answer;
+mod answering;
 mod attempts;
 mod call;
 mod channel;
+mod channel_builder;
 mod client;
 mod client_stream;
 mod deadline;
@@ -79,6 +81,7 @@ mod fields;
 mod foreign;
 mod head;
 mod in_process;
+mod incoming;
 mod intercept;
 mod lifecycle;
 mod message;
@@ -103,9 +106,11 @@ pub use prost;
 #[doc(hidden)]
 pub use prost_types;
 
+pub use answering::Answering;
 pub use bytes::Bytes;
 pub use call::Call;
-pub use channel::{Channel, ChannelBuilder};
+pub use channel::Channel;
+pub use channel_builder::ChannelBuilder;
 pub use client::Client;
 pub use client_stream::ClientStream;
 pub use head::Head;
@@ -116,7 +121,7 @@ pub use observe::{CallStats, MetricsSink, Side};
 pub use reply::{Compress, Reply};
 pub use request::Request;
 pub use response::Response;
-pub use router::{Answering, Router, Service};
+pub use router::{Router, Service};
 pub use sender::Sender;
 pub use server::{BoundServer, Layered, Server};
 #[cfg(feature = "signal")]

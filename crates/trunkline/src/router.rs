@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,21 +12,23 @@ use tower_service::Service as TowerService;
 use trunkline_codec::{
     Encodings, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
-use trunkline_transport::{Body, ConnectionStats, Pace, Peer, PipeWriter, pipe};
+use trunkline_transport::{Body, ConnectionStats, Pace, Peer, pipe};
 
 use crate::answer::{self, Answer, Handling};
+use crate::answering::{Answering, Where, refused};
 use crate::call::Call;
 use crate::channel::known_encoding;
 use crate::deadline;
-use crate::foreign::{BoxError, Calling, ForeignService, Shared, body_of};
+use crate::foreign::{BoxError, ForeignService, Shared, body_of};
 use crate::head::Head;
+use crate::incoming::{Incoming, one_frame};
 use crate::intercept::{Interceptor, Interceptors};
-use crate::message::{Message, frame_of};
+use crate::message::Message;
 use crate::method::Method;
 use crate::nearest;
 use crate::observe::{self, Metrics, MetricsSink, Side};
 use crate::receive::Receive;
-use crate::reply::{Compress, Outcome, Reply};
+use crate::reply::{Compress, Reply};
 use crate::request::Request;
 use crate::sender::Sender;
 use crate::streaming::Streaming;
@@ -87,16 +88,6 @@ struct Route {
     replies: Expect,
     pace: Arc<Pace>,
     handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
-}
-
-/// A request as a handler takes it apart.
-struct Incoming {
-    head: Head,
-    reply: Reply,
-    receive: Receive,
-    /// Where a stream of replies goes.
-    writer: Option<PipeWriter>,
-    max_send_size: usize,
 }
 
 impl Router {
@@ -542,106 +533,6 @@ impl Routes {
     fn unknown(&self, path: &str) -> Status {
         let paths = self.methods.keys().map(String::as_str);
         nearest::unknown(path, &self.services, paths)
-    }
-}
-
-impl Incoming {
-    /// The request, if it has arrived in full, as most have.
-    fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
-        match self.receive.whole_request() {
-            Some(message) => Ok(Q::decode(message.into())
-                .map(|message| Request::new(message, self.head, self.reply, false))),
-            None => Err(Box::new(self)),
-        }
-    }
-
-    /// In a box: an async function holds what it is given by value twice.
-    async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
-        let (message, is_compressed) = self.receive.only_request().await?;
-        let Self { head, reply, .. } = *self;
-        Ok(Request::new(message, head, reply, is_compressed))
-    }
-
-    fn many<Q: Message>(self) -> Request<Streaming<Q>> {
-        Request::new(Streaming::new(self.receive), self.head, self.reply, false)
-    }
-
-    fn replies<R: Message>(&mut self) -> Result<Sender<R>, Status> {
-        let writer = self
-            .writer
-            .take()
-            .ok_or_else(|| Status::internal("the method has no stream of replies"))?;
-        Ok(Sender::of_reply(
-            writer,
-            self.reply.clone(),
-            self.max_send_size,
-        ))
-    }
-}
-
-fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
-    let len = message.encoded_len();
-    let frame = frame_of(message, len, reply.encoding(len), max_size)?;
-    if let Some(recorder) = reply.recorder() {
-        recorder.message_sent(frame.len());
-    }
-    Ok(Some(frame))
-}
-
-/// The answer of a [`Router`] to one request: ready with the head of the response. Dropping it
-/// drops the handler.
-pub struct Answering(Where);
-
-enum Where {
-    Known(Option<Box<http::Response<Body>>>),
-    Here(Option<Answer>),
-    Elsewhere(Calling),
-}
-
-fn refused(refusal: Refusal, encodings: &Encodings) -> http::Response<Body> {
-    let response = refusal.into_response(encodings);
-    response.map(|text| match text.is_empty() {
-        true => Body::empty(),
-        false => Body::full(text.into(), None),
-    })
-}
-
-impl Answering {
-    fn known(response: http::Response<Body>) -> Self {
-        Self(Where::Known(Some(Box::new(response))))
-    }
-
-    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
-        match &mut self.0 {
-            Where::Known(response) => match response.take() {
-                Some(response) => Poll::Ready(*response),
-                None => Poll::Pending,
-            },
-            Where::Here(answer) => Answer::poll_head(answer, cx),
-            Where::Elsewhere(calling) => calling.as_mut().poll(cx).map(|response| {
-                response.unwrap_or_else(|status| {
-                    let refusal = Refusal::Http {
-                        status: http::StatusCode::INTERNAL_SERVER_ERROR,
-                        message: status.message().to_owned(),
-                    };
-                    refused(refusal, &Encodings::none())
-                })
-            }),
-        }
-    }
-}
-
-impl Future for Answering {
-    type Output = Result<http::Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_response(cx).map(Ok)
-    }
-}
-
-impl fmt::Debug for Answering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answering").finish_non_exhaustive()
     }
 }
 

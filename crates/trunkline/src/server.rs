@@ -428,7 +428,7 @@ impl trunkline_transport::Handler for PeerHandler {
 }
 
 enum PeerAnswer {
-    Router(crate::router::Answering),
+    Router(crate::answering::Answering),
     Layered(crate::foreign::Calling),
 }
 

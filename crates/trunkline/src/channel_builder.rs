@@ -1,0 +1,262 @@
+//! A channel to be, and its settings.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use trunkline_channel::{Connections, Policy, Resolver, Settings, Targets};
+use trunkline_codec::head::ClientFields;
+use trunkline_codec::{Encoding, Encodings, Limits, Status};
+use trunkline_transport::Address;
+#[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+use trunkline_transport::ClientTls;
+
+use crate::channel::{Channel, known_encoding};
+
+/// gRFC A8, "Client-side behavior": a client must not ask more often.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
+
+/// A channel to be: see [`Channel::to`].
+#[derive(Clone, Debug)]
+pub struct ChannelBuilder {
+    settings: Settings,
+    authority: Option<String>,
+    limits: Limits,
+    encodings: Encodings,
+    compress: Option<String>,
+}
+
+impl ChannelBuilder {
+    pub(crate) fn new(targets: Targets) -> Self {
+        Self {
+            settings: Settings::new(targets),
+            authority: None,
+            limits: Limits::default(),
+            encodings: Encodings::default(),
+            compress: None,
+        }
+    }
+
+    /// Connects now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::connect`].
+    pub async fn connect(self) -> Result<Channel, Status> {
+        let channel = self.connect_lazy()?;
+        if let Some(connections) = channel.connections() {
+            connections.connect().await?;
+        }
+        Ok(channel)
+    }
+
+    /// Connects when the first call is made.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target, or the authority, cannot be read, the files of TLS cannot be
+    /// used, or the encoding to [compress](Self::compress) with is not known.
+    pub fn connect_lazy(self) -> Result<Channel, Status> {
+        let mut settings = self.settings;
+        if let Some(text) = self.authority {
+            let authority = text.parse();
+            settings.authority = Some(
+                authority
+                    .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
+            );
+        }
+        let compress = match &self.compress {
+            None => None,
+            Some(name) => Some(known_encoding("the channel", name, &self.encodings)?),
+        };
+        let limits = Arc::new(self.limits);
+        settings.limits = limits.clone();
+        let fields = ClientFields::new(self.encodings);
+        let connections = Connections::new(settings)?;
+        Ok(Channel::of(connections, limits, fields, compress))
+    }
+
+    /// Uses TLS with these settings, for a target of any form but `http://`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> trunkline::Result<()> {
+    /// use trunkline::{Channel, ClientTls};
+    ///
+    /// let channel = Channel::to("https://localhost:50051")
+    ///     .tls(ClientTls::new().ca_file("ca.pem"))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
+    /// Calls go to one address, the first that can be reached. This is the default.
+    #[must_use]
+    pub fn pick_first(mut self) -> Self {
+        self.settings.policy = Policy::PickFirst;
+        self
+    }
+
+    /// Keeps a connection to every address, and lets calls take those that can be used in turn.
+    #[must_use]
+    pub fn round_robin(mut self) -> Self {
+        self.settings.policy = Policy::RoundRobin;
+        self
+    }
+
+    /// Asks `resolver` for the addresses of names, and not the system.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.settings.set_resolver(resolver);
+        self
+    }
+
+    /// Lets `connect` make the byte stream to an address: in memory, through a proxy, with faults.
+    /// HTTP/2 is spoken over it as over a socket.
+    ///
+    /// ```
+    /// # async fn example() -> trunkline::Result<()> {
+    /// use tokio::net::TcpStream;
+    /// use trunkline::{Address, Channel};
+    ///
+    /// let channel = Channel::to("127.0.0.1:50051").connector(|address: Address| async move {
+    ///     let address = address.tcp().ok_or(std::io::ErrorKind::Unsupported)?;
+    ///     TcpStream::connect(address).await
+    /// });
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn connector<F, Fut, IO>(mut self, connect: F) -> Self
+    where
+        F: Fn(Address) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.settings.set_connector(connect);
+        self
+    }
+
+    /// Bounds resolving, connecting and the handshake together; 20 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.connect_timeout = timeout;
+        self
+    }
+
+    /// How many connections the channel has to its server at most; 4 by default, and there is always
+    /// one: 0 is as good as 1.
+    ///
+    /// A further one is opened when each that there is has as many calls as the server allows, or
+    /// 100 if it allows more: all calls of a connection share one lock and one TCP stream. No call
+    /// waits for it, and none fails if it cannot be opened; that is tried again after a pause
+    /// (`connection_retry_pause`). Calls go to the connection with the fewest calls, and one that no
+    /// call needs is closed after a while (`connection_idle_time`), except for the last.
+    ///
+    /// Calls of one channel may thus reach the server on different connections, and, through a load
+    /// balancer, different servers. With 1, all calls share one connection, and those above the
+    /// server's limit wait.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections;
+        self
+    }
+
+    /// After how long without a byte from the server a connection with an open call asks whether it is
+    /// there (PING); never by default, and every 10 s at most: a shorter time is taken as 10 s (gRFC
+    /// A8). Without an answer within [`keepalive_timeout`](Self::keepalive_timeout) the connection
+    /// ends: its calls fail with UNAVAILABLE, and the next call makes another.
+    ///
+    /// A server may find it too often: most permit every 5 minutes. It then ends the connection
+    /// ("too_many_pings"), and the next ones of this channel wait twice as long.
+    #[must_use]
+    pub fn keepalive_time(mut self, time: Duration) -> Self {
+        self.limits.client_keepalive_time = time.max(KEEPALIVE_TIME_MIN);
+        self
+    }
+
+    /// How long a server that was asked has to answer; 20 s by default. On Linux it is also how long
+    /// what was sent may stay without an acknowledgement (TCP_USER_TIMEOUT).
+    #[must_use]
+    pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Asks also while no call is open, so that the next call finds a connection that works. Servers
+    /// permit that less often.
+    #[must_use]
+    pub fn keepalive_without_calls(mut self) -> Self {
+        self.limits.client_keepalive_without_calls = true;
+        self
+    }
+
+    /// The largest message taken from the server, in bytes, also after inflating; 4 MiB by default.
+    #[must_use]
+    pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
+        self.limits.max_recv_message_size = bytes;
+        self
+    }
+
+    /// The largest message sent, in bytes before compression; 4 GiB by default.
+    #[must_use]
+    pub fn max_send_message_size(mut self, bytes: usize) -> Self {
+        self.limits.max_send_message_size = bytes;
+        self
+    }
+
+    /// What goes into `:authority` in the place of the target's own.
+    #[must_use]
+    pub fn authority(mut self, authority: &str) -> Self {
+        self.authority = Some(authority.to_owned());
+        self
+    }
+
+    /// Compresses the requests of all calls with the encoding of that name, such as `gzip`, as far as
+    /// they have more than [`compress_above`](Self::compress_above) bytes and get smaller by it. A
+    /// call can say otherwise: [`Call::compress`](crate::Call::compress).
+    ///
+    /// The server has to know the encoding; if it does not, all calls that were compressed fail with
+    /// UNIMPLEMENTED. A name that the channel does not know fails
+    /// [`connect_lazy`](Self::connect_lazy) with INVALID_ARGUMENT.
+    #[must_use]
+    pub fn compress(mut self, encoding: &str) -> Self {
+        self.compress = Some(encoding.to_owned());
+        self
+    }
+
+    /// The largest message, in bytes, that is sent as it is although the channel compresses; 1 KiB by
+    /// default. With 0 every message is compressed that gets smaller by it.
+    #[must_use]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.limits.compress_above = bytes;
+        self
+    }
+
+    /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
+    /// name; gzip and deflate are there by default.
+    #[must_use]
+    pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
+        self.encodings = self.encodings.with(encoding);
+        self
+    }
+
+    /// Takes no compressed messages, and sends none.
+    #[must_use]
+    pub fn no_encodings(mut self) -> Self {
+        self.encodings = Encodings::none();
+        self
+    }
+
+    /// All limits at once.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}

@@ -1,0 +1,66 @@
+//! A request on its way to its handler, and the one message of a reply on its way back.
+
+use trunkline_codec::Status;
+use trunkline_transport::PipeWriter;
+
+use crate::head::Head;
+use crate::message::{Message, frame_of};
+use crate::receive::Receive;
+use crate::reply::{Outcome, Reply};
+use crate::request::Request;
+use crate::sender::Sender;
+use crate::streaming::Streaming;
+
+/// A request as a handler takes it apart.
+pub(crate) struct Incoming {
+    pub(crate) head: Head,
+    pub(crate) reply: Reply,
+    pub(crate) receive: Receive,
+    /// Where a stream of replies goes.
+    pub(crate) writer: Option<PipeWriter>,
+    pub(crate) max_send_size: usize,
+}
+
+impl Incoming {
+    /// The request, if it has arrived in full, as most have.
+    pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
+        match self.receive.whole_request() {
+            Some(message) => Ok(Q::decode(message.into())
+                .map(|message| Request::new(message, self.head, self.reply, false))),
+            None => Err(Box::new(self)),
+        }
+    }
+
+    /// In a box: an async function holds what it is given by value twice.
+    pub(crate) async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
+        let (message, is_compressed) = self.receive.only_request().await?;
+        let Self { head, reply, .. } = *self;
+        Ok(Request::new(message, head, reply, is_compressed))
+    }
+
+    pub(crate) fn many<Q: Message>(self) -> Request<Streaming<Q>> {
+        Request::new(Streaming::new(self.receive), self.head, self.reply, false)
+    }
+
+    pub(crate) fn replies<R: Message>(&mut self) -> Result<Sender<R>, Status> {
+        let writer = self
+            .writer
+            .take()
+            .ok_or_else(|| Status::internal("the method has no stream of replies"))?;
+        Ok(Sender::of_reply(
+            writer,
+            self.reply.clone(),
+            self.max_send_size,
+        ))
+    }
+}
+
+/// The one message of a reply, as its frame.
+pub(crate) fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
+    let len = message.encoded_len();
+    let frame = frame_of(message, len, reply.encoding(len), max_size)?;
+    if let Some(recorder) = reply.recorder() {
+        recorder.message_sent(frame.len());
+    }
+    Ok(Some(frame))
+}
