@@ -188,6 +188,7 @@ impl PipeWriter {
 
     /// Lets `append` put bytes behind those that wait, where they need no buffer of their own, once
     /// the pipe has room; fails when its reader is gone. `append` must only append.
+    #[inline]
     pub fn poll_write_with(
         &mut self,
         cx: &Context<'_>,

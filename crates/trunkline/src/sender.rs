@@ -37,7 +37,8 @@ enum Compression {
     /// A client's: the call's encoding, used or not.
     Call {
         encoding: Option<Arc<dyn Encoding>>,
-        compress: Compress,
+        /// From which size on the next message is compressed.
+        compress_from: usize,
         compress_above: usize,
     },
 }
@@ -48,11 +49,10 @@ impl Compression {
             Self::Reply(reply) => reply.encoding(len),
             Self::Call {
                 encoding,
-                compress,
-                compress_above,
-            } => encoding
-                .as_deref()
-                .filter(|_| len >= compress.least_size(*compress_above)),
+                compress_from,
+                ..
+            } if len >= *compress_from => encoding.as_deref(),
+            Self::Call { .. } => None,
         }
     }
 }
@@ -61,7 +61,7 @@ impl<T: Message> Sender<T> {
     pub(crate) fn of_call(pipe: PipeWriter, call: &Call, limits: &Limits) -> Self {
         let compression = Compression::Call {
             encoding: call.options.encoding.clone(),
-            compress: call.options.compress,
+            compress_from: call.options.compress.least_size(limits.compress_above),
             compress_above: limits.compress_above,
         };
         Self {
@@ -179,8 +179,10 @@ impl<T> Sender<T> {
         match &mut self.compression {
             Compression::Reply(reply) => reply.compress(compress),
             Compression::Call {
-                compress: current, ..
-            } => *current = compress,
+                compress_from,
+                compress_above,
+                ..
+            } => *compress_from = compress.least_size(*compress_above),
         }
     }
 
