@@ -39,12 +39,10 @@ pub trait Message: Send + Sized + 'static {
 }
 
 impl<T: prost::Message + Default + 'static> Message for T {
-    #[inline]
     fn encoded_len(&self) -> usize {
         prost::Message::encoded_len(self)
     }
 
-    #[inline]
     fn encode(&self, buffer: &mut impl BufMut) {
         prost::Message::encode_raw(self, buffer);
     }
