@@ -148,6 +148,12 @@ impl Group {
     /// An attempt that began at `started` has failed: the next one comes after a pause.
     pub(crate) fn fail(&mut self, status: Status, started: Instant, limits: &Limits) {
         let pause = self.backoff.pause(limits, backoff::random());
+        tracing::debug!(
+            target: "trunkline::connection",
+            error = status.message(),
+            pause_ms = pause.as_millis(),
+            "no connection"
+        );
         self.failing = Some(status);
         self.not_before = started.checked_add(pause);
     }

@@ -380,7 +380,15 @@ async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> 
                 };
             }
             Err(error) if is_about_one_connection(&error) => {}
-            Err(_) => backoff.wait().await,
+            Err(error) => {
+                tracing::warn!(
+                    target: "trunkline::connection",
+                    %error,
+                    pause_ms = backoff.next.as_millis(),
+                    "no connection can be accepted now"
+                );
+                backoff.wait().await;
+            }
         }
     }
 }

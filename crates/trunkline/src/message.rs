@@ -104,19 +104,10 @@ pub(crate) fn encode_frame<T: Message>(
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
-    let wire_len = wire_len(len, max_size)?;
     if let Some(encoding) = encoding {
-        let mut plain = BytesMut::with_capacity(len);
-        message.encode(&mut plain);
-        if plain.len() != len {
-            return Err(wrong_len(len));
-        }
-        if !compress_frame(&mut &plain[..], encoding, buffer)? {
-            buffer.put_slice(&frame::prefix(false, wire_len));
-            buffer.put_slice(&plain);
-        }
-        return Ok(());
+        return encode_compressed(message, len, encoding, max_size, buffer);
     }
+    let wire_len = wire_len(len, max_size)?;
     let start = buffer.len();
     let prefix = frame::prefix(false, wire_len);
     let missing = if len <= ZEROED_UP_TO {
@@ -138,6 +129,21 @@ pub(crate) fn encode_frame<T: Message>(
         buffer.truncate(start);
         return Err(wrong_len(len));
     }
+    Ok(())
+}
+
+/// Apart from [`encode_frame`], which is most of what a streamed message costs and has to stay small.
+#[cold]
+#[inline(never)]
+fn encode_compressed<T: Message>(
+    message: &T,
+    len: usize,
+    encoding: &dyn Encoding,
+    max_size: usize,
+    buffer: &mut BytesMut,
+) -> Result<(), Status> {
+    let frame = frame_in_pieces(message, len, Some(encoding), max_size)?;
+    frame.pieces().for_each(|piece| buffer.put_slice(piece));
     Ok(())
 }
 

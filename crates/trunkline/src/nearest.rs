@@ -61,11 +61,38 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
     names
         .filter(|other| other.len().abs_diff(name.len()) <= slips_max)
         .take(COMPARED_MAX)
-        .map(|other| (strsim::osa_distance(&folded, &self::folded(other)), other))
+        .map(|other| {
+            (
+                slips(folded.as_bytes(), self::folded(other).as_bytes()),
+                other,
+            )
+        })
         .filter(|(slips, _)| *slips <= slips_max)
         // By name where several are as near: the order of methods is that of a hash map.
         .min()
         .map(|(_, other)| other)
+}
+
+/// How many bytes of `a` are wrong, missing, too many, or changed places with the next one, to make it
+/// `b`: the distance of optimal string alignment, row by row.
+fn slips(a: &[u8], b: &[u8]) -> usize {
+    let (mut row_before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let best = (row[j] + usize::from(x != y))
+                .min(row[j + 1] + 1)
+                .min(next[j] + 1);
+            let is_swap = i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y;
+            next.push(if is_swap {
+                best.min(row_before[j - 1] + 1)
+            } else {
+                best
+            });
+        }
+        row_before = std::mem::replace(&mut row, next);
+    }
+    row[b.len()]
 }
 
 fn folded(name: &str) -> String {
@@ -175,6 +202,26 @@ mod tests {
         ];
         for (path, expected) in table {
             assert_eq!(said(path), expected);
+        }
+    }
+
+    #[test]
+    fn slips_are_counted_once_each() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("abc", "abc", 0),
+            ("abc", "abd", 1),
+            ("abc", "ab", 1),
+            ("abc", "xabc", 1),
+            ("abc", "acb", 1),
+            ("abcd", "badc", 2),
+            ("ab", "bca", 3),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(slips(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
+            assert_eq!(slips(b.as_bytes(), a.as_bytes()), expected, "{b} {a}");
         }
     }
 

@@ -38,7 +38,8 @@ enum Compression {
     /// A client's: the call's encoding, used or not.
     Call {
         encoding: Option<Arc<dyn Encoding>>,
-        compress: Compress,
+        /// From which size on the next message is compressed.
+        compress_from: usize,
         compress_above: usize,
         recorder: Option<Arc<Recorder>>,
     },
@@ -58,12 +59,10 @@ impl Compression {
             Self::Reply(reply) => reply.encoding(len),
             Self::Call {
                 encoding,
-                compress,
-                compress_above,
+                compress_from,
                 ..
-            } => encoding
-                .as_deref()
-                .filter(|_| len >= compress.least_size(*compress_above)),
+            } if len >= *compress_from => encoding.as_deref(),
+            Self::Call { .. } => None,
         }
     }
 }
@@ -77,7 +76,7 @@ impl<T: Message> Sender<T> {
     ) -> Self {
         let compression = Compression::Call {
             encoding: call.options.encoding.clone(),
-            compress: call.options.compress,
+            compress_from: call.options.compress.least_size(limits.compress_above),
             compress_above: limits.compress_above,
             recorder,
         };
@@ -206,8 +205,10 @@ impl<T> Sender<T> {
         match &mut self.compression {
             Compression::Reply(reply) => reply.compress(compress),
             Compression::Call {
-                compress: current, ..
-            } => *current = compress,
+                compress_from,
+                compress_above,
+                ..
+            } => *compress_from = compress.least_size(*compress_above),
         }
     }
 

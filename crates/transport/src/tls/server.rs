@@ -156,7 +156,8 @@ impl ServerTls {
         let accepted = TlsAcceptor::from(config).accept(socket).into_fallible();
         let mut stream = match accepted.await {
             Ok(stream) => stream,
-            Err((_, mut socket)) => {
+            Err((error, mut socket)) => {
+                tracing::debug!(target: "trunkline::connection", %error, "a TLS handshake failed");
                 linger(&mut socket).await;
                 return None;
             }

@@ -87,6 +87,14 @@ impl<C: Configuration> Store<C> {
         let Some(outcome) = self.load_if_changed(&mut lock(&self.tried)) else {
             return;
         };
+        match &outcome {
+            Ok(()) => tracing::info!(target: "trunkline::connection", "TLS files were read again"),
+            Err(status) => tracing::warn!(
+                target: "trunkline::connection",
+                error = status.message(),
+                "TLS files have changed and cannot be used; what was in use stays in use"
+            ),
+        }
         if let Some(report) = &self.material.on_reload {
             report(outcome);
         }
