@@ -227,7 +227,7 @@ async fn a_channel_leaves_a_dead_connection_and_half_as_often_asks_a_server_that
         let next = call(&client);
         let mut peer = listener.accept().await;
         peer.next_full_request().await;
-        let goaway = Frame::goaway(0, error::ENHANCE_YOUR_CALM, "too_many_pings");
+        let goaway = Frame::goaway(1, error::ENHANCE_YOUR_CALM, "too_many_pings");
         peer.write(&[goaway]).await;
         peer.shut_down().await;
         let status = within("the end", next).await.expect("no panic");
