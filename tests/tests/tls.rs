@@ -21,7 +21,7 @@ use trunkline::rustls::pki_types::pem::PemObject;
 use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use trunkline::{Channel, ClientTls, Code, Raw, Request, Router, Server, ServerTls};
-use trunkline_testkit::{Authority, Identity, Valid};
+use trunkline_testkit::{Authority, Identity, PREFACE, Valid};
 
 /// Says who calls: names in the certificate, number of certificates, SNI, version, and whether the
 /// session is a resumed one.
@@ -259,7 +259,7 @@ async fn each_end_that_speaks_plaintext_to_one_that_speaks_tls_is_told_so() {
     let plain = fixture::serve(Server::new().add(Echo)).await;
     let message = failure(&format!("https://{plain}"), trusting(&authority)).await;
     assert!(
-        message.contains("does not speak TLS: use http://"),
+        message.contains("does it speak TLS? Use http:// if it does not"),
         "{message}"
     );
 
@@ -388,9 +388,12 @@ async fn a_server_takes_no_client_that_does_not_choose_http2_in_alpn() {
         let mut byte = [0];
         let first = match connecting {
             Err(_) => 0,
-            Ok(mut stream) => within("the server", stream.read(&mut byte))
-                .await
-                .unwrap_or(0),
+            Ok(mut stream) => {
+                // A server says nothing before its client has.
+                let _ = stream.write_all(PREFACE).await;
+                let read = within("the server", stream.read(&mut byte)).await;
+                read.unwrap_or(0)
+            }
         };
         assert_eq!(first, usize::from(is_taken), "{alpn:?}");
     }

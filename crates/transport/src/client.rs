@@ -366,6 +366,7 @@ impl ReadyConnection {
             opener,
             held,
             sending,
+            failed: None,
             is_untaken: false,
         })
     }
@@ -408,6 +409,8 @@ pub struct OpenCall {
     held: Held,
     /// The task that sends the request, if there is one.
     sending: Option<JoinHandle<Option<Body>>>,
+    /// What the stream has failed with, until it is known why its connection has.
+    failed: Option<Box<h2::Error>>,
     is_untaken: bool,
 }
 
@@ -431,16 +434,24 @@ impl Future for OpenCall {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Opener { hub, limits, .. } = &*this.opener;
-        let head = ready!(Pin::new(&mut this.head).poll(cx));
-        let held = std::mem::take(&mut this.held);
+        let head = match this.failed.take() {
+            Some(error) => Err(*error),
+            None => ready!(Pin::new(&mut this.head).poll(cx)),
+        };
         Poll::Ready(match head {
             Ok(response) => {
                 hub.set_answered();
+                let held = std::mem::take(&mut this.held);
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
             }
             Err(error) => {
+                let Poll::Ready(status) = hub.poll_failure(&error, cx) else {
+                    this.failed = Some(Box::new(error));
+                    return Poll::Pending;
+                };
+                this.held = Held::default();
                 this.is_untaken = is_untaken(&error);
-                Err(hub.failure(&error))
+                Err(status)
             }
         })
     }

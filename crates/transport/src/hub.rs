@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use trunkline_codec::Status;
@@ -36,7 +36,7 @@ pub(crate) struct Hub {
     is_leaving: AtomicBool,
     /// At a client: the server has answered a call.
     has_answered: AtomicBool,
-    ended: Mutex<Option<Status>>,
+    ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
 }
 
@@ -189,7 +189,25 @@ impl Hub {
     /// The first reason wins: what follows is its consequence.
     pub(crate) fn set_ended(&self, status: Status) {
         self.set_leaving();
-        lock(&self.ended).get_or_insert(status);
+        let waiting = {
+            let mut ended = lock(&self.ended);
+            ended.status.get_or_insert(status);
+            std::mem::take(&mut ended.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// As [`failure`](Self::failure), for another task than the connection's: h2 tells its streams
+    /// that the socket has failed before that task knows why.
+    pub(crate) fn poll_failure(&self, error: &h2::Error, cx: &Context<'_>) -> Poll<Status> {
+        if error.is_io() {
+            let mut ended = lock(&self.ended);
+            if ended.status.is_none() {
+                ended.waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.failure(error))
     }
 
     /// Why a stream failed: what ended its connection tells more than what h2 says afterwards.
@@ -212,8 +230,16 @@ impl Hub {
 
     /// Why the connection has ended, if it has.
     pub(crate) fn ended(&self) -> Option<Status> {
-        lock(&self.ended).clone()
+        lock(&self.ended).status.clone()
     }
+}
+
+/// How a connection has ended.
+#[derive(Debug, Default)]
+struct Ended {
+    status: Option<Status>,
+    /// Calls that want to know.
+    waiting: Vec<Waker>,
 }
 
 /// One open call. On a server it is held until the handler's future is gone.
