@@ -1,4 +1,5 @@
-//! What the pages for those who come from elsewhere show of ours: a whole service and its client.
+//! What the pages for those who come from elsewhere show of ours, a whole service and its client,
+//! and what the page on observability shows of connections.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
 use trunkline::{
-    Call, CallStats, Channel, Code, Limits, MetricsSink, Next, Request, Result, Sender, Server,
-    Status, Streaming,
+    Call, CallStats, Channel, Code, ConnectionStats, Limits, MetricsSink, Next, Peer, Request,
+    Result, Sender, Server, Status, Streaming,
 };
 use trunkline_health::Health;
 use trunkline_reflection::Reflection;
@@ -23,13 +24,10 @@ struct Guide {
 
 impl RouteGuide for Guide {
     async fn get_feature(&self, request: Request<Point>) -> Result<Feature> {
-        let found = self
-            .features
-            .iter()
-            .find(|it| it.location == Some(*request));
-        found
-            .cloned()
-            .ok_or_else(|| Status::not_found("nothing is there"))
+        let mut features = self.features.iter();
+        let found = features.find(|it| it.location == Some(*request));
+        let found = found.cloned();
+        found.ok_or_else(|| Status::not_found("nothing is there"))
     }
 
     async fn list_features(
@@ -206,6 +204,11 @@ impl MetricsSink for Sink {
     fn call_ended(&self, call: &CallStats<'_>) {
         println!("{} {} {:?}", call.method(), call.code(), call.duration());
     }
+
+    fn connection_ended(&self, peer: &Peer, stats: &ConnectionStats) {
+        let (bytes_in, bytes_out) = (stats.bytes_in, stats.bytes_out);
+        println!("{}: {bytes_in} B in, {bytes_out} B out", peer.remote());
+    }
 }
 
 #[tokio::test]
@@ -238,8 +241,13 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
         .compress("gzip")
         .connect_lazy()?;
 
-    let client = RouteGuideClient::new(channel);
+    let client = RouteGuideClient::new(channel.clone());
     let feature = client.get_feature(point(44, -124)).await?;
     assert_eq!(feature.name, "Yaquina Head");
+
+    for connection in channel.connection_stats() {
+        assert!(connection.bytes_out > 0 && connection.frames_in > 0);
+    }
+    assert_eq!(channel.connection_stats().len(), 1);
     Ok(())
 }
