@@ -8,8 +8,8 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
 use trunkline::{
-    Call, CallStats, Channel, Code, ConnectionStats, Limits, MetricsSink, Next, Peer, Request,
-    Result, Sender, Server, Status, Streaming,
+    Call, CallStats, Channel, Client, Code, ConnectionStats, Limits, Method, MetricsSink, Next,
+    Peer, Request, Result, Sender, Server, Status, Streaming,
 };
 use trunkline_health::Health;
 use trunkline_reflection::Reflection;
@@ -195,6 +195,20 @@ async fn a_call_that_is_dropped_is_cancelled() -> Result<()> {
     };
 
     assert_eq!(feature.name, "Yaquina Head");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_path_that_no_method_has_is_answered_before_any_interceptor() -> Result<()> {
+    let (_stop, address) = serve().await?;
+    let stranger = Client::new(Channel::connect(&address).await?);
+    for (path, code) in [
+        ("/routeguide.RouteGuide/GetFeature", Code::UNAUTHENTICATED),
+        ("/routeguide.RouteGuide/GetFeatures", Code::UNIMPLEMENTED),
+    ] {
+        let call = stranger.unary::<Point, Feature>(Method::new(path), point(0, 0));
+        assert_eq!(call.await.unwrap_err().code(), code, "{path}");
+    }
     Ok(())
 }
 
