@@ -50,6 +50,10 @@ const PAGES: &[&str] = &[
     "server.md",
     "deploying.md",
     "client.md",
+    "metadata-and-interceptors.md",
+    "observability.md",
+    "from-tonic.md",
+    "from-grpc-go.md",
 ];
 
 #[test]
@@ -361,7 +365,11 @@ async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
     let client = in_process(Panicking);
     for _ in 0..2 {
         let status = client.say_hello(named("Zed")).await.unwrap_err();
-        assert_eq!(status.to_string(), "INTERNAL: the handler panicked");
+        let shown = status.to_string();
+        assert_eq!(
+            shown,
+            "INTERNAL: the handler panicked; the server's log says why"
+        );
     }
 }
 

@@ -117,6 +117,16 @@ async fn keepalive_prints_what_is_expected() {
     check("keepalive").await;
 }
 
+#[tokio::test]
+async fn authentication_prints_what_is_expected() {
+    check("authentication").await;
+}
+
+#[tokio::test]
+async fn observability_prints_what_is_expected() {
+    check("observability").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

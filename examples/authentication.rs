@@ -1,0 +1,102 @@
+//! Authentication with bearer tokens: an interceptor of the client adds the token of the moment, and
+//! one of the server's turns it into who calls. Probes of health need none.
+//!
+//! Run it with `cargo run --example authentication`.
+
+use std::collections::HashMap;
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use tokio::sync::watch;
+use trunkline::{Call, Channel, Interceptor, Next, Request, Result, Server, Status};
+use trunkline_health::v1::HealthCheckRequest;
+use trunkline_health::{Health, HealthClient};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+/// Who calls: the server's interceptor leaves it for the handler.
+#[derive(Clone)]
+struct Identity(&'static str);
+
+/// What answers without a token: services, by the beginning of their paths.
+const OPEN: [&str; 1] = ["/grpc.health.v1.Health/"];
+
+struct Authenticate(HashMap<&'static str, Identity>);
+
+impl Interceptor for Authenticate {
+    async fn intercept(&self, mut call: Call, next: Next) -> Result<()> {
+        if OPEN.iter().any(|service| call.path().starts_with(service)) {
+            return next.run(call).await;
+        }
+        let authorization = call.head().metadata().get("authorization");
+        let Some(token) = authorization.and_then(|it| it.strip_prefix("Bearer ")) else {
+            return Err(Status::unauthenticated("a bearer token is needed"));
+        };
+        let Some(identity) = self.0.get(token) else {
+            return Err(Status::unauthenticated("the token is unknown or expired"));
+        };
+        call.head_mut().extensions_mut().insert(identity.clone());
+        next.run(call).await
+    }
+}
+
+/// Adds the newest token: whoever renews it has the other end.
+struct AddToken(watch::Receiver<&'static str>);
+
+impl Interceptor for AddToken {
+    async fn intercept(&self, call: Call, next: Next) -> Result<()> {
+        let token = format!("Bearer {}", *self.0.borrow());
+        next.run(call.metadata("authorization", &token)).await
+    }
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        match request.extensions().get::<Identity>() {
+            None => Err(Status::internal("the server has no authentication")),
+            Some(Identity("guest")) => Err(Status::permission_denied("guests greet nobody")),
+            Some(Identity(name)) => Ok(HelloReply {
+                message: format!("Hello, {}! You are {name}.", request.name),
+            }),
+        }
+    }
+}
+
+async fn greet(channel: &Channel) {
+    let name = "world".to_string();
+    let greeter = GreeterClient::new(channel.clone());
+    match greeter.say_hello(HelloRequest { name }).await {
+        Ok(reply) => println!("{}", reply.message),
+        Err(status) => println!("{status}"),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let identities = [("sesame", Identity("Ali")), ("knock", Identity("guest"))];
+    let server = Server::new()
+        .intercept(Authenticate(identities.into()))
+        .add(GreeterServer(MyGreeter))
+        .add(Health::new())
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let plain = Channel::connect(&address).await?;
+    greet(&plain).await;
+    let (renew, token) = watch::channel("stale");
+    let channel = plain.clone().intercept(AddToken(token));
+    for token in ["stale", "knock", "sesame"] {
+        renew.send_replace(token);
+        greet(&channel).await;
+    }
+
+    let health = HealthClient::new(plain);
+    let probe = health.check(HealthCheckRequest::default()).await?;
+    println!("Without a token: {}", probe.status().as_str_name());
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What can be seen of calls: a metrics sink that counts them by side, method and code and prints a
+//! table, and the span that each call has, written by a subscriber of `tracing` when it closes.
+//!
+//! Run it with `cargo run --example observability`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use tracing_subscriber::fmt::format::{FmtSpan, debug_fn};
+use trunkline::{CallStats, Channel, MetricsSink, Request, Result, Server, Status};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+/// The upper bounds of the buckets of a histogram, in milliseconds; one more takes what is above.
+const BOUNDS: [u128; 3] = [1, 10, 100];
+
+#[derive(Default)]
+struct Row {
+    calls: u64,
+    sent: u64,
+    received: u64,
+    durations: [u64; BOUNDS.len() + 1],
+}
+
+/// A row for each side, method and code.
+#[derive(Clone, Default)]
+struct Table(Arc<Mutex<BTreeMap<String, Row>>>);
+
+impl MetricsSink for Table {
+    fn call_ended(&self, call: &CallStats<'_>) {
+        let key = format!("{:?} {} {}", call.side(), call.method(), call.code());
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.entry(key).or_default();
+        row.calls += 1;
+        row.sent += call.bytes_sent();
+        row.received += call.bytes_received();
+        let bucket = BOUNDS.partition_point(|bound| call.duration().as_millis() >= *bound);
+        row.durations[bucket] += 1;
+    }
+}
+
+impl Table {
+    fn print(&self) {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, row) in rows.iter() {
+            println!("{key}: {} calls", row.calls);
+            println!("  {} B sent, {} B received", row.sent, row.received);
+        }
+    }
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        if request.name.is_empty() {
+            return Err(Status::invalid_argument("a name is needed"));
+        }
+        tracing::info!("the handler greets");
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+/// What is another each time this runs: the port of the client, and all times.
+fn varies(field: &str) -> bool {
+    field == "peer" || field.ends_with("_us") || field.starts_with("time.")
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_span_events(FmtSpan::CLOSE)
+        .fmt_fields(debug_fn(|writer, field, value| {
+            match varies(field.name()) {
+                true => Ok(()),
+                false => write!(writer, "{field}={value:?} "),
+            }
+        }))
+        .without_time()
+        .init();
+
+    let table = Table::default();
+    let server = Server::new().metrics(table.clone());
+    let greeter = GreeterServer(MyGreeter);
+    let server = server.add(greeter).bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+
+    let channel = Channel::connect(&address).await?.metrics(table.clone());
+    let client = GreeterClient::new(channel);
+    for name in ["Ali", "Zoë", ""].map(String::from) {
+        let _ = client.say_hello(HelloRequest { name }).await;
+    }
+    table.print();
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! What the pages for those who come from elsewhere show of ours, a whole service and its client,
+//! and what the page on observability shows of connections.
+
+use std::time::Duration;
+
+use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
+use guide::{RouteGuideClient, RouteGuideServer};
+use tokio::sync::oneshot;
+use trunkline::details::BadRequest;
+use trunkline::{
+    Call, CallStats, Channel, Client, Code, ConnectionStats, Limits, Method, MetricsSink, Next,
+    Peer, Request, Result, Sender, Server, Status, Streaming,
+};
+use trunkline_health::Health;
+use trunkline_reflection::Reflection;
+
+mod guide {
+    trunkline::include_proto!("../proto/route_guide.proto");
+}
+
+struct Guide {
+    features: Vec<Feature>,
+}
+
+impl RouteGuide for Guide {
+    async fn get_feature(&self, request: Request<Point>) -> Result<Feature> {
+        let mut features = self.features.iter();
+        let found = features.find(|it| it.location == Some(*request));
+        let found = found.cloned();
+        found.ok_or_else(|| Status::not_found("nothing is there"))
+    }
+
+    async fn list_features(
+        &self,
+        request: Request<Rectangle>,
+        replies: &mut Sender<Feature>,
+    ) -> Result<()> {
+        for feature in self.features.iter().filter(|it| is_inside(it, &request)) {
+            replies.send(feature.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn record_route(&self, mut points: Request<Streaming<Point>>) -> Result<RouteSummary> {
+        let mut summary = RouteSummary::default();
+        while let Some(_point) = points.message().await? {
+            summary.point_count += 1;
+        }
+        Ok(summary)
+    }
+
+    async fn route_chat(
+        &self,
+        mut notes: Request<Streaming<RouteNote>>,
+        replies: &mut Sender<RouteNote>,
+    ) -> Result<()> {
+        while let Some(note) = notes.message().await? {
+            replies.send(note).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_inside(feature: &Feature, rectangle: &Rectangle) -> bool {
+    let (Some(at), Some(lo), Some(hi)) = (feature.location, rectangle.lo, rectangle.hi) else {
+        return false;
+    };
+    (lo.latitude..=hi.latitude).contains(&at.latitude)
+        && (lo.longitude..=hi.longitude).contains(&at.longitude)
+}
+
+async fn authenticate(call: Call, next: Next) -> Result<()> {
+    match call.head().metadata().get("authorization") {
+        Some("Bearer open sesame") => next.run(call).await,
+        _ => Err(Status::unauthenticated("the token is missing or wrong")),
+    }
+}
+
+async fn add_token(call: Call, next: Next) -> Result<()> {
+    let call = call.metadata("authorization", "Bearer open sesame");
+    next.run(call).await
+}
+
+fn point(latitude: i32, longitude: i32) -> Point {
+    Point {
+        latitude,
+        longitude,
+    }
+}
+
+fn lighthouse() -> Feature {
+    Feature {
+        name: "Yaquina Head".to_string(),
+        location: Some(point(44, -124)),
+    }
+}
+
+/// Serves until the first of what it gives is dropped; the second is the address.
+async fn serve() -> Result<(oneshot::Sender<()>, String)> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let features = vec![lighthouse()];
+    let shutdown = async { drop(stopped.await) };
+
+    let server = Server::new()
+        .intercept(authenticate)
+        .max_recv_message_size(16 << 20)
+        .add(RouteGuideServer(Guide { features }))
+        .add(Health::new())
+        .add(Reflection::new())
+        .bind("127.0.0.1:0")
+        .await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve_until(shutdown));
+    Ok((stop, address))
+}
+
+#[tokio::test]
+async fn the_service_answers_all_four_kinds_of_call() -> Result<()> {
+    let (_stop, address) = serve().await?;
+
+    let channel = Channel::to(&address)
+        .connect_timeout(Duration::from_secs(5))
+        .connect()
+        .await?;
+    let client = RouteGuideClient::new(channel.intercept(add_token));
+
+    let feature = client
+        .get_feature(point(44, -124))
+        .timeout(Duration::from_secs(10))
+        .metadata("request-id", "7")
+        .await?;
+    println!("{}", feature.name);
+
+    let (lo, hi) = (Some(point(40, -125)), Some(point(45, -120)));
+    let mut features = client.list_features(Rectangle { lo, hi }).await?;
+    while let Some(feature) = features.message().await? {
+        println!("{}", feature.name);
+    }
+
+    let mut route = client.record_route().await?;
+    for _ in 0..3 {
+        route.send(point(44, -124)).await?;
+    }
+    let summary = route.finish().await?;
+    assert_eq!(summary.point_count, 3);
+
+    let (mut notes, mut replies) = client.route_chat().await?;
+    notes.send(RouteNote::default()).await?;
+    assert!(replies.message().await?.is_some());
+    notes.finish();
+    assert!(replies.message().await?.is_none());
+    assert_eq!(feature.into_inner(), lighthouse());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_caller_may_ask_for_has_a_method_of_the_call() -> Result<()> {
+    let (_stop, address) = serve().await?;
+    let channel = Channel::to(&address).connect_lazy()?.intercept(add_token);
+    let client = RouteGuideClient::new(channel);
+    let place = point(44, -124);
+
+    let reply = client
+        .get_feature(place)
+        .timeout(Duration::from_secs(10))
+        .wait_for_ready()
+        .metadata("request-id", "7")
+        .compress("gzip")
+        .await?;
+    let (head, trailers) = (reply.metadata(), reply.trailers());
+
+    assert!(head.is_empty() && trailers.is_empty());
+    match client.get_feature(point(0, 0)).await {
+        Err(status) if status.code() == Code::NOT_FOUND => {
+            println!("{}", status.message());
+            if let Some(wrong) = status.detail::<BadRequest>() {
+                println!("{wrong:?}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_cancelled() -> Result<()> {
+    let (_stop, address) = serve().await?;
+    let channel = Channel::connect(&address).await?.intercept(add_token);
+    let client = RouteGuideClient::new(channel);
+    let (first, second) = (point(44, -124), point(44, -124));
+
+    let feature = tokio::select! {
+        feature = client.get_feature(first) => feature?,
+        feature = client.get_feature(second) => feature?,
+    };
+
+    assert_eq!(feature.name, "Yaquina Head");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_path_that_no_method_has_is_answered_before_any_interceptor() -> Result<()> {
+    let (_stop, address) = serve().await?;
+    let stranger = Client::new(Channel::connect(&address).await?);
+    for (path, code) in [
+        ("/routeguide.RouteGuide/GetFeature", Code::UNAUTHENTICATED),
+        ("/routeguide.RouteGuide/GetFeatures", Code::UNIMPLEMENTED),
+    ] {
+        let call = stranger.unary::<Point, Feature>(Method::new(path), point(0, 0));
+        assert_eq!(call.await.unwrap_err().code(), code, "{path}");
+    }
+    Ok(())
+}
+
+struct Sink;
+
+impl MetricsSink for Sink {
+    fn call_ended(&self, call: &CallStats<'_>) {
+        println!("{} {} {:?}", call.method(), call.code(), call.duration());
+    }
+
+    fn connection_ended(&self, peer: &Peer, stats: &ConnectionStats) {
+        let (bytes_in, bytes_out) = (stats.bytes_in, stats.bytes_out);
+        println!("{}: {bytes_in} B in, {bytes_out} B out", peer.remote());
+    }
+}
+
+#[tokio::test]
+async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let features = vec![lighthouse()];
+    let server = Server::new()
+        .metrics(Sink)
+        .max_recv_message_size(16 << 20)
+        .max_concurrent_streams(1_000)
+        .with_limits(|limits: &mut Limits| limits.initial_window_size = 1 << 20)
+        .max_connection_idle(minutes(15))
+        .max_connection_age(minutes(30))
+        .max_connection_age_grace(minutes(5))
+        .keepalive_time(minutes(1))
+        .keepalive_timeout(Duration::from_secs(20))
+        .permit_keepalive_time(Duration::from_secs(30))
+        .permit_keepalive_without_calls()
+        .add(RouteGuideServer(Guide { features }));
+    let server = server.bind("127.0.0.1:0").await?;
+    let addresses = vec![server.local_addr().to_string()];
+    tokio::spawn(server.serve());
+
+    let channel = Channel::to(addresses)
+        .round_robin()
+        .keepalive_time(minutes(5))
+        .keepalive_timeout(Duration::from_secs(20))
+        .keepalive_without_calls()
+        .max_recv_message_size(16 << 20)
+        .compress("gzip")
+        .connect_lazy()?;
+
+    let client = RouteGuideClient::new(channel.clone());
+    let feature = client.get_feature(point(44, -124)).await?;
+    assert_eq!(feature.name, "Yaquina Head");
+
+    for connection in channel.connection_stats() {
+        assert!(connection.bytes_out > 0 && connection.frames_in > 0);
+    }
+    assert_eq!(channel.connection_stats().len(), 1);
+    Ok(())
+}
