@@ -361,7 +361,10 @@ async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
     let client = in_process(Panicking);
     for _ in 0..2 {
         let status = client.say_hello(named("Zed")).await.unwrap_err();
-        assert_eq!(status.to_string(), "INTERNAL: the handler panicked");
+        assert_eq!(
+            status.to_string(),
+            "INTERNAL: the handler panicked; the server's log says why"
+        );
     }
 }
 

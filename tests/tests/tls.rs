@@ -388,9 +388,14 @@ async fn a_server_takes_no_client_that_does_not_choose_http2_in_alpn() {
         let mut byte = [0];
         let first = match connecting {
             Err(_) => 0,
-            Ok(mut stream) => within("the server", stream.read(&mut byte))
-                .await
-                .unwrap_or(0),
+            Ok(mut stream) => {
+                // RFC 9113, section 3.4: the client speaks first. A server that does not want it may
+                // have gone before that.
+                let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+                let _ = stream.flush().await;
+                let read = within("the server", stream.read(&mut byte)).await;
+                read.unwrap_or(0)
+            }
         };
         assert_eq!(first, usize::from(is_taken), "{alpn:?}");
     }

@@ -223,5 +223,5 @@ fn drop_caught<T>(handler: T) {
 }
 
 fn panicked() -> Status {
-    Status::internal("the service panicked")
+    Status::internal("the service panicked; the server's log says why")
 }
