@@ -3,7 +3,7 @@
 //!
 //! Run it with `cargo run --example error_handling`.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use booking::{BookReply, BookRequest, Booking, BookingClient, BookingServer};
@@ -14,18 +14,13 @@ mod booking {
     trunkline::include_proto!("../proto/booking.proto");
 }
 
-/// At most this many times is a call made.
-const TRIES: u32 = 3;
-
-struct GuestHouse {
-    calls: AtomicU32,
-}
+struct GuestHouse(AtomicBool);
 
 impl Booking for GuestHouse {
     async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+        if !self.0.swap(true, Ordering::Relaxed) {
             let pause = RetryInfo::after(Duration::from_millis(20));
-            return Err(Status::unavailable("the books are being opened").with_detail(pause));
+            return Err(Status::unavailable("we are about to open").with_detail(pause));
         }
         match request.nights {
             0 => {
@@ -39,37 +34,32 @@ impl Booking for GuestHouse {
     }
 }
 
-struct Desk {
-    house: BookingClient,
-}
+struct Desk(BookingClient);
 
 impl Booking for Desk {
     async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
-        let reply = self.house.book(request.into_inner()).await;
-        // `?` alone would pass on code and message, and keep the details back.
+        let reply = self.0.book(request.into_inner()).await;
+        // `?` alone would pass on the code and the message, and keep the details back.
         reply.map(Response::into_inner).map_err(Status::forward)
     }
 }
 
-async fn book(client: &BookingClient, nights: u32) -> Result<u32> {
-    let guest = "Ida".to_string();
-    let request = BookRequest { guest, nights };
-    let mut tries = 1;
-    loop {
-        let timeout = Duration::from_millis(500);
-        let status = match client.book(request.clone()).timeout(timeout).await {
-            Ok(reply) => return Ok(reply.room),
-            Err(status) => status,
-        };
-        // Nothing was booked. Whoever gave this code may say when to come again.
-        if status.code() != Code::UNAVAILABLE || tries == TRIES {
-            return Err(status);
-        }
-        println!("  {status}; once more");
-        let asked = status.detail::<RetryInfo>().and_then(|it| it.delay());
-        tokio::time::sleep(asked.unwrap_or(Duration::from_millis(100) * tries)).await;
-        tries += 1;
-    }
+async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
+    let timeout = Duration::from_millis(500);
+    let first = client.book(request.clone()).timeout(timeout).await;
+    let Err(status) = first else {
+        return first.map(|reply| reply.room);
+    };
+    // A call that is lost on its way is UNAVAILABLE too, and may have booked a room. Here the server
+    // has said that it has not, and when to come again.
+    let pause = status.detail::<RetryInfo>().and_then(|info| info.delay());
+    let (Code::UNAVAILABLE, Some(pause)) = (status.code(), pause) else {
+        return Err(status);
+    };
+    println!("  {status}; once more");
+    tokio::time::sleep(pause).await;
+    let reply = client.book(request).timeout(timeout).await?;
+    Ok(reply.room)
 }
 
 fn explain(status: &Status) {
@@ -81,7 +71,6 @@ fn explain(status: &Status) {
             }
         }
         Code::DEADLINE_EXCEEDED => println!("  no answer in time: it may be booked, or not"),
-        Code::UNAVAILABLE => println!("  not now"),
         _ => println!("  {status}"),
     }
 }
@@ -95,12 +84,12 @@ async fn serve(service: impl Service) -> Result<BookingClient> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let calls = AtomicU32::new(0);
-    let house = serve(BookingServer(GuestHouse { calls })).await?;
-    let desk = serve(BookingServer(Desk { house })).await?;
+    let house = serve(BookingServer(GuestHouse(AtomicBool::new(false)))).await?;
+    let desk = serve(BookingServer(Desk(house))).await?;
     for nights in [2, 0, 10, 99] {
         println!("{nights} nights:");
-        match book(&desk, nights).await {
+        let guest = "Ida".to_string();
+        match book(&desk, BookRequest { guest, nights }).await {
             Ok(room) => println!("  room {room}"),
             Err(status) => explain(&status),
         }

@@ -43,6 +43,7 @@ const PAGES: &[&str] = &[
     "call-types.md",
     "deadlines-and-cancellation.md",
     "errors.md",
+    "errors-index.md",
     "health-and-reflection.md",
     "codegen.md",
     "tls.md",
