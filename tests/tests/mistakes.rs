@@ -9,6 +9,7 @@ mod tls_ends;
 
 use std::fmt;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +24,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 use trunkline::{
-    Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Router, Server, Status,
+    Address, Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Router,
+    Server, Status,
 };
 use trunkline_testkit::{Authority, Fields, Frame, Outcome, RawListener, RawPeer};
 
@@ -189,17 +191,43 @@ async fn call_over_tls_as_it_comes(target: &str) {
     assert_eq!(call(&client).await.expect("OK"), "x");
 }
 
-async fn plaintext_to_tls() -> [String; 1] {
-    let tls = server_tls(&Authority::new().issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
-    let status = refused(Channel::to(&address)).await;
-    let words = ["expects TLS", "plaintext", "connect to https://HOST:PORT"];
-    [said(
-        &status,
-        Code::UNAVAILABLE,
-        &words,
-        &[(&address, "HOST:PORT")],
-    )]
+async fn plaintext_to_tls() -> [String; 3] {
+    let tls = || server_tls(&Authority::new().issue(LOCAL));
+    let address = fixture::serve(Server::new().tls(tls()).add(Echo)).await;
+    let at: SocketAddr = address.parse().expect("an address");
+    let named = Channel::to("greeter.example:50051");
+    let named = named.resolver(move |_, _| async move { Ok(vec![Address::Tcp(at)]) });
+    let path = std::env::temp_dir().join(format!("trunkline-5-{}.sock", std::process::id()));
+    let socket = format!("unix:{}", path.display());
+    let bound = Server::new().tls(tls()).add(Echo).bind(&socket).await;
+    tokio::spawn(bound.expect("a socket").serve());
+
+    let tells = |status: &Status, way_out: &str, names: &[(&str, &str)]| {
+        said(
+            status,
+            Code::UNAVAILABLE,
+            &["expects TLS", "plaintext"],
+            &[],
+        );
+        said(status, Code::UNAVAILABLE, &[way_out], names)
+    };
+    [
+        tells(
+            &refused(Channel::to(&address)).await,
+            "connect to https://HOST:PORT",
+            &[(&address, "HOST:PORT")],
+        ),
+        tells(
+            &refused(named).await,
+            "(ADDRESS:PORT) expects TLS, and this connection is plaintext: connect to https://greeter.example:50051",
+            &[(&address, "ADDRESS:PORT")],
+        ),
+        tells(
+            &refused(Channel::to(&socket)).await,
+            "set ChannelBuilder::tls",
+            &[(&socket, "unix:/PATH")],
+        ),
+    ]
 }
 
 async fn tls_to_plaintext() -> [String; 1] {
