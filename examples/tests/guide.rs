@@ -43,6 +43,7 @@ const PAGES: &[&str] = &[
     "call-types.md",
     "deadlines-and-cancellation.md",
     "errors.md",
+    "errors-index.md",
     "health-and-reflection.md",
     "codegen.md",
     "tls.md",
@@ -365,9 +366,8 @@ async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
     let client = in_process(Panicking);
     for _ in 0..2 {
         let status = client.say_hello(named("Zed")).await.unwrap_err();
-        let shown = status.to_string();
         assert_eq!(
-            shown,
+            status.to_string(),
             "INTERNAL: the handler panicked; the server's log says why"
         );
     }

@@ -48,6 +48,11 @@ async fn error_details_prints_what_is_expected() {
 }
 
 #[tokio::test]
+async fn error_handling_prints_what_is_expected() {
+    check("error_handling").await;
+}
+
+#[tokio::test]
 async fn compression_prints_what_is_expected() {
     check("compression").await;
 }

@@ -88,9 +88,15 @@ fn goaway(last_stream: u32, error: u32, text: &str) -> GoAway {
 
 /// Clients that would hold a server up for ever, each in its way.
 async fn silent_clients(address: &str, probe: &Probe) -> (Vec<TcpStream>, Vec<RawPeer<TcpStream>>) {
-    // Has said nothing, half a preface, a preface alone, half a TLS handshake.
+    // Has said nothing, half a preface, a preface alone, half a TLS handshake, a request of HTTP/1.
     let mut streams = Vec::new();
-    for bytes in [&b""[..], &PREFACE[..10], &PREFACE[..], &[0x16, 3, 1, 2]] {
+    for bytes in [
+        &b""[..],
+        &PREFACE[..10],
+        &PREFACE[..],
+        &[0x16, 3, 1, 2],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
         let mut stream = RawPeer::dial(address).await;
         stream.write_all(bytes).await.expect("a server that reads");
         streams.push(stream);
@@ -424,9 +430,17 @@ async fn a_request_of_http_1_is_told_what_is_spoken_here() {
 
 #[tokio::test]
 async fn other_protocols_are_closed_without_a_word() {
-    // RFC 8446, section 5.1: a handshake record.
-    for bytes in [&[0x16, 3, 1, 2, 0, 1][..], b"SSH-2.0-x\r\n", &[0; 30]] {
+    for bytes in [&b"SSH-2.0-x\r\n"[..], &[0; 30]] {
         assert_eq!(says_to(&[bytes]).await, b"", "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_tls_is_answered_with_what_is_no_tls() {
+    // RFC 8446, section 5.1: a handshake record, of which more is still to come.
+    for bytes in [&[0x16, 3, 1, 2, 0, 1][..], &[0x16, 3, 3, 0, 1, 1]] {
+        let said = says_to(&[bytes]).await;
+        assert!(said.starts_with(b"HTTP/1.1 426 "), "{said:?}");
     }
 }
 

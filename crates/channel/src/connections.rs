@@ -193,17 +193,46 @@ impl Connections {
         let Some(deadline) = deadline else {
             return self.find(patience).await;
         };
-        // The call has its deadline anyway; here it knows what it waited for.
-        let finding = tokio::time::timeout_at(deadline, self.find(patience));
-        finding.await.unwrap_or_else(|_| {
-            let why = match self.read().failure() {
-                Some(status) => format!("; the last attempt: {}", status.message()),
-                None => String::new(),
-            };
-            Err(Status::deadline_exceeded(format!(
-                "the deadline passed while the call waited for a connection, or for a stream on it{why}"
-            )))
+        let mut finding = pin!(self.find(patience));
+        let mut passed = pin!(tokio::time::sleep_until(deadline));
+        // The call has its deadline anyway; here it knows what it waited for. The call asks the clock,
+        // which is ahead of the timer, and so does this.
+        poll_fn(|cx| match finding.as_mut().poll(cx) {
+            Poll::Pending if deadline <= Instant::now() => Poll::Ready(Err(self.too_late())),
+            Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(self.too_late())),
+            found => found,
         })
+        .await
+    }
+
+    /// What a call waited for until its deadline, and what can be done about that.
+    #[cold]
+    fn too_late(&self) -> Status {
+        let state = self.read();
+        let streams: Vec<usize> = state
+            .groups
+            .iter()
+            .flat_map(Group::usable)
+            .map(|it| it.connection.max_streams())
+            .collect();
+        let what = match (streams.len(), state.failure()) {
+            (0, Some(status)) => format!("a connection; the last attempt: {}", status.message()),
+            (0, None) => format!(
+                "a connection to {}: the server has not answered yet; is the address right, or the timeout short?",
+                self.targets
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
+            ),
+            (connections, _) => format!(
+                "a stream: all that the server allows were taken (streams: {}, connections: {connections}, max_connections: {}); end calls sooner, or raise max_connections of the channel",
+                streams.iter().sum::<usize>(),
+                self.settings.limits.max_connections
+            ),
+        };
+        Status::deadline_exceeded(format!(
+            "the deadline passed while the call waited for {what}"
+        ))
     }
 
     async fn find(self: &Arc<Self>, patience: Patience) -> Result<Ready, Status> {

@@ -35,7 +35,7 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use crate::encoding::{Encoding, EncodingError, Encodings};
-use crate::frame::{self, Decoder, Frame, Payload};
+use crate::frame::{self, Decoder, Frame, FrameError, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
 use crate::status::Status;
@@ -353,8 +353,26 @@ impl Reader {
                 Some(self.restore(frame))
             }
             Ok(None) => None,
+            Err(FrameError::TooLarge { size, .. }) => {
+                let status = self.too_large(&format!("of {size} bytes is larger than"));
+                Some(self.give_up(status))
+            }
             Err(error) => Some(self.give_up(error.into())),
         }
+    }
+
+    /// Whose limit it is, for people: both ends have one of that name.
+    #[cold]
+    fn too_large(&self, what: &str) -> Status {
+        let limit = self.decoder.max_size();
+        Status::resource_exhausted(match self.direction {
+            Direction::Request => format!(
+                "a request message {what} the limit of {limit} bytes: raise max_recv_message_size of the server, or send smaller messages"
+            ),
+            Direction::Response(_) => format!(
+                "a reply message {what} the limit of {limit} bytes: raise max_recv_message_size of the channel, or have the server send smaller messages"
+            ),
+        })
     }
 
     /// What there is after the one message: nothing, or an error.
@@ -399,9 +417,9 @@ impl Reader {
                 payload: output.freeze().into(),
                 compressed: true,
             }),
-            Err(EncodingError::TooLarge) => Err(Status::resource_exhausted(format!(
-                "a message in {name} inflates to more than {limit} bytes (max_recv_message_size)"
-            ))),
+            Err(EncodingError::TooLarge) => {
+                Err(self.too_large(&format!("in {name} inflates to more than")))
+            }
             Err(error @ EncodingError::TooCostly) => Err(Status::resource_exhausted(format!(
                 "a message in {name} is not restored: {error}"
             ))),

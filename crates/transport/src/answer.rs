@@ -183,8 +183,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Answering<F> {
         }
         ready!(self.poll_deadline(cx));
         let doing = match self.stage {
-            Stage::Handling(..) => "the handler was at work",
-            Stage::Sending(_) | Stage::Over => "the reply was being sent",
+            Stage::Handling(..) => "the handler was at work: is it slow, or the timeout short?",
+            Stage::Sending(_) | Stage::Over => {
+                "the reply was being sent: does the client read, and is the timeout short?"
+            }
         };
         self.end(Status::deadline_exceeded(format!(
             "the deadline passed while {doing}"
@@ -223,5 +225,5 @@ fn drop_caught<T>(handler: T) {
 }
 
 fn panicked() -> Status {
-    Status::internal("the service panicked")
+    Status::internal("the service panicked; the server's log says why")
 }

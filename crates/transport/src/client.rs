@@ -528,9 +528,13 @@ fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
             "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
         ),
         Speaks::Tls => {
-            format!(
-                "{name} expects TLS, and this connection is plaintext: connect to https://{name}"
-            )
+            // A name that has been resolved has its address behind it.
+            let target = name.split_once(" (").map_or(name, |(target, _)| target);
+            let way_out = match target.starts_with("unix:") {
+                true => "set ChannelBuilder::tls".to_owned(),
+                false => format!("connect to https://{target}"),
+            };
+            format!("{name} expects TLS, and this connection is plaintext: {way_out}")
         }
         Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
         Speaks::Http2 => format!("the connection to {name} has ended: {why}"),

@@ -152,12 +152,8 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<Engine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
     let mut handshake = std::pin::pin!(handshake);
-    let mut stopped = std::pin::pin!(async {
-        // Without anyone to change it, the phase stays what it is.
-        if phase.wait_for(|it| *it == Phase::Stopped).await.is_err() {
-            std::future::pending().await
-        }
-    });
+    let mut at_stop = phase.clone();
+    let mut stopped = std::pin::pin!(until_stopped(phase));
     let shaken = std::future::poll_fn(|cx| {
         if stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
@@ -177,12 +173,27 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     });
     let shaken = async {
         let shaken = shaken.await;
-        if shaken.is_none() && wire.wire().guard().speaks() == Speaks::Http1 {
-            http1::refuse(wire, limits).await;
+        let speaks = wire.wire().guard().speaks();
+        // A client of TLS sees that this is none, and says so in its own words.
+        if shaken.is_none() && matches!(speaks, Speaks::Http1 | Speaks::Tls) {
+            let mut refusing = std::pin::pin!(http1::refuse(wire, limits));
+            let mut stopped = std::pin::pin!(until_stopped(&mut at_stop));
+            std::future::poll_fn(|cx| match refusing.as_mut().poll(cx) {
+                Poll::Pending => stopped.as_mut().poll(cx),
+                refused => refused,
+            })
+            .await;
         }
         shaken
     };
     tokio::time::timeout_at(by, shaken).await.ok().flatten()
+}
+
+async fn until_stopped(phase: &mut watch::Receiver<Phase>) {
+    // Without anyone to change it, the phase stays what it is.
+    if phase.wait_for(|it| *it == Phase::Stopped).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Every limit that h2 enforces, set: what is not said here would be unlimited.

@@ -1,4 +1,4 @@
-//! What a client is told that speaks HTTP/1 to a port where HTTP/2 is spoken.
+//! What a client is told that speaks HTTP/1, or TLS, to a port where plaintext HTTP/2 is spoken.
 
 use std::future::poll_fn;
 use std::pin::Pin;

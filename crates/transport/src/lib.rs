@@ -12,7 +12,7 @@
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
 //! | `timers`, `keepalive` | times; whether the peer is there |
-//! | `http1` | what is said to a client that speaks HTTP/1 |
+//! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |

@@ -113,7 +113,9 @@ impl Bounds {
             return Poll::Pending;
         };
         sleep.as_mut().poll(cx).map(|()| {
-            Status::deadline_exceeded("the deadline passed while the handler was at work")
+            Status::deadline_exceeded(
+                "the deadline passed while the handler was at work: is it slow, or the timeout short?",
+            )
         })
     }
 }

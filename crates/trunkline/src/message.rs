@@ -231,10 +231,17 @@ fn wrong_len(len: usize) -> Status {
 fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     match u32::try_from(len) {
         Ok(wire_len) if len <= max_size => Ok(wire_len),
-        _ => Err(Status::resource_exhausted(format!(
-            "the message to send has {len} bytes; max_send_message_size allows {max_size}"
-        ))),
+        _ => Err(too_large(len, max_size)),
     }
+}
+
+/// Who reads it may be at the other end, where the server could not send its reply.
+#[cold]
+fn too_large(len: usize, max_size: usize) -> Status {
+    let limit = max_size.min(u32::MAX as usize);
+    Status::resource_exhausted(format!(
+        "a message of {len} bytes is larger than its sender's limit of {limit} bytes: raise max_send_message_size there (of the channel for a request, of the server for a reply), or send smaller messages"
+    ))
 }
 
 #[cfg(test)]

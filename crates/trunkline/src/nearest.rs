@@ -35,7 +35,9 @@ pub(crate) fn unknown<'a>(
                 let what = format!("unknown method {} of {service}", cut(method));
                 match nearest(method, methods) {
                     Some(near) => format!("{what}; did you mean {near}?"),
-                    None => what,
+                    None => {
+                        format!("{what}: is the server older than the client's .proto file?")
+                    }
                 }
             }
             false => {
@@ -44,7 +46,9 @@ pub(crate) fn unknown<'a>(
                     .or_else(|| moved(service, services))
                 {
                     Some(near) => format!("{what}; this server has {near}"),
-                    None => what,
+                    None => format!(
+                        "{what}: was it added to this server, and is this the right server?"
+                    ),
                 }
             }
         },
@@ -150,13 +154,16 @@ mod tests {
             ),
             (
                 "/helloworld.Greeter/GetFeature",
-                "unknown method GetFeature of helloworld.Greeter",
+                "unknown method GetFeature of helloworld.Greeter: is the server older than the client's .proto file?",
             ),
             (
                 "/helloworld.Greeter/X",
-                "unknown method X of helloworld.Greeter",
+                "unknown method X of helloworld.Greeter: is the server older than the client's .proto file?",
             ),
-            ("/a.b.Empty/X", "unknown method X of a.b.Empty"),
+            (
+                "/a.b.Empty/X",
+                "unknown method X of a.b.Empty: is the server older than the client's .proto file?",
+            ),
             (
                 "/by.Hand/Alnoe",
                 "unknown method Alnoe of by.Hand; did you mean Alone?",
@@ -173,10 +180,13 @@ mod tests {
                 "/other.v2.Greeter/SayHello",
                 "unknown service other.v2.Greeter; this server has helloworld.Greeter",
             ),
-            ("/admin/login", "unknown service admin"),
+            (
+                "/admin/login",
+                "unknown service admin: was it added to this server, and is this the right server?",
+            ),
             (
                 "/grpc.health.v1.Health/Check",
-                "unknown service grpc.health.v1.Health",
+                "unknown service grpc.health.v1.Health: was it added to this server, and is this the right server?",
             ),
             (
                 "/health",
@@ -189,11 +199,15 @@ mod tests {
             ),
             (
                 &format!("/{long}/{long}"),
-                &format!("unknown service {beginning}"),
+                &format!(
+                    "unknown service {beginning}: was it added to this server, and is this the right server?"
+                ),
             ),
             (
                 &format!("/by.Hand/{long}"),
-                &format!("unknown method {beginning} of by.Hand"),
+                &format!(
+                    "unknown method {beginning} of by.Hand: is the server older than the client's .proto file?"
+                ),
             ),
             (
                 &long,

@@ -63,8 +63,10 @@ impl Opening {
     /// What the call is doing, for people.
     pub(crate) fn phase(&self) -> &'static str {
         match self.is_open() {
-            true => "while the call waited for the head of the reply",
-            false => "while the call waited for a connection",
+            true => {
+                "while the call waited for the head of the reply: the server has the call and has not begun to answer; is it slow, or the timeout short?"
+            }
+            false => "while the call waited for a connection, or for a stream on it",
         }
     }
 

@@ -392,7 +392,9 @@ impl Receive {
         }
         let phase = match &self.source {
             Source::Opening { opening, .. } => opening.phase(),
-            Source::Body(_) | Source::Ended => "while the reply was being received",
+            Source::Body(_) | Source::Ended => {
+                "while the reply was being received: the timeout bounds the call to the end of its last message; does it need longer?"
+            }
         };
         Some(deadline::exceeded(phase))
     }

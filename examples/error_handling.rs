@@ -1,0 +1,98 @@
+//! What a client makes of errors: which are worth another try, which say what to change, and which
+//! leave open what has happened. Between client and guest house is a desk, which passes errors on.
+//!
+//! Run it with `cargo run --example error_handling`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use booking::{BookReply, BookRequest, Booking, BookingClient, BookingServer};
+use trunkline::details::{BadRequest, RetryInfo};
+use trunkline::{Code, Request, Response, Result, Server, Service, Status};
+
+mod booking {
+    trunkline::include_proto!("../proto/booking.proto");
+}
+
+struct GuestHouse(AtomicBool);
+
+impl Booking for GuestHouse {
+    async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            let pause = RetryInfo::after(Duration::from_millis(20));
+            return Err(Status::unavailable("we are about to open").with_detail(pause));
+        }
+        match request.nights {
+            0 => {
+                let wrong = BadRequest::default().with_violation("nights", "choose 1 to 14 nights");
+                Err(Status::invalid_argument("the booking cannot be read").with_detail(wrong))
+            }
+            1..=7 => Ok(BookReply { room: 12 }),
+            8..=14 => Err(Status::failed_precondition("there is no room for so long")),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+struct Desk(BookingClient);
+
+impl Booking for Desk {
+    async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
+        let reply = self.0.book(request.into_inner()).await;
+        // `?` alone would pass on the code and the message, and keep the details back.
+        reply.map(Response::into_inner).map_err(Status::forward)
+    }
+}
+
+async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
+    let timeout = Duration::from_millis(500);
+    let first = client.book(request.clone()).timeout(timeout).await;
+    let Err(status) = first else {
+        return first.map(|reply| reply.room);
+    };
+    // A call that is lost on its way is UNAVAILABLE too, and may have booked a room. Here the server
+    // has said that it has not, and when to come again.
+    let pause = status.detail::<RetryInfo>().and_then(|info| info.delay());
+    let (Code::UNAVAILABLE, Some(pause)) = (status.code(), pause) else {
+        return Err(status);
+    };
+    println!("  {status}; once more");
+    tokio::time::sleep(pause).await;
+    let reply = client.book(request).timeout(timeout).await?;
+    Ok(reply.room)
+}
+
+fn explain(status: &Status) {
+    match status.code() {
+        Code::INVALID_ARGUMENT => {
+            let wrong = status.detail::<BadRequest>().unwrap_or_default();
+            for violation in wrong.field_violations {
+                println!("  change {}: {}", violation.field, violation.description);
+            }
+        }
+        Code::DEADLINE_EXCEEDED => println!("  no answer in time: it may be booked, or not"),
+        _ => println!("  {status}"),
+    }
+}
+
+async fn serve(service: impl Service) -> Result<BookingClient> {
+    let server = Server::new().add(service).bind("127.0.0.1:0").await?;
+    let address = server.local_addr().to_string();
+    tokio::spawn(server.serve());
+    BookingClient::connect(&address).await
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let house = serve(BookingServer(GuestHouse(AtomicBool::new(false)))).await?;
+    let desk = serve(BookingServer(Desk(house))).await?;
+    for nights in [2, 0, 10, 99] {
+        println!("{nights} nights:");
+        let guest = "Ida".to_string();
+        match book(&desk, BookRequest { guest, nights }).await {
+            Ok(room) => println!("  room {room}"),
+            Err(status) => explain(&status),
+        }
+    }
+    Ok(())
+}
