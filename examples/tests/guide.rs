@@ -50,6 +50,7 @@ const PAGES: &[&str] = &[
     "server.md",
     "deploying.md",
     "client.md",
+    "testing.md",
 ];
 
 #[test]
