@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use trunkline_transport::Address;
 
-use crate::channel::ChannelBuilder;
+use crate::channel_builder::ChannelBuilder;
 use crate::server::Server;
 
 /// Bytes that a stream holds back while they are late.

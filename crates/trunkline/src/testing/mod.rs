@@ -31,7 +31,8 @@ use std::io;
 
 use tokio::io::DuplexStream;
 
-use crate::channel::{Channel, ChannelBuilder};
+use crate::channel::Channel;
+use crate::channel_builder::ChannelBuilder;
 use crate::server::Server;
 use trunkline_transport::Address;
 
