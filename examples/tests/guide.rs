@@ -55,6 +55,7 @@ const PAGES: &[&str] = &[
     "observability.md",
     "from-tonic.md",
     "from-grpc-go.md",
+    "testing.md",
 ];
 
 #[test]

@@ -132,6 +132,11 @@ async fn observability_prints_what_is_expected() {
     check("observability").await;
 }
 
+#[tokio::test]
+async fn testing_prints_what_is_expected() {
+    check("testing").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

@@ -168,6 +168,35 @@ async fn a_connection_that_is_served_alone_drains_as_all_do() {
     assert_eq!(probe.counts().running, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_of_a_client_that_never_answers_holds_a_drain_for_its_grace_alone() {
+    // A client that does not read either has room for GOAWAY, or has not.
+    for room in [1 << 16, 256] {
+        let (server, probe) = server();
+        let (near, far) = tokio::io::duplex(room);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(server.drain_grace(3 * SECOND).serve_connection_until(
+            far,
+            async {
+                let _ = stopped.await;
+            },
+        ));
+        let mut client = RawPeer::client(near, &[]).await;
+        let chat = client.next_stream();
+        let head = Frame::headers(chat, &Fields::call(CHAT));
+        client.write(&[head]).await;
+        probe.until("a handler", |it| it.running == 1).await;
+        client.stop_acknowledging();
+        // Comes back, and has to be got rid of first.
+        client.send(chat, message(&[7; 1000])).await;
+        let began = Instant::now();
+        drop(stop);
+        within("the end", serving).await.expect("no panic");
+        assert_eq!(began.elapsed(), 3 * SECOND, "{room}");
+        assert_eq!(probe.counts().running, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_was_under_way_when_the_drain_began_is_served() {
     let (server, _) = server();

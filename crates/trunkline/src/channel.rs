@@ -25,7 +25,7 @@ use crate::method::{Method, Paths};
 use crate::observe::{Metrics, MetricsSink, Recorder, Side};
 use crate::opening::Opening;
 use crate::receive::Receive;
-use crate::router::Router;
+use crate::server::Server;
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
@@ -93,16 +93,18 @@ impl Channel {
         ChannelBuilder::new(targets.into())
     }
 
-    /// A channel to services in this process, with no socket and no HTTP/2 in between.
+    /// A channel to a [`Server`], or a [`Router`](crate::Router), in this process, with no socket and
+    /// no HTTP/2 in between.
     ///
-    /// Everything else is as over a connection: deadlines, cancellation, metadata, limits. It must
-    /// be called in a tokio runtime; each call has a task there.
+    /// Everything else is as over a connection: layers, interceptors, deadlines, cancellation,
+    /// metadata, message limits. What belongs to a connection is not there: TLS, threads, a peer. It
+    /// must be called in a tokio runtime; each call has a task there.
     ///
-    /// Of a [`Server`](crate::Server) it takes the services and the interceptors. Its tower layers are
-    /// for sockets: what has to hold in process as well, authorization above all, is an interceptor.
-    pub fn in_process(router: impl Into<Router>) -> Self {
+    /// The server's limits hold for requests, and the channel's for replies:
+    /// [`max_recv_message_size`](Self::max_recv_message_size).
+    pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Backend::Service(Arc::new(
-            crate::in_process::InProcess::new(router.into()),
+            crate::in_process::InProcess::new(server.into()),
         )))
     }
 
@@ -173,6 +175,33 @@ impl Channel {
     #[must_use]
     pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
         self.metrics.set(sink);
+        self
+    }
+
+    /// This channel, taking messages of up to `bytes`, also after inflating; 4 MiB by default. Other
+    /// clones keep what they have.
+    #[must_use]
+    pub fn max_recv_message_size(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.max_recv_message_size = bytes)
+    }
+
+    /// This channel, sending messages of up to `bytes` before compression; 4 GiB by default. Other
+    /// clones keep what they have.
+    #[must_use]
+    pub fn max_send_message_size(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.max_send_message_size = bytes)
+    }
+
+    fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        let options = &*self.options;
+        let mut limits = (*options.limits).clone();
+        change(&mut limits);
+        self.options = Arc::new(ChannelOptions {
+            limits: Arc::new(limits),
+            fields: options.fields.clone(),
+            paths: Paths::default(),
+            compress: options.compress.clone(),
+        });
         self
     }
 

@@ -1,38 +1,36 @@
-//! Calls to a router in this process.
+//! Calls to a server in this process.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use tower_service::Service as _;
 use trunkline_codec::{Encodings, Refusal, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
 use crate::deadline;
 use crate::foreign::{Calling, Shared};
-use crate::router::Router;
+use crate::server::{Handler, Server};
 
-/// A router as something to call. What the transport does for a connection, a task does here for
+/// A server as something to call. What the transport does for a connection, a task does here for
 /// each call: it drives the handler, keeps the deadline, and stops when nobody listens.
-pub(crate) struct InProcess {
-    router: Router,
-}
+pub(crate) struct InProcess(Arc<Handler>);
 
 impl InProcess {
-    pub(crate) fn new(router: Router) -> Self {
-        Self { router }
+    pub(crate) fn new(server: Server) -> Self {
+        Self(Arc::new(server.into_handler()))
     }
 }
 
 impl Shared for InProcess {
     fn call(&self, request: http::Request<Body>) -> Calling {
-        let router = self.router.clone();
+        let handler = self.0.clone();
         Box::pin(async move {
             let (respond, response) = oneshot::channel();
-            tokio::spawn(run(router, request, respond));
+            tokio::spawn(run(handler, request, respond));
             response
                 .await
                 .map_err(|_| Status::internal("the call's task has ended without a response"))
@@ -41,13 +39,13 @@ impl Shared for InProcess {
 }
 
 async fn run(
-    mut router: Router,
+    handler: Arc<Handler>,
     request: http::Request<Body>,
     mut respond: oneshot::Sender<http::Response<Body>>,
 ) {
-    let size = router.current_limits().pipe_size;
+    let size = handler.limits().pipe_size;
     let mut bounds = Bounds::of(&request);
-    let mut answering = router.call(request);
+    let mut answering = handler.answer(request);
     let response = poll_fn(|cx| {
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
@@ -56,7 +54,7 @@ async fn run(
         if let Poll::Ready(status) = bounds.poll(cx) {
             return Poll::Ready(Some(refused(status)));
         }
-        Pin::new(&mut answering).poll(cx).map(Result::ok)
+        Pin::new(&mut answering).poll(cx).map(Some)
     })
     .await;
     drop(answering);

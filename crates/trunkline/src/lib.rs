@@ -51,7 +51,7 @@
 //! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
 //! [`shutdown_signal`]) and `tls` (with ring), all on by default; `aws-lc-rs` takes that library for
 //! TLS in the place of ring; `zstd`, off, because it needs a C compiler, and because it has to be
-//! [added](Server::encoding) to be announced.
+//! [added](Server::encoding) to be announced; `testing`, off, for the module of that name.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -67,6 +67,7 @@
 //! | `method`, `nearest`, `deadline` | a path, and one that no method has; the deadline that calls inherit |
 //! | `observe` | a span for each call, and its figures for metrics |
 //! | `foreign`, `in_process` | tower services; calls without a socket |
+//! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
 mod answer;
 mod answering;
@@ -99,6 +100,8 @@ mod server;
 #[cfg(feature = "signal")]
 mod signal;
 mod streaming;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod unary;
 
 #[doc(hidden)]

@@ -286,7 +286,7 @@ impl Server {
         }
     }
 
-    fn into_handler(self) -> Handler {
+    pub(crate) fn into_handler(self) -> Handler {
         let router = self.router;
         let layered = self.layers.iter().rev().fold(None, |inner, layer| {
             Some(layer(inner.unwrap_or_else(|| {
@@ -297,10 +297,13 @@ impl Server {
     }
 }
 
-impl From<Server> for Router {
-    /// The services and interceptors; layers need a server.
-    fn from(server: Server) -> Self {
-        server.router
+impl From<Router> for Server {
+    /// A server of these services, with the router's interceptors and limits, and no layers.
+    fn from(router: Router) -> Self {
+        Self {
+            router,
+            ..Self::default()
+        }
     }
 }
 
@@ -389,12 +392,24 @@ fn at_least_one(threads: usize) -> Result<NonZeroUsize, Status> {
 
 /// What answers the calls of a server.
 #[derive(Clone, Debug)]
-struct Handler {
+pub(crate) struct Handler {
     router: Router,
     layered: Option<Layered>,
 }
 
 impl Handler {
+    pub(crate) fn limits(&self) -> &Limits {
+        self.router.current_limits()
+    }
+
+    /// Answers a call that comes from no connection.
+    pub(crate) fn answer(&self, request: http::Request<Body>) -> PeerAnswer {
+        match &self.layered {
+            None => PeerAnswer::Router(self.router.answer(request).0),
+            Some(layered) => PeerAnswer::Layered(layered.0.call(request)),
+        }
+    }
+
     fn for_peer(&self, peer: Arc<Peer>) -> PeerHandler {
         PeerHandler {
             router: self.router.for_peer(peer.clone()),
@@ -427,7 +442,7 @@ impl trunkline_transport::Handler for PeerHandler {
     }
 }
 
-enum PeerAnswer {
+pub(crate) enum PeerAnswer {
     Router(crate::answering::Answering),
     Layered(crate::foreign::Calling),
 }

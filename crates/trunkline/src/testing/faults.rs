@@ -1,0 +1,418 @@
+//! Byte streams that are late, silent or cut off when a test says so.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use trunkline_transport::Address;
+
+use crate::channel_builder::ChannelBuilder;
+use crate::server::Server;
+
+/// Bytes that a stream holds back while they are late.
+const HELD_SIZE: usize = 64 * 1024;
+
+/// Bytes that are read at a time.
+const CHUNK_SIZE: usize = 8 * 1024;
+
+/// What goes wrong with connections: a handle, by which a test says so at any time. Clones are the
+/// same handle; without a word from it everything passes.
+///
+/// A fault is for all connections that go through the handle, those that are there and new ones,
+/// until another method ends it. Bytes are never lost or changed: TCP would repair that.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    passage: Passage,
+    delay: Duration,
+    /// Bytes until all connections are cut, by direction.
+    until_cut: [Option<u64>; 2],
+    lines: HashMap<u64, Ends>,
+    /// The number of the next line.
+    next: u64,
+    connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Passage {
+    #[default]
+    Open,
+    /// Nothing comes through, and nobody is told.
+    Hole,
+    /// Connections are refused.
+    Refused,
+}
+
+/// A connection, made or in the making, as the handle sees it.
+#[derive(Debug, Default)]
+struct Ends {
+    is_cut: bool,
+    /// Who waits for it to change, by direction.
+    wakers: [Option<Waker>; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    In,
+    Out,
+}
+
+/// What may pass now.
+struct Pass {
+    delay: Duration,
+    size: usize,
+}
+
+type Connecting<IO> = Pin<Box<dyn Future<Output = io::Result<FaultyStream<IO>>> + Send>>;
+
+impl Faults {
+    /// A handle, by which nothing goes wrong yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A channel to `server` over HTTP/2 in memory, as [`in_memory`](super::in_memory), whose
+    /// connections go through this handle.
+    pub fn in_memory(&self, server: Server) -> ChannelBuilder {
+        super::builder().connector(self.connector(move |_| {
+            let server = server.clone();
+            async move { Ok(super::dial(server)) }
+        }))
+    }
+
+    /// What `connect` connects to, through this handle: for [`ChannelBuilder::connector`].
+    ///
+    /// ```
+    /// use tokio::net::TcpStream;
+    /// use trunkline::testing::Faults;
+    /// use trunkline::{Address, Channel};
+    ///
+    /// let faults = Faults::new();
+    /// let connector = faults.connector(|address: Address| async move {
+    ///     let address = address.tcp().ok_or(std::io::ErrorKind::Unsupported)?;
+    ///     TcpStream::connect(address).await
+    /// });
+    /// let channel = Channel::to("127.0.0.1:50051").connector(connector);
+    /// ```
+    pub fn connector<F, Fut, IO>(
+        &self,
+        connect: F,
+    ) -> impl Fn(Address) -> Connecting<IO> + Send + Sync + 'static
+    where
+        F: Fn(Address) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let faults = self.clone();
+        move |address| {
+            let (line, connecting) = (faults.line(), connect(address));
+            Box::pin(async move {
+                poll_fn(|cx| line.poll_connect(cx)).await?;
+                Ok(FaultyStream::new(line, connecting.await?))
+            })
+        }
+    }
+
+    /// Takes a stream that is there already, such as one for
+    /// [`Server::serve_connection`], through this handle.
+    pub fn wrap<IO>(&self, io: IO) -> FaultyStream<IO> {
+        FaultyStream::new(self.line(), io)
+    }
+
+    /// What is received comes that much later: each round trip takes `delay` longer. Zero ends it.
+    pub fn delay(&self, delay: Duration) {
+        self.change(|state| state.delay = delay);
+    }
+
+    /// From now on nothing passes, in either direction, and neither end is told; who connects
+    /// waits. It is as when a cable is pulled: what was on its way passes after
+    /// [`restore`](Self::restore).
+    ///
+    /// An end that gives its connection up meanwhile has closed it for the other as well.
+    pub fn black_hole(&self) {
+        self.change(|state| state.passage = Passage::Hole);
+    }
+
+    /// Ends all connections that are there now, in both directions: this end has an error
+    /// ("connection reset"), and the other sees the stream end. New ones are not affected.
+    ///
+    /// A channel notices when it next gets to run: a call that begins before may fail as those do that
+    /// are there. [`Channel::watch_state`](crate::Channel::watch_state) tells when it has.
+    pub fn cut(&self) {
+        self.change(State::cut);
+    }
+
+    /// [Cuts](Self::cut) all connections, once, when they have received `bytes` more bytes
+    /// together: those are handed out, and none behind them.
+    pub fn cut_after_received(&self, bytes: u64) {
+        self.cut_after(Way::In, bytes);
+    }
+
+    /// The same for what is sent.
+    pub fn cut_after_sent(&self, bytes: u64) {
+        self.cut_after(Way::Out, bytes);
+    }
+
+    /// Cuts all connections, and refuses new ones ("connection refused"), as if the server were gone.
+    pub fn refuse(&self) {
+        self.change(|state| {
+            state.cut();
+            state.passage = Passage::Refused;
+        });
+    }
+
+    /// Ends every fault. Connections that were cut stay so.
+    pub fn restore(&self) {
+        self.change(|state| {
+            state.passage = Passage::Open;
+            state.delay = Duration::ZERO;
+            state.until_cut = [None; 2];
+        });
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.lock().connections
+    }
+
+    fn cut_after(&self, way: Way, bytes: u64) {
+        self.change(|state| match bytes {
+            0 => state.cut(),
+            _ => state.until_cut[way as usize] = Some(bytes),
+        });
+    }
+
+    fn line(&self) -> Line {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.lines.insert(number, Ends::default());
+        drop(state);
+        Line {
+            faults: self.clone(),
+            number,
+        }
+    }
+
+    /// Changes the state, and has everybody look at it again.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let ends = state.lines.values_mut();
+        let wakers: Vec<_> = ends
+            .flat_map(|it| it.wakers.iter_mut().filter_map(Option::take))
+            .collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        self.lines.values_mut().for_each(|it| it.is_cut = true);
+    }
+}
+
+/// A connection's place in the state, for as long as it is there.
+#[derive(Debug)]
+struct Line {
+    faults: Faults,
+    number: u64,
+}
+
+impl Line {
+    fn poll_connect(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_pass(cx, Way::In).map_ok(drop)
+    }
+
+    /// Ready when something may pass; whoever waits is woken when that changes, also while it passes.
+    fn poll_pass(&self, cx: &mut Context<'_>, way: Way) -> Poll<io::Result<Pass>> {
+        let mut state = self.faults.lock();
+        let (passage, delay) = (state.passage, state.delay);
+        let size = state.until_cut[way as usize].map_or(usize::MAX, |left| {
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        let Some(ends) = state.lines.get_mut(&self.number).filter(|it| !it.is_cut) else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        let waker = &mut ends.wakers[way as usize];
+        match waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+        match passage {
+            Passage::Open => Poll::Ready(Ok(Pass { delay, size })),
+            Passage::Hole => Poll::Pending,
+            Passage::Refused => Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into())),
+        }
+    }
+
+    /// Notes that `size` bytes have passed.
+    fn passed(&self, way: Way, size: usize) {
+        let mut state = self.faults.lock();
+        let Some(left) = &mut state.until_cut[way as usize] else {
+            return;
+        };
+        *left = left.saturating_sub(size as u64);
+        if *left > 0 {
+            return;
+        }
+        state.until_cut[way as usize] = None;
+        drop(state);
+        self.faults.cut();
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.faults.lock().lines.remove(&self.number);
+    }
+}
+
+/// A byte stream that goes through [`Faults`].
+#[derive(Debug)]
+pub struct FaultyStream<IO> {
+    line: Line,
+    /// None when it is cut.
+    io: Option<IO>,
+    /// What was read and not handed out, in order.
+    held: VecDeque<Held>,
+    held_size: usize,
+    /// Whether nothing is to be read any more.
+    has_ended: bool,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    due: Instant,
+    /// Empty at the end of the stream.
+    bytes: io::Result<Bytes>,
+}
+
+impl<IO> FaultyStream<IO> {
+    fn new(line: Line, io: IO) -> Self {
+        line.faults.lock().connections += 1;
+        Self {
+            line,
+            io: Some(io),
+            held: VecDeque::new(),
+            held_size: 0,
+            has_ended: false,
+            sleep: None,
+        }
+    }
+
+    /// Whether something may pass; if the connection is cut, the stream below is let go.
+    fn poll_pass(&mut self, cx: &mut Context<'_>, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
+        let pass = ready!(self.line.poll_pass(cx, way));
+        if pass.is_err() {
+            self.io = None;
+        }
+        let io = self.io.as_mut().ok_or(io::ErrorKind::ConnectionReset);
+        Poll::Ready(pass.and_then(|pass| Ok((pass, io?))))
+    }
+
+    /// Hands out what is due.
+    fn poll_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        size: usize,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(first) = self.held.front_mut() else {
+            return match self.has_ended {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            };
+        };
+        if first.due > Instant::now() {
+            let sleep = tokio::time::sleep_until(first.due);
+            let sleep = self.sleep.insert(Box::pin(sleep));
+            ready!(sleep.as_mut().poll(cx));
+        }
+        if let Ok(bytes) = &mut first.bytes {
+            let part = bytes.split_to(size.min(bytes.len()).min(buf.remaining()));
+            buf.put_slice(&part);
+            self.held_size -= part.len();
+            self.line.passed(Way::In, part.len());
+            if !bytes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let first = self.held.pop_front();
+        Poll::Ready(first.map_or(Ok(()), |first| first.bytes.map(drop)))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> FaultyStream<IO> {
+    /// Reads what there is, so that it is late from now on and not from when it is asked for.
+    fn fill(&mut self, cx: &mut Context<'_>, delay: Duration) {
+        while let Some(io) = &mut self.io
+            && !self.has_ended
+            && self.held_size < HELD_SIZE
+        {
+            let mut chunk = [0; CHUNK_SIZE];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            let Poll::Ready(read) = Pin::new(io).poll_read(cx, &mut chunk) else {
+                return;
+            };
+            let bytes = read.map(|()| Bytes::copy_from_slice(chunk.filled()));
+            self.held_size += chunk.filled().len();
+            self.has_ended = bytes.as_ref().map_or(true, Bytes::is_empty);
+            let due = Instant::now() + delay;
+            self.held.push_back(Held { due, bytes });
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for FaultyStream<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (Pass { delay, size }, _) = ready!(self.poll_pass(cx, Way::In))?;
+        self.fill(cx, delay);
+        self.poll_held(cx, size, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for FaultyStream<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let (pass, io) = ready!(self.poll_pass(cx, Way::Out))?;
+        let part = &buf[..buf.len().min(pass.size)];
+        let written = ready!(Pin::new(io).poll_write(cx, part))?;
+        self.line.passed(Way::Out, written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (_, io) = ready!(self.poll_pass(cx, Way::Out))?;
+        Pin::new(io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Some(io) => Pin::new(io).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A service that calls another, with connections that go wrong: late, silent, cut off, refused.
+//! The clock is paused, so that nothing waits. `tests/testing.rs` has the same and more as tests.
+//!
+//! Run it with `cargo run --example testing`.
+
+use std::time::Duration;
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use tokio::time::Instant;
+use trunkline::testing::Faults;
+use trunkline::{Channel, Request, Result, Router, Server};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+/// Is tested: it asks another service for a greeting, and has one of its own if that fails.
+struct Front {
+    back: GreeterClient,
+}
+
+impl Greeter for Front {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let asked = self.back.say_hello(request.clone());
+        match asked.timeout(Duration::from_secs(2)).await {
+            Ok(reply) => Ok(reply.into_inner()),
+            Err(status) => Ok(HelloReply {
+                message: format!("Hi, {}. ({})", request.name, status.code()),
+            }),
+        }
+    }
+}
+
+struct Back;
+
+impl Greeter for Back {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+async fn greet(client: &GreeterClient, what: &str) -> Result<()> {
+    let began = Instant::now();
+    let name = "world".to_string();
+    let reply = client.say_hello(HelloRequest { name }).await?;
+    let took = began.elapsed().as_secs();
+    println!("{what}: {} after {took} s", reply.message);
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn main() -> Result<()> {
+    // HTTP/2 in memory to the one behind; no HTTP/2 at all to the one that is tested.
+    let faults = Faults::new();
+    let server = Server::new().add(GreeterServer(Back));
+    let back = GreeterClient::new(faults.in_memory(server).connect().await?);
+    let router = Router::new().add(GreeterServer(Front { back }));
+    let client = GreeterClient::new(Channel::in_process(router));
+
+    greet(&client, "all is well").await?;
+    faults.delay(Duration::from_secs(1));
+    greet(&client, "late").await?;
+    faults.delay(Duration::from_secs(3));
+    greet(&client, "too late").await?;
+    faults.restore();
+    faults.black_hole();
+    greet(&client, "a black hole").await?;
+    faults.restore();
+    greet(&client, "restored").await?;
+    faults.cut_after_received(20);
+    greet(&client, "cut within the reply").await?;
+    greet(&client, "connected again").await?;
+    faults.refuse();
+    greet(&client, "refused").await?;
+    println!("{} connections", faults.connections());
+    Ok(())
+}

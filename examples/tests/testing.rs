@@ -1,0 +1,191 @@
+//! What `docs/testing.md` shows: a service and a client under test.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tower::Service as _;
+use tower::layer::layer_fn;
+use trunkline::testing::{Faults, in_memory};
+use trunkline::{
+    Address, Call, Channel, Code, ConnectivityState, Layered, Next, Request, Result, Router,
+    Server, Status,
+};
+
+mod hello {
+    trunkline::include_proto!("../proto/helloworld.proto");
+}
+
+struct MyGreeter;
+
+impl Greeter for MyGreeter {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        match request.name.as_str() {
+            "" => return Err(Status::invalid_argument("a name is needed")),
+            "slow" => tokio::time::sleep(Duration::from_secs(3600)).await,
+            _ => {}
+        }
+        let message = format!("Hello, {}!", request.name);
+        Ok(HelloReply { message })
+    }
+}
+
+fn named(name: &str) -> HelloRequest {
+    HelloRequest { name: name.into() }
+}
+
+#[tokio::test]
+async fn a_greeting_has_the_name() {
+    let router = Router::new().add(GreeterServer(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(router));
+
+    let reply = client.say_hello(named("world")).await.unwrap();
+    assert_eq!(reply.message, "Hello, world!");
+
+    let status = client.say_hello(named("")).await.unwrap_err();
+    assert_eq!(status.code(), Code::INVALID_ARGUMENT);
+}
+
+#[tokio::test]
+async fn a_greeting_may_be_large() {
+    let server = Server::new()
+        .max_recv_message_size(32 << 20)
+        .add(GreeterServer(MyGreeter));
+    let channel = Channel::in_process(server).max_recv_message_size(32 << 20);
+    let client = GreeterClient::new(channel);
+    let name = "x".repeat(16 << 20);
+    assert!(client.say_hello(named(&name)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_greeting_misses_its_deadline() {
+    let router = Router::new().add(GreeterServer(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(router));
+
+    let began = Instant::now();
+    let call = client.say_hello(named("slow"));
+    let status = call.timeout(Duration::from_secs(30)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+    assert_eq!(began.elapsed().as_secs(), 30);
+}
+
+#[tokio::test]
+async fn it_works_over_http_2() {
+    let server = Server::new().add(GreeterServer(MyGreeter));
+    let channel = in_memory(server).connect().await.unwrap();
+    let client = GreeterClient::new(channel);
+    assert!(client.say_hello(named("world")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_a_call_as_long_as_its_grace() {
+    let server = Server::new()
+        .drain_grace(Duration::from_secs(60))
+        .add(GreeterServer(MyGreeter));
+    let channel = Channel::to("127.0.0.1:1").connector(move |_address: Address| {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let shutdown = tokio::time::sleep(Duration::from_secs(5));
+        tokio::spawn(server.clone().serve_connection_until(far, shutdown));
+        async { Ok(near) }
+    });
+    let client = GreeterClient::new(channel.connect().await.unwrap());
+
+    let began = Instant::now();
+    let status = client.say_hello(named("slow")).await.unwrap_err();
+    assert_eq!(status.code(), Code::UNAVAILABLE);
+    assert_eq!(began.elapsed().as_secs(), 65);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
+    let faults = Faults::new();
+    let server = Server::new().add(GreeterServer(MyGreeter));
+    let channel = faults.in_memory(server).connect().await.unwrap();
+    let mut states = channel.watch_state();
+    let client = GreeterClient::new(channel);
+    let greet = || client.say_hello(named("world"));
+
+    faults.black_hole();
+    let status = greet().timeout(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+    faults.restore();
+    assert!(greet().await.is_ok());
+    assert_eq!(faults.connections(), 1);
+
+    faults.cut();
+    states.until(ConnectivityState::Idle).await;
+    assert!(greet().await.is_ok());
+    assert_eq!(faults.connections(), 2);
+}
+
+#[tokio::test]
+async fn faults_go_between_sockets_as_well() {
+    let server = Server::new().add(GreeterServer(MyGreeter));
+    let bound = server.bind("127.0.0.1:0").await.unwrap();
+    let target = bound.local_addr().to_string();
+    tokio::spawn(bound.serve());
+
+    let faults = Faults::new();
+    let connector = faults.connector(|address: Address| async move {
+        let address = address.tcp().ok_or(std::io::ErrorKind::Unsupported)?;
+        TcpStream::connect(address).await
+    });
+    let channel = Channel::to(&target).connector(connector);
+    let client = GreeterClient::new(channel.connect().await.unwrap());
+    assert!(client.say_hello(named("world")).await.is_ok());
+
+    faults.refuse();
+    let status = client.say_hello(named("world")).await.unwrap_err();
+    assert_eq!(status.code(), Code::UNAVAILABLE);
+}
+
+/// Each second call is late and then fails.
+async fn every_other(calls: Arc<AtomicUsize>, call: Call, next: Next) -> Result<()> {
+    if calls.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        return Err(Status::unavailable("injected"));
+    }
+    next.run(call).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interceptor_makes_calls_late_and_has_them_fail() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let router = Router::new()
+        .intercept(move |call, next| every_other(calls.clone(), call, next))
+        .add(GreeterServer(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(router));
+
+    assert!(client.say_hello(named("world")).await.is_ok());
+    let status = client.say_hello(named("world")).await.unwrap_err();
+    assert_eq!(status.message(), "injected");
+}
+
+#[tokio::test]
+async fn a_tower_layer_answers_in_the_place_of_the_server() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let first_is_lost = layer_fn(move |server: Layered| {
+        let calls = calls.clone();
+        tower::service_fn(move |request| {
+            let mut server = server.clone();
+            let is_first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if is_first {
+                    return Err(Status::unavailable("injected"));
+                }
+                server.call(request).await
+            }
+        })
+    });
+    let server = Server::new()
+        .layer(first_is_lost)
+        .add(GreeterServer(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(server));
+
+    let status = client.say_hello(named("world")).await.unwrap_err();
+    assert_eq!(status.message(), "injected");
+    assert!(client.say_hello(named("world")).await.is_ok());
+}
