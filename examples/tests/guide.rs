@@ -14,6 +14,8 @@ use trunkline::{
     Address, Call, Channel, Code, ConnectivityState, Limits, Next, Request, Result, Router, Sender,
     Server, Status, Streaming, shutdown_signal,
 };
+use trunkline_health::v1::HealthCheckRequest;
+use trunkline_health::{Health, HealthClient, ServingStatus};
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::{ServerReflectionClient, ServerReflectionRequest};
 
@@ -78,10 +80,64 @@ fn every_text_block_of_the_guide_is_what_an_example_prints() {
 fn every_proto_block_of_the_guide_is_in_a_proto_file() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();
-    for dir in ["", "schema", "shop/v1"] {
-        texts.extend(files(&package.join("../proto").join(dir), "proto"));
+    for dir in ["proto", "proto/shop/v1", "tests/proto/schema"] {
+        texts.extend(files(&package.join("..").join(dir), "proto"));
     }
     every_block_is_in("proto", &texts);
+}
+
+#[test]
+fn the_nginx_block_of_the_guide_is_what_the_example_runs() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = fs::read_to_string(package.join("behind_nginx/nginx.conf")).unwrap();
+    let http = file.strip_suffix("}\n").expect("`http` is the last section");
+    let start = http.find("    upstream ").expect("there is an upstream");
+    let lines = http[start..].lines();
+    let lines: Vec<&str> = lines
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    let page = fs::read_to_string(package.join("../docs/deploying.md")).unwrap();
+    assert_eq!(blocks(&page, "nginx"), [format!("{}\n", lines.join("\n"))]);
+}
+
+/// The services that the probes of a page ask for; an empty name if none is said.
+fn probes(page: &str) -> Vec<String> {
+    let mut services: Vec<String> = Vec::new();
+    for block in blocks(page, "yaml") {
+        let mut within: Option<usize> = None;
+        for line in block.lines() {
+            let indent = line.len() - line.trim_start().len();
+            if line.ends_with("Probe:") {
+                within = Some(indent);
+                services.push(String::new());
+            } else if within.is_some_and(|probe| indent <= probe) {
+                within = None;
+            } else if let (Some(_), Some((_, rest))) = (within, line.split_once("service: "))
+                && let Some(service) = services.last_mut()
+            {
+                *service = rest.trim_end_matches([' ', '}']).to_owned();
+            }
+        }
+    }
+    services
+}
+
+#[tokio::test]
+async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
+    let router = Router::new()
+        .add(GreeterServer(MyGreeter))
+        .add(Health::new());
+    let client = HealthClient::new(Channel::in_process(router));
+    for page in ["deploying.md", "health-and-reflection.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+        let services = probes(&fs::read_to_string(path).unwrap());
+        assert_eq!(services, ["helloworld.Greeter", ""], "{page}");
+        for service in services {
+            let said = format!("{page}: {service:?}");
+            let check = client.check(HealthCheckRequest { service }).await;
+            assert_eq!(check.expect(&said).status(), ServingStatus::Serving, "{said}");
+        }
+    }
 }
 
 /// Blocks may leave out comments, and are not indented as the file is. In a project of one package

@@ -44,6 +44,12 @@ pub fn proto_directory() -> PathBuf {
         .join("proto")
 }
 
+/// The directory of the .proto files of editions, apart from the others: Wireshark, which is given those, has a parser that
+/// knows no editions.
+pub fn schema_directory() -> PathBuf {
+    tests_directory().join("proto")
+}
+
 /// A source directory of this repository's own peers.
 pub fn source_directory(language: &str) -> PathBuf {
     tests_directory().join("peers").join(language)
@@ -264,7 +270,9 @@ fn make_python(directory: &Path) -> Result<(), Failure> {
     let mut generate = Command::new(&python);
     generate
         .args(["-m", "grpc_tools.protoc", "--proto_path"])
-        .arg(proto_directory());
+        .arg(proto_directory())
+        .arg("--proto_path")
+        .arg(schema_directory());
     generate
         .arg("--python_out")
         .arg(&stubs)
@@ -333,15 +341,9 @@ fn tests_directory() -> &'static Path {
 }
 
 fn proto_files() -> Vec<PathBuf> {
-    [
-        "grpc/testing/empty",
-        "grpc/testing/messages",
-        "grpc/testing/test",
-        "schema/edition_2023",
-        "schema/edition_2024",
-        "schema/legacy",
-        "schema/options",
-    ]
-    .map(|name| proto_directory().join(format!("{name}.proto")))
-    .to_vec()
+    let services = ["empty", "messages", "test"]
+        .map(|name| proto_directory().join(format!("grpc/testing/{name}.proto")));
+    let schemas = ["edition_2023", "edition_2024", "legacy", "options"]
+        .map(|name| schema_directory().join(format!("schema/{name}.proto")));
+    services.into_iter().chain(schemas).collect()
 }

@@ -10,6 +10,7 @@ use trunkline::{
     CallStats, Channel, Client, Code, ConnectionStats, MetricsSink, Peer, Raw, Request, Result,
     Server, Side,
 };
+use trunkline_testkit::{Fields, RawPeer, message};
 
 /// What a sink has heard, as lines.
 #[derive(Clone)]
@@ -139,17 +140,36 @@ async fn a_call_that_is_let_go_of_ends_once_on_each_side_and_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_call_whose_deadline_passes_ends_so_on_both_sides() {
+async fn a_call_whose_deadline_passes_ends_so_at_the_client_and_may_be_cancelled_at_the_server() {
     let (client, mut told) = heard(never()).await;
     let call = client
         .unary::<_, Raw>(UNARY, raw("x"))
         .timeout(Duration::from_millis(50));
     assert_eq!(call.await.unwrap_err().code(), Code::DEADLINE_EXCEEDED);
     let told = lines(&mut told, 4).await;
-    for side in ["Client", "Server"] {
-        let end = format!("{side} ended /test.Fixture/Unary DEADLINE_EXCEEDED");
-        assert!(told.iter().any(|line| line.starts_with(&end)), "{told:?}");
-    }
+    let ended = |side: &str, code: &str| {
+        let end = format!("{side} ended /test.Fixture/Unary {code}");
+        told.iter().any(|line| line.starts_with(&end))
+    };
+    assert!(ended("Client", "DEADLINE_EXCEEDED"), "{told:?}");
+    // The client's reset and the server's own deadline come at the same time.
+    assert!(
+        ended("Server", "DEADLINE_EXCEEDED") || ended("Server", "CANCELLED"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_whose_deadline_passes_at_the_server_ends_so_there() {
+    let (heard, mut told) = mpsc::unbounded_channel();
+    let mut client = RawPeer::connect(&serve(never().metrics(Heard(heard))).await).await;
+    let head = Fields::call(UNARY.path()).and("grpc-timeout", "50m");
+    client.call(&head, message(b"x")).await;
+    let told = lines(&mut told, 2).await;
+    assert!(
+        told[1].starts_with("Server ended /test.Fixture/Unary DEADLINE_EXCEEDED"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

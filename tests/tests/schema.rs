@@ -6,19 +6,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use trunkline::{Channel, Request, Result, Server, Status};
 use trunkline_build::Config;
 use trunkline_tests::peers::skipped;
-use trunkline_tests::prepare::{Toolkit, peers_directory, proto_directory, source_directory};
+use trunkline_tests::prepare::{
+    Toolkit, peers_directory, proto_directory, schema_directory, source_directory,
+};
 use trunkline_tests::process::{Failure, Process};
 
 mod proto {
     trunkline::include_proto!(
-        "../proto/schema/legacy.proto",
-        "../proto/schema/edition_2023.proto",
-        "../proto/schema/edition_2024.proto"
+        "proto/schema/legacy.proto",
+        "proto/schema/edition_2023.proto",
+        "proto/schema/edition_2024.proto"
     );
 }
 
@@ -290,11 +293,30 @@ fn files(directory: &Path) -> BTreeMap<String, String> {
     files.collect()
 }
 
+/// One directory with `FILES` and what they import, which lie in two.
+fn all_files() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let directory = fresh("protos");
+        for file in FILES.into_iter().chain(["schema/options.proto"]) {
+            let from = match file.starts_with("schema/") {
+                true => schema_directory(),
+                false => proto_directory(),
+            };
+            let to = directory.join(file);
+            let parent = to.parent().expect("it lies in the directory");
+            fs::create_dir_all(parent).expect("the target directory is writable");
+            fs::copy(from.join(file), &to).expect("the file is there");
+        }
+        directory
+    })
+}
+
 /// What a build script writes.
 fn built() -> BTreeMap<String, String> {
     let directory = fresh("build");
     let config = Config::new()
-        .base_dir(proto_directory())
+        .base_dir(all_files())
         .out_dir(&directory);
     config
         .include_file("mod.rs")
@@ -346,7 +368,7 @@ fn protoc_with_our_plugin_writes_what_a_build_script_writes() {
         .arg(format!("--trunkline_out={}", directory.display()))
         .arg("--trunkline_opt=include_file=mod.rs")
         .args(FILES)
-        .current_dir(proto_directory());
+        .current_dir(all_files());
     run("protoc", command);
     check_same(&files(&directory), "protoc");
 }
@@ -363,7 +385,7 @@ fn descriptor_sets_of_protoc_give_what_a_build_script_writes() {
         .args(["--include_imports", "--include_source_info"])
         .arg(format!("--descriptor_set_out={}", set.display()))
         .args(FILES)
-        .current_dir(proto_directory());
+        .current_dir(all_files());
     run("protoc", command);
     let config = Config::new().out_dir(&directory).include_file("mod.rs");
     config
@@ -391,7 +413,7 @@ fn an_error_of_the_plugin_is_told_by_protoc() {
         .arg(format!("--trunkline_out={}", fresh("error").display()))
         .arg("--trunkline_opt=everything")
         .arg("helloworld.proto")
-        .current_dir(proto_directory());
+        .current_dir(all_files());
     let ran = Process::start("protoc", command, LIMIT).and_then(Process::finish);
     let failure = ran.expect_err("there is no such parameter").to_string();
     assert!(
@@ -448,7 +470,7 @@ fn buf_with_our_plugin_writes_what_a_build_script_writes() {
     command
         .args(["generate", "--template"])
         .arg(&template)
-        .current_dir(proto_directory());
+        .current_dir(all_files());
     for file in FILES {
         command.args(["--path", file]);
     }

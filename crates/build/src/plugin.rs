@@ -1,5 +1,8 @@
 //! `protoc-gen-trunkline`: the same Rust, for those who compile their files with protoc or buf.
 //!
+//! The same to the byte but for `FILE_DESCRIPTOR_SET`, where a file has options that protoc leaves out
+//! of descriptors (source retention), or features of other languages.
+//!
 //! plugin.proto: a plugin reads a `CodeGeneratorRequest` from its standard input and writes a
 //! `CodeGeneratorResponse` to its standard output. What is wrong with the files, or with the
 //! parameter, is told in the response; only a request that is none is a failure of the program.

@@ -15,6 +15,9 @@ use crate::v1::{
 /// How many statuses List gives, with that of the server as a whole.
 const LIST_MAX: usize = 100;
 
+/// The longest name that can be watched, in bytes: a stream keeps it for as long as it lives.
+const WATCHED_NAME_MAX: usize = 1_000;
+
 /// What answers calls.
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -59,6 +62,12 @@ impl Health for Answers {
         replies: &mut Sender<HealthCheckResponse>,
     ) -> Result<()> {
         let service = request.into_inner().service;
+        if service.len() > WATCHED_NAME_MAX {
+            return Err(Status::invalid_argument(format!(
+                "the name has {} bytes, and one that is watched {WATCHED_NAME_MAX} at most",
+                service.len()
+            )));
+        }
         // It holds the latest only: who reads slowly misses what is over, and nothing is queued.
         let mut changes = self.statuses.subscribe();
         let mut told = None;

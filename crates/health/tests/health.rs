@@ -173,6 +173,20 @@ async fn a_watch_of_an_unknown_service_says_so_and_goes_on_until_it_is_known() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_watched_has_a_thousand_bytes_at_most() {
+    let client = greeter_with(&Health::new());
+    for len in [999, 1_000] {
+        let mut statuses = client.watch(named(&"x".repeat(len))).await.unwrap();
+        assert_eq!(next(&mut statuses).await.unwrap(), Some(ServiceUnknown));
+    }
+    for len in [1_001, 1 << 20] {
+        let mut statuses = client.watch(named(&"x".repeat(len))).await.unwrap();
+        let status = next(&mut statuses).await.unwrap_err();
+        assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{len}");
+    }
+}
+
+#[tokio::test]
 async fn of_many_changes_who_reads_late_gets_the_latest() {
     let health = Health::new();
     let client = greeter_with(&health);

@@ -5,9 +5,12 @@ use trunkline_codec::{Path, Status};
 /// Names longer than this, in bytes, are near nothing, and cut where they are repeated.
 const NAME_MAX: usize = 100;
 
-/// How many names are compared with one that is not known. With `NAME_MAX` it bounds what a peer
-/// that makes up paths can cost.
+/// How many names are compared with one that is not known.
 const COMPARED_MAX: usize = 100;
+
+/// How many pairs of bytes are compared for one that is not known: two names of `NAME_MAX`, or some
+/// forty of the usual length. A connection does nothing else meanwhile, and a peer can make up paths.
+const PAIRS_MAX: usize = 2 * NAME_MAX * NAME_MAX;
 
 /// The status for a path that is no method's: what is wrong with it, and the name that is near.
 ///
@@ -19,10 +22,7 @@ pub(crate) fn unknown<'a>(
     paths: impl Iterator<Item = &'a str>,
 ) -> Status {
     let Some(parsed) = Path::parse(path) else {
-        let path = cut(path);
-        return Status::unimplemented(format!(
-            "{path:?} is not of the form /package.Service/Method"
-        ));
+        return malformed(path);
     };
     let (service, method) = (parsed.service(), parsed.method());
     let mut methods = paths
@@ -55,6 +55,27 @@ pub(crate) fn unknown<'a>(
     )
 }
 
+/// The same for those who are to learn no name: neither a method's nor a service's, nor whether
+/// there is such a service.
+#[cold]
+pub(crate) fn unnamed(path: &str) -> Status {
+    match Path::parse(path) {
+        None => malformed(path),
+        Some(parsed) => Status::unimplemented(format!(
+            "unknown method {} of {}",
+            cut(parsed.method()),
+            cut(parsed.service())
+        )),
+    }
+}
+
+fn malformed(path: &str) -> Status {
+    let path = cut(path);
+    Status::unimplemented(format!(
+        "{path:?} is not of the form /package.Service/Method"
+    ))
+}
+
 /// The name that `name` is a slip of: up to a third of its characters are wrong, missing or in another
 /// order. Case and underscores do not count.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -62,9 +83,14 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
         return None;
     }
     let (folded, slips_max) = (folded(name), (name.len() / 3).max(1));
+    let mut pairs = 0;
     names
         .filter(|other| other.len().abs_diff(name.len()) <= slips_max)
         .take(COMPARED_MAX)
+        .take_while(|other| {
+            pairs += other.len() * name.len();
+            pairs <= PAIRS_MAX
+        })
         .map(|other| {
             (
                 slips(folded.as_bytes(), self::folded(other).as_bytes()),
@@ -108,9 +134,12 @@ fn folded(name: &str) -> String {
 
 /// The service of the same name in another package, or in none.
 fn moved<'a>(service: &str, services: &[&'a str]) -> Option<&'a str> {
-    let last = |name: &'_ str| name.rsplit('.').next().map(str::to_owned);
     let mut services = services.iter().copied();
     services.find(|other| last(other) == last(service))
+}
+
+fn last(name: &str) -> Option<&str> {
+    name.rsplit('.').next()
 }
 
 /// The beginning of a name that may be as long as a peer likes.
@@ -264,5 +293,35 @@ mod tests {
             let names = std::iter::repeat_n("xyz", before).chain(["abc"]);
             assert_eq!(nearest("abd", names).is_some(), is_found, "{before}");
         }
+    }
+
+    #[test]
+    fn long_names_are_compared_only_until_it_is_enough() {
+        let (wanted, other) = ("a".repeat(NAME_MAX), "b".repeat(NAME_MAX));
+        let [shorter_wanted, shorter] = [&wanted, &other].map(|name| &name[..NAME_MAX / 2]);
+        for (before, is_found) in [(0, true), (1, true), (2, false)] {
+            let names = std::iter::repeat_n(&*other, before).chain([&*wanted]);
+            assert_eq!(nearest(&wanted, names).is_some(), is_found, "{before}");
+        }
+        for (before, is_found) in [(6, true), (7, true), (8, false)] {
+            let names = std::iter::repeat_n(shorter, before).chain([shorter_wanted]);
+            let found = nearest(shorter_wanted, names);
+            assert_eq!(found.is_some(), is_found, "{before}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_hides_its_names_says_the_same_of_each() {
+        for (path, expected) in [
+            ("/helloworld.Greeter/SayHelo", "unknown method SayHelo of helloworld.Greeter"),
+            ("/Greeter/SayHello", "unknown method SayHello of Greeter"),
+            ("/health", "\"/health\" is not of the form /package.Service/Method"),
+        ] {
+            let status = unnamed(path);
+            assert_eq!(status.code(), trunkline_codec::Code::UNIMPLEMENTED);
+            assert_eq!(status.message(), expected);
+        }
+        let long = "x".repeat(16_000);
+        assert!(unnamed(&format!("/{long}/{long}")).message().len() < 300);
     }
 }

@@ -81,6 +81,10 @@ impl CallStats<'_> {
 
     /// How the call ended, as this side saw it. CANCELLED if the caller let go of it, or, on a
     /// server, if the client or its connection did.
+    ///
+    /// A deadline passes at both ends at the same time. The client is told DEADLINE_EXCEEDED and
+    /// resets the stream; where the reset is there before the server has looked at its own clock,
+    /// the server sees CANCELLED.
     pub fn code(&self) -> Code {
         self.code
     }

@@ -73,6 +73,7 @@ struct Routes {
     limits: Limits,
     encodings: Encodings,
     metrics: Metrics,
+    hides_names: bool,
     /// The encoding that replies are to be compressed with, and whether it is known.
     compress: Option<String>,
     compresses: bool,
@@ -290,6 +291,15 @@ impl Router {
     #[must_use]
     pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
         self.routes_mut().metrics.set(sink);
+        self
+    }
+
+    /// Keeps the names of services and methods from those who call what is not there. By default they
+    /// are told the one that is near ("did you mean SayHello?"), before any interceptor has seen the
+    /// call.
+    #[must_use]
+    pub fn hide_names(mut self) -> Self {
+        self.routes_mut().hides_names = true;
         self
     }
 
@@ -531,6 +541,9 @@ impl Routes {
     }
 
     fn unknown(&self, path: &str) -> Status {
+        if self.hides_names {
+            return nearest::unnamed(path);
+        }
         let paths = self.methods.keys().map(String::as_str);
         nearest::unknown(path, &self.services, paths)
     }

@@ -68,6 +68,14 @@ impl Server {
         self
     }
 
+    /// Keeps the names of services and methods from those who call what is not there: see
+    /// [`Router::hide_names`].
+    #[must_use]
+    pub fn hide_names(mut self) -> Self {
+        self.router = self.router.hide_names();
+        self
+    }
+
     /// Puts a tower layer around all services. A layer that was added before is further out.
     ///
     /// Layers that were added one by one are always ready for each other. One that asks whether

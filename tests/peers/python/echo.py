@@ -1,4 +1,4 @@
-"""The services of proto/schema on grpcio (C-core), with messages that use what the files have.
+"""The services of tests/proto/schema on grpcio (C-core), with messages that use what the files have.
 
     echo.py client HOST:PORT
     echo.py server
