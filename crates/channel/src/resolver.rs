@@ -33,7 +33,7 @@ use crate::endpoint::Endpoint;
 /// ```
 pub trait Resolver: Send + Sync + 'static {
     /// The addresses of `host`, in the order in which they are to be tried. Targets that are
-    /// addresses already do not come here. It has `connect_timeout` (20 s).
+    /// addresses already do not come here. Each call has `connect_timeout` (20 s).
     ///
     /// # Errors
     ///
