@@ -3,6 +3,7 @@
 //! All of it runs in tasks that hold the channel weakly, and decides under the lock of its state.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep_until, timeout};
@@ -222,7 +223,9 @@ impl Connections {
     fn fall_idle(self: &Arc<Self>) -> bool {
         let limits = &*self.settings.limits;
         let mut state = self.write();
-        let mut was_taken = self.changes.receiver_count() > 0;
+        // A call that found no connection was one all the same.
+        let was_asked = self.was_asked.swap(false, Ordering::Relaxed);
+        let mut was_taken = was_asked || self.changes.receiver_count() > 0;
         for member in state.groups.iter().flat_map(|it| &it.open) {
             was_taken |= member.was_taken(Observer::Channel);
         }
