@@ -10,13 +10,14 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{ConnectionStats, Keepalive, ReadyConnection, Target};
+use trunkline_transport::{Address, ConnectionStats, Keepalive, ReadyConnection, Target};
 
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, StateWatch};
 use crate::endpoint::{Endpoint, Origin};
 use crate::group::Group;
 use crate::member::Member;
+use crate::resolver::literals;
 use crate::settings::Settings;
 use crate::task::Task;
 
@@ -67,6 +68,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Resolution {
     pub(crate) task: Option<Task>,
+    /// Of each target, what it last was.
+    pub(crate) found: Vec<Vec<Address>>,
     /// Why there are no addresses at all.
     pub(crate) failing: Option<Status>,
     pub(crate) not_before: Option<Instant>,
@@ -111,8 +114,8 @@ impl Connections {
         let connections = Arc::new(Self {
             keepalive: Keepalive::new(&limits),
             settings,
+            state: RwLock::new(State::new(&limits, &targets)),
             targets,
-            state: RwLock::new(State::new(&limits)),
             turn: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             was_asked: AtomicBool::new(false),
@@ -392,13 +395,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl State {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
         Self {
             groups: Vec::new(),
             ready: Vec::new(),
             next_id: 0,
             is_active: false,
-            resolution: Resolution::new(limits),
+            resolution: Resolution::new(limits, targets),
             keeper: None,
         }
     }
@@ -451,9 +454,10 @@ impl State {
 }
 
 impl Resolution {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
         Self {
             task: None,
+            found: literals(targets),
             failing: None,
             not_before: None,
             backoff: Backoff::new(limits),
