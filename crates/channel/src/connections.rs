@@ -3,20 +3,21 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Poll;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Limits, Status};
-use trunkline_transport::{ConnectionStats, Keepalive, ReadyConnection, Target};
+use trunkline_transport::{Address, ConnectionStats, Keepalive, ReadyConnection, Target};
 
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, StateWatch};
 use crate::endpoint::{Endpoint, Origin};
 use crate::group::Group;
 use crate::member::Member;
+use crate::resolver::literals;
 use crate::settings::Settings;
 use crate::task::Task;
 
@@ -40,6 +41,10 @@ pub struct Connections {
     pub(crate) state: RwLock<State>,
     /// Which group the next call begins with.
     turn: AtomicUsize,
+    /// Calls that wait.
+    waiting: AtomicUsize,
+    /// A call has waited since it was last looked whether the channel is used.
+    pub(crate) was_asked: AtomicBool,
     /// Changes with everything that calls may wait for, but a stream on a connection.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) connectivity: watch::Sender<ConnectivityState>,
@@ -63,6 +68,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Resolution {
     pub(crate) task: Option<Task>,
+    /// Of each target, what it last was.
+    pub(crate) found: Vec<Vec<Address>>,
     /// Why there are no addresses at all.
     pub(crate) failing: Option<Status>,
     pub(crate) not_before: Option<Instant>,
@@ -107,9 +114,11 @@ impl Connections {
         let connections = Arc::new(Self {
             keepalive: Keepalive::new(&limits),
             settings,
+            state: RwLock::new(State::new(&limits, &targets)),
             targets,
-            state: RwLock::new(State::new(&limits)),
             turn: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            was_asked: AtomicBool::new(false),
             changes: watch::Sender::default(),
             connectivity: watch::Sender::default(),
         });
@@ -237,20 +246,39 @@ impl Connections {
 
     async fn find(self: &Arc<Self>, patience: Patience) -> Result<Ready, Status> {
         let mut changes = self.changes.subscribe();
+        let (mut waiting, mut waits) = (None, Waits::default());
+        self.was_asked.store(true, Ordering::Relaxed);
         loop {
             changes.borrow_and_update();
             if let Some(ready) = self.try_ready() {
                 return Ok(ready);
             }
+            if waiting.is_none() {
+                waiting = Some(self.wait()?);
+            }
             match self.outlook() {
                 Outlook::Full(members, grows_at) => {
-                    if let Some(ready) = wait_for_stream(&members, grows_at, &mut changes).await {
+                    waits.extend(members);
+                    if let Some(ready) = waits.stream(grows_at, &mut changes).await {
                         return ready;
                     }
                 }
                 Outlook::Failing(status) if patience == Patience::FailFast => return Err(status),
                 Outlook::Failing(_) | Outlook::Connecting => self.changed(&mut changes).await,
             }
+        }
+    }
+
+    /// Counts a call that waits, on whatever it waits for.
+    fn wait(&self) -> Result<Waiting<'_>, Status> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(&self.waiting);
+        let max = self.settings.limits.max_queued_calls;
+        match before < max {
+            true => Ok(waiting),
+            false => Err(Status::resource_exhausted(format!(
+                "{max} calls of this channel wait for a connection, or for a stream on it; max_queued_calls allows no more"
+            ))),
         }
     }
 
@@ -303,64 +331,106 @@ impl Ready {
     }
 }
 
-/// Waits for a stream on any of the connections; none if there is another choice now.
-///
-/// A call queues on all of them and counts on the first. It is given the first stream that is free,
-/// and leaves no trace on the others.
-async fn wait_for_stream(
-    members: &[Arc<Member>],
-    grows_at: Option<Instant>,
-    changes: &mut watch::Receiver<u64>,
-) -> Option<Result<Ready, Status>> {
-    let (first, others) = members.split_first()?;
-    first.take();
-    let ready = |member: &Member, connection| Ready {
-        connection,
-        origin: member.origin.clone(),
-    };
-    let mut counted = pin!(first.connection.ready());
-    type Beside<'a> = Pin<Box<dyn Future<Output = Option<ReadyConnection>> + Send + 'a>>;
-    let mut beside: Vec<Beside<'_>> = others
-        .iter()
-        .map(|it| Box::pin(it.connection.ready_beside()) as Beside<'_>)
-        .collect();
-    let mut changed = pin!(changes.changed());
-    let mut growth = pin!(async {
-        match grows_at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    });
-    poll_fn(|cx| {
-        match counted.as_mut().poll(cx) {
-            Poll::Ready(Ok(connection)) => return Poll::Ready(Some(Ok(ready(first, connection)))),
-            // The server has closed this one while the call waited. It has not begun, and can begin
-            // elsewhere.
-            Poll::Ready(Err(_)) if !first.is_usable() => return Poll::Ready(None),
-            Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
-            Poll::Pending => {}
-        }
-        for (member, waiting) in others.iter().zip(&mut beside) {
-            if let Poll::Ready(connection) = waiting.as_mut().poll(cx) {
-                return Poll::Ready(connection.map(|it| Ok(ready(member, it))));
+/// A call that waits for a stream on several connections. It counts on one of them, is given the
+/// first stream that is free, and leaves no trace on the others.
+#[derive(Default)]
+struct Waits(Vec<Wait>);
+
+struct Wait {
+    member: Arc<Member>,
+    is_counted: bool,
+    stream: Pin<Box<dyn Future<Output = Result<ReadyConnection, Status>> + Send>>,
+}
+
+impl Waits {
+    /// Goes on waiting where it does already, so that the call keeps its turn, and on others of
+    /// `members` as well.
+    fn extend(&mut self, members: Vec<Arc<Member>>) {
+        self.0.retain(|it| it.member.is_usable());
+        for member in members {
+            let is_waited_on = self.0.iter().any(|it| Arc::ptr_eq(&it.member, &member));
+            if is_waited_on || self.0.len() >= WAITS_ON_MAX {
+                continue;
             }
+            let is_counted = !self.0.iter().any(|it| it.is_counted);
+            if is_counted {
+                member.take();
+            }
+            let waits = member.clone();
+            let stream = Box::pin(async move {
+                let connection = &waits.connection;
+                match is_counted {
+                    true => connection.ready().await,
+                    false => {
+                        let ready = connection.ready_beside().await;
+                        ready.ok_or_else(|| connection.failure())
+                    }
+                }
+            });
+            self.0.push(Wait {
+                member,
+                is_counted,
+                stream,
+            });
         }
-        match changed.as_mut().poll(cx).is_ready() || growth.as_mut().poll(cx).is_ready() {
-            true => Poll::Ready(None),
-            false => Poll::Pending,
-        }
-    })
-    .await
+    }
+
+    /// None if there is another choice now.
+    async fn stream(
+        &mut self,
+        grows_at: Option<Instant>,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Option<Result<Ready, Status>> {
+        let mut changed = pin!(changes.changed());
+        let mut growth = pin!(async {
+            match grows_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        });
+        poll_fn(|cx| {
+            for at in 0..self.0.len() {
+                let Wait { member, stream, .. } = &mut self.0[at];
+                let ready = match stream.as_mut().poll(cx) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(connection)) => Some(Ok(Ready {
+                        connection,
+                        origin: member.origin.clone(),
+                    })),
+                    // The server has closed this one while the call waited. It has not begun, and can
+                    // begin elsewhere.
+                    Poll::Ready(Err(_)) if !member.is_usable() => None,
+                    Poll::Ready(Err(status)) => Some(Err(status)),
+                };
+                self.0.swap_remove(at);
+                return Poll::Ready(ready);
+            }
+            match changed.as_mut().poll(cx).is_ready() || growth.as_mut().poll(cx).is_ready() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// A call that waits counts until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl State {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
         Self {
             groups: Vec::new(),
             ready: Vec::new(),
             next_id: 0,
             is_active: false,
-            resolution: Resolution::new(limits),
+            resolution: Resolution::new(limits, targets),
             keeper: None,
         }
     }
@@ -413,9 +483,10 @@ impl State {
 }
 
 impl Resolution {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
         Self {
             task: None,
+            found: literals(targets),
             failing: None,
             not_before: None,
             backoff: Backoff::new(limits),

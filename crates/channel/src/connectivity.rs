@@ -81,6 +81,10 @@ impl StateWatch {
 
     /// Waits until the state is `wanted`, or the channel is gone; gives which.
     pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
+        // The last state of a channel that is gone is still there to be read.
+        if self.states.has_changed().is_err() {
+            return ConnectivityState::Shutdown;
+        }
         match self.states.wait_for(|state| *state == wanted).await {
             Ok(state) => *state,
             Err(_) => ConnectivityState::Shutdown,

@@ -111,11 +111,11 @@ impl Group {
             .is_some_and(|member| self.wants_more(member, limits))
     }
 
-    /// When another connection may be opened beside those that there are; none if there are as many
-    /// as may be, or one is under way.
+    /// When another connection may be opened beside those that there are; none if there are none, or
+    /// as many as may be, or one is under way.
     pub(crate) fn grows_at(&self, limits: &Limits) -> Option<Instant> {
         let is_under_way = self.further.as_ref().is_some_and(Task::is_running);
-        if self.open.len() >= limits.max_connections || is_under_way {
+        if self.open.is_empty() || self.open.len() >= limits.max_connections || is_under_way {
             return None;
         }
         match self.failed {

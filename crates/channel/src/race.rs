@@ -23,27 +23,16 @@ impl Racer {
     ///
     /// RFC 8305, section 5: they are tried in order, the next one when the one before has failed, or
     /// has said nothing for `connect_stagger`. The first that is there wins, and the others are
-    /// dropped.
+    /// dropped. Each has `connect_timeout` for itself, so that those behind many silent ones have
+    /// their turn as well.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE, within `connect_timeout`.
+    /// UNAVAILABLE when all have failed.
     pub(crate) async fn run(
         &self,
         endpoints: &[Endpoint],
     ) -> Result<(Endpoint, Connection), Status> {
-        let timeout = self.limits.connect_timeout;
-        let raced = tokio::time::timeout(timeout, self.race(endpoints)).await;
-        raced.unwrap_or_else(|_| {
-            let name = endpoints.first().map(ToString::to_string).unwrap_or_default();
-            let others = others(endpoints);
-            Err(Status::unavailable(format!(
-                "cannot connect to {name}{others}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
-            )))
-        })
-    }
-
-    async fn race(&self, endpoints: &[Endpoint]) -> Result<(Endpoint, Connection), Status> {
         // In tasks, so that a connector that panics only fails.
         let mut attempts = JoinSet::new();
         let mut waiting = endpoints.iter();
@@ -52,7 +41,7 @@ impl Racer {
             let next = waiting.next();
             if let Some(endpoint) = next {
                 let (racer, endpoint) = (self.clone(), endpoint.clone());
-                attempts.spawn(async move { racer.connect(endpoint).await });
+                attempts.spawn(async move { racer.connect_in_time(endpoint).await });
             }
             let ended = match waiting.as_slice() {
                 [] => attempts.join_next().await,
@@ -73,6 +62,17 @@ impl Racer {
                 None => {}
             }
         }
+    }
+
+    async fn connect_in_time(self, endpoint: Endpoint) -> Result<(Endpoint, Connection), Status> {
+        let (name, timeout) = (endpoint.to_string(), self.limits.connect_timeout);
+        let connecting = self.connect(endpoint);
+        let connected = tokio::time::timeout(timeout, connecting).await;
+        connected.unwrap_or_else(|_| {
+            Err(Status::unavailable(format!(
+                "cannot connect to {name}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
+            )))
+        })
     }
 
     async fn connect(self, endpoint: Endpoint) -> Result<(Endpoint, Connection), Status> {
@@ -116,12 +116,5 @@ fn none_answers(endpoints: &[Endpoint], failure: Option<Status>) -> Status {
             ))
             .with_source(failure)
         }
-    }
-}
-
-fn others(endpoints: &[Endpoint]) -> String {
-    match endpoints.len() {
-        0 | 1 => String::new(),
-        count => format!(" and {} other addresses", count - 1),
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use trunkline_codec::Status;
@@ -16,7 +17,9 @@ use crate::endpoint::Endpoint;
 ///
 /// It is asked when the channel first connects, and again when a connection is lost or cannot be
 /// made, not more often than every 30 s (`resolve_interval`). What it gives replaces what there was:
-/// connections to addresses that are still there stay. If it fails, what there was is kept.
+/// connections to addresses that are still there stay. If it fails, what there was is kept,
+/// and it is asked again after a pause, as between attempts to connect. One name of several that fails
+/// or takes long holds up none of the others for longer than `connect_stagger` (250 ms).
 ///
 /// Any `Fn(String, u16)` that gives a future of addresses is one:
 ///
@@ -33,7 +36,7 @@ use crate::endpoint::Endpoint;
 /// ```
 pub trait Resolver: Send + Sync + 'static {
     /// The addresses of `host`, in the order in which they are to be tried. Targets that are
-    /// addresses already do not come here. It has `connect_timeout` (20 s).
+    /// addresses already do not come here. Each call has `connect_timeout` (20 s).
     ///
     /// # Errors
     ///
@@ -90,48 +93,70 @@ impl AnyResolver {
         Self(Arc::new(resolver))
     }
 
-    /// The endpoints of all targets, in their order; of those that have any, if others fail.
-    pub(crate) async fn endpoints(&self, targets: &[Arc<Target>]) -> Result<Vec<Endpoint>, Status> {
-        // In tasks: names are asked for side by side, and a resolver that panics only fails.
-        let mut tasks = JoinSet::new();
-        let mut found: Vec<Vec<Address>> = targets
-            .iter()
-            .map(|target| target.address().into_iter().collect())
-            .collect();
-        for (at, target) in targets.iter().enumerate() {
-            if let (None, Some((host, port))) = (target.address(), target.host_and_port()) {
-                let resolving = self.0.clone().resolve(host.to_owned(), port);
-                tasks.spawn(async move { (at, resolving.await) });
+    /// Asks for the addresses of a target that is a name. In a task: names are asked for side by side,
+    /// and a resolver that panics only fails.
+    pub(crate) fn ask(&self, question: Question, asked: &mut JoinSet<Answer>) {
+        let Question {
+            at,
+            target,
+            timeout,
+        } = question;
+        let (None, Some((host, port))) = (target.address(), target.host_and_port()) else {
+            return;
+        };
+        let resolving = self.0.clone().resolve(host.to_owned(), port);
+        asked.spawn(async move {
+            let resolved = tokio::time::timeout(timeout, resolving).await;
+            let addresses = match resolved {
+                Ok(Ok(addresses)) if addresses.is_empty() => Err(Status::unavailable(format!(
+                    "cannot connect to {target}: the name has no address"
+                ))),
+                Ok(Ok(addresses)) => Ok(interleaved(addresses)),
+                Ok(Err(error)) => Err(does_not_resolve(&target, error)),
+                Err(_) => Err(Status::unavailable(format!(
+                    "cannot connect to {target}: the name does not resolve: no answer within {timeout:?}; is the DNS server reachable?"
+                ))),
+            };
+            Answer { at, addresses }
+        });
+    }
+}
+
+/// Which target a name is asked for.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The place of the target among all.
+    pub(crate) at: usize,
+    pub(crate) target: Arc<Target>,
+    pub(crate) timeout: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) at: usize,
+    pub(crate) addresses: Result<Vec<Address>, Status>,
+}
+
+/// The endpoints of all targets, in their order: each once, as far as addresses are known.
+pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (target, addresses) in targets.iter().zip(found) {
+        for address in addresses {
+            let (address, target) = (address.clone(), target.clone());
+            let endpoint = Endpoint { address, target };
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
             }
-        }
-        let mut failure = None;
-        while let Some(joined) = tasks.join_next().await {
-            match joined {
-                Ok((at, Ok(addresses))) => found[at] = interleaved(addresses),
-                Ok((at, Err(error))) => failure = Some(does_not_resolve(&targets[at], error)),
-                Err(_) => failure = Some(Status::unavailable("the resolver has panicked")),
-            }
-        }
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        for (target, addresses) in targets.iter().zip(found) {
-            for address in addresses {
-                let target = target.clone();
-                let endpoint = Endpoint { address, target };
-                if !endpoints.contains(&endpoint) {
-                    endpoints.push(endpoint);
-                }
-            }
-        }
-        match endpoints.is_empty() {
-            false => Ok(endpoints),
-            true => Err(failure.unwrap_or_else(|| {
-                Status::unavailable(format!(
-                    "cannot connect to {}: the name has no address",
-                    targets.first().map(ToString::to_string).unwrap_or_default()
-                ))
-            })),
         }
     }
+    endpoints
+}
+
+/// What is known of targets before a name has been asked for: those that are addresses.
+pub(crate) fn literals(targets: &[Arc<Target>]) -> Vec<Vec<Address>> {
+    let addresses = targets.iter().map(|it| it.address());
+    addresses.map(|it| it.into_iter().collect()).collect()
 }
 
 fn does_not_resolve(target: &Target, error: io::Error) -> Status {
@@ -200,39 +225,68 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_name_that_does_not_resolve_leaves_the_others_and_addresses_never_ask() {
+    async fn names_are_asked_side_by_side_and_each_fails_for_itself() {
         let resolver = AnyResolver::new(|host: String, port: u16| async move {
             match host.as_str() {
                 "two" => Ok(addresses(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.1:1"])),
                 "none" => Ok(Vec::new()),
                 "panics" => panic!("in the resolver"),
+                "silent" => std::future::pending().await,
                 _ => Err(io::Error::other(format!("no {host} {port}"))),
             }
         });
-        for (targets, wanted) in [
-            (&["two:1"][..], Ok(2)),
-            (&["lost:7", "two:1", "panics:1", "none:1"], Ok(2)),
-            (&["127.0.0.1:5", "[::1]:5", "unix:/x", "127.0.0.1:5"], Ok(3)),
+        for (targets, wanted, failures) in [
+            (&["two:1"][..], 2, &[][..]),
             (
-                &["lost:7"],
-                Err("the name lost does not resolve: no lost 7"),
+                &["127.0.0.1:5", "[::1]:5", "unix:/x", "127.0.0.1:5"],
+                3,
+                &[],
             ),
             (
-                &["none:1"],
-                Err("cannot connect to none:1: the name has no address"),
+                &[
+                    "lost:7",
+                    "two:1",
+                    "panics:1",
+                    "silent:1",
+                    "2.0.0.1:1",
+                    "none:1",
+                ],
+                3,
+                &[
+                    "cannot connect to none:1: the name has no address",
+                    "cannot connect to silent:1: the name does not resolve: no answer within 1ms",
+                    "the name lost does not resolve: no lost 7",
+                ],
             ),
-            (&["panics:1"], Err("the resolver has panicked")),
         ] {
             let parsed: Vec<_> = targets
                 .iter()
                 .map(|text| Arc::new(Target::parse(text).expect("a target")))
                 .collect();
-            match (resolver.endpoints(&parsed).await, wanted) {
-                (Ok(found), Ok(wanted)) => assert_eq!(found.len(), wanted, "{targets:?}"),
-                (Err(status), Err(words)) => {
-                    assert!(status.message().contains(words), "{status}");
+            let (mut found, mut asked) = (literals(&parsed), JoinSet::new());
+            for (at, target) in parsed.iter().cloned().enumerate() {
+                let timeout = Duration::from_millis(1);
+                resolver.ask(
+                    Question {
+                        at,
+                        target,
+                        timeout,
+                    },
+                    &mut asked,
+                );
+            }
+            let mut messages = Vec::new();
+            while let Some(answer) = asked.join_next().await {
+                match answer.map(|it| (it.at, it.addresses)) {
+                    Ok((at, Ok(addresses))) => found[at] = addresses,
+                    Ok((_, Err(status))) => messages.push(status.message().to_owned()),
+                    Err(error) => assert!(error.is_panic()),
                 }
-                (found, _) => panic!("{targets:?}: {found:?}"),
+            }
+            assert_eq!(endpoints(&parsed, &found).len(), wanted, "{targets:?}");
+            assert_eq!(messages.len(), failures.len(), "{messages:?}");
+            for words in failures {
+                assert!(messages.iter().any(|it| it.contains(words)), "{messages:?}");
             }
         }
     }

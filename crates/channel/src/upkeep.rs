@@ -3,11 +3,13 @@
 //! All of it runs in tasks that hold the channel weakly, and decides under the lock of its state.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use trunkline_codec::Status;
-use trunkline_transport::Connection;
+use trunkline_codec::{Limits, Status};
+use trunkline_transport::{Connection, Target};
 
 use crate::backoff::{self, Backoff};
 use crate::connections::{Connections, Resolution, State};
@@ -16,6 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::group::Group;
 use crate::member::{Member, Observer};
 use crate::race::Racer;
+use crate::resolver::{Answer, AnyResolver, Question, endpoints};
 use crate::task::Task;
 
 type Raced = Result<(Endpoint, Connection), Status>;
@@ -222,7 +225,9 @@ impl Connections {
     fn fall_idle(self: &Arc<Self>) -> bool {
         let limits = &*self.settings.limits;
         let mut state = self.write();
-        let mut was_taken = self.changes.receiver_count() > 0;
+        // A call that found no connection was one all the same.
+        let was_asked = self.was_asked.swap(false, Ordering::Relaxed);
+        let mut was_taken = was_asked || self.changes.receiver_count() > 0;
         for member in state.groups.iter().flat_map(|it| &it.open) {
             was_taken |= member.was_taken(Observer::Channel);
         }
@@ -231,7 +236,7 @@ impl Connections {
         }
         state.is_active = false;
         state.keeper = None;
-        state.resolution = Resolution::new(limits);
+        state.resolution = Resolution::new(limits, &self.targets);
         let closed: Vec<_> = state
             .groups
             .iter_mut()
@@ -255,16 +260,7 @@ impl Connections {
         if self.has_names() {
             return;
         }
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        for target in &*self.targets {
-            if let Some(address) = target.address() {
-                let target = target.clone();
-                let endpoint = Endpoint { address, target };
-                if !endpoints.contains(&endpoint) {
-                    endpoints.push(endpoint);
-                }
-            }
-        }
+        let endpoints = endpoints(&self.targets, &state.resolution.found);
         self.replace(state, endpoints);
     }
 
@@ -307,71 +303,131 @@ impl Connections {
         if is_under_way || !state.is_active || !self.has_names() {
             return false;
         }
-        let weak = Arc::downgrade(self);
-        let (targets, resolver) = (self.targets.clone(), self.settings.resolver.clone());
-        let limits = self.settings.limits.clone();
-        state.resolution.task = Task::spawn(&self.changes, async move {
-            loop {
-                let Some(not_before) = weak.upgrade().map(|it| it.read().resolution.not_before)
-                else {
-                    return;
-                };
-                if let Some(at) = not_before {
-                    sleep_until(at).await;
-                }
-                let started = Instant::now();
-                let resolving = resolver.endpoints(&targets);
-                let resolved = timeout(limits.connect_timeout, resolving).await;
-                let resolved = resolved.unwrap_or_else(|_| {
-                    Err(Status::unavailable(format!(
-                        "cannot connect to {}: the name does not resolve: no answer within {:?}; is the DNS server reachable?",
-                        targets.first().map(ToString::to_string).unwrap_or_default(),
-                        limits.connect_timeout
-                    )))
-                });
-                match weak.upgrade() {
-                    Some(connections) if !connections.resolved(started, resolved) => {}
-                    Some(_) | None => return,
-                }
-            }
-        });
+        let (weak, resolver) = (Arc::downgrade(self), self.settings.resolver.clone());
+        let (targets, limits) = (self.targets.clone(), self.settings.limits.clone());
+        let resolving = keep_resolving(weak, resolver, targets, limits);
+        state.resolution.task = Task::spawn(&self.changes, resolving);
         state.resolution.task.is_some()
     }
 
-    /// Names have been resolved, or not; false if that is to be tried again.
-    fn resolved(
-        self: &Arc<Self>,
-        started: Instant,
-        resolved: Result<Vec<Endpoint>, Status>,
-    ) -> bool {
-        let limits = &*self.settings.limits;
-        let mut state = self.write();
-        let is_done = resolved.is_ok();
-        match resolved {
-            Ok(endpoints) => {
-                state.resolution.task = None;
-                state.resolution.failing = None;
-                state.resolution.backoff = Backoff::new(limits);
-                state.resolution.not_before = started.checked_add(limits.resolve_interval);
-                if self.replace(&mut state, endpoints) {
-                    for group in &mut state.groups {
-                        self.attempt(group);
-                    }
-                }
-            }
-            Err(status) => {
-                // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as
-                // between attempts to connect.
-                let pause = state.resolution.backoff.pause(limits, backoff::random());
-                state.resolution.not_before = started.checked_add(pause);
-                if state.groups.is_empty() {
-                    state.resolution.failing = Some(status);
-                }
+    /// Uses the addresses that are known.
+    fn use_found(self: &Arc<Self>, state: &mut State) {
+        let endpoints = endpoints(&self.targets, &state.resolution.found);
+        if endpoints.is_empty() {
+            return;
+        }
+        state.resolution.failing = None;
+        if self.replace(state, endpoints) {
+            for group in &mut state.groups {
+                self.attempt(group);
             }
         }
-        self.tell(&mut state);
-        is_done
+        self.tell(state);
     }
+
+    /// All names have been asked for since `started`; whether some of it failed, which is to be tried
+    /// again.
+    fn resolved(self: &Arc<Self>, started: Instant, failure: Option<Status>) -> bool {
+        let limits = &*self.settings.limits;
+        let mut state = self.write();
+        let has_failed = failure.is_some();
+        match failure {
+            None => {
+                state.resolution.task = None;
+                state.resolution.backoff = Backoff::new(limits);
+                state.resolution.not_before = started.checked_add(limits.resolve_interval);
+            }
+            Some(status) => {
+                // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as
+                // between attempts to connect.
+                let mut pause = state.resolution.backoff.pause(limits, backoff::random());
+                if !state.groups.is_empty() {
+                    // The other names are asked again no later for one that never has an address.
+                    pause = pause.min(limits.resolve_interval);
+                }
+                state.resolution.not_before = started.checked_add(pause);
+                state.resolution.failing = Some(status);
+            }
+        }
+        self.use_found(&mut state);
+        self.tell(&mut state);
+        has_failed
+    }
+}
+
+/// Asks for the addresses of names until each has some. What fails is asked for again after a pause,
+/// and what did not once its interval is over.
+async fn keep_resolving(
+    weak: Weak<Connections>,
+    resolver: AnyResolver,
+    targets: Arc<[Arc<Target>]>,
+    limits: Arc<Limits>,
+) {
+    let mut due: Vec<Option<Instant>> = vec![None; targets.len()];
+    loop {
+        let Some(not_before) = weak.upgrade().map(|it| it.read().resolution.not_before) else {
+            return;
+        };
+        if let Some(at) = not_before {
+            sleep_until(at).await;
+        }
+        let started = Instant::now();
+        let mut asked = JoinSet::new();
+        for (at, target) in targets.iter().cloned().enumerate() {
+            if due[at].is_none_or(|due| due <= started) {
+                let timeout = limits.connect_timeout;
+                resolver.ask(
+                    Question {
+                        at,
+                        target,
+                        timeout,
+                    },
+                    &mut asked,
+                );
+            }
+        }
+        let mut answering = pin!(take_answers(&weak, &mut asked, |at| {
+            due[at] = started.checked_add(limits.resolve_interval);
+        }));
+        // A name that takes long does not hold up what is known of the others.
+        let failure = match timeout(limits.connect_stagger, &mut answering).await {
+            Ok(failure) => failure,
+            Err(_) => {
+                if let Some(connections) = weak.upgrade() {
+                    connections.use_found(&mut connections.write());
+                }
+                answering.await
+            }
+        };
+        match weak.upgrade() {
+            Some(connections) if connections.resolved(started, failure) => {}
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// Takes down the addresses that come; gives why some did not.
+async fn take_answers(
+    weak: &Weak<Connections>,
+    asked: &mut JoinSet<Answer>,
+    mut has_answered: impl FnMut(usize),
+) -> Option<Status> {
+    let mut failure = None;
+    while let Some(answer) = asked.join_next().await {
+        let Ok(Answer { at, addresses }) = answer else {
+            failure = Some(Status::unavailable("the resolver has panicked"));
+            continue;
+        };
+        match (addresses, weak.upgrade()) {
+            (Ok(addresses), Some(connections)) => {
+                connections.write().resolution.found[at] = addresses;
+                has_answered(at);
+            }
+            (Ok(_), None) => {}
+            (Err(status), _) => failure = Some(status),
+        }
+    }
+    failure
 }
 
 /// Connects until there is a connection, with pauses.

@@ -75,8 +75,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long a header block may stay unfinished. Default: 10 s.
     pub header_block_timeout: Duration,
-    /// How long a client tries to connect. Default: 20 s, the minimum that the connection backoff
-    /// document names.
+    /// How long a client tries to connect to one address, the handshakes included, and as long again
+    /// to resolve a name. Default: 20 s, the minimum that the connection backoff document names.
     pub connect_timeout: Duration,
     /// How long running calls may go on once a server drains. Default: 10 s; orchestrators kill at
     /// 30 s.
@@ -170,7 +170,8 @@ pub struct Limits {
     /// implementations; a channel that is not used falls idle after 30 to 60 min.
     pub channel_idle_time: Duration,
     /// How many calls a client may have on one connection, those that wait for a stream with those
-    /// that have one. Default: 100,000; one more fails at once.
+    /// that have one; and how many of a channel may wait, for a connection or for a stream. Default:
+    /// 100,000; one more fails at once.
     pub max_queued_calls: usize,
     /// For how long, in one turn, a server's connection polls handlers in its own task; calls behind
     /// those get tasks. Default: 500 us. Zero gives every handler a task of its own.

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use trunkline_codec::{Limits, Payload, Status};
 
 use crate::body::Body;
+use crate::client_send::send_body;
 use crate::client_watch::Watch;
 use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
@@ -27,12 +28,16 @@ use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::{Keepalive, set_user_timeout};
 use crate::net_stream::{ByteStream, NetStream};
-use crate::send::{SendBody, SendError};
+use crate::send::SendBody;
 use crate::slots::{Slot, Slots};
 use crate::target::{Address, Target};
 use crate::tls::ClientTls;
 use crate::turn::{Turn, Work};
 use crate::wire_io::{ConnectionStats, Counted, WireIo};
+
+/// RFC 9113, section 5.1.1: identifiers are used once, and when there are no more, so is the
+/// connection. A client has the odd ones of 31 bits, from 1 on.
+const STREAMS_MAX: u32 = (1 << 30) - 1;
 
 /// A connection to a server; a cheap handle. The connection closes when the last handle is gone
 /// and the last call on it has ended.
@@ -81,26 +86,26 @@ impl Opener {
         self.slots.close();
     }
 
-    /// RFC 9113, section 5.1.1: identifiers are used once, and when there are no more, so is the
-    /// connection.
     fn count(&self) {
+        let max = self.limits.max_calls_per_connection.min(STREAMS_MAX);
         let before = self.opened.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limits.max_calls_per_connection.saturating_sub(1) {
+        if before >= max.saturating_sub(1) {
             self.leave();
         }
     }
 
-    /// What h2 says to a request that it does not take. It takes none after that, unless it is the
-    /// stream alone that has failed.
+    /// What h2 says to a request that it does not take.
     fn refused(&self, error: &h2::Error, body: Body) -> Box<Refused> {
-        if !error.is_reset() {
+        // What is wrong with the request itself would be wrong elsewhere as well, and is no harm to
+        // the other calls here.
+        let is_connection_lost = error.is_go_away() || error.is_io();
+        if is_connection_lost {
             self.leave();
         }
         Box::new(Refused {
             status: self.hub.failure(error),
             body,
-            // What is wrong with the request itself would be wrong elsewhere as well.
-            is_connection_lost: error.is_go_away() || error.is_io(),
+            is_connection_lost,
         })
     }
 }
@@ -451,6 +456,10 @@ impl Future for OpenCall {
                 };
                 this.held = Held::default();
                 this.is_untaken = is_untaken(&error);
+                if !this.is_untaken {
+                    // Nobody asks for what it gives back, and its writer is to hear of the end.
+                    this.sending = None;
+                }
                 Err(status)
             }
         })
@@ -471,27 +480,6 @@ const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
 
 /// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
 const DATA_MAX: usize = (1 << 31) - 1;
-
-/// The request half of a call whose body is not known in full, or larger than h2 takes at once.
-/// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
-/// has come out of it.
-async fn send_body(mut send: SendBody, mut stopped: oneshot::Receiver<Reason>) -> Option<Body> {
-    let reason = poll_fn(|cx| {
-        if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
-            return Poll::Ready(Some(reason.unwrap_or(Reason::CANCEL)));
-        }
-        send.poll(cx).map(|sent| match sent {
-            Ok(()) | Err(SendError::PeerGone) => None,
-            // The caller let go of the call, or its body failed. Half of a request is not one.
-            Err(SendError::Body(_)) => Some(Reason::CANCEL),
-        })
-    })
-    .await;
-    if let Some(reason) = reason {
-        send.reset(reason);
-    }
-    send.into_untouched()
-}
 
 fn builder(limits: &Limits) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();

@@ -15,7 +15,7 @@
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
-//! | `incoming`, `send` | DATA that comes in, and goes out, under flow control |
+//! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
 //! | `target` | addresses |
 //! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
 //!
@@ -26,6 +26,7 @@ mod answer;
 mod body;
 mod calls;
 mod client;
+mod client_send;
 mod client_watch;
 mod connection;
 mod error;

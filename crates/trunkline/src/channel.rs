@@ -72,8 +72,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if there is no HTTP/2 server
-    /// within `connect_timeout` (20 s). The message names the target, the cause and the way out.
+    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if the name does not resolve,
+    /// or no HTTP/2 server answers, each within `connect_timeout` (20 s). The message names the target, the cause and the way out.
     pub async fn connect(target: &str) -> Result<Self, Status> {
         Self::to(target).connect().await
     }

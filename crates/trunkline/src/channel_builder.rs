@@ -142,7 +142,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// Bounds resolving, connecting and the handshake together; 20 s by default.
+    /// Bounds the attempt to reach one address, with the handshakes of TLS and HTTP/2, and by itself
+    /// each attempt to resolve a name; 20 s by default. Of several addresses, the next is tried beside
+    /// one that is silent (`connect_stagger`), and each has this time for itself.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect_timeout = timeout;

@@ -282,9 +282,17 @@ impl Recorder {
     }
 
     /// What is received has ended, which is the end of the call on a client.
-    pub(crate) fn received_all(&self, end: &Result<(), Status>) {
+    pub(crate) fn received_all(&self, code: Code) {
         if self.side == Side::Client {
-            self.end(code_of(end));
+            self.end(code);
+        }
+    }
+
+    /// Nobody reads any more what is received.
+    #[cold]
+    pub(crate) fn reader_gone(&self) {
+        if self.side == Side::Client {
+            self.let_go();
         }
     }
 

@@ -16,7 +16,7 @@ use crate::channel::Channel;
 use crate::deadline::{self, Deadline};
 use crate::intercept::Chain;
 use crate::message::Message;
-use crate::observe::Recorder;
+use crate::observe::{Recorder, code_of};
 use crate::opening::Opening;
 use crate::response::Response;
 
@@ -200,7 +200,11 @@ impl Receive {
             .early
             .take()
             .ok_or_else(|| Status::unimplemented("the reply ended without a message"))?;
-        let reply = R::decode(message.payload)?;
+        let reply = R::decode(message.payload);
+        if let Some(recorder) = &self.recorder {
+            recorder.received_all(reply.as_ref().map_or_else(Status::code, |_| Code::OK));
+        }
+        let reply = reply?;
         let trailers = self.end.take().map(|end| end.trailers).unwrap_or_default();
         let head = std::mem::take(&mut self.head);
         Ok(Response::new(reply, head, trailers, message.compressed))
@@ -309,8 +313,11 @@ impl Receive {
     }
 
     fn end(&mut self, end: End) {
-        if let Some(recorder) = &self.recorder {
-            recorder.received_all(&end.status);
+        // A reply that is one message has ended well only when that can be read: see `take_only`.
+        if let Some(recorder) = &self.recorder
+            && !(end.status.is_ok() && self.early.is_some())
+        {
+            recorder.received_all(code_of(&end.status));
         }
         self.end = Some(end);
     }
@@ -419,5 +426,14 @@ impl Receive {
 
     pub(crate) fn is_compressed(&self) -> bool {
         self.is_compressed
+    }
+}
+
+/// Who lets go of the replies lets go of the call, whatever becomes of its requests.
+impl Drop for Receive {
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.reader_gone();
+        }
     }
 }

@@ -1,0 +1,73 @@
+//! Sends the request of a client's call that is not known in full.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use h2::Reason;
+use tokio::sync::oneshot;
+
+use crate::body::Body;
+use crate::send::{SendBody, SendError};
+
+/// How long the body of a request that the server has not taken waits for who reads the reply. Who
+/// awaits it is there at once; the writer of a call whose reply nobody asks for is told of its end
+/// after that, and does not wait for ever.
+const UNTAKEN_KEPT: Duration = Duration::from_secs(1);
+
+/// How the sending of a body ended.
+enum Sent {
+    /// There is nothing more to send, or nobody to give it to.
+    Over,
+    /// The server ended the stream, and may not have taken the call.
+    Untaken,
+    /// The other half of the call wants no more of it.
+    Stopped(Reason),
+}
+
+/// The request half of a call whose body is not known in full, or larger than h2 takes at once.
+/// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
+/// has come out of it, to the other half if that has learnt that the server did not take the call.
+pub(crate) async fn send_body(
+    mut send: SendBody,
+    mut stopped: oneshot::Receiver<Reason>,
+) -> Option<Body> {
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
+            return Poll::Ready(Sent::Stopped(reason.unwrap_or(Reason::CANCEL)));
+        }
+        send.poll(cx).map(|sent| match sent {
+            Ok(()) => Sent::Over,
+            Err(SendError::PeerGone) => match send.stream().poll_reset(cx) {
+                Poll::Ready(Ok(reason)) if may_be_untaken(reason) => Sent::Untaken,
+                _ => Sent::Over,
+            },
+            // The caller let go of the call, or its body failed. Half of a request is not one.
+            Err(SendError::Body(_)) => Sent::Stopped(Reason::CANCEL),
+        })
+    })
+    .await;
+    match sent {
+        Sent::Over => return None,
+        Sent::Stopped(reason) => send.reset(reason),
+        Sent::Untaken => {}
+    }
+    let body = send.into_untouched()?;
+    if let Sent::Untaken = sent {
+        // The other half drops what would stop this when it learns of the error.
+        tokio::time::timeout(UNTAKEN_KEPT, stopped).await.ok()?.ok();
+    }
+    Some(body)
+}
+
+/// Here h2 does not say whether the reason came in RST_STREAM or in GOAWAY; NO_ERROR and
+/// ENHANCE_YOUR_CALM are what servers say in the latter.
+fn may_be_untaken(reason: Reason) -> bool {
+    [
+        Reason::REFUSED_STREAM,
+        Reason::NO_ERROR,
+        Reason::ENHANCE_YOUR_CALM,
+    ]
+    .contains(&reason)
+}
