@@ -177,7 +177,7 @@ async fn a_handler_decides_over_its_server() {
 #[tokio::test]
 async fn a_head_names_the_encoding_if_messages_may_have_it() {
     let listener = RawListener::bind().await;
-    let channel = Channel::to(&listener.address())
+    let channel = Channel::to(listener.address())
         .compress("gzip")
         .connect_lazy()
         .unwrap();

@@ -452,7 +452,7 @@ async fn messages_trailers_and_the_end_of_the_connection_in_one_segment_arrive_i
     for number in [0, 5] {
         for keeps_sending in [false, true] {
             let listener = RawListener::bind().await;
-            let channel = Channel::to(&listener.address())
+            let channel = Channel::to(listener.address())
                 .connect_lazy()
                 .expect("an address");
             let client = Client::new(channel);

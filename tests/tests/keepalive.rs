@@ -214,7 +214,7 @@ async fn by_default_a_client_never_asks() {
 async fn a_channel_leaves_a_dead_connection_and_half_as_often_asks_a_server_that_minds() {
     let listener = RawListener::bind().await;
     let limits = asking(SECOND / 5, SECOND / 5);
-    let channel = Channel::to(&listener.address()).limits(limits);
+    let channel = Channel::to(listener.address()).limits(limits);
     let client = Client::new(channel.connect_lazy().expect("an address"));
     let first = call(&client);
     let mut dead = listener.accept().await;

@@ -14,6 +14,10 @@ use crate::foreign::Calling;
 use crate::intercept::unlocked;
 
 /// A call that has begun, and the head of whose reply is not there yet.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most calls are open at once, and a box would be allocated for each"
+)]
 pub(crate) enum Opening {
     /// The stream is open.
     Open(Attempt),

@@ -234,12 +234,12 @@ struct Line {
 }
 
 impl Line {
-    fn poll_connect(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_connect(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.poll_pass(cx, Way::In).map_ok(drop)
     }
 
     /// Ready when something may pass; whoever waits is woken when that changes, also while it passes.
-    fn poll_pass(&self, cx: &mut Context<'_>, way: Way) -> Poll<io::Result<Pass>> {
+    fn poll_pass(&self, cx: &Context<'_>, way: Way) -> Poll<io::Result<Pass>> {
         let mut state = self.faults.lock();
         let (passage, delay) = (state.passage, state.delay);
         let size = state.until_cut[way as usize].map_or(usize::MAX, |left| {
@@ -317,7 +317,7 @@ impl<IO> FaultyStream<IO> {
     }
 
     /// Whether something may pass; if the connection is cut, the stream below is let go.
-    fn poll_pass(&mut self, cx: &mut Context<'_>, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
+    fn poll_pass(&mut self, cx: &Context<'_>, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
         let pass = ready!(self.line.poll_pass(cx, way));
         if pass.is_err() {
             self.io = None;
