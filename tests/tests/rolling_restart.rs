@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use trunkline::{
     Channel, ChannelBuilder, Client, ClientTls, Method, Raw, Request, Result, Router, Server,
     ServerTls, Service,
@@ -82,46 +82,57 @@ fn number(variable: &str, default: u32) -> u32 {
     value.unwrap_or(default)
 }
 
+/// More calls at one time than this are more than the machine can do beside its other work: those
+/// that would be next are left out.
+const RUNNING_MAX: usize = 500;
+
 /// What became of the calls.
+#[derive(Default)]
 struct Load {
     calls: usize,
+    left_out: usize,
     /// Measured from when the call was to begin.
     slowest: Duration,
     failures: Vec<String>,
 }
 
-/// Calls at a steady rate, however long the calls take, until it is told to stop. What a machine that
-/// is busy with other things has missed is not made up for: that would be another load.
+impl Load {
+    fn ended(&mut self, call: Result<Duration>) {
+        match call {
+            Ok(took) => self.slowest = self.slowest.max(took),
+            Err(status) => self.failures.push(status.to_string()),
+        }
+    }
+}
+
+/// Calls at a steady rate, however long the calls take, until it is told to stop.
 async fn load(client: Client, mut stop: oneshot::Receiver<()>) -> Load {
     let rate = number("TRUNKLINE_RESTART_RATE", 1000);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut running = tokio::task::JoinSet::new();
-    let mut calls = 0;
+    let (mut load, mut running) = (Load::default(), tokio::task::JoinSet::new());
     while stop.try_recv().is_err() {
         let due = ticks.tick().await;
-        let client = client.clone();
+        while let Some(call) = running.try_join_next() {
+            load.ended(call.expect("no panic"));
+        }
+        if running.len() >= RUNNING_MAX {
+            load.left_out += 1;
+            continue;
+        }
+        let (client, number) = (client.clone(), load.calls);
         running.spawn(async move {
-            let request = Raw(format!("{calls}").into());
+            let request = Raw(format!("{number}").into());
             let call = client.unary::<Raw, Raw>(METHOD, request.clone());
             let reply = call.timeout(Duration::from_secs(20)).await?;
             assert_eq!(reply.into_inner(), request);
-            Ok::<_, trunkline::Status>(due.elapsed())
+            Ok(due.elapsed())
         });
-        calls += 1;
+        load.calls += 1;
     }
-    let (mut slowest, mut failures) = (Duration::ZERO, Vec::new());
     while let Some(call) = running.join_next().await {
-        match call.expect("no panic") {
-            Ok(took) => slowest = slowest.max(took),
-            Err(status) => failures.push(status.to_string()),
-        }
+        load.ended(call.expect("no panic"));
     }
-    Load {
-        calls,
-        slowest,
-        failures,
-    }
+    load
 }
 
 /// Restarts the servers that are `server` and counts, which clients find by `channel`.
@@ -171,9 +182,10 @@ async fn restart_all(
     let load = within("the last calls", loading).await.expect("no panic");
     check(name, policy, &load, &counts);
     println!(
-        "{name}, {policy:?}: {restarts} restarts, {} calls, {:.0} a second, {} failed, the slowest {:?}",
+        "{name}, {policy:?}: {restarts} restarts, {} calls, {:.0} a second, {} left out, {} failed, the slowest {:?}",
         load.calls,
         load.calls as f64 / began.elapsed().as_secs_f64(),
+        load.left_out,
         load.failures.len(),
         load.slowest
     );

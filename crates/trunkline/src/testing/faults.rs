@@ -116,7 +116,7 @@ impl Faults {
         move |address| {
             let (line, connecting) = (faults.line(), connect(address));
             Box::pin(async move {
-                poll_fn(|cx| line.poll_connect(cx)).await?;
+                poll_fn(|cx| line.poll_pass(cx.waker(), Way::In)).await?;
                 Ok(FaultyStream::new(line, connecting.await?))
             })
         }
@@ -234,12 +234,8 @@ struct Line {
 }
 
 impl Line {
-    fn poll_connect(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_pass(cx, Way::In).map_ok(drop)
-    }
-
     /// Ready when something may pass; whoever waits is woken when that changes, also while it passes.
-    fn poll_pass(&self, cx: &Context<'_>, way: Way) -> Poll<io::Result<Pass>> {
+    fn poll_pass(&self, who: &Waker, way: Way) -> Poll<io::Result<Pass>> {
         let mut state = self.faults.lock();
         let (passage, delay) = (state.passage, state.delay);
         let size = state.until_cut[way as usize].map_or(usize::MAX, |left| {
@@ -250,8 +246,8 @@ impl Line {
         };
         let waker = &mut ends.wakers[way as usize];
         match waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => *waker = Some(cx.waker().clone()),
+            Some(waker) => waker.clone_from(who),
+            None => *waker = Some(who.clone()),
         }
         match passage {
             Passage::Open => Poll::Ready(Ok(Pass { delay, size })),
@@ -317,8 +313,8 @@ impl<IO> FaultyStream<IO> {
     }
 
     /// Whether something may pass; if the connection is cut, the stream below is let go.
-    fn poll_pass(&mut self, cx: &Context<'_>, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
-        let pass = ready!(self.line.poll_pass(cx, way));
+    fn poll_pass(&mut self, who: &Waker, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
+        let pass = ready!(self.line.poll_pass(who, way));
         if pass.is_err() {
             self.io = None;
         }
@@ -385,7 +381,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for FaultyStream<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (Pass { delay, size }, _) = ready!(self.poll_pass(cx, Way::In))?;
+        let (Pass { delay, size }, _) = ready!(self.poll_pass(cx.waker(), Way::In))?;
         self.fill(cx, delay);
         self.poll_held(cx, size, buf)
     }
@@ -397,7 +393,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for FaultyStream<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let (pass, io) = ready!(self.poll_pass(cx, Way::Out))?;
+        let (pass, io) = ready!(self.poll_pass(cx.waker(), Way::Out))?;
         let part = &buf[..buf.len().min(pass.size)];
         let written = ready!(Pin::new(io).poll_write(cx, part))?;
         self.line.passed(Way::Out, written);
@@ -405,7 +401,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for FaultyStream<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (_, io) = ready!(self.poll_pass(cx, Way::Out))?;
+        let (_, io) = ready!(self.poll_pass(cx.waker(), Way::Out))?;
         Pin::new(io).poll_flush(cx)
     }
 
