@@ -90,7 +90,9 @@ fn every_proto_block_of_the_guide_is_in_a_proto_file() {
 fn the_nginx_block_of_the_guide_is_what_the_example_runs() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = fs::read_to_string(package.join("behind_nginx/nginx.conf")).unwrap();
-    let http = file.strip_suffix("}\n").expect("`http` is the last section");
+    let http = file
+        .strip_suffix("}\n")
+        .expect("`http` is the last section");
     let start = http.find("    upstream ").expect("there is an upstream");
     let lines = http[start..].lines();
     let lines: Vec<&str> = lines
@@ -129,13 +131,19 @@ async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
         .add(Health::new());
     let client = HealthClient::new(Channel::in_process(router));
     for page in ["deploying.md", "health-and-reflection.md"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../docs")
+            .join(page);
         let services = probes(&fs::read_to_string(path).unwrap());
         assert_eq!(services, ["helloworld.Greeter", ""], "{page}");
         for service in services {
             let said = format!("{page}: {service:?}");
             let check = client.check(HealthCheckRequest { service }).await;
-            assert_eq!(check.expect(&said).status(), ServingStatus::Serving, "{said}");
+            assert_eq!(
+                check.expect(&said).status(),
+                ServingStatus::Serving,
+                "{said}"
+            );
         }
     }
 }

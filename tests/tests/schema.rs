@@ -315,9 +315,7 @@ fn all_files() -> &'static Path {
 /// What a build script writes.
 fn built() -> BTreeMap<String, String> {
     let directory = fresh("build");
-    let config = Config::new()
-        .base_dir(all_files())
-        .out_dir(&directory);
+    let config = Config::new().base_dir(all_files()).out_dir(&directory);
     config
         .include_file("mod.rs")
         .compile(FILES)

@@ -88,6 +88,7 @@ mod bytes;
 mod config;
 mod descriptors;
 mod docs;
+mod enums;
 mod error;
 mod features;
 mod generate;

@@ -49,7 +49,10 @@ fn what_is_hard_to_turn_into_rust_is_as_stored() {
 
 #[test]
 fn files_of_editions_and_of_proto2_are_as_stored() {
-    check("../../tests/proto/schema/edition_2024.proto", "edition_2024.rs");
+    check(
+        "../../tests/proto/schema/edition_2024.proto",
+        "edition_2024.rs",
+    );
 }
 
 #[test]

@@ -313,9 +313,15 @@ mod tests {
     #[test]
     fn a_server_that_hides_its_names_says_the_same_of_each() {
         for (path, expected) in [
-            ("/helloworld.Greeter/SayHelo", "unknown method SayHelo of helloworld.Greeter"),
+            (
+                "/helloworld.Greeter/SayHelo",
+                "unknown method SayHelo of helloworld.Greeter",
+            ),
             ("/Greeter/SayHello", "unknown method SayHello of Greeter"),
-            ("/health", "\"/health\" is not of the form /package.Service/Method"),
+            (
+                "/health",
+                "\"/health\" is not of the form /package.Service/Method",
+            ),
         ] {
             let status = unnamed(path);
             assert_eq!(status.code(), trunkline_codec::Code::UNIMPLEMENTED);
