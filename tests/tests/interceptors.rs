@@ -582,3 +582,24 @@ async fn a_panic_in_an_interceptor_of_a_server_is_internal_and_the_connection_li
         );
     }
 }
+
+#[tokio::test]
+async fn names_are_told_before_interceptors_unless_they_are_hidden() {
+    let server = Server::new().add(Echo).intercept(|_: Call, _: Next| async {
+        Err::<(), _>(Status::unauthenticated("nobody is let in"))
+    });
+    for (server, expected) in [
+        (
+            server.clone(),
+            "unknown method Unari of test.Fixture; did you mean Unary?",
+        ),
+        (server.hide_names(), "unknown method Unari of test.Fixture"),
+    ] {
+        let client = client_of(&serve(server).await).await;
+        let method = trunkline::Method::new("/test.Fixture/Unari");
+        let call = client.unary::<_, Raw>(method, raw("x"));
+        let status = call.await.unwrap_err();
+        assert_eq!(status.code(), Code::UNIMPLEMENTED);
+        assert_eq!(status.message(), expected);
+    }
+}

@@ -7,6 +7,7 @@ use prost::Message;
 use prost_types::FileDescriptorProto;
 use protox::prost_reflect::DescriptorPool;
 
+use crate::enums;
 use crate::error::CompileError;
 use crate::features::FileFeatures;
 use crate::raw;
@@ -28,6 +29,8 @@ pub(crate) struct Loading {
     pub(crate) path: Option<PathBuf>,
     /// Whether the user named it; otherwise it is imported.
     pub(crate) named: bool,
+    /// The paths of its enums that are closed by their features, as in `google.protobuf.SourceCodeInfo`.
+    pub(crate) closed: Vec<Vec<i32>>,
     /// Whether anything is generated from it: not if others have only options from there.
     pub(crate) used: bool,
 }
@@ -35,7 +38,12 @@ pub(crate) struct Loading {
 impl Loaded {
     /// Puts the files into an order that does not depend on that in which they were named, and finds
     /// out what is generated from.
-    pub(crate) fn new(files: Vec<Loading>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// A field whose enum is not for it.
+    pub(crate) fn new(files: Vec<Loading>) -> Result<Self, CompileError> {
+        enums::check(&files)?;
         let mut left: BTreeMap<String, Loading> = files
             .into_iter()
             .map(|file| (file.descriptor.name().to_owned(), file))
@@ -63,7 +71,7 @@ impl Loaded {
         for file in &mut files {
             file.used = used.contains(file.descriptor.name());
         }
-        Self { files }
+        Ok(Self { files })
     }
 
     /// The files of a serialized `google.protobuf.FileDescriptorSet` that has all imports.
@@ -114,7 +122,7 @@ impl Loaded {
             let encoded = raw::without(&file, |field| unwanted.contains(&field.number));
             Loading::new(descriptor, encoded, None, named)
         });
-        Ok(Self::new(files.collect::<Result<_, _>>()?))
+        Self::new(files.collect::<Result<_, _>>()?)
     }
 }
 
@@ -135,11 +143,12 @@ impl Loading {
             encoded,
             path,
             named,
+            closed: Vec::new(),
             used: true,
         };
         let features = FileFeatures::of(&file.encoded);
         let lowered = features.and_then(|it| it.lower(&mut file.descriptor));
-        lowered.map_err(|error| file.wrong(error))?;
+        file.closed = lowered.map_err(|error| file.wrong(error))?;
         Ok(file)
     }
 

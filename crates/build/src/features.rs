@@ -164,14 +164,18 @@ impl FileFeatures {
             .map_err(|error| CompileError::new(format!("not a file descriptor: {error}")))
     }
 
-    /// Makes `file`, which these features are of, one of proto3, if it is of an edition.
+    /// Makes `file`, which these features are of, one of proto3, if it is of an edition. Gives the paths
+    /// of its closed enums, as in `google.protobuf.SourceCodeInfo`.
     ///
     /// # Errors
     ///
     /// An edition that is not known, or features that contradict what they are set on.
-    pub(crate) fn lower(&self, file: &mut FileDescriptorProto) -> Result<(), CompileError> {
+    pub(crate) fn lower(
+        &self,
+        file: &mut FileDescriptorProto,
+    ) -> Result<Vec<Vec<i32>>, CompileError> {
         match self.syntax.as_str() {
-            "" | "proto2" | "proto3" => return Ok(()),
+            "" | "proto2" | "proto3" => return Ok(Vec::new()),
             "editions" => {}
             other => {
                 let message = format!("syntax \"{other}\" is not known; say syntax = \"proto3\"");
@@ -200,6 +204,7 @@ impl FileFeatures {
         let mut walk = Walk {
             file,
             path: Vec::new(),
+            closed: Vec::new(),
         };
         if features.presence == FieldPresence::LegacyRequired {
             let message = "LEGACY_REQUIRED is not for a whole file; set it on fields";
@@ -211,9 +216,10 @@ impl FileFeatures {
         for (index, (it, own)) in (0..).zip(walk.file.enum_type.iter().zip(&self.enums)) {
             walk.within([5, index], |walk| walk.enumeration(it, own, features))?;
         }
+        let closed = walk.closed;
         file.message_type = lowered;
         file.syntax = Some("proto3".to_owned());
-        Ok(())
+        Ok(closed)
     }
 }
 
@@ -252,6 +258,8 @@ struct Walk<'a> {
     file: &'a FileDescriptorProto,
     /// Where the walk is, as in `google.protobuf.SourceCodeInfo`.
     path: Vec<i32>,
+    /// The paths of closed enums.
+    closed: Vec<Vec<i32>>,
 }
 
 impl Walk<'_> {
@@ -368,7 +376,11 @@ impl Walk<'_> {
         let set = own.options.as_ref().and_then(|it| it.features.as_ref());
         self.belongs(set, &[ENUM_TYPE])?;
         let first = it.value.first().map_or(0, |value| value.number());
-        if outer.with(set).enums == EnumType::Closed || first == 0 {
+        if outer.with(set).enums == EnumType::Closed {
+            self.closed.push(self.path.clone());
+            return Ok(());
+        }
+        if first == 0 {
             return Ok(());
         }
         let message = "the first value of an open enum is 0; make it so, or say option \

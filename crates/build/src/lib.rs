@@ -71,6 +71,7 @@
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
 //! | `tokens`, `scan`, `source` | a file of an edition, edited so that the compiler can read it |
 //! | `features` | what such a file means, as prost-build understands it |
+//! | `enums` | which enums fields may have, across files |
 //! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
@@ -88,6 +89,7 @@ mod bytes;
 mod config;
 mod descriptors;
 mod docs;
+mod enums;
 mod error;
 mod features;
 mod generate;

@@ -58,7 +58,7 @@ pub(crate) fn load(
         let path = search.find(file.name());
         Loading::new(descriptor, encoded, path, !file.is_import())
     });
-    Ok(Loaded::new(files.collect::<Result<_, _>>()?))
+    Loaded::new(files.collect::<Result<_, _>>()?)
 }
 
 /// The descriptor of a file of an edition, from that of the file as proto2.

@@ -33,6 +33,7 @@ impl Found {
             tokens: &tokens,
             at: 0,
             blocks: vec![Open::new(Block::File, Vec::new())],
+            has_option_import: false,
             found: Self {
                 edition: Edition::Of2023,
                 replacements: Vec::new(),
@@ -101,6 +102,7 @@ struct Scan<'a> {
     at: usize,
     /// Those around the statement; the file comes first, and stays.
     blocks: Vec<Open>,
+    has_option_import: bool,
     found: Found,
 }
 
@@ -165,6 +167,12 @@ impl<'a> Scan<'a> {
             let message = "`import option` needs edition = \"2024\"; say import";
             return Err(self.error(self.tokens[first + 1].at, message));
         }
+        // parser.cc, "ParseImport": imports should precede any option imports.
+        if self.has_option_import && !for_options {
+            let message = "imports stand before each `import option`; move this one up";
+            return Err(self.error(self.tokens[first].at, message));
+        }
+        self.has_option_import |= for_options;
         let path = (1..4).find_map(|ahead| self.token(ahead)?.quoted().map(|path| (ahead, path)));
         if let Some((ahead, path)) = path {
             let path = path.to_owned();

@@ -514,6 +514,27 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "~/a.proto:2:8: `import option` needs edition = \"2024\"; say import",
         ),
         (
+            "edition_import_late",
+            "2024",
+            "import option \"b.proto\";\nimport \"b.proto\";\n",
+            "~/a.proto:3:1: imports stand before each `import option`; move this one up",
+        ),
+        (
+            "edition_implicit_enum",
+            "2023",
+            "message A {\n  enum B { option features.enum_type = CLOSED; C = 0; }\n  \
+             B b = 1 [features.field_presence = IMPLICIT];\n}\n",
+            "~/a.proto:4:5: a closed enum needs a field that tells whether it is set; give the field \
+             explicit presence, or make the enum open",
+        ),
+        (
+            "edition_map",
+            "2023",
+            "option features.enum_type = CLOSED;\nenum B { C = 1; }\nmessage A {\n  message D {\n    \
+             map<int32, B> b = 1;\n  }\n}\n",
+            "~/a.proto:6:19: the first value of an enum in a map is 0; make it so, or take another type",
+        ),
+        (
             "edition_packed",
             "2023",
             "message A {\n  repeated int32 a = 1 [packed = true];\n}\n",
@@ -610,6 +631,41 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
     check("edition_imported", &import, expected);
     let expected = "~/a.proto:1:1: an edition is written edition = \"2023\";";
     check("edition_bare", &[("a.proto", "edition 2023;")], expected);
+}
+
+#[test]
+fn an_enum_of_another_file_is_as_wrong_and_a_right_one_is_taken() {
+    let enums = (
+        "b.proto",
+        "syntax = \"proto2\"; enum One { C = 1; } enum Zero { D = 0; }",
+    );
+    let closed = "a closed enum needs a field that tells whether it is set; give the field explicit \
+                  presence, or make the enum open";
+    let first = "the first value of an enum in a map is 0; make it so, or take another type";
+    let cases = [
+        (
+            "enum_implicit",
+            "Zero a = 1 [features.field_presence = IMPLICIT];",
+            Some((20, closed)),
+        ),
+        ("enum_map", "map<string, One> a = 1;", Some((32, first))),
+        ("enum_explicit", "One a = 1;", None),
+        ("enum_oneof", "oneof b { One a = 1; }", None),
+        ("enum_repeated", "repeated One a = 1;", None),
+        ("enum_map_zero", "map<string, Zero> a = 1;", None),
+    ];
+    for (name, field, error) in cases {
+        let text = format!("edition = \"2023\"; import \"b.proto\";\nmessage A {{   {field} }}\n");
+        let files = [("a.proto", text.as_str()), enums];
+        match error {
+            Some((column, cause)) => check(name, &files, &format!("~/a.proto:2:{column}: {cause}")),
+            None => {
+                let dir = directory(name, &files);
+                let result = Config::new().base_dir(dir).generate(["a.proto"]);
+                assert!(result.is_ok(), "{name}: {result:?}");
+            }
+        }
+    }
 }
 
 #[test]
