@@ -1,7 +1,8 @@
 //! The channel: where it connects, when it does so again, which server a call goes to. The clock is
 //! stopped and there is no network: no time passes but what the channel waits for.
 
-use std::future::IntoFuture;
+use std::future::{IntoFuture, poll_fn};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -424,8 +425,8 @@ async fn attempts_end_when_the_channel_falls_idle_or_is_gone() {
     pass(1000.0).await;
     assert_eq!(channel.state(), Idle);
     let before = net.dials().len();
-    // As many as there are in 100 s.
-    assert_eq!(before, 9);
+    // As many as there are in 200 s: the call that found nothing was one.
+    assert_eq!(before, 11);
     echo(&client).await.expect_err("nothing is there");
     drop((channel, client));
     pass(1000.0).await;
@@ -779,4 +780,186 @@ async fn calls_that_stop_waiting_for_a_stream_leave_no_trace() {
         .await
         .expect("no panic")
         .expect("a reply");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_wait_their_turn_without_a_poll_while_another_address_is_down() {
+    let (net, probe) = (MemoryNet::default(), Probe::new());
+    let mut listener = net.listen(A);
+    net.serve(B, &probe);
+    let (channel, client) = lazy(to(&net, [A, B]).round_robin().max_connections(1));
+    channel.request_connection();
+    let one = [(setting::MAX_CONCURRENT_STREAMS, 1)];
+    let mut peer = listener.accept_with(&one).await;
+    settle().await;
+    net.refuse(B);
+    pass(1.1).await;
+    let polls = Arc::new(AtomicUsize::new(0));
+    let mut calls = Vec::new();
+    for at in 0..20_u8 {
+        let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw(vec![at].into()));
+        let (mut call, polls) = (call.into_future(), polls.clone());
+        calls.push(tokio::spawn(poll_fn(move |cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            call.as_mut().poll(cx).map(|reply| reply.map(drop))
+        })));
+        settle().await;
+    }
+    let polled = polls.load(Ordering::Relaxed);
+    assert!(polled < 60, "20 calls were polled {polled} times");
+    // The attempts to reach the other address fail meanwhile, of which all calls hear.
+    pass(20.0).await;
+    for at in 0..20 {
+        let stream = peer.next_full_request().await;
+        assert_eq!(peer.stream(stream).messages(), [&[at][..]], "in their order");
+        peer.write(&reply(stream)).await;
+    }
+}
+
+/// Of each name, the address that it has: none is known if there is none here.
+fn resolver(
+    names: &Arc<Mutex<Vec<(&'static str, &'static str)>>>,
+) -> impl trunkline::Resolver + use<> {
+    let names = names.clone();
+    move |host: String, _port: u16| {
+        let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = names.iter().find(|(name, _)| *name == host);
+        let found = found.map(|(_, address)| Address::Tcp(address.parse().expect("an address")));
+        async move {
+            match host.as_str() {
+                "silent" => std::future::pending().await,
+                _ => Ok(vec![found.ok_or(std::io::ErrorKind::NotFound)?]),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_fails_for_once_loses_no_server_and_does_not_hold_up_what_is_new_of_others() {
+    let net = MemoryNet::default();
+    let probes = [A, B, C].map(|address| {
+        let probe = Probe::new();
+        net.serve(address, &probe);
+        probe
+    });
+    let called = || probes.each_ref().map(called);
+    let names = Arc::new(Mutex::new(vec![("a", A), ("b", B)]));
+    let to = to(&net, ["a:1", "b:1"]).resolver(resolver(&names));
+    let (channel, client) = lazy(to.round_robin());
+    channel.request_connection();
+    settle().await;
+    for _ in 0..10 {
+        echo(&client).await.expect("a reply");
+    }
+    assert_eq!(called(), [5, 5, 0]);
+    pass(60.0).await;
+    // The first server moves, in the moment in which the name of the other cannot be asked for.
+    *names.lock().expect("no panic") = vec![("a", C)];
+    net.refuse(A);
+    settle().await;
+    for _ in 0..10 {
+        echo(&client).await.expect("a reply");
+    }
+    assert_eq!(called(), [5, 10, 5]);
+    *names.lock().expect("no panic") = vec![("a", C), ("b", A)];
+    net.serve(A, &probes[0]);
+    pass(2.0).await;
+    for _ in 0..10 {
+        echo(&client).await.expect("a reply");
+    }
+    assert_eq!(called(), [10, 10, 10], "the name is asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_does_not_wait_for_a_name_that_takes_long() {
+    for target in [A, "a:1"] {
+        let (net, probe) = (MemoryNet::default(), Probe::new());
+        net.serve(A, &probe);
+        let names = Arc::new(Mutex::new(vec![("a", A)]));
+        let to = to(&net, ["silent:1", target]).resolver(resolver(&names));
+        let (channel, client) = lazy(to);
+        let began = Instant::now();
+        echo(&client).await.expect("a reply");
+        assert_eq!(
+            began.elapsed(),
+            Limits::default().connect_stagger,
+            "{target}"
+        );
+        pass(600.0).await;
+        assert_eq!((channel.state(), net.dials().len()), (Ready, 1), "{target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_address_is_tried_whatever_the_timeout() {
+    for millis in [200, 1000] {
+        let (net, probe) = (MemoryNet::default(), Probe::new());
+        let targets: Vec<String> = (1..=6).map(|it| format!("10.0.0.{it}:1")).collect();
+        targets.iter().for_each(|target| net.blackhole(target));
+        net.serve(&targets[5], &probe);
+        let timeout = Duration::from_millis(millis);
+        let (_channel, client) = lazy(to(&net, &targets).connect_timeout(timeout));
+        echo(&client).await.expect("a reply");
+        assert_eq!(net.dials().len(), 6, "{millis} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_calls_wait_for_a_connection_than_the_limit_says() {
+    let net = MemoryNet::default();
+    net.blackhole(A);
+    let ten = |limits: &mut Limits| limits.max_queued_calls = 10;
+    let (_channel, client) = lazy(to(&net, A).limits(limits(ten)));
+    for _ in 0..2 {
+        let calls: Vec<_> = (0..10).map(|_| spawn(&client, Probe::ECHO)).collect();
+        settle().await;
+        assert!(calls.iter().all(|it| !it.is_finished()), "those wait");
+        let status = echo(&client).await.expect_err("one too many");
+        assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED, "{status}");
+        calls.iter().for_each(JoinHandle::abort);
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_http2_does_not_take_costs_no_connection() {
+    use tower_service::Service as _;
+    let (net, probe) = (MemoryNet::default(), Probe::new());
+    net.serve(A, &probe);
+    let (mut channel, client) = lazy(to(&net, A));
+    for _ in 0..3 {
+        echo(&client).await.expect("a reply");
+        // What a proxy gives on that passes the header of HTTP/1.
+        let request = http::Request::post("/test.Probe/Echo")
+            .header("connection", "keep-alive")
+            .body(Default::default());
+        let reply = channel.call(request.expect("a request")).await;
+        reply.map(drop).expect_err("not one of HTTP/2");
+    }
+    assert_eq!((net.dials().len(), channel.state()), (1, Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_whose_calls_all_fail_is_not_idle() {
+    let net = MemoryNet::default();
+    let (channel, client) = lazy(to(&net, A));
+    for _ in 0..3600 {
+        echo(&client).await.expect_err("nothing is there");
+        pass(2.0).await;
+        assert_eq!(channel.state(), TransientFailure);
+    }
+    pass(2.0 * 1800.0).await;
+    assert_eq!(channel.state(), Idle, "nobody calls any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_not_told_that_a_channel_is_ready_which_is_gone() {
+    let (net, probe) = (MemoryNet::default(), Probe::new());
+    net.serve(A, &probe);
+    let channel = to(&net, A).connect().await.expect("a connection");
+    let mut watch = channel.watch_state();
+    assert_eq!(watch.until(Ready).await, Ready);
+    drop(channel);
+    settle().await;
+    assert_eq!(watch.until(Ready).await, Shutdown);
 }

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use fixture::{BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, nothing, raw, serve, within};
@@ -10,7 +11,7 @@ use trunkline::{
     CallStats, Channel, Client, Code, ConnectionStats, MetricsSink, Peer, Raw, Request, Result,
     Server, Side,
 };
-use trunkline_testkit::{Fields, RawPeer, message};
+use trunkline_testkit::{Fields, Frame, MemoryListener, MemoryNet, RawPeer, message};
 
 /// What a sink has heard, as lines.
 #[derive(Clone)]
@@ -270,4 +271,50 @@ impl MetricsSink for Ends {
     fn connection_ended(&self, _: &Peer, stats: &ConnectionStats) {
         let _ = self.0.send(*stats);
     }
+}
+
+/// Lines about the calls of a channel to a peer that is spoken for by hand.
+async fn told() -> (Client, MemoryListener, mpsc::UnboundedReceiver<String>) {
+    let net = MemoryNet::default();
+    let listener = net.listen("10.0.0.1:1");
+    let channel = Channel::to("10.0.0.1:1").connector(net.connector());
+    let (heard, lines) = mpsc::unbounded_channel();
+    let channel = channel.connect_lazy().unwrap().metrics(Heard(heard));
+    (Client::new(channel), listener, lines)
+}
+
+#[tokio::test]
+async fn a_reply_that_cannot_be_read_is_told_as_its_caller_sees_it() {
+    for (payload, code) in [(&b"\xff\xff"[..], Some(Code::INTERNAL)), (b"", None)] {
+        let (client, mut listener, mut told) = told().await;
+        let call = client.unary::<Raw, String>(UNARY, raw("x"));
+        let call = tokio::spawn(call.into_future());
+        let mut peer = listener.accept().await;
+        let stream = peer.next_full_request().await;
+        peer.write(&[
+            Frame::headers(stream, &Fields::reply()),
+            Frame::data(stream, message(payload)),
+            Frame::headers(stream, &Fields::trailers("0")).ending(),
+        ])
+        .await;
+        let reply = within("the call", call).await.unwrap();
+        assert_eq!(reply.err().map(|status| status.code()), code);
+        let ended = &lines(&mut told, 2).await[1];
+        let name = code.unwrap_or(Code::OK).to_string();
+        assert!(ended.contains(&format!(" {name}: ")), "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_replies_are_dropped_ends_before_its_sender_is() {
+    let (client, mut listener, mut told) = told().await;
+    let call = tokio::spawn(client.bidi_streaming::<Raw, Raw>(BIDI).into_future());
+    let mut peer = listener.accept().await;
+    peer.next_request().await;
+    let (sender, replies) = within("open", call).await.unwrap().unwrap();
+    drop(replies);
+    let ended = &lines(&mut told, 2).await[1];
+    assert!(ended.contains("BidiStreaming CANCELLED: "), "{ended}");
+    drop(sender);
+    assert!(told.try_recv().is_err(), "once");
 }

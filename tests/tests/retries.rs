@@ -447,3 +447,48 @@ async fn a_call_is_not_lost_between_a_goaway_and_the_client_noticing() {
         .expect("a reply");
     assert_eq!(peer.waiting_requests(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_hears_of_the_end_of_its_call_though_nobody_reads_and_nothing_was_sent() {
+    let reset = |stream, code| vec![Frame::rst_stream(stream, code)];
+    let goaway = |stream| vec![Frame::goaway(stream - 1, error::NO_ERROR, "going")];
+    for (how, at_once) in [
+        ("CANCEL", true),
+        ("connection lost", true),
+        ("REFUSED_STREAM", false),
+        ("GOAWAY", false),
+    ] {
+        for sends in [false, true] {
+            let (channel, mut listener) = rig();
+            let client = Client::new(channel);
+            let (mut sender, mut replies, mut peer, stream) =
+                streaming(&client, &mut listener).await;
+            match how {
+                "CANCEL" => peer.write(&reset(stream, error::CANCEL)).await,
+                "REFUSED_STREAM" => peer.write(&reset(stream, error::REFUSED_STREAM)).await,
+                "GOAWAY" => peer.write(&goaway(stream)).await,
+                _ => drop(peer),
+            }
+            settle().await;
+            let began = tokio::time::Instant::now();
+            match sends {
+                false => within(how, sender.closed()).await,
+                true => {
+                    let sending =
+                        async { while sender.send(Raw(vec![7; 1024].into())).await.is_ok() {} };
+                    within(how, sending).await;
+                }
+            }
+            let waited = began.elapsed();
+            assert_eq!(waited.is_zero(), at_once, "{how}: {waited:?}");
+            assert!(waited <= Duration::from_secs(1), "{how}: {waited:?}");
+            let status = within(how, replies.message()).await.expect_err(how);
+            let wanted = match how {
+                "CANCEL" => Code::CANCELLED,
+                _ => Code::UNAVAILABLE,
+            };
+            assert_eq!(status.code(), wanted, "{how}: {status}");
+            assert_eq!(listener.waiting(), 0, "{how}: it is not made again");
+        }
+    }
+}

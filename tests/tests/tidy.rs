@@ -343,7 +343,9 @@ fn the_house_stays_small() {
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
     let channel = code["channel"];
-    assert!(channel <= 1_500, "channel has {channel} lines of code");
+    // 1,500 held one list of addresses; names that fail or answer for themselves, and calls that keep
+    // their turn, are 100 more.
+    assert!(channel <= 1_650, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }
