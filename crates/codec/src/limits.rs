@@ -82,7 +82,8 @@ pub struct Limits {
     /// 30 s.
     pub drain_grace: Duration,
     /// How many connections a server has at one time. Default: 100,000. At the limit it accepts no
-    /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor.
+    /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor. This is
+    /// what `Server::max_connections` sets; `max_connections` below is a channel's.
     pub max_accepted_connections: usize,
     /// How old a server lets a connection become, 10 % more or less, before it tells the client to
     /// make another. Default: `Duration::MAX`, which is never.
@@ -113,8 +114,8 @@ pub struct Limits {
     pub max_ping_strikes: u32,
     /// How many frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
     /// RST_STREAM and unknown ones) a peer may send ahead of those that are due to what passes on the
-    /// connection: ten for each frame of a call in either direction, and one for each KiB that is
-    /// sent. Default: 10,000.
+    /// connection: ten for each frame of a call in either direction, one for each KiB that is
+    /// sent, and ten for each second that the connection is old. Default: 10,000.
     pub control_frame_budget: u64,
     /// The first pause after a failed accept, doubled up to `accept_backoff_max`. Default: 5 ms.
     pub accept_backoff_min: Duration,
@@ -134,7 +135,8 @@ pub struct Limits {
     pub pipe_size: usize,
     /// How many connections a channel has to its server at most. A further one is opened only when
     /// all others are busy. Default: 4, enough to occupy several cores at either end, and few enough
-    /// for a server with many clients; 1 keeps to one, and 0 is as good as 1.
+    /// for a server with many clients; 1 keeps to one, and 0 is as good as 1. A server's limit is
+    /// `max_accepted_connections`.
     pub max_connections: usize,
     /// How often it is looked whether a further connection has had calls; one that had none since is
     /// closed. Default: 30 s, so that it outlives the lulls between bursts, and a client at rest

@@ -21,6 +21,7 @@ use crate::wire_io::WireIo;
 /// The watch over one connection of a client.
 pub(crate) struct Watch {
     limits: Arc<Limits>,
+    began: Instant,
     keepalive: Keepalive,
     /// The time that this connection keeps to.
     time: Duration,
@@ -32,13 +33,15 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(limits: Arc<Limits>, keepalive: &Keepalive) -> Self {
         let time = keepalive.time();
-        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, Instant::now());
+        let now = Instant::now();
+        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, now);
         let mut timers = Timers::default();
         timers.set(
             Timed::Keepalive,
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
+            began: now,
             keepalive: keepalive.clone(),
             ping: None,
             time,
@@ -95,7 +98,7 @@ impl Watch {
     /// What calls are told when the server sends frames without end.
     pub(crate) fn flood(&self, came: &FrameGuard, sent: &FrameGuard) -> Option<String> {
         let budget = self.limits.control_frame_budget;
-        is_flood(came, sent, &self.limits).then(|| {
+        is_flood(came, sent, &self.limits, || self.began.elapsed()).then(|| {
             format!(
                 "the server sends frames without end that carry nothing; control_frame_budget allows {budget} more than are due"
             )

@@ -2,10 +2,20 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
 use crate::turn::poll_sleep;
+
+/// As good as never, and a time that can be told.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// When `time` is over; `Duration::MAX` is never.
+pub(crate) fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or_else(|| now + FAR)
+}
 
 /// What there may be a time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +134,8 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::time::Duration;
-
     use super::*;
+    use std::future::poll_fn;
 
     fn seconds(seconds: u64) -> Option<Instant> {
         Some(Instant::now() + Duration::from_secs(seconds))

@@ -17,6 +17,9 @@ use crate::timers::{Timed, Timers};
 /// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
 /// the stream and one for the connection are what most peers send for each DATA frame.
 const CONTROL_PER_FRAME: u64 = 10;
+/// What is due to each second of a connection that is silent otherwise: both ends may ask whether the
+/// other is there, and answer.
+const CONTROL_PER_SECOND: u64 = 10;
 /// A peer may cut what it takes into WINDOW_UPDATE frames for a KiB each, however large our frames.
 const BYTES_PER_CONTROL: u64 = 1024;
 
@@ -24,6 +27,7 @@ const BYTES_PER_CONTROL: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Watch {
     limits: Arc<Limits>,
+    began: Instant,
     timers: Timers,
     heartbeat: Option<Heartbeat>,
     strikes: PingStrikes,
@@ -31,6 +35,8 @@ pub(crate) struct Watch {
     block: Option<u64>,
     /// How many calls had begun when none was open any more.
     idle: Option<u64>,
+    /// The client has been told to go, because of age or idleness.
+    is_draining: bool,
     is_closing: bool,
 }
 
@@ -67,11 +73,13 @@ impl Watch {
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
+            began: now,
             timers,
             heartbeat,
             strikes: PingStrikes::default(),
             block: None,
             idle: None,
+            is_draining: false,
             is_closing: false,
             limits,
         }
@@ -89,11 +97,11 @@ impl Watch {
             return None;
         }
         let clock = || clock.unwrap_or_else(Instant::now);
-        if came.resets() > self.limits.reset_budget + hub.completed() {
+        if came.resets() > self.limits.reset_budget.saturating_add(hub.completed()) {
             // CVE-2023-44487: a reset stream no longer counts against the stream limit.
             return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
         }
-        if is_flood(came, sent, &self.limits) {
+        if is_flood(came, sent, &self.limits, || clock() - self.began) {
             return Some(Duty::CutOff(
                 Reason::ENHANCE_YOUR_CALM,
                 "too_many_control_frames",
@@ -121,7 +129,7 @@ impl Watch {
         {
             self.timers.set(Timed::Keepalive, Some(next));
         }
-        if self.limits.max_connection_idle < Duration::MAX {
+        if self.limits.max_connection_idle < Duration::MAX && !self.is_draining {
             self.look_for_calls(came.heads(), hub.open());
         }
         None
@@ -168,9 +176,7 @@ impl Watch {
                 },
                 // gRFC A9: what is too old or idle is told, and its calls have the grace.
                 Timed::Idle | Timed::Age => {
-                    let grace = self.limits.max_connection_age_grace;
-                    self.timers
-                        .set(Timed::Grace, Instant::now().checked_add(grace));
+                    self.begin_grace();
                     Duty::Drain
                 }
                 Timed::Grace => Duty::Leave,
@@ -178,6 +184,15 @@ impl Watch {
             };
             return Poll::Ready(duty);
         }
+    }
+
+    /// There is one grace: what a client does meanwhile, such as new calls, puts it off no more.
+    fn begin_grace(&mut self) {
+        self.is_draining = true;
+        self.timers.set(Timed::Idle, None);
+        self.timers.set(Timed::Age, None);
+        let end = Instant::now().checked_add(self.limits.max_connection_age_grace);
+        self.timers.set(Timed::Grace, end);
     }
 
     fn beat(&mut self) -> Option<Duty> {
@@ -194,9 +209,17 @@ impl Watch {
 }
 
 /// Whether a peer sends more frames than there is reason for. It is a ratio and no rate, because
-/// honest ones send them for what passes.
-pub(crate) fn is_flood(came: &FrameGuard, sent: &FrameGuard, limits: &Limits) -> bool {
+/// honest ones send them for what passes. Time passes as well: an idle connection is kept alive by
+/// frames that carry nothing. `age` is asked only when that is what matters.
+pub(crate) fn is_flood(
+    came: &FrameGuard,
+    sent: &FrameGuard,
+    limits: &Limits,
+    age: impl FnOnce() -> Duration,
+) -> bool {
     let due = CONTROL_PER_FRAME * (came.carrying() + sent.carrying());
     let due = due + sent.bytes() / BYTES_PER_CONTROL;
-    came.frames() - came.carrying() > limits.control_frame_budget.saturating_add(due)
+    let due = limits.control_frame_budget.saturating_add(due);
+    let control = came.frames() - came.carrying();
+    control > due && control > due.saturating_add(CONTROL_PER_SECOND * age().as_secs())
 }
