@@ -541,12 +541,29 @@ async fn a_call_that_waits_for_a_permit_is_told_at_its_deadline_although_none_co
     client
         .write(&[Frame::rst_stream(blocked, error::CANCEL)])
         .await;
-    let head = Fields::call(ECHO).and("grpc-timeout", "50m");
-    let late = client.call(&head, message(b"x")).await;
-    let code = i32::from(Code::DEADLINE_EXCEEDED);
-    assert_eq!(client.outcome(late).await, Outcome::Answered(200, code));
+    for timeout in ["50m", "0n"] {
+        let head = Fields::call(ECHO).and("grpc-timeout", timeout);
+        let late = client.call(&head, message(b"x")).await;
+        let code = i32::from(Code::DEADLINE_EXCEEDED);
+        assert_eq!(client.outcome(late).await, Outcome::Answered(200, code));
+    }
     assert_eq!((probe.counts().running, probe.counts().called), (1, 1));
     probe.release(1);
+}
+
+#[tokio::test]
+async fn a_limit_may_be_the_largest_number_there_is() {
+    let (server, _) = server();
+    let server = server.with_limits(|limits| {
+        limits.handshake_timeout = Duration::MAX;
+        limits.reset_budget = u64::MAX;
+        limits.control_frame_budget = u64::MAX;
+    });
+    let mut client = raw_client(server).await;
+    for _ in 0..3 {
+        let call = client.call(&Fields::call(ECHO), message(b"x")).await;
+        assert_eq!(client.outcome(call).await, Outcome::Answered(200, 0));
+    }
 }
 
 #[tokio::test]

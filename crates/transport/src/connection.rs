@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::pace::Pace;
+use crate::timers::after;
 use crate::turn::{Turn, Work};
 use crate::watch::{Duty, Watch};
 use crate::wire_io::{ConnectionStats, WireIo};
@@ -68,7 +69,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
-    let by = Instant::now() + limits.handshake_timeout;
+    let by = after(limits.handshake_timeout);
     serve_shaken(io, handler, limits, phase, by).await
 }
 
@@ -155,9 +156,6 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let mut at_stop = phase.clone();
     let mut stopped = std::pin::pin!(until_stopped(phase));
     let shaken = std::future::poll_fn(|cx| {
-        if stopped.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
         let mut wire = wire.wire();
@@ -186,7 +184,12 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         shaken
     };
-    tokio::time::timeout_at(by, shaken).await.ok().flatten()
+    let mut shaken = std::pin::pin!(tokio::time::timeout_at(by, shaken));
+    std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => shaken.as_mut().poll(cx).map(|it| it.ok().flatten()),
+    })
+    .await
 }
 
 async fn until_stopped(phase: &mut watch::Receiver<Phase>) {
@@ -224,7 +227,7 @@ struct Accepted {
 
 impl Accepted {
     fn is_late(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|at| self.since < at && at <= now)
+        self.deadline.is_some_and(|at| at <= now)
     }
 }
 
@@ -373,7 +376,8 @@ impl<IO, H: Handler> Serving<IO, H> {
     fn begin(&mut self, mut now: Instant) {
         let free = (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open());
         for call in self.accepted.drain(..free.min(self.accepted.len())) {
-            let is_late = call.is_late(now);
+            // A deadline at once is one that the handler passes, if nothing else was waited for.
+            let is_late = call.since < now && call.is_late(now);
             let (parts, recv) = call.request.into_parts();
             let opened = Opened {
                 respond: call.respond,
