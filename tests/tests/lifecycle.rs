@@ -249,22 +249,43 @@ async fn calls_that_run_finish_and_the_port_is_free_meanwhile() {
 
 #[tokio::test]
 async fn connections_that_wait_to_be_accepted_at_the_shutdown_are_served() {
+    for places in [1_000, 1] {
+        let server = server().0.max_connections(places);
+        let bound = server.bind("127.0.0.1:0").await.expect("a free port");
+        let address = bound.local_addr().to_string();
+        // The runtime has had no time to see them.
+        let streams: Vec<_> = (0..200)
+            .map(|_| std::net::TcpStream::connect(&address).expect("a server"))
+            .collect();
+        let served = tokio::spawn(bound.serve_until(ready(())));
+        for stream in streams {
+            stream.set_nonblocking(true).expect("a socket");
+            let stream = TcpStream::from_std(stream).expect("a socket");
+            let mut client = RawPeer::client(stream, &[]).await;
+            let stream = client.call(&Fields::call(ECHO), message(b"x")).await;
+            assert_eq!(client.outcome(stream).await, OK);
+            client.until_closed().await;
+        }
+        let served = within("the end", served).await;
+        served.expect("no panic").expect("a good end");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_a_place_when_the_drain_begins_is_served() {
     let (server, _) = server();
-    let bound = server.bind("127.0.0.1:0").await.expect("a free port");
-    let address = bound.local_addr().to_string();
-    let mut streams = Vec::new();
-    for _ in 0..3 {
-        streams.push(RawPeer::dial(&address).await);
+    let mut running = Running::new(server.max_connections(1)).await;
+    let mut inside = RawPeer::connect(&running.address).await;
+    let outside = RawPeer::dial(&running.address).await;
+    for _ in 0..10 {
+        assert!(inside.settle().await);
     }
-    let served = tokio::spawn(bound.serve_until(ready(())));
-    for stream in streams {
-        let mut client = RawPeer::client(stream, &[]).await;
-        let stream = client.call(&Fields::call(ECHO), message(b"x")).await;
-        assert_eq!(client.outcome(stream).await, OK);
-        client.until_closed().await;
-    }
-    let served = within("the end", served).await;
-    served.expect("no panic").expect("a good end");
+    running.stop();
+    let mut client = RawPeer::client(outside, &[]).await;
+    let stream = client.call(&Fields::call(ECHO), message(b"x")).await;
+    assert_eq!(client.outcome(stream).await, OK);
+    drop((client, inside));
+    running.ended().await;
 }
 
 #[tokio::test]
@@ -281,6 +302,21 @@ async fn clients_of_a_server_that_is_dropped_are_told() {
         client.until_closed().await;
         assert_eq!(client.goaway(), Some(&goaway(stream, 0, "")), "{threads:?}");
         probe.until("no handler", |it| it.running == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_clients_of_a_thread_that_is_dropped_are_told() {
+    let (server, _) = server();
+    let running = Running::new(server.threads(1)).await;
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        clients.push(RawPeer::connect(&running.address).await);
+    }
+    running.served.abort();
+    for client in &mut clients {
+        client.until_closed().await;
+        assert_eq!(client.goaway(), Some(&goaway(0, 0, "")));
     }
 }
 
@@ -320,6 +356,30 @@ async fn a_connection_that_is_too_old_is_drained_and_its_calls_have_the_grace() 
     let took = began.elapsed().as_secs();
     assert!((95..=116).contains(&took), "{took} s");
     assert_eq!(probe.counts().running, 0, "the grace is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grace_of_a_connection_is_put_off_by_nothing() {
+    let (server, _) = server();
+    let server = server
+        .max_connection_age(100 * SECOND)
+        .max_connection_age_grace(20 * SECOND)
+        .max_connection_idle(10 * SECOND);
+    let (mut client, _serving) = raw_client(server).await;
+    // So that calls are taken behind GOAWAY.
+    client.stop_acknowledging();
+    let began = Instant::now();
+    while !client.is_closed() {
+        let took = began.elapsed();
+        assert!(took < 32 * SECOND, "open after {took:?}");
+        let stream = client.call(&Fields::call(ECHO), message(b"x")).await;
+        let next = async {
+            client.until_end(stream).await;
+            client.try_next_request().await
+        };
+        let _ = tokio::time::timeout(11 * SECOND, next).await;
+    }
+    assert!(began.elapsed() >= 30 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

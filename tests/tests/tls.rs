@@ -21,7 +21,9 @@ use trunkline::rustls::pki_types::pem::PemObject;
 use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use trunkline::{Channel, ClientTls, Code, Raw, Request, Router, Server, ServerTls};
-use trunkline_testkit::{Authority, Identity, PREFACE, Valid};
+use trunkline_testkit::{
+    Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message,
+};
 
 /// Says who calls: names in the certificate, number of certificates, SNI, version, and whether the
 /// session is a resumed one.
@@ -441,7 +443,7 @@ async fn hurried(
         .add(Echo)
         .with_limits(|limits| {
             limits.handshake_timeout = timeout;
-            limits.drain_grace = Duration::from_secs(3600);
+            limits.drain_grace = Duration::from_millis(200);
         });
     let bound = server.bind("127.0.0.1:0").await.expect("a port");
     let address = bound.local_addr().to_string();
@@ -479,7 +481,7 @@ async fn a_client_that_never_finishes_its_handshake_is_closed_and_holds_up_nobod
 }
 
 #[tokio::test]
-async fn a_server_that_drains_waits_for_no_handshake() {
+async fn a_server_that_drains_waits_for_a_handshake_no_longer_than_its_grace() {
     let authority = Authority::new();
     let (address, stop, serving) = hurried(&authority, Duration::from_secs(3600)).await;
     let silent = TcpStream::connect(&address).await.expect("a port");
@@ -490,6 +492,27 @@ async fn a_server_that_drains_waits_for_no_handshake() {
     let served = within("the drain", serving).await.expect("no panic");
     served.expect("nothing went wrong");
     drop(silent);
+}
+
+#[tokio::test]
+async fn a_handshake_behind_the_beginning_of_a_drain_is_finished_and_its_call_served() {
+    let authority = Authority::new();
+    let tls = server_tls(&authority.issue(LOCAL));
+    let bound = Server::new().tls(tls).add(Echo).bind("127.0.0.1:0").await;
+    let bound = bound.expect("a port");
+    let stream = TcpStream::connect(bound.local_addr().to_string()).await;
+    let serving = tokio::spawn(bound.serve_until(std::future::ready(())));
+    let connector = TlsConnector::from(foreign(&authority, &[b"h2"]));
+    let stream = connector.connect(localhost(), stream.expect("a connection"));
+    let mut client = RawPeer::client(stream.await.expect("a handshake"), &[]).await;
+    let call = client
+        .call(&Fields::call(UNARY.path()), message(b"x"))
+        .await;
+    assert_eq!(client.outcome(call).await, Outcome::Answered(200, 0));
+    client.until_closed().await;
+    assert!(client.goaway().is_some());
+    let served = within("the drain", serving).await.expect("no panic");
+    served.expect("nothing went wrong");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@
 //! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
 //! above.
 
+mod accept;
 mod answer;
 mod body;
 mod calls;

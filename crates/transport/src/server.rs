@@ -5,20 +5,22 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use trunkline_codec::{Limits, Status};
 
+use crate::accept::{Backoff, Places, accept};
 use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
 use crate::keepalive;
 use crate::net_stream::NetStream;
 use crate::target::{Address, Peer};
+use crate::timers::after;
 use crate::tls::ServerTls;
 use crate::wire_io::ConnectionStats;
 
@@ -134,7 +136,7 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(NetStream, Address)> {
+    pub(crate) async fn accept(&self) -> io::Result<(NetStream, Address)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
@@ -286,7 +288,8 @@ pub async fn serve<H: Handler>(
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) {
     let places = Places::new(&limits);
-    serve_in(listener, tls, limits, places, shutdown, handler).await;
+    let phase = PhaseGuard(watch::channel(Phase::Serving).0);
+    serve_in(listener, tls, limits, places, phase, shutdown, handler).await;
 }
 
 /// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
@@ -318,40 +321,58 @@ where
     .await
 }
 
-/// As [`serve`], beside others that take of the same places.
+/// As [`serve`], beside others that take of the same places; who has another handle of the phase
+/// sees when the last connection has ended.
 pub(crate) async fn serve_in<H: Handler>(
     listener: Listener,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
     places: Places,
+    phase: PhaseGuard,
     shutdown: impl Future<Output = ()>,
     handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
 ) {
-    let phase = PhaseGuard(watch::channel(Phase::Serving).0);
-    let spawn = |connection: Connected| {
-        let (tls, local) = (tls.clone(), listener.local_addr());
-        spawn(connection, tls, local, handler.clone(), &limits, &phase.0);
+    let spawn = |(stream, remote), place| {
+        let peer = Peer {
+            local: listener.local_addr(),
+            remote,
+            tls: None,
+        };
+        let phase = phase.0.subscribe();
+        spawn(
+            stream,
+            peer,
+            place,
+            tls.clone(),
+            handler.clone(),
+            &limits,
+            phase,
+        );
     };
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::new(&limits);
-    loop {
-        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
-        let accepted = std::future::poll_fn(|cx| match shutdown.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => accept.as_mut().poll(cx).map(Some),
-        });
-        match accepted.await {
-            None => break,
-            Some(connection) => spawn(connection),
+    while let Some(accepted) = before(shutdown.as_mut(), accept(&listener, &mut backoff)).await {
+        // At the limit no more is accepted than one that waits, rather than accepted and closed: the
+        // kernel's queue costs no descriptor, and clients that come back at once would cost more than
+        // those that wait. The place is taken behind `accept`, because a thread that nobody connects
+        // to must not hold one.
+        let place = before(shutdown.as_mut(), places.take()).await;
+        let is_over = place.is_none();
+        spawn(accepted, place.flatten());
+        if is_over {
+            break;
         }
     }
     // A connection that the kernel has made and nobody accepts is reset, with what its client has
-    // begun to say on it: it is served as those that were accepted a moment ago.
+    // begun to say on it: it is served as those that were accepted a moment ago, whether or not there
+    // is a place. The runtime may have to look up first, to know that there is one.
+    tokio::task::yield_now().await;
     for _ in 0..BACKLOG {
-        let mut accept = std::pin::pin!(accept(&listener, &places, &mut backoff));
+        // Without a budget, which would run out before the queue does.
+        let accept = tokio::task::unconstrained(accept(&listener, &mut backoff));
         let mut cx = Context::from_waker(Waker::noop());
-        match accept.as_mut().poll(&mut cx) {
-            Poll::Ready(connection) => spawn(connection),
+        match std::pin::pin!(accept).poll(&mut cx) {
+            Poll::Ready(accepted) => spawn(accepted, places.try_take()),
             Poll::Pending => break,
         }
     }
@@ -363,59 +384,6 @@ pub(crate) async fn serve_in<H: Handler>(
     phase.0.closed().await;
 }
 
-/// The next connection, when there is a place for it.
-///
-/// At the limit no more is accepted than one that waits, rather than accepted and closed: the kernel's
-/// queue costs no descriptor, and clients that come back at once would cost more than those that wait.
-/// The place is taken behind `accept`, because a thread that nobody connects to must not hold one.
-async fn accept(listener: &Listener, places: &Places, backoff: &mut Backoff) -> Connected {
-    loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
-                backoff.reset();
-                return Connected {
-                    stream,
-                    remote,
-                    place: places.take().await,
-                };
-            }
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(
-                    target: "trunkline::connection",
-                    %error,
-                    pause_ms = backoff.next.as_millis(),
-                    "no connection can be accepted now"
-                );
-                backoff.wait().await;
-            }
-        }
-    }
-}
-
-/// A connection that was accepted.
-struct Connected {
-    stream: NetStream,
-    remote: Address,
-    place: Option<OwnedSemaphorePermit>,
-}
-
-/// Room for connections; clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Semaphore>);
-
-impl Places {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(places)))
-    }
-
-    async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        // Fails only when it is closed, which it never is.
-        self.0.clone().acquire_owned().await.ok()
-    }
-}
-
 /// A server that is dropped takes its connections with it.
 pub(crate) struct PhaseGuard(pub(crate) watch::Sender<Phase>);
 
@@ -425,25 +393,34 @@ impl Drop for PhaseGuard {
     }
 }
 
+/// Ready when the server is further than `phase`.
+pub(crate) async fn left(mut now: watch::Receiver<Phase>, phase: Phase) {
+    let _ = now.wait_for(|now| *now > phase).await;
+}
+
+/// What `future` comes to, unless `shutdown` is ready first.
+async fn before<T>(
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
 fn spawn<H: Handler>(
-    connection: Connected,
+    stream: NetStream,
+    peer: Peer,
+    place: Option<OwnedSemaphorePermit>,
     tls: Option<ServerTls>,
-    local: Address,
     mut handler: impl FnMut(Arc<Peer>) -> H + Send + 'static,
     limits: &Arc<Limits>,
-    phase: &watch::Sender<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let (limits, phase) = (limits.clone(), phase.subscribe());
-    let Connected {
-        stream,
-        remote,
-        place,
-    } = connection;
-    let peer = Peer {
-        local,
-        remote,
-        tls: None,
-    };
+    let limits = limits.clone();
     if let NetStream::Tcp(stream) = &stream {
         // Writes are gathered before they reach the socket: waiting for more only costs time.
         let _ = stream.set_nodelay(true);
@@ -482,81 +459,24 @@ async fn serve_tls<H: Handler>(
     mut peer: Peer,
     mut handler: impl FnMut(Arc<Peer>) -> H,
     limits: Arc<Limits>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let by = Instant::now() + limits.handshake_timeout;
-    let accepted = {
-        let mut accepting = std::pin::pin!(tokio::time::timeout_at(by, tls.accept(stream)));
-        // No call is lost with a client that has not finished its handshake when the server drains.
-        let mut drained = std::pin::pin!(phase.wait_for(|phase| *phase > Phase::Serving));
-        std::future::poll_fn(|cx| match drained.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => accepting.as_mut().poll(cx).map(|it| it.ok().flatten()),
-        })
-        .await
-    };
-    let Some((stream, session)) = accepted else {
+    let by = after(limits.handshake_timeout);
+    // Behind a handshake that was under way when the drain began are calls, as on any connection that
+    // was accepted before: they are served, and the client is told.
+    let stopped = std::pin::pin!(left(phase.clone(), Phase::Draining));
+    let accepting = tokio::time::timeout_at(by, tls.accept(stream));
+    let accepted = before(stopped, accepting).await;
+    let Some(Ok(Some((stream, session)))) = accepted else {
         return;
     };
     peer.tls = Some(session);
     serve_shaken(stream, handler(Arc::new(peer)), limits, phase, by).await;
 }
 
-/// A connection that ended before it was accepted says nothing about the next.
-fn is_about_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
-}
-
-/// Out of descriptors or memory, `accept` fails at once, and again: without a pause the loop spins.
-struct Backoff {
-    next: Duration,
-    min: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            next: limits.accept_backoff_min,
-            min: limits.accept_backoff_min,
-            max: limits.accept_backoff_max,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.next = self.min;
-    }
-
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.next).await;
-        self.next = (self.next * 2).min(self.max);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_double_up_to_the_limit_and_begin_anew_after_a_success() {
-        let mut backoff = Backoff::new(&Limits::default());
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            let began = Instant::now();
-            backoff.wait().await;
-            pauses.push(began.elapsed().as_millis());
-        }
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        backoff.reset();
-        let began = Instant::now();
-        backoff.wait().await;
-        assert_eq!(began.elapsed().as_millis(), 5);
-    }
 
     #[tokio::test]
     async fn each_thread_has_a_socket_at_the_same_address_where_the_kernel_spreads() {
@@ -569,19 +489,5 @@ mod tests {
             let addr = listeners[0].local_addr();
             assert!(listeners.iter().all(|it| it.local_addr() == addr));
         }
-    }
-
-    #[test]
-    fn a_connection_that_ended_before_it_was_accepted_is_no_reason_to_pause() {
-        for kind in [
-            io::ErrorKind::ConnectionAborted,
-            io::ErrorKind::ConnectionReset,
-            io::ErrorKind::Interrupted,
-        ] {
-            assert!(is_about_one_connection(&kind.into()), "{kind}");
-        }
-        // EMFILE: no descriptor is left, and none will be at the next call.
-        let out_of_descriptors = io::Error::from_raw_os_error(24);
-        assert!(!is_about_one_connection(&out_of_descriptors));
     }
 }

@@ -5,14 +5,20 @@ use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use trunkline_codec::{Limits, Status};
 
+use crate::accept::Places;
 use crate::connection::{Handler, Phase};
-use crate::server::{Detached, Listener, PhaseGuard, Places, serve_in};
+use crate::server::{Detached, Listener, PhaseGuard, left, serve_in};
 use crate::target::Peer;
 use crate::tls::ServerTls;
+
+/// How long the connections on a thread of a server that was dropped have to say goodbye. Each does so
+/// in one turn, and waits for nobody.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 /// Listens on `address` for [`serve_threads`].
 ///
@@ -88,8 +94,11 @@ fn run<H: Handler>(
     let served = runtime.block_on(async {
         let listener = socket.attach()?;
         let shutdown = left(phase.clone(), Phase::Serving);
+        let here = watch::channel(Phase::Serving).0;
         {
-            let mut serving = pin!(serve_in(listener, tls, limits, places, shutdown, handler));
+            let guard = PhaseGuard(here.clone());
+            let serving = serve_in(listener, tls, limits, places, guard, shutdown, handler);
+            let mut serving = pin!(serving);
             let mut stopped = pin!(left(phase, Phase::Draining));
             std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
@@ -97,18 +106,13 @@ fn run<H: Handler>(
             })
             .await;
         }
-        // Connections of a server that was dropped say goodbye in the turn that they get here.
-        tokio::task::yield_now().await;
+        // Connections of a server that was dropped say goodbye before their runtime ends.
+        let _ = tokio::time::timeout(GOODBYE_TIME, here.closed()).await;
         Ok(())
     });
     // A handler's blocking work may go on; nobody waits for it any more.
     runtime.shutdown_background();
     served
-}
-
-/// Ready when the server is further than `phase`.
-async fn left(mut now: watch::Receiver<Phase>, phase: Phase) {
-    let _ = now.wait_for(|now| *now > phase).await;
 }
 
 fn cannot_start(error: io::Error) -> Status {

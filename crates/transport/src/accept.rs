@@ -1,0 +1,125 @@
+//! Takes connections out of the kernel's queue, as many as there is room for.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use trunkline_codec::Limits;
+
+use crate::net_stream::NetStream;
+use crate::server::Listener;
+use crate::target::Address;
+
+/// The next connection.
+pub(crate) async fn accept(listener: &Listener, backoff: &mut Backoff) -> (NetStream, Address) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                backoff.reset();
+                return accepted;
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(
+                    target: "trunkline::connection",
+                    %error,
+                    pause_ms = backoff.next.as_millis(),
+                    "no connection can be accepted now"
+                );
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// Room for connections; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    pub(crate) async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only when it is closed, which it never is.
+        self.0.clone().acquire_owned().await.ok()
+    }
+
+    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+}
+
+/// A connection that ended before it was accepted says nothing about the next.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// Out of descriptors or memory, `accept` fails at once, and again: without a pause the loop spins.
+pub(crate) struct Backoff {
+    next: Duration,
+    min: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            next: limits.accept_backoff_min,
+            min: limits.accept_backoff_min,
+            max: limits.accept_backoff_max,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_limit_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::new(&Limits::default());
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let began = Instant::now();
+            backoff.wait().await;
+            pauses.push(began.elapsed().as_millis());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.reset();
+        let began = Instant::now();
+        backoff.wait().await;
+        assert_eq!(began.elapsed().as_millis(), 5);
+    }
+
+    #[test]
+    fn a_connection_that_ended_before_it_was_accepted_is_no_reason_to_pause() {
+        for kind in [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::Interrupted,
+        ] {
+            assert!(is_about_one_connection(&kind.into()), "{kind}");
+        }
+        // EMFILE: no descriptor is left, and none will be at the next call.
+        let out_of_descriptors = io::Error::from_raw_os_error(24);
+        assert!(!is_about_one_connection(&out_of_descriptors));
+    }
+}
