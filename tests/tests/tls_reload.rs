@@ -186,7 +186,10 @@ async fn a_certificate_is_replaced_by_hand() {
     let (old, new) = (Authority::new(), Authority::new());
     let directory = Directory::new("by-hand");
     let tls = server_tls(&directory.put_identity(&old.issue(LOCAL)));
-    let target = serve(Server::new().tls(tls.clone()).threads(2).add(Echo)).await;
+    // Settings after the clone was taken are no reason to miss it.
+    let served = tls.clone().reload_every(3600 * OFTEN).on_reload(|_| {});
+    let served = served.reload_every(Duration::from_secs(3600));
+    let target = serve(Server::new().tls(served).threads(2).add(Echo)).await;
     let client = connect(&target, trusting(&old)).await.expect("the old one");
     assert_eq!(echo(&client, "x").await, "x");
     let early = Channel::to(&target).tls(trusting(&new)).connect_lazy();

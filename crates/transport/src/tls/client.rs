@@ -114,8 +114,8 @@ impl ClientTls {
         self.with(|material| material.key_log = true)
     }
 
-    /// Reads the files now, and uses what they say for new connections, also of channels that have
-    /// a clone of this. Blocks for as long as that takes.
+    /// Reads the files now, and uses what they say for new connections, of all channels that have a
+    /// clone of this, or what settings on a clone of it have made. Blocks for as long as that takes.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ use crate::net_stream::NetStream;
 ///
 /// TLS 1.2 and 1.3, and HTTP/2 only. Clones share what is in use, so that
 /// [`reload`](Self::reload) on one that was kept renews the certificate of the server that has the
-/// other.
+/// other, also if that was given further settings meanwhile.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -117,8 +117,8 @@ impl ServerTls {
         self.with(|material| material.key_log = true)
     }
 
-    /// Reads the files now, and uses what they say for new connections. Blocks for as long as that
-    /// takes.
+    /// Reads the files now, and uses what they say for new connections, of all servers that have a
+    /// clone of this, or what settings on a clone of it have made. Blocks for as long as that takes.
     ///
     /// # Errors
     ///

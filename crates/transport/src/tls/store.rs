@@ -1,7 +1,7 @@
 //! The configuration in use, and its renewal when what it is made from has changed.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::time::Instant;
 use trunkline_codec::Status;
@@ -18,7 +18,13 @@ pub(super) struct Store<C> {
     config: RwLock<Option<Arc<C>>>,
     /// Held while files are read: what was read last is what is used last.
     tried: Mutex<Tried>,
+    /// Those that were made of this one by further settings.
+    heirs: Heirs<C>,
+    /// Where those that this one was made of find it.
+    elders: Vec<Heirs<C>>,
 }
+
+type Heirs<C> = Arc<Mutex<Vec<Weak<Store<C>>>>>;
 
 /// What rustls calls a configuration: a server's or a client's.
 pub(super) trait Configuration: Sized {
@@ -40,14 +46,30 @@ impl<C: Configuration> Store<C> {
             ready,
             config: RwLock::default(),
             tried: Mutex::default(),
+            heirs: Heirs::default(),
+            elders: Vec::new(),
         })
     }
 
-    /// One with other settings, which is loaded anew.
+    /// One with other settings, which is loaded anew. Whoever keeps this one reloads that one too: it
+    /// may be the one in use.
     pub(super) fn with(&self, change: impl FnOnce(&mut Material)) -> Arc<Self> {
         let mut material = self.material.clone();
         change(&mut material);
-        Self::new(material, self.ready.clone())
+        let store = Arc::new(Self {
+            material,
+            ready: self.ready.clone(),
+            config: RwLock::default(),
+            tried: Mutex::default(),
+            heirs: Heirs::default(),
+            elders: self.elders.iter().chain([&self.heirs]).cloned().collect(),
+        });
+        for heirs in &store.elders {
+            let mut heirs = lock(heirs);
+            heirs.retain(|it| it.strong_count() > 0);
+            heirs.push(Arc::downgrade(&store));
+        }
+        store
     }
 
     /// Whether loading reads more than the files that were named.
@@ -67,9 +89,14 @@ impl<C: Configuration> Store<C> {
         self.load(&mut tried)
     }
 
-    /// Reads the files, and uses what they say from now on if it can be used.
+    /// Reads the files, and uses what they say from now on if it can be used, here and in all that were
+    /// made of this one. All are tried; the first failure is told.
     pub(super) fn reload(&self) -> Result<(), Status> {
-        self.load(&mut lock(&self.tried)).map(drop)
+        let heirs: Vec<_> = lock(&self.heirs).iter().filter_map(Weak::upgrade).collect();
+        let load = |store: &Self| store.load(&mut lock(&store.tried)).map(drop);
+        heirs
+            .iter()
+            .fold(load(self), |outcome, heir| outcome.and(load(heir)))
     }
 
     /// Whether it is time for [`refresh`](Self::refresh).
