@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
     };
     let server = Server::new()
         .add(TickerServer(clock))
-        .keepalive_time(Duration::from_millis(200))
+        .keepalive_time(Duration::from_secs(1))
         .keepalive_timeout(Duration::from_secs(1))
         .bind("127.0.0.1:0")
         .await?;

@@ -112,6 +112,42 @@ async fn a_client_that_answers_stays_for_ever() {
     assert_eq!(client.outcome(stream).await, OK);
 }
 
+/// Waits for that long, unless the connection ends.
+async fn stays(peer: &mut RawPeer<DuplexStream>, time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let _ = tokio::time::timeout(3600 * SECOND, peer.try_next_request()).await;
+        assert!(!peer.is_closed(), "closed after {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_a_servers_pings_use_up_no_budget_in_a_fortnight() {
+    let (server, probe) = server();
+    let (mut client, _serving) = raw_client(server).await;
+    client.call(&Fields::call(HOLD), message(b"x")).await;
+    probe.until("a handler", |it| it.running == 1).await;
+    stays(&mut client, 14 * 24 * 3600 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_a_clients_pings_use_up_no_budget_in_two_days() {
+    let (client, mut peer) = raw_server(asking(10 * SECOND, 20 * SECOND)).await;
+    let call = call(&client);
+    peer.next_full_request().await;
+    stays(&mut peer, 2 * 24 * 3600 * SECOND).await;
+    assert!(!call.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_asks_no_more_often_than_every_second() {
+    let (server, _) = server();
+    let (mut client, _serving) = raw_client(server.keepalive_time(Duration::ZERO)).await;
+    let began = Instant::now();
+    pings(&mut client, 1).await;
+    about(began.elapsed(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_is_found_also_behind_a_goaway_that_it_has_not_answered() {
     let (server, probe) = server();
@@ -342,8 +378,8 @@ fn idle_frames(n: usize) -> Vec<Frame> {
     of_each_kind.into_iter().cycle().take(n).collect()
 }
 
-#[tokio::test]
-async fn frames_that_carry_nothing_have_a_budget_and_calls_add_to_it() {
+#[tokio::test(start_paused = true)]
+async fn frames_that_carry_nothing_have_a_budget_and_calls_and_time_add_to_it() {
     let (server, _) = server();
     let server = server.with_limits(|limits| limits.control_frame_budget = 100);
     let (mut client, _serving) = raw_client(server).await;
@@ -356,6 +392,9 @@ async fn frames_that_carry_nothing_have_a_budget_and_calls_add_to_it() {
     assert_eq!(client.outcome(call).await, OK);
     client.write(&idle_frames(50 - 2)).await;
     assert!(is_kept(&mut client).await, "at the limit again");
+    tokio::time::sleep(SECOND).await;
+    client.write(&idle_frames(10 - 1)).await;
+    assert!(is_kept(&mut client).await, "at the limit a second later");
     client.write(&idle_frames(1)).await;
     client.until_closed().await;
     let goaway = client.goaway().expect("a reason");
@@ -405,7 +444,7 @@ async fn a_reader_that_gives_window_for_each_message_is_not_cut_off() {
 async fn streams_that_stay_open_for_long_are_kept_alive_by_both_ends() {
     let (server, _) = server();
     let server = server
-        .keepalive_time(SECOND / 10)
+        .with_limits(|limits| limits.keepalive_time = SECOND / 10)
         .permit_keepalive_time(Duration::ZERO);
     let mut limits = asking(SECOND / 10, 10 * SECOND);
     limits.client_keepalive_without_calls = true;

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use crate::server::Server;
 
+/// A server that asks in each turn would do nothing else.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
+
 impl Server {
     /// How many connections the server has at one time; 100,000 by default. At the limit it accepts
     /// no more until one ends. Those beyond wait, in the kernel's queue, for as long as their clients
     /// do.
+    ///
+    /// In [`Limits`](crate::Limits) this is `max_accepted_connections`; `max_connections` there is the
+    /// channel's.
     #[must_use]
     pub fn max_connections(self, connections: usize) -> Self {
         self.with_limits(|limits| limits.max_accepted_connections = connections)
@@ -42,12 +48,12 @@ impl Server {
     }
 
     /// After how long without a byte from a client the server asks whether it is there (PING); 60 s
-    /// by default, `Duration::MAX` is never. A client that does not answer within
+    /// by default, 1 s at least, `Duration::MAX` is never. A client that does not answer within
     /// [`keepalive_timeout`](Self::keepalive_timeout) loses its connection, and handlers that run for
     /// it are dropped.
     #[must_use]
     pub fn keepalive_time(self, time: Duration) -> Self {
-        self.with_limits(|limits| limits.keepalive_time = time)
+        self.with_limits(|limits| limits.keepalive_time = time.max(KEEPALIVE_TIME_MIN))
     }
 
     /// How long a client that was asked has to answer; 20 s by default. On Linux it is also how long
