@@ -21,9 +21,7 @@ use trunkline::rustls::pki_types::pem::PemObject;
 use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use trunkline::{Channel, ClientTls, Code, Raw, Request, Router, Server, ServerTls};
-use trunkline_testkit::{
-    Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message,
-};
+use trunkline_testkit::{Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message};
 
 /// Says who calls: names in the certificate, number of certificates, SNI, version, and whether the
 /// session is a resumed one.
