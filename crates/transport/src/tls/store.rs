@@ -94,9 +94,12 @@ impl<C: Configuration> Store<C> {
     pub(super) fn reload(&self) -> Result<(), Status> {
         let heirs: Vec<_> = lock(&self.heirs).iter().filter_map(Weak::upgrade).collect();
         let load = |store: &Self| store.load(&mut lock(&store.tried)).map(drop);
-        heirs
-            .iter()
-            .fold(load(self), |outcome, heir| outcome.and(load(heir)))
+        let mut outcome = load(self);
+        for heir in &heirs {
+            let loaded = load(heir);
+            outcome = outcome.and(loaded);
+        }
+        outcome
     }
 
     /// Whether it is time for [`refresh`](Self::refresh).
