@@ -18,7 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::group::Group;
 use crate::member::{Member, Observer};
 use crate::race::Racer;
-use crate::resolver::{Answer, AnyResolver, Question, endpoints};
+use crate::resolver::{Answer, AnyResolver, endpoints};
 use crate::task::Task;
 
 type Raced = Result<(Endpoint, Connection), Status>;
@@ -375,15 +375,7 @@ async fn keep_resolving(
         let mut asked = JoinSet::new();
         for (at, target) in targets.iter().cloned().enumerate() {
             if due[at].is_none_or(|due| due <= started) {
-                let timeout = limits.connect_timeout;
-                resolver.ask(
-                    Question {
-                        at,
-                        target,
-                        timeout,
-                    },
-                    &mut asked,
-                );
+                resolver.ask(&mut asked, (at, target), limits.connect_timeout);
             }
         }
         let mut answering = pin!(take_answers(&weak, &mut asked, |at| {
