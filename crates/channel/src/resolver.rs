@@ -145,12 +145,6 @@ pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<
     endpoints
 }
 
-/// What is known of targets before a name has been asked for: those that are addresses.
-pub(crate) fn literals(targets: &[Arc<Target>]) -> Vec<Vec<Address>> {
-    let addresses = targets.iter().map(|it| it.address());
-    addresses.map(|it| it.into_iter().collect()).collect()
-}
-
 fn does_not_resolve(target: &Target, error: io::Error) -> Status {
     let host = target.host_and_port().map_or("", |(host, _)| host);
     Status::unavailable(format!(
@@ -255,7 +249,9 @@ mod tests {
                 .iter()
                 .map(|text| Arc::new(Target::parse(text).expect("a target")))
                 .collect();
-            let (mut found, mut asked) = (literals(&parsed), JoinSet::new());
+            let addresses = parsed.iter().map(|it| it.address());
+            let mut found: Vec<Vec<_>> = addresses.map(|it| it.into_iter().collect()).collect();
+            let mut asked = JoinSet::new();
             for (at, target) in parsed.iter().cloned().enumerate() {
                 resolver.ask(&mut asked, (at, target), Duration::from_millis(1));
             }
