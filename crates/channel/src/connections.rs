@@ -17,7 +17,6 @@ use crate::connectivity::{ConnectivityState, StateWatch};
 use crate::endpoint::{Endpoint, Origin};
 use crate::group::Group;
 use crate::member::Member;
-use crate::resolver::literals;
 use crate::settings::Settings;
 use crate::task::Task;
 
@@ -338,7 +337,6 @@ struct Waits(Vec<Wait>);
 
 struct Wait {
     member: Arc<Member>,
-    is_counted: bool,
     stream: Pin<Box<dyn Future<Output = Result<ReadyConnection, Status>> + Send>>,
 }
 
@@ -352,7 +350,7 @@ impl Waits {
             if is_waited_on || self.0.len() >= WAITS_ON_MAX {
                 continue;
             }
-            let is_counted = !self.0.iter().any(|it| it.is_counted);
+            let is_counted = self.0.is_empty();
             if is_counted {
                 member.take();
             }
@@ -367,11 +365,7 @@ impl Waits {
                     }
                 }
             });
-            self.0.push(Wait {
-                member,
-                is_counted,
-                stream,
-            });
+            self.0.push(Wait { member, stream });
         }
     }
 
@@ -390,7 +384,7 @@ impl Waits {
         });
         poll_fn(|cx| {
             for at in 0..self.0.len() {
-                let Wait { member, stream, .. } = &mut self.0[at];
+                let Wait { member, stream } = &mut self.0[at];
                 let ready = match stream.as_mut().poll(cx) {
                     Poll::Pending => continue,
                     Poll::Ready(Ok(connection)) => Some(Ok(Ready {
@@ -484,9 +478,10 @@ impl State {
 
 impl Resolution {
     pub(crate) fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
+        let known = targets.iter().map(|it| it.address());
         Self {
             task: None,
-            found: literals(targets),
+            found: known.map(|it| it.into_iter().collect()).collect(),
             failing: None,
             not_before: None,
             backoff: Backoff::new(limits),

@@ -95,12 +95,12 @@ impl AnyResolver {
 
     /// Asks for the addresses of a target that is a name. In a task: names are asked for side by side,
     /// and a resolver that panics only fails.
-    pub(crate) fn ask(&self, question: Question, asked: &mut JoinSet<Answer>) {
-        let Question {
-            at,
-            target,
-            timeout,
-        } = question;
+    pub(crate) fn ask(
+        &self,
+        asked: &mut JoinSet<Answer>,
+        (at, target): (usize, Arc<Target>),
+        timeout: Duration,
+    ) {
         let (None, Some((host, port))) = (target.address(), target.host_and_port()) else {
             return;
         };
@@ -122,18 +122,10 @@ impl AnyResolver {
     }
 }
 
-/// Which target a name is asked for.
-#[derive(Debug)]
-pub(crate) struct Question {
-    /// The place of the target among all.
-    pub(crate) at: usize,
-    pub(crate) target: Arc<Target>,
-    pub(crate) timeout: Duration,
-}
-
-/// What came of it.
+/// What came of asking for the name of a target.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// The place of the target among all.
     pub(crate) at: usize,
     pub(crate) addresses: Result<Vec<Address>, Status>,
 }
@@ -151,12 +143,6 @@ pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<
         }
     }
     endpoints
-}
-
-/// What is known of targets before a name has been asked for: those that are addresses.
-pub(crate) fn literals(targets: &[Arc<Target>]) -> Vec<Vec<Address>> {
-    let addresses = targets.iter().map(|it| it.address());
-    addresses.map(|it| it.into_iter().collect()).collect()
 }
 
 fn does_not_resolve(target: &Target, error: io::Error) -> Status {
@@ -263,17 +249,11 @@ mod tests {
                 .iter()
                 .map(|text| Arc::new(Target::parse(text).expect("a target")))
                 .collect();
-            let (mut found, mut asked) = (literals(&parsed), JoinSet::new());
+            let addresses = parsed.iter().map(|it| it.address());
+            let mut found: Vec<Vec<_>> = addresses.map(|it| it.into_iter().collect()).collect();
+            let mut asked = JoinSet::new();
             for (at, target) in parsed.iter().cloned().enumerate() {
-                let timeout = Duration::from_millis(1);
-                resolver.ask(
-                    Question {
-                        at,
-                        target,
-                        timeout,
-                    },
-                    &mut asked,
-                );
+                resolver.ask(&mut asked, (at, target), Duration::from_millis(1));
             }
             let mut messages = Vec::new();
             while let Some(answer) = asked.join_next().await {

@@ -18,7 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::group::Group;
 use crate::member::{Member, Observer};
 use crate::race::Racer;
-use crate::resolver::{Answer, AnyResolver, Question, endpoints};
+use crate::resolver::{Answer, AnyResolver, endpoints};
 use crate::task::Task;
 
 type Raced = Result<(Endpoint, Connection), Status>;
@@ -313,13 +313,12 @@ impl Connections {
     /// Uses the addresses that are known.
     fn use_found(self: &Arc<Self>, state: &mut State) {
         let endpoints = endpoints(&self.targets, &state.resolution.found);
-        if endpoints.is_empty() {
-            return;
-        }
-        state.resolution.failing = None;
-        if self.replace(state, endpoints) {
-            for group in &mut state.groups {
-                self.attempt(group);
+        if !endpoints.is_empty() {
+            state.resolution.failing = None;
+            if self.replace(state, endpoints) {
+                for group in &mut state.groups {
+                    self.attempt(group);
+                }
             }
         }
         self.tell(state);
@@ -340,17 +339,17 @@ impl Connections {
             Some(status) => {
                 // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as
                 // between attempts to connect.
-                let mut pause = state.resolution.backoff.pause(limits, backoff::random());
-                if !state.groups.is_empty() {
-                    // The other names are asked again no later for one that never has an address.
-                    pause = pause.min(limits.resolve_interval);
-                }
+                // The other names wait no longer than else for one that never has an address.
+                let pause = state.resolution.backoff.pause(limits, backoff::random());
+                let pause = match state.groups.is_empty() {
+                    true => pause,
+                    false => pause.min(limits.resolve_interval),
+                };
                 state.resolution.not_before = started.checked_add(pause);
                 state.resolution.failing = Some(status);
             }
         }
         self.use_found(&mut state);
-        self.tell(&mut state);
         has_failed
     }
 }
@@ -375,15 +374,7 @@ async fn keep_resolving(
         let mut asked = JoinSet::new();
         for (at, target) in targets.iter().cloned().enumerate() {
             if due[at].is_none_or(|due| due <= started) {
-                let timeout = limits.connect_timeout;
-                resolver.ask(
-                    Question {
-                        at,
-                        target,
-                        timeout,
-                    },
-                    &mut asked,
-                );
+                resolver.ask(&mut asked, (at, target), limits.connect_timeout);
             }
         }
         let mut answering = pin!(take_answers(&weak, &mut asked, |at| {
@@ -419,12 +410,11 @@ async fn take_answers(
             continue;
         };
         match (addresses, weak.upgrade()) {
-            (Ok(addresses), Some(connections)) => {
-                connections.write().resolution.found[at] = addresses;
+            (Err(status), _) => failure = Some(status),
+            (Ok(addresses), connections) => {
+                connections?.write().resolution.found[at] = addresses;
                 has_answered(at);
             }
-            (Ok(_), None) => {}
-            (Err(status), _) => failure = Some(status),
         }
     }
     failure

@@ -10,17 +10,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use trunkline_codec::{Limits, Payload, Status};
+use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
-use crate::client_send::send_body;
+use crate::client_send::{DATA_MAX, send_body, send_whole};
 use crate::client_watch::Watch;
 use crate::error::status_from_h2;
 use crate::frame_guard::{Sender, Speaks};
@@ -377,19 +377,6 @@ impl ReadyConnection {
     }
 }
 
-/// Gives h2 all of a request. What it gives back is to be kept until the reply has ended.
-fn send_whole(mut stream: SendStream<Bytes>, mut data: Payload) -> Option<SendStream<Bytes>> {
-    let is_large = data.len() > LEAVES_AT_ONCE;
-    while !data.is_empty() {
-        // The message is in memory anyway: in h2's buffer it is no larger, and it leaves as the
-        // window allows. A stream that takes none has been answered already, or has ended: the
-        // response says which.
-        let piece = data.pop();
-        let _ = stream.send_data(piece, data.is_empty());
-    }
-    is_large.then_some(stream)
-}
-
 /// A request that a connection did not take: nothing of it has been sent.
 #[derive(Debug)]
 pub struct Refused {
@@ -473,13 +460,6 @@ fn is_untaken(error: &h2::Error) -> bool {
         && (error.is_go_away()
             || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }
-
-/// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
-/// peer wants less (RFC 9113, section 6.9.2).
-const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
-
-/// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
-const DATA_MAX: usize = (1 << 31) - 1;
 
 fn builder(limits: &Limits) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();

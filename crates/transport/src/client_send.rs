@@ -1,15 +1,40 @@
-//! Sends the request of a client's call that is not known in full.
+//! Sends the request of a client's call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use h2::Reason;
+use bytes::Bytes;
+use h2::{Reason, SendStream};
 use tokio::sync::oneshot;
+use trunkline_codec::Payload;
 
 use crate::body::Body;
 use crate::send::{SendBody, SendError};
+
+/// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
+/// peer wants less (RFC 9113, section 6.9.2).
+const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
+
+/// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
+pub(crate) const DATA_MAX: usize = (1 << 31) - 1;
+
+/// Gives h2 all of a request. What it gives back is to be kept until the reply has ended.
+pub(crate) fn send_whole(
+    mut stream: SendStream<Bytes>,
+    mut data: Payload,
+) -> Option<SendStream<Bytes>> {
+    let is_large = data.len() > LEAVES_AT_ONCE;
+    while !data.is_empty() {
+        // The message is in memory anyway: in h2's buffer it is no larger, and it leaves as the
+        // window allows. A stream that takes none has been answered already, or has ended: the
+        // response says which.
+        let piece = data.pop();
+        let _ = stream.send_data(piece, data.is_empty());
+    }
+    is_large.then_some(stream)
+}
 
 /// How long the body of a request that the server has not taken waits for who reads the reply. Who
 /// awaits it is there at once; the writer of a call whose reply nobody asks for is told of its end
