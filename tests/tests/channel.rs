@@ -811,7 +811,11 @@ async fn calls_wait_their_turn_without_a_poll_while_another_address_is_down() {
     pass(20.0).await;
     for at in 0..20 {
         let stream = peer.next_full_request().await;
-        assert_eq!(peer.stream(stream).messages(), [&[at][..]], "in their order");
+        assert_eq!(
+            peer.stream(stream).messages(),
+            [&[at][..]],
+            "in their order"
+        );
         peer.write(&reply(stream)).await;
     }
 }

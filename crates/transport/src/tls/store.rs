@@ -94,9 +94,11 @@ impl<C: Configuration> Store<C> {
     pub(super) fn reload(&self) -> Result<(), Status> {
         let heirs: Vec<_> = lock(&self.heirs).iter().filter_map(Weak::upgrade).collect();
         let load = |store: &Self| store.load(&mut lock(&store.tried)).map(drop);
-        heirs
-            .iter()
-            .fold(load(self), |outcome, heir| outcome.and(load(heir)))
+        heirs.iter().fold(load(self), |outcome, heir| {
+            // Each is loaded, whatever became of those before.
+            let loaded = load(heir);
+            outcome.and(loaded)
+        })
     }
 
     /// Whether it is time for [`refresh`](Self::refresh).
