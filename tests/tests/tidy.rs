@@ -336,9 +336,10 @@ fn the_house_stays_small() {
     let runtime = code["codec"] + code["transport"] + code["trunkline"];
     // 8,000 held all that a call needs on one connection. The rest is for cores, which are threads of
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
-    // polled in their connection's task, and those that end in one poll. Up to 10,000; TLS, lifecycle and keepalive, compression and observability are 2,500 more.
+    // polled in their connection's task, and those that end in one poll: 10,000. TLS is 900 more,
+    // lifecycle and keepalive 1,000, compression 500, observability and what users test with 800.
     assert!(
-        runtime <= 12_500,
+        runtime <= 13_700,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.

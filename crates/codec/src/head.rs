@@ -137,19 +137,7 @@ pub fn parse_request(
         // PROTOCOL-HTTP2.md, "Requests": 415 keeps other HTTP/2 clients from taking a gRPC error,
         // which has HTTP status 200, for a success.
         ContentType::Other => {
-            let message = match fields.content_type {
-                None => {
-                    format!("there is no content-type, which must be application/grpc: {WAY_OUT}")
-                }
-                Some(value) => format!(
-                    "the content-type is {:?} and must be application/grpc: {WAY_OUT}",
-                    beginning(value)
-                ),
-            };
-            return Err(Refusal::Http {
-                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                message,
-            });
+            return Err(not_grpc(fields.content_type));
         }
     }
     // gRFC A41: several hosts leave open which of them was authorized.
@@ -185,6 +173,20 @@ pub fn parse_request(
         encoding,
         reply_encoding: fields.accepted.cloned(),
     })
+}
+
+fn not_grpc(content_type: Option<&[u8]>) -> Refusal {
+    let message = match content_type {
+        None => format!("there is no content-type, which must be application/grpc: {WAY_OUT}"),
+        Some(value) => format!(
+            "the content-type is {:?} and must be application/grpc: {WAY_OUT}",
+            beginning(value)
+        ),
+    };
+    Refusal::Http {
+        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        message,
+    }
 }
 
 /// The timeout in the head of a request, if there is one that can be read.
