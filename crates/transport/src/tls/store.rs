@@ -93,11 +93,24 @@ impl<C: Configuration> Store<C> {
     /// made of this one. All are tried; the first failure is told.
     pub(super) fn reload(&self) -> Result<(), Status> {
         let heirs: Vec<_> = lock(&self.heirs).iter().filter_map(Weak::upgrade).collect();
-        let load = |store: &Self| store.load(&mut lock(&store.tried)).map(drop);
-        let mut outcome = load(self);
+        let mut outcome = self.load(&mut lock(&self.tried)).map(drop);
         for heir in &heirs {
-            let loaded = load(heir);
-            outcome = outcome.and(loaded);
+            let inherited = heir.inherit();
+            outcome = outcome.and(inherited);
+        }
+        outcome
+    }
+
+    /// Reloads because one that this was made of does, and reports it if files have changed: it is no
+    /// news later.
+    fn inherit(&self) -> Result<(), Status> {
+        let mut tried = lock(&self.tried);
+        let before = tried.found.clone();
+        let outcome = self.load(&mut tried).map(drop);
+        let is_new = before.is_some() && before != tried.found;
+        drop(tried);
+        if is_new {
+            self.report(outcome.clone());
         }
         outcome
     }
@@ -117,6 +130,10 @@ impl<C: Configuration> Store<C> {
         let Some(outcome) = self.load_if_changed(&mut lock(&self.tried)) else {
             return;
         };
+        self.report(outcome);
+    }
+
+    fn report(&self, outcome: Result<(), Status>) {
         match &outcome {
             Ok(()) => tracing::info!(target: "trunkline::connection", "TLS files were read again"),
             Err(status) => tracing::warn!(
