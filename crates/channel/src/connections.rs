@@ -200,7 +200,7 @@ impl Connections {
         poll_fn(|cx| match finding.as_mut().poll(cx) {
             Poll::Pending if deadline <= Instant::now() => Poll::Ready(Err(self.too_late())),
             Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(self.too_late())),
-            found => found,
+            Poll::Ready(found) => Poll::Ready(found),
         })
         .await
     }

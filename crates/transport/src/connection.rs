@@ -180,7 +180,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
             let mut stopped = std::pin::pin!(until_stopped(&mut at_stop));
             std::future::poll_fn(|cx| match refusing.as_mut().poll(cx) {
                 Poll::Pending => stopped.as_mut().poll(cx),
-                refused => refused,
+                Poll::Ready(()) => Poll::Ready(()),
             })
             .await;
         }
