@@ -32,6 +32,8 @@ use trunkline_testkit::{Authority, Fields, Frame, Outcome, RawListener, RawPeer}
 /// Set where the test runs as a program of its own: the target that it calls.
 const CHILD: &str = "TRUNKLINE_MISTAKES_TARGET";
 const SHORT: Duration = Duration::from_millis(50);
+/// Long enough for a reply to begin, on a machine that is busy.
+const BEGUN_BY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn each_of_fourteen_mistakes_is_named_with_its_cause_and_the_way_out() {
@@ -303,8 +305,8 @@ async fn late() -> [String; 5] {
         );
         text
     };
-    let ends = async |client: &Client| {
-        let call = client.unary::<Raw, Raw>(UNARY, raw("x")).timeout(SHORT);
+    let ends = async |client: &Client, timeout: Duration| {
+        let call = client.unary::<Raw, Raw>(UNARY, raw("x")).timeout(timeout);
         let ended = within("the deadline", call.into_future()).await;
         ended.expect_err("the deadline passes")
     };
@@ -312,7 +314,7 @@ async fn late() -> [String; 5] {
     let deaf = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = deaf.local_addr().expect("an address").to_string();
     let connecting = Channel::to(&address).connect_lazy().expect("a target");
-    let connecting = ends(&Client::new(connecting)).await;
+    let connecting = ends(&Client::new(connecting), SHORT).await;
 
     let begun = Arc::new(Notify::new());
     let one = Server::new().max_concurrent_streams(1).add(stuck(&begun));
@@ -320,11 +322,12 @@ async fn late() -> [String; 5] {
     let first = client.unary::<Raw, Raw>(UNARY, raw("x"));
     let first = tokio::spawn(first.into_future());
     within("the handler", begun.notified()).await;
-    let waiting = ends(&client).await;
+    let waiting = ends(&client, SHORT).await;
     first.abort();
 
     let [silent, slow] = [None, Some(frame(b"first"))].map(server_that_stops);
-    let (silent, slow) = (ends(&silent.await).await, ends(&slow.await).await);
+    let silent = ends(&silent.await, SHORT).await;
+    let slow = ends(&slow.await, BEGUN_BY).await;
     [
         late(
             &connecting,
