@@ -153,7 +153,6 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<Engine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
     let mut handshake = std::pin::pin!(handshake);
-    let mut at_stop = phase.clone();
     let mut stopped = std::pin::pin!(until_stopped(phase));
     let shaken = std::future::poll_fn(|cx| {
         wire.wire().set_task(cx.waker());
@@ -174,13 +173,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         let speaks = wire.wire().guard().speaks();
         // A client of TLS sees that this is none, and says so in its own words.
         if shaken.is_none() && matches!(speaks, Speaks::Http1 | Speaks::Tls) {
-            let mut refusing = std::pin::pin!(http1::refuse(wire, limits));
-            let mut stopped = std::pin::pin!(until_stopped(&mut at_stop));
-            std::future::poll_fn(|cx| match refusing.as_mut().poll(cx) {
-                Poll::Pending => stopped.as_mut().poll(cx),
-                refused @ Poll::Ready(_) => refused,
-            })
-            .await;
+            http1::refuse(wire, limits).await;
         }
         shaken
     };
