@@ -259,7 +259,7 @@ async fn each_end_that_speaks_plaintext_to_one_that_speaks_tls_is_told_so() {
     let plain = fixture::serve(Server::new().add(Echo)).await;
     let message = failure(&format!("https://{plain}"), trusting(&authority)).await;
     assert!(
-        message.contains("does it speak TLS? Use http:// if it does not"),
+        message.contains("does not speak TLS: use http://"),
         "{message}"
     );
 
