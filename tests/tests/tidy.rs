@@ -337,9 +337,9 @@ fn the_house_stays_small() {
     // 8,000 held all that a call needs on one connection. The rest is for cores, which are threads of
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
     // polled in their connection's task, and those that end in one poll: 10,000. TLS is 900 more,
-    // lifecycle and keepalive 1,000, compression 500, observability and what users test with 800.
+    // lifecycle and keepalive 1,000, compression 500, observability and what users test with 900.
     assert!(
-        runtime <= 13_700,
+        runtime <= 13_800,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.

@@ -104,6 +104,7 @@ impl State {
     }
 
     /// Lets `append` write behind the tail. If it panics, what it has written is taken back.
+    #[inline(always)]
     fn append(&mut self, append: impl FnOnce(&mut BytesMut)) {
         struct Appending<'a> {
             tail: &'a mut BytesMut,

@@ -34,6 +34,7 @@ impl Answering {
         Self(Where::Known(Some(Box::new(response))))
     }
 
+    #[inline]
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
             Where::Known(response) => match response.take() {

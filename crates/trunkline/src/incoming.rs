@@ -23,6 +23,7 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// The request, if it has arrived in full, as most have.
+    #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
         match self.receive.whole_request() {
             Some(message) => Ok(Q::decode(message.into())
@@ -56,6 +57,7 @@ impl Incoming {
 }
 
 /// The one message of a reply, as its frame.
+#[inline]
 pub(crate) fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
     let len = message.encoded_len();
     let frame = frame_of(message, len, reply.encoding(len), max_size)?;

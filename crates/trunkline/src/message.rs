@@ -43,6 +43,7 @@ impl<T: prost::Message + Default + 'static> Message for T {
         prost::Message::encoded_len(self)
     }
 
+    #[inline]
     fn encode(&self, buffer: &mut impl BufMut) {
         prost::Message::encode_raw(self, buffer);
     }

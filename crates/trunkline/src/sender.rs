@@ -160,15 +160,13 @@ impl<T: Message> Sender<T> {
         let len = message.encoded_len();
         let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
         if len < OWN_BUFFER_FROM {
-            let (mut encoded, mut size) = (Ok(()), 0);
-            let written = self.pipe.poll_write_with(cx, |buffer| {
-                size = buffer.len();
-                encoded = encode_frame(message, len, encoding, max_size, buffer);
-                size = buffer.len() - size;
-            });
-            if let Some(recorder) = self.compression.recorder().filter(|_| size > 0) {
-                recorder.message_sent(size);
+            if self.compression.recorder().is_some() {
+                return self.poll_write_recorded(message, len, cx);
             }
+            let mut encoded = Ok(());
+            let written = self.pipe.poll_write_with(cx, |buffer| {
+                encoded = encode_frame(message, len, encoding, max_size, buffer);
+            });
             return written.map_ok(|()| encoded);
         }
         ready!(self.pipe.poll_ready(cx))?;
@@ -179,6 +177,27 @@ impl<T: Message> Sender<T> {
             }
             self.pipe.write_pieces(frame);
         })))
+    }
+
+    /// As [`poll_write`](Self::poll_write), with the size of what was written taken down.
+    #[cold]
+    fn poll_write_recorded(
+        &mut self,
+        message: &T,
+        len: usize,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
+        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        let (mut encoded, mut size) = (Ok(()), 0);
+        let written = self.pipe.poll_write_with(cx, |buffer| {
+            size = buffer.len();
+            encoded = encode_frame(message, len, encoding, max_size, buffer);
+            size = buffer.len() - size;
+        });
+        if let Some(recorder) = self.compression.recorder().filter(|_| size > 0) {
+            recorder.message_sent(size);
+        }
+        written.map_ok(|()| encoded)
     }
 
     fn ended(&self) -> Status {
