@@ -832,8 +832,10 @@ fn resolver(
         async move {
             match host.as_str() {
                 "silent" => std::future::pending().await,
-                _ => Ok(vec![found.ok_or(std::io::ErrorKind::NotFound)?]),
+                "slow" => tokio::time::sleep(Duration::from_secs(2)).await,
+                _ => {}
             }
+            Ok(vec![found.ok_or(std::io::ErrorKind::NotFound)?])
         }
     }
 }
@@ -892,6 +894,25 @@ async fn what_is_known_does_not_wait_for_a_name_that_takes_long() {
         pass(600.0).await;
         assert_eq!((channel.state(), net.dials().len()), (Ready, 1), "{target}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_refuses_is_not_the_last_word_while_another_name_is_asked_for() {
+    let (net, probe) = (MemoryNet::default(), Probe::new());
+    net.refuse(A);
+    net.serve(B, &probe);
+    let names = Arc::new(Mutex::new(vec![("a", A), ("slow", B)]));
+    for is_round_robin in [false, true] {
+        let builder = to(&net, ["a:1", "slow:1"]).resolver(resolver(&names));
+        let builder = match is_round_robin {
+            true => builder.round_robin(),
+            false => builder,
+        };
+        let channel = within("a connection", builder.connect()).await;
+        let channel = channel.expect("one of the two can be reached");
+        echo(&Client::new(channel)).await.expect("a reply");
+    }
+    assert_eq!(called(&probe), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -966,4 +987,27 @@ async fn a_watch_is_not_told_that_a_channel_is_ready_which_is_gone() {
     drop(channel);
     settle().await;
     assert_eq!(watch.until(Ready).await, Shutdown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_tries_again_at_once_leaves_its_thread_to_what_would_help() {
+    let net = MemoryNet::default();
+    net.refuse(A);
+    let (_, client) = lazy(to(&net, A));
+    assert!(echo(&client).await.is_err());
+    let others = Arc::new(AtomicUsize::new(0));
+    let counted = others.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..10_000 {
+        let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
+        assert!(call.await.is_err());
+    }
+    other.abort();
+    // tokio lets a task do some hundred things before it takes another.
+    assert!(others.load(Ordering::Relaxed) > 10, "{others:?}");
 }

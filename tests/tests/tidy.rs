@@ -346,7 +346,7 @@ fn the_house_stays_small() {
     let channel = code["channel"];
     // 1,500 held one list of addresses; names that fail or answer for themselves, and calls that keep
     // their turn, are 100 more.
-    assert!(channel <= 1_650, "channel has {channel} lines of code");
+    assert!(channel <= 1_700, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }

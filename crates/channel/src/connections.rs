@@ -71,6 +71,9 @@ pub(crate) struct Resolution {
     pub(crate) found: Vec<Vec<Address>>,
     /// Why there are no addresses at all.
     pub(crate) failing: Option<Status>,
+    /// Names that have no address yet are being asked for, and others are in use: what fails now is not
+    /// the last word.
+    pub(crate) is_partial: bool,
     pub(crate) not_before: Option<Instant>,
     pub(crate) backoff: Backoff,
 }
@@ -445,7 +448,10 @@ impl State {
         let states: Vec<_> = self.groups.iter().map(Group::state).collect();
         let best = [Ready, Connecting, TransientFailure];
         let found = best.into_iter().find(|it| states.contains(it));
-        found.unwrap_or(Idle)
+        match found.unwrap_or(Idle) {
+            TransientFailure if self.resolution.has_more_to_come() => Connecting,
+            state => state,
+        }
     }
 
     /// Why there is no connection.
@@ -477,12 +483,17 @@ impl State {
 }
 
 impl Resolution {
+    fn has_more_to_come(&self) -> bool {
+        self.is_partial && self.task.as_ref().is_some_and(Task::is_running)
+    }
+
     pub(crate) fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
         let known = targets.iter().map(|it| it.address());
         Self {
             task: None,
             found: known.map(|it| it.into_iter().collect()).collect(),
             failing: None,
+            is_partial: false,
             not_before: None,
             backoff: Backoff::new(limits),
         }

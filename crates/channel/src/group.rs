@@ -56,6 +56,12 @@ impl Group {
         }
     }
 
+    /// What has failed so far was not all that there is to try.
+    pub(crate) fn begin_anew(&mut self) {
+        self.failing = None;
+        self.not_before = None;
+    }
+
     pub(crate) fn state(&self) -> ConnectivityState {
         if self.is_ready() {
             ConnectivityState::Ready

@@ -330,6 +330,11 @@ impl Connections {
         let limits = &*self.settings.limits;
         let mut state = self.write();
         let has_failed = failure.is_some();
+        if std::mem::take(&mut state.resolution.is_partial) {
+            for group in &mut state.groups {
+                group.begin_anew();
+            }
+        }
         match failure {
             None => {
                 state.resolution.task = None;
@@ -385,7 +390,10 @@ async fn keep_resolving(
             Ok(failure) => failure,
             Err(_) => {
                 if let Some(connections) = weak.upgrade() {
-                    connections.use_found(&mut connections.write());
+                    let mut state = connections.write();
+                    let found = &state.resolution.found;
+                    state.resolution.is_partial = found.iter().any(Vec::is_empty);
+                    connections.use_found(&mut state);
                 }
                 answering.await
             }

@@ -537,6 +537,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let why = poll_fn(|cx| {
             let poll = self.turn.poll(cx, &mut self.h2);
             match (self.keep_watch(cx), poll) {
+                // h2 has failed all streams, and waits for a socket that takes nothing.
+                (Poll::Pending, Poll::Pending) if self.turn.hub().is_end_awaited() => {
+                    Poll::Ready("it was closed by the server".to_owned())
+                }
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
                 (_, Poll::Ready(Ok(Ok(())))) => Poll::Ready("it was closed".to_owned()),
                 (_, Poll::Ready(Ok(Err(error)))) => Poll::Ready(self.watch.ended(&error)),

@@ -65,7 +65,9 @@ pub(crate) async fn send_body(
         send.poll(cx).map(|sent| match sent {
             Ok(()) => Sent::Over,
             Err(SendError::PeerGone) => match send.stream().poll_reset(cx) {
-                Poll::Ready(Ok(reason)) if may_be_untaken(reason) => Sent::Untaken,
+                // h2 does not say here whether the reason came in RST_STREAM or in GOAWAY: the other half
+                // knows. No server says CANCEL of what it has not taken.
+                Poll::Ready(Ok(reason)) if reason != Reason::CANCEL => Sent::Untaken,
                 _ => Sent::Over,
             },
             // The caller let go of the call, or its body failed. Half of a request is not one.
@@ -84,15 +86,4 @@ pub(crate) async fn send_body(
         tokio::time::timeout(UNTAKEN_KEPT, stopped).await.ok()?.ok();
     }
     Some(body)
-}
-
-/// Here h2 does not say whether the reason came in RST_STREAM or in GOAWAY; NO_ERROR and
-/// ENHANCE_YOUR_CALM are what servers say in the latter.
-fn may_be_untaken(reason: Reason) -> bool {
-    [
-        Reason::REFUSED_STREAM,
-        Reason::NO_ERROR,
-        Reason::ENHANCE_YOUR_CALM,
-    ]
-    .contains(&reason)
 }

@@ -136,8 +136,11 @@ where
             break;
         }
     }
+    let Driver { serving, turn, .. } = driver;
+    let handler = serving.end();
+    drop(turn);
     let stats = wire.wire().stats();
-    driver.serving.handler.connection_ended(&stats);
+    handler.connection_ended(&stats);
     stats
 }
 
@@ -365,6 +368,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
 }
 
 impl<IO, H: Handler> Serving<IO, H> {
+    /// Ends the calls that are left, and gives what has answered them.
+    fn end(self) -> H {
+        let Self { h2, handler, .. } = self;
+        drop(h2);
+        handler
+    }
+
     /// Begins the calls for which there are permits.
     fn begin(&mut self, mut now: Instant) {
         let free = (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open());

@@ -203,11 +203,20 @@ impl Hub {
         if error.is_io() {
             let mut ended = lock(&self.ended);
             if ended.status.is_none() {
-                ended.waiting.push(cx.waker().clone());
+                if !ended.waiting.iter().any(|it| it.will_wake(cx.waker())) {
+                    ended.waiting.push(cx.waker().clone());
+                }
+                drop(ended);
+                self.notify();
                 return Poll::Pending;
             }
         }
         Poll::Ready(self.failure(error))
+    }
+
+    /// Whether a call waits to be told why its connection has failed.
+    pub(crate) fn is_end_awaited(&self) -> bool {
+        !lock(&self.ended).waiting.is_empty()
     }
 
     /// Why a stream failed: what ended its connection tells more than what h2 says afterwards.

@@ -111,9 +111,16 @@ impl Attempts {
         call: Call,
     ) -> Result<http::Response<Body>, Status> {
         loop {
-            let ready = connections
-                .ready(call.head.deadline, call.options.patience)
-                .await?;
+            let ready = connections.ready(call.head.deadline, call.options.patience);
+            let ready = match ready.await {
+                Ok(ready) => ready,
+                Err(status) => {
+                    // A caller that tries again at once, and again, leaves its thread to what would
+                    // mend it.
+                    tokio::task::consume_budget().await;
+                    return Err(status);
+                }
+            };
             // The server is told what is left of the deadline now.
             let head = |origin| channel.request(&call, origin);
             if let Some(reply) = self.make(ready, head).await {

@@ -22,6 +22,9 @@ const HELD_SIZE: usize = 64 * 1024;
 /// Bytes that are read at a time.
 const CHUNK_SIZE: usize = 8 * 1024;
 
+/// What stands for a time that the clock cannot say.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// What goes wrong with connections: a handle, by which a test says so at any time. Clones are the
 /// same handle; without a word from it everything passes.
 ///
@@ -369,7 +372,9 @@ impl<IO: AsyncRead + Unpin> FaultyStream<IO> {
             let bytes = read.map(|()| Bytes::copy_from_slice(chunk.filled()));
             self.held_size += chunk.filled().len();
             self.has_ended = bytes.as_ref().map_or(true, Bytes::is_empty);
-            let due = Instant::now() + delay;
+            // Beyond what the clock can say, it is held back as long as anybody waits.
+            let now = Instant::now();
+            let due = now.checked_add(delay).unwrap_or(now + FAR);
             self.held.push_back(Held { due, bytes });
         }
     }
