@@ -1134,3 +1134,16 @@ async fn a_stream_of_many_small_messages_that_nobody_reads_does_not_end_the_conn
     assert_eq!(streamed.code, Code::OK, "{status:?}");
     assert_eq!(streamed.messages.len(), MESSAGES);
 }
+
+#[tokio::test]
+async fn a_call_is_told_that_its_server_has_left_though_its_request_cannot_be_sent() {
+    let (client, mut peer) = in_memory(&[]).await;
+    let call = client.unary::<Raw, Raw>(BAD, Raw(vec![0; 4 << 20].into()));
+    let calling = tokio::spawn(call.into_future());
+    peer.next_request().await;
+    // It says that it is done, and reads no more of what is on its way.
+    peer.shut_down().await;
+    let ended = within("the end of the call", calling).await;
+    let status = ended.expect("no panic").expect_err("there is no reply");
+    assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
+}
