@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use trunkline::{Channel, Request, Result, Server, Status};
 use trunkline_build::Config;
-use trunkline_tests::peers::skipped;
+use trunkline_tests::peers::{Peer, peer, skipped};
 use trunkline_tests::prepare::{
     Toolkit, peers_directory, proto_directory, schema_directory, source_directory,
 };
-use trunkline_tests::process::{Failure, Process};
+use trunkline_tests::process::Process;
 
 mod proto {
     trunkline::include_proto!(
@@ -420,28 +420,9 @@ fn an_error_of_the_plugin_is_told_by_protoc() {
     );
 }
 
-/// The program of buf, which there is for some machines.
-fn buf(node: &Path) -> Option<PathBuf> {
-    let machine = match std::env::consts::ARCH {
-        "x86_64" => "x64",
-        other => other,
-    };
-    let package = format!("buf-{}-{machine}", std::env::consts::OS);
-    let buf = node
-        .join("node_modules/@bufbuild")
-        .join(package)
-        .join("bin/buf");
-    if !buf.exists() {
-        let failure = Failure::new(format!("{} is not there", buf.display()));
-        skipped("buf", &failure, "run the tests on Linux");
-        return None;
-    }
-    Some(buf)
-}
-
 #[test]
 fn buf_with_our_plugin_writes_what_a_build_script_writes() {
-    let Some(node) = prepared(Toolkit::Node) else {
+    let Some(buf) = peer(Peer::Buf) else {
         return;
     };
     let directory = fresh("buf");
@@ -461,10 +442,7 @@ fn buf_with_our_plugin_writes_what_a_build_script_writes() {
         "{text}"
     );
     fs::write(&template, text).expect("the target directory is writable");
-    let Some(buf) = buf(&node) else {
-        return;
-    };
-    let mut command = Command::new(buf);
+    let mut command = buf.command();
     command
         .args(["generate", "--template"])
         .arg(&template)

@@ -8,16 +8,10 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use crate::encoding::EncodingError;
 #[cfg(feature = "gzip")]
 use crate::encoding::MAX_PARTS;
+use crate::step;
 
 /// The largest window of deflate, as a power of two: what every gzip has.
 const WINDOW_BITS: u8 = 15;
-
-/// How much room is made in the output at a time, and so the most that is written before the size
-/// is looked at.
-const STEP_MAX: usize = 16 * 1024;
-
-/// The least room worth a call into the library.
-const STEP_MIN: usize = 512;
 
 /// What stands around the deflated bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -107,7 +101,7 @@ fn deflate(
             false => FlushCompress::None,
         };
         let start = output.len();
-        output.resize(start + (input.remaining() / 2).clamp(STEP_MIN, STEP_MAX), 0);
+        output.resize(start + step::to_compress(input.remaining()), 0);
         let (total_in, total_out) = (compressor.total_in(), compressor.total_out());
         let status = compressor.compress(chunk, &mut output[start..], flush);
         let taken = (compressor.total_in() - total_in) as usize;
@@ -131,14 +125,7 @@ fn inflate(
 ) -> Result<(), EncodingError> {
     loop {
         let start = output.len();
-        // One byte past the room shows that there is more; its size is never taken from what the
-        // peer claims.
-        let step = input
-            .remaining()
-            .saturating_mul(4)
-            .clamp(STEP_MIN, STEP_MAX)
-            .min(room.saturating_add(1));
-        output.resize(start + step, 0);
+        output.resize(start + step::to_inflate(input.remaining(), *room), 0);
         let (total_in, total_out) = (inflater.total_in(), inflater.total_out());
         let status =
             inflater.decompress(input.chunk(), &mut output[start..], FlushDecompress::None);

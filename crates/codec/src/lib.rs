@@ -34,6 +34,8 @@ pub mod path;
 pub mod percent;
 pub mod rope;
 pub mod status;
+#[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
+mod step;
 pub mod timeout;
 #[cfg(feature = "zstd")]
 mod zstd;

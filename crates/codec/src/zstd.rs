@@ -7,18 +7,12 @@ use zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 use crate::encoding::{Encoding, EncodingError, MAX_PARTS};
+use crate::step;
 
 /// The largest window that a message may ask for, as a power of two: 8 MiB, which RFC 8878 (3.1.1.1.2)
 /// wants every decoder to have, and no level up to 19 exceeds. The window is the one size that is
 /// taken from the peer: it is memory that is reserved, and used only as far as bytes come out.
 const WINDOW_LOG_MAX: u32 = 23;
-
-/// How much room is made in the output at a time, and so the most that is written before the size
-/// is looked at.
-const STEP_MAX: usize = 16 * 1024;
-
-/// The least room worth a call into the library.
-const STEP_MIN: usize = 512;
 
 thread_local! {
     /// The last compressor of this thread with its level: its tables are a MiB and more.
@@ -116,7 +110,7 @@ fn compress(
             false => ZSTD_EndDirective::ZSTD_e_continue,
         };
         let start = output.len();
-        output.resize(start + (input.remaining() / 2).clamp(STEP_MIN, STEP_MAX), 0);
+        output.resize(start + step::to_compress(input.remaining()), 0);
         let mut into = OutBuffer::around(&mut output[start..]);
         let mut from = InBuffer::around(chunk);
         let left = compressor.compress_stream2(&mut into, &mut from, end);
@@ -138,13 +132,7 @@ fn inflate_frame(
 ) -> Result<(), EncodingError> {
     loop {
         let start = output.len();
-        // One byte past the room shows that there is more.
-        let step = input
-            .remaining()
-            .saturating_mul(4)
-            .clamp(STEP_MIN, STEP_MAX)
-            .min(room.saturating_add(1));
-        output.resize(start + step, 0);
+        output.resize(start + step::to_inflate(input.remaining(), *room), 0);
         let mut into = OutBuffer::around(&mut output[start..]);
         let mut from = InBuffer::around(input.chunk());
         let left = inflater.decompress_stream(&mut into, &mut from);
