@@ -1,5 +1,6 @@
-//! Calls without generated code: a method is a path, and with `Raw` a message is its bytes. Proxies
-//! and tools are written in this way.
+//! Calls without generated code: a method is a path, and with `Raw` a message is its bytes. Tools that
+//! know their methods' paths are written in this way. A proxy for any path is not: a router serves
+//! the methods that were added to it.
 //!
 //! Run it with `cargo run --example generic_call`.
 

@@ -23,8 +23,10 @@ fn site(port: u16, upstream: &str, more: &str) -> String {
         listen 127.0.0.1:{port} http2;
         client_max_body_size 0;
         ignore_invalid_headers off;
+        large_client_header_buffers 4 32k;
         location / {{
             grpc_pass {upstream};
+            grpc_buffer_size 32k;
             {more}
         }}
     }}"
@@ -155,6 +157,21 @@ async fn metadata_trailers_statuses_and_compressed_messages_pass() {
         let trailers: Vec<_> = status.metadata().get_all("x-trailer").collect();
         assert_eq!(trailers, ["one", "two, three"], "{request}");
     }
+}
+
+#[tokio::test]
+async fn six_kilobytes_of_metadata_pass_both_ways() {
+    let address = serve(Server::new().add(telling())).await;
+    let Some(nginx) = in_front_of(&address, "") else {
+        return;
+    };
+    let client = client_of(&nginx.address()).await;
+    let value = "v".repeat(6 * 1024);
+    let call = client.unary::<Raw, Raw>(TELL, raw("ok"));
+    let call = call.metadata("told_x.y", &value).into_future();
+    let reply = within("the reply", call).await.unwrap();
+    assert_eq!(reply.metadata().get("head"), Some(&*value));
+    assert_eq!(reply.trailers().get("x-trailer"), Some(&*value));
 }
 
 #[tokio::test]

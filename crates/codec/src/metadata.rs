@@ -23,7 +23,9 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// Keys are case-insensitive and may repeat. A key that ends in `-bin` holds bytes, any other one
 /// text. What belongs to the protocol itself (`grpc-status`, `content-type` and the like) is
-/// neither shown nor accepted; `user-agent` is both.
+/// neither shown nor accepted. `user-agent` is both, and so are the four names with `grpc-` that
+/// applications set: `grpc-previous-rpc-attempts`, `grpc-retry-pushback-ms`, `grpc-trace-bin` and
+/// `grpc-tags-bin`.
 ///
 /// Values from a peer are kept as they are, also when they are no proper text, and can always be
 /// sent back.

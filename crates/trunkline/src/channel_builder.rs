@@ -117,7 +117,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Lets `connect` make the byte stream to an address: in memory, through a proxy, with faults.
+    /// Lets `connect` make the byte stream to an address: in memory, through a tunnel that the caller opens, with faults.
     /// HTTP/2 is spoken over it as over a socket.
     ///
     /// ```

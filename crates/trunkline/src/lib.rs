@@ -50,8 +50,8 @@
 //!
 //! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
 //! [`shutdown_signal`]) and `tls` (with ring), all on by default; `aws-lc-rs` takes that library for
-//! TLS in the place of ring; `zstd`, off, because it needs a C compiler, and because it has to be
-//! [added](Server::encoding) to be announced; `testing`, off, for the module of that name.
+//! TLS instead of ring (both build with a C compiler); `zstd`, off, because it builds a C library, and
+//! because it has to be [added](Server::encoding) to be announced; `testing`, off, for the module of that name.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
