@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use trunkline_codec::Status;
-use trunkline_transport::{Address, Target};
+use trunkline_transport::{Address, Target, lookup};
 
 use crate::endpoint::Endpoint;
 
@@ -36,7 +36,7 @@ use crate::endpoint::Endpoint;
 /// ```
 pub trait Resolver: Send + Sync + 'static {
     /// The addresses of `host`, in the order in which they are to be tried. Targets that are
-    /// addresses already do not come here. Each call has `connect_timeout` (20 s).
+    /// addresses already, with or without a zone, do not come here. Each call has `connect_timeout` (20 s).
     ///
     /// # Errors
     ///
@@ -68,8 +68,8 @@ pub(crate) struct System;
 
 impl Resolver for System {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<Address>> {
-        let found = tokio::net::lookup_host((host, port)).await?;
-        Ok(found.map(Address::Tcp).collect())
+        let found = lookup(host, port).await?;
+        Ok(found.into_iter().map(Address::Tcp).collect())
     }
 }
 
@@ -104,7 +104,10 @@ impl AnyResolver {
         let (None, Some((host, port))) = (target.address(), target.host_and_port()) else {
             return;
         };
-        let resolving = self.0.clone().resolve(host.to_owned(), port);
+        let resolving = match target.zoned_host() {
+            None => self.0.clone().resolve(host.to_owned(), port),
+            Some(zoned) => Self::new(System).0.resolve(zoned, port),
+        };
         asked.spawn(async move {
             let resolved = tokio::time::timeout(timeout, resolving).await;
             let addresses = match resolved {
@@ -146,6 +149,12 @@ pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<
 }
 
 fn does_not_resolve(target: &Target, error: io::Error) -> Status {
+    if let Some(zoned) = target.zoned_host() {
+        return Status::unavailable(format!(
+            "cannot connect to {target}: {zoned} is no address here: {error}; has this machine an interface of that name, and is the address link-local?"
+        ))
+        .with_source(error);
+    }
     let host = target.host_and_port().map_or("", |(host, _)| host);
     Status::unavailable(format!(
         "cannot connect to {target}: the name {host} does not resolve: {error}; is it spelled right, and is the DNS server reachable?"
@@ -207,6 +216,30 @@ mod tests {
             ),
         ] {
             assert_eq!(interleaved(addresses(before)), addresses(after));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_system_says_what_a_zone_is_and_no_other_resolver_is_asked() {
+        let resolver = AnyResolver::new(|_: String, _: u16| async move { panic!("it was asked") });
+        for (text, expected) in [
+            ("[fe80::1%lo]:5", Ok("[fe80::1%1]:5")),
+            ("[fe80::1%25lo]:5", Ok("[fe80::1%1]:5")),
+            (
+                "[fe80::1%none]:5",
+                Err("has this machine an interface of that name"),
+            ),
+        ] {
+            let target = Arc::new(Target::parse(text).expect("a target"));
+            let mut asked = JoinSet::new();
+            resolver.ask(&mut asked, (0, target), Duration::from_secs(20));
+            let answer = asked.join_next().await.expect("it is asked");
+            match (answer.expect("no panic").addresses, expected) {
+                (Ok(found), Ok(address)) => assert_eq!(found, addresses(&[address])),
+                (Err(status), Err(words)) => assert!(status.message().contains(words), "{status}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What users write where a channel is to go.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use trunkline_codec::Status;
@@ -8,9 +9,11 @@ use trunkline_transport::Target;
 
 /// Where a channel goes: one target, or a list of them.
 ///
-/// A target is `host:port`, `http://host:port` or `unix:/path`, and what grpc/doc/naming.md has of
-/// the kind: `dns:///host:port`, `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`. A list is one set of
-/// addresses, in its order; the servers behind it are taken to serve the same.
+/// A target is `host:port`, `http://host:port`, `https://host:port` or `unix:/path`, and what
+/// grpc/doc/naming.md has of the kind: `dns:///host:port`, `ipv4:a:port,b:port`,
+/// `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. Without a port it is 443, and with
+/// `http://` 80. A list is one set of addresses, in its order; the servers behind it are taken to
+/// serve the same.
 #[derive(Clone, Debug)]
 pub struct Targets(Vec<String>);
 
@@ -43,26 +46,41 @@ fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> 
                 ))
             })?,
         };
-        targets.push(Arc::new(Target::parse(name)?));
+        targets.push(Arc::new(Target::parse_host(text, name)?));
         return Ok(());
     }
-    let list = text
-        .strip_prefix("ipv4:")
-        .or_else(|| text.strip_prefix("ipv6:"));
-    let Some(list) = list else {
-        targets.push(Arc::new(Target::parse(text)?));
-        return Ok(());
-    };
-    for text in list.split(',') {
-        let target = Target::parse(text)?;
-        if target.address().and_then(|it| it.tcp()).is_none() {
-            return Err(Status::invalid_argument(format!(
-                "cannot connect to {text:?}: it is not of the form address:port, which ipv4: and ipv6: take"
-            )));
+    // naming.md: `ipv4:address[:port][,address[:port],...]`, and as much for ipv6.
+    for (scheme, is_v6) in [("ipv4:", false), ("ipv6:", true)] {
+        if let Some(list) = text.strip_prefix(scheme) {
+            let list = list.strip_prefix("//").filter(|it| it.starts_with('/'));
+            let list = list.map_or(&text[scheme.len()..], |it| &it[1..]);
+            for part in list.split(',') {
+                targets.push(Arc::new(literal(text, part, is_v6)?));
+            }
+            return Ok(());
         }
-        targets.push(Arc::new(target));
     }
+    targets.push(Arc::new(Target::parse(text)?));
     Ok(())
+}
+
+/// An address of a list; one of IPv6 needs brackets only where a port follows.
+fn literal(text: &str, part: &str, is_v6: bool) -> Result<Target, Status> {
+    let address = part.split_once('%').map_or(part, |(address, _)| address);
+    let target = match is_v6 && address.parse::<Ipv6Addr>().is_ok() {
+        true => Target::parse_host(text, &format!("[{part}]")),
+        false => Target::parse_host(text, part),
+    }?;
+    let ip = target.host_and_port().and_then(|(ip, _)| ip.parse().ok());
+    match ip.is_some_and(|ip: IpAddr| ip.is_ipv6() == is_v6) {
+        true => Ok(target),
+        false => {
+            let family = if is_v6 { "IPv6" } else { "IPv4" };
+            Err(Status::invalid_argument(format!(
+                "cannot connect to {text:?}: {part:?} is not of the form address:port with an address of {family}"
+            )))
+        }
+    }
 }
 
 impl From<&str> for Targets {
@@ -131,6 +149,20 @@ mod tests {
             (Targets::from(vec!["a:1".to_owned()]), Some("a:1")),
             (Targets::from("dns:a:1"), Some("a:1")),
             (Targets::from("dns:///a:1"), Some("a:1")),
+            (Targets::from("dns:a"), Some("a:443")),
+            (
+                Targets::from("dns:///[fe80::1%25lo]"),
+                Some("[fe80::1%lo]:443"),
+            ),
+            (
+                Targets::from("ipv4:1.2.3.4,1.2.3.5:6"),
+                Some("1.2.3.4:443 1.2.3.5:6"),
+            ),
+            (Targets::from("ipv4:///1.2.3.4"), Some("1.2.3.4:443")),
+            (
+                Targets::from("ipv6:[::1],::2,fe80::3%25lo,[fe80::4%lo]:5"),
+                Some("[::1]:443 [::2]:443 [fe80::3%lo]:443 [fe80::4%lo]:5"),
+            ),
             (
                 Targets::from("ipv4:1.2.3.4:5,1.2.3.5:6"),
                 Some("1.2.3.4:5 1.2.3.5:6"),
@@ -144,10 +176,15 @@ mod tests {
                 Some("unix:/a b:2"),
             ),
             (Targets::from("dns://8.8.8.8/a:1"), None),
+            (Targets::from("dns:unix:/a"), None),
+            (Targets::from("dns:http://a"), None),
             (Targets::from("ipv4:a:1"), None),
+            (Targets::from("ipv4:[::1]:1"), None),
+            (Targets::from("ipv6:1.2.3.4:1"), None),
+            (Targets::from("ipv4:1.2.3.4:70000"), None),
             (Targets::from("ipv4:1.2.3.4:5,"), None),
             (Targets::from("ipv4:unix:/a"), None),
-            (Targets::from(["a:1", "nothing"]), None),
+            (Targets::from(["a:1", "unix:"]), None),
             (Targets::from(Vec::<String>::new()), None),
         ] {
             let parsed = targets.parse();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trunkline_codec::Limits;
 
+use crate::listen::Listener;
 use crate::net_stream::NetStream;
-use crate::server::Listener;
 use crate::target::Address;
 
 /// The next connection.

@@ -129,14 +129,16 @@ impl Connection {
                 }
                 Self::secure(stream, to).await
             }
-            Address::Unix(Some(path)) => {
+            local => {
+                let Some((path, _)) = local.to_unix_path() else {
+                    return Err(Status::unavailable(format!(
+                        "cannot connect to {name}: {address} is no address to connect to; a connector of your own may know what it means"
+                    )));
+                };
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| cannot_connect(name, error))?;
                 Self::secure(stream, to).await
             }
-            Address::Unix(None) | Address::InMemory => Err(Status::unavailable(format!(
-                "cannot connect to {name}: {address} is no address to connect to; a connector of your own may know what it means"
-            ))),
         }
     }
 

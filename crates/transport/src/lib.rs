@@ -6,7 +6,8 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `body`, `pipe` | what requests and responses carry |
-//! | `server`, `threads` | listens, accepts; a task for each connection; the same on several threads |
+//! | `listen`, `socket_file` | sockets that listen; the file of a Unix socket |
+//! | `server`, `threads` | accepts; a task for each connection; the same on several threads |
 //! | `connection`, `answer` | the server's driver; one call on it |
 //! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
@@ -16,7 +17,8 @@
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
-//! | `target` | addresses |
+//! | `target`, `host_port`, `lookup` | addresses, as they are written, and from names |
+//! | `detached` | work that blocks, and does not hold the exit |
 //! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
 //!
 //! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
@@ -30,18 +32,23 @@ mod client;
 mod client_send;
 mod client_watch;
 mod connection;
+mod detached;
 mod error;
 mod frame_guard;
+mod host_port;
 mod http1;
 mod hub;
 mod incoming;
 mod keepalive;
+mod listen;
+mod lookup;
 mod net_stream;
 mod pace;
 mod pipe;
 mod send;
 mod server;
 mod slots;
+mod socket_file;
 mod target;
 mod threads;
 mod timers;
@@ -58,12 +65,14 @@ pub use body::{Body, Source};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection, Refused, cannot_connect};
 pub use connection::{Handler, Phase, serve_connection};
 pub use keepalive::Keepalive;
+pub use listen::Listener;
+pub use lookup::lookup;
 pub use net_stream::ByteStream;
 pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 #[cfg(feature = "__tls")]
 pub use rustls;
-pub use server::{Listener, serve, serve_one};
+pub use server::{serve, serve_one};
 pub use target::{Address, Peer, Target};
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]

@@ -1,17 +1,31 @@
 //! Addresses: what a client connects to, what a server listens on, who is at the other end.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use socket2::SockAddr;
 use trunkline_codec::Status;
 
+use crate::host_port::{HostPort, percent_decoded, percent_encoded};
 use crate::tls::TlsSession;
+
+/// The port of a target that names none: the naming document's (grpc/doc/naming.md).
+const DEFAULT_PORT: u16 = 443;
+
+/// The longest path or name of a Unix socket, in bytes: `sun_path` has room for it and for a NUL.
+const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", target_os = "android")) {
+    true => 107,
+    false => 103,
+};
 
 /// Where a server is, as a client names it.
 ///
-/// Understood are `host:port`, `http://host:port`, `https://host:port` and `unix:/path` (also
-/// `unix:///path`). Without a port, `http://` means 80 and `https://` 443.
+/// Understood are `host:port`, `http://host:port`, `https://host:port`, `unix:/path` (also
+/// `unix:///path`), and on Linux `unix-abstract:name`. Without a port, `http://` means 80, and
+/// otherwise it is 443. An IPv6 address may have a zone: `[fe80::1%eth0]:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     place: Place,
@@ -21,9 +35,9 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    /// Host name or address, and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
+    /// The port of it is set.
+    Tcp(HostPort, u16),
+    Local(Address),
 }
 
 impl Target {
@@ -33,86 +47,85 @@ impl Target {
     ///
     /// INVALID_ARGUMENT naming what is wrong and what is understood.
     pub fn parse(target: &str) -> Result<Self, Status> {
-        if let Some(path) = target.strip_prefix("unix:") {
-            // The naming document (grpc/doc/naming.md): unix:path, unix:///absolute_path.
-            let path = path.strip_prefix("//").unwrap_or(path);
-            let authority = http::uri::Authority::from_static("localhost");
-            return match path.is_empty() {
-                true => Err(invalid(target, "the path is empty")),
-                false => Ok(Self {
-                    place: Place::Unix(path.into()),
-                    authority,
-                    wants_tls: None,
-                }),
-            };
+        if let Some(local) = Address::local(target) {
+            return Ok(Self {
+                place: Place::Local(local.map_err(|why| invalid(target, &why))?),
+                authority: http::uri::Authority::from_static("localhost"),
+                wants_tls: None,
+            });
         }
-        let (rest, wants_tls, default_port) = if let Some(rest) = target.strip_prefix("http://") {
-            (
-                rest.strip_suffix('/').unwrap_or(rest),
-                Some(false),
-                Some(80),
-            )
-        } else if let Some(rest) = target.strip_prefix("https://") {
-            if !cfg!(feature = "__tls") {
-                return Err(invalid(
-                    target,
-                    "this build has no TLS: enable the feature `tls` of trunkline",
-                ));
-            }
-            (
-                rest.strip_suffix('/').unwrap_or(rest),
-                Some(true),
-                Some(443),
-            )
-        } else {
-            (target, None, None)
+        let (rest, wants_tls, default_port) = match target.split_once("://") {
+            None => (target, None, DEFAULT_PORT),
+            Some(("http", rest)) => (rest, Some(false), 80),
+            Some(("https", rest)) => (rest, Some(true), 443),
+            Some(_) => return Err(invalid(target, "the scheme is unknown")),
         };
-        if rest.contains("://") {
-            return Err(invalid(target, "the scheme is unknown"));
-        }
-        let authority: http::uri::Authority = rest
-            .parse()
-            .map_err(|_| invalid(target, "it is not of the form host:port"))?;
-        if authority.as_str().contains('@') {
+        if wants_tls == Some(true) && !cfg!(feature = "__tls") {
             return Err(invalid(
                 target,
-                "user names in an address are not supported",
+                "this build has no TLS: enable the feature `tls` of trunkline",
             ));
         }
-        let port = authority
-            .port_u16()
-            .or(default_port)
-            .ok_or_else(|| invalid(target, "the port is missing"))?;
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        if host.is_empty() {
-            return Err(invalid(target, "the host is missing"));
-        }
+        let rest = match wants_tls {
+            None => rest,
+            Some(_) => rest.strip_suffix('/').unwrap_or(rest),
+        };
+        let (place, authority) =
+            Self::tcp(rest, default_port).map_err(|why| invalid(target, &why))?;
         Ok(Self {
-            place: Place::Tcp(host.to_owned(), port),
+            place,
             authority,
             wants_tls,
         })
     }
 
-    /// The address that the target is, if it is one: of IP, or the path of a Unix socket.
+    /// Reads `host[:port]`, a part of `target`, which messages name. Without a port it is 443.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_host(target: &str, host: &str) -> Result<Self, Status> {
+        let (place, authority) =
+            Self::tcp(host, DEFAULT_PORT).map_err(|why| invalid(target, &why))?;
+        Ok(Self {
+            place,
+            authority,
+            wants_tls: None,
+        })
+    }
+
+    fn tcp(text: &str, default_port: u16) -> Result<(Place, http::uri::Authority), String> {
+        let mut host = HostPort::parse(text)?;
+        let authority = host.authority();
+        let authority = authority.parse();
+        let authority = authority.map_err(|_| "it is not of the form host:port".to_owned())?;
+        let port = *host.port.get_or_insert(default_port);
+        Ok((Place::Tcp(host, port), authority))
+    }
+
+    /// The address that the target is, if it is one that takes nobody to ask: of IP, or a Unix
+    /// socket's.
     pub fn address(&self) -> Option<Address> {
         match &self.place {
-            Place::Tcp(host, port) => {
-                let ip = host.parse().ok()?;
-                Some(Address::Tcp(SocketAddr::new(ip, *port)))
-            }
-            Place::Unix(path) => Some(Address::unix(Some(path))),
+            Place::Tcp(host, port) => host.address(*port).map(Address::Tcp),
+            Place::Local(address) => Some(address.clone()),
         }
     }
 
     /// The host, by name or address, and the port; none for a Unix socket.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match &self.place {
-            Place::Tcp(host, port) => Some((host, *port)),
-            Place::Unix(_) => None,
+            Place::Tcp(host, port) => Some((&host.host, *port)),
+            Place::Local(_) => None,
+        }
+    }
+
+    /// The IPv6 address with the zone behind it, if it has one. What number an interface has is the
+    /// system's to say, and no other resolver's: see [`lookup`](crate::lookup).
+    pub fn zoned_host(&self) -> Option<String> {
+        match &self.place {
+            Place::Tcp(host, _) if host.zone.is_some() => Some(host.to_resolve()),
+            Place::Tcp(..) | Place::Local(_) => None,
         }
     }
 
@@ -128,7 +141,8 @@ impl Target {
         self
     }
 
-    /// What goes into `:authority`, unless a call says otherwise.
+    /// What goes into `:authority`, unless a call says otherwise: without a zone, which means
+    /// something on this machine only.
     pub fn authority(&self) -> &http::uri::Authority {
         &self.authority
     }
@@ -140,11 +154,12 @@ fn invalid(target: &str, why: &str) -> Status {
     ))
 }
 
+/// With its port, also where it was not written.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Tcp(..) => f.write_str(self.authority.as_str()),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            Place::Tcp(host, _) => host.fmt(f),
+            Place::Local(address) => address.fmt(f),
         }
     }
 }
@@ -157,6 +172,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a Unix socket; none for a peer that has not bound its own.
     Unix(Option<PathBuf>),
+    /// The name of a Unix socket that has no file, which Linux knows.
+    UnixAbstract(Vec<u8>),
     /// Neither: an in-memory connection, or one that a user brought.
     InMemory,
 }
@@ -166,22 +183,87 @@ impl Address {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(addr) => Some(*addr),
-            Self::Unix(_) | Self::InMemory => None,
+            Self::Unix(_) | Self::UnixAbstract(_) | Self::InMemory => None,
         }
     }
 
-    pub(crate) fn unix(path: Option<&Path>) -> Self {
-        Self::Unix(path.map(Path::to_owned))
+    /// A Unix socket as clients and servers write it, with `unix:` or `unix-abstract:` in front; none
+    /// if it is not one. What is wrong with it is for a message.
+    ///
+    /// The naming document (grpc/doc/naming.md): `unix:path`, `unix:///absolute_path`. They are URIs,
+    /// in percent-encoding.
+    pub(crate) fn local(text: &str) -> Option<Result<Self, String>> {
+        if let Some(name) = text.strip_prefix("unix-abstract:") {
+            return Some(local_name(name, "name").and_then(abstract_address));
+        }
+        let path = text.strip_prefix("unix:")?;
+        Some(
+            local_name(path, "path").and_then(|path| match path.contains(&0) {
+                true => Err("the path has a NUL byte".to_owned()),
+                false => Ok(Self::Unix(Some(OsString::from_vec(path).into()))),
+            }),
+        )
+    }
+
+    /// A Unix socket as tokio names it, and whether it has a file: a name without one has NUL in front.
+    pub(crate) fn to_unix_path(&self) -> Option<(PathBuf, bool)> {
+        match self {
+            Self::Unix(Some(path)) => Some((path.clone(), true)),
+            Self::UnixAbstract(name) => {
+                let name = [b"\0", &name[..]].concat();
+                Some((OsString::from_vec(name).into(), false))
+            }
+            Self::Unix(None) | Self::Tcp(_) | Self::InMemory => None,
+        }
+    }
+
+    pub(crate) fn of_unix(addr: &SockAddr) -> Self {
+        match addr.as_abstract_namespace() {
+            Some(name) => Self::UnixAbstract(name.to_owned()),
+            None => Self::Unix(addr.as_pathname().map(Path::to_owned)),
+        }
     }
 }
 
-/// As users write targets: `127.0.0.1:50051`, `unix:/path`, `in-memory`.
+/// What stands behind the scheme of a Unix socket.
+fn local_name(text: &str, what: &str) -> Result<Vec<u8>, String> {
+    let name = match text.strip_prefix("//") {
+        None => text,
+        Some(name) if name.starts_with('/') => name,
+        Some(_) => return Err(format!("a {what} behind // has to begin with /")),
+    };
+    match name.is_empty() {
+        true => Err(format!("the {what} is empty")),
+        false => {
+            let decoded = percent_decoded(name)?;
+            match decoded.len() > UNIX_NAME_MAX {
+                true => Err(format!(
+                    "the {what} has {} bytes, and a socket's has at most {UNIX_NAME_MAX}",
+                    decoded.len()
+                )),
+                false => Ok(decoded),
+            }
+        }
+    }
+}
+
+fn abstract_address(name: Vec<u8>) -> Result<Address, String> {
+    match cfg!(any(target_os = "linux", target_os = "android")) {
+        true => Ok(Address::UnixAbstract(name)),
+        false => Err("only Linux has sockets without a file: use unix:/path".to_owned()),
+    }
+}
+
+/// As users write targets: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`, `in-memory`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(Some(path)) => {
+                write!(f, "unix:{}", path.display().to_string().replace('%', "%25"))
+            }
             Self::Unix(None) => f.write_str("unix:"),
+            Self::UnixAbstract(name) => write!(f, "unix-abstract:{}", percent_encoded(name)),
             Self::InMemory => f.write_str("in-memory"),
         }
     }
@@ -233,42 +315,156 @@ impl Peer {
 mod tests {
     use super::*;
 
+    /// A target as it is shown, the address that it is, and its authority.
+    fn read(text: &str) -> Result<(String, Option<String>, String), Status> {
+        let target = Target::parse(text)?;
+        let address = target.address().map(|it| it.to_string());
+        Ok((target.to_string(), address, target.authority().to_string()))
+    }
+
     #[test]
     fn targets_are_read_as_users_write_them() {
-        let tcp = |host: &str, port| Some(Place::Tcp(host.to_owned(), port));
-        // Without the feature it is not understood.
-        let https = |host, port| tcp(host, port).filter(|_| cfg!(feature = "__tls"));
-        let unix = |path: &str| Some(Place::Unix(path.into()));
-        for (text, place) in [
-            ("localhost:50051", tcp("localhost", 50051)),
-            ("127.0.0.1:1", tcp("127.0.0.1", 1)),
-            ("[::1]:50051", tcp("::1", 50051)),
-            ("http://example.com", tcp("example.com", 80)),
-            ("http://example.com:8080/", tcp("example.com", 8080)),
-            ("unix:/tmp/a.sock", unix("/tmp/a.sock")),
-            ("unix:///tmp/a.sock", unix("/tmp/a.sock")),
-            ("unix:a.sock", unix("a.sock")),
-            ("https://example.com:8443", https("example.com", 8443)),
-            ("https://example.com/", https("example.com", 443)),
-            ("localhost", None),
-            ("", None),
-            (":50051", None),
-            ("unix:", None),
-            ("ftp://example.com:21", None),
-            ("http://user@example.com:1", None),
-            ("host:notaport", None),
-            ("host:99999", None),
+        let long = format!("unix:/{}", "a".repeat(UNIX_NAME_MAX));
+        for (text, shown, address, authority) in [
+            ("localhost:50051", "localhost:50051", "", "localhost:50051"),
+            ("LocalHost", "LocalHost:443", "", "LocalHost"),
+            ("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1"),
+            ("10.0.0.1", "10.0.0.1:443", "10.0.0.1:443", "10.0.0.1"),
+            ("[::1]:50051", "[::1]:50051", "[::1]:50051", "[::1]:50051"),
+            ("[::1]", "[::1]:443", "[::1]:443", "[::1]"),
+            ("[fe80::1%lo]:5", "[fe80::1%lo]:5", "", "[fe80::1]:5"),
+            ("[fe80::1%25lo]:5", "[fe80::1%lo]:5", "", "[fe80::1]:5"),
+            (
+                "[fe80::1%7]:5",
+                "[fe80::1%7]:5",
+                "[fe80::1%7]:5",
+                "[fe80::1]:5",
+            ),
+            ("http://[fe80::1%25lo]", "[fe80::1%lo]:80", "", "[fe80::1]"),
+            ("http://example.com", "example.com:80", "", "example.com"),
+            ("http://a.b:8080/", "a.b:8080", "", "a.b:8080"),
+            (
+                "unix:/tmp/a.sock",
+                "unix:/tmp/a.sock",
+                "unix:/tmp/a.sock",
+                "localhost",
+            ),
+            (
+                "unix:///tmp/a.sock",
+                "unix:/tmp/a.sock",
+                "unix:/tmp/a.sock",
+                "localhost",
+            ),
+            ("unix:a.sock", "unix:a.sock", "unix:a.sock", "localhost"),
+            (
+                "unix:/a%20b%25",
+                "unix:/a b%25",
+                "unix:/a b%25",
+                "localhost",
+            ),
+            (
+                &long[..long.len() - 1],
+                &long[..long.len() - 1],
+                &long[..long.len() - 1],
+                "localhost",
+            ),
         ] {
-            let parsed = Target::parse(text);
-            assert_eq!(
-                parsed.as_ref().ok().map(|target| target.place.clone()),
-                place,
-                "{text}"
+            let address = (!address.is_empty()).then(|| address.to_owned());
+            let expected = (shown.to_owned(), address, authority.to_owned());
+            assert_eq!(read(text).expect("a target"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_target_is_said() {
+        let long = format!("unix:/{}", "a".repeat(UNIX_NAME_MAX));
+        let too_long = format!("the path has {} bytes", UNIX_NAME_MAX + 1);
+        for (text, why) in [
+            ("", "the host is missing"),
+            (":50051", "the host is missing"),
+            (
+                "localhost:70000",
+                "the port 70000 is out of range: the largest is 65535",
+            ),
+            ("http://localhost:70000", "the port 70000 is out of range"),
+            ("[::1]:70000", "the port 70000 is out of range"),
+            ("host:notaport", "the port \"notaport\" is not a number"),
+            ("a b:1", "it is not of the form host:port"),
+            ("100%:1", "it is not of the form host:port"),
+            ("localhost:1/path", "the port \"1/path\" is not a number"),
+            ("localhost/path", "it is not of the form host:port"),
+            ("ftp://example.com:21", "the scheme is unknown"),
+            (
+                "http://user@example.com:1",
+                "user names in an address are not supported",
+            ),
+            ("unix:", "the path is empty"),
+            ("unix://", "a path behind // has to begin with /"),
+            ("unix://a.sock", "a path behind // has to begin with /"),
+            (
+                "unix:/100%",
+                "a % has to be followed by two hexadecimal digits",
+            ),
+            ("unix:%00a", "the path has a NUL byte"),
+            (&long, &too_long),
+        ] {
+            let status = read(text).expect_err("no target");
+            let message = status.message();
+            assert!(
+                message.starts_with(&format!("cannot connect to {text:?}: ")),
+                "{message}"
             );
-            if let Err(status) = parsed {
-                assert!(status.message().contains("host:port"), "{status}");
-                let feature = status.message().contains("enable the feature `tls`");
-                assert_eq!(feature, text.starts_with("https://"), "{status}");
+            assert!(message.contains(why), "{why}: {message}");
+            assert!(message.contains("understood are host:port"), "{message}");
+        }
+    }
+
+    #[test]
+    fn https_is_understood_where_there_is_tls() {
+        for (text, shown) in [
+            ("https://example.com:8443", "example.com:8443"),
+            ("https://example.com/", "example.com:443"),
+            ("https://[fe80::1%25lo]:1", "[fe80::1%lo]:1"),
+            ("https://[fe80::1%lo]", "[fe80::1%lo]:443"),
+        ] {
+            match (cfg!(feature = "__tls"), read(text)) {
+                (true, read) => assert_eq!(read.expect("a target").0, shown),
+                (false, read) => {
+                    let status = read.expect_err("there is no TLS");
+                    assert!(
+                        status.message().contains("enable the feature `tls`"),
+                        "{status}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn a_socket_without_a_file_is_named_by_bytes() {
+        for (text, name) in [
+            ("unix-abstract:greeter", Ok(&b"greeter"[..])),
+            ("unix-abstract:%00a%ffb%25", Ok(b"\0a\xffb%")),
+            ("unix-abstract:///greeter", Ok(b"/greeter")),
+            ("unix-abstract:", Err("the name is empty")),
+            (
+                "unix-abstract://greeter",
+                Err("a name behind // has to begin with /"),
+            ),
+        ] {
+            match (name, Target::parse(text)) {
+                (Ok(name), parsed) => {
+                    let target = parsed.expect("a target");
+                    let address = Address::UnixAbstract(name.to_owned());
+                    assert_eq!(target.address(), Some(address.clone()));
+                    assert_eq!(target.authority(), "localhost");
+                    assert_eq!(Address::local(&target.to_string()), Some(Ok(address)));
+                }
+                (Err(why), parsed) => {
+                    let status = parsed.expect_err("no target");
+                    assert!(status.message().contains(why), "{status}");
+                }
             }
         }
     }

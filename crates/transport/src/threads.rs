@@ -12,7 +12,8 @@ use trunkline_codec::{Limits, Status};
 
 use crate::accept::Places;
 use crate::connection::{Handler, Phase};
-use crate::server::{Detached, Listener, PhaseGuard, left, serve_in};
+use crate::listen::{Detached, Listener};
+use crate::server::{PhaseGuard, left, serve_in};
 use crate::target::Peer;
 use crate::tls::ServerTls;
 

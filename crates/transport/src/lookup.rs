@@ -1,0 +1,17 @@
+//! From names to addresses, by the system.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use crate::detached::detached;
+
+/// The addresses of `host`, in the system's order. An IPv6 address may have its zone behind it.
+///
+/// # Errors
+///
+/// What the system says.
+pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.to_owned();
+    let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+    detached("trunkline-lookup", ask).await?
+}
