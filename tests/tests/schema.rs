@@ -400,6 +400,98 @@ fn descriptor_sets_of_protoc_give_what_a_build_script_writes() {
     check_same(&found, "descriptor set");
 }
 
+/// What prost-reflect and protox refuse when they are left to themselves.
+const ONLY_PROTOC: &str = r#"
+syntax = "proto2";
+package only.protoc;
+import "google/protobuf/descriptor.proto";
+message A {
+  extensions 1000 [verification = UNVERIFIED];
+  extensions 5 to 9 [(x) = 3, declaration = { number: 5 full_name: ".a.b" type: "int32" }];
+  extensions 30, 31 [verification = UNVERIFIED];
+}
+message Set { option message_set_wire_format = true; extensions 4 to max; }
+message Some { option message_set_wire_format = true; extensions 4 to 2147483646; }
+message Own { extend Set { optional Own o = 1547769536; } optional int32 a = 1; }
+extend Some { optional Own p = 2147483646; }
+extend google.protobuf.ExtensionRangeOptions { optional int32 x = 5000; }
+extend google.protobuf.FieldOptions {
+  optional double d = 5000 [(d) = -inf, (f) = nan, (g) = { in: -inf, [protoc.h]: -nan [i]: inf }];
+  optional float f = 5001 [(d) = -nan, default = -inf];
+  optional G g = 5002 [(g).in = inf];
+}
+message G {
+  optional double in = 1 [(G.in2) = 4];
+  extensions 5 to 10;
+  extend google.protobuf.FieldOptions { optional int32 in2 = 5005; }
+}
+extend G { optional double h = 5; optional float i = 6; }
+"#;
+
+const UNCHECKED: &str = r#"
+edition = "2023";
+package unchecked;
+option features.utf8_validation = NONE;
+message A {
+  string a = 1 [features.utf8_validation = NONE];
+  string b = 2 [features = { utf8_validation: NONE field_presence: IMPLICIT }];
+  repeated string c = 3 [features.utf8_validation = VERIFY];
+  extensions 5 [verification = UNVERIFIED];
+}
+"#;
+
+#[test]
+fn options_and_numbers_that_only_protoc_takes_are_written_as_protoc_writes_them() {
+    for (file, text) in [
+        ("only_protoc.proto", ONLY_PROTOC),
+        ("unchecked.proto", UNCHECKED),
+    ] {
+        let Some(mut command) = python() else {
+            return;
+        };
+        let directory = fresh(file.trim_end_matches(".proto"));
+        fs::write(directory.join(file), text).expect("the target directory is writable");
+        command
+            .args(["-m", "grpc_tools.protoc", "--proto_path=."])
+            .args(["--descriptor_set_out=set.binpb", file])
+            .current_dir(&directory);
+        run("protoc", command);
+        let expected = fs::read(directory.join("set.binpb")).expect("protoc has written it");
+        let generated = Config::new().base_dir(&directory).generate([file]);
+        let generated = generated.expect("protoc takes it");
+        // It has imports too, which come first.
+        let found = generated.descriptor_set();
+        assert!(found.ends_with(&expected), "{file}: {found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn an_include_path_may_have_the_sources_of_protobuf() {
+    let Some(mut command) = python() else {
+        return;
+    };
+    command.args(["-c", "import grpc_tools; print(grpc_tools.__path__[0])"]);
+    let ran = Process::start("python", command, LIMIT).and_then(Process::finish);
+    let lines = ran.unwrap_or_else(|failure| panic!("{failure}"));
+    let sources = Path::new(lines.first().expect("it has printed a path")).join("_proto");
+    let descriptor = sources.join("google/protobuf/descriptor.proto");
+    let text = fs::read_to_string(&descriptor).expect("grpcio-tools brings the sources");
+    assert!(text.contains("[declaration = {"), "{text}");
+    for named in [
+        vec![descriptor],
+        vec![sources.join("google/protobuf/compiler/plugin.proto")],
+        vec![all_files().join("schema/edition_2024.proto")],
+        vec![
+            sources.join("google/protobuf/cpp_features.proto"),
+            all_files().join("schema/options.proto"),
+        ],
+    ] {
+        let config = Config::new().include(&sources).include(all_files());
+        let generated = config.generate(&named);
+        generated.unwrap_or_else(|error| panic!("{named:?}: {error}"));
+    }
+}
+
 #[test]
 fn an_error_of_the_plugin_is_told_by_protoc() {
     let Some(mut command) = python() else {

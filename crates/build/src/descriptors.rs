@@ -10,7 +10,9 @@ use protox::prost_reflect::DescriptorPool;
 use crate::enums;
 use crate::error::CompileError;
 use crate::features::FileFeatures;
+use crate::numbers;
 use crate::raw;
+use crate::symbols::Symbols;
 
 /// The named files and all that they import; a file comes after those it imports.
 pub(crate) struct Loaded {
@@ -105,10 +107,17 @@ impl Loaded {
     ) -> Result<Self, CompileError> {
         let wrong = |error: &dyn std::fmt::Display| CompileError::new(error.to_string());
         // What is generated takes it for granted that all names are defined.
-        let checked: Vec<Vec<u8>> = files.iter().map(|file| as_syntax(file)).collect();
-        let checked = join(checked.iter().map(Vec::as_slice));
+        let checked = files.iter().map(|file| {
+            FileDescriptorProto::decode(as_syntax(file).as_slice()).map_err(|error| wrong(&error))
+        });
+        let mut checked = checked.collect::<Result<Vec<_>, _>>()?;
+        let mut symbols = Symbols::default();
+        checked.iter().for_each(|file| symbols.declare(file));
+        for file in &mut checked {
+            numbers::hide(file, |name| symbols.extension_ranges(name))?;
+        }
         DescriptorPool::new()
-            .decode_file_descriptor_set(checked.as_slice())
+            .add_file_descriptor_protos(checked)
             .map_err(|error| {
                 let mut explained = wrong(&error);
                 explained.add("a set of descriptors has all imports, as protoc makes it with --include_imports");
@@ -180,13 +189,6 @@ fn take(
 pub(crate) fn is_foreign(path: &str) -> bool {
     let name = path.strip_prefix("google/protobuf/");
     name.is_some_and(|name| name.ends_with("_features.proto"))
-}
-
-/// The files of a `FileDescriptorSet`, each still serialized: decoding them would lose the options
-/// that are extensions.
-pub(crate) fn split(set: &[u8]) -> Vec<Vec<u8>> {
-    let set = EncodedSet::decode(set).expect("the compiler has just encoded this set");
-    set.file
 }
 
 /// Joins serialized files into one serialized `FileDescriptorSet`.

@@ -67,9 +67,12 @@
 //! | `config` | what users choose; files written |
 //! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
 //! | `boxes` | which groups lead back to the message that they are in |
-//! | `load` | `.proto` files to descriptors: where imports are found, how files are named |
+//! | `load` | where imports are found, how files are named, and their texts read |
+//! | `tokens`, `scan`, `source` | the text of a file, edited so that the compiler can read it |
+//! | `link` | files and their imports to descriptors |
+//! | `symbols`, `absolute`, `options` | the names in descriptors made absolute, by the rules of protoc |
+//! | `numbers` | the extensions of message sets |
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
-//! | `tokens`, `scan`, `source` | a file of an edition, edited so that the compiler can read it |
 //! | `features` | what such a file means, as prost-build understands it |
 //! | `enums` | which enums fields may have, across files |
 //! | `raw` | serialized descriptors, changed without a loss |
@@ -84,6 +87,7 @@
 //! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
 //! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
 
+mod absolute;
 mod boxes;
 mod bytes;
 mod config;
@@ -93,14 +97,18 @@ mod enums;
 mod error;
 mod features;
 mod generate;
+mod link;
 mod load;
 mod modules;
 mod names;
+mod numbers;
+mod options;
 mod plugin;
 mod raw;
 mod scan;
 mod service;
 mod source;
+mod symbols;
 mod tokens;
 
 pub use config::Config;

@@ -3,18 +3,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::error::Error as _;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use protox::Compiler;
+use prost_types::FileDescriptorProto;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
-use crate::descriptors::{Loaded, Loading, split};
+use crate::descriptors::Loaded;
 use crate::error::{CompileError, Position, shown};
-use crate::raw;
+use crate::link::Linker;
 use crate::source::Source;
 
 /// Compiles `files`, whose paths start at `base` or at one of `includes`.
@@ -31,72 +30,34 @@ pub(crate) fn load(
         .collect::<Result<Vec<_>, _>>()?;
     let imported = search.imported(&paths)?;
 
-    let mut compiler = Compiler::with_file_resolver(search.clone());
-    compiler.include_imports(true).include_source_info(true);
+    let mut linker = Linker::new(&search);
+    let mut names = Vec::with_capacity(paths.len());
     for path in &paths {
         let name = search.name(path, &imported)?;
-        compiler
-            .open_file(&name)
-            .map_err(|error| search.explain(&error))?;
+        linker.read(&name)?;
+        names.push(name);
     }
-    let descriptors = compiler.file_descriptor_set().file;
-    let encoded = split(
-        &compiler
-            .include_source_info(false)
-            .encode_file_descriptor_set(),
-    );
-
-    let files = descriptors.into_iter().zip(encoded).zip(compiler.files());
-    let files = files.map(|((mut descriptor, mut encoded), file)| {
-        if let Some(source) = search.sources.borrow().get(file.name()) {
-            source.restore_places(&mut descriptor);
-            let for_options = &source.option_imports;
-            descriptor.dependency.retain(|it| !for_options.contains(it));
-            encoded = of_edition(&encoded, source);
-        }
-        // The compiler has no path for a file that was edited before it saw it.
-        let path = search.find(file.name());
-        Loading::new(descriptor, encoded, path, !file.is_import())
-    });
-    Loaded::new(files.collect::<Result<_, _>>()?)
-}
-
-/// The descriptor of a file of an edition, from that of the file as proto2.
-fn of_edition(encoded: &[u8], source: &Source) -> Vec<u8> {
-    let imports: Vec<&[u8]> = source
-        .option_imports
-        .iter()
-        .map(|it| it.as_bytes())
-        .collect();
-    let mut encoded = raw::without(encoded, |field| {
-        field.number == raw::DEPENDENCY && imports.contains(&field.content)
-            || field.number == raw::SYNTAX
-    });
-    for visibility in &source.visibilities {
-        let mut field = Vec::new();
-        raw::push_number(&mut field, visibility.field, visibility.value);
-        encoded = raw::appended(&encoded, &visibility.path, &field);
-    }
-    // In order of their numbers, as protoc writes them.
-    raw::push_bytes(&mut encoded, raw::SYNTAX, b"editions");
-    let edition = source.edition.number().unsigned_abs();
-    raw::push_number(&mut encoded, raw::EDITION, edition.into());
-    for import in imports {
-        raw::push_bytes(&mut encoded, raw::OPTION_DEPENDENCY, import);
-    }
-    encoded
+    Loaded::new(linker.link(&names)?)
 }
 
 /// Where imports are looked for, in order.
-#[derive(Clone, Debug)]
-struct Search {
+#[derive(Debug)]
+pub(crate) struct Search {
     includes: Vec<PathBuf>,
     /// `includes`, then the directories of the named files and those above them.
     directories: Vec<PathBuf>,
-    /// The opened files that are of an edition, by their names.
-    sources: Rc<RefCell<HashMap<String, Source>>>,
-    /// What is wrong with a file that the compiler was not shown.
-    refused: Rc<RefCell<Option<CompileError>>>,
+    /// The files that have been read, by their paths.
+    parsed: RefCell<HashMap<PathBuf, Result<Rc<Parsed>, CompileError>>>,
+    /// Where names have been found, which is asked for each import.
+    found: RefCell<HashMap<String, Option<PathBuf>>>,
+}
+
+/// A file that has been read, but not yet linked with those it imports.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    /// Without the name of the file; its places are those in the text as it is.
+    pub(crate) descriptor: FileDescriptorProto,
+    pub(crate) source: Source,
 }
 
 impl Search {
@@ -121,8 +82,8 @@ impl Search {
         Ok(Self {
             includes,
             directories,
-            sources: Rc::default(),
-            refused: Rc::default(),
+            parsed: RefCell::default(),
+            found: RefCell::default(),
         })
     }
 
@@ -141,29 +102,42 @@ impl Search {
         })
     }
 
-    fn find(&self, name: &str) -> Option<PathBuf> {
-        let mut paths = self.directories.iter().map(|dir| dir.join(name));
-        paths.find(|path| path.is_file())
+    /// The path of the file that is imported by a name.
+    pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
+        let mut found = self.found.borrow_mut();
+        let look = || {
+            let mut paths = self.directories.iter().map(|dir| dir.join(name));
+            paths.find(|path| path.is_file())
+        };
+        found.entry(name.to_owned()).or_insert_with(look).clone()
     }
 
-    /// Reads a file, by itself or as proto2 if it is of an edition.
-    fn open(&self, name: &str, path: &Path) -> Result<File, protox::Error> {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        match Source::read(&text) {
-            Ok(None) => File::open(name, path),
-            Ok(Some(source)) => {
-                // Kept before the compiler reads it, which may fail at a place in it.
-                let text = source.text.clone();
-                self.sources.borrow_mut().insert(name.to_owned(), source);
-                File::from_source(name, &text)
-            }
-            Err(error) => {
-                let error = error.in_file(path);
-                let refused = protox::Error::new(error.to_string());
-                *self.refused.borrow_mut() = Some(error);
-                Err(refused)
-            }
-        }
+    /// Whether there is a file of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some() || GoogleFileResolver::new().open_file(name).is_ok()
+    }
+
+    /// The error for a name that no file has.
+    pub(crate) fn not_found(&self, name: &str) -> CompileError {
+        const SHOWN: usize = 3;
+        let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
+        let shown = list(&directories[..directories.len().min(SHOWN)]);
+        let more = match directories.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        CompileError::new(format!(
+            "import '{name}' not found; looked in {shown}{more}; name the directory that its path \
+             starts at: Config::include in a build script, includes = [..] in include_proto!"
+        ))
+    }
+
+    /// Reads a file, unless it has been read before.
+    pub(crate) fn parsed(&self, path: &Path) -> Result<Rc<Parsed>, CompileError> {
+        let mut parsed = self.parsed.borrow_mut();
+        let parsed = parsed.entry(path.to_owned());
+        let parsed = parsed.or_insert_with(|| Parsed::read(path).map(Rc::new));
+        parsed.clone().map_err(|error| error.in_file(path))
     }
 
     /// The names by which `files`, and all that they import, import others.
@@ -174,11 +148,11 @@ impl Search {
         let mut names = HashMap::new();
         let mut queue = files.to_vec();
         while let Some(path) = queue.pop() {
-            // The compiler opens the same file again and says what is wrong with it.
-            let Ok(file) = self.open("", &path) else {
+            // What is wrong with it is told when it is linked.
+            let Ok(file) = self.parsed(&path) else {
                 continue;
             };
-            let descriptor = file.file_descriptor_proto();
+            let descriptor = &file.descriptor;
             for (index, name) in (0..).zip(&descriptor.dependency) {
                 let Some(found) = self.find(name) else {
                     continue;
@@ -238,10 +212,10 @@ impl Search {
     /// Two files called `service.proto` can be in one set of descriptors only if their names tell
     /// them apart.
     fn suggested(&self, path: &Path) -> Vec<String> {
-        let Ok(file) = self.open("", path) else {
+        let Ok(file) = self.parsed(path) else {
             return Vec::new();
         };
-        let descriptor = file.file_descriptor_proto();
+        let descriptor = &file.descriptor;
         let mut names = Vec::new();
         for import in &descriptor.dependency {
             let holds = |dir: &&PathBuf| dir.join(import).is_file();
@@ -255,45 +229,23 @@ impl Search {
         }
         names
     }
-
-    /// The compiler's error as one line.
-    fn explain(&self, error: &protox::Error) -> CompileError {
-        let refused = || self.refused.borrow_mut().take();
-        if let Some(refused) = error.file().is_none().then(refused).flatten() {
-            return refused;
-        }
-        let Some(path) = error.file().and_then(|name| self.find(name)) else {
-            return CompileError::new(error.to_string());
-        };
-        let source = fs::read_to_string(&path).unwrap_or_default();
-        let sources = self.sources.borrow();
-        let edited = error.file().and_then(|name| sources.get(name));
-        let place = |place| edited.map_or(place, |it| it.original_place(place));
-        let mut explained = CompileError::from_diagnostic(error, &source, place).in_file(&path);
-        if source.starts_with('\u{feff}') {
-            explained.add("the file begins with a byte order mark; save it without one");
-        }
-        if error.is_file_not_found() {
-            let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
-            let directories = list(&directories);
-            explained.add(&format!(
-                "looked in {directories}; move it there, or give Config::include in a build script"
-            ));
-        } else if error.is_io()
-            && let Some(cause) = error.source()
-        {
-            explained.add(&cause.to_string());
-        }
-        explained
-    }
 }
 
-impl FileResolver for Search {
-    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        match self.find(name) {
-            Some(path) => self.open(name, &path),
-            None => GoogleFileResolver::new().open_file(name),
-        }
+impl Parsed {
+    fn read(path: &Path) -> Result<Self, CompileError> {
+        let bytes =
+            fs::read(path).map_err(|error| CompileError::new(format!("cannot read: {error}")))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| CompileError::new("not valid UTF-8; save it as UTF-8"))?;
+        let source = Source::read(&text)?;
+        let file = File::from_source("", &source.text).map_err(|error| {
+            let place = |place| source.original_place(place);
+            CompileError::from_diagnostic(&error, &source.original, place)
+        })?;
+        let mut descriptor = FileDescriptorProto::from(file);
+        source.restore_places(&mut descriptor);
+        source.large_numbers.restore(&mut descriptor)?;
+        Ok(Self { descriptor, source })
     }
 }
 

@@ -72,20 +72,30 @@ pub(crate) fn without(message: &[u8], is_unwanted: impl Fn(&Field<'_>) -> bool) 
 /// The message with `field` at the end of a message inside it, which `path` leads to: the number of
 /// a field, and which of those that have it.
 pub(crate) fn appended(message: &[u8], path: &[(u64, usize)], field: &[u8]) -> Vec<u8> {
+    changed(message, path, &|message| [message, field].concat())
+}
+
+/// The message with a change to a message inside it, which `path` leads to as for [`appended`].
+pub(crate) fn changed(
+    message: &[u8],
+    path: &[(u64, usize)],
+    change: &dyn Fn(&[u8]) -> Vec<u8>,
+) -> Vec<u8> {
     let Some(((number, index), path)) = path.split_first() else {
-        return [message, field].concat();
+        return change(message);
     };
-    let mut changed = Vec::with_capacity(message.len() + field.len());
+    let mut message_changed = Vec::with_capacity(message.len() + 16);
     let mut seen = 0;
     for found in fields(message) {
         if found.number == *number && seen == *index {
-            push_bytes(&mut changed, *number, &appended(found.content, path, field));
+            let inner = changed(found.content, path, change);
+            push_bytes(&mut message_changed, *number, &inner);
         } else {
-            changed.extend_from_slice(found.bytes);
+            message_changed.extend_from_slice(found.bytes);
         }
         seen += usize::from(found.number == *number);
     }
-    changed
+    message_changed
 }
 
 pub(crate) fn push_number(message: &mut Vec<u8>, field: u64, value: u64) {

@@ -1,33 +1,34 @@
-//! The statements of a file of an edition, and what has to be edited in them.
+//! The statements of a file, and what has to be edited in them.
 
 use std::ops::Range;
 
 use crate::descriptors::is_foreign;
 use crate::error::{CompileError, Position};
+use crate::numbers::LargeNumbers;
 use crate::source::{Edition, Visibility};
 use crate::tokens::{Kind, Token, tokens};
 
-/// What there is to know about a file of an edition before it is edited.
+/// What there is to know about a file before it is edited.
 pub(crate) struct Found {
-    pub(crate) edition: Edition,
+    /// `None` for a file with a syntax.
+    pub(crate) edition: Option<Edition>,
     /// Places and what is to stand there, in order. None adds or takes a line.
     pub(crate) replacements: Vec<(Range<usize>, String)>,
     /// What is imported for options only.
     pub(crate) option_imports: Vec<String>,
     pub(crate) visibilities: Vec<Visibility>,
+    /// Numbers that only a message set may have.
+    pub(crate) large_numbers: LargeNumbers,
 }
 
 impl Found {
-    /// Goes through `original`; `None` if it is of no edition.
+    /// Goes through `original`.
     ///
     /// # Errors
     ///
-    /// An edition that is not known, or what editions have no place for.
-    pub(crate) fn scan(original: &str) -> Result<Option<Self>, CompileError> {
+    /// An edition that is not known, or syntax that editions do not have.
+    pub(crate) fn scan(original: &str) -> Result<Self, CompileError> {
         let tokens = tokens(original);
-        if tokens.first().is_none_or(|it| it.text != "edition") {
-            return Ok(None);
-        }
         let mut scan = Scan {
             original,
             tokens: &tokens,
@@ -35,16 +36,18 @@ impl Found {
             blocks: vec![Open::new(Block::File, Vec::new())],
             has_option_import: false,
             found: Self {
-                edition: Edition::Of2023,
+                edition: None,
                 replacements: Vec::new(),
                 option_imports: Vec::new(),
                 visibilities: Vec::new(),
+                large_numbers: LargeNumbers::default(),
             },
         };
         scan.file()?;
+        scan.negative_names();
         let mut found = scan.found;
         found.replacements.sort_by_key(|(range, _)| range.start);
-        Ok(Some(found))
+        Ok(found)
     }
 }
 
@@ -108,7 +111,9 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn file(&mut self) -> Result<(), CompileError> {
-        self.head()?;
+        if self.says(0, "edition") {
+            self.head()?;
+        }
         while let Some(token) = self.token(0) {
             match token.text {
                 "}" => {
@@ -117,7 +122,7 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                 }
                 ";" => self.at += 1,
-                "import" if self.block() == Block::File => self.import()?,
+                "import" if self.block() == Block::File && self.is_of_edition() => self.import()?,
                 _ => self.statement(token)?,
             }
         }
@@ -130,6 +135,10 @@ impl<'a> Scan<'a> {
 
     fn says(&self, ahead: usize, text: &str) -> bool {
         self.token(ahead).is_some_and(|it| it.text == text)
+    }
+
+    fn is_of_edition(&self) -> bool {
+        self.found.edition.is_some()
     }
 
     fn block(&self) -> Block {
@@ -151,7 +160,7 @@ impl<'a> Scan<'a> {
             );
             return Err(self.error(value.at, &message));
         };
-        self.found.edition = edition;
+        self.found.edition = Some(edition);
         self.replace(first.range(), "syntax");
         self.replace(value.range(), "\"proto2\"");
         self.at = 3;
@@ -163,7 +172,7 @@ impl<'a> Scan<'a> {
     fn import(&mut self) -> Result<(), CompileError> {
         let first = self.at;
         let for_options = self.says(1, "option");
-        if for_options && self.found.edition < Edition::Of2024 {
+        if for_options && self.found.edition < Some(Edition::Of2024) {
             let message = "`import option` needs edition = \"2024\"; say import";
             return Err(self.error(self.tokens[first + 1].at, message));
         }
@@ -193,7 +202,9 @@ impl<'a> Scan<'a> {
         let holds_fields = matches!(block, Block::Message | Block::Extend | Block::Oneof);
         match first.text {
             "export" | "local"
-                if holds_types && (self.says(1, "message") || self.says(1, "enum")) =>
+                if self.is_of_edition()
+                    && holds_types
+                    && (self.says(1, "message") || self.says(1, "enum")) =>
             {
                 self.visibility(first)?;
             }
@@ -203,9 +214,11 @@ impl<'a> Scan<'a> {
             "oneof" if block == Block::Message => self.open(Block::Oneof),
             "service" if block == Block::File => self.open(Block::Service),
             "rpc" if block == Block::Service => self.open(Block::Method),
-            "reserved" if matches!(block, Block::Message | Block::Enum) => self.reserved()?,
+            "reserved" if matches!(block, Block::Message | Block::Enum) && self.is_of_edition() => {
+                self.reserved()?;
+            }
             "option" => self.option(),
-            "extensions" if block == Block::Message => self.skip(),
+            "extensions" if block == Block::Message => self.extensions(),
             _ if holds_fields => self.field(first)?,
             _ => self.skip(),
         }
@@ -214,7 +227,7 @@ impl<'a> Scan<'a> {
 
     /// `export` or `local` before a message or an enum.
     fn visibility(&mut self, word: &Token<'_>) -> Result<(), CompileError> {
-        if self.found.edition < Edition::Of2024 {
+        if self.found.edition < Some(Edition::Of2024) {
             let message = format!("`{}` needs edition = \"2024\"", word.text);
             return Err(self.error(word.at, &message));
         }
@@ -283,13 +296,72 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// `extensions 4, 1000 to max [verification = UNVERIFIED];`
+    fn extensions(&mut self) {
+        self.at += 1;
+        while let Some(token) = self.token(0)
+            && !matches!(token.text, ";" | "[" | "}")
+        {
+            if token.kind == Kind::Number {
+                let number = self.number(token);
+                // The compiler expects a range before a list.
+                let is_range = self.tokens[self.at - 1].text == "to";
+                if self.says(1, "[") && !is_range {
+                    let number = number.unwrap_or_else(|| token.text.to_owned());
+                    self.replace(token.end()..token.end(), &format!(" to {number}"));
+                }
+            }
+            self.at += 1;
+        }
+        if self.says(0, "[") {
+            self.list(Self::is_declaration);
+        }
+        self.skip();
+    }
+
+    /// Puts a number in the place of one that the compiler refuses, because it has no message sets.
+    fn number(&mut self, token: &Token<'_>) -> Option<String> {
+        let stand_in = self
+            .found
+            .large_numbers
+            .stand_in(token.text, self.original)?;
+        self.replace(token.range(), &stand_in);
+        Some(stand_in)
+    }
+
+    /// Writes `-inf` and `-nan` as values of options so that the compiler takes them: it does so for
+    /// defaults only.
+    fn negative_names(&mut self) {
+        for (at, tokens) in self.tokens.windows(3).enumerate() {
+            let [equals, minus, name] = tokens else {
+                continue;
+            };
+            let before = |back: usize| at.checked_sub(back).map(|at| self.tokens[at].text);
+            let is_default = before(1) == Some("default") && matches!(before(2), Some("[" | ","));
+            if equals.text != "=" || minus.text != "-" || is_default {
+                continue;
+            }
+            let new = match name.text {
+                "inf" => "-1e999",
+                // protoc writes the same for both.
+                "nan" => "nan",
+                _ => continue,
+            };
+            self.replace(minus.at..name.end(), new);
+        }
+    }
+
     fn field(&mut self, first: &Token<'_>) -> Result<(), CompileError> {
         let labelled = matches!(first.text, "optional" | "required" | "repeated");
         let is_group = usize::from(labelled);
-        if self.says(is_group, "group")
+        let is_group_field = self.says(is_group, "group")
             && self.says(is_group + 2, "=")
-            && self.says(is_group + 4, "{")
-        {
+            && self.says(is_group + 4, "{");
+        if !self.is_of_edition() {
+            self.numbered_field();
+            return Ok(());
+        }
+        if is_group_field {
             let message = "editions have no groups; name a message, and give the field \
                            [features.message_encoding = DELIMITED]";
             return Err(self.error(self.tokens[self.at + is_group].at, message));
@@ -321,8 +393,32 @@ impl<'a> Scan<'a> {
             }
             _ => {}
         }
-        self.skip();
+        self.numbered_field();
         Ok(())
+    }
+
+    /// Goes to the end of a field. That of a group is a block, in which the scan goes on.
+    fn numbered_field(&mut self) {
+        while let Some(token) = self.token(0) {
+            match token.text {
+                "=" => {
+                    if let Some(number) = self.token(1).filter(|_| self.block() == Block::Extend) {
+                        self.number(number);
+                    }
+                    self.at += 2;
+                    if self.says(0, "[") {
+                        self.list(Self::is_left_out);
+                    }
+                    match self.says(0, "{") {
+                        true => self.open(Block::Message),
+                        false => self.skip(),
+                    }
+                    return;
+                }
+                ";" | "}" => return,
+                _ => self.at += 1,
+            }
+        }
     }
 
     /// Goes to the end of a statement: a semicolon, or what closes the block around it.
@@ -332,7 +428,7 @@ impl<'a> Scan<'a> {
             match token.text {
                 ";" if depth == 0 => return,
                 "[" if depth == 0 => {
-                    self.list();
+                    self.list(Self::is_left_out);
                     continue;
                 }
                 "{" | "[" => depth += 1,
@@ -349,7 +445,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes past `[a = b, c = d]`, without the entries that are left out.
-    fn list(&mut self) {
+    fn list(&mut self, is_left_out: fn(&Self, usize) -> bool) {
         let open = self.at;
         // The first token of each entry, then the closing bracket.
         let mut starts = vec![open + 1];
@@ -370,7 +466,7 @@ impl<'a> Scan<'a> {
             .zip(starts[1..].iter().copied().chain([close + 1]))
             .map(|(start, next)| (*start, next - 1))
             .collect();
-        let is_kept = |entry: &&(usize, usize)| !self.is_left_out(entry.0);
+        let is_kept = |entry: &&(usize, usize)| !is_left_out(self, entry.0);
         let kept = entries.iter().filter(is_kept).count();
         if kept == entries.len() {
             return;
@@ -382,7 +478,7 @@ impl<'a> Scan<'a> {
         // An entry goes with the comma behind it, or that before it if only such are behind.
         let last_kept = entries.iter().rposition(|it| is_kept(&it)).unwrap_or(0);
         let ranges: Vec<Range<usize>> = (entries.iter().enumerate())
-            .filter(|(_, entry)| self.is_left_out(entry.0))
+            .filter(|(_, entry)| is_left_out(self, entry.0))
             .map(|(at, (start, end))| match at > last_kept {
                 true => self.tokens[start - 1].at..self.tokens[end - 1].end(),
                 false => self.tokens[*start].at..self.tokens[*end].end(),
@@ -394,6 +490,9 @@ impl<'a> Scan<'a> {
     /// Whether the option that begins at a token is one that the compiler has no definition of, and
     /// that says nothing about messages.
     fn is_left_out(&self, start: usize) -> bool {
+        if !self.is_of_edition() {
+            return false;
+        }
         let says = |ahead: usize, text: &str| {
             let token = self.tokens.get(start + ahead);
             token.is_some_and(|it| it.text == text)
@@ -402,6 +501,13 @@ impl<'a> Scan<'a> {
         says(0, "features")
             && says(1, ".")
             && (rules_of_protoc.iter().any(|it| says(2, it)) || says(2, "("))
+    }
+
+    /// Whether the option that begins at a token is for protoc alone, which does not write it either:
+    /// descriptor.proto, `ExtensionRangeOptions`, `retention`.
+    fn is_declaration(&self, start: usize) -> bool {
+        let name = self.tokens.get(start).map(|it| it.text);
+        matches!(name, Some("verification" | "declaration"))
     }
 
     fn replace(&mut self, range: Range<usize>, new: &str) {

@@ -1,15 +1,17 @@
-//! Files of an edition, written so that a compiler that knows proto2 only can read them.
+//! Files, edited so that a compiler that knows less of the language can read them.
 //!
 //! Editions changed little in the grammar: fields have no `optional`, reserved names have no quotes,
-//! edition 2024 has `export`, `local` and `import option`. So the text is edited in these places and
-//! nowhere else, and every place in what comes out leads back to one in the file. What the file
-//! *means* is not decided here but by its features, in `features`.
+//! edition 2024 has `export`, `local` and `import option`. A few things that protoc takes in any file
+//! are edited too. The text is edited in these places and nowhere else, and every place in the edited
+//! text leads back to one in the file. The *meaning* of a file of an edition is not decided here but by
+//! its features, in `features`.
 
 use std::ops::Range;
 
 use prost_types::FileDescriptorProto;
 
 use crate::error::CompileError;
+use crate::numbers::LargeNumbers;
 use crate::scan::Found;
 
 /// An edition of the language that protobuf files are written in.
@@ -39,17 +41,21 @@ impl Edition {
     }
 }
 
-/// A file of an edition.
+/// The text of a file, and the same text edited.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    pub(crate) edition: Edition,
-    /// What it says as proto2.
+    /// `None` for a file with a syntax.
+    pub(crate) edition: Option<Edition>,
+    /// The text for the compiler; that of a file of an edition is proto2.
     pub(crate) text: String,
     /// What is imported for options only.
     pub(crate) option_imports: Vec<String>,
     /// Where it says `export` and `local`.
     pub(crate) visibilities: Vec<Visibility>,
-    original: String,
+    /// Numbers in it that only a message set may have.
+    pub(crate) large_numbers: LargeNumbers,
+    /// The text of the file, without a byte order mark.
+    pub(crate) original: String,
     edits: Vec<Edit>,
 }
 
@@ -72,15 +78,14 @@ struct Edit {
 }
 
 impl Source {
-    /// The edited file; `None` if it is of no edition and needs no edits.
+    /// Edits a file.
     ///
     /// # Errors
     ///
-    /// An edition that is not known, or what editions have no place for.
-    pub(crate) fn read(original: &str) -> Result<Option<Self>, CompileError> {
-        let Some(found) = Found::scan(original)? else {
-            return Ok(None);
-        };
+    /// An edition that is not known, or syntax that editions do not have.
+    pub(crate) fn read(original: &str) -> Result<Self, CompileError> {
+        let original = original.trim_start_matches('\u{feff}');
+        let found = Found::scan(original)?;
         let mut text = String::with_capacity(original.len());
         let mut end = 0;
         let mut edits = Vec::new();
@@ -98,14 +103,15 @@ impl Source {
             });
         }
         text.push_str(&original[end..]);
-        Ok(Some(Self {
+        Ok(Self {
             edition: found.edition,
             text,
             option_imports: found.option_imports,
             visibilities: found.visibilities,
+            large_numbers: found.large_numbers,
             original: original.to_owned(),
             edits,
-        }))
+        })
     }
 
     /// The place in the file of a place in the edited text.
@@ -140,7 +146,8 @@ impl Source {
                 .saturating_sub(*original.get(line)?);
             i32::try_from(column).ok()
         };
-        let Some(info) = &mut file.source_code_info else {
+        let info = file.source_code_info.as_mut();
+        let Some(info) = info.filter(|_| !self.edits.is_empty()) else {
             return;
         };
         for location in &mut info.location {
@@ -164,9 +171,7 @@ mod tests {
     use super::*;
 
     fn read(original: &str) -> Source {
-        let source = Source::read(original);
-        let source = source.expect("it is right");
-        source.expect("it is of an edition")
+        Source::read(original).expect("it is right")
     }
 
     /// Reads the statements in a file of edition 2024, and those as proto2.
@@ -179,14 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_no_edition_is_none() {
+    fn a_file_of_no_edition_stays_as_it_is() {
         for text in [
             "",
             "syntax = \"proto3\";",
             "message edition {}",
             "// edition = \"2023\";",
         ] {
-            assert!(Source::read(text).expect("it is read").is_none(), "{text}");
+            let source = read(text);
+            assert_eq!((source.edition, source.text.as_str()), (None, text));
         }
     }
 
@@ -199,7 +205,7 @@ mod tests {
         );
         check(
             "message A{oneof a{B b=1;}extensions 5 to 9[verification=DECLARATION];C c=2;}",
-            "message A{oneof a{B b=1;}extensions 5 to 9[verification=DECLARATION];optional C c=2;}",
+            "message A{oneof a{B b=1;}extensions 5 to 9;optional C c=2;}",
         );
         check(
             "extend A{B b=1;repeated C c=2;}",

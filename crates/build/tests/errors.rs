@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{directory, root};
-use trunkline_build::{CompileError, Config};
+use trunkline_build::{CompileError, Config, Generated};
 
 /// Compiles `a.proto` among `files` and compares the error, in which `~` is their directory.
 fn check(name: &str, files: &[(&str, &str)], expected: &str) {
@@ -249,10 +249,17 @@ fn a_package_from_elsewhere_shares_no_module() {
 }
 
 #[test]
-fn a_byte_order_mark_is_named() {
-    let text = "\u{feff}syntax = \"proto3\";\n";
-    let error = "~/a.proto:1:1: invalid token; the file begins with a byte order mark; save it \
-                 without one";
+fn a_byte_order_mark_changes_nothing() {
+    let text = "\u{feff}syntax = \"proto3\"; message A {\n}\n";
+    let dir = directory("byte_order_mark", &[("a.proto", text)]);
+    let marked = Config::new().base_dir(&dir).generate(["a.proto"]);
+    fs::write(dir.join("a.proto"), text.trim_start_matches('\u{feff}')).expect("it is writable");
+    let plain = Config::new().base_dir(&dir).generate(["a.proto"]);
+    let text = |generated: Result<Generated, _>| generated.expect("it is right").nested();
+    assert_eq!(text(marked), text(plain));
+
+    let text = "\u{feff}syntax = \"proto3\"; message A { B b = 1; }\n";
+    let error = "~/a.proto:1:32: name 'B' is not defined; define it, or import the file that does";
     check("byte_order_mark", &[("a.proto", text)], error);
 }
 
@@ -301,11 +308,15 @@ fn values_that_differ_by_their_prefix_only_may_retain_it() {
 
 #[test]
 fn a_missing_import_is_told_with_the_places_searched() {
+    let way = "name the directory that its path starts at: Config::include in a build script, \
+               includes = [..] in include_proto!";
+    let check = |name, files: &[(&str, &str)], expected: &str| {
+        check(name, files, &format!("{expected}; {way}"));
+    };
     check(
         "missing_import",
         &[("a.proto", "syntax = \"proto3\";\n\nimport \"x/b.proto\";\n")],
-        "~/a.proto:3:1: import 'x/b.proto' not found; looked in ~; move it there, or give \
-         Config::include in a build script",
+        "~/a.proto:3:1: import 'x/b.proto' not found; looked in ~",
     );
     check(
         "missing_in_import",
@@ -313,8 +324,7 @@ fn a_missing_import_is_told_with_the_places_searched() {
             ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
             ("b.proto", "syntax = \"proto3\";\nimport \"c.proto\";\n"),
         ],
-        "~/b.proto:2:1: import 'c.proto' not found; looked in ~; move it there, or give \
-         Config::include in a build script",
+        "~/b.proto:2:1: import 'c.proto' not found; looked in ~",
     );
     let files = [
         ("x/y/a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
@@ -325,8 +335,10 @@ fn a_missing_import_is_told_with_the_places_searched() {
     check_result(
         "missing_below",
         config.generate(["x/y/a.proto"]).map(|_| ()),
-        "~/x/y/a.proto:2:1: import 'b.proto' not found; looked in ~/z, ~/x/y, ~/x, ~; move it \
-         there, or give Config::include in a build script",
+        &format!(
+            "~/x/y/a.proto:2:1: import 'b.proto' not found; looked in ~/z, ~/x/y, ~/x and 1 more; \
+             {way}"
+        ),
     );
 }
 
@@ -353,7 +365,7 @@ fn imports_in_a_circle_are_told_in_order() {
             ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
             ("b.proto", "syntax = \"proto3\";\nimport \"a.proto\";\n"),
         ],
-        "~/a.proto: import cycle detected: a.proto -> b.proto -> a.proto; move what both need into \
+        "~/b.proto:2:1: import cycle detected: a.proto -> b.proto -> a.proto; move what both need into \
          a file of its own",
     );
 }
@@ -442,7 +454,7 @@ fn a_file_that_is_not_utf8_is_told() {
     check_result(
         "latin1",
         result.map(|_| ()),
-        "~/a.proto: file 'a.proto' is not valid utf-8; save it as UTF-8",
+        "~/a.proto: not valid UTF-8; save it as UTF-8",
     );
 }
 

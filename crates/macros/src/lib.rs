@@ -18,8 +18,9 @@ use std::str::FromStr;
 
 use proc_macro::TokenStream;
 use proc_macro2::{Group, Span, TokenStream as TokenStream2, TokenTree};
+use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{LitStr, Token, parse_macro_input};
+use syn::{Ident, LitStr, Token, bracketed, parse_macro_input};
 use trunkline_build::{CompileError, Config};
 
 /// Puts messages, clients and servers for a `.proto` file in its place.
@@ -60,6 +61,18 @@ use trunkline_build::{CompileError, Config};
 /// The path starts at the directory of `Cargo.toml`. Imports are looked for in the directory of the
 /// file and in those above it, up to that of `Cargo.toml`; the files of `google/protobuf` are
 /// always there. When one of the files changes, the program is compiled again.
+///
+/// Include paths come last, by the rules of `Config::include` in a build script: they start at the
+/// directory of `Cargo.toml` and are searched first, in order.
+///
+/// ```
+/// # /*
+/// mod shop {
+///     trunkline::include_proto!("proto/shop/orders.proto", includes = ["proto", "vendor/googleapis"]);
+/// }
+/// # */
+/// # fn main() {}
+/// ```
 ///
 /// # What there is
 ///
@@ -114,16 +127,17 @@ use trunkline_build::{CompileError, Config};
 ///
 /// # Choices
 ///
-/// There are none here. To have `Bytes` for `bytes`, attributes on types, only a client or only a
-/// server, other include paths, or types from elsewhere, use `trunkline_build::Config` in a build
-/// script; it generates the same code.
+/// Include paths are the only one here. To have `Vec<u8>` for `bytes`, attributes on types, only a
+/// client or only a server, or types from elsewhere, use `trunkline_build::Config` in a build script;
+/// it generates the same code.
 #[proc_macro]
 pub fn include_proto(input: TokenStream) -> TokenStream {
-    let files = parse_macro_input!(input with Punctuated::<LitStr, Token![,]>::parse_terminated);
+    let Input { files, includes } = parse_macro_input!(input as Input);
     let place = files.first().map_or_else(Span::call_site, LitStr::span);
-    let names: Vec<String> = files.iter().map(LitStr::value).collect();
     let base = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
-    let expanded = expand(&base, &names).map_err(|error| error.to_string());
+    let values = |texts: Vec<LitStr>| texts.iter().map(LitStr::value).collect::<Vec<String>>();
+    let expanded = expand(&base, &values(files), &values(includes));
+    let expanded = expanded.map_err(|error| error.to_string());
     let parsed = expanded.and_then(|text| {
         let tokens = TokenStream2::from_str(&text);
         tokens.map_err(|error| error.to_string())
@@ -134,9 +148,46 @@ pub fn include_proto(input: TokenStream) -> TokenStream {
     }
 }
 
+/// The arguments of the macro.
+struct Input {
+    files: Vec<LitStr>,
+    includes: Vec<LitStr>,
+}
+
+impl Parse for Input {
+    /// `"a.proto", "b.proto", includes = ["proto"]`
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let (mut files, mut includes) = (Vec::new(), Vec::new());
+        while !input.is_empty() {
+            if input.peek(Ident) {
+                let name: Ident = input.parse()?;
+                if name != "includes" {
+                    let message = format!("`{name}` is not known; say includes = [\"..\"]");
+                    return Err(syn::Error::new(name.span(), message));
+                }
+                input.parse::<Token![=]>()?;
+                let list;
+                bracketed!(list in input);
+                let list = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?;
+                includes.extend(list);
+            } else {
+                files.push(input.parse()?);
+            }
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(Self { files, includes })
+    }
+}
+
 /// The Rust of `files`, and what makes rustc read them again when they change.
-fn expand(base: &Path, files: &[String]) -> Result<String, CompileError> {
-    let generated = Config::new().base_dir(base).generate(files)?;
+fn expand(base: &Path, files: &[String], includes: &[String]) -> Result<String, CompileError> {
+    let config = Config::new().base_dir(base);
+    let config = includes
+        .iter()
+        .fold(config, |config, dir| config.include(dir));
+    let generated = config.generate(files)?;
     let mut text = generated.nested();
     for source in generated.sources() {
         // A macro has no other way on stable Rust to tell what it has read.
@@ -172,7 +223,7 @@ mod tests {
     #[test]
     fn the_macro_and_a_build_script_give_the_same_text() {
         for file in ["proto/helloworld.proto", "proto/route_guide.proto"] {
-            let text = expand(Path::new(WORKSPACE), &[file.to_owned()]).expect("it is right");
+            let text = expand(Path::new(WORKSPACE), &[file.to_owned()], &[]).expect("it is right");
             let generated = Config::new().base_dir(WORKSPACE).generate([file]);
             let generated = generated.expect("it is right");
             let (_, written) = generated.packages().next().expect("there is a package");
@@ -187,7 +238,7 @@ mod tests {
     #[test]
     fn every_file_that_is_read_is_tracked() {
         let base = Path::new("../build/tests/proto");
-        let text = expand(base, &["nasty/nasty.proto".to_owned()]).expect("it is right");
+        let text = expand(base, &["nasty/nasty.proto".to_owned()], &[]).expect("it is right");
         for file in ["nasty.proto", "legacy.proto", "other/type.proto"] {
             let tracked = text.lines().filter(|line| line.contains("include_bytes!"));
             let end = format!("/nasty/{file}\");");
@@ -201,11 +252,52 @@ mod tests {
 
     #[test]
     fn an_error_is_that_of_the_compiler() {
-        let error = expand(Path::new(WORKSPACE), &["proto/nothing.proto".to_owned()]);
+        let error = expand(
+            Path::new(WORKSPACE),
+            &["proto/nothing.proto".to_owned()],
+            &[],
+        );
         let error = error.expect_err("there is no such file").to_string();
         assert!(
             error.starts_with("proto/nothing.proto: no such file in "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn include_paths_come_behind_the_files() {
+        let parse = |text: &str| syn::parse_str::<Input>(text);
+        let values = |texts: &[LitStr]| texts.iter().map(LitStr::value).collect::<Vec<_>>();
+        for (text, files, includes) in [
+            ("\"a\"", &["a"][..], &[][..]),
+            ("\"a\", \"b\",", &["a", "b"], &[]),
+            ("\"a\", includes = [\"c\", \"d\"]", &["a"], &["c", "d"]),
+            ("\"a\", includes = [\"c\",],", &["a"], &["c"]),
+        ] {
+            let input = parse(text).expect("it is right");
+            assert_eq!(values(&input.files), files, "{text}");
+            assert_eq!(values(&input.includes), includes, "{text}");
+        }
+        let error = parse("\"a\", include = [\"c\"]").map(|_| ());
+        let error = error.expect_err("the name is another").to_string();
+        assert_eq!(error, "`include` is not known; say includes = [\"..\"]");
+    }
+
+    #[test]
+    fn an_include_path_is_searched_as_in_a_build_script() {
+        let files = ["trees/app/app.proto".to_owned()];
+        let base = Path::new("tests");
+        let error = expand(base, &files, &[]).expect_err("the import lies elsewhere");
+        assert!(
+            error
+                .message()
+                .starts_with("import 'parts/part.proto' not found; looked in "),
+            "{error}"
+        );
+        let text = expand(base, &files, &["trees/vendor".to_owned()]).expect("it is found");
+        assert!(text.contains("pub struct Part"), "{text}");
+        let nowhere = expand(base, &files, &["nowhere".to_owned()]);
+        let error = nowhere.expect_err("there is no such directory");
+        assert_eq!(error.message(), "include path is not a directory");
     }
 }

@@ -47,6 +47,14 @@ mod both {
     );
 }
 
+/// A file whose import lies in a directory of its own.
+mod apart {
+    trunkline::include_proto!(
+        "tests/trees/app/app.proto",
+        includes = ["tests/trees/app", "tests/trees/vendor"]
+    );
+}
+
 /// Nobody uses anything of it.
 mod unused {
     include!("../../build/tests/golden/helloworld.rs");
@@ -235,4 +243,10 @@ fn the_descriptors_are_those_of_the_named_file() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn an_import_is_found_in_an_include_path() {
+    let part = Some(apart::parts::Part::default());
+    assert!(apart::App { part }.part.is_some());
 }

@@ -1,0 +1,161 @@
+//! Values of options, written so that the compiler takes all that protoc takes.
+//!
+//! Options of `float` and `double` may be `inf` and `nan`; and a message in braces may name extensions
+//! by relative names.
+
+use std::ops::Range;
+
+use prost_types::UninterpretedOption;
+
+use crate::symbols::{Symbols, Value, View, Wanted, joined};
+use crate::tokens::{Kind, Token, tokens};
+
+/// Edits the value of an option, whose name is absolute; `of` is the message that it is a field of.
+pub(crate) fn prepare(option: &mut UninterpretedOption, of: &str, symbols: &Symbols, view: &View) {
+    let value = type_of(option, of, symbols);
+    if value == Some(&Value::Float) {
+        // parser.cc, "ParseOption", and descriptor.cc, "SetOptionValue".
+        let number = match option.identifier_value() {
+            "inf" => f64::INFINITY,
+            "nan" => f64::NAN,
+            _ => return,
+        };
+        option.identifier_value = None;
+        option.double_value = Some(number);
+    }
+    if let (Some(text), Some(Value::Message(of))) = (&option.aggregate_value, value) {
+        let edited = Aggregate::edited(text, of, symbols, view);
+        option.aggregate_value = Some(edited);
+    }
+}
+
+/// What the value of an option is.
+fn type_of<'a>(option: &UninterpretedOption, of: &str, symbols: &'a Symbols) -> Option<&'a Value> {
+    let mut of = format!("google.protobuf.{of}");
+    let mut value = None;
+    for part in &option.name {
+        let name = match part.name_part.strip_prefix('.') {
+            Some(full) if part.is_extension => full.to_owned(),
+            _ => joined(&of, &part.name_part),
+        };
+        value = symbols.value(&name);
+        if let Some(Value::Message(name)) = value {
+            of.clone_from(name);
+        }
+    }
+    value
+}
+
+/// Goes through a message in the text format for the extensions that it names.
+struct Aggregate<'a> {
+    tokens: &'a [Token<'a>],
+    at: usize,
+    symbols: &'a Symbols,
+    view: &'a View,
+    edits: Vec<(Range<usize>, String)>,
+}
+
+impl<'a> Aggregate<'a> {
+    /// The text of a message `of`, with absolute names.
+    fn edited(text: &str, of: &str, symbols: &'a Symbols, view: &'a View) -> String {
+        if !text.contains('[') {
+            return text.to_owned();
+        }
+        let tokens = tokens(text);
+        let mut aggregate = Aggregate {
+            tokens: &tokens,
+            at: 0,
+            symbols,
+            view,
+            edits: Vec::new(),
+        };
+        while aggregate.at < tokens.len() {
+            aggregate.message(Some(of));
+        }
+        let mut edited = text.to_owned();
+        for (range, name) in aggregate.edits.iter().rev() {
+            edited.replace_range(range.clone(), name);
+        }
+        edited
+    }
+
+    fn next(&mut self) -> Option<&'a Token<'a>> {
+        let token = self.tokens.get(self.at)?;
+        self.at += 1;
+        Some(token)
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.tokens.get(self.at).is_some_and(|it| it.text == text)
+    }
+
+    /// The fields of a message, and what closes it; without a name nothing is known of its fields.
+    fn message(&mut self, of: Option<&str>) {
+        while let Some(token) = self.next() {
+            match token.text {
+                "}" | ">" => return,
+                "[" => {
+                    let inner = self.extension(of);
+                    self.value(inner.as_deref());
+                }
+                name if token.kind == Kind::Name => {
+                    let field = of.and_then(|of| self.symbols.value(&joined(of, name)));
+                    self.value(message_of(field));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The name of an extension, or that of the type of an `Any`, and the bracket behind it. Returns the
+    /// message that its value is.
+    fn extension(&mut self, of: Option<&str>) -> Option<String> {
+        let start = self.at;
+        while self.next().is_some_and(|it| it.text != "]") {}
+        let inside = &self.tokens[start..self.at.saturating_sub(1).max(start)];
+        let (first, last) = (inside.first()?, inside.last()?);
+        let slash = inside.iter().rposition(|it| it.text == "/");
+        let name = &inside[slash.map_or(0, |at| at + 1)..];
+        let name: String = name.iter().map(|it| it.text).collect();
+        if slash.is_some() {
+            return Some(name);
+        }
+        // descriptor.cc, "AggregateOptionFinder::FindExtension": from the message, not from the option.
+        let full = self
+            .view
+            .resolve(self.symbols, &name, of?, Wanted::Extension)
+            .ok()?;
+        self.edits.push((first.at..last.end(), full.clone()));
+        message_of(self.symbols.value(&full)).map(str::to_owned)
+    }
+
+    /// The value of a field, which is a message `of` if there is one in it.
+    fn value(&mut self, of: Option<&str>) {
+        if self.says(":") {
+            self.at += 1;
+        }
+        if self.says("[") {
+            self.at += 1;
+            while let Some(token) = self.next()
+                && token.text != "]"
+            {
+                if matches!(token.text, "{" | "<") {
+                    self.message(of);
+                }
+            }
+        } else if self.says("{") || self.says("<") {
+            self.at += 1;
+            self.message(of);
+        } else {
+            self.at += usize::from(self.says("-"));
+            self.at += 1;
+        }
+    }
+}
+
+fn message_of(value: Option<&Value>) -> Option<&str> {
+    match value? {
+        Value::Message(name) => Some(name),
+        _ => None,
+    }
+}
