@@ -332,6 +332,11 @@ async fn a_header_list_over_16_kib_is_a_status_and_over_32_kib_an_http_error() {
 async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not() {
     for (resets, survives) in [(999, true), (1_000, true), (1_001, false)] {
         let (server, probe) = server();
+        let server = server.with_limits(|limits| {
+            limits.reset_budget = 1_000;
+            limits.resets_per_second = 1;
+            limits.rapid_reset_time = Duration::from_secs(60);
+        });
         let mut client = raw_client(server).await;
         for at in 0..resets {
             let stream = client.next_stream();
@@ -342,7 +347,7 @@ async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not
                     Frame::rst_stream(stream, error::CANCEL),
                 ])
                 .await;
-            // Streams reset before they are accepted have a limit of their own.
+            // The pipe holds so many.
             if at % 50 == 49 {
                 client.settle().await;
             }
@@ -355,6 +360,7 @@ async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not
             client.until_closed().await;
             let goaway = client.goaway().expect("a reason");
             assert_eq!(goaway.error, error::ENHANCE_YOUR_CALM, "{resets} resets");
+            assert_eq!(goaway.text, "too_many_resets");
         }
         probe.until("no handlers", |it| it.running == 0).await;
         assert!(probe.counts().peak <= 100, "{:?}", probe.counts());
@@ -366,7 +372,7 @@ async fn resets_before_a_call_is_accepted_end_the_connection_in_the_end() {
     let (server, probe) = server();
     let mut client = raw_client(server).await;
     let mut frames = Vec::new();
-    for _ in 0..3_000 {
+    for _ in 0..10_000 {
         let stream = client.next_stream();
         frames.push(Frame::headers(stream, &Fields::call(HOLD)));
         frames.push(Frame::rst_stream(stream, error::CANCEL));
@@ -375,6 +381,7 @@ async fn resets_before_a_call_is_accepted_end_the_connection_in_the_end() {
     client.until_closed().await;
     let goaway = client.goaway().expect("a reason");
     assert_eq!(goaway.error, error::ENHANCE_YOUR_CALM);
+    assert_eq!(goaway.text, "too_many_resets");
     probe.until("no handlers", |it| it.running == 0).await;
 }
 

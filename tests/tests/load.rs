@@ -393,8 +393,6 @@ async fn calls_that_are_given_up_leave_no_window_behind() {
     let narrow = |limits: &mut Limits| {
         limits.initial_window_size = 65_535;
         limits.initial_connection_window_size = MIB as u32;
-        limits.reset_budget = 1_000_000;
-        limits.max_pending_accept_reset_streams = 1_000_000;
     };
     let gauge = Arc::new(Gauge::default());
     let server = Server::new().add(endless(&gauge)).with_limits(narrow);
@@ -434,12 +432,7 @@ async fn calls_that_are_given_up_leave_no_window_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_dropped_at_any_await_leave_no_handler_behind() {
     let gauge = Arc::new(Gauge::default());
-    let server = Server::new().add(endless(&gauge)).with_limits(|limits| {
-        // Thousands of cancels and no call that completes: that is for other tests.
-        limits.reset_budget = 1_000_000;
-        limits.max_pending_accept_reset_streams = 1_000_000;
-    });
-    let client = client_of(&serve(server).await).await;
+    let client = client_of(&serve(Server::new().add(endless(&gauge))).await).await;
     let before = within("the first upload", upload(&client, 1))
         .await
         .unwrap();

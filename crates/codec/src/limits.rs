@@ -51,25 +51,38 @@ pub struct Limits {
     /// How many bytes a stream may hold for a peer that does not take them, besides the message that
     /// is being sent, of which it may be up to 256 KiB ahead. Default: 64 KiB.
     pub max_send_buffer_size: usize,
-    /// How many streams may lie reset by the peer before the server has accepted them. Default:
-    /// 1,000, the same as `reset_budget`: a peer's bursts of cancelled calls arrive together when
-    /// the server was busy elsewhere, and each burst may be as large as the stream limit.
+    /// The number of streams that may lie reset by the peer before the server has accepted them.
+    /// Default: 4,096, which is more than the server reads before it accepts: cancelled calls arrive
+    /// together when it was busy elsewhere, and are judged by `reset_budget`.
     pub max_pending_accept_reset_streams: usize,
-    /// How many streams of one connection a peer may make a server reset over its lifetime.
-    /// Default: 1,024.
-    pub max_local_error_reset_streams: usize,
-    /// The same at a client, which counts what arrives for calls it has cancelled long ago.
+    /// The number of streams that a client may make a server reset by its mistakes (frames that HTTP/2
+    /// does not allow, streams above the limit, DATA for calls that are long over) at once. Default:
+    /// 1,000, refilled by `error_resets_per_second`; one more ends the connection with
+    /// "too_many_internal_resets".
+    pub error_reset_budget: u64,
+    /// The same at a client, which counts what arrives for calls that it cancelled long ago.
     /// Default: 65,536.
-    pub client_max_local_error_reset_streams: usize,
-    /// How many streams that we have reset are remembered, so that what is still under way for them
-    /// is no error. Default: 1,000.
+    pub client_error_reset_budget: u64,
+    /// The number by which each second refills `error_reset_budget` and `client_error_reset_budget`.
+    /// Default: 1,000.
+    pub error_resets_per_second: u64,
+    /// The number of streams ended early by this end that are remembered, so that what is still under
+    /// way for them is no error. Default: 10,000, some 4 MB.
     pub max_concurrent_reset_streams: usize,
-    /// For how long such a stream is remembered. Default: 10 s.
+    /// The time for which such a stream is remembered. Default: 1 s, so that 10,000 calls a second can
+    /// end early.
     pub reset_stream_duration: Duration,
-    /// By how many the resets of a peer may outnumber its completed calls on one connection.
-    /// Default: 1,000. It is a ratio and no rate, because honest callers that cancel a lot also
-    /// complete a lot.
+    /// The number of calls that a client may reset at once without having waited for them: before they
+    /// are answered, and within `rapid_reset_time`. Default: 5,000, refilled by `resets_per_second` and
+    /// by each call that is answered; one more ends the connection with "too_many_resets". Calls that
+    /// are given up later are not counted, because those hold their places among
+    /// `max_concurrent_streams` meanwhile, as any other call does.
     pub reset_budget: u64,
+    /// The number by which each second refills `reset_budget`. Default: 500.
+    pub resets_per_second: u64,
+    /// The age up to which a call that is reset without an answer counts against `reset_budget`.
+    /// Default: 2 ms, less than deadlines are.
+    pub rapid_reset_time: Duration,
     /// How long a connection may take from being accepted to its first SETTINGS frame, TLS
     /// included. Default: 10 s.
     pub handshake_timeout: Duration,
@@ -112,11 +125,18 @@ pub struct Limits {
     /// How many PING frames may come sooner than that, since the server last sent HEADERS or DATA.
     /// Default: 2 (gRFC A8); one more ends the connection with "too_many_pings".
     pub max_ping_strikes: u32,
-    /// How many frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
-    /// RST_STREAM and unknown ones) a peer may send ahead of those that are due to what passes on the
-    /// connection: ten for each frame of a call in either direction, one for each KiB that is
-    /// sent, and ten for each second that the connection is old. Default: 10,000.
+    /// The number of frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
+    /// RST_STREAM and unknown ones) that a peer may send ahead of those that are due to what passes on
+    /// the connection: ten for each frame of a call in either direction, and one for each KiB that is
+    /// sent. Default: 10,000, refilled by `control_frames_per_second`; one more ends the connection with
+    /// "too_many_control_frames".
     pub control_frame_budget: u64,
+    /// The number by which each second refills `control_frame_budget`. Default: 10.
+    pub control_frames_per_second: u64,
+    /// The number of frames that are read from a peer while it takes nothing of what it is sent, and one
+    /// more for each 13 bytes that it takes. Default: 10,000; then nothing is read until it does, so that
+    /// answers do not pile up. One that never does is gone for keepalive.
+    pub max_unanswered_frames: u64,
     /// The first pause after a failed accept, doubled up to `accept_backoff_max`. Default: 5 ms.
     pub accept_backoff_min: Duration,
     /// The longest pause after a failed accept. Default: 1 s.
@@ -220,12 +240,15 @@ impl Default for Limits {
             initial_window_size: 160 * KIB as u32,
             initial_connection_window_size: 16 * MIB as u32,
             max_send_buffer_size: 64 * KIB,
-            max_pending_accept_reset_streams: 1_000,
-            max_local_error_reset_streams: 1_024,
-            client_max_local_error_reset_streams: 65_536,
-            max_concurrent_reset_streams: 1_000,
-            reset_stream_duration: Duration::from_secs(10),
-            reset_budget: 1_000,
+            max_pending_accept_reset_streams: 4_096,
+            error_reset_budget: 1_000,
+            client_error_reset_budget: 65_536,
+            error_resets_per_second: 1_000,
+            max_concurrent_reset_streams: 10_000,
+            reset_stream_duration: Duration::from_secs(1),
+            reset_budget: 5_000,
+            resets_per_second: 500,
+            rapid_reset_time: Duration::from_millis(2),
             handshake_timeout: Duration::from_secs(10),
             header_block_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(20),
@@ -242,6 +265,8 @@ impl Default for Limits {
             permit_keepalive_without_calls: false,
             max_ping_strikes: 2,
             control_frame_budget: 10_000,
+            control_frames_per_second: 10,
+            max_unanswered_frames: 10_000,
             accept_backoff_min: Duration::from_millis(5),
             accept_backoff_max: Duration::from_secs(1),
             write_buffer_size: 256 * KIB,

@@ -21,6 +21,7 @@ use crate::turn::poll_sleep;
 /// A call that has been accepted and not answered.
 pub(crate) struct Opened {
     pub(crate) respond: SendResponse<Bytes>,
+    pub(crate) since: Instant,
     pub(crate) deadline: Option<Instant>,
     /// Given back when the handler's future is gone, not when the stream is.
     pub(crate) permit: Permit,
@@ -30,6 +31,7 @@ pub(crate) struct Opened {
 /// connection has. h2 wakes it then.
 pub(crate) struct Answering<F> {
     stage: Stage<F>,
+    since: Instant,
     deadline: Option<Deadline>,
     pace: Option<Arc<Pace>>,
     /// Goes last: see [`Opened`].
@@ -53,7 +55,7 @@ struct Deadline {
 impl Opened {
     /// Answers with a status and nothing else.
     pub(crate) fn refuse(mut self, status: Status) {
-        send_status(&mut self.respond, status, &self.permit);
+        send_status(&mut self.respond, status, self.since, &self.permit);
     }
 
     /// What a panic comes to that nobody above has caught: its text is for the server's log,
@@ -67,6 +69,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     pub(crate) fn new(future: F, opened: Opened, pace: Option<Arc<Pace>>) -> Self {
         Self {
             stage: Stage::Handling(future, opened.respond),
+            since: opened.since,
             deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
             pace,
             permit: opened.permit,
@@ -109,7 +112,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                     Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
                         return Poll::Pending;
                     }
-                    Ok(Poll::Pending) => self.let_go(),
+                    Ok(Poll::Pending) => {
+                        self.hub().call_reset(self.since);
+                        self.let_go();
+                    }
                     Ok(Poll::Ready(response)) => self.send_head(response),
                     Err(_) => self.end(panicked()),
                 }
@@ -135,7 +141,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         drop_caught(future);
         let (head, body) = response.into_parts();
         let is_end = http_body::Body::is_end_stream(&body);
-        if let Some(stream) = send_head(&mut respond, head, is_end, &self.permit)
+        if let Some(stream) = send_head(&mut respond, head, is_end, self.since, &self.permit)
             && !is_end
         {
             self.stage = Stage::Sending(SendBody::new(stream, body));
@@ -147,7 +153,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Handling(future, mut respond) => {
                 drop_caught(future);
-                send_status(&mut respond, status, &self.permit);
+                send_status(&mut respond, status, self.since, &self.permit);
             }
             Stage::Sending(mut send) => {
                 drop_caught(send.take_body());
@@ -200,22 +206,28 @@ fn send_head(
     respond: &mut SendResponse<Bytes>,
     head: http::response::Parts,
     is_end: bool,
+    since: Instant,
     permit: &Permit,
 ) -> Option<SendStream<Bytes>> {
     // PROTOCOL-HTTP2.md, "Responses": Trailers-Only is one HEADERS frame with END_STREAM and
     // nothing behind it.
-    let stream = respond
-        .send_response(Response::from_parts(head, ()), is_end)
-        .ok()?;
-    permit.hub().call_completed();
-    Some(stream)
+    match respond.send_response(Response::from_parts(head, ()), is_end) {
+        Ok(stream) => {
+            permit.hub().call_answered();
+            Some(stream)
+        }
+        Err(_) => {
+            permit.hub().call_reset(since);
+            None
+        }
+    }
 }
 
-fn send_status(respond: &mut SendResponse<Bytes>, status: Status, permit: &Permit) {
+fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant, permit: &Permit) {
     let mut head = Response::new(());
     head::write_response(head.headers_mut(), None, &Encodings::none());
     status.write_to(head.headers_mut());
-    send_head(respond, head.into_parts().0, true, permit);
+    send_head(respond, head.into_parts().0, true, since, permit);
 }
 
 /// Drops what may be, or hold, a handler. What panics there must not unwind through the task of the

@@ -472,7 +472,8 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .data_frame_budget(limits.data_frame_budget())
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.max_header_list_size_hard)
-        .max_local_error_reset_streams(Some(limits.client_max_local_error_reset_streams))
+        // As at a server: `Watch` has a budget that refills.
+        .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
         .reset_stream_duration(limits.reset_stream_duration);
     builder
@@ -560,9 +561,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// reason when the connection has to end.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let (settings, goaways, bytes, flood) = {
-            let wire = self.turn.wire().wire();
+            let mut wire = self.turn.wire().wire();
+            let flood = self.watch.flood(wire.guard(), wire.sent());
+            if let Some(flood) = flood {
+                wire.say_goaway(Reason::ENHANCE_YOUR_CALM, flood.text());
+            }
             let guard = wire.guard();
-            let flood = self.watch.flood(guard, wire.sent());
             (guard.settings(), guard.goaways(), guard.bytes(), flood)
         };
         if settings != self.settings {
@@ -574,8 +578,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.turn.hub().set_leaving();
             self.slots.close();
         }
-        if let Some(why) = flood {
-            return Poll::Ready(why);
+        if let Some(flood) = flood {
+            return Poll::Ready(self.watch.flooded(flood));
         }
         let open = self.turn.hub().open();
         self.watch.poll(cx, &mut self.h2, bytes, open)

@@ -15,13 +15,13 @@ use crate::error::status_from_h2;
 use crate::frame_guard::FrameGuard;
 use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask};
 use crate::timers::{Timed, Timers};
-use crate::watch::is_flood;
+use crate::watch::{Flood, Floods};
 use crate::wire_io::WireIo;
 
 /// The watch over one connection of a client.
 pub(crate) struct Watch {
     limits: Arc<Limits>,
-    began: Instant,
+    floods: Floods,
     keepalive: Keepalive,
     /// The time that this connection keeps to.
     time: Duration,
@@ -41,7 +41,7 @@ impl Watch {
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
-            began: now,
+            floods: Floods::new(&limits, limits.client_error_reset_budget, now),
             keepalive: keepalive.clone(),
             ping: None,
             time,
@@ -95,14 +95,24 @@ impl Watch {
         }
     }
 
-    /// What calls are told when the server sends frames without end.
-    pub(crate) fn flood(&self, came: &FrameGuard, sent: &FrameGuard) -> Option<String> {
-        let budget = self.limits.control_frame_budget;
-        is_flood(came, sent, &self.limits, || self.began.elapsed()).then(|| {
-            format!(
-                "the server sends frames without end that carry nothing; control_frame_budget allows {budget} more than are due"
-            )
-        })
+    /// What the server sends too much of.
+    pub(crate) fn flood(&mut self, came: &FrameGuard, sent: &FrameGuard) -> Option<Flood> {
+        self.floods.look(came, sent, Instant::now)
+    }
+
+    /// What calls are told of that.
+    pub(crate) fn flooded(&self, flood: Flood) -> String {
+        let limits = &self.limits;
+        match flood {
+            Flood::Control => format!(
+                "the server sends frames without end that carry nothing; control_frame_budget allows {} more than are due",
+                limits.control_frame_budget
+            ),
+            Flood::Errors => format!(
+                "the server sends frames without end for calls that are over, or that HTTP/2 does not allow; client_error_reset_budget allows {}, and error_resets_per_second {} more each second",
+                limits.client_error_reset_budget, limits.error_resets_per_second
+            ),
+        }
     }
 
     /// What calls are told of an error that ends the connection.

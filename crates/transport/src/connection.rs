@@ -89,7 +89,7 @@ where
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return wire.wire().stats();
     };
-    let hub = Hub::new();
+    let hub = Hub::serving(&limits);
     let mut closing = wire.clone();
     let mut driver = Driver {
         turn: Turn::new(wire.clone(), hub.clone()),
@@ -102,6 +102,7 @@ where
             handler,
             limits,
             accepted: Vec::new(),
+            is_caught_up: true,
             clock: None,
         },
     };
@@ -206,7 +207,8 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.max_header_list_size_hard)
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
-        .max_local_error_reset_streams(Some(limits.max_local_error_reset_streams))
+        // h2 counts these for as long as the connection lives: see `Watch`, whose budget refills.
+        .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
         .reset_stream_duration(limits.reset_stream_duration);
     builder
@@ -244,6 +246,8 @@ struct Serving<IO, H: Handler> {
     limits: Arc<Limits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
+    /// h2 had no more when it was last asked.
+    is_caught_up: bool,
     /// When a call last came in this turn.
     clock: Option<Instant>,
     /// Begun, and waiting.
@@ -253,7 +257,7 @@ struct Serving<IO, H: Handler> {
 impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        forget_reset(&mut self.serving.accepted);
+        forget_reset(&mut self.serving.accepted, &self.serving.hub);
         self.serving.calls.begin_turn();
         self.serving.clock = None;
         match self.turn.poll(cx, &mut self.serving) {
@@ -355,11 +359,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                     self.begin(now);
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.is_caught_up = true;
+                    return Poll::Pending;
+                }
             }
         }
+        self.is_caught_up = false;
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.is_caught_up
     }
 
     fn poll_calls(&mut self) -> bool {
@@ -384,6 +396,7 @@ impl<IO, H: Handler> Serving<IO, H> {
             let (parts, recv) = call.request.into_parts();
             let opened = Opened {
                 respond: call.respond,
+                since: call.since,
                 deadline: call.deadline,
                 permit: self.hub.permit(),
             };
@@ -410,6 +423,7 @@ impl<IO, H: Handler> Serving<IO, H> {
         for call in self.accepted.extract_if(.., |it| it.is_late(now)) {
             let opened = Opened {
                 respond: call.respond,
+                since: call.since,
                 deadline: call.deadline,
                 permit: self.hub.permit(),
             };
@@ -424,7 +438,9 @@ fn waited() -> Status {
 
 /// Handlers of streams that were reset may still be on their way out. Calls wait for their permits;
 /// those that were reset meanwhile are forgotten.
-fn forget_reset(waiting: &mut Vec<Accepted>) {
+fn forget_reset(waiting: &mut Vec<Accepted>, hub: &Hub) {
     let mut cx = Context::from_waker(Waker::noop());
-    waiting.retain_mut(|it| it.respond.poll_reset(&mut cx).is_pending());
+    for call in waiting.extract_if(.., |it| it.respond.poll_reset(&mut cx).is_ready()) {
+        hub.call_reset(call.since);
+    }
 }

@@ -15,6 +15,10 @@ const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+/// RFC 9113, section 7.
+const NO_ERROR: u8 = 0;
+const CANCEL: u8 = 8;
+
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
@@ -79,7 +83,8 @@ pub(crate) struct FrameGuard {
     last: u8,
     /// HEADERS frames: no peer can open more streams than that.
     heads: u64,
-    resets: u64,
+    /// RST_STREAM frames that say that the peer has done something wrong.
+    error_resets: u64,
     settings: u64,
     goaways: u64,
     in_settings: bool,
@@ -114,7 +119,7 @@ impl FrameGuard {
             pings: 0,
             last: DATA,
             heads: 0,
-            resets: 0,
+            error_resets: 0,
             settings: 0,
             goaways: 0,
             in_settings: false,
@@ -142,7 +147,7 @@ impl FrameGuard {
                 bytes = self.pass(bytes);
                 if let Some((header, rest)) = bytes.split_first_chunk() {
                     bytes = rest;
-                    self.frame(*header);
+                    self.frame(*header, bytes);
                     continue;
                 }
             }
@@ -155,7 +160,7 @@ impl FrameGuard {
             bytes = &bytes[n..];
             if self.have == HEADER_LEN {
                 self.have = 0;
-                self.frame(self.header);
+                self.frame(self.header, bytes);
             }
         }
     }
@@ -184,7 +189,8 @@ impl FrameGuard {
         bytes
     }
 
-    fn frame(&mut self, header: [u8; HEADER_LEN]) {
+    /// `rest` is what has come behind the header.
+    fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8]) {
         let [a, b, c, kind, flags, ..] = header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.frames += 1;
@@ -199,7 +205,7 @@ impl FrameGuard {
                     _ => Block::Last,
                 };
             }
-            RST_STREAM => self.resets += 1,
+            RST_STREAM => self.error_resets += u64::from(is_error(rest)),
             SETTINGS => self.in_settings = true,
             PING => self.pings += u64::from(flags & ACK == 0),
             GOAWAY => self.goaways += 1,
@@ -217,13 +223,10 @@ impl FrameGuard {
         }
     }
 
-    /// Streams that were reset, as far as frames can tell.
-    ///
-    /// RFC 9113, section 5.1: a peer that has forgotten a stream it reset answers each frame that
-    /// is still on its way with another RST_STREAM. Those reset nothing, so that no more are
-    /// counted than streams can have been opened.
-    pub(crate) fn resets(&self) -> u64 {
-        self.resets.min(self.heads)
+    /// RST_STREAM frames with any other code than NO_ERROR and CANCEL. Asked of what h2 writes, which
+    /// writes such a frame in one piece.
+    pub(crate) fn error_resets(&self) -> u64 {
+        self.error_resets
     }
 
     /// HEADERS frames seen.
@@ -266,9 +269,14 @@ impl FrameGuard {
         self.pings
     }
 
+    /// Whether what was seen ends with the end of a frame.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+
     /// Whether what was seen ends with a GOAWAY frame.
     pub(crate) fn ends_with_goaway(&self) -> bool {
-        self.last == GOAWAY && self.skip == 0 && self.have == 0
+        self.last == GOAWAY && self.is_between_frames()
     }
 
     pub(crate) fn speaks(&self) -> Speaks {
@@ -287,6 +295,11 @@ impl FrameGuard {
             _ => Speaks::Http2,
         }
     }
+}
+
+/// RFC 9113, section 6.4: the code is all that RST_STREAM holds.
+fn is_error(payload: &[u8]) -> bool {
+    !matches!(payload, [0, 0, 0, NO_ERROR | CANCEL, ..])
 }
 
 #[cfg(test)]
@@ -325,7 +338,7 @@ mod tests {
             for chunk in wire.chunks(step) {
                 guard.follow(chunk);
             }
-            assert_eq!((guard.settings(), guard.resets()), (1, 1), "step {step}");
+            assert_eq!(guard.settings(), 1, "step {step}");
             assert_eq!(guard.header_block(), Some(2), "step {step}");
             assert_eq!(guard.carrying(), 3, "step {step}");
             assert_eq!(guard.bytes(), wire.len() as u64);
@@ -352,15 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn resets_of_streams_that_are_gone_are_not_counted() {
+    fn resets_that_blame_the_peer_are_told_from_those_that_do_not() {
         let mut guard = FrameGuard::new(Sender::Server);
-        guard.follow(&frame(HEADERS, END_HEADERS, b"x"));
-        for _ in 0..3 {
-            guard.follow(&frame(RST_STREAM, 0, &[0; 4]));
-            assert_eq!(guard.resets(), 1);
+        for (code, errors) in [(0, 0), (8, 0), (1, 1), (5, 2), (7, 3), (11, 4)] {
+            guard.follow(&frame(RST_STREAM, 0, &[0, 0, 0, code]));
+            assert_eq!(guard.error_resets(), errors, "{code}");
         }
-        guard.follow(&frame(HEADERS, END_HEADERS, b"x"));
-        assert_eq!(guard.resets(), 2);
     }
 
     #[test]

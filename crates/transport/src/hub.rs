@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use trunkline_codec::Status;
+use tokio::time::Instant;
+use trunkline_codec::{Limits, Status};
 
 use crate::calls::CallWaker;
 use crate::error::status_from_h2;
@@ -31,7 +33,10 @@ pub(crate) struct Hub {
     open: AtomicUsize,
     /// Bytes that readers have taken, on all streams, and for which the peer has no window yet.
     unreleased: AtomicUsize,
-    completed: AtomicU64,
+    answered: AtomicU64,
+    /// A call that is reset this soon after it began, and has not been answered, was no use to anyone.
+    rapid_reset_time: Duration,
+    rapid_resets: AtomicU64,
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
     /// At a client: the server has answered a call.
@@ -60,6 +65,14 @@ impl Wake for Hub {
 impl Hub {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// A server's: it counts calls that are given up as they begin.
+    pub(crate) fn serving(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            rapid_reset_time: limits.rapid_reset_time,
+            ..Self::default()
+        })
     }
 
     /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
@@ -141,13 +154,26 @@ impl Hub {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Calls that ended without a reset, since the connection began.
-    pub(crate) fn completed(&self) -> u64 {
-        self.completed.load(Ordering::Relaxed)
+    /// Calls whose reply has begun, since the connection began.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn call_completed(&self) {
-        self.completed.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn call_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls that were reset without an answer as soon as they had begun.
+    pub(crate) fn rapid_resets(&self) -> u64 {
+        self.rapid_resets.load(Ordering::Relaxed)
+    }
+
+    /// A call that began at `since` was reset without an answer.
+    #[cold]
+    pub(crate) fn call_reset(&self, since: Instant) {
+        if since.elapsed() < self.rapid_reset_time {
+            self.rapid_resets.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes a permit, given back when it is dropped.

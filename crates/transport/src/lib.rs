@@ -12,6 +12,7 @@
 //! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
+//! | `budget` | how much a peer may do that costs more than it brings |
 //! | `timers`, `keepalive` | times; whether the peer is there |
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
@@ -27,6 +28,7 @@
 mod accept;
 mod answer;
 mod body;
+mod budget;
 mod calls;
 mod client;
 mod client_send;

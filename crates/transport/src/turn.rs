@@ -35,6 +35,11 @@ pub(crate) trait Work {
     /// Lets HTTP/2 take in and put out what there is. Ready when the connection is over.
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
 
+    /// Whether all calls that HTTP/2 has taken in were begun.
+    fn is_caught_up(&self) -> bool {
+        true
+    }
+
     /// Polls the calls that live in the connection's task, after they have been handed their data.
     /// False if the turn has to end here: there is more to do, and no time for it.
     fn poll_calls(&mut self) -> bool {
@@ -73,7 +78,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
             return Poll::Pending;
         }
         self.stepped_back = false;
-        self.wire.wire().set_task(cx.waker());
+        self.wire.wire().begin_turn(cx.waker(), work.is_caught_up());
         for _ in 0..ROUNDS_MAX {
             if let Poll::Ready(end) = work.poll_engine(&mut Context::from_waker(&self.waker)) {
                 let _ = self.wire.wire().poll_send();

@@ -9,6 +9,7 @@ use h2::Reason;
 use tokio::time::Instant;
 use trunkline_codec::Limits;
 
+use crate::budget::{Budget, Savings};
 use crate::frame_guard::FrameGuard;
 use crate::hub::Hub;
 use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
@@ -17,9 +18,6 @@ use crate::timers::{Timed, Timers};
 /// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
 /// the stream and one for the connection are what most peers send for each DATA frame.
 const CONTROL_PER_FRAME: u64 = 10;
-/// What is due to each second of a connection that is silent otherwise: both ends may ask whether the
-/// other is there, and answer.
-const CONTROL_PER_SECOND: u64 = 10;
 /// A peer may cut what it takes into WINDOW_UPDATE frames for a KiB each, however large our frames.
 const BYTES_PER_CONTROL: u64 = 1024;
 
@@ -27,7 +25,8 @@ const BYTES_PER_CONTROL: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Watch {
     limits: Arc<Limits>,
-    began: Instant,
+    floods: Floods,
+    resets: Budget,
     timers: Timers,
     heartbeat: Option<Heartbeat>,
     strikes: PingStrikes,
@@ -73,7 +72,13 @@ impl Watch {
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
-            began: now,
+            floods: Floods::new(&limits, limits.error_reset_budget, now),
+            resets: Budget::new(
+                limits.reset_budget,
+                limits.resets_per_second,
+                Savings::Lost,
+                now,
+            ),
             timers,
             heartbeat,
             strikes: PingStrikes::default(),
@@ -97,15 +102,13 @@ impl Watch {
             return None;
         }
         let clock = || clock.unwrap_or_else(Instant::now);
-        if came.resets() > self.limits.reset_budget.saturating_add(hub.completed()) {
-            // CVE-2023-44487: a reset stream no longer counts against the stream limit.
-            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
+        if let Some(flood) = self.floods.look(came, sent, clock) {
+            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, flood.text()));
         }
-        if is_flood(came, sent, &self.limits, || clock() - self.began) {
-            return Some(Duty::CutOff(
-                Reason::ENHANCE_YOUR_CALM,
-                "too_many_control_frames",
-            ));
+        // CVE-2023-44487: a reset stream no longer counts against the stream limit.
+        let resets = hub.rapid_resets();
+        if self.resets.is_overdrawn(resets, || hub.answered(), clock) {
+            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
         }
         if self.strikes.are_new(came.pings()) {
             let (pings, sent, has_calls) = (came.pings(), sent.carrying(), hub.open() > 0);
@@ -208,18 +211,71 @@ impl Watch {
     }
 }
 
-/// Whether a peer sends more frames than there is reason for. It is a ratio and no rate, because
-/// honest ones send them for what passes. Time passes as well: an idle connection is kept alive by
-/// frames that carry nothing. `age` is asked only when that is what matters.
-pub(crate) fn is_flood(
-    came: &FrameGuard,
-    sent: &FrameGuard,
-    limits: &Limits,
-    age: impl FnOnce() -> Duration,
-) -> bool {
-    let due = CONTROL_PER_FRAME * (came.carrying() + sent.carrying());
-    let due = due + sent.bytes() / BYTES_PER_CONTROL;
-    let due = limits.control_frame_budget.saturating_add(due);
-    let control = came.frames() - came.carrying();
-    control > due && control > due.saturating_add(CONTROL_PER_SECOND * age().as_secs())
+/// What either end has budgets for.
+#[derive(Debug)]
+pub(crate) struct Floods {
+    control: Budget,
+    errors: Budget,
+}
+
+/// What a peer does too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flood {
+    /// It sends frames that carry nothing.
+    Control,
+    /// It makes this end reset streams.
+    Errors,
+}
+
+impl Flood {
+    /// What GOAWAY says.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Control => "too_many_control_frames",
+            Self::Errors => "too_many_internal_resets",
+        }
+    }
+}
+
+impl Floods {
+    pub(crate) fn new(limits: &Limits, error_resets: u64, now: Instant) -> Self {
+        Self {
+            // What calls pay for may come long after them: a client may let megabytes lie before it takes
+            // them, and gives window for each piece.
+            control: Budget::new(
+                limits.control_frame_budget,
+                limits.control_frames_per_second,
+                Savings::Kept,
+                now,
+            ),
+            errors: Budget::new(
+                error_resets,
+                limits.error_resets_per_second,
+                Savings::Lost,
+                now,
+            ),
+        }
+    }
+
+    pub(crate) fn look(
+        &mut self,
+        came: &FrameGuard,
+        sent: &FrameGuard,
+        clock: impl Fn() -> Instant,
+    ) -> Option<Flood> {
+        // CVE-2025-8671: a stream that we are made to reset no longer counts against the stream limit.
+        if self.errors.is_overdrawn(sent.error_resets(), || 0, &clock) {
+            return Some(Flood::Errors);
+        }
+        // It is a ratio, because honest peers send these frames for what passes. Time passes as well: an
+        // idle connection is kept alive by frames that carry nothing.
+        let due = || {
+            let due = CONTROL_PER_FRAME * (came.carrying() + sent.carrying());
+            due + sent.bytes() / BYTES_PER_CONTROL
+        };
+        let control = came.frames() - came.carrying();
+        self.control
+            .is_overdrawn(control, due, clock)
+            .then_some(Flood::Control)
+    }
 }

@@ -11,11 +11,19 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use trunkline_codec::Limits;
 
 use crate::frame_guard::{FrameGuard, Sender};
 use crate::hub::lock;
+
+/// Heads of calls that h2 is given before those that it has are accepted: it keeps them, also when
+/// they are reset. A read may bring some more.
+const HEADS_AHEAD: u64 = 512;
+
+/// What the answer to a frame takes: RFC 9113, section 6.4.
+const RST_STREAM_LEN: u64 = 13;
 
 thread_local! {
     static READ: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -42,6 +50,16 @@ pub(crate) struct Wire<IO> {
     unflushed: bool,
     read_size: usize,
     write_size: usize,
+    /// Bytes that the socket has taken.
+    gone: u64,
+    /// Frames that had come, and bytes that had gone, when the socket stopped to take all there was.
+    stuck: Option<(u64, u64)>,
+    stuck_frames_max: u64,
+    /// Heads after which nothing more is read until calls have been accepted.
+    heads_max: u64,
+    /// Nothing is read until the peer takes what waits for it.
+    is_held: bool,
+    is_server: bool,
     /// What the peer sends.
     guard: FrameGuard,
     /// What this end sends.
@@ -105,6 +123,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             unflushed: false,
             read_size: limits.read_buffer_size.max(1),
             write_size: limits.write_buffer_size,
+            gone: 0,
+            stuck: None,
+            stuck_frames_max: limits.max_unanswered_frames,
+            heads_max: HEADS_AHEAD,
+            is_held: false,
+            is_server: peer == Sender::Client,
             guard: FrameGuard::new(peer),
             sent: FrameGuard::new(peer.other()),
             last_words: "",
@@ -154,11 +178,37 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         }
     }
 
+    /// Says GOAWAY in the place of h2, whose clients cannot be told to. It goes out as far as the socket
+    /// takes it now, and nothing may follow it.
+    pub(crate) fn say_goaway(&mut self, reason: Reason, text: &str) {
+        if !self.sent.is_between_frames() {
+            return;
+        }
+        // RFC 9113, section 6.8: no stream of the server's was taken, because there are none.
+        let length = (8 + text.len()) as u32;
+        self.written.extend_from_slice(&length.to_be_bytes()[1..]);
+        self.written
+            .extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.written
+            .extend_from_slice(&u32::from(reason).to_be_bytes());
+        self.written.extend_from_slice(text.as_bytes());
+        let _ = self.poll_send();
+    }
+
     /// Puts `bytes` in the place of everything that was written and not sent.
     pub(crate) fn say_instead(&mut self, bytes: &[u8]) {
         self.written.clear();
         self.written_at = 0;
         self.written.extend_from_slice(bytes);
+    }
+
+    /// A turn of the connection's task begins. `is_caught_up` says that h2 has no call that has not been
+    /// accepted.
+    pub(crate) fn begin_turn(&mut self, waker: &Waker, is_caught_up: bool) {
+        self.set_task(waker);
+        if is_caught_up {
+            self.heads_max = self.guard.heads() + HEADS_AHEAD;
+        }
     }
 
     /// Tells the wire whom to wake when the socket is ready.
@@ -174,6 +224,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         if self.written.is_empty() && !self.unflushed {
             return Poll::Ready(Ok(()));
         }
+        let gone = self.gone;
+        let sent = self.poll_send_written();
+        match sent {
+            Poll::Pending if self.stuck.is_none() => {
+                self.stuck = Some((self.guard.frames(), self.gone));
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) => self.stuck = None,
+        }
+        if self.is_held && (self.gone > gone || sent.is_ready()) {
+            self.is_held = false;
+            self.task.wake_by_ref();
+        }
+        sent
+    }
+
+    fn poll_send_written(&mut self) -> Poll<io::Result<()>> {
         let task = self.task.clone();
         let mut cx = Context::from_waker(&task);
         while self.written_at < self.written.len() {
@@ -181,7 +248,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             let io = &mut self.io;
             match ready!(unbudgeted(&mut cx, |cx| Pin::new(&mut *io).poll_write(cx, rest)))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.written_at += n,
+                n => {
+                    self.written_at += n;
+                    self.gone += n as u64;
+                }
             }
             self.unflushed = true;
         }
@@ -214,7 +284,28 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether nothing may be read, so that what h2 keeps for a peer stays bounded.
+    fn hold(&mut self) -> bool {
+        // RUSTSEC-2024-0003: a peer that takes no answers is asked nothing more either. It may have gone
+        // on for a while without reading, so that two ends do not wait for each other.
+        let is_unanswered = self.stuck.is_some_and(|(frames, gone)| {
+            let answered = (self.gone - gone) / RST_STREAM_LEN;
+            self.guard.frames() - frames > self.stuck_frames_max.saturating_add(answered)
+        });
+        if is_unanswered {
+            self.is_held = true;
+        } else if self.is_server && self.guard.heads() >= self.heads_max {
+            // The next turn accepts, and reads on.
+            self.task.wake_by_ref();
+            return true;
+        }
+        is_unanswered
+    }
+
     fn poll_read_socket(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.hold() {
+            return Poll::Pending;
+        }
         let task = self.task.clone();
         let mut cx = Context::from_waker(&task);
         READ.with_borrow_mut(|scratch| {
