@@ -761,7 +761,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_served_or_called() {
             tls.clone().server_name("no name"),
             "no name that a certificate can have",
         ),
-        ("a.test", tls, "port"),
+        ("a.test:70000", tls, "out of range"),
     ] {
         let failed = Channel::to(target).tls(tls).connect_lazy().expect_err(word);
         assert_eq!(failed.code(), Code::INVALID_ARGUMENT, "{failed}");

@@ -5,10 +5,13 @@
 mod fixture;
 mod tls_ends;
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fixture::{Echo, UNARY, raw, within};
 use tls_ends::{LOCAL, connect, echo, failure, serve, trusting, try_echo};
@@ -296,4 +299,117 @@ async fn nobody_looks_at_files_once_the_server_has_ended() {
     let _ = serving.await;
     // Everything that could report is gone, and so is what it reports to.
     assert!(within("the end", told.recv()).await.is_none());
+}
+
+/// What the environment of a child has: the directory with its files.
+const CHILD: &str = "TRUNKLINE_RELOAD_FILES";
+
+/// A FIFO in the place of a file. Nobody writes to it before this is dropped.
+struct Fifo(PathBuf);
+
+impl Fifo {
+    fn put(path: &Path) -> Self {
+        let new = path.with_extension("fifo");
+        let made = Command::new("mkfifo").arg(&new).status();
+        assert!(made.expect("mkfifo").success());
+        std::fs::rename(&new, path).expect("a file");
+        Self(path.to_owned())
+    }
+}
+
+/// Lets go of those that have opened it, and wait.
+impl Drop for Fifo {
+    fn drop(&mut self) {
+        let _ = OpenOptions::new().read(true).write(true).open(&self.0);
+    }
+}
+
+/// Serves until SIGTERM, with a reload that never comes back.
+async fn serve_while_a_reload_is_stuck(files: PathBuf) {
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let stuck = move |outcome: Result<(), Status>| {
+        let _ = told.send(outcome);
+        std::thread::sleep(Duration::from_secs(3600));
+    };
+    let files = (files.join("certificate.pem"), files.join("key.pem"));
+    let tls = server_tls(&files).reload_every(OFTEN).on_reload(stuck);
+    let bound = Server::new().tls(tls).add(Echo).bind("127.0.0.1:0").await;
+    let serving = tokio::spawn(
+        bound
+            .expect("a port")
+            .serve_until(trunkline::shutdown_signal()),
+    );
+    let _fifo = Fifo::put(&files.0);
+    let message = failed(&mut tells).await;
+    assert!(message.contains("it is a FIFO"), "{message}");
+    println!("the reload is stuck");
+    let served = within("SIGTERM", serving).await;
+    served.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn a_reload_that_is_stuck_holds_no_exit() {
+    if let Some(files) = std::env::var_os(CHILD) {
+        return serve_while_a_reload_is_stuck(files.into()).await;
+    }
+    let directory = Directory::new("stuck");
+    directory.put_identity(&Authority::new().issue(LOCAL));
+    let mut child = Command::new(std::env::current_exe().expect("this test"))
+        .args([
+            "--exact",
+            "a_reload_that_is_stuck_holds_no_exit",
+            "--nocapture",
+        ])
+        .env(CHILD, &directory.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let (told, tells) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = lines.map_while(std::io::Result::ok);
+        let _ = told.send(lines.any(|line| line.contains("the reload is stuck")));
+    });
+    let is_stuck = tells.recv_timeout(Duration::from_secs(30));
+    if is_stuck == Ok(true) {
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+    let until = Instant::now() + Duration::from_secs(5);
+    while child.try_wait().expect("a child").is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ended = child.try_wait().expect("a child");
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(is_stuck, Ok(true), "it reloads");
+    let ended = ended.expect("it ends with its calls, of which there are none");
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test]
+async fn a_client_whose_files_cannot_be_read_again_connects_with_what_was_in_use() {
+    let authority = Authority::new();
+    let directory = Directory::new("stuck-client");
+    let ca = directory.put("ca.pem", authority.pem());
+    let tls = tls_ends::server_tls(&authority.issue(LOCAL));
+    let target = serve(Server::new().tls(tls).add(Echo)).await;
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let (free, stuck) = std::sync::mpsc::channel::<()>();
+    let stuck = std::sync::Mutex::new(stuck);
+    let report = move |outcome: Result<(), Status>| {
+        let _ = told.send(outcome);
+        let _ = stuck.lock().expect("no panic").recv();
+    };
+    let tls = ClientTls::new().ca_file(&ca).reload_every(Duration::ZERO);
+    let tls = tls.on_reload(report);
+    connect(&target, tls.clone()).await.expect("a connection");
+    let _fifo = Fifo::put(&ca);
+    for _ in 0..2 {
+        let client = connect(&target, tls.clone()).await;
+        assert_eq!(echo(&client.expect("a connection"), "x").await, "x");
+    }
+    assert!(failed(&mut tells).await.contains("it is a FIFO"));
+    assert!(tells.is_empty(), "one reload at a time");
+    drop(free);
 }

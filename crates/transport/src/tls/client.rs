@@ -97,7 +97,7 @@ impl ClientTls {
     /// `interval`; connections that there are go on. There is no such interval by default.
     ///
     /// All that is new is read and checked before it is used; until then the last good one stays in
-    /// use.
+    /// use. A connection does not wait longer than 1 s for files that are slow to read.
     pub fn reload_every(self, interval: Duration) -> Self {
         self.with(|material| material.reload_every = Some(interval))
     }
@@ -157,7 +157,7 @@ impl ClientTls {
         called: &str,
         target: &Target,
     ) -> Result<Secured, Status> {
-        let (name, config) = (self.name_of(target)?, self.config().await?);
+        let (name, config) = (self.name_of(target)?, self.store.renewed().await?);
         let connecting = TlsConnector::from(config).connect(name.clone(), socket);
         let stream = connecting
             .await
@@ -167,22 +167,6 @@ impl ClientTls {
             return Err(Status::unavailable(message));
         }
         Ok(Secured::new(stream))
-    }
-
-    async fn config(&self) -> Result<Arc<ClientConfig>, Status> {
-        if let Some(config) = self.store.loaded()
-            && !self.store.is_due()
-        {
-            return Ok(config);
-        }
-        let store = self.store.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            if store.loaded().is_some() {
-                store.refresh();
-            }
-            store.current()
-        });
-        reading.await.unwrap_or_else(|_| self.store.current())
     }
 
     fn name_of(&self, target: &Target) -> Result<ServerName<'static>, Status> {

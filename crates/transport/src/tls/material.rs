@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -75,12 +77,27 @@ impl Pem {
     fn read(&self, what: &str) -> Result<Vec<u8>, Status> {
         match self {
             Self::Text(text) => Ok(text.to_vec()),
-            Self::File(path) => std::fs::read(path).map_err(|error| {
+            Self::File(path) => read_file(path).map_err(|error| {
                 let message = format!("cannot read {what} from {self}: {error}");
                 Status::invalid_argument(message).with_source(error)
             }),
         }
     }
+}
+
+/// Reads a file that has an end, and is there: to open a FIFO waits for somebody who writes.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let kind = std::fs::metadata(path)?.file_type();
+    let what = match kind {
+        kind if kind.is_file() => return std::fs::read(path),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::other(format!(
+        "it is {what}, and has to be a regular file; the functions that take PEM take it from elsewhere"
+    )))
 }
 
 /// As messages say it.

@@ -144,9 +144,7 @@ impl ServerTls {
         };
         loop {
             tokio::time::sleep(every).await;
-            let store = self.0.clone();
-            // Its end is of no interest: who reports has panicked, at worst.
-            let _ = tokio::task::spawn_blocking(move || store.refresh()).await;
+            self.0.refresh_aside().await;
         }
     }
 

@@ -1,13 +1,24 @@
 //! The configuration in use, and its renewal when what it is made from has changed.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trunkline_codec::Status;
 
 use super::material::{Contents, Material};
+use crate::detached::detached;
 use crate::hub::lock;
+
+/// How long a new connection of a client waits for files that are read again. Then it uses what was
+/// in use.
+const RELOAD_WAIT: Duration = Duration::from_secs(1);
+
+/// After how long it is told that files have not been read.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// A configuration that is there once it is asked for. A new one takes its place only when
 /// everything in it has been read and understood; until then the last good one stays.
@@ -16,8 +27,13 @@ pub(super) struct Store<C> {
     /// One that was brought as it is.
     ready: Option<Arc<C>>,
     config: RwLock<Option<Arc<C>>>,
-    /// Held while files are read: what was read last is what is used last.
+    /// Held while files are read, which may take as long as the file system likes: what was read
+    /// last is what is used last. No task waits for it.
     tried: Mutex<Tried>,
+    /// When files were last read, or began to be.
+    tried_at: Mutex<Option<Instant>>,
+    /// Of the one thread that reads for tasks, so that a file system that is stuck has one and no more.
+    reading: Arc<Semaphore>,
     /// Those that were made of this one by further settings.
     heirs: Heirs<C>,
     /// Where those that this one was made of find it.
@@ -36,16 +52,17 @@ struct Tried {
     /// What the files were like; a failure to read them is its message. One that is as before has
     /// been reported.
     found: Option<Result<u64, String>>,
-    at: Option<Instant>,
 }
 
-impl<C: Configuration> Store<C> {
+impl<C: Configuration + Send + Sync + 'static> Store<C> {
     pub(super) fn new(material: Material, ready: Option<Arc<C>>) -> Arc<Self> {
         Arc::new(Self {
             material,
             ready,
             config: RwLock::default(),
             tried: Mutex::default(),
+            tried_at: Mutex::default(),
+            reading: Arc::new(Semaphore::new(1)),
             heirs: Heirs::default(),
             elders: Vec::new(),
         })
@@ -61,6 +78,8 @@ impl<C: Configuration> Store<C> {
             ready: self.ready.clone(),
             config: RwLock::default(),
             tried: Mutex::default(),
+            tried_at: Mutex::default(),
+            reading: Arc::new(Semaphore::new(1)),
             heirs: Heirs::default(),
             elders: self.elders.iter().chain([&self.heirs]).cloned().collect(),
         });
@@ -120,8 +139,54 @@ impl<C: Configuration> Store<C> {
         let Some(every) = self.material.reload_every else {
             return false;
         };
-        let at = lock(&self.tried).at;
+        let at = *lock(&self.tried_at);
         at.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// The configuration to use, for a task: reads files if they have not been read, or reads them again
+    /// if it is time to. Where there is one that is good, that takes no longer than [`RELOAD_WAIT`].
+    pub(super) async fn renewed(self: &Arc<Self>) -> Result<Arc<C>, Status> {
+        let Some(config) = self.loaded() else {
+            return self.aside(Self::current).await?;
+        };
+        if self.is_due() {
+            let reading = self.aside(Self::refresh);
+            let _ = tokio::time::timeout(RELOAD_WAIT, reading).await;
+        }
+        Ok(self.loaded().unwrap_or(config))
+    }
+
+    /// As [`refresh`](Self::refresh), for a task.
+    pub(super) async fn refresh_aside(self: &Arc<Self>) {
+        let mut reading = pin!(self.aside(Self::refresh));
+        let waited = tokio::time::timeout(STUCK_AFTER, reading.as_mut()).await;
+        if waited.is_err() {
+            tracing::warn!(
+                target: "trunkline::connection",
+                seconds = STUCK_AFTER.as_secs(),
+                "TLS files have not been read in this time: the file system may be stuck; what was in use stays in use"
+            );
+            let _ = reading.await;
+        }
+    }
+
+    /// Does on a thread of its own what may block for as long as the file system likes; one thing at
+    /// a time. It goes on if it is no longer waited for.
+    async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        // Fails only when it is closed, which it never is.
+        let permit = self.reading.clone().acquire_owned().await;
+        let store = self.clone();
+        let work = move || {
+            let outcome = read(&store);
+            drop(permit);
+            outcome
+        };
+        detached("trunkline-tls", work).await.map_err(|error| {
+            Status::internal(format!("cannot read the files of TLS: {error}")).with_source(error)
+        })
     }
 
     /// Reads the files, and uses what they say if it has changed and can be used. Reports what it
@@ -148,7 +213,7 @@ impl<C: Configuration> Store<C> {
     }
 
     fn load_if_changed(&self, tried: &mut Tried) -> Option<Result<(), Status>> {
-        tried.at = Some(Instant::now());
+        *lock(&self.tried_at) = Some(Instant::now());
         let contents = self.material.read();
         let found = Some(fingerprint(&contents));
         if tried.found == found {
@@ -159,7 +224,7 @@ impl<C: Configuration> Store<C> {
     }
 
     fn load(&self, tried: &mut Tried) -> Result<Arc<C>, Status> {
-        tried.at = Some(Instant::now());
+        *lock(&self.tried_at) = Some(Instant::now());
         let contents = self.material.read();
         tried.found = Some(fingerprint(&contents));
         self.use_contents(&contents?)
