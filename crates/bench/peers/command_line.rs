@@ -17,6 +17,8 @@ pub enum Mode {
         calls: u64,
         in_flight: u64,
         payload: usize,
+        /// Of each call, which is unary if there are none.
+        replies: u32,
     },
 }
 
@@ -24,8 +26,8 @@ pub enum Mode {
 pub fn parse(switches: &[&'static str]) -> (Mode, Vec<&'static str>) {
     let mut arguments = std::env::args().skip(1);
     let (mut mode, mut set) = (None, Vec::new());
-    let (mut port, mut target, mut calls, mut in_flight, mut payload) =
-        (None, None, None, None, None);
+    let (mut port, mut target, mut calls, mut in_flight, mut payload, mut replies) =
+        (None, None, None, None, None, None);
     while let Some(name) = arguments.next() {
         if let Some(switch) = switches.iter().find(|it| **it == name) {
             set.push(*switch);
@@ -38,6 +40,7 @@ pub fn parse(switches: &[&'static str]) -> (Mode, Vec<&'static str>) {
             "--calls" => calls = Some(value(&name, arguments.next())),
             "--in-flight" => in_flight = Some(value(&name, arguments.next())),
             "--payload" => payload = Some(value(&name, arguments.next())),
+            "--replies" => replies = Some(value(&name, arguments.next())),
             _ => refuse(&format!("{name}: not understood")),
         }
     }
@@ -50,6 +53,7 @@ pub fn parse(switches: &[&'static str]) -> (Mode, Vec<&'static str>) {
             calls: given("--calls", calls),
             in_flight: given("--in-flight", in_flight),
             payload: payload.unwrap_or(16),
+            replies: replies.unwrap_or(0),
         },
         None => refuse("neither server nor client"),
     };

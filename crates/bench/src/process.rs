@@ -235,8 +235,8 @@ pub(crate) fn load(order: &Value, prefix: &[String], patience: Duration) -> Resu
     }
 }
 
-/// Runs a program's client against a server, and gives the microseconds of processor time, and the
-/// seconds, that `calls` calls took.
+/// Runs a program's client against a server, and returns the microseconds of processor time, and the
+/// seconds, that its calls took, which `options` are about.
 ///
 /// # Errors
 ///
@@ -244,18 +244,14 @@ pub(crate) fn load(order: &Value, prefix: &[String], patience: Duration) -> Resu
 pub(crate) fn client(
     program: &Program,
     target: &str,
-    calls: u64,
+    options: &[(&str, u64)],
     prefix: &[String],
     logs: &Path,
 ) -> Result<(f64, f64), String> {
-    let arguments = [
-        "--target".to_owned(),
-        target.to_owned(),
-        "--calls".to_owned(),
-        calls.to_string(),
-        "--in-flight".to_owned(),
-        "100".to_owned(),
-    ];
+    let mut arguments = vec!["--target".to_owned(), target.to_owned()];
+    for (name, value) in options {
+        arguments.extend([(*name).to_owned(), value.to_string()]);
+    }
     let mut process = Process::start(program, "client", &arguments, prefix, logs)?;
     let lines = process.lines();
     let mut stdin = process.child.stdin.take().ok_or("no stdin")?;

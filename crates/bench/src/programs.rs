@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::options::Options;
 
@@ -34,9 +34,13 @@ impl Program {
         self.kinds.iter().any(|it| it == "server") && families.is_none_or(|it| it.contains(&family))
     }
 
-    /// Whether it has a client.
-    pub(crate) fn calls(&self) -> bool {
-        self.kinds.iter().any(|it| it == "client")
+    /// Whether it has a client; one that reads streams, if `reads_streams`.
+    pub(crate) fn calls(&self, reads_streams: bool) -> bool {
+        let kind = match reads_streams {
+            true => "stream client",
+            false => "client",
+        };
+        self.kinds.iter().any(|it| it == kind)
     }
 }
 
@@ -103,7 +107,10 @@ fn own(name: &str, options: &Options, logs: &Path) -> Result<Program, String> {
         directory: directory.to_owned(),
         command: vec![directory.join(name).to_string_lossy().into_owned()],
         switches: Vec::new(),
-        kinds: vec!["server".to_owned(), "client".to_owned()],
+        kinds: match name {
+            "ours" => strings(&json!(["server", "client", "stream client"])),
+            _ => strings(&json!(["server", "client"])),
+        },
         families: None,
         warmup: 0.0,
     })
@@ -290,7 +297,7 @@ mod tests {
             families: None,
             warmup: 0.0,
         };
-        assert!(program.serves("echo") && !program.calls());
+        assert!(program.serves("echo") && !program.calls(false));
         program.families = Some(vec![plain("Server_Stream")]);
         assert!(program.serves("server stream") && !program.serves("unary"));
     }

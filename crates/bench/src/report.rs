@@ -37,7 +37,7 @@ type Goal = (
 const SERVER: &str = "/server_us";
 
 #[rustfmt::skip]
-const GOALS: [Goal; 19] = [
+const GOALS: [Goal; 20] = [
     ("unary 1x1", "unary 1x1", SERVER, Some(1.05), Some(0.92)),
     ("unary 1x1, p50", "unary 1x1", "/latency_us/p50", Some(1.03), None),
     ("unary 1x100", "unary 1x100", SERVER, Some(1.10), Some(0.34)),
@@ -55,6 +55,7 @@ const GOALS: [Goal; 19] = [
     ("echo 1 MiB", "echo 1 MiB", SERVER, Some(1.08), Some(0.70)),
     ("echo 16 MiB", "echo 16 MiB", SERVER, Some(1.08), Some(0.52)),
     ("client 1x100", "client 1x100", "/client_us", Some(1.10), Some(0.40)),
+    ("client server stream", "client server stream", "/client_us", None, Some(0.90)),
     ("idle call, bytes", "idle calls", "/each", None, Some(0.45)),
     ("idle connection, bytes", "idle connections", "/each", None, Some(1.15)),
 ];
@@ -140,7 +141,8 @@ impl Report<'_> {
     /// Workloads that were measured, and where their processor time is.
     fn timed(&self) -> Vec<(&'static str, &'static str)> {
         let loads = WORKLOADS.iter().map(|it| (it.name, SERVER));
-        let all = loads.chain([("client 1x100", "/client_us")]);
+        let clients = ["client 1x100", "client server stream"].map(|it| (it, "/client_us"));
+        let all = loads.chain(clients);
         all.filter(|(name, _)| self.results.has(name)).collect()
     }
 
@@ -174,13 +176,16 @@ impl Report<'_> {
         heading(
             text,
             "Processor time",
-            "Microseconds of user and system time of the whole server process per operation; medians over rounds. The last line is the client's.",
+            "Microseconds of user and system time of the whole server process per operation; medians over rounds. The last two lines are the client's.",
         );
         let mut columns = vec!["workload".to_owned(), "per".to_owned()];
         columns.extend(self.names().map(str::to_owned));
         header(text, &columns);
         for (name, pointer) in timed {
-            let per = Workload::named(name).map_or("call", |it| it.kind.operation());
+            let per = match name {
+                "client server stream" => "message",
+                _ => Workload::named(name).map_or("call", |it| it.kind.operation()),
+            };
             let mut cells = vec![name.to_owned(), per.to_owned()];
             cells.extend(
                 self.names()

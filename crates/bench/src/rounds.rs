@@ -35,8 +35,31 @@ pub(crate) const CORES: [(&str, &[&str], Place); 6] = [
 /// The workloads of [`CORES`]: one connection, and fifty.
 pub(crate) const CORES_UNDER: [&str; 2] = ["unary 1x100", "unary 50x20"];
 
-/// Calls for each second of a visit that a client has to make.
-const CLIENT_CALLS: f64 = 60_000.0;
+/// What a client does, as fast as a server replies.
+struct Client {
+    /// As tables have it.
+    name: &'static str,
+    in_flight: usize,
+    /// Replies of each call, which is unary if there are none.
+    replies: u32,
+    /// Calls for each second of a visit.
+    calls: f64,
+}
+
+const CLIENTS: [Client; 2] = [
+    Client {
+        name: "client 1x100",
+        in_flight: 100,
+        replies: 0,
+        calls: 60_000.0,
+    },
+    Client {
+        name: "client server stream",
+        in_flight: 1,
+        replies: 10_000,
+        calls: 400.0,
+    },
+];
 
 /// Visits programs and keeps what they gave.
 pub(crate) struct Rounds<'a> {
@@ -79,8 +102,10 @@ impl<'a> Rounds<'a> {
                 self.loads(workload);
             }
         }
-        if self.options.wants("client 1x100", "client") {
-            self.clients();
+        for client in &CLIENTS {
+            if self.options.wants(client.name, "client") {
+                self.clients(client);
+            }
         }
         if self.options.wants_extra("idle") {
             self.idle();
@@ -184,29 +209,38 @@ impl<'a> Rounds<'a> {
     }
 
     /// Clients, all against the same server: bare h2's, or ours.
-    fn clients(&mut self) {
-        let programs: Vec<&Program> = self.programs.iter().filter(|it| it.calls()).collect();
+    fn clients(&mut self, client: &Client) {
+        let reads_streams = client.replies > 0;
+        let programs = self.programs.iter();
+        let programs: Vec<&Program> = programs.filter(|it| it.calls(reads_streams)).collect();
         let server = self.programs.iter().find(|it| it.name == "bare");
         let Some(server) = server.or_else(|| self.programs.first()) else {
             return;
         };
-        let calls = (CLIENT_CALLS * self.options.seconds) as u64;
+        let calls = (client.calls * self.options.seconds) as u64;
+        let operations = calls * u64::from(client.replies.max(1));
         let load = self.cores.before(Place::Second);
+        let arguments = [
+            ("--calls", calls),
+            ("--in-flight", client.in_flight as u64),
+            ("--replies", client.replies.into()),
+        ];
+        let arguments = &arguments[..2 + usize::from(reads_streams)];
         for round in 1..=self.options.rounds {
-            eprint!("client 1x100, round {round} of {}:", self.options.rounds);
+            eprint!("{}, round {round} of {}:", client.name, self.options.rounds);
             for at in self.order(programs.len()) {
                 let program = programs[at];
-                if self.results.dies("client 1x100", &program.name).is_some() {
+                if self.results.dies(client.name, &program.name).is_some() {
                     continue;
                 }
                 let seen = self.start(server, &[], Place::First).and_then(|running| {
                     let target = running.address();
-                    process::client(program, &target, calls, &load, &self.logs)
+                    process::client(program, &target, arguments, &load, &self.logs)
                 });
                 let seen = seen.map(|(micros, seconds)| {
                     json!({
-                        "client_us": micros / calls as f64,
-                        "per_second": calls as f64 / seconds,
+                        "client_us": micros / operations as f64,
+                        "per_second": operations as f64 / seconds,
                         "against": server.name,
                     })
                 });
@@ -217,7 +251,7 @@ impl<'a> Rounds<'a> {
                     }
                     Err(why) => eprint!(" {} dies ({why}),", program.name),
                 }
-                self.results.add("client 1x100", &program.name, seen);
+                self.results.add(client.name, &program.name, seen);
             }
             eprintln!();
         }

@@ -428,6 +428,32 @@ impl Decoder {
         Some((prefix.compressed, self.chunks.take_from_front(prefix.size)))
     }
 
+    /// Takes the next message by reading it where it lies, if it is shorter than `below` bytes, not
+    /// compressed, and in the first chunk together with its prefix. Nothing is taken if `read` returns
+    /// `None`.
+    #[inline]
+    pub(crate) fn read_in_front<T>(
+        &mut self,
+        below: usize,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        if self.prefix.is_some() {
+            return None;
+        }
+        let front: &[u8] = &self.chunks.front;
+        let prefix = Prefix::parse(front.first_chunk()?, self.max_size).ok()?;
+        if prefix.compressed || prefix.size >= below {
+            return None;
+        }
+        let end = PREFIX_SIZE + prefix.size;
+        let read = read(front.get(PREFIX_SIZE..end)?)?;
+        match end == front.len() {
+            true => drop(self.chunks.pop()),
+            false => self.chunks.front.advance(end),
+        }
+        Some(read)
+    }
+
     /// As [`next`](Self::next), wherever the message lies.
     pub(crate) fn next_anywhere(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Some(error) = self.failed {

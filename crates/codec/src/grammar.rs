@@ -308,6 +308,30 @@ impl Reader {
         }
     }
 
+    /// Takes the next message by reading it where it lies, among others in one chunk, which costs
+    /// less than to share the chunk with it. `None`, and nothing taken, if the next event is anything
+    /// else, if the message is compressed or has `below` bytes or more, or if `read` returns `None`:
+    /// then [`next`](Self::next) has it.
+    #[inline]
+    pub fn read_small<T>(
+        &mut self,
+        below: usize,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let is_next = match &self.state {
+            State::Open | State::Ended { head: None, .. } => true,
+            State::Start | State::Held(_) | State::Head(_) | State::Ended { .. } | State::Done => {
+                false
+            }
+        };
+        if !is_next || (self.expect == Expect::One && self.has_message) {
+            return None;
+        }
+        let read = self.decoder.read_in_front(below, read)?;
+        self.has_message = true;
+        Some(read)
+    }
+
     /// The largest message that is let through, in bytes.
     #[inline]
     pub fn max_message_size(&self) -> usize {

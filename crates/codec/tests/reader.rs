@@ -222,6 +222,45 @@ fn what_a_response_does_wrong_has_the_code_of_the_tables() {
 }
 
 #[test]
+fn only_a_message_that_is_small_plain_and_whole_is_read_where_it_lies() {
+    let here = |reader: &mut Reader| reader.read_small(4, |it| Some(it.to_vec()));
+    let wire = [frame(b"abc"), frame(b"abcd"), frame(b""), frame_of(b"x")].concat();
+    let mut reader = response(Expect::Many, "gzip");
+    assert_eq!(here(&mut reader), None, "nothing is there");
+    reader.data(Bytes::from([&wire[..], &frame(b"no")[..6]].concat()));
+    assert_eq!(
+        reader.read_small(4, |_| None::<()>),
+        None,
+        "it is not taken"
+    );
+    assert_eq!(here(&mut reader).as_deref(), Some(&b"abc"[..]));
+    assert_eq!(here(&mut reader), None, "it is not small");
+    let Some(Event::Message(message)) = reader.next() else {
+        panic!("it is a message")
+    };
+    assert_eq!(message.payload.into_bytes(), "abcd");
+    assert_eq!(here(&mut reader).as_deref(), Some(&b""[..]));
+    assert_eq!(here(&mut reader), None, "it is compressed");
+    assert!(matches!(reader.next(), Some(Event::End(end)) if end.status.is_err()));
+    // Above the limit, and cut: within the prefix, and within the message.
+    for cut in [
+        frame(&[0; LIMIT + 1]),
+        vec![0; 4],
+        frame(b"no")[..6].to_vec(),
+    ] {
+        let mut reader = response(Expect::Many, "gzip");
+        reader.data(Bytes::from(cut));
+        assert_eq!(reader.read_small(usize::MAX, |it| Some(it.to_vec())), None);
+    }
+    // The buffer is let go of with the last message in it.
+    let buffer = Bytes::from(frame(b"abc"));
+    reader = response(Expect::Many, "gzip");
+    reader.data(buffer.clone());
+    assert!(here(&mut reader).is_some() && buffer.is_unique());
+    assert_eq!(reader.buffered(), 0);
+}
+
+#[test]
 fn messages_that_nobody_takes_stay_as_they_came() {
     let bomb = frame_of(&gzip(&[0; LIMIT]));
     let mut reader = response(Expect::Many, "gzip");
@@ -291,6 +330,7 @@ proptest! {
     fn where_a_stream_is_cut_and_when_it_is_read_change_nothing(
         messages in prop::collection::vec((any::<bool>(), 0usize..LIMIT), 0..8),
         cuts in prop::collection::vec((1usize..2_000, any::<bool>()), 1..40),
+        below in 0usize..LIMIT,
     ) {
         let messages: Vec<_> = messages
             .into_iter()
@@ -312,6 +352,10 @@ proptest! {
             }
             reader.data(rest.split_to(rest.len().min(*size)));
             if *read {
+                // Small ones where they lie.
+                while let Some(message) = reader.read_small(below, |it| Some(it.to_vec())) {
+                    received.push(Message { payload: Bytes::from(message).into(), compressed: false });
+                }
                 received.extend(collect(&mut reader).0);
             }
         }

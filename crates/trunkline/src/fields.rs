@@ -5,7 +5,7 @@ use trunkline_codec::Payload;
 
 /// Fields of type `Bytes` share the buffer they came in from this size on, in bytes. A smaller one
 /// is copied out: it would keep up to 64 KiB alive for as long as somebody keeps it.
-const SHARE_FROM: usize = 4 * 1024;
+pub(crate) const SHARE_FROM: usize = 4 * 1024;
 
 /// A field of a large message, which is one block, has to be this part of it to share it.
 const SHARE_PART: usize = 16;
@@ -23,6 +23,16 @@ impl Fields<Bytes> {
     pub(crate) fn of_one(message: Bytes) -> Self {
         Self {
             share_from: SHARE_FROM.max(message.len() / SHARE_PART),
+            buf: message,
+        }
+    }
+}
+
+impl<'a> Fields<&'a [u8]> {
+    /// Of a message below [`SHARE_FROM`], of which no field is large.
+    pub(crate) fn of_slice(message: &'a [u8]) -> Self {
+        Self {
+            share_from: SHARE_FROM,
             buf: message,
         }
     }

@@ -36,6 +36,14 @@ pub trait Message: Send + Sized + 'static {
     ///
     /// INTERNAL if the bytes are not such a message (the status table of gRPC: "could not parse").
     fn decode(payload: Payload) -> Result<Self, Status>;
+
+    /// As [`decode`](Self::decode), for a small message of a stream, where it lies among others: to be
+    /// implemented by one that copies what it needs. `None`, from one that keeps its bytes as `Bytes`,
+    /// leaves it to `decode`.
+    fn decode_slice(bytes: &[u8]) -> Option<Result<Self, Status>> {
+        let _ = bytes;
+        None
+    }
 }
 
 impl<T: prost::Message + Default + 'static> Message for T {
@@ -54,8 +62,19 @@ impl<T: prost::Message + Default + 'static> Message for T {
             false => T::decode(Fields::of_one(payload.into_bytes())),
             true => T::decode(Fields::of_pieces(payload)),
         };
-        decoded.map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))
+        decoded.map_err(|error| undecodable(&error))
     }
+
+    #[inline]
+    fn decode_slice(bytes: &[u8]) -> Option<Result<Self, Status>> {
+        let decoded = T::decode(Fields::of_slice(bytes));
+        Some(decoded.map_err(|error| undecodable(&error)))
+    }
+}
+
+#[cold]
+fn undecodable(error: &prost::DecodeError) -> Status {
+    Status::internal(format!("the message cannot be decoded: {error}"))
 }
 
 /// A message as the bytes that it is on the wire, for calls without generated code.
@@ -335,6 +354,29 @@ mod tests {
             wire[wire.len() - (1 << 20)..].as_ptr()
         );
         assert!(decoded == message);
+    }
+
+    #[test]
+    fn a_small_message_is_decoded_where_it_lies_as_from_bytes_of_its_own() {
+        let code = |decoded: Result<Large, Status>| decoded.map_err(|status| status.to_string());
+        let wires = [0, 1, 32, 33, 3_000].map(|size| {
+            let frame = framed(&large(size)).into_bytes();
+            frame.slice(frame::PREFIX_SIZE..)
+        });
+        // Cut short, and one that says more than is there.
+        let wrong = [&b"\x0a"[..], b"\x12\xff\x7fx", b"\0"].map(Bytes::from_static);
+        for wire in wires.into_iter().chain(wrong) {
+            let here = Large::decode_slice(&wire).expect("a prost message copies what it needs");
+            assert_eq!(
+                code(here),
+                code(Large::decode(wire.clone().into())),
+                "{wire:?}"
+            );
+        }
+        assert!(
+            Raw::decode_slice(b"x").is_none(),
+            "it shares what it came in"
+        );
     }
 
     /// A message that says it has `says` bytes, and has `has`.

@@ -14,6 +14,7 @@ use trunkline_transport::Body;
 use crate::call::Call;
 use crate::channel::Channel;
 use crate::deadline::{self, Deadline};
+use crate::fields::SHARE_FROM;
 use crate::intercept::Chain;
 use crate::message::Message;
 use crate::observe::{Recorder, code_of};
@@ -157,6 +158,47 @@ impl Receive {
         }
     }
 
+    /// As [`poll_message`](Self::poll_message), decoded: most messages of a stream where they lie.
+    pub(crate) fn poll_decoded<T: Message>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<T>, Status>> {
+        loop {
+            if let Some(decoded) = self.read_small(T::decode_slice) {
+                return Poll::Ready(self.only_if_read(decoded));
+            }
+            if let Some(message) = self.early.take() {
+                self.is_compressed = message.compressed;
+                let decoded = T::decode(message.payload);
+                return Poll::Ready(self.only_if_read(decoded));
+            }
+            if let Some(end) = &self.end {
+                return Poll::Ready(end.status.clone().map(|()| None));
+            }
+            ready!(self.poll_step(cx));
+        }
+    }
+
+    /// What cannot be read cannot be passed over either: the call ends.
+    #[inline]
+    fn only_if_read<T>(&mut self, decoded: Result<T, Status>) -> Result<Option<T>, Status> {
+        decoded.map(Some).map_err(|status| self.fail(status))
+    }
+
+    /// Takes the next message by reading it where it lies, if it is small and the next event.
+    #[inline]
+    fn read_small<T>(&mut self, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+        if self.early.is_some() || self.end.is_some() || self.ending.is_some() {
+            return None;
+        }
+        let read = self.reader.read_small(SHARE_FROM, read)?;
+        if let Some(recorder) = &self.recorder {
+            recorder.message_received();
+        }
+        self.is_compressed = false;
+        Some(read)
+    }
+
     /// Ready when the head is there, or the end.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
@@ -238,46 +280,50 @@ impl Receive {
 
     /// One event further: ready when there was one.
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.end.is_some() {
-                return Poll::Ready(());
-            }
-            if self.ending.is_some() {
-                return self.poll_ending(cx);
-            }
-            if let Some(event) = self.reader.next() {
-                match event {
-                    Event::Head(head) => {
-                        if let Some(recorder) = &self.recorder {
-                            recorder.head_seen();
-                        }
-                        self.head = head;
-                        self.has_head = true;
-                    }
-                    Event::Message(message) => {
-                        if let Some(recorder) = &self.recorder {
-                            recorder.message_received();
-                        }
-                        self.early = Some(message);
-                    }
-                    Event::End(end) => {
-                        self.finish(end);
-                        continue;
-                    }
-                }
-                return Poll::Ready(());
-            }
-            let polled = match self.recorder.clone() {
-                None => self.poll_source(cx),
-                Some(recorder) => recorder.within(|| self.poll_source(cx)),
-            };
-            // Asked also when there is more: a stream that never pauses ends at its deadline too.
-            if let Some(status) = self.poll_deadline(cx, polled.is_pending()) {
-                self.reader.fail(status);
-            } else if polled.is_pending() {
-                return Poll::Pending;
-            }
+        while !ready!(self.poll_step(cx)) {}
+        Poll::Ready(())
+    }
+
+    /// Takes an event, or what has come; ready with whether it was an event.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.end.is_some() {
+            return Poll::Ready(true);
         }
+        if self.ending.is_some() {
+            return self.poll_ending(cx).map(|()| true);
+        }
+        if let Some(event) = self.reader.next() {
+            match event {
+                Event::Head(head) => {
+                    if let Some(recorder) = &self.recorder {
+                        recorder.head_seen();
+                    }
+                    self.head = head;
+                    self.has_head = true;
+                }
+                Event::Message(message) => {
+                    if let Some(recorder) = &self.recorder {
+                        recorder.message_received();
+                    }
+                    self.early = Some(message);
+                }
+                Event::End(end) => {
+                    self.finish(end);
+                    return Poll::Ready(false);
+                }
+            }
+            return Poll::Ready(true);
+        }
+        let polled = match self.recorder.clone() {
+            None => self.poll_source(cx),
+            Some(recorder) => recorder.within(|| self.poll_source(cx)),
+        };
+        // Asked also when there is more: a stream that never pauses ends at its deadline too.
+        if let Some(status) = self.poll_deadline(cx, polled.is_pending()) {
+            self.reader.fail(status);
+            return Poll::Ready(false);
+        }
+        polled.map(|()| false)
     }
 
     fn respond(&mut self, response: http::Response<Body>) {

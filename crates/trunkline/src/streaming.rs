@@ -41,17 +41,7 @@ impl<T: Message> Streaming<T> {
     /// same. On a server what is wrong with the request: RESOURCE_EXHAUSTED for a message over
     /// `max_recv_message_size`, INTERNAL for one that cannot be read.
     pub async fn message(&mut self) -> Result<Option<T>, Status> {
-        poll_fn(|cx| self.poll_message(cx)).await
-    }
-
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
-        self.receive.poll_message(cx).map(|message| match message? {
-            None => Ok(None),
-            // What cannot be read cannot be passed over either: the call ends.
-            Some(message) => T::decode(message.payload)
-                .map(Some)
-                .map_err(|status| self.receive.fail(status)),
-        })
+        poll_fn(|cx| self.receive.poll_decoded(cx)).await
     }
 }
 
@@ -86,7 +76,7 @@ impl<T: Message> Stream for Streaming<T> {
         if self.is_told {
             return Poll::Ready(None);
         }
-        let next = self.poll_message(cx).map(Result::transpose);
+        let next = self.receive.poll_decoded(cx).map(Result::transpose);
         self.is_told = matches!(next, Poll::Ready(Some(Err(_)) | None));
         next
     }

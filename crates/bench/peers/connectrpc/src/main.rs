@@ -100,6 +100,7 @@ async fn main() {
             calls,
             in_flight,
             payload,
+            ..
         } => {
             let client = connect(target).await;
             call(&client, calls / 10, in_flight, payload).await;

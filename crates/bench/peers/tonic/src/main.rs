@@ -122,13 +122,15 @@ async fn run(mode: Mode, server: Server, tune: impl FnOnce(Endpoint) -> Endpoint
             calls,
             in_flight,
             payload,
+            replies,
         } => {
             let endpoint = Endpoint::from_shared(format!("http://{target}")).expect("a URI");
             let channel = tune(endpoint).connect().await.expect("a server listens");
             let client = BenchClient::new(channel).max_decoding_message_size(RECEIVE_LIMIT);
-            call(&client, calls / 10, in_flight, payload).await;
+            let sizes = (payload, replies);
+            call(&client, calls / 10, in_flight, sizes).await;
             command_line::say_and_wait("begin");
-            call(&client, calls, in_flight, payload).await;
+            call(&client, calls, in_flight, sizes).await;
             command_line::say_and_wait("end");
         }
     }
@@ -148,20 +150,28 @@ async fn serve(port: u16, mut server: Server) {
         .expect("the server runs until it is killed");
 }
 
-/// Makes `calls` calls, each task its next as soon as it has the reply to the last.
-async fn call(client: &BenchClient<Channel>, calls: u64, in_flight: u64, payload: usize) {
+/// Makes `calls` calls, each task its next as soon as it has the reply to the last, or all of them;
+/// `sizes` are the bytes of a payload, and the number of replies: none is a unary call.
+async fn call(client: &BenchClient<Channel>, calls: u64, in_flight: u64, sizes: (usize, u32)) {
     let begun = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..in_flight)
         .map(|_| {
             let (mut client, begun) = (client.clone(), begun.clone());
             tokio::spawn(async move {
                 while begun.fetch_add(1, Relaxed) < calls {
+                    let (payload, replies) = sizes;
                     let message = Message {
                         payload: vec![7; payload],
+                        replies,
                         ..Message::default()
                     };
-                    let reply = client.unary(message).await.expect("a reply");
-                    assert_eq!(reply.get_ref().payload.len(), payload);
+                    match replies {
+                        0 => {
+                            let reply = client.unary(message).await.expect("a reply");
+                            assert_eq!(reply.get_ref().payload.len(), payload);
+                        }
+                        _ => read(&mut client, message).await,
+                    }
                 }
             })
         })
@@ -169,4 +179,16 @@ async fn call(client: &BenchClient<Channel>, calls: u64, in_flight: u64, payload
     for task in tasks {
         task.await.expect("no call fails");
     }
+}
+
+/// Reads a stream to its end.
+async fn read(client: &mut BenchClient<Channel>, message: Message) {
+    let (replies, payload) = (message.replies, message.payload.len());
+    let stream = client.server_stream(message).await.expect("a stream");
+    let (mut stream, mut count) = (stream.into_inner(), 0);
+    while let Some(reply) = stream.message().await.expect("no reply is wrong") {
+        assert_eq!(reply.payload.len(), payload);
+        count += 1;
+    }
+    assert_eq!(count, replies);
 }

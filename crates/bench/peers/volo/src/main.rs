@@ -88,6 +88,7 @@ async fn main() {
             calls,
             in_flight,
             payload,
+            ..
         } => {
             let client = connect(target);
             call(&client, calls / 10, in_flight, payload).await;

@@ -145,18 +145,19 @@ pub(crate) struct Server {
     /// The header block of the first call, and of all later ones.
     head: [Vec<u8>; 2],
     trailers: [Vec<u8>; 2],
-    reply: Vec<u8>,
+    /// Already cut into the payloads of DATA frames.
+    reply: Vec<Vec<u8>>,
     answered: usize,
 }
 
 impl Server {
-    /// `message` stands behind its prefix.
-    pub(crate) fn new(message: Vec<u8>) -> Self {
+    /// `messages` stand behind their prefixes.
+    pub(crate) fn new(messages: &[u8]) -> Self {
         let [head, trailers] = frames::indexed_response();
         Self {
             head: head.into(),
             trailers: trailers.into(),
-            reply: message,
+            reply: messages.chunks(FRAME_MAX).map(<[u8]>::to_vec).collect(),
             answered: 0,
         }
     }
@@ -173,7 +174,9 @@ impl Part for Server {
         if ends_stream(header) {
             let known = usize::from(self.answered > 0);
             put_head(out, header.stream, &self.head[known], 0);
-            frames::put(out, kind::DATA, 0, header.stream, &self.reply);
+            for payload in &self.reply {
+                frames::put(out, kind::DATA, 0, header.stream, payload);
+            }
             let trailers = &self.trailers[known];
             put_head(out, header.stream, trailers, flag::END_STREAM);
             self.answered += 1;

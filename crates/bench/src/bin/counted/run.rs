@@ -22,6 +22,10 @@ const BIDI: &str = "/trunkline.bench.Bench/Bidi";
 /// Bytes of payload, where the name of a workload does not say more.
 const SMALL: usize = 16;
 
+/// Messages of a stream whose peer fills its DATA frames: within the window of a client's stream, which
+/// a script does not watch.
+const PACKED: usize = 5_000;
+
 const SIZE_OF_A_READ: usize = 64 * 1024;
 
 /// What is counted.
@@ -52,16 +56,18 @@ const fn large(name: &'static str, few: usize, many: usize) -> Workload {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const WORKLOADS: [Workload; 9] = [
+pub(crate) const WORKLOADS: [Workload; 11] = [
     small("unary", 1_000, 3_000),
     small("unary-1", 1_000, 3_000),
     small("server-stream", 50_000, 150_000),
     small("client-stream", 10_000, 40_000),
+    small("client-stream-packed", 50_000, 150_000),
     small("bidi", 2_000, 10_000),
     small("bidi-1", 1_000, 3_000),
     large("echo-64k", 80, 240),
     large("echo-1m", 10, 30),
     small("client", 1_000, 3_000),
+    small("client-server-stream", 50_000, 150_000),
 ];
 
 /// Makes `n` operations of a workload; what the peer has seen of them.
@@ -93,9 +99,27 @@ pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
             let part = ClientPart::new(CLIENT_STREAM, &request(SMALL, 0), 1, calls).messages(500);
             (serve(part).await, calls, calls * reply(SMALL, 500).len())
         }
+        "client-stream-packed" => {
+            let calls = n / PACKED;
+            let messages = request(SMALL, 0).repeat(PACKED);
+            let part = ClientPart::new(CLIENT_STREAM, &messages, 1, calls);
+            (
+                serve(part).await,
+                calls,
+                calls * reply(SMALL, PACKED as u64).len(),
+            )
+        }
         "bidi" => (serve(ping_pong(100, n)).await, 100, n * small),
         "bidi-1" => (serve(ping_pong(1, n)).await, 1, n * small),
         "client" => (call(n).await, n, n * request(SMALL, 0).len()),
+        "client-server-stream" => {
+            let calls = n / PACKED;
+            (
+                read(calls).await,
+                calls,
+                calls * request(SMALL, PACKED as u32).len(),
+            )
+        }
         _ => return Err(format!("{workload} is no workload")),
     };
     let found = [&seen.ended, &seen.data].map(|it| it.load(Ordering::Relaxed));
@@ -133,7 +157,7 @@ fn ping_pong(calls: usize, n: usize) -> PingPong {
 
 async fn call(n: usize) -> Arc<Seen> {
     const IN_FLIGHT: usize = 100;
-    let (script, seen) = Script::new(ServerPart::new(reply(SMALL, 0)));
+    let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0)));
     let channel = channel_to(script).await.expect("the script speaks HTTP/2");
     let mut calling = tokio::task::JoinSet::new();
     for _ in 0..IN_FLIGHT {
@@ -151,6 +175,28 @@ async fn call(n: usize) -> Arc<Seen> {
     }
     while let Some(done) = calling.join_next().await {
         done.expect("no call panics");
+    }
+    seen
+}
+
+/// Reads `calls` server streams, one after the other.
+async fn read(calls: usize) -> Arc<Seen> {
+    let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0).repeat(PACKED)));
+    let channel = channel_to(script).await.expect("the script speaks HTTP/2");
+    let client = BenchClient::new(channel);
+    for _ in 0..calls {
+        let request = bench::Request {
+            payload: vec![b'x'; SMALL].into(),
+            replies: PACKED as u32,
+            ..bench::Request::default()
+        };
+        let mut replies = client.server_stream(request).await.expect("a stream");
+        let mut read = 0;
+        while let Some(reply) = replies.message().await.expect("no message is wrong") {
+            assert_eq!(reply.payload.len(), SMALL);
+            read += 1;
+        }
+        assert_eq!(read, PACKED);
     }
     seen
 }

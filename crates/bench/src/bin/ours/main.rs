@@ -15,7 +15,8 @@ use crate::service::bench::{self, BenchClient, BenchServer};
 const RECEIVE_LIMIT: usize = 64 << 20;
 
 const USAGE: &str = "usage: ours server --port N [--threads N]
-       ours client --target 127.0.0.1:PORT --calls N --in-flight K [--payload BYTES]";
+       ours client --target 127.0.0.1:PORT --calls N --in-flight K [--payload BYTES]
+                   [--replies N]";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -50,28 +51,36 @@ async fn call_all(options: &Options) -> Result<()> {
     let client = BenchClient::connect(required(target, "--target")).await?;
     let calls = required(options.calls, "--calls");
     let in_flight = required(options.in_flight, "--in-flight");
-    let payload = options.payload.unwrap_or(16);
-    call(&client, calls / 10, in_flight, payload).await;
+    let sizes = (options.payload.unwrap_or(16), options.replies.unwrap_or(0));
+    call(&client, calls / 10, in_flight, sizes).await;
     say_and_wait("begin");
-    call(&client, calls, in_flight, payload).await;
+    call(&client, calls, in_flight, sizes).await;
     say_and_wait("end");
     Ok(())
 }
 
-/// Makes `calls` calls, each task its next as soon as it has the reply to the last.
-async fn call(client: &BenchClient, calls: u64, in_flight: u64, payload: usize) {
+/// Makes `calls` calls, each task its next as soon as it has the reply to the last, or all of them;
+/// `sizes` are the bytes of a payload, and the number of replies: none is a unary call.
+async fn call(client: &BenchClient, calls: u64, in_flight: u64, sizes: (usize, u32)) {
     let begun = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..in_flight)
         .map(|_| {
             let (client, begun) = (client.clone(), begun.clone());
             tokio::spawn(async move {
                 while begun.fetch_add(1, Relaxed) < calls {
+                    let (payload, replies) = sizes;
                     let request = bench::Request {
                         payload: vec![7; payload].into(),
+                        replies,
                         ..bench::Request::default()
                     };
-                    let reply = client.unary(request).await.expect("a reply");
-                    assert_eq!(reply.payload.len(), payload);
+                    match replies {
+                        0 => {
+                            let reply = client.unary(request).await.expect("a reply");
+                            assert_eq!(reply.payload.len(), payload);
+                        }
+                        _ => read(&client, request).await,
+                    }
                 }
             })
         })
@@ -79,6 +88,18 @@ async fn call(client: &BenchClient, calls: u64, in_flight: u64, payload: usize) 
     for task in tasks {
         task.await.expect("no call fails");
     }
+}
+
+/// Reads a stream to its end.
+async fn read(client: &BenchClient, request: bench::Request) {
+    let (expected, payload) = (request.replies, request.payload.len());
+    let mut replies = client.server_stream(request).await.expect("a stream");
+    let mut count = 0;
+    while let Some(reply) = replies.message().await.expect("no reply is wrong") {
+        assert_eq!(reply.payload.len(), payload);
+        count += 1;
+    }
+    assert_eq!(count, expected);
 }
 
 /// Says how far the client is, and waits until that has been noted.
@@ -100,6 +121,7 @@ struct Options {
     calls: Option<u64>,
     in_flight: Option<u64>,
     payload: Option<usize>,
+    replies: Option<u32>,
 }
 
 impl Options {
@@ -116,6 +138,7 @@ impl Options {
                 ("client", "--calls") => options.calls = Some(parsed(name, value)),
                 ("client", "--in-flight") => options.in_flight = Some(parsed(name, value)),
                 ("client", "--payload") => options.payload = Some(parsed(name, value)),
+                ("client", "--replies") => options.replies = Some(parsed(name, value)),
                 _ => refuse(&format!("{name}: not understood")),
             }
         }
