@@ -428,6 +428,24 @@ message G {
 extend G { optional double h = 5; optional float i = 6; }
 "#;
 
+/// Values of options that are packed or not, and methods with a body or without.
+const PACKED: &str = r#"
+syntax = "proto3";
+package packed;
+import "google/protobuf/descriptor.proto";
+extend google.protobuf.FieldOptions {
+  repeated int32 single = 5000 [deprecated = true, packed = false, (joined) = 5];
+  repeated int32 joined = 5001;
+}
+message A { int32 a = 1 [(single) = 1, (joined) = 3, (single) = 2, (joined) = 4]; }
+service S {
+  rpc Go(A) returns (A) {}
+  rpc Do(A) returns (A);
+  rpc Be(A) returns (A) { option deprecated = true; }
+  rpc No(A) returns (A) { ; }
+}
+"#;
+
 const UNCHECKED: &str = r#"
 edition = "2023";
 package unchecked;
@@ -444,6 +462,7 @@ message A {
 fn options_and_numbers_that_only_protoc_takes_are_written_as_protoc_writes_them() {
     for (file, text) in [
         ("only_protoc.proto", ONLY_PROTOC),
+        ("packed.proto", PACKED),
         ("unchecked.proto", UNCHECKED),
     ] {
         let Some(mut command) = python() else {

@@ -13,6 +13,7 @@ use crate::load::load;
 use crate::modules;
 use crate::names::EnumPrefix;
 use crate::service::Sides;
+use crate::well_known;
 
 /// How `.proto` files become Rust, for those who want something else than [`compile`](crate::compile).
 ///
@@ -282,6 +283,7 @@ impl Config {
         for path in boxes::boxed_groups(descriptors()) {
             self.prost.boxed(path);
         }
+        well_known::generate_missing(&mut self.prost, &loaded.files, &self.extern_paths)?;
         let choices = Choices {
             prost: self.prost,
             extern_paths: self.extern_paths,

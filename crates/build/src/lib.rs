@@ -75,6 +75,7 @@
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
 //! | `features` | what such a file means, as prost-build understands it |
 //! | `enums` | which enums fields may have, across files |
+//! | `well_known` | types of `google.protobuf` that prost-types lacks |
 //! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
@@ -110,6 +111,7 @@ mod service;
 mod source;
 mod symbols;
 mod tokens;
+mod well_known;
 
 pub use config::Config;
 pub use error::CompileError;

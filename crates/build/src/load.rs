@@ -14,6 +14,7 @@ use protox::file::{File, FileResolver, GoogleFileResolver};
 use crate::descriptors::Loaded;
 use crate::error::{CompileError, Position, shown};
 use crate::link::Linker;
+use crate::options::set_packed;
 use crate::source::Source;
 
 /// Compiles `files`, whose paths start at `base` or at one of `includes`.
@@ -244,6 +245,8 @@ impl Parsed {
         })?;
         let mut descriptor = FileDescriptorProto::from(file);
         source.restore_places(&mut descriptor);
+        source.restore_bodies(&mut descriptor);
+        set_packed(&mut descriptor);
         source.large_numbers.restore(&mut descriptor)?;
         Ok(Self { descriptor, source })
     }

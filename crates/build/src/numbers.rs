@@ -194,7 +194,7 @@ fn each_extension(
 }
 
 /// Calls `change` for each message, with its path as in `google.protobuf.SourceCodeInfo`.
-fn each_message(
+pub(crate) fn each_message(
     file: &mut FileDescriptorProto,
     change: &mut impl FnMut(&[i32], &mut DescriptorProto),
 ) {

@@ -1,14 +1,76 @@
 //! Values of options, written so that the compiler takes all that protoc takes.
 //!
-//! Options of `float` and `double` may be `inf` and `nan`; and a message in braces may name extensions
-//! by relative names.
+//! Options of `float` and `double` may be `inf` and `nan`; a message in braces may name extensions by
+//! relative names; and `packed` is for the values of options as well, which the compiler overlooks.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use prost_types::UninterpretedOption;
+use prost_types::{FieldDescriptorProto, FileDescriptorProto, UninterpretedOption};
 
+use crate::numbers::each_message;
 use crate::symbols::{Symbols, Value, View, Wanted, joined};
 use crate::tokens::{Kind, Token, tokens};
+
+/// Sets the option `packed` of fields, so that the compiler knows of it before it writes the values of
+/// options: it would go by the syntax of the file.
+pub(crate) fn set_packed(file: &mut FileDescriptorProto) {
+    // The paths of the options, whose places move to the field that is set.
+    let mut taken: Vec<(Vec<i32>, i32)> = Vec::new();
+    let mut set = |field: &mut FieldDescriptorProto, path: &[i32]| {
+        let Some(options) = &mut field.options else {
+            return;
+        };
+        let is_packed = |it: &UninterpretedOption| match it.name.as_slice() {
+            [name] => name.name_part == "packed" && !name.is_extension,
+            _ => false,
+        };
+        let mut all = options.uninterpreted_option.iter();
+        let Some(index) = all.position(is_packed) else {
+            return;
+        };
+        let value = options.uninterpreted_option[index].identifier_value();
+        options.packed = match value {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => return,
+        };
+        options.uninterpreted_option.remove(index);
+        let path = [path, &[8, 999]].concat();
+        taken.push((path, i32::try_from(index).unwrap_or(i32::MAX)));
+    };
+    for (index, extension) in (0..).zip(&mut file.extension) {
+        set(extension, &[7, index]);
+    }
+    each_message(file, &mut |path, message| {
+        for (index, field) in (0..).zip(&mut message.field) {
+            set(field, &[path, &[2, index]].concat());
+        }
+        for (index, extension) in (0..).zip(&mut message.extension) {
+            set(extension, &[path, &[6, index]].concat());
+        }
+    });
+    let taken: HashMap<Vec<i32>, i32> = taken.into_iter().collect();
+    let info = file.source_code_info.as_mut().filter(|_| !taken.is_empty());
+    for location in info.into_iter().flat_map(|it| &mut it.location) {
+        let Some((last, path)) = location.path.split_last() else {
+            continue;
+        };
+        match taken.get(path) {
+            Some(index) if index == last => {
+                // descriptor.proto: `FieldOptions.packed`.
+                location.path.truncate(path.len() - 1);
+                location.path.push(2);
+            }
+            Some(index) if index < last => {
+                let moved = last - 1;
+                location.path.pop();
+                location.path.push(moved);
+            }
+            _ => {}
+        }
+    }
+}
 
 /// Edits the value of an option, whose name is absolute; `of` is the message that it is a field of.
 pub(crate) fn prepare(option: &mut UninterpretedOption, of: &str, symbols: &Symbols, view: &View) {

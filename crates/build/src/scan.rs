@@ -17,6 +17,8 @@ pub(crate) struct Found {
     /// What is imported for options only.
     pub(crate) option_imports: Vec<String>,
     pub(crate) visibilities: Vec<Visibility>,
+    /// The methods that have a body, each as the index of its service and its own.
+    pub(crate) bodies: Vec<(usize, usize)>,
     /// Numbers that only a message set may have.
     pub(crate) large_numbers: LargeNumbers,
 }
@@ -40,6 +42,7 @@ impl Found {
                 replacements: Vec::new(),
                 option_imports: Vec::new(),
                 visibilities: Vec::new(),
+                bodies: Vec::new(),
                 large_numbers: LargeNumbers::default(),
             },
         };
@@ -64,7 +67,7 @@ enum Block {
 }
 
 /// A block whose end is to come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     block: Block,
     /// Where its descriptor is; see [`Visibility`].
@@ -72,6 +75,8 @@ struct Open {
     /// How many of these it has had.
     messages: usize,
     enums: usize,
+    services: usize,
+    methods: usize,
 }
 
 impl Open {
@@ -81,19 +86,24 @@ impl Open {
             path,
             messages: 0,
             enums: 0,
+            services: 0,
+            methods: 0,
         }
     }
 
-    /// The path of the next message, or enum, in this block.
-    fn next(&self, what: Block) -> Vec<(u64, usize)> {
-        // descriptor.proto: `message_type` and `enum_type` of a file, `nested_type` and `enum_type`
-        // of a message.
-        let step = match (self.block, what) {
-            (Block::File, Block::Enum) => (5, self.enums),
-            (Block::File, _) => (4, self.messages),
-            (_, Block::Enum) => (4, self.enums),
-            _ => (3, self.messages),
+    /// The path of the next block of that kind in this one, which it counts.
+    fn next(&mut self, what: Block) -> Vec<(u64, usize)> {
+        let is_file = self.block == Block::File;
+        // descriptor.proto: fields of a file, of a message, and of a service.
+        let (field, count) = match what {
+            Block::Enum => (if is_file { 5 } else { 4 }, &mut self.enums),
+            Block::Service => (6, &mut self.services),
+            Block::Method => (2, &mut self.methods),
+            Block::Message => (if is_file { 4 } else { 3 }, &mut self.messages),
+            Block::File | Block::Oneof | Block::Extend => return Vec::new(),
         };
+        let step = (field, *count);
+        *count += 1;
         self.path.iter().copied().chain([step]).collect()
     }
 }
@@ -236,7 +246,8 @@ impl<'a> Scan<'a> {
             true => (Block::Enum, 6),
             false => (Block::Message, 11),
         };
-        let path = self.blocks.last().map(|open| open.next(what));
+        // It is counted when the block itself comes.
+        let path = self.blocks.last().map(|open| open.clone().next(what));
         self.found.visibilities.push(Visibility {
             path: path.unwrap_or_default(),
             field,
@@ -249,16 +260,15 @@ impl<'a> Scan<'a> {
 
     /// Goes to the inside of a block, or to the end of a method without one.
     fn open(&mut self, block: Block) {
+        let path = self.blocks.last_mut().map(|open| open.next(block));
+        let path = path.unwrap_or_default();
         while let Some(token) = self.token(0) {
             match token.text {
                 "{" => {
-                    let path = self.blocks.last_mut().map(|open| {
-                        let path = open.next(block);
-                        open.messages += usize::from(block == Block::Message);
-                        open.enums += usize::from(block == Block::Enum);
-                        path
-                    });
-                    self.blocks.push(Open::new(block, path.unwrap_or_default()));
+                    if let (Block::Method, [(_, service), (_, method)]) = (block, path.as_slice()) {
+                        self.found.bodies.push((*service, *method));
+                    }
+                    self.blocks.push(Open::new(block, path));
                     self.at += 1;
                     return;
                 }

@@ -52,6 +52,8 @@ pub(crate) struct Source {
     pub(crate) option_imports: Vec<String>,
     /// Where it says `export` and `local`.
     pub(crate) visibilities: Vec<Visibility>,
+    /// The methods that have a body, each as the index of its service and its own.
+    pub(crate) bodies: Vec<(usize, usize)>,
     /// Numbers in it that only a message set may have.
     pub(crate) large_numbers: LargeNumbers,
     /// The text of the file, without a byte order mark.
@@ -108,6 +110,7 @@ impl Source {
             text,
             option_imports: found.option_imports,
             visibilities: found.visibilities,
+            bodies: found.bodies,
             large_numbers: found.large_numbers,
             original: original.to_owned(),
             edits,
@@ -128,6 +131,16 @@ impl Source {
             place = place + edit.original.len() - edit.length;
         }
         place
+    }
+
+    /// Gives methods with a body options, if only empty ones, as protoc does.
+    pub(crate) fn restore_bodies(&self, file: &mut FileDescriptorProto) {
+        for (service, method) in &self.bodies {
+            let service = file.service.get_mut(*service);
+            if let Some(method) = service.and_then(|it| it.method.get_mut(*method)) {
+                method.options.get_or_insert_default();
+            }
+        }
     }
 
     /// Sets the places in `file`, which tell of the edited text, to those in the file itself.

@@ -280,3 +280,22 @@ fn strings_that_are_not_checked_say_so_as_protoc_does() {
         assert!(set.windows(part.len()).any(|it| it == part), "{part:?}");
     }
 }
+
+#[test]
+fn a_type_within_one_of_prost_types_that_lacks_it_is_told_with_the_way_out() {
+    let text = "syntax = \"proto3\"; import \"google/protobuf/descriptor.proto\";\nmessage A {\n  \
+                optional google.protobuf.FieldOptions.OptionRetention a = 1;\n}\n";
+    let files = [("a.proto", text)];
+    let name = "google.protobuf.FieldOptions.OptionRetention";
+    assert_eq!(
+        failure("lacking", &files, &["a.proto"]),
+        format!(
+            "~/a.proto:3:12: {name} is not in prost-types; give a type of yours with \
+             Config::extern_path(\".{name}\", ..)"
+        )
+    );
+    let config = Config::new().base_dir(directory("lacking", &files));
+    let config = config.extern_path(&format!(".{name}"), "::retention::Retention");
+    let generated = config.generate(["a.proto"]).expect("there is a type");
+    assert!(generated.nested().contains("::retention::Retention"));
+}

@@ -55,6 +55,11 @@ mod apart {
     );
 }
 
+/// Types that prost-types lacks.
+mod editions {
+    trunkline::include_proto!("tests/trees/app/editions.proto");
+}
+
 /// Nobody uses anything of it.
 mod unused {
     include!("../../build/tests/golden/helloworld.rs");
@@ -249,4 +254,21 @@ fn the_descriptors_are_those_of_the_named_file() {
 fn an_import_is_found_in_an_include_path() {
     let part = Some(apart::parts::Part::default());
     assert!(apart::App { part }.part.is_some());
+}
+
+#[test]
+fn types_of_google_protobuf_that_prost_types_lacks_are_generated() {
+    use editions::google::protobuf::{Edition, FeatureSet, feature_set::FieldPresence};
+
+    let message = editions::Known {
+        edition: Some(Edition::Edition2023.into()),
+        features: Some(FeatureSet::default()),
+        presence: Some(FieldPresence::Implicit.into()),
+        time: Some(prost_types::Timestamp::default()),
+        text: Some(String::new()),
+        file: Some(prost_types::FileDescriptorProto::default()),
+        ..editions::Known::default()
+    };
+    assert_eq!(message.edition(), Edition::Edition2023);
+    assert_eq!(message.presence(), FieldPresence::Implicit);
 }
