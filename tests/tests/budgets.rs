@@ -298,7 +298,7 @@ async fn a_client_that_sends_for_streams_that_are_over_is_cut_off() {
     client.write(&[last]).await;
     for batch in 0..100 {
         let streams = (0..100).map(|i| 2 * (100 * batch + i) + 1);
-        let frames: Vec<_> = streams.map(|it| Frame::data(it, "")).collect();
+        let frames: Vec<_> = streams.map(|it| Frame::data(it, "x")).collect();
         client.write(&frames).await;
         if !client.settle().await {
             break;
@@ -368,7 +368,7 @@ async fn a_peer_that_takes_no_answers_is_read_no_further_and_gone_after_80_secon
     loop {
         let batch: Vec<_> = streams.by_ref().take(100).collect();
         assert!(!batch.is_empty(), "it is read without end");
-        let batch: Vec<_> = batch.iter().map(|it| Frame::data(*it, "")).collect();
+        let batch: Vec<_> = batch.iter().map(|it| Frame::data(*it, "x")).collect();
         if tokio::time::timeout(SECOND, client.write(&batch))
             .await
             .is_err()
@@ -473,4 +473,117 @@ async fn what_comes_late_for_calls_given_up_is_no_error_in_seven_days() {
         tokio::time::sleep(MINUTE).await;
         assert!(peer.settle().await, "{minute}: {:?}", peer.goaway());
     }
+}
+
+/// A proxy on Jetty sends an empty DATA frame before the trailers of each reply, and h2 takes a hundred in
+/// the life of a connection.
+#[tokio::test(start_paused = true)]
+async fn replies_with_an_empty_frame_each_are_no_abuse() {
+    let (client, mut peer) = raw_server(Limits::default()).await;
+    let ok = Fields::new().and("grpc-status", "0");
+    for at in 0..1_000 {
+        let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw(b"x"[..].into()));
+        let call = tokio::spawn(call.into_future());
+        let stream = peer.next_full_request().await;
+        peer.write(&[
+            Frame::headers(stream, &Fields::reply()),
+            Frame::data(stream, message(b"y")),
+            Frame::data(stream, ""),
+            Frame::headers(stream, &ok).ending(),
+        ])
+        .await;
+        let reply = within("a reply", call).await.expect("no panic");
+        assert!(reply.is_ok(), "call {at}: {reply:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_with_an_empty_frame_each_are_no_abuse_and_empty_frames_without_end_are() {
+    let (server, _) = server();
+    let mut client = raw_client(server).await;
+    for _ in 0..1_000 {
+        let stream = client.next_stream();
+        client
+            .write(&[
+                Frame::headers(stream, &Fields::call(ECHO)),
+                Frame::data(stream, ""),
+                Frame::data(stream, message(b"x")),
+                Frame::data(stream, "").ending(),
+            ])
+            .await;
+        assert_eq!(client.outcome(stream).await, OK, "{:?}", client.goaway());
+    }
+    let (server, probe) = self::server();
+    let mut client = raw_client(server).await;
+    let stream = client.next_stream();
+    client
+        .write(&[Frame::headers(stream, &Fields::call(CHAT))])
+        .await;
+    for _ in 0..30 {
+        client.write(&vec![Frame::data(stream, ""); 500]).await;
+        if !client.settle().await {
+            break;
+        }
+    }
+    assert_cut_off(&mut client, "too_many_control_frames").await;
+    probe.until("no handlers", |it| it.running == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_comes_too_soon_once_a_day_is_forgiven_and_one_each_hour_is_not() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let (day, never) = (24 * HOUR, Duration::MAX);
+    for (pause, forgiven_after, is_kept) in
+        [(day, day, true), (day, never, false), (HOUR, day, false)]
+    {
+        let (server, probe) = server();
+        let server = server.with_limits(|limits| limits.ping_strike_time = forgiven_after);
+        let mut client = raw_client(server).await;
+        // A long poll: for days the server sends nothing.
+        let long_poll = begin(&mut client, HOLD).await;
+        for _ in 0..7 {
+            client.write(&[Frame::ping(1)]).await;
+            tokio::time::sleep(SECOND).await;
+            client.write(&[Frame::ping(2)]).await;
+            let quiet = Instant::now();
+            while quiet.elapsed() < pause && client.settle().await {
+                tokio::time::sleep(MINUTE).await;
+            }
+        }
+        if is_kept {
+            probe.release(1);
+            assert_eq!(client.outcome(long_poll).await, OK);
+        } else {
+            assert_cut_off(&mut client, "too_many_pings").await;
+        }
+    }
+}
+
+/// Measuring the bandwidth, asking whether the other end is there, and a window for each message.
+#[tokio::test(start_paused = true)]
+async fn seven_days_of_messages_with_the_frames_that_go_with_them_use_up_no_budget() {
+    let (server, _) = server();
+    let mut client = raw_client(server).await;
+    let chat = client.next_stream();
+    client
+        .write(&[Frame::headers(chat, &Fields::call(CHAT))])
+        .await;
+    for minute in 1..=7 * 24 * 60_usize {
+        client.write(&[Frame::data(chat, message(b"x"))]).await;
+        client
+            .until("the message", |it| it.stream(chat).data_frames == minute)
+            .await;
+        client
+            .write(&[
+                Frame::window_update(0, 6),
+                Frame::window_update(chat, 6),
+                Frame::ping(1),
+                Frame::new(kind::PRIORITY, 0, chat, vec![0, 0, 0, 0, 1]),
+                Frame::new(0xfa, 0, 0, vec![0]),
+            ])
+            .await;
+        tokio::time::sleep(MINUTE).await;
+        assert!(!client.is_closed(), "{minute}: {:?}", client.goaway());
+    }
+    is_served(&mut client, "after seven days").await;
 }

@@ -125,8 +125,11 @@ pub struct Limits {
     /// How many PING frames may come sooner than that, since the server last sent HEADERS or DATA.
     /// Default: 2 (gRFC A8); one more ends the connection with "too_many_pings".
     pub max_ping_strikes: u32,
+    /// The time after which one such PING frame is forgiven, although the server has sent nothing.
+    /// Default: 1 day.
+    pub ping_strike_time: Duration,
     /// The number of frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
-    /// RST_STREAM and unknown ones) that a peer may send ahead of those that are due to what passes on
+    /// RST_STREAM, empty DATA and unknown ones) that a peer may send ahead of those that are due to what passes on
     /// the connection: ten for each frame of a call in either direction, and one for each KiB that is
     /// sent. Default: 10,000, refilled by `control_frames_per_second`; one more ends the connection with
     /// "too_many_control_frames".
@@ -264,6 +267,7 @@ impl Default for Limits {
             permit_keepalive_time: Duration::from_secs(300),
             permit_keepalive_without_calls: false,
             max_ping_strikes: 2,
+            ping_strike_time: Duration::from_secs(24 * 60 * 60),
             control_frame_budget: 10_000,
             control_frames_per_second: 10,
             max_unanswered_frames: 10_000,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub(crate) struct Budget {
     /// The largest debt.
     burst: i64,
-    /// How many nanoseconds pay for one.
+    /// The nanoseconds that pay for one.
     interval: u64,
     savings: Savings,
     /// A debt if it is negative.
@@ -33,14 +33,11 @@ pub(crate) enum Savings {
 }
 
 impl Budget {
-    /// A budget that allows `burst` at once, and `per_second` in the long run.
-    pub(crate) fn new(burst: u64, per_second: u64, savings: Savings, now: Instant) -> Self {
+    /// A budget that allows `burst` at once, and one each `interval` in the long run.
+    pub(crate) fn new(burst: u64, interval: Duration, savings: Savings, now: Instant) -> Self {
         Self {
             burst: signed(burst),
-            // A rate beyond one a nanosecond is no limit.
-            interval: 1_000_000_000_u64
-                .checked_div(per_second)
-                .unwrap_or(u64::MAX),
+            interval: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
             savings,
             balance: 0,
             spent: 0,
@@ -81,6 +78,11 @@ impl Budget {
             self.balance = 0;
         }
     }
+}
+
+/// The interval of what may come so often. More than one a nanosecond is without limit.
+pub(crate) fn per_second(rate: u64) -> Duration {
+    Duration::from_nanos(1_000_000_000_u64.checked_div(rate).unwrap_or(u64::MAX))
 }
 
 fn signed(count: u64) -> i64 {
@@ -128,7 +130,7 @@ mod tests {
             (&[(0.0, 100, 0), (1e9, 1, 0), (1e9, 100, 0)], None),
             (&[(0.0, 100, 0), (1e9, 1, 0), (1e9, 101, 0)], Some(2)),
         ] {
-            let mut budget = Budget::new(100, 10, Savings::Lost, began);
+            let mut budget = Budget::new(100, per_second(10), Savings::Lost, began);
             assert_eq!(overdrawn_at(&mut budget, began, steps), end, "{steps:?}");
         }
     }
@@ -143,7 +145,7 @@ mod tests {
             (&[(0.0, 1_099, 1_000)], None, None),
         ] {
             for (savings, end) in [(Savings::Lost, lost), (Savings::Kept, kept)] {
-                let mut budget = Budget::new(100, 10, savings, began);
+                let mut budget = Budget::new(100, per_second(10), savings, began);
                 assert_eq!(overdrawn_at(&mut budget, began, steps), end, "{steps:?}");
             }
         }
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn a_rate_that_is_kept_to_for_seven_days_never_overdraws_and_twice_that_soon_does() {
         let began = Instant::now();
-        let mut budget = Budget::new(100, 10, Savings::Lost, began);
+        let mut budget = Budget::new(100, per_second(10), Savings::Lost, began);
         let mut spent = 0;
         for second in 1..=7 * 24 * 3600 {
             spent += 10;
@@ -169,12 +171,12 @@ mod tests {
     #[test]
     fn numbers_at_their_ends_are_no_trouble() {
         let began = Instant::now();
-        for (burst, per_second) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-            let mut budget = Budget::new(burst, per_second, Savings::Kept, began);
+        for (burst, rate) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+            let mut budget = Budget::new(burst, per_second(rate), Savings::Kept, began);
             assert!(!budget.is_overdrawn(u64::MAX / 4, || u64::MAX / 4, || began));
             assert!(!budget.is_overdrawn(u64::MAX / 2, || u64::MAX, || began + SECOND));
         }
-        let mut none = Budget::new(0, 0, Savings::Lost, began);
+        let mut none = Budget::new(0, per_second(0), Savings::Lost, began);
         assert!(none.is_overdrawn(1, || 0, || began + 1_000 * SECOND));
     }
 }

@@ -20,7 +20,9 @@ const NO_ERROR: u8 = 0;
 const CANCEL: u8 = 8;
 
 const ACK: u8 = 0x1;
+const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
 
 /// RFC 9110, section 9.3, and RFC 5789. A connection of HTTP/2 begins with "PRI ".
 const METHODS: [&[u8]; 9] = [
@@ -75,7 +77,7 @@ pub(crate) struct FrameGuard {
     first_len: usize,
     bytes: u64,
     frames: u64,
-    /// Frames that carry calls: HEADERS, CONTINUATION, DATA.
+    /// Frames that carry calls: HEADERS, CONTINUATION, DATA that is not empty.
     carrying: u64,
     /// PING frames that want an answer.
     pings: u64,
@@ -89,6 +91,8 @@ pub(crate) struct FrameGuard {
     goaways: u64,
     in_settings: bool,
     block: Block,
+    /// Where DATA frames end that carry nothing, counted from what was held before the last bytes.
+    empty: Vec<usize>,
 }
 
 /// Where the bytes are in a header block, which may be several frames.
@@ -124,12 +128,15 @@ impl FrameGuard {
             goaways: 0,
             in_settings: false,
             block: Block::Outside,
+            empty: Vec::new(),
         }
     }
 
     /// Follows `bytes`, which may begin and end anywhere in a frame.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
+        self.empty.clear();
+        let all = self.held().len() + bytes.len();
         if self.first_len < self.first.len() {
             let n = bytes.len().min(self.first.len() - self.first_len);
             self.first[self.first_len..self.first_len + n].copy_from_slice(&bytes[..n]);
@@ -147,7 +154,7 @@ impl FrameGuard {
                 bytes = self.pass(bytes);
                 if let Some((header, rest)) = bytes.split_first_chunk() {
                     bytes = rest;
-                    self.frame(*header, bytes);
+                    self.frame(*header, bytes, all - bytes.len());
                     continue;
                 }
             }
@@ -160,7 +167,7 @@ impl FrameGuard {
             bytes = &bytes[n..];
             if self.have == HEADER_LEN {
                 self.have = 0;
-                self.frame(self.header, bytes);
+                self.frame(self.header, bytes, all - bytes.len());
             }
         }
     }
@@ -176,6 +183,9 @@ impl FrameGuard {
             let Some(rest) = bytes.get(HEADER_LEN + length..) else {
                 break;
             };
+            if length == 0 && flags & END_STREAM == 0 {
+                break;
+            }
             bytes = rest;
             frames += 1;
             heads += u64::from(*kind);
@@ -189,13 +199,14 @@ impl FrameGuard {
         bytes
     }
 
-    /// `rest` is what has come behind the header.
-    fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8]) {
+    /// `rest` is what has come behind the header, which ends at `end`.
+    fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8], end: usize) {
         let [a, b, c, kind, flags, ..] = header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.frames += 1;
         self.last = kind;
         match kind {
+            DATA if self.is_empty(header) => self.empty.push(end),
             DATA => self.carrying += 1,
             HEADERS | PUSH_PROMISE | CONTINUATION => {
                 self.carrying += 1;
@@ -211,6 +222,41 @@ impl FrameGuard {
             GOAWAY => self.goaways += 1,
             _ => {}
         }
+    }
+
+    /// A DATA frame without payload, padding and END_STREAM means nothing, and may come at any time but
+    /// inside a header block.
+    fn is_empty(&self, [.., flags, a, b, c, d]: [u8; HEADER_LEN]) -> bool {
+        self.skip == 0
+            && flags & (END_STREAM | PADDED) == 0
+            && [a, b, c, d] != [0; 4]
+            && self.block == Block::Outside
+    }
+
+    /// The bytes of a header that is not complete, if it may be that of an empty DATA frame.
+    pub(crate) fn held(&self) -> &[u8] {
+        let partial = &self.header[..self.have];
+        match partial.iter().take(4).all(|it| *it == 0) {
+            true => partial,
+            false => &[],
+        }
+    }
+
+    /// Takes what means nothing out of the bytes that were followed last, with what was held before
+    /// them; returns how many are left.
+    pub(crate) fn cut_empty(&self, bytes: &mut [u8]) -> usize {
+        if self.empty.is_empty() {
+            return bytes.len();
+        }
+        let (mut to, mut from) = (0, 0);
+        for end in self.empty.iter().chain([&(bytes.len() + HEADER_LEN)]) {
+            let kept = from..end - HEADER_LEN;
+            from = *end;
+            let len = kept.len();
+            bytes.copy_within(kept, to);
+            to += len;
+        }
+        to
     }
 
     /// The last byte of a frame has come.
@@ -348,6 +394,44 @@ mod tests {
             guard.follow(&[*byte]);
             assert!(guard.header_block().is_none(), "step {step}");
             guard.follow(&frame(HEADERS, END_HEADERS, b""));
+        }
+    }
+
+    #[test]
+    fn data_that_carries_nothing_is_cut_out_however_the_bytes_are_split() {
+        let empty = frame(DATA, 0, b"");
+        let frames = [
+            empty.clone(),
+            frame(HEADERS, END_HEADERS, b"x"),
+            empty.clone(),
+            empty.clone(),
+            // Not these: they end something, count against the window, or break a header block.
+            frame(DATA, END_STREAM, b""),
+            frame(DATA, PADDED, &[0]),
+            frame(DATA, 0, &empty),
+            frame(HEADERS, 0, b"x"),
+            empty.clone(),
+            frame(CONTINUATION, END_HEADERS, b"y"),
+            frame(PING, 0, &[0; 8]),
+            empty.clone(),
+        ];
+        let kept: Vec<u8> = [1, 4, 5, 6, 7, 8, 9, 10]
+            .into_iter()
+            .flat_map(|at: usize| frames[at].clone())
+            .collect();
+        let wire = frames.concat();
+        for step in 1..=wire.len() {
+            let mut guard = FrameGuard::new(Sender::Server);
+            let mut out = Vec::new();
+            for chunk in wire.chunks(step) {
+                let mut bytes = [guard.held(), chunk].concat();
+                guard.follow(chunk);
+                let whole = bytes.len() - guard.held().len();
+                let len = guard.cut_empty(&mut bytes[..whole]);
+                out.extend_from_slice(&bytes[..len]);
+            }
+            assert_eq!(out, kept, "step {step}");
+            assert_eq!((guard.frames(), guard.carrying()), (12, 7), "step {step}");
         }
     }
 

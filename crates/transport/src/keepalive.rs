@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use trunkline_codec::Limits;
 
+use crate::budget::{Budget, Savings};
+
 /// What GOAWAY says to a client whose PING frames come too often.
 ///
 /// gRFC A8, "Server Enforcement".
@@ -172,10 +174,13 @@ pub(crate) fn set_user_timeout(stream: &TcpStream, timeout: Duration) {
 }
 
 /// How far a client has tried a server's patience.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PingStrikes {
     pings: u64,
+    /// Strikes there have ever been, and how many of them were forgiven.
     strikes: u64,
+    forgiven: u64,
+    budget: Budget,
     /// When the last PING came.
     last: Option<Instant>,
     /// Frames of calls that had been sent then.
@@ -183,6 +188,18 @@ pub(crate) struct PingStrikes {
 }
 
 impl PingStrikes {
+    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+        let (burst, interval) = (limits.max_ping_strikes.into(), limits.ping_strike_time);
+        Self {
+            pings: 0,
+            strikes: 0,
+            forgiven: 0,
+            budget: Budget::new(burst, interval, Savings::Lost, now),
+            last: None,
+            sent: 0,
+        }
+    }
+
     /// Whether PING frames have come that were not judged yet.
     pub(crate) fn are_new(&self, pings: u64) -> bool {
         pings != self.pings
@@ -208,7 +225,7 @@ impl PingStrikes {
         };
         let last = self.last.replace(now);
         if std::mem::replace(&mut self.sent, sent) != sent {
-            self.strikes = 0;
+            self.forgiven = self.strikes;
         } else if last.is_some_and(|at| now.saturating_duration_since(at) < permitted) {
             self.strikes += 1;
         }
@@ -216,7 +233,8 @@ impl PingStrikes {
             // The others have come together with the first.
             self.strikes += new.saturating_sub(1);
         }
-        self.strikes > u64::from(limits.max_ping_strikes)
+        self.budget
+            .is_overdrawn(self.strikes, || self.forgiven, || now)
     }
 }
 

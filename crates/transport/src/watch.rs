@@ -9,7 +9,7 @@ use h2::Reason;
 use tokio::time::Instant;
 use trunkline_codec::Limits;
 
-use crate::budget::{Budget, Savings};
+use crate::budget::{Budget, Savings, per_second};
 use crate::frame_guard::FrameGuard;
 use crate::hub::Hub;
 use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
@@ -75,13 +75,13 @@ impl Watch {
             floods: Floods::new(&limits, limits.error_reset_budget, now),
             resets: Budget::new(
                 limits.reset_budget,
-                limits.resets_per_second,
+                per_second(limits.resets_per_second),
                 Savings::Lost,
                 now,
             ),
             timers,
             heartbeat,
-            strikes: PingStrikes::default(),
+            strikes: PingStrikes::new(&limits, now),
             block: None,
             idle: None,
             is_draining: false,
@@ -244,13 +244,13 @@ impl Floods {
             // them, and gives window for each piece.
             control: Budget::new(
                 limits.control_frame_budget,
-                limits.control_frames_per_second,
+                per_second(limits.control_frames_per_second),
                 Savings::Kept,
                 now,
             ),
             errors: Budget::new(
                 error_resets,
-                limits.error_resets_per_second,
+                per_second(limits.error_resets_per_second),
                 Savings::Lost,
                 now,
             ),

@@ -22,6 +22,9 @@ use crate::hub::lock;
 /// they are reset. A read may bring some more.
 const HEADS_AHEAD: u64 = 512;
 
+/// The header of a frame, and some bytes behind it.
+const READ_MIN: usize = 64;
+
 /// What the answer to a frame takes: RFC 9113, section 6.4.
 const RST_STREAM_LEN: u64 = 13;
 
@@ -121,7 +124,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             written: Vec::new(),
             written_at: 0,
             unflushed: false,
-            read_size: limits.read_buffer_size.max(1),
+            read_size: limits.read_buffer_size.max(READ_MIN),
             write_size: limits.write_buffer_size,
             gone: 0,
             stuck: None,
@@ -312,10 +315,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             if scratch.len() < self.read_size {
                 scratch.resize(self.read_size, 0);
             }
-            let mut buf = ReadBuf::new(&mut scratch[..self.read_size]);
-            ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut buf))?;
-            let bytes = buf.filled();
-            self.guard.follow(bytes);
+            let bytes = ready!(self.poll_frames(&mut cx, &mut scratch[..self.read_size]))?;
             let now = bytes.len().min(into.remaining());
             into.put_slice(&bytes[..now]);
             if now < bytes.len() {
@@ -325,6 +325,34 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             }
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// What the socket has, but for DATA frames that carry nothing: some proxies send one for each
+    /// reply, and h2 takes a hundred in the life of a connection. Bytes that may be the
+    /// beginning of one are held until its header is complete.
+    fn poll_frames<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &'a mut [u8],
+    ) -> Poll<io::Result<&'a [u8]>> {
+        loop {
+            let held = self.guard.held();
+            let before = held.len();
+            scratch[..before].copy_from_slice(held);
+            let mut buf = ReadBuf::new(&mut scratch[before..]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            let read = buf.filled().len();
+            if read == 0 {
+                return Poll::Ready(Ok(&[]));
+            }
+            let bytes = &mut scratch[..before + read];
+            self.guard.follow(&bytes[before..]);
+            let whole = bytes.len() - self.guard.held().len();
+            let len = self.guard.cut_empty(&mut bytes[..whole]);
+            if len > 0 {
+                return Poll::Ready(Ok(&scratch[..len]));
+            }
+        }
     }
 
     fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
