@@ -210,6 +210,7 @@ async fn a_call_that_was_under_way_when_the_drain_began_is_served() {
         .await;
     client.until_closed().await;
     assert_eq!(client.goaway(), Some(&goaway(late, 0, "")));
+    drop(client);
     running.ended().await;
 }
 
@@ -425,6 +426,7 @@ async fn only_a_connection_without_calls_is_idle_and_from_its_last_call_on() {
     assert_eq!(began.elapsed(), 10 * SECOND);
     assert_eq!(client.goaway().map(|it| it.error), Some(error::NO_ERROR));
     client.until_closed().await;
+    drop(client);
     within("the end", serving).await.expect("no panic");
 }
 

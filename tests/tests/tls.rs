@@ -509,6 +509,7 @@ async fn a_handshake_behind_the_beginning_of_a_drain_is_finished_and_its_call_se
     assert_eq!(client.outcome(call).await, Outcome::Answered(200, 0));
     client.until_closed().await;
     assert!(client.goaway().is_some());
+    drop(client);
     let served = within("the drain", serving).await.expect("no panic");
     served.expect("nothing went wrong");
 }

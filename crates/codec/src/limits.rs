@@ -94,6 +94,11 @@ pub struct Limits {
     /// How long running calls may go on once a server drains. Default: 10 s; orchestrators kill at
     /// 30 s.
     pub drain_grace: Duration,
+    /// The longest time that a connection which has said everything waits for its peer to read it and
+    /// to close as well, at either end. Default: 30 s, of which what is left of `drain_grace` or
+    /// `max_connection_age_grace` may be less. Afterwards it is dropped, and what the peer has not
+    /// read is lost. Until then it counts as one of `max_accepted_connections`.
+    pub linger_time: Duration,
     /// How many connections a server has at one time. Default: 100,000. At the limit it accepts no
     /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor. This is
     /// what `Server::max_connections` sets; `max_connections` below is a channel's.
@@ -216,6 +221,15 @@ impl Limits {
         (self.initial_connection_window_size as usize).saturating_mul(51)
     }
 
+    /// The most bytes that a connection which has said everything reads, and drops, of a peer that goes
+    /// on sending: twice the connection's window.
+    ///
+    /// Once is what the peer may still have on its way as DATA; the other is for the heads of
+    /// frames and for what carries no DATA.
+    pub fn linger_size(&self) -> usize {
+        (self.initial_connection_window_size as usize).saturating_mul(2)
+    }
+
     /// How old one connection may become: `max_connection_age`, and up to 10 % more or less, as
     /// `random` says, which may be any number.
     ///
@@ -256,6 +270,7 @@ impl Default for Limits {
             header_block_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(20),
             drain_grace: Duration::from_secs(10),
+            linger_time: Duration::from_secs(30),
             max_accepted_connections: 100_000,
             max_connection_age: Duration::MAX,
             max_connection_age_grace: Duration::MAX,

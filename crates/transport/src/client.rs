@@ -22,11 +22,12 @@ use trunkline_codec::{Limits, Status};
 use crate::body::Body;
 use crate::client_send::{DATA_MAX, send_body, send_whole};
 use crate::client_watch::Watch;
-use crate::error::status_from_h2;
+use crate::error::{ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::{Keepalive, set_user_timeout};
+use crate::linger::{End, see_off};
 use crate::net_stream::{ByteStream, NetStream};
 use crate::send::SendBody;
 use crate::slots::{Slot, Slots};
@@ -199,7 +200,11 @@ impl Connection {
             watch: Watch::new(limits.clone(), keepalive),
             name: name.to_owned(),
         };
-        tokio::spawn(driver.run());
+        let (wire, bounds) = (driver.turn.wire().clone(), limits.clone());
+        tokio::spawn(async move {
+            let end = driver.run().await;
+            see_off(wire, end, &bounds, None).await;
+        });
         match is_ready.await {
             Ok(()) => Ok(Self(Arc::new(Opener {
                 send,
@@ -492,26 +497,6 @@ pub fn cannot_connect(name: &str, error: io::Error) -> Status {
     Status::unavailable(format!("cannot connect to {name}: {error}{way_out}")).with_source(error)
 }
 
-/// What a connection's end means for the calls on it.
-fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
-    Status::unavailable(match speaks {
-        Speaks::Http1 => format!(
-            "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
-        ),
-        Speaks::Tls => {
-            // A name that has been resolved has its address behind it.
-            let target = name.split_once(" (").map_or(name, |(target, _)| target);
-            let way_out = match target.starts_with("unix:") {
-                true => "set ChannelBuilder::tls".to_owned(),
-                false => format!("connect to https://{target}"),
-            };
-            format!("{name} expects TLS, and this connection is plaintext: {way_out}")
-        }
-        Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
-        Speaks::Http2 => format!("the connection to {name} has ended: {why}"),
-    })
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> Work for Engine<IO> {
     type End = Result<(), h2::Error>;
 
@@ -536,30 +521,36 @@ struct Driver<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    async fn run(mut self) {
-        let why = poll_fn(|cx| {
+    async fn run(mut self) -> End {
+        let (why, end) = poll_fn(|cx| {
             let poll = self.turn.poll(cx, &mut self.h2);
             match (self.keep_watch(cx), poll) {
                 // h2 has failed all streams, and waits for a socket that takes nothing.
                 (Poll::Pending, Poll::Pending) if self.turn.hub().is_end_awaited() => {
-                    Poll::Ready("it was closed by the server".to_owned())
+                    Poll::Ready(("it was closed by the server".to_owned(), End::Left))
                 }
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
-                (_, Poll::Ready(Ok(Ok(())))) => Poll::Ready("it was closed".to_owned()),
-                (_, Poll::Ready(Ok(Err(error)))) => Poll::Ready(self.watch.ended(&error)),
-                (_, Poll::Ready(Err(error))) => Poll::Ready(error.to_string()),
-                (Poll::Ready(why), Poll::Pending) => Poll::Ready(why),
+                (_, Poll::Ready(Ok(said))) => {
+                    let why = match said {
+                        Ok(()) => "it was closed".to_owned(),
+                        Err(error) => self.watch.ended(&error),
+                    };
+                    Poll::Ready((why, End::Said))
+                }
+                (_, Poll::Ready(Err(error))) => Poll::Ready((error.to_string(), End::Left)),
+                (Poll::Ready(ended), Poll::Pending) => Poll::Ready(ended),
             }
         })
         .await;
         let speaks = self.turn.wire().wire().guard().speaks();
         let status = ended(&self.name, &why, speaks);
         self.turn.hub().set_ended(status);
+        end
     }
 
     /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
     /// reason when the connection has to end.
-    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<(String, End)> {
         let (settings, goaways, bytes, flood) = {
             let mut wire = self.turn.wire().wire();
             let flood = self.watch.flood(wire.guard(), wire.sent());
@@ -579,10 +570,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.slots.close();
         }
         if let Some(flood) = flood {
-            return Poll::Ready(self.watch.flooded(flood));
+            return Poll::Ready((self.watch.flooded(flood), End::Said));
         }
         let open = self.turn.hub().open();
-        self.watch.poll(cx, &mut self.h2, bytes, open)
+        let gone = self.watch.poll(cx, &mut self.h2, bytes, open);
+        gone.map(|why| (why, End::Left))
     }
 }
 

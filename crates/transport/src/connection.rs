@@ -1,7 +1,8 @@
 //! The server's side of one connection: accepts calls, answers them, drains and ends.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -22,6 +23,7 @@ use crate::http1;
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
+use crate::linger::{End, see_off};
 use crate::pace::Pace;
 use crate::timers::after;
 use crate::turn::{Turn, Work};
@@ -90,7 +92,6 @@ where
         return wire.wire().stats();
     };
     let hub = Hub::serving(&limits);
-    let mut closing = wire.clone();
     let mut driver = Driver {
         turn: Turn::new(wire.clone(), hub.clone()),
         watch: Watch::new(limits.clone(), handshake_by),
@@ -100,46 +101,28 @@ where
             calls: Calls::new(hub.clone(), &limits),
             hub,
             handler,
-            limits,
+            limits: limits.clone(),
             accepted: Vec::new(),
             is_caught_up: true,
             clock: None,
         },
     };
-    loop {
-        let current = *phase.borrow_and_update();
-        match current {
-            Phase::Serving => {}
-            Phase::Draining => driver.serving.h2.graceful_shutdown(),
-            Phase::Stopped => {
-                driver.leave();
-                // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
-                let mut cx = Context::from_waker(Waker::noop());
-                let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
-            }
-        }
-        if current == Phase::Stopped {
-            break;
-        }
-        let mut changed = std::pin::pin!(phase.changed());
-        let mut watching = true;
-        let done = std::future::poll_fn(|cx| {
-            if watching && let Poll::Ready(changed) = changed.as_mut().poll(cx) {
-                // Without anyone to change it, the phase stays what it is.
-                watching = false;
-                if changed.is_ok() {
-                    return Poll::Ready(false);
-                }
-            }
-            driver.poll(cx).map(|()| true)
-        });
-        if done.await {
-            break;
-        }
-    }
-    let Driver { serving, turn, .. } = driver;
+    let end = driver.run(&mut phase).await;
+    let Driver {
+        serving,
+        turn,
+        watch,
+        ..
+    } = driver;
     let handler = serving.end();
     drop(turn);
+    let mut seen_off = pin!(see_off(wire.clone(), end, &limits, watch.over_by()));
+    let mut stopped = pin!(until_stopped(&mut phase));
+    poll_fn(|cx| match seen_off.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => stopped.as_mut().poll(cx),
+    })
+    .await;
     let stats = wire.wire().stats();
     handler.connection_ended(&stats);
     stats
@@ -156,9 +139,9 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     by: Instant,
 ) -> Option<Engine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
-    let mut handshake = std::pin::pin!(handshake);
-    let mut stopped = std::pin::pin!(until_stopped(phase));
-    let shaken = std::future::poll_fn(|cx| {
+    let mut handshake = pin!(handshake);
+    let mut stopped = pin!(until_stopped(phase));
+    let shaken = poll_fn(|cx| {
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
         let mut wire = wire.wire();
@@ -177,12 +160,12 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         let speaks = wire.wire().guard().speaks();
         // A client of TLS sees that this is none, and says so in its own words.
         if shaken.is_none() && matches!(speaks, Speaks::Http1 | Speaks::Tls) {
-            http1::refuse(wire, limits).await;
+            http1::refuse(wire).await;
         }
         shaken
     };
-    let mut shaken = std::pin::pin!(tokio::time::timeout_at(by, shaken));
-    std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
+    let mut shaken = pin!(tokio::time::timeout_at(by, shaken));
+    poll_fn(|cx| match stopped.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => shaken.as_mut().poll(cx).map(|it| it.ok().flatten()),
     })
@@ -255,14 +238,49 @@ struct Serving<IO, H: Handler> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
+    /// Serves until the connection is over, or `phase` says so.
+    async fn run(&mut self, phase: &mut watch::Receiver<Phase>) -> End {
+        loop {
+            let current = *phase.borrow_and_update();
+            match current {
+                Phase::Serving => {}
+                Phase::Draining => self.serving.h2.graceful_shutdown(),
+                Phase::Stopped => {
+                    self.leave();
+                    // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
+                    let mut closing = self.turn.wire().clone();
+                    let mut cx = Context::from_waker(Waker::noop());
+                    let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
+                    return End::Left;
+                }
+            }
+            let mut changed = pin!(phase.changed());
+            let mut watching = true;
+            let done = poll_fn(|cx| {
+                if watching && let Poll::Ready(changed) = changed.as_mut().poll(cx) {
+                    // Without anyone to change it, the phase stays what it is.
+                    watching = false;
+                    if changed.is_ok() {
+                        return Poll::Ready(None);
+                    }
+                }
+                self.poll(cx).map(Some)
+            });
+            if let Some(end) = done.await {
+                return end;
+            }
+        }
+    }
+
     /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         forget_reset(&mut self.serving.accepted, &self.serving.hub);
         self.serving.calls.begin_turn();
         self.serving.clock = None;
         match self.turn.poll(cx, &mut self.serving) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => self.keep_watch(cx),
+            Poll::Ready(Ok(())) => Poll::Ready(End::Said),
+            Poll::Ready(Err(_)) => Poll::Ready(End::Left),
+            Poll::Pending => self.keep_watch(cx).map(|()| End::Left),
         }
     }
 

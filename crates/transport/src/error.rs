@@ -2,6 +2,8 @@
 
 use trunkline_codec::{Code, Status};
 
+use crate::frame_guard::Speaks;
+
 /// PROTOCOL-HTTP2.md, "HTTP2 Transport Mapping", "Errors": a reset has its code from the HTTP/2
 /// error; everything that takes the connection with it is UNAVAILABLE.
 pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
@@ -32,4 +34,24 @@ pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
         Some(io) => Status::new(Code::UNAVAILABLE, format!("the connection was lost: {io}")),
         None => Status::new(Code::INTERNAL, format!("HTTP/2: {error}")),
     }
+}
+
+/// What a connection's end means for the calls on it.
+pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
+    Status::unavailable(match speaks {
+        Speaks::Http1 => format!(
+            "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
+        ),
+        Speaks::Tls => {
+            // A name that has been resolved has its address behind it.
+            let target = name.split_once(" (").map_or(name, |(target, _)| target);
+            let way_out = match target.starts_with("unix:") {
+                true => "set ChannelBuilder::tls".to_owned(),
+                false => format!("connect to https://{target}"),
+            };
+            format!("{name} expects TLS, and this connection is plaintext: {way_out}")
+        }
+        Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
+        Speaks::Http2 => format!("the connection to {name} has ended: {why}"),
+    })
 }

@@ -14,6 +14,7 @@
 //! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
 //! | `budget` | how much a peer may do that costs more than it brings |
 //! | `timers`, `keepalive` | times; whether the peer is there |
+//! | `linger` | the end of a connection that has said everything |
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
@@ -42,6 +43,7 @@ mod http1;
 mod hub;
 mod incoming;
 mod keepalive;
+mod linger;
 mod listen;
 mod lookup;
 mod net_stream;

@@ -70,6 +70,10 @@ impl Timers {
         self.next = self.at.iter().flatten().min().copied();
     }
 
+    pub(crate) fn get(&self, timed: Timed) -> Option<Instant> {
+        self.at[timed as usize]
+    }
+
     pub(crate) fn is_set(&self, timed: Timed) -> bool {
         self.at[timed as usize].is_some()
     }

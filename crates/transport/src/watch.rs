@@ -164,6 +164,12 @@ impl Watch {
         self.timers.set(Timed::Closing, end);
     }
 
+    /// When the connection has to be over, if it has been told to end.
+    pub(crate) fn over_by(&self) -> Option<Instant> {
+        let times = [Timed::Grace, Timed::Closing].map(|timed| self.timers.get(timed));
+        times.into_iter().flatten().min()
+    }
+
     /// Ready when the time for something has come.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duty> {
         loop {

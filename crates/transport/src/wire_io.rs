@@ -37,6 +37,10 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct WireIo<IO>(Arc<Mutex<Wire<IO>>>);
 
+/// A wire of which HTTP/2 wants nothing any more. Whoever polls it is woken, as with any other stream.
+#[derive(Debug)]
+pub(crate) struct Ending<IO>(pub(crate) WireIo<IO>);
+
 /// A socket, what was read from it and not yet asked for, what was written and not yet sent.
 #[derive(Debug)]
 pub(crate) struct Wire<IO> {
@@ -69,6 +73,8 @@ pub(crate) struct Wire<IO> {
     sent: FrameGuard,
     /// What the GOAWAY that ends the connection is to say.
     last_words: &'static str,
+    /// The socket has been told that nothing more comes.
+    is_shut: bool,
 }
 
 /// What has passed on a connection since it began.
@@ -135,6 +141,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             guard: FrameGuard::new(peer),
             sent: FrameGuard::new(peer.other()),
             last_words: "",
+            is_shut: false,
         })))
     }
 }
@@ -212,6 +219,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         if is_caught_up {
             self.heads_max = self.guard.heads() + HEADS_AHEAD;
         }
+    }
+
+    /// Drops what was read and not asked for: a wire that is kept holds no buffer for it.
+    pub(crate) fn drop_read(&mut self) {
+        (self.read_at, self.read_end) = (0, 0);
+        self.read = Vec::new();
     }
 
     /// Tells the wire whom to wake when the socket is ready.
@@ -409,12 +422,47 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
             wire.add_last_words();
         }
         ready!(wire.poll_send())?;
+        if wire.is_shut {
+            return Poll::Ready(Ok(()));
+        }
         let task = wire.task.clone();
-        Pin::new(&mut wire.io).poll_shutdown(&mut Context::from_waker(&task))
+        ready!(Pin::new(&mut wire.io).poll_shutdown(&mut Context::from_waker(&task)))?;
+        wire.is_shut = true;
+        Poll::Ready(Ok(()))
     }
 
     fn is_write_vectored(&self) -> bool {
         false
+    }
+}
+
+/// Reads past what follows frames, and counts nothing.
+impl<IO: AsyncRead + Unpin> AsyncRead for Ending<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.wire().io).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Ending<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.wire().set_task(cx.waker());
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

@@ -1,8 +1,9 @@
 """A client of TestService on grpcio (C-core).
 
-    client.py --port N --case NAME[,NAME...] [--ca FILE [--cert FILE --key FILE] [--server_name NAME]]
+    client.py --port N --case NAME[,NAME...] [--ca FILE [--cert FILE --key FILE] [--server_name NAME]] [--lookahead N]
 
-It speaks TLS if it has an authority, and has a certificate of its own if it is given one.
+It speaks TLS if it has an authority, and has a certificate of its own if it is given one. Streams have a window of 64 KiB
+to begin with, or of as many bytes as `--lookahead` says.
 
 Runs each case once and writes `ok NAME`; the first expectation that fails ends it with a message and exit code 1.
 """
@@ -22,6 +23,7 @@ from stubs import ECHO_INITIAL, ECHO_STATUS, ECHO_TRAILING, empty_pb2, messages_
 
 REQUEST_SIZES = [27182, 8, 1828, 45904]
 RESPONSE_SIZES = [31415, 9, 2653, 58979]
+LONG_STREAM = [500] * 8000
 # Bounds every call that should succeed, so that a hanging server is a failure and not a hanging test.
 TIMEOUT = 20
 
@@ -78,6 +80,19 @@ def unary(stub, compression=None):
 def server_streaming(stub):
     call = stub.StreamingOutputCall(output_request(*RESPONSE_SIZES), timeout=TIMEOUT)
     check("the response sizes", [len(response.payload.body) for response in call], RESPONSE_SIZES)
+
+
+def long_stream(stub):
+    """Says how much has come of a stream that the server is closing behind."""
+    call = stub.StreamingOutputCall(output_request(*LONG_STREAM), timeout=TIMEOUT)
+    arrived = 0
+    try:
+        for response in call:
+            check("a response size", len(response.payload.body), LONG_STREAM[arrived])
+            arrived += 1
+    except grpc.RpcError as error:
+        sys.exit(f"FAILED: {arrived} of {len(LONG_STREAM)} responses: {error}")
+    check("responses", arrived, len(LONG_STREAM))
 
 
 def client_streaming(stub, compression=None):
@@ -241,6 +256,7 @@ CASES = {
         compressed,
         deflate,
         client_compressed_unary,
+        long_stream,
     )
 }
 
@@ -254,10 +270,12 @@ def read(path):
 
 def connect(arguments):
     address = f"127.0.0.1:{arguments.port}"
-    if arguments.ca is None:
-        return grpc.insecure_channel(address)
-    authority, key, certificate = read(arguments.ca), read(arguments.key), read(arguments.cert)
     options = []
+    if arguments.lookahead:
+        options.append(("grpc.http2.lookahead_bytes", arguments.lookahead))
+    if arguments.ca is None:
+        return grpc.insecure_channel(address, options)
+    authority, key, certificate = read(arguments.ca), read(arguments.key), read(arguments.cert)
     if arguments.server_name:
         options.append(("grpc.ssl_target_name_override", arguments.server_name))
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate), options)
@@ -269,6 +287,7 @@ def main():
     parser.add_argument("--case", required=True, help=", ".join(CASES))
     for flag in ("--ca", "--cert", "--key", "--server_name"):
         parser.add_argument(flag)
+    parser.add_argument("--lookahead", type=int)
     arguments = parser.parse_args()
     with connect(arguments) as channel:
         stub = test_pb2_grpc.TestServiceStub(channel)

@@ -7,7 +7,6 @@ use std::time::Duration;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{KeyLogFile, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use trunkline_codec::Status;
 
@@ -16,6 +15,7 @@ use super::session::TlsSession;
 use super::store::{Configuration, Store};
 use super::stream::Secured;
 use super::{ALPN_H2, provider, unusable};
+use crate::linger::see_off_refused;
 use crate::net_stream::NetStream;
 
 /// TLS for a server: its certificate, and whether clients have to show theirs.
@@ -156,14 +156,14 @@ impl ServerTls {
             Ok(stream) => stream,
             Err((error, mut socket)) => {
                 tracing::debug!(target: "trunkline::connection", %error, "a TLS handshake failed");
-                linger(&mut socket).await;
+                see_off_refused(&mut socket).await;
                 return None;
             }
         };
         let (_, connection) = stream.get_ref();
         // RFC 9113, section 3.3: HTTP/2 over TLS is chosen by ALPN, and by nothing else.
         if connection.alpn_protocol() != Some(ALPN_H2) {
-            linger(&mut stream).await;
+            see_off_refused(&mut stream).await;
             return None;
         }
         let session = TlsSession::of(connection);
@@ -173,21 +173,6 @@ impl ServerTls {
     fn with(self, change: impl FnOnce(&mut Material)) -> Self {
         Self(self.0.with(change))
     }
-}
-
-/// How many bytes of a client that was refused are read, and for how long.
-const LINGER_BYTES: u64 = 64 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
-
-/// Ends a connection and lets the client read why. With bytes of its own unread, the system would
-/// reset the connection, and what was said to the client would be lost with it.
-async fn linger<IO: AsyncReadExt + AsyncWriteExt + Unpin>(io: &mut IO) {
-    let reading = async {
-        io.shutdown().await?;
-        let mut rest = io.take(LINGER_BYTES);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
-    };
-    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }
 
 impl Configuration for ServerConfig {

@@ -1,6 +1,8 @@
 // Command client is a client of TestService on grpc-go, with gzip, which the official program lacks.
 //
-//	client --port N --case NAME[,NAME...]
+//	client --port N --case NAME[,NAME...] [--ca FILE]
+//
+// It speaks TLS if it has an authority.
 //
 // It runs each case once and writes `ok NAME`; the first expectation that fails ends it with a message and exit code 1.
 package main
@@ -19,6 +21,7 @@ import (
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding/gzip"
 	pb "google.golang.org/grpc/interop/grpc_testing"
@@ -49,6 +52,7 @@ var cases = map[string]func(suite){
 	"empty":                       suite.empty,
 	"unary":                       func(s suite) { s.unary() },
 	"server_streaming":            suite.serverStreaming,
+	"long_stream":                 suite.longStream,
 	"client_streaming":            func(s suite) { s.clientStreaming() },
 	"bidi":                        func(s suite) { s.bidi() },
 	"metadata":                    suite.metadata,
@@ -128,6 +132,26 @@ func (s suite) serverStreaming() {
 		sizes = append(sizes, len(response.GetPayload().GetBody()))
 	}
 	check("the response sizes", sizes, responseSizes)
+}
+
+// longStream says how much has come of a stream that the server is closing behind.
+func (s suite) longStream() {
+	const count, size = 8000, 500
+	sizes := make([]int, count)
+	for index := range sizes {
+		sizes[index] = size
+	}
+	stream, err := s.service.StreamingOutputCall(s.ctx, outputRequest(0, sizes...))
+	must("StreamingOutputCall", err)
+	for arrived := 0; ; arrived++ {
+		response, err := stream.Recv()
+		if err == io.EOF {
+			check("responses", arrived, count)
+			return
+		}
+		must(fmt.Sprintf("%d of %d responses", arrived, count), err)
+		check("a response size", len(response.GetPayload().GetBody()), size)
+	}
 }
 
 func (s suite) clientStreaming(options ...grpc.CallOption) {
@@ -363,10 +387,17 @@ func (s suite) serverCompressedStreaming() {
 func main() {
 	port := flag.Int("port", 0, "the server's port")
 	names := flag.String("case", "", "names, separated by commas")
+	authority := flag.String("ca", "", "a file with the authority of the server's certificate")
 	flag.Parse()
+	credential := insecure.NewCredentials()
+	if *authority != "" {
+		secure, err := credentials.NewClientTLSFromFile(*authority, "")
+		must("the authority", err)
+		credential = secure
+	}
 	channel, err := grpc.NewClient(
 		fmt.Sprintf("127.0.0.1:%d", *port),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(credential),
 		grpc.WithStatsHandler(watch.Handler{}),
 	)
 	must("the channel", err)

@@ -1,0 +1,90 @@
+//! The end of a connection that has said everything: what its peer still sends is read and dropped.
+
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
+use trunkline_codec::Limits;
+
+use crate::timers::after;
+use crate::wire_io::{Ending, WireIo};
+
+/// How much is read at once. It lies on the stack, so that a connection that waits holds none.
+const STEP: usize = 8 * 1024;
+
+/// How much is read of a peer that has been refused before HTTP/2 began.
+const REFUSED_BYTES: usize = 64 * 1024;
+
+/// How HTTP/2 has ended on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It has said all that it had to say: the socket has it.
+    Said,
+    /// Nobody is waited for.
+    Left,
+}
+
+/// Waits until the peer of a connection has taken what was said, and has closed: until `over_by` at the
+/// latest, and for the time that the limits allow.
+pub(crate) async fn see_off<IO>(
+    wire: WireIo<IO>,
+    end: End,
+    limits: &Limits,
+    over_by: Option<Instant>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if end == End::Said {
+        let by = after(limits.linger_time);
+        let by = over_by.map_or(by, |over| by.min(over));
+        wire.wire().drop_read();
+        let mut ending = Ending(wire);
+        let lingering = linger(&mut ending, limits.linger_size());
+        let _ = tokio::time::timeout_at(by, lingering).await;
+    }
+}
+
+/// As [`see_off`], for a peer that has been refused before HTTP/2 began: it is to read why. The time is
+/// that of the handshake.
+pub(crate) async fn see_off_refused<IO>(io: &mut IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    linger(io, REFUSED_BYTES).await;
+}
+
+/// Says that nothing more comes, and reads on until the peer has closed as well, or has sent `bytes`
+/// bytes. Then the socket can be dropped.
+///
+/// A socket that is dropped with bytes in it, or that bytes still come to, such as the
+/// WINDOW_UPDATE frames of a peer that is reading, is reset by the system, which throws away what it has
+/// not sent yet: all that the peer has not read is lost.
+async fn linger<IO>(io: &mut IO, bytes: usize)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    let mut left = bytes;
+    while left > 0 {
+        match poll_fn(|cx| poll_discard(io, cx)).await {
+            Ok(0) | Err(_) => return,
+            Ok(n) => left = left.saturating_sub(n),
+        }
+    }
+}
+
+fn poll_discard<IO>(io: &mut IO, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>>
+where
+    IO: AsyncRead + Unpin,
+{
+    let mut scratch = [MaybeUninit::uninit(); STEP];
+    let mut buf = ReadBuf::uninit(&mut scratch);
+    Pin::new(io)
+        .poll_read(cx, &mut buf)
+        .map_ok(|()| buf.filled().len())
+}
