@@ -762,6 +762,7 @@ async fn a_server_that_drains_says_goaway_around_a_ping_and_closes_behind_its_la
         assert_eq!(client.outcome(stream).await, OK);
     }
     client.until_closed().await;
+    drop(client);
     within("the server", serving)
         .await
         .expect("no panic")
