@@ -420,7 +420,14 @@ async fn a_compressed_message_needs_an_encoding_that_is_known_and_bytes_that_are
                 INTERNAL,
                 0,
             ),
-            encoding("nothing", "gzip", message_flagged(1, b""), INTERNAL, 0),
+            encoding("nothing", "gzip", message_flagged(1, b""), OK, 1),
+            encoding(
+                "nothing, identity",
+                "identity",
+                message_flagged(1, b""),
+                INTERNAL,
+                0,
+            ),
             encoding("cut", "gzip", message_flagged(1, cut), INTERNAL, 0),
             encoding("bad sum", "gzip", message_flagged(1, &bad_sum), INTERNAL, 0),
         ])

@@ -429,6 +429,14 @@ impl Reader {
             let message = "a message is compressed, and grpc-encoding does not name an encoding";
             return Err(Status::internal(message));
         };
+        // Many compressors write no bytes for no bytes, as that of zstd in Go does; few decompressors
+        // take that for what it is.
+        if frame.payload.is_empty() {
+            return Ok(Message {
+                payload: frame.payload,
+                compressed: true,
+            });
+        }
         let (limit, mut output) = (self.decoder.max_size(), BytesMut::new());
         let name = encoding.name();
         let result = match encoding.decompress(&mut frame.payload, &mut output, limit) {

@@ -55,6 +55,8 @@ pub enum Refusal {
     },
     /// The request is gRPC that does not work: HTTP status 200 and a gRPC status.
     Status(Status),
+    /// As `Status`, for messages in an encoding that is not known: the answer says which ones are.
+    Encoding(Status),
 }
 
 impl From<Status> for Refusal {
@@ -68,20 +70,28 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::Http { status, .. } => Code::from_http_status(*status),
-            Self::Status(status) => status.code(),
+            Self::Status(status) | Self::Encoding(status) => status.code(),
         }
     }
 
-    /// The complete answer: one header block, and a text for who does not speak gRPC, empty for who
-    /// does.
+    /// The complete answer: a head, a text for who does not speak gRPC, empty for who does, and
+    /// trailers, if the head is not all of it.
     ///
-    /// It has a `grpc-status` also when the HTTP status is not 200: both say the same, by the table
+    /// There is a `grpc-status` also when the HTTP status is not 200: both say the same, by the table
     /// that clients use.
-    pub fn into_response(self, encodings: &Encodings) -> http::Response<String> {
+    pub fn into_response(
+        self,
+        encodings: &Encodings,
+    ) -> (http::Response<String>, Option<HeaderMap>) {
         let mut response = http::Response::new(String::new());
-        write_response(response.headers_mut(), None, encodings);
+        write_trailers_only(response.headers_mut());
         match self {
             Self::Status(status) => status.write_to(response.headers_mut()),
+            // PROTOCOL-HTTP2.md, "Responses": Trailers-Only has no room for grpc-accept-encoding.
+            Self::Encoding(status) => {
+                write_encodings(response.headers_mut(), None, encodings);
+                return (response, Some(status.into_trailers()));
+            }
             Self::Http { status, message } => {
                 *response.status_mut() = status;
                 *response.body_mut() = format!("{message}\n");
@@ -96,7 +106,7 @@ impl Refusal {
                 }
             }
         }
-        response
+        (response, None)
     }
 }
 
@@ -165,7 +175,7 @@ pub fn parse_request(
         // reply's grpc-accept-encoding says what would do.
         MessageEncoding::Unknown(name) => {
             let message = unknown_encoding("the request", &name, encodings);
-            return Err(Status::unimplemented(message).into());
+            return Err(Refusal::Encoding(Status::unimplemented(message)));
         }
     };
     Ok(RequestHead {
@@ -296,6 +306,14 @@ pub fn write_response(
 ) {
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
     write_encodings(headers, encoding, encodings);
+}
+
+/// Adds what the protocol wants in the only header block of a response, besides the status: nothing
+/// about encodings, since there are no messages.
+// PROTOCOL-HTTP2.md, "Responses": Trailers-Only is HTTP-Status Content-Type Trailers.
+#[inline]
+pub fn write_trailers_only(headers: &mut HeaderMap) {
+    set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
 }
 
 fn write_encodings(
@@ -552,7 +570,11 @@ mod tests {
 
     /// A refusal as its HTTP status and its `grpc-status`.
     fn answer(refusal: Refusal) -> (u16, String) {
-        let response = refusal.into_response(&Encodings::default());
+        let (response, trailers) = refusal.into_response(&Encodings::default());
+        assert_eq!(trailers, None);
+        for name in [GRPC_ENCODING, GRPC_ACCEPT_ENCODING] {
+            assert!(!response.headers().contains_key(name));
+        }
         let statuses: Vec<_> = response.headers().get_all("grpc-status").iter().collect();
         assert_eq!(statuses.len(), 1);
         (
@@ -616,10 +638,8 @@ mod tests {
         }
         assert!(parse("POST", &[grpc, ("host", "a")]).is_ok());
         let refusal = parse("GET", &[grpc]).unwrap_err();
-        assert_eq!(
-            refusal.into_response(&Encodings::none()).headers()["allow"],
-            "POST"
-        );
+        let (response, _) = refusal.into_response(&Encodings::none());
+        assert_eq!(response.headers()["allow"], "POST");
     }
 
     #[test]
@@ -656,12 +676,13 @@ mod tests {
         }
         for value in ["br", "", "GZIP", "identity,gzip"] {
             let refusal = parse_with("grpc-encoding", value).unwrap_err();
-            let response = refusal.into_response(&Encodings::default());
-            assert_eq!(response.headers()["grpc-status"], "12", "{value:?}");
+            let (response, trailers) = refusal.into_response(&Encodings::default());
+            assert!(!response.headers().contains_key("grpc-status"), "{value:?}");
             assert_eq!(
                 response.headers()["grpc-accept-encoding"],
                 "identity,gzip,deflate"
             );
+            assert_eq!(trailers.unwrap()["grpc-status"], "12", "{value:?}");
         }
     }
 

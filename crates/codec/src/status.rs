@@ -1,7 +1,7 @@
 //! Status: how a call ended.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -45,6 +45,8 @@ struct Parts {
     message: String,
     details: Vec<Any>,
     metadata: Metadata,
+    /// Boxed, because few statuses have one.
+    head: Option<Box<Metadata>>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     origin: Origin,
 }
@@ -72,6 +74,7 @@ impl Status {
             message: message.into(),
             details: Vec::new(),
             metadata: Metadata::new(),
+            head: None,
             source: None,
             origin: Origin::Here,
         }))
@@ -186,7 +189,7 @@ impl Status {
         self
     }
 
-    /// The metadata that came, or goes out, beside the status.
+    /// The metadata that came, or goes out, with the status: that of the trailers.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -200,6 +203,21 @@ impl Status {
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
+        self
+    }
+
+    /// The metadata of the head of the reply, if a call has failed after its head had come: what the
+    /// server sent before the end. Empty otherwise, and on a server.
+    pub fn head(&self) -> &Metadata {
+        static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::new);
+        self.0.head.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Replaces the metadata of the head, which stays here: it is never sent. A call that fails has it
+    /// already; this is for tests that make the status of such a call.
+    #[must_use]
+    pub fn with_head(mut self, head: Metadata) -> Self {
+        self.0.head = (!head.as_headers().is_empty()).then(|| Box::new(head));
         self
     }
 
@@ -232,9 +250,11 @@ impl Status {
     /// What a server replies when a handler returns this status.
     ///
     /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
-    /// were meant for this process, and may tell its callers more than they should know.
+    /// were meant for this process, and may tell its callers more than they should know. The
+    /// [head](Self::head) of the call that failed is no part of any reply.
     #[must_use]
     pub fn into_reply(mut self) -> Self {
+        self.0.head = None;
         if self.0.origin == Origin::Peer {
             self.0.details = Vec::new();
             self.0.metadata = Metadata::new();
@@ -420,6 +440,9 @@ impl fmt::Debug for Status {
         }
         if !self.0.metadata.is_empty() {
             notes.push(format!("metadata: {:?}", self.0.metadata));
+        }
+        if !self.head().is_empty() {
+            notes.push(format!("head: {:?}", self.head()));
         }
         if let Some(source) = self.0.source.as_ref().map(ToString::to_string) {
             // A message that was made from its cause need not say it twice.
@@ -729,8 +752,13 @@ mod tests {
         assert_eq!(made.clone().into_reply().details().len(), 1);
         let received = of_peer(&made);
         assert_eq!(received.metadata().get("internal-host"), Some("db-7"));
+        let mut head = Metadata::new();
+        head.insert("internal-head", "yes").unwrap();
+        let received = received.with_head(head);
+        assert_eq!(received.head().get("internal-head"), Some("yes"));
         let reply = received.clone().into_reply();
         assert_eq!((reply.details().len(), reply.metadata().len()), (0, 0));
+        assert!(reply.head().is_empty());
         assert_eq!(
             lines(&reply.into_trailers()),
             ["grpc-status: 5", "grpc-message: no row"]
@@ -739,6 +767,12 @@ mod tests {
         assert!(forwarded.is_from_peer() && forwarded.is_forwarded());
         let trailers = forwarded.into_reply().into_trailers();
         assert_eq!(lines(&trailers), lines(&made.into_trailers()));
+    }
+
+    fn plain_with_head() -> Status {
+        let mut head = Metadata::new();
+        head.insert("k", "v").unwrap();
+        Status::aborted("no").with_head(head)
     }
 
     #[test]
@@ -755,6 +789,8 @@ mod tests {
              metadata: {\"k\": \"v\"}; cause: an error occurred when formatting an argument)"
         );
         assert_eq!(rich.to_string(), "NOT_FOUND: no such feature");
+        let headed = plain_with_head();
+        assert_eq!(format!("{headed:?}"), "ABORTED: no (head: {\"k\": \"v\"})");
         assert!(rich.source().unwrap().is::<fmt::Error>());
         assert!(rich.clone().source().is_some());
         let told = Status::aborted(format!("cannot: {}", fmt::Error)).with_source(fmt::Error);

@@ -172,6 +172,48 @@ fn compressed_and_plain_messages_share_a_stream() {
     assert!(end.unwrap().status.is_ok());
 }
 
+/// An encoding of a user's own, in which nothing can be restored.
+#[derive(Debug)]
+struct Own;
+
+impl Encoding for Own {
+    fn name(&self) -> &str {
+        "x-own"
+    }
+
+    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), EncodingError> {
+        Err(EncodingError::Failed)
+    }
+
+    fn decompress(&self, _: &mut dyn Buf, _: &mut BytesMut, _: usize) -> Result<(), EncodingError> {
+        Err(EncodingError::Corrupt)
+    }
+}
+
+#[test]
+fn a_compressed_message_of_no_bytes_is_the_empty_message_in_every_encoding() {
+    let encodings = Encodings::default().with(Own);
+    #[cfg(feature = "zstd")]
+    let encodings = encodings.with(trunkline_codec::encoding::Zstd::default());
+    for encoding in encodings.iter() {
+        let name = encoding.name();
+        let mut reply = Reader::response(Expect::One, LIMIT, encodings.clone());
+        reply.head(StatusCode::OK, head(name));
+        assert!(matches!(reply.next(), Some(Event::Head(_))));
+        let request = Reader::request(Expect::One, LIMIT, Some(encoding.clone()));
+        for mut reader in [reply, request] {
+            reader.data(Bytes::from(frame_of(b"")));
+            reader.trailers(headers(&[("grpc-status", "0")]));
+            let (messages, end) = collect(&mut reader);
+            let [message] = &messages[..] else {
+                panic!("{name}: {} messages", messages.len());
+            };
+            assert!(message.compressed && message.payload.is_empty(), "{name}");
+            assert!(end.unwrap().status.is_ok(), "{name}");
+        }
+    }
+}
+
 #[test]
 fn what_a_response_does_wrong_has_the_code_of_the_tables() {
     let broken = [&gzip(b"some text")[..20], b"xx"].concat();
@@ -180,7 +222,8 @@ fn what_a_response_does_wrong_has_the_code_of_the_tables() {
         ("gzip", frame(b"text"), Code::OK),
         ("identity", frame_of(&gzip(b"text")), Code::INTERNAL),
         ("gzip", frame_of(b"no gzip"), Code::INTERNAL),
-        ("gzip", frame_of(b""), Code::INTERNAL),
+        ("gzip", frame_of(b""), Code::OK),
+        ("identity", frame_of(b""), Code::INTERNAL),
         ("gzip", frame_of(&broken), Code::INTERNAL),
         ("gzip", frame_of(&gzip(&[0; LIMIT - 1])), Code::OK),
         ("gzip", frame_of(&gzip(&[0; LIMIT])), Code::OK),

@@ -10,7 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::Response;
 use tokio::time::{Instant, Sleep};
-use trunkline_codec::{Encodings, Status, head};
+use trunkline_codec::{Status, head};
 
 use crate::body::Body;
 use crate::hub::{Hub, Permit};
@@ -225,7 +225,7 @@ fn send_head(
 
 fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant, permit: &Permit) {
     let mut head = Response::new(());
-    head::write_response(head.headers_mut(), None, &Encodings::none());
+    head::write_trailers_only(head.headers_mut());
     status.write_to(head.headers_mut());
     send_head(respond, head.into_parts().0, true, since, permit);
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
-use crate::client_send::{DATA_MAX, send_body, send_whole};
+use crate::client_send::{DATA_MAX, send_body, send_whole, sending};
 use crate::client_watch::Watch;
 use crate::error::{ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
@@ -304,7 +304,7 @@ impl Connection {
         ReadyConnection {
             opener: self.0.clone(),
             held: Held {
-                _permit: Some(permit),
+                permit: Some(permit),
                 slot: Some(slot),
                 sending: None,
                 request: None,
@@ -361,23 +361,21 @@ impl ReadyConnection {
             Ok(opened) => opened,
             Err(error) => return Err(opener.refused(&error, body)),
         };
-        let mut sending = None;
+        let mut task = None;
         match full_size.and_then(|_| body.take_full()) {
             Some((data, _)) => held.request = send_whole(stream, data),
             None => {
-                let (stop, stopped) = oneshot::channel();
-                held.sending = Some(stop);
-                sending = Some(tokio::spawn(send_body(
-                    SendBody::new(stream, body),
-                    stopped,
-                )));
+                let (near, far) = sending();
+                held.sending = Some(near);
+                let body = SendBody::new(stream, body);
+                task = Some(tokio::spawn(send_body(body, far)));
             }
         }
         Ok(OpenCall {
             head,
             opener,
             held,
-            sending,
+            sending: task,
             failed: None,
             is_untaken: false,
         })
@@ -444,10 +442,13 @@ impl Future for OpenCall {
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
             }
             Err(error) => {
-                let Poll::Ready(status) = hub.poll_failure(&error, cx) else {
+                let Poll::Ready(mut status) = hub.poll_failure(&error, cx) else {
                     this.failed = Some(Box::new(error));
                     return Poll::Pending;
                 };
+                if let Some(sending) = &this.held.sending {
+                    status = sending.failure.or(status);
+                }
                 this.held = Held::default();
                 this.is_untaken = is_untaken(&error);
                 if !this.is_untaken {

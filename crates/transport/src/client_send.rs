@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use tokio::sync::oneshot;
-use trunkline_codec::Payload;
+use trunkline_codec::{Code, Payload, Status};
 
 use crate::body::Body;
 use crate::send::{SendBody, SendError};
@@ -51,13 +52,56 @@ enum Sent {
     Stopped(Reason),
 }
 
+/// The request half of a call as the other half knows it.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    /// Stops it. Dropped, it says that the call is given up.
+    pub(crate) stop: oneshot::Sender<Reason>,
+    pub(crate) failure: BodyFailure,
+}
+
+/// What the body of a request has failed with, which resets the stream: the other half hears of no more
+/// than that from h2.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BodyFailure(Arc<OnceLock<Status>>);
+
+impl BodyFailure {
+    /// What there is to say of a stream that failed with `status`.
+    pub(crate) fn or(&self, status: Status) -> Status {
+        let is_own_reset = status.code() == Code::CANCELLED && !status.is_from_peer();
+        match self.0.get().filter(|_| is_own_reset) {
+            Some(failure) => failure.clone(),
+            None => status,
+        }
+    }
+}
+
+/// The two ends of a request half.
+pub(crate) fn sending() -> (Sending, Stopped) {
+    let (stop, stopped) = oneshot::channel();
+    let failure = BodyFailure::default();
+    let sending = Sending {
+        stop,
+        failure: failure.clone(),
+    };
+    (sending, Stopped { stopped, failure })
+}
+
+/// What the task of a request half has of the other half.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    stopped: oneshot::Receiver<Reason>,
+    failure: BodyFailure,
+}
+
 /// The request half of a call whose body is not known in full, or larger than h2 takes at once.
 /// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
 /// has come out of it, to the other half if that has learnt that the server did not take the call.
-pub(crate) async fn send_body(
-    mut send: SendBody,
-    mut stopped: oneshot::Receiver<Reason>,
-) -> Option<Body> {
+pub(crate) async fn send_body(mut send: SendBody, other: Stopped) -> Option<Body> {
+    let Stopped {
+        mut stopped,
+        failure,
+    } = other;
     let sent = poll_fn(|cx| {
         if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
             return Poll::Ready(Sent::Stopped(reason.unwrap_or(Reason::CANCEL)));
@@ -71,7 +115,10 @@ pub(crate) async fn send_body(
                 _ => Sent::Over,
             },
             // The caller let go of the call, or its body failed. Half of a request is not one.
-            Err(SendError::Body(_)) => Sent::Stopped(Reason::CANCEL),
+            Err(SendError::Body(status)) => {
+                let _ = failure.0.set(status);
+                Sent::Stopped(Reason::CANCEL)
+            }
         })
     })
     .await;

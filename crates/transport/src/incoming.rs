@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::sync::oneshot;
 use trunkline_codec::{Limits, Status};
 
+use crate::client_send::Sending;
 use crate::hub::{Hub, Permit, lock};
 use crate::slots::Slot;
 
@@ -45,7 +45,9 @@ struct State {
     unreleased: usize,
     /// A client's stream counts against the server's limit until it has ended, read or not.
     slot: Option<Slot>,
+    /// What is left to send of the other half, which the end of this one stops, read or not.
     request: Option<SendStream<Bytes>>,
+    sending: Option<Sending>,
 }
 
 enum End {
@@ -115,11 +117,17 @@ impl State {
                     Poll::Ready(Err(error)) => End::Failed(hub.failure(&error)),
                 },
             };
-            if let Some(request) = self.request.take()
-                && !matches!(end, End::Failed(_))
-            {
-                replied(request);
-            }
+            let request = self.request.take();
+            let end = match end {
+                End::Failed(status) => End::Failed(match &self.sending {
+                    Some(sending) => sending.failure.or(status),
+                    None => status,
+                }),
+                end => {
+                    replied(request, self.sending.take());
+                    end
+                }
+            };
             self.end = Some(end);
             // The rest needs no window: the peer has nothing more to send.
             drop(self.close(hub));
@@ -180,34 +188,25 @@ impl State {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// A client's open call. A server's permit goes with the handler instead.
-    pub(crate) _permit: Option<Permit>,
+    pub(crate) permit: Option<Permit>,
     pub(crate) slot: Option<Slot>,
-    /// Stops the task that sends the other half. Dropped, it says that the call is given up.
-    pub(crate) sending: Option<oneshot::Sender<Reason>>,
+    /// The task that sends the other half.
+    pub(crate) sending: Option<Sending>,
     /// The other half of a large request that h2 has all of: part of it may be there still.
     pub(crate) request: Option<SendStream<Bytes>>,
 }
 
-impl Held {
-    /// The reply has come to its end: nobody waits for the rest of the request.
-    fn replied(&mut self) {
-        if let Some(request) = self.request.take() {
-            replied(request);
-        }
-        if let Some(sending) = self.sending.take() {
-            // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR. If the request
-            // has been sent, nobody hears this.
-            let _ = sending.send(Reason::NO_ERROR);
-        }
+/// The reply has come to its end: nobody waits for the rest of the request, and it stays here. The
+/// stream then counts no longer, at either end. If all has left, nobody hears of this.
+#[inline]
+fn replied(request: Option<SendStream<Bytes>>, sending: Option<Sending>) {
+    // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR.
+    if let Some(mut request) = request {
+        request.send_reset(Reason::NO_ERROR);
     }
-}
-
-/// What is left of the request stays here: the stream then counts no longer, at either end. If all
-/// has left, h2 sends nothing.
-#[cold]
-fn replied(mut request: SendStream<Bytes>) {
-    // PROTOCOL-HTTP2.md, "Early Server Closure".
-    request.send_reset(Reason::NO_ERROR);
+    if let Some(sending) = sending {
+        let _ = sending.stop.send(Reason::NO_ERROR);
+    }
 }
 
 /// The reader's end of a stream's incoming half. Dropping it tells h2 that nobody reads on: if
@@ -216,7 +215,7 @@ pub(crate) struct Incoming {
     stream: Arc<Stream>,
     /// From how many bytes on window is given back: those of the stream, and of all.
     steps: (usize, usize),
-    held: Held,
+    _permit: Option<Permit>,
 }
 
 impl fmt::Debug for Incoming {
@@ -245,13 +244,14 @@ impl Incoming {
             false => recv.poll_trailers(&mut cx),
         };
         if let Poll::Ready(Ok(trailers)) = end {
-            held.replied();
+            replied(held.request.take(), held.sending.take());
             return Arrived::Full { data, trailers };
         }
         let mut state = State {
             recv: Some(recv),
             slot: held.slot.take(),
             request: held.request.take(),
+            sending: held.sending.take(),
             ..State::default()
         };
         state.push(data);
@@ -260,7 +260,6 @@ impl Incoming {
             && state.chunks.len() < 2
             && state.tail.is_empty()
         {
-            held.replied();
             let trailers = match state.end {
                 Some(End::Trailers(map)) => Some(map),
                 _ => None,
@@ -285,7 +284,7 @@ impl Incoming {
         Arrived::Open(Self {
             stream,
             steps,
-            held,
+            _permit: held.permit,
         })
     }
 
@@ -322,16 +321,12 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let (recv, has_ended) = {
+        // Dropped outside our lock: this takes h2's, under which h2 may call our waker.
+        let _dropped = {
             let mut state = lock(&self.stream.state);
             state.slot = None;
             let recv = state.close(&self.stream.hub);
-            (recv, matches!(state.end, Some(End::Eof)))
+            (recv, state.request.take(), state.sending.take())
         };
-        if has_ended {
-            self.held.replied();
-        }
-        // Outside our lock: this takes h2's, under which h2 may call our waker.
-        drop(recv);
     }
 }

@@ -230,18 +230,28 @@ impl PipeWriter {
 
 impl Drop for PipeWriter {
     fn drop(&mut self) {
-        self.fail(Status::cancelled(
-            "the sender was dropped before it had finished",
-        ));
+        self.fail(dropped());
     }
 }
 
+/// What a caller that has dropped its sender, and reads on, is told.
+fn dropped() -> Status {
+    Status::cancelled(
+        "the call was cancelled, because its Sender was dropped before `finish`: call `finish` when there are no more messages",
+    )
+}
+
 impl PipeWatch {
-    /// Ready when the pipe has failed; a pipe that ends well leaves it pending.
-    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the pipe has failed, with what the reader of the replies is to be told; a pipe that
+    /// ends well leaves it pending.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Status> {
         let mut state = lock(&self.0.state);
         if state.has_failed {
-            return Poll::Ready(());
+            return Poll::Ready(match &state.end {
+                Some(End::Failed(status)) => status.clone(),
+                // The reader has taken it.
+                _ => dropped(),
+            });
         }
         state.watch = Some(cx.waker().clone());
         Poll::Pending

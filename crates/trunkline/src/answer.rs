@@ -124,27 +124,53 @@ impl Answer {
 
     /// The whole reply of a handler that has ended before its head was sent.
     fn into_ended(mut self, outcome: Outcome) -> http::Response<Body> {
-        let mut response = self.head();
-        match outcome {
+        let end = match outcome {
             Ok(Some(frame)) => {
+                let mut response = self.head();
                 *response.body_mut() = Body::pieces(frame, Some(self.end(Ok(()))));
+                return response;
             }
-            Ok(None) if self.outbox.is_none() => {
-                let status = Status::internal("an interceptor ended the call without running it");
-                self.end_into(Err(status), response.headers_mut());
-            }
-            outcome if self.unwatch() == 0 => {
-                // PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block.
-                self.end_into(outcome.map(|_| ()), response.headers_mut());
-            }
-            outcome => {
-                self.trailers = Some(self.end(outcome.map(|_| ())));
-                *response.body_mut() = match self.outbox.as_mut().and_then(PipeReader::take_all) {
-                    Some(data) => Body::full(data, self.trailers.take()),
-                    None => Body::made(self),
-                };
-            }
+            Ok(None) if self.outbox.is_none() => Err(Status::internal(
+                "an interceptor ended the call without running it",
+            )),
+            Ok(None) => Ok(()),
+            Err(status) => Err(status),
+        };
+        let is_empty = self.unwatch() == 0;
+        if is_empty && !self.reply.close_head() {
+            return self.trailers_only(end);
         }
+        let mut response = self.head();
+        let trailers = self.end(end);
+        let data = match is_empty {
+            true => Some(Bytes::new()),
+            false => self.outbox.as_mut().and_then(PipeReader::take_all),
+        };
+        *response.body_mut() = match data {
+            Some(data) => Body::full(data, Some(trailers)),
+            None => {
+                self.trailers = Some(trailers);
+                Body::made(self)
+            }
+        };
+        response
+    }
+
+    /// PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block, for calls that end at
+    /// once. It has no place for metadata of the head.
+    fn trailers_only(&self, end: Result<(), Status>) -> http::Response<Body> {
+        if let Some(recorder) = self.reply.recorder() {
+            recorder.head_seen();
+        }
+        self.tell(&end);
+        let mut response = http::Response::new(Body::empty());
+        let headers = response.headers_mut();
+        head::write_trailers_only(headers);
+        match end {
+            Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
+            Err(status) => status.into_reply().write_to(headers),
+        }
+        self.reply.take_trailers().merge_into(headers);
         response
     }
 
@@ -159,16 +185,6 @@ impl Answer {
                 trailers
             }
         }
-    }
-
-    /// As [`end`](Self::end), behind the head: what both say is there twice.
-    fn end_into(&self, end: Result<(), Status>, headers: &mut HeaderMap) {
-        self.tell(&end);
-        match end {
-            Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
-            Err(status) => status.into_reply().write_to(headers),
-        }
-        self.reply.take_trailers().merge_into(headers);
     }
 
     fn tell(&self, end: &Result<(), Status>) {

@@ -22,11 +22,8 @@ pub(crate) enum Where {
 }
 
 pub(crate) fn refused(refusal: Refusal, encodings: &Encodings) -> http::Response<Body> {
-    let response = refusal.into_response(encodings);
-    response.map(|text| match text.is_empty() {
-        true => Body::empty(),
-        false => Body::full(text.into(), None),
-    })
+    let (response, trailers) = refusal.into_response(encodings);
+    response.map(|text| Body::full(text.into(), trailers))
 }
 
 impl Answering {

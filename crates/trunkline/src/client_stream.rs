@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use futures_core::Stream;
-use trunkline_codec::Status;
+use trunkline_codec::{Metadata, Status};
 use trunkline_transport::ReaderGone;
 
 use crate::message::Message;
@@ -18,7 +18,8 @@ use crate::sender::Sender;
 ///
 /// Dropping it cancels the call.
 pub struct ClientStream<Q, R> {
-    sender: Sender<Q>,
+    /// None once there are no more requests.
+    sender: Option<Sender<Q>>,
     receive: Receive,
     gives: std::marker::PhantomData<fn() -> R>,
 }
@@ -26,7 +27,7 @@ pub struct ClientStream<Q, R> {
 impl<Q: Message, R: Message> ClientStream<Q, R> {
     pub(crate) fn new(sender: Sender<Q>, receive: Receive) -> Self {
         Self {
-            sender,
+            sender: Some(sender),
             receive,
             gives: std::marker::PhantomData,
         }
@@ -34,18 +35,35 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 
     /// Sends a message. Waits while more bytes are on their way than the server takes.
     ///
-    /// A server may reply before it has read everything: then messages go nowhere, and
-    /// [`finish`](Self::finish) has the reply.
+    /// A server may answer before it has read everything. From then on nobody listens, and each `send`
+    /// fails; [`finish`](Self::finish) has the reply.
     ///
     /// # Errors
     ///
-    /// The status with which the server, or the deadline, has ended the call. RESOURCE_EXHAUSTED
-    /// if the message is over `max_send_message_size`; nothing is sent, and the call goes on.
+    /// The status with which the server, or the deadline, has ended the call. CANCELLED if the server has
+    /// ended it with a reply: call `finish`. RESOURCE_EXHAUSTED if the message is over
+    /// `max_send_message_size`; nothing is sent, and the call goes on. FAILED_PRECONDITION after
+    /// [`half_close`](Self::half_close).
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
-        poll_fn(|cx| match self.sender.poll_write(&message, cx) {
-            Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
-            // The receiving half is asked whenever sending has to wait: it hears of the end first.
-            Poll::Ready(Err(ReaderGone)) | Poll::Pending => self.receive.poll_end(cx),
+        let len = message.encoded_len();
+        poll_fn(|cx| {
+            let Some(sender) = &mut self.sender else {
+                return Poll::Ready(Err(half_closed()));
+            };
+            // A pipe that always has room says nothing of the end, and nothing of the deadline.
+            if sender.is_unpaid(len) {
+                ready!(sender.poll_pay(cx));
+                if let Poll::Ready(end) = self.receive.poll_end(cx) {
+                    return Poll::Ready(Err(told(end)));
+                }
+            }
+            match sender.poll_write(&message, len, cx) {
+                Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
+                // The receiving half is asked whenever sending has to wait: it hears of the end first.
+                Poll::Ready(Err(ReaderGone)) | Poll::Pending => {
+                    self.receive.poll_end(cx).map(|end| Err(told(end)))
+                }
+            }
         })
         .await
     }
@@ -54,13 +72,39 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), also while the next message is waited for; what is left of `messages` is
+    /// dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = Q>) -> Result<(), Status> {
         let mut messages = std::pin::pin!(messages);
-        while let Some(message) = poll_fn(|cx| messages.as_mut().poll_next(cx)).await {
-            self.send(message).await?;
+        loop {
+            let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
+                Poll::Ready(next) => Poll::Ready(Ok(next)),
+                Poll::Pending => self.receive.poll_end(cx).map(|end| Err(told(end))),
+            });
+            match next.await? {
+                Some(message) => self.send(message).await?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
+    }
+
+    /// Waits for the head of the reply, which may come long before the reply, and gives its metadata.
+    /// Requests can be sent before and after.
+    ///
+    /// # Errors
+    ///
+    /// The status with which the call ended, if it ended badly without a head.
+    pub async fn head(&mut self) -> Result<&Metadata, Status> {
+        poll_fn(|cx| self.receive.poll_head(cx)).await?;
+        Ok(self.receive.head())
+    }
+
+    /// Says that there are no more messages, without waiting for the reply: the half-close of a call.
+    /// [`finish`](Self::finish) waits for it. The second time it does nothing.
+    pub fn half_close(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.finish();
+        }
     }
 
     /// Says that there are no more messages, and waits for the reply.
@@ -69,14 +113,31 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     ///
     /// The status with which the call ended.
     pub async fn finish(mut self) -> Result<Response<R>, Status> {
-        self.sender.finish();
+        self.half_close();
         poll_fn(|cx| self.receive.poll_only(cx)).await
     }
 
     /// Whether the messages that follow are compressed: see [`Sender::compress`].
     pub fn compress(&mut self, compress: Compress) {
-        self.sender.compress(compress);
+        if let Some(sender) = &mut self.sender {
+            sender.compress(compress);
+        }
     }
+}
+
+/// What a sender is told of the end of its call.
+#[cold]
+fn told(end: Result<(), Status>) -> Status {
+    end.err().unwrap_or_else(|| {
+        Status::cancelled(
+            "the server has answered, and nobody listens any more: `finish` has the reply",
+        )
+    })
+}
+
+#[cold]
+fn half_closed() -> Status {
+    Status::failed_precondition("the requests have ended with `half_close`; no more can be sent")
 }
 
 impl<Q, R> fmt::Debug for ClientStream<Q, R> {

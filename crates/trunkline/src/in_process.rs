@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use trunkline_codec::{Encodings, Refusal, Status, head};
+use trunkline_codec::{Encodings, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
+use crate::answering::refused;
 use crate::deadline;
 use crate::foreign::{Calling, Shared};
 use crate::server::{Handler, Server};
@@ -52,7 +53,7 @@ async fn run(
         }
         // Before the handler, which would take a sender's failure for one of its own.
         if let Poll::Ready(status) = bounds.poll(cx) {
-            return Poll::Ready(Some(refused(status)));
+            return Poll::Ready(Some(refused(status.into(), &Encodings::none())));
         }
         Pin::new(&mut answering).poll(cx).map(Some)
     })
@@ -101,11 +102,9 @@ impl Bounds {
     /// Ready, with the status to end with, when the call is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if let Some(watch) = &self.watch
-            && watch.poll_failed(cx).is_ready()
+            && let Poll::Ready(status) = watch.poll_failed(cx)
         {
-            return Poll::Ready(Status::cancelled(
-                "the sender of the requests was dropped before it had finished",
-            ));
+            return Poll::Ready(status);
         }
         let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
@@ -116,12 +115,6 @@ impl Bounds {
             )
         })
     }
-}
-
-fn refused(status: Status) -> http::Response<Body> {
-    Refusal::Status(status)
-        .into_response(&Encodings::none())
-        .map(|_| Body::empty())
 }
 
 async fn pump(mut body: Body, writer: &mut PipeWriter) {

@@ -72,6 +72,7 @@
 mod answer;
 mod answering;
 mod attempts;
+mod budget;
 mod call;
 mod channel;
 mod channel_builder;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::Body;
 
+use crate::budget::poll_budget;
 use crate::call::Call;
 use crate::channel::Channel;
 use crate::deadline::{self, Deadline};
@@ -26,6 +27,8 @@ pub(crate) struct Receive {
     reader: Reader,
     source: Source,
     deadline: Option<Deadline>,
+    /// At a client the connection has a task of its own, which may bring more while this is read.
+    is_client: bool,
     head: Metadata,
     has_head: bool,
     /// Come before it was asked for.
@@ -52,6 +55,7 @@ impl Receive {
     /// The requests of a call, on a server. The transport sees to the deadline.
     pub(crate) fn requests(reader: Reader, body: Body, recorder: Option<Arc<Recorder>>) -> Self {
         let mut receive = Self::new(reader, Source::Body(body), None);
+        receive.is_client = false;
         receive.recorder = recorder;
         receive
     }
@@ -91,6 +95,7 @@ impl Receive {
             reader,
             source,
             deadline,
+            is_client: true,
             head: Metadata::new(),
             has_head: false,
             early: None,
@@ -246,7 +251,7 @@ impl Receive {
         if let Some(recorder) = &self.recorder {
             recorder.received_all(reply.as_ref().map_or_else(Status::code, |_| Code::OK));
         }
-        let reply = reply?;
+        let reply = reply.map_err(|status| self.with_head(status))?;
         let trailers = self.end.take().map(|end| end.trailers).unwrap_or_default();
         let head = std::mem::take(&mut self.head);
         Ok(Response::new(reply, head, trailers, message.compressed))
@@ -332,6 +337,15 @@ impl Receive {
         self.source = Source::Body(body);
     }
 
+    /// What the head of the reply said is told with the status: of a call of one reply there is no
+    /// other way to it.
+    fn with_head(&self, status: Status) -> Status {
+        match !self.head.is_empty() && status.head().is_empty() {
+            true => status.with_head(self.head.clone()),
+            false => status,
+        }
+    }
+
     fn finish(&mut self, mut end: End) {
         // Nothing more is wanted of the stream: if it has not ended, it is reset.
         self.source = Source::Ended;
@@ -349,6 +363,7 @@ impl Receive {
                 trailers: Metadata::new(),
             };
         }
+        end.status = end.status.map_err(|status| self.with_head(status));
         match &self.chain {
             None => self.end(end),
             Some(chain) => {
@@ -358,7 +373,8 @@ impl Receive {
         }
     }
 
-    fn end(&mut self, end: End) {
+    fn end(&mut self, mut end: End) {
+        end.status = end.status.map_err(|status| self.with_head(status));
         // A reply that is one message has ended well only when that can be read: see `take_only`.
         if let Some(recorder) = &self.recorder
             && !(end.status.is_ok() && self.early.is_some())
@@ -418,6 +434,9 @@ impl Receive {
                     Err(status) => self.reader.fail(status),
                 }
             }
+            Source::Body(_) if self.is_client && poll_budget(cx).is_pending() => {
+                return Poll::Pending;
+            }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.reader.eof(),
                 Some(Err(status)) => self.reader.fail(status),
@@ -455,6 +474,7 @@ impl Receive {
     /// Ends the call, as a reader of its messages wants.
     pub(crate) fn fail(&mut self, status: Status) -> Status {
         self.source = Source::Ended;
+        let status = self.with_head(status);
         self.end(End {
             status: Err(status.clone()),
             trailers: Metadata::new(),

@@ -144,7 +144,8 @@ impl Reply {
         self.0.compress_from.store(from, Ordering::Release);
     }
 
-    /// Sends the head now, and not with the first message.
+    /// Sends the head now, and not with the first message. Also if the call ends at once: without this,
+    /// and without metadata, such an end takes the place of the head.
     pub fn send_head(&self) {
         let mut state = self.lock();
         state.head_wanted = true;
@@ -182,6 +183,14 @@ impl Reply {
         };
         let announced = state.announced.take();
         (std::mem::take(&mut state.head), encoding, announced)
+    }
+
+    /// Closes the head to changes, and says whether it goes out apart from an end that comes at once:
+    /// there is metadata in it, or the handler wants it to. An encoding is for messages.
+    pub(crate) fn close_head(&self) -> bool {
+        let mut state = self.lock();
+        state.head_sent = true;
+        state.head_wanted || !state.head.is_empty()
     }
 
     pub(crate) fn take_trailers(&self) -> Metadata {

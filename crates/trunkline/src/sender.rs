@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use trunkline_codec::{Encoding, Limits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone};
 
+use crate::budget::poll_budget;
 use crate::call::Call;
 use crate::message::{Message, encode_frame, frame_of};
 use crate::observe::Recorder;
@@ -19,6 +20,13 @@ use crate::reply::{Compress, Reply};
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
+
+/// How much is sent, in bytes, for one unit of what tokio lets a task do before others get their turn.
+/// Not each message: that would cost a small one a tenth of what it takes to send.
+const UNIT: usize = 1024;
+
+/// What a message counts besides its own size.
+const EACH: usize = 16;
 
 /// The messages that go out: requests on a client, replies on a server.
 ///
@@ -29,6 +37,8 @@ pub struct Sender<T> {
     compression: Compression,
     max_size: usize,
     deadline: Option<Instant>,
+    /// What is left of the [`UNIT`] that was paid for.
+    paid: usize,
     takes: PhantomData<fn(T)>,
 }
 
@@ -85,6 +95,7 @@ impl<T: Message> Sender<T> {
             compression,
             max_size: limits.max_send_message_size,
             deadline: call.head.deadline,
+            paid: 0,
             takes: PhantomData,
         }
     }
@@ -95,6 +106,7 @@ impl<T: Message> Sender<T> {
             compression: Compression::Reply(reply),
             max_size,
             deadline: None,
+            paid: 0,
             takes: PhantomData,
         }
     }
@@ -108,12 +120,17 @@ impl<T: Message> Sender<T> {
     /// # Errors
     ///
     /// RESOURCE_EXHAUSTED if the message is over `max_send_message_size`; nothing is sent, and the
-    /// call goes on. DEADLINE_EXCEEDED if the deadline passes first. CANCELLED if the call has ended
-    /// at the other side, whose status the receiving half has.
+    /// call goes on. DEADLINE_EXCEEDED if the deadline has passed. CANCELLED if the call has ended and
+    /// nobody listens any more: the receiving half has its status.
     pub async fn send(&mut self, message: T) -> Result<(), Status> {
         let mut sleep = None;
+        let len = message.encoded_len();
         poll_fn(|cx| {
-            if let Poll::Ready(sent) = self.poll_send(&message, cx) {
+            if self.is_unpaid(len) {
+                self.check_deadline()?;
+                ready!(self.poll_pay(cx));
+            }
+            if let Poll::Ready(sent) = self.poll_send(&message, len, cx) {
                 return Poll::Ready(sent);
             }
             let Some(deadline) = self.deadline else {
@@ -123,11 +140,7 @@ impl<T: Message> Sender<T> {
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)))
                 .as_mut()
                 .poll(cx)
-                .map(|()| {
-                    Err(Status::deadline_exceeded(
-                        "the deadline passed while a message waited to be sent",
-                    ))
-                })
+                .map(|()| Err(expired()))
         })
         .await
     }
@@ -136,28 +149,65 @@ impl<T: Message> Sender<T> {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); what is left of `messages` is dropped.
+    /// As [`send`](Self::send), also while the next message is waited for; what is left of `messages` is
+    /// dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
-        while let Some(message) = poll_fn(|cx| messages.as_mut().poll_next(cx)).await {
-            self.send(message).await?;
+        loop {
+            let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
+                Poll::Ready(next) => Poll::Ready(Ok(next)),
+                Poll::Pending => self.pipe.poll_closed(cx).map(|()| Err(self.ended())),
+            });
+            match next.await? {
+                Some(message) => self.send(message).await?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
-    fn poll_send(&mut self, message: &T, cx: &Context<'_>) -> Poll<Result<(), Status>> {
-        let sent = ready!(self.poll_write(message, cx));
+    fn poll_send(&mut self, message: &T, len: usize, cx: &Context<'_>) -> Poll<Result<(), Status>> {
+        let sent = ready!(self.poll_write(message, len, cx));
         Poll::Ready(sent.unwrap_or_else(|ReaderGone| Err(self.ended())))
     }
 
-    /// Encodes `message` into the pipe when there is room for it. The inner result is that of the
-    /// encoding.
+    /// Whether a message of `len` bytes has to wait for [`poll_pay`](Self::poll_pay): sending that never
+    /// waits for anything else would keep its thread from all others, and from the clock.
+    #[inline]
+    pub(crate) fn is_unpaid(&mut self, len: usize) -> bool {
+        match self.paid.checked_sub(len.saturating_add(EACH)) {
+            Some(left) => self.paid = left,
+            None => return true,
+        }
+        false
+    }
+
+    /// Ready when the task may go on.
+    #[cold]
+    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(poll_budget(cx));
+        self.paid = UNIT;
+        Poll::Ready(())
+    }
+
+    fn check_deadline(&self) -> Result<(), Status> {
+        match self.has_expired() {
+            true => Err(expired()),
+            false => Ok(()),
+        }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Encodes `message`, of `len` bytes, into the pipe when there is room for it. The inner result is
+    /// that of the encoding.
     pub(crate) fn poll_write(
         &mut self,
         message: &T,
+        len: usize,
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
-        let len = message.encoded_len();
         let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
         if len < OWN_BUFFER_FROM {
             if self.compression.recorder().is_some() {
@@ -202,11 +252,18 @@ impl<T: Message> Sender<T> {
 
     fn ended(&self) -> Status {
         // Whoever hears of the deadline first, it is not told as a cancel.
-        match self.deadline.is_some_and(|at| at <= Instant::now()) {
+        match self.has_expired() {
             true => Status::deadline_exceeded("the deadline passed, and the call has ended"),
-            false => Status::cancelled("the call has ended; its status is on the receiving side"),
+            false => Status::cancelled(
+                "the call has ended, and nobody listens: the receiving half has its status",
+            ),
         }
     }
+}
+
+#[cold]
+fn expired() -> Status {
+    Status::deadline_exceeded("the deadline passed while a message waited to be sent")
 }
 
 impl<T> Sender<T> {

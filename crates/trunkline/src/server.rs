@@ -10,12 +10,13 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service as TowerService;
-use trunkline_codec::{Encoding, Encodings, Limits, Refusal, Status};
+use trunkline_codec::{Encoding, Encodings, Limits, Status};
 use trunkline_transport::{
     Address, Body, ConnectionStats, Listener, Pace, Peer, ServerTls, bind_threads, serve,
     serve_one, serve_threads,
 };
 
+use crate::answering::refused;
 use crate::foreign::{BoxError, ForeignService, Shared};
 use crate::intercept::Interceptor;
 use crate::observe::MetricsSink;
@@ -462,11 +463,7 @@ impl Future for PeerAnswer {
         match &mut *self {
             Self::Router(answering) => answering.poll_response(cx),
             Self::Layered(calling) => calling.as_mut().poll(cx).map(|response| {
-                response.unwrap_or_else(|status| {
-                    Refusal::Status(status)
-                        .into_response(&Encodings::none())
-                        .map(|_| Body::empty())
-                })
+                response.unwrap_or_else(|status| refused(status.into(), &Encodings::none()))
             }),
         }
     }

@@ -147,11 +147,14 @@ impl Plain {
                 grammar::only_message(&head, &data, trailers, max_size, encodings)
             });
             if let Some(message) = message {
-                return Replied::Whole(R::decode(message.into()).map(|message| {
-                    let head = Metadata::from_headers(head.headers);
-                    let trailers = Metadata::from_headers(trailers.unwrap_or_default());
-                    Response::new(message, head, trailers, false)
-                }));
+                let head = Metadata::from_headers(head.headers);
+                return Replied::Whole(match R::decode(message.into()) {
+                    Ok(message) => {
+                        let trailers = Metadata::from_headers(trailers.unwrap_or_default());
+                        Ok(Response::new(message, head, trailers, false))
+                    }
+                    Err(status) => Err(status.with_head(head)),
+                });
             }
             body = Body::full(data, trailers);
         }

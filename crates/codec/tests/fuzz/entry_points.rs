@@ -124,8 +124,10 @@ pub(crate) fn request_head(mut data: &[u8]) {
     match head::parse_request(&parts, &Limits::default(), &encodings) {
         Ok(head) => assert!(head.timeout.is_none_or(|timeout| timeout <= timeout::MAX)),
         Err(refusal) => {
-            let response = refusal.into_response(&encodings);
-            assert_eq!(response.headers().get_all("grpc-status").iter().count(), 1);
+            let (response, trailers) = refusal.into_response(&encodings);
+            let blocks = [response.headers()].into_iter().chain(&trailers);
+            let statuses = blocks.map(|block| block.get_all("grpc-status").iter().count());
+            assert_eq!(statuses.sum::<usize>(), 1);
         }
     }
 }
