@@ -50,7 +50,7 @@ pub use encoding::Deflate;
 pub use encoding::Gzip;
 #[cfg(feature = "zstd")]
 pub use encoding::Zstd;
-pub use encoding::{Encoding, EncodingError, Encodings};
+pub use encoding::{Encoding, EncodingError, Encodings, Restore};
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};
 pub use head::{Refusal, RequestHead};
