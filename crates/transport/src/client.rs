@@ -128,7 +128,7 @@ impl Connection {
                 if to.keepalive.time() < Duration::MAX {
                     set_user_timeout(&stream, to.limits.keepalive_timeout);
                 }
-                Self::secure(stream, to).await
+                Self::secure(stream.into(), to).await
             }
             local => {
                 let Some((path, _)) = local.to_unix_path() else {
@@ -138,7 +138,7 @@ impl Connection {
                 };
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| cannot_connect(name, error))?;
-                Self::secure(stream, to).await
+                Self::secure(stream.into(), to).await
             }
         }
     }
@@ -149,23 +149,22 @@ impl Connection {
     ///
     /// As there.
     pub async fn on(stream: Box<dyn ByteStream>, to: &Destination<'_>) -> Result<Self, Status> {
-        Self::secure(stream, to).await
+        Self::secure(stream.into(), to).await
     }
 
-    /// The handshakes: TLS if it is wanted, and HTTP/2.
-    async fn secure<IO>(stream: IO, to: &Destination<'_>) -> Result<Self, Status>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        NetStream: From<IO>,
-    {
-        let limits = to.limits.clone();
-        match to.tls {
-            None => Self::over(stream, to.name, limits, to.keepalive).await,
-            Some(tls) => {
-                let secured = tls.secure(stream.into(), to.name, to.target).await?;
-                Self::over(secured, to.name, limits, to.keepalive).await
-            }
-        }
+    /// The handshakes: TLS if it is wanted, and HTTP/2. In a box, so that what there is of a connection,
+    /// h2 included, is compiled here, and not with each crate that connects.
+    fn secure<'a>(
+        stream: NetStream,
+        to: &'a Destination<'_>,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Status>> + Send + 'a>> {
+        Box::pin(async move {
+            let stream = match to.tls {
+                None => stream,
+                Some(tls) => tls.secure(stream, to.name, to.target).await?.into(),
+            };
+            Self::over(stream, to.name, to.limits.clone(), to.keepalive).await
+        })
     }
 
     /// Speaks HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.

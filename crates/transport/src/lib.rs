@@ -79,7 +79,7 @@ pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 #[cfg(feature = "__tls")]
 pub use rustls;
-pub use server::{serve, serve_one};
+pub use server::{Spawner, serve, serve_one};
 pub use target::{Address, Peer, Target};
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]
