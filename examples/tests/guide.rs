@@ -449,7 +449,7 @@ async fn authenticate_reflection(call: Call, next: Next) -> Result<()> {
 
 #[tokio::test]
 async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<()> {
-    let reflection = Reflection::new().with_file_descriptor_set(guide::FILE_DESCRIPTOR_SET)?;
+    let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
     let router = Router::new()
         .add(GreeterServer(Store))
         .add(reflection)

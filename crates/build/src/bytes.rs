@@ -3,6 +3,8 @@
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
+use crate::markers::is_named;
+
 /// The paths of these fields, as prost-build takes them. It knows a list of those that are `Bytes`
 /// and nothing to take one out of it, so that each has to be named if there is an exception.
 pub(crate) fn shared_fields<'a>(
@@ -30,7 +32,7 @@ fn collect(message: &DescriptorProto, scope: &str, vec_paths: &[String], fields:
     let name = format!("{scope}.{}", message.name());
     let is_vec = |field: &FieldDescriptorProto| {
         let field = format!("{name}.{}", field.name());
-        vec_paths.iter().any(|path| names(path, &field))
+        vec_paths.iter().any(|path| is_named(path, &field))
     };
     // prost-build looks for the value of each map as a field `value` of the message around it. Nothing
     // is said of maps where none has bytes, because there may be a field of that name.
@@ -65,53 +67,4 @@ fn is_map_of_bytes(message: &DescriptorProto, field: &FieldDescriptorProto) -> b
 
 fn is_map_entry(message: &DescriptorProto) -> bool {
     message.options.as_ref().is_some_and(|it| it.map_entry())
-}
-
-/// Whether `path`, as users write one, names `field`, which is a full name.
-fn names(path: &str, field: &str) -> bool {
-    if path == "." || path == field {
-        return true;
-    }
-    match path.starts_with('.') {
-        true => field
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.starts_with('.')),
-        false => field
-            .strip_suffix(path)
-            .is_some_and(|rest| rest.ends_with('.')),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_names_what_prost_build_would_take_it_for() {
-        let field = ".shop.v1.Order.signature";
-        for path in [
-            ".",
-            ".shop",
-            ".shop.v1",
-            ".shop.v1.Order",
-            ".shop.v1.Order.signature",
-            "shop.v1.Order.signature",
-            "Order.signature",
-            "signature",
-        ] {
-            assert!(names(path, field), "{path}");
-        }
-        for path in [
-            "",
-            ".sho",
-            ".shop.v",
-            "shop",
-            "nature",
-            "rder.signature",
-            ".Order.signature",
-            ".shop.v1.Order.signature.x",
-        ] {
-            assert!(!names(path, field), "{path}");
-        }
-    }
 }

@@ -8,10 +8,10 @@ use crate::boxes;
 use crate::bytes;
 use crate::descriptors::Loaded;
 use crate::error::CompileError;
-use crate::generate::{Choices, Generated, generate};
+use crate::generate::{Choices, Generated, Layout, generate};
 use crate::load::load;
 use crate::modules;
-use crate::names::EnumPrefix;
+use crate::names::{EnumPrefix, Names, Wishes};
 use crate::service::Sides;
 use crate::well_known;
 
@@ -40,9 +40,21 @@ pub struct Config {
     descriptor_set: Option<PathBuf>,
     vec_bytes: Vec<String>,
     btree_maps: Vec<String>,
-    extern_paths: Vec<String>,
+    extern_paths: Vec<(String, String)>,
+    attributes: Vec<(AttributeOf, String, String)>,
+    renames: Vec<(String, String)>,
     sides: Sides,
     prefix: EnumPrefix,
+    layout: Layout,
+}
+
+/// What attributes are put before.
+#[derive(Clone, Copy, Debug)]
+enum AttributeOf {
+    Types,
+    Messages,
+    Enums,
+    Fields,
 }
 
 impl Default for Config {
@@ -72,8 +84,14 @@ impl Config {
             vec_bytes: Vec::new(),
             btree_maps: Vec::new(),
             extern_paths: Vec::new(),
+            attributes: Vec::new(),
+            renames: Vec::new(),
             sides: Sides::Both,
             prefix: EnumPrefix::Strip,
+            layout: Layout {
+                is_tree: true,
+                only_named: false,
+            },
         }
     }
 
@@ -108,7 +126,7 @@ impl Config {
     }
 
     /// Writes a serialized `google.protobuf.FileDescriptorSet` of all files, without comments, to
-    /// `path`. Each package has its own as the constant `FILE_DESCRIPTOR_SET` in any case.
+    /// `path`. Each package has its own as the static `FILE_DESCRIPTORS` in any case.
     pub fn file_descriptor_set(mut self, path: impl Into<PathBuf>) -> Self {
         self.descriptor_set = Some(path.into());
         self
@@ -118,32 +136,54 @@ impl Config {
     /// `::shared::google::rpc`, rather than generating it. Nothing is generated for the services of
     /// such a package either.
     pub fn extern_path(mut self, proto_path: &str, rust_path: &str) -> Self {
-        self.extern_paths.push(proto_path.to_owned());
-        self.prost.extern_path(proto_path, rust_path);
+        let path = (proto_path.to_owned(), rust_path.to_owned());
+        self.extern_paths.push(path);
         self
     }
 
     /// Puts an attribute, such as `#[derive(serde::Serialize)]`, before messages, enums and oneofs.
-    pub fn type_attribute(mut self, path: &str, attribute: &str) -> Self {
-        self.prost.type_attribute(path, attribute);
-        self
+    pub fn type_attribute(self, path: &str, attribute: &str) -> Self {
+        self.attribute(AttributeOf::Types, path, attribute)
     }
 
     /// Puts an attribute before messages.
-    pub fn message_attribute(mut self, path: &str, attribute: &str) -> Self {
-        self.prost.message_attribute(path, attribute);
-        self
+    pub fn message_attribute(self, path: &str, attribute: &str) -> Self {
+        self.attribute(AttributeOf::Messages, path, attribute)
     }
 
     /// Puts an attribute before enums and oneofs.
-    pub fn enum_attribute(mut self, path: &str, attribute: &str) -> Self {
-        self.prost.enum_attribute(path, attribute);
-        self
+    pub fn enum_attribute(self, path: &str, attribute: &str) -> Self {
+        self.attribute(AttributeOf::Enums, path, attribute)
     }
 
     /// Puts an attribute before fields.
-    pub fn field_attribute(mut self, path: &str, attribute: &str) -> Self {
-        self.prost.field_attribute(path, attribute);
+    pub fn field_attribute(self, path: &str, attribute: &str) -> Self {
+        self.attribute(AttributeOf::Fields, path, attribute)
+    }
+
+    fn attribute(mut self, of: AttributeOf, path: &str, attribute: &str) -> Self {
+        let attribute = (of, path.to_owned(), attribute.to_owned());
+        self.attributes.push(attribute);
+        self
+    }
+
+    /// Names what `path` leads to as if the file called it `name`: a message, an enum or a value of
+    /// one, a field, a oneof, a service, a method or a package. `path` is a full name with a dot at
+    /// its start, and `name` one as a file might have it; a path that leads nowhere is ignored.
+    ///
+    /// Only the names in Rust change; descriptors and what is sent do not. Files are fine without
+    /// this: of names that are one in Rust, all but the first end in an underscore. It is for better
+    /// names, and for names that stay when the file gets more of them.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), trunkline_build::CompileError> {
+    /// trunkline_build::Config::new()
+    ///     .rename(".shop.v1.order_state", "StateOfOrder")
+    ///     .compile(["proto/shop/v1/orders.proto"])
+    /// # }
+    /// ```
+    pub fn rename(mut self, path: &str, name: &str) -> Self {
+        self.renames.push((path.to_owned(), name.to_owned()));
         self
     }
 
@@ -272,34 +312,94 @@ impl Config {
         self.generate_loaded(loaded)
     }
 
-    pub(crate) fn generate_loaded(mut self, loaded: Loaded) -> Result<Generated, CompileError> {
+    pub(crate) fn generate_loaded(mut self, mut loaded: Loaded) -> Result<Generated, CompileError> {
+        for (path, name) in &self.renames {
+            check_rename(path, name)?;
+        }
+        let chosen: Vec<String> = self.extern_paths.iter().map(|it| it.0.clone()).collect();
+        let extern_paths = [&chosen[..], &[WELL_KNOWN.to_owned()]].concat();
+        let wishes = Wishes {
+            prefix: self.prefix,
+            extern_paths: &extern_paths,
+            renames: &self.renames,
+        };
+        let names = Names::choose(&mut loaded.files, &wishes);
+        let marked = |path: &String| names.markers.paths(path);
         // prost-build forgets the paths of an earlier call, so it gets all of them in one.
         if !self.btree_maps.is_empty() {
-            self.prost.btree_map(&self.btree_maps);
+            let paths: Vec<String> = self.btree_maps.iter().flat_map(marked).collect();
+            self.prost.btree_map(paths);
+        }
+        for (path, rust) in &self.extern_paths {
+            for path in marked(path) {
+                self.prost.extern_path(path, rust);
+            }
+        }
+        for (of, path, attribute) in &self.attributes {
+            for path in marked(path) {
+                match of {
+                    AttributeOf::Types => self.prost.type_attribute(path, attribute),
+                    AttributeOf::Messages => self.prost.message_attribute(path, attribute),
+                    AttributeOf::Enums => self.prost.enum_attribute(path, attribute),
+                    AttributeOf::Fields => self.prost.field_attribute(path, attribute),
+                };
+            }
         }
         let descriptors = || loaded.files.iter().map(|file| &file.descriptor);
+        let vec_bytes: Vec<String> = self.vec_bytes.iter().flat_map(marked).collect();
         self.prost
-            .bytes(bytes::shared_fields(descriptors(), &self.vec_bytes));
+            .bytes(bytes::shared_fields(descriptors(), &vec_bytes));
         for path in boxes::boxed_groups(descriptors()) {
             self.prost.boxed(path);
         }
-        well_known::generate_missing(&mut self.prost, &loaded.files, &self.extern_paths)?;
+        well_known::generate_missing(&mut self.prost, &loaded.files, &chosen)?;
         let choices = Choices {
             prost: self.prost,
-            extern_paths: self.extern_paths,
+            names,
+            wishes,
             sides: self.sides,
-            prefix: self.prefix,
+            layout: self.layout,
         };
         generate(loaded, choices)
     }
 
+    /// Says which modules there are where the text is used.
+    pub(crate) fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
     fn take_outputs(&mut self) -> Outputs {
+        self.layout.is_tree = self.include_file.is_some();
         Outputs {
             dir: self.out_dir.take(),
             include_file: self.include_file.take(),
             descriptor_set: self.descriptor_set.take(),
         }
     }
+}
+
+/// The package whose types come from prost-types.
+const WELL_KNOWN: &str = ".google.protobuf";
+
+/// Refuses what could not name anything.
+fn check_rename(path: &str, name: &str) -> Result<(), CompileError> {
+    let mut letters = name.chars();
+    let is_name = letters
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && name.contains(|c: char| c != '_');
+    let message = match (path.starts_with('.'), is_name) {
+        (true, true) => return Ok(()),
+        (false, _) => {
+            format!("rename: {path} is not a full name; begin it with a dot, as in .shop.v1.Order")
+        }
+        (true, false) => format!(
+            "rename: {name:?} is not a name for {path}; use letters, digits and underscores"
+        ),
+    };
+    Err(CompileError::new(message))
 }
 
 /// What is written, and where.

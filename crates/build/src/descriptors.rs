@@ -10,6 +10,7 @@ use protox::prost_reflect::DescriptorPool;
 use crate::enums;
 use crate::error::CompileError;
 use crate::features::FileFeatures;
+use crate::json;
 use crate::numbers;
 use crate::raw;
 use crate::symbols::Symbols;
@@ -115,6 +116,7 @@ impl Loaded {
         checked.iter().for_each(|file| symbols.declare(file));
         for file in &mut checked {
             numbers::hide(file, |name| symbols.extension_ranges(name))?;
+            json::hide(file);
         }
         DescriptorPool::new()
             .add_file_descriptor_protos(checked)

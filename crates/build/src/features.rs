@@ -15,7 +15,7 @@
 //! | `message_encoding` | `DELIMITED` | a group |
 //! | `enum_type` | `CLOSED`, `OPEN` | the same: prost keeps numbers that have no name |
 //! | `utf8_validation` | `NONE` | the same: a `String` is UTF-8 |
-//! | `json_format` | | nothing: there is no JSON |
+//! | `json_format` | | nothing: see `json` |
 //!
 //! Only what is generated sees this. The descriptors for reflection are those of the edition.
 

@@ -1,17 +1,19 @@
 //! Descriptors in, the Rust of each package out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use prost_build::Module;
 use syn::parse::Parser;
 
+use crate::carried::{Carried, Written};
 use crate::descriptors::{Loaded, Loading, join};
 use crate::docs::Docs;
 use crate::error::CompileError;
 use crate::modules;
-use crate::names::{DESCRIPTOR_SET, EnumPrefix, Names};
+use crate::names::{Names, Wishes};
 use crate::service::{ALLOW, Generator, Sides, Texts};
 
 /// Generated Rust, one text for each package, and what it was made from.
@@ -79,57 +81,81 @@ impl Generated {
 }
 
 /// What users have chosen about the text.
-pub(crate) struct Choices {
+pub(crate) struct Choices<'a> {
     pub(crate) prost: prost_build::Config,
-    /// What is not generated, by its path in protobuf.
-    pub(crate) extern_paths: Vec<String>,
+    pub(crate) names: Names,
+    pub(crate) wishes: Wishes<'a>,
     pub(crate) sides: Sides,
-    pub(crate) prefix: EnumPrefix,
+    pub(crate) layout: Layout,
 }
 
-/// Generates the Rust of all packages.
-pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated, CompileError> {
-    let names = Names::of(&loaded.files, choices.prefix, &choices.extern_paths)?;
+/// Which modules there are where the text is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// All are in one tree; otherwise each is where the user includes it, and where others name it.
+    pub(crate) is_tree: bool,
+    /// Only those of named files are written.
+    pub(crate) only_named: bool,
+}
+
+/// Generates the Rust of all packages, whose `names` are chosen.
+pub(crate) fn generate(
+    mut loaded: Loaded,
+    choices: Choices<'_>,
+) -> Result<Generated, CompileError> {
+    let Choices { names, wishes, .. } = choices;
     let mut docs = Docs::default();
     for file in &mut loaded.files {
         docs.take(&mut file.descriptor);
     }
-    let services = Texts::default();
+    let modules: BTreeMap<String, Module> = loaded
+        .files
+        .iter()
+        .map(|file| file.descriptor.package().to_owned())
+        .map(|package| (package.clone(), names.module(&package)))
+        .collect();
+    let module_of = |file: &Loading| modules[file.descriptor.package()].clone();
+    let (services, names) = (Texts::default(), Rc::new(RefCell::new(names)));
     let mut prost = choices.prost;
     prost.service_generator(Box::new(Generator {
-        names,
+        names: Rc::clone(&names),
         sides: choices.sides,
-        extern_paths: choices.extern_paths,
+        extern_paths: wishes.extern_paths.to_vec(),
         texts: Rc::clone(&services),
     }));
     let used = loaded.files.iter().filter(|it| it.used);
-    let requests = used.map(|file| {
-        let module = Module::from_protobuf_package_name(file.descriptor.package());
-        (module, file.descriptor.clone())
-    });
+    let requests = used.map(|file| (module_of(file), file.descriptor.clone()));
     let mut messages = prost
         .generate(requests.collect())
         .map_err(|error| CompileError::new(error.to_string()))?;
 
+    let markers = &names.borrow().markers;
     let mut packages = BTreeMap::new();
-    for (name, files) in by_package(&loaded.files) {
-        let module = Module::from_protobuf_package_name(name);
+    let mut written = BTreeMap::new();
+    for (module, files) in by_module(&loaded.files, &module_of) {
+        let name = markers.proto(files[0].descriptor.package());
         let messages = messages.remove(&module).unwrap_or_default();
-        let messages = format(name, &docs.expand(&messages))?;
-        let services = services.borrow_mut().remove(name).unwrap_or_default();
+        let messages = format(&name, &docs.expand(&markers.expand(&messages)))?;
+        let services = services.borrow_mut().remove(&module).unwrap_or_default();
+        let services = docs.expand(&markers.rust(&services));
         let named = files.iter().any(|file| file.named);
         if messages.is_empty() && services.is_empty() && !named {
             continue;
         }
-        let mut text = header(&files);
-        text.push_str(&messages);
-        text.push_str(&docs.expand(&services));
-        // A service names them, also that of a package which is only imported.
-        if named || !services.is_empty() {
-            text.push_str(&descriptor_set(&loaded.files, &files));
+        if named || !choices.layout.only_named {
+            let serves = !services.is_empty();
+            written.insert(module.clone(), Written { named, serves });
         }
-        let name = name.to_owned();
+        let text = header(&files) + &messages + &services;
         packages.insert(module, Package { name, text, named });
+    }
+    let is_extern = |name: &str| wishes.is_extern(name);
+    let is_tree = choices.layout.is_tree;
+    let carried = Carried::of(&loaded.files, &written, &module_of, &is_extern, is_tree);
+    for (module, package) in &mut packages {
+        if carried.is_carrier(module) {
+            package.text.push_str(&carried.text(module, &module_of));
+        }
     }
     let encoded = loaded.files.iter().map(|file| file.encoded.as_slice());
     Ok(Generated {
@@ -137,19 +163,21 @@ pub(crate) fn generate(mut loaded: Loaded, choices: Choices) -> Result<Generated
         descriptor_set: join(encoded),
         sources: loaded
             .files
-            .into_iter()
-            .filter_map(|file| file.path)
+            .iter()
+            .filter_map(|file| file.path.clone())
             .collect(),
     })
 }
 
-fn by_package(files: &[Loading]) -> BTreeMap<&str, Vec<&Loading>> {
-    let mut packages: BTreeMap<&str, Vec<&Loading>> = BTreeMap::new();
+fn by_module<'a>(
+    files: &'a [Loading],
+    module_of: &dyn Fn(&Loading) -> Module,
+) -> BTreeMap<Module, Vec<&'a Loading>> {
+    let mut modules: BTreeMap<Module, Vec<&Loading>> = BTreeMap::new();
     for file in files.iter().filter(|it| it.used) {
-        let package = packages.entry(file.descriptor.package()).or_default();
-        package.push(file);
+        modules.entry(module_of(file)).or_default().push(file);
     }
-    packages
+    modules
 }
 
 fn header(files: &[&Loading]) -> String {
@@ -215,60 +243,4 @@ fn derive_debug(items: &mut [syn::Item]) {
             _ => {}
         }
     }
-}
-
-/// The constant with the descriptors of a package: its files and all that they import.
-fn descriptor_set(all: &[Loading], package: &[&Loading]) -> String {
-    let by_name: HashMap<&str, &Loading> = all
-        .iter()
-        .map(|file| (file.descriptor.name(), file))
-        .collect();
-    let mut queue: Vec<&str> = package.iter().map(|file| file.descriptor.name()).collect();
-    let mut needed = HashSet::new();
-    while let Some(name) = queue.pop() {
-        if needed.insert(name) {
-            let imports = &by_name[name].descriptor.dependency;
-            queue.extend(imports.iter().map(String::as_str));
-        }
-    }
-    // In the order of `all`: a file comes after those it imports, as readers of a set expect.
-    let files = all
-        .iter()
-        .filter(|file| needed.contains(file.descriptor.name()));
-    let bytes = join(files.map(|file| file.encoded.as_slice()));
-    format!(
-        "
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
-#[allow(dead_code, unreachable_pub)]
-pub const {DESCRIPTOR_SET}: &[u8] = {};
-",
-        byte_string(&bytes)
-    )
-}
-
-/// A byte string literal over several lines.
-fn byte_string(bytes: &[u8]) -> String {
-    const WIDTH: usize = 96;
-    let mut literal = String::from("b\"");
-    let mut line = String::new();
-    for byte in bytes {
-        // White space at the start of a line belongs to the layout of the literal.
-        if *byte == b' ' && line.is_empty() {
-            line.push_str("\\x20");
-        } else {
-            line.push_str(&byte.escape_ascii().to_string());
-        }
-        if line.len() >= WIDTH {
-            literal.push_str("\\\n    ");
-            literal.push_str(&line);
-            line.clear();
-        }
-    }
-    if !line.is_empty() {
-        literal.push_str("\\\n    ");
-        literal.push_str(&line);
-    }
-    literal.push('"');
-    literal
 }

@@ -35,8 +35,8 @@
 //! | `Greeter` | a trait for handlers, to be implemented with `async fn` |
 //! | `GreeterServer(handlers)` | what a server or a router adds |
 //!
-//! And for each package of a named file, or with a service, `FILE_DESCRIPTOR_SET`: its descriptors,
-//! which the services take along for reflection. All paths begin with `::trunkline`, `::core` or
+//! And for each package of a named file, or with a service, `FILE_DESCRIPTORS`: its descriptors, which
+//! the services take along for reflection. Each file's are there once; other packages refer to them. All paths begin with `::trunkline`, `::core` or
 //! `::std`: users need no other crate.
 //!
 //! Comments become documentation. They are not trusted to be Markdown: code in them is never a
@@ -45,14 +45,15 @@
 //! A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
 //! methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
 //! `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
-//! `GreeterService`.
+//! `GreeterService`. Of names that are one in Rust, such as `FooBar` and `foo_bar`, all but the first
+//! end in `_`; [`Config::rename`] chooses others.
 //!
 //! # proto2 and editions
 //!
 //! Files of proto2, proto3 and the editions 2023 and 2024 may import one another. Of an edition,
 //! the features that decide what is sent are obeyed: presence, packing, groups. Those of other
 //! languages are left out, and what only protoc checks (`enforce_naming_style`, `export`, `local`) is
-//! not checked. `FILE_DESCRIPTOR_SET` has such a file as one of its edition. Extensions are not
+//! not checked. `FILE_DESCRIPTORS` has such a file as one of its edition. Extensions are not
 //! generated; a closed enum keeps numbers that have no name, as an open one does.
 //!
 //! # protoc and buf
@@ -79,7 +80,8 @@
 //! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
-//! | `names` | names that are different in protobuf and the same in Rust |
+//! | `names`, `markers` | the names in Rust; how prost-build is made to use them |
+//! | `carried` | which module has the descriptor of which file |
 //! | `docs` | comments to documentation |
 //! | `modules` | packages as modules within one another |
 //! | `plugin` | the program for protoc and buf |
@@ -91,6 +93,7 @@
 mod absolute;
 mod boxes;
 mod bytes;
+mod carried;
 mod config;
 mod descriptors;
 mod docs;
@@ -98,8 +101,10 @@ mod enums;
 mod error;
 mod features;
 mod generate;
+mod json;
 mod link;
 mod load;
+mod markers;
 mod modules;
 mod names;
 mod numbers;

@@ -11,6 +11,7 @@ use protox::prost_reflect::DescriptorPool;
 use crate::absolute::make_absolute;
 use crate::descriptors::Loading;
 use crate::error::{CompileError, Position};
+use crate::json;
 use crate::load::{Parsed, Search};
 use crate::numbers;
 use crate::raw;
@@ -132,8 +133,8 @@ impl<'a> Linker<'a> {
         let mut hidden = HashMap::new();
         for name in &order {
             if done.insert(name.as_str()) {
-                let numbers = self.add(name, &mut symbols, &mut pool)?;
-                hidden.insert(name.as_str(), numbers);
+                let added = self.add(name, &mut symbols, &mut pool)?;
+                hidden.insert(name.as_str(), added);
             }
         }
         let files = self.order_of(names);
@@ -142,7 +143,9 @@ impl<'a> Linker<'a> {
             let mut descriptor = file.file_descriptor_proto().clone();
             let encoded = file.encode_to_vec();
             let mut encoded = raw::without(&encoded, |field| field.number == raw::SOURCE_CODE_INFO);
-            numbers::show(&hidden[name.as_str()], &mut descriptor, &mut encoded);
+            let (numbers, json_names) = &hidden[name.as_str()];
+            numbers::show(numbers, &mut descriptor, &mut encoded);
+            json::show(json_names, &mut descriptor, &mut encoded);
             let text = self.files[name].text.as_ref();
             if let Some((_, parsed)) = text {
                 let source = &parsed.source;
@@ -151,6 +154,10 @@ impl<'a> Linker<'a> {
                 encoded = of_edition(encoded, source);
             }
             let path = text.map(|(path, _)| path.clone());
+            json::check(&descriptor, &encoded).map_err(|error| match &path {
+                Some(path) => error.in_file(path),
+                None => error,
+            })?;
             Loading::new(descriptor, encoded, path, names.contains(name))
         });
         files.collect()
@@ -162,7 +169,7 @@ impl<'a> Linker<'a> {
         name: &str,
         symbols: &mut Symbols,
         pool: &mut DescriptorPool,
-    ) -> Result<Vec<numbers::Hidden>, CompileError> {
+    ) -> Result<(Vec<numbers::Hidden>, json::Hidden), CompileError> {
         let file = self.files.get_mut(name).expect("it has been read");
         let mut descriptor = std::mem::take(&mut file.descriptor);
         let text = file.text.as_ref();
@@ -172,14 +179,15 @@ impl<'a> Linker<'a> {
         };
         make_absolute(&mut descriptor, symbols).map_err(in_file)?;
         let ranges = |name: &str| symbols.extension_ranges(name);
-        let hidden = numbers::hide(&mut descriptor, ranges).map_err(in_file)?;
+        let numbers = numbers::hide(&mut descriptor, ranges).map_err(in_file)?;
+        let names = json::hide(&mut descriptor);
         pool.add_file_descriptor_proto(descriptor)
             .map_err(|error| {
                 let source = text.map_or("", |(_, parsed)| parsed.source.original.as_str());
                 let error = error.with_source_code(source);
                 in_file(CompileError::from_diagnostic(&error, source, |place| place))
             })?;
-        Ok(hidden)
+        Ok((numbers, names))
     }
 
     /// The names of files and of all that they import, in order.

@@ -33,8 +33,8 @@ pub(crate) fn load(
 
     let mut linker = Linker::new(&search);
     let mut names = Vec::with_capacity(paths.len());
-    for path in &paths {
-        let name = search.name(path, &imported)?;
+    for (path, file) in paths.iter().zip(files) {
+        let name = search.name(path, &root_of(&base, file), &imported)?;
         linker.read(&name)?;
         names.push(name);
     }
@@ -70,11 +70,11 @@ impl Search {
         let mut directories = includes.clone();
         for file in files {
             let path = base.join(file);
+            let root = root_of(base, file);
             let above = path.ancestors().skip(1);
-            // Of a file elsewhere only its own directory counts: what lies above is not ours.
-            let above = above.enumerate();
-            let above = above.take_while(|(depth, dir)| *depth == 0 || dir.starts_with(base));
-            for (_, dir) in above {
+            // Of a file elsewhere only what is below its root counts: what lies above is not ours.
+            let ours = |dir: &Path| dir.starts_with(base) || dir.starts_with(&root);
+            for dir in above.take_while(|dir| ours(dir)) {
                 if dir.is_dir() && !directories.iter().any(|known| known == dir) {
                     directories.push(dir.to_owned());
                 }
@@ -180,10 +180,11 @@ impl Search {
     }
 
     /// The name of a file: as others import it, or else from an include path, or else as the file
-    /// itself suggests, or else the shortest that leads to it.
+    /// itself suggests, or else from its root, or else the shortest that leads to it.
     fn name(
         &self,
         path: &Path,
+        root: &Path,
         imported: &HashMap<PathBuf, String>,
     ) -> Result<String, CompileError> {
         let file = identity(path);
@@ -193,7 +194,9 @@ impl Search {
         let includes = self.includes.iter().filter_map(|dir| name_below(dir, path));
         let count = path.components().count();
         let ends = (1..count).filter_map(|length| joined(path.components().skip(count - length)));
-        let names: Vec<String> = includes.chain(self.suggested(path)).chain(ends).collect();
+        let from_root = name_below(root, path);
+        let names = includes.chain(self.suggested(path)).chain(from_root);
+        let names: Vec<String> = names.chain(ends).collect();
         let leads_here = |name: &&String| self.find(name).is_some_and(|it| identity(&it) == file);
         names.iter().find(leads_here).cloned().ok_or_else(|| {
             let hiding = names.iter().find_map(|name| self.find(name));
@@ -250,6 +253,24 @@ impl Parsed {
         source.large_numbers.restore(&mut descriptor)?;
         Ok(Self { descriptor, source })
     }
+}
+
+/// Where the name of a file starts if nothing else says so: at the nearest directory above it that
+/// is called `proto` or `protos`, or else at `base`, or for a file elsewhere at its own directory.
+fn root_of(base: &Path, file: &Path) -> PathBuf {
+    let path = base.join(file);
+    let mut above = path.ancestors().skip(1);
+    let own = path.parent().unwrap_or(base);
+    let is_root = |dir: &&Path| {
+        let is_called = |name: &str| dir.file_name() == Some(OsStr::new(name));
+        *dir != base && (is_called("proto") || is_called("protos"))
+    };
+    // The directories above `base` are not ours to look at.
+    let named = above.by_ref().take_while(|dir| *dir != base).find(is_root);
+    let is_below =
+        path.starts_with(base) && !file.components().any(|it| it == Component::ParentDir);
+    let default = if is_below { base } else { own };
+    named.unwrap_or(default).to_owned()
 }
 
 /// What tells two files apart, whatever path leads there.

@@ -1,6 +1,6 @@
 //! `protoc-gen-trunkline`: the same Rust, for those who compile their files with protoc or buf.
 //!
-//! The same to the byte but for `FILE_DESCRIPTOR_SET`, where a file has options that protoc leaves out
+//! The same to the byte but for the descriptors, where a file has options that protoc leaves out
 //! of descriptors (source retention), or features of other languages.
 //!
 //! plugin.proto: a plugin reads a `CodeGeneratorRequest` from its standard input and writes a
@@ -16,6 +16,7 @@ use prost::Message;
 use crate::config::Config;
 use crate::descriptors::Loaded;
 use crate::error::CompileError;
+use crate::generate::Layout;
 use crate::source::Edition;
 
 const USAGE: &str = "\
@@ -51,6 +52,7 @@ or in buf.gen.yaml:
 /// | `retain_enum_prefix` | of the same name |
 /// | `vec_bytes=PATH`, `btree_map=PATH` | of the same name |
 /// | `extern_path=PATH=RUST` | of the same name |
+/// | `rename=PATH=NAME` | of the same name |
 /// | `type_attribute=PATH=ATTRIBUTE`, and `message_`, `enum_` and `field_attribute` | of the same name |
 /// | `include_file=NAME` | of the same name; the file names the others as its neighbours |
 ///
@@ -116,7 +118,11 @@ fn generated(request: Request) -> Result<Vec<ResponseFile>, CompileError> {
     let loaded = Loaded::from_encoded(request.proto_file, |_, name| {
         named.iter().any(|it| it == name)
     })?;
-    let generated = config.generate_loaded(loaded)?;
+    let layout = Layout {
+        is_tree: include_file.is_some(),
+        only_named: true,
+    };
+    let generated = config.layout(layout).generate_loaded(loaded)?;
     let mut files: Vec<ResponseFile> = generated
         .named_files()
         .map(|(name, content)| ResponseFile { name, content })
@@ -153,6 +159,7 @@ fn configured(parameter: &str) -> Result<(Config, Option<String>), CompileError>
             "retain_enum_prefix" => none().map(|()| config.retain_enum_prefix())?,
             "vec_bytes" => config.vec_bytes(one()?),
             "btree_map" => config.btree_map(one()?),
+            "rename" => two().map(|(path, name)| config.rename(path, name))?,
             "extern_path" => two().map(|(path, rust)| config.extern_path(path, rust))?,
             "type_attribute" => two().map(|(path, it)| config.type_attribute(path, it))?,
             "message_attribute" => two().map(|(path, it)| config.message_attribute(path, it))?,
@@ -181,7 +188,7 @@ fn unknown(key: &str) -> CompileError {
         }
         _ => format!(
             "parameter {key} is not known; there are client_only, server_only, messages_only, \
-             retain_enum_prefix, vec_bytes, btree_map, extern_path, type_attribute, \
+             retain_enum_prefix, vec_bytes, btree_map, rename, extern_path, type_attribute, \
              message_attribute, enum_attribute, field_attribute and include_file"
         ),
     })
@@ -288,7 +295,7 @@ mod tests {
             (
                 "vec_byte=.",
                 "parameter vec_byte is not known; there are client_only, server_only, messages_only, \
-                 retain_enum_prefix, vec_bytes, btree_map, extern_path, type_attribute, \
+                 retain_enum_prefix, vec_bytes, btree_map, rename, extern_path, type_attribute, \
                  message_attribute, enum_attribute, field_attribute and include_file",
             ),
             (

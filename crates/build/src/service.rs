@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
 
-use prost_build::{Comments, Method, Service, ServiceGenerator};
+use prost_build::{Comments, Method, Module, Service, ServiceGenerator};
 
-use crate::names::{DESCRIPTOR_SET, Names, ServiceNames};
+use crate::names::{DESCRIPTORS, MethodNames, Names, ServiceNames, joined};
 
 /// Which halves of a service are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +22,12 @@ pub(crate) enum Sides {
     Neither,
 }
 
-/// Text of services by package, shared with the generator that prost-build owns.
-pub(crate) type Texts = Rc<RefCell<HashMap<String, String>>>;
+/// Text of services by module, shared with the generator that prost-build owns.
+pub(crate) type Texts = Rc<RefCell<HashMap<Module, String>>>;
 
 /// Writes services for prost-build.
 pub(crate) struct Generator {
-    pub(crate) names: Names,
+    pub(crate) names: Rc<RefCell<Names>>,
     pub(crate) sides: Sides,
     pub(crate) extern_paths: Vec<String>,
     pub(crate) texts: Texts,
@@ -38,18 +38,26 @@ impl ServiceGenerator for Generator {
     fn generate(&mut self, service: Service, messages: &mut String) {
         // prost-build panics on a package with a service and no text.
         messages.push('\n');
-        if self.sides == Sides::Neither || self.is_extern(&service) {
+        let mut names = self.names.borrow_mut();
+        let package = names.markers.proto(&service.package);
+        if self.sides == Sides::Neither || self.is_extern(&package) {
             return;
         }
-        let names = self.names.service(&service.package, &service.name);
-        let constants = service.methods.iter().map(|method| {
-            let (service, package) = (&service.proto_name, &service.package);
-            self.names.constant(package, service, &method.proto_name)
+        let module = names.module(&service.package);
+        let full_name = joined(&package, &service.proto_name);
+        let methods = service.methods.iter().map(|method| {
+            let constant = names.constant(&module, &service.proto_name, &method.proto_name);
+            (
+                names.method(&full_name, &method.proto_name).clone(),
+                constant,
+            )
         });
+        let methods = methods.collect();
         let table = Table {
-            constants: constants.collect(),
+            names: names.service(&module, &full_name, &service.name),
             service: &service,
-            names,
+            full_name,
+            methods,
         };
         let mut text = table.constants();
         if self.sides != Sides::Server {
@@ -60,15 +68,14 @@ impl ServiceGenerator for Generator {
             text.push_str(&table.server());
         }
         let mut texts = self.texts.borrow_mut();
-        let package = texts.entry(service.package.clone()).or_default();
-        package.push_str(&text);
+        texts.entry(module).or_default().push_str(&text);
     }
 }
 
 impl Generator {
     /// Whether the service is in a package that comes from elsewhere.
-    fn is_extern(&self, service: &Service) -> bool {
-        let path = format!(".{}.", service.package);
+    fn is_extern(&self, package: &str) -> bool {
+        let path = format!(".{package}.");
         let mut paths = self.extern_paths.iter();
         paths.any(|start| path.starts_with(&format!("{start}.")))
     }
@@ -87,29 +94,22 @@ const WIDTH: usize = 100;
 /// One service with the names of what is written for it.
 struct Table<'a> {
     service: &'a Service,
+    full_name: String,
     names: ServiceNames,
-    constants: Vec<String>,
+    /// The names of each method, and of its constant.
+    methods: Vec<(MethodNames, String)>,
 }
 
 impl Table<'_> {
-    /// The full name of the service.
-    fn full_name(&self) -> String {
-        let dot = if self.service.package.is_empty() {
-            ""
-        } else {
-            "."
-        };
-        format!("{}{dot}{}", self.service.package, self.service.proto_name)
-    }
-
-    fn methods(&self) -> impl Iterator<Item = (&Method, &String)> {
-        self.service.methods.iter().zip(&self.constants)
+    fn methods(&self) -> impl Iterator<Item = (&Method, &MethodNames, &String)> {
+        let methods = self.service.methods.iter().zip(&self.methods);
+        methods.map(|(method, (names, constant))| (method, names, constant))
     }
 
     fn constants(&self) -> String {
         let mut text = String::from("\n");
-        for (method, constant) in self.methods() {
-            let path = format!("/{}/{}", self.full_name(), method.proto_name);
+        for (method, _, constant) in self.methods() {
+            let path = format!("/{}/{}", self.full_name, method.proto_name);
             let head = format!("const {constant}: ::trunkline::Method =");
             let tail = format!("::trunkline::Method::new(\"{path}\");");
             let space = if head.len() + 1 + tail.len() <= WIDTH {
@@ -125,7 +125,7 @@ impl Table<'_> {
     fn client(&self) -> String {
         let client = &self.names.client;
         let mut text = String::from("\n");
-        let about = format!("Calls `{}`. Cloning a client is cheap.", self.full_name());
+        let about = format!("Calls `{}`. Cloning a client is cheap.", self.full_name);
         docs(&mut text, 0, &self.service.comments, &about);
         self.deprecation(&mut text);
         let _ = write!(
@@ -149,15 +149,15 @@ impl {client} {{
 ",
             deprecated = self.allow_deprecated(),
         );
-        for (method, constant) in self.methods() {
+        for (method, names, constant) in self.methods() {
             text.push('\n');
-            let about = format!("Calls `{}/{}`.", self.full_name(), method.proto_name);
+            let about = format!("Calls `{}/{}`.", self.full_name, method.proto_name);
             docs(&mut text, 1, &method.comments, &about);
             if method.options.deprecated() {
                 line(&mut text, 1, "#[deprecated]");
             }
             let kind = Kind::of(method);
-            let head = format!("pub fn {}", client_name(&method.name));
+            let head = format!("pub fn {}", names.client);
             let tail = format!("-> ::trunkline::Call<{}> {{", kind.outcome);
             signature(&mut text, &head, kind.request.as_slice(), &tail);
             let argument = kind.request.map_or("", |_| ", request");
@@ -177,7 +177,7 @@ impl {client} {{
         let mut text = String::from("\n");
         let about = format!(
             "Handlers of `{}`: implement the methods as `async fn`.",
-            self.full_name()
+            self.full_name
         );
         docs(&mut text, 0, &self.service.comments, &about);
         self.deprecation(&mut text);
@@ -185,18 +185,18 @@ impl {client} {{
         text.push('\n');
         let bounds = "::core::marker::Send + ::core::marker::Sync + 'static";
         line(&mut text, 0, &format!("pub trait {handlers}: {bounds} {{"));
-        for (at, (method, _)) in self.methods().enumerate() {
+        for (at, (method, names, _)) in self.methods().enumerate() {
             if at > 0 {
                 text.push('\n');
             }
-            let about = format!("Handles `{}/{}`.", self.full_name(), method.proto_name);
+            let about = format!("Handles `{}/{}`.", self.full_name, method.proto_name);
             docs(&mut text, 1, &method.comments, &about);
             let kind = Kind::of(method);
             let output = format!("Output = ::trunkline::Result<{}>", kind.returned);
             let tail = format!("-> impl ::core::future::Future<{output}> + ::core::marker::Send;");
             signature(
                 &mut text,
-                &format!("fn {}", method.name),
+                &format!("fn {}", names.handler),
                 &kind.parameters,
                 &tail,
             );
@@ -212,7 +212,7 @@ impl {client} {{
         // A service may be called S.
         let parameter = if handlers == "S" { "T" } else { "S" };
         let mut text = String::from("\n");
-        let about = format!("Serves `{}` with the handlers in it.", self.full_name());
+        let about = format!("Serves `{}` with the handlers in it.", self.full_name);
         docs(&mut text, 0, &Comments::default(), &about);
         self.deprecation(&mut text);
         let _ = write!(
@@ -224,11 +224,11 @@ pub struct {server}<{parameter}>(pub {parameter});
 
 {deprecated}impl<{parameter}: {handlers}> ::trunkline::Service for {server}<{parameter}> {{
     const NAME: &'static str = \"{name}\";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = {DESCRIPTOR_SET};
+    const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &{DESCRIPTORS};
 
 ",
             deprecated = self.allow_deprecated(),
-            name = self.full_name(),
+            name = self.full_name,
         );
         if self.service.methods.is_empty() {
             text.push_str("    fn add_to(self, _: &mut ::trunkline::Router) {}\n}\n");
@@ -240,7 +240,7 @@ pub struct {server}<{parameter}>(pub {parameter});
             "fn add_to(self, router: &mut ::trunkline::Router) {",
         );
         line(&mut text, 2, "let service = ::std::sync::Arc::new(self.0);");
-        for (method, constant) in self.methods() {
+        for (method, names, constant) in self.methods() {
             let kind = Kind::of(method);
             let head = format!("router.{}({constant}, &service, ", kind.function);
             line(
@@ -250,7 +250,7 @@ pub struct {server}<{parameter}>(pub {parameter});
             );
             let call = format!(
                 "{parameter}::{}(&service, {}).await",
-                method.name, kind.arguments
+                names.handler, kind.arguments
             );
             line(&mut text, 3, &call);
             line(&mut text, 2, "});");
@@ -271,15 +271,6 @@ pub struct {server}<{parameter}>(pub {parameter});
         let mut methods = self.service.methods.iter();
         let any = self.service.options.deprecated() || methods.any(|it| it.options.deprecated());
         if any { "#[allow(deprecated)]\n" } else { "" }
-    }
-}
-
-/// A client has these names for itself: two constructors, and what the prelude gives every type
-/// that can be cloned, which would win over a method, or lose to it.
-fn client_name(method: &str) -> String {
-    match method {
-        "new" | "connect" | "clone" | "into" | "try_into" => format!("{method}_"),
-        _ => method.to_owned(),
     }
 }
 

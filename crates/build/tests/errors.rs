@@ -107,8 +107,7 @@ fn what_is_wrong_in_a_file_is_told_with_line_and_column() {
         (
             "field_case",
             "message A {\n  string foo_bar = 1;\n  string fooBar = 2;\n}\n",
-            "~/a.proto:4:10: camel-case name of field 'foo_bar' conflicts with field 'fooBar'; \
-             first defined here, at 3:10; rename one",
+            "~/a.proto:4:10: field 'fooBar' has the JSON name of field 'foo_bar' at 3:10; rename one",
         ),
         (
             "first_value",
@@ -165,90 +164,6 @@ fn an_unknown_syntax_is_told_with_those_that_are_known() {
 }
 
 #[test]
-fn names_that_are_one_in_rust_are_told_at_the_second() {
-    let cases = [
-        (
-            "types",
-            "message FooBar {}\nmessage foo_bar {}\n",
-            "~/a.proto:3:9: FooBar and foo_bar both become FooBar in Rust; rename one",
-        ),
-        (
-            "nested_types",
-            "message M {\n  message Foo {}\n  enum foo { A = 0; }\n}\n",
-            "~/a.proto:4:8: Foo and foo both become Foo in Rust; rename one",
-        ),
-        (
-            "values",
-            "enum State {\n  STATE_OPEN = 0;\n  OPEN = 1;\n}\n",
-            "~/a.proto:4:3: STATE_OPEN and OPEN both become Open in Rust; rename one, or give \
-             Config::retain_enum_prefix in a build script",
-        ),
-        (
-            "oneof_and_field",
-            "message M {\n  string Kind = 1;\n  oneof kind { string a = 2; }\n}\n",
-            "~/a.proto:4:9: Kind and kind both become kind in Rust; rename one",
-        ),
-        (
-            "methods",
-            "message M {}\nservice S {\n  rpc Get(M) returns (M);\n  rpc get(M) returns (M);\n}\n",
-            "~/a.proto:5:7: Get and get both become get in Rust; rename one",
-        ),
-    ];
-    for (name, text, expected) in cases {
-        let text = format!("syntax = \"proto3\";\n{text}");
-        check(name, &[("a.proto", &text)], expected);
-    }
-}
-
-#[test]
-fn a_module_that_a_message_and_a_package_would_share_is_told() {
-    let order = (
-        "b.proto",
-        "syntax = \"proto3\";\npackage shop.orders.v1;\nmessage Order {}\n",
-    );
-    let error = "~/a.proto:4:9: the module for what is inside Orders is also that of package \
-                 shop.orders; rename one, or compile them apart";
-    let cases = [
-        ("a_nested_message", "message Item {}", Some(error)),
-        ("a_nested_enum", "enum State { A = 0; }", Some(error)),
-        ("a_oneof", "oneof kind { string a = 1; }", Some(error)),
-        (
-            "no_module",
-            "map<string, string> names = 1; optional string a = 2;",
-            None,
-        ),
-    ];
-    for (name, inside, error) in cases {
-        let text = format!(
-            "syntax = \"proto3\";\npackage shop;\nimport \"b.proto\";\nmessage Orders {{ {inside} \
-             shop.orders.v1.Order order = 9; }}\n"
-        );
-        let files = [("a.proto", text.as_str()), order];
-        match error {
-            Some(error) => check(name, &files, error),
-            None => {
-                let dir = directory(name, &files);
-                let result = Config::new().base_dir(dir).generate(["a.proto"]);
-                assert!(result.is_ok(), "{name}: {result:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_package_from_elsewhere_shares_no_module() {
-    let order = "syntax = \"proto3\";\npackage shop.orders;\nmessage Order {}\n";
-    let text = "syntax = \"proto3\";\npackage shop;\nimport \"b.proto\";\n\
-                message Orders { enum State { A = 0; } shop.orders.Order order = 1; }\n";
-    let dir = directory("elsewhere", &[("a.proto", text), ("b.proto", order)]);
-    let config = Config::new().base_dir(dir);
-    let result = config
-        .extern_path(".shop.orders", "::orders")
-        .generate(["a.proto"]);
-    assert!(result.is_ok(), "{result:?}");
-}
-
-#[test]
 fn a_byte_order_mark_changes_nothing() {
     let text = "\u{feff}syntax = \"proto3\"; message A {\n}\n";
     let dir = directory("byte_order_mark", &[("a.proto", text)]);
@@ -261,49 +176,6 @@ fn a_byte_order_mark_changes_nothing() {
     let text = "\u{feff}syntax = \"proto3\"; message A { B b = 1; }\n";
     let error = "~/a.proto:1:32: name 'B' is not defined; define it, or import the file that does";
     check("byte_order_mark", &[("a.proto", text)], error);
-}
-
-#[test]
-fn a_name_of_which_rust_would_keep_nothing_is_told() {
-    let cases = [
-        (
-            "empty_message",
-            "message __ {}\n",
-            "~/a.proto:2:9: __ has no letter and no digit; rename it",
-        ),
-        (
-            "empty_field",
-            "message M { string _ = 1; }\n",
-            "~/a.proto:2:20: _ has no letter and no digit; rename it",
-        ),
-        (
-            "empty_service",
-            "service _ {}\n",
-            "~/a.proto:2:9: _ has no letter and no digit; rename it",
-        ),
-    ];
-    for (name, text, expected) in cases {
-        let text = format!("syntax = \"proto3\";\n{text}");
-        check(name, &[("a.proto", &text)], expected);
-    }
-}
-
-#[test]
-fn an_alias_of_a_value_needs_no_name_of_its_own() {
-    let text = "syntax = \"proto3\";\nenum E { option allow_alias = true; E_A = 0; A = 0; }\n";
-    let dir = directory("alias", &[("a.proto", text)]);
-    let result = Config::new().base_dir(dir).generate(["a.proto"]);
-    assert!(result.is_ok(), "{result:?}");
-}
-
-#[test]
-fn values_that_differ_by_their_prefix_only_may_retain_it() {
-    let text = "syntax = \"proto3\";\nenum State { STATE_OPEN = 0; OPEN = 1; }\n";
-    let dir = directory("retained", &[("a.proto", text)]);
-    let config = Config::new().base_dir(dir).retain_enum_prefix();
-    let generated = config.generate(["a.proto"]).expect("the names differ");
-    assert!(generated.nested().contains("StateOpen = 0"));
-    assert!(generated.nested().contains(" Open = 1"));
 }
 
 #[test]
@@ -615,12 +487,6 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "2024",
             "local message A {\n  string a 1;\n}\n",
             "~/a.proto:3:12: expected '=', but found '1'",
-        ),
-        (
-            "edition_names",
-            "2024",
-            "export message A_c {} local message a_c {\n}\n",
-            "~/a.proto:2:37: A_c and a_c both become AC in Rust; rename one",
         ),
         (
             "edition_twice",

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use common::directory;
@@ -110,13 +110,14 @@ fn a_file_is_named_by_its_imports_or_its_package_if_its_place_agrees() {
             file("a.b", &[]),
             "a/b/c.proto",
         ),
+        ("by_root", "proto/b/c.proto", file("a.b", &[]), "b/c.proto"),
         (
-            "by_part_of_package",
-            "proto/b/c.proto",
-            file("a.b", &[]),
-            "c.proto",
+            "by_nearest_root",
+            "proto/a/protos/b/c.proto",
+            file("p", &[]),
+            "b/c.proto",
         ),
-        ("by_nothing", "proto/a/b/c.proto", file("p", &[]), "c.proto"),
+        ("by_base", "a/b/c.proto", file("p", &[]), "a/b/c.proto"),
         (
             "without_package",
             "c.proto",
@@ -144,7 +145,40 @@ fn files_of_the_same_name_in_two_directories_are_two() {
         .generate(["x/a.proto", "y/a.proto"]);
     let generated = generated.expect("both are there");
     assert_eq!(packages(&generated), ["one", "two"]);
-    assert_eq!(names(generated.descriptor_set()), ["a.proto", "y/a.proto"]);
+    assert_eq!(
+        names(generated.descriptor_set()),
+        ["x/a.proto", "y/a.proto"]
+    );
+}
+
+#[test]
+fn files_of_one_name_have_two_names_also_where_each_is_compiled_by_itself() {
+    let (users, orders) = (file("p", &[]), file("p", &[]));
+    for (directories, root) in [("proto/", ""), ("", ""), ("api/", "api/")] {
+        let path = |name: &str| format!("{directories}{name}/service.proto");
+        let files = [(path("users"), &users), (path("orders"), &orders)];
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect();
+        let dir = directory("alone", &files);
+        let generate = |base: &Path, path: &Path| {
+            let generated = Config::new().base_dir(base).generate([path]);
+            names(generated.expect("it is there").descriptor_set())
+        };
+        for name in ["users", "orders"] {
+            let expected = [format!("{root}{name}/service.proto")];
+            assert_eq!(generate(&dir, Path::new(&path(name))), expected);
+            // From a crate next to the directory, where only a root that is called so is known.
+            let elsewhere = Path::new("..").join(path(name));
+            let expected = match directories {
+                "proto/" => expected,
+                _ => ["service.proto".to_owned()],
+            };
+            fs::create_dir_all(dir.join("crate")).expect("the directory is writable");
+            assert_eq!(generate(&dir.join("crate"), &elsewhere), expected);
+        }
+    }
 }
 
 #[test]
@@ -189,51 +223,126 @@ fn the_files_of_google_protobuf_are_always_there() {
     assert_eq!(set, ["google/protobuf/timestamp.proto", "a.proto"]);
 }
 
-#[test]
-fn a_package_holds_the_descriptors_of_its_named_files_and_their_imports() {
+/// A tree of packages: each of `a`, `b` and `c` imports `shared` for a type, and `marks`, which has
+/// only options, and a file of protobuf.
+fn tree(name: &str) -> PathBuf {
+    let marks = "syntax = \"proto3\"; package marks;
+        import \"google/protobuf/descriptor.proto\";
+        extend google.protobuf.MessageOptions { string mark = 50000; }
+        message Unused {}";
+    let shared = "syntax = \"proto3\"; package shared; message M {}";
+    let of = |package: &str, field: &str| {
+        format!(
+            "syntax = \"proto3\"; package {package};
+             import \"shared.proto\"; import \"marks.proto\"; import \"google/protobuf/any.proto\";
+             message A {{ option (marks.mark) = \"x\"; {field} google.protobuf.Any any = 2; }}
+             service S {{ rpc Get(A) returns (A); }}"
+        )
+    };
+    let (a, b) = (of("a", "shared.M m = 1;"), of("b", "shared.M m = 1;"));
     let files = [
-        ("a.proto", file("a", &["shared.proto"])),
-        ("b.proto", file("b", &[])),
-        (
-            "shared.proto",
-            "syntax = \"proto3\"; package shared; message M {}".to_owned(),
-        ),
+        ("a.proto", a.as_str()),
+        ("b.proto", &b),
+        ("c.proto", &of("c", "")),
+        ("shared.proto", shared),
+        ("marks.proto", marks),
     ];
-    let files: Vec<_> = files
-        .iter()
-        .map(|(path, text)| (*path, text.as_str()))
-        .collect();
-    let dir = directory("descriptors", &files);
-    let generated = Config::new().base_dir(dir).generate(["a.proto", "b.proto"]);
-    let generated = generated.expect("all are there");
-    let sets: Vec<_> = generated
-        .packages()
-        .map(|(package, text)| (package, descriptor_set(text).map(|set| names(&set))))
-        .collect();
-    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    assert_eq!(
-        sets,
-        [
-            ("a", names(&["shared.proto", "a.proto"])),
-            ("b", names(&["b.proto"])),
-            ("shared", None),
-        ]
-    );
+    directory(name, &files)
 }
 
-/// The bytes of the constant with the descriptors.
-fn descriptor_set(text: &str) -> Option<Vec<u8>> {
+/// The names of all files that a text has descriptors of, in order.
+fn carried(text: &str) -> Vec<String> {
+    let sets = descriptor_sets(text);
+    let mut files: Vec<_> = sets.iter().flat_map(|set| names(set)).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_tree_of_packages_has_each_descriptor_once_whatever_is_generated() {
+    let dir = tree("tree");
+    let choices: [fn(Config) -> Config; 3] = [|it| it, Config::client_only, Config::messages_only];
+    for choose in choices {
+        let config = choose(Config::new().base_dir(&dir));
+        let generated = config.generate(["a.proto", "b.proto", "c.proto"]);
+        let generated = generated.expect("all are right");
+        let mut expected = names(generated.descriptor_set());
+        expected.sort();
+        assert_eq!(expected.len(), 7);
+        assert_eq!(carried(&generated.nested()), expected);
+    }
+}
+
+#[test]
+fn packages_that_are_included_apart_refer_only_to_those_whose_types_they_name() {
+    let dir = tree("apart");
+    let out = dir.join("out");
+    fs::create_dir_all(&out).expect("the directory is writable");
+    let config = Config::new().base_dir(&dir).out_dir(&out);
+    config
+        .compile(["a.proto", "b.proto", "c.proto"])
+        .expect("all are right");
+    let of = |name: &str| {
+        let text = fs::read_to_string(out.join(name)).expect("it was written");
+        (carried(&text), text)
+    };
+    let well_known = [
+        "google/protobuf/any.proto",
+        "google/protobuf/descriptor.proto",
+    ];
+    let with = |name: &'static str| {
+        let mut names = [&well_known[..], &["marks.proto", name]].concat();
+        names.sort_unstable();
+        names
+    };
+    let (a, text) = of("a.rs");
+    assert_eq!(a, with("a.proto"));
+    assert!(
+        text.contains("&super::shared::FILE_DESCRIPTORS_0"),
+        "{text}"
+    );
+    let (b, text) = of("b.rs");
+    assert_eq!(b, ["b.proto"]);
+    assert!(text.contains("&super::a::FILE_DESCRIPTORS_"), "{text}");
+    let (c, text) = of("c.rs");
+    // It imports `shared` too, but has none of its types.
+    let mut expected = with("c.proto");
+    expected.push("shared.proto");
+    assert_eq!(c, expected);
+    assert!(
+        !text.contains("super::a::") && !text.contains("super::marks::"),
+        "{text}"
+    );
+    assert_eq!(of("shared.rs").0, ["shared.proto"]);
+    assert!(of("marks.rs").0.is_empty());
+}
+
+/// The bytes of the sets of descriptors in a text.
+fn descriptor_sets(text: &str) -> Vec<Vec<u8>> {
+    fn collect(items: &[syn::Item], sets: &mut Vec<Vec<u8>>) {
+        for item in items {
+            match item {
+                syn::Item::Mod(item) => {
+                    let items = item.content.as_ref().map(|(_, items)| items.as_slice());
+                    collect(items.unwrap_or_default(), sets);
+                }
+                syn::Item::Static(item) => {
+                    if let syn::Expr::Call(call) = &*item.expr
+                        && let Some(syn::Expr::Lit(set)) = call.args.first()
+                        && let syn::Lit::ByteStr(set) = &set.lit
+                        && !set.value().is_empty()
+                    {
+                        sets.push(set.value());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
     let file = syn::parse_file(text).expect("generated code is Rust");
-    file.items.into_iter().find_map(|item| match item {
-        syn::Item::Const(item) if item.ident == "FILE_DESCRIPTOR_SET" => match *item.expr {
-            syn::Expr::Lit(syn::ExprLit {
-                lit: syn::Lit::ByteStr(bytes),
-                ..
-            }) => Some(bytes.value()),
-            _ => None,
-        },
-        _ => None,
-    })
+    let mut sets = Vec::new();
+    collect(&file.items, &mut sets);
+    sets
 }
 
 #[test]
@@ -248,8 +357,12 @@ fn descriptors_keep_options_of_extensions_and_drop_comments() {
         .base_dir(dir)
         .generate(["a.proto"])
         .expect("it is right");
-    let set = descriptor_set(&generated.nested()).expect("there is a set");
-    assert_eq!(set, generated.descriptor_set());
+    let sets = descriptor_sets(&generated.nested());
+    let set = sets
+        .iter()
+        .find(|set| names(set) == ["a.proto"])
+        .expect("there is one");
+    assert!(generated.descriptor_set().ends_with(set));
     let holds = |text: &str| set.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(
         holds("  the owner  "),
@@ -404,7 +517,7 @@ fn choices_change_what_is_generated() {
         ),
         (
             Config::new().extern_path(".p", "::shared"),
-            &["FILE_DESCRIPTOR_SET"],
+            &["FILE_DESCRIPTORS"],
             &["struct M", "SClient"],
         ),
         (
@@ -526,9 +639,10 @@ fn a_service_has_the_descriptors_of_its_package_also_where_that_is_only_imported
     let packages: Vec<_> = generated.packages().collect();
     assert_eq!(packages.len(), 2);
     for (package, text) in packages {
-        let own = "const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;";
+        let own =
+            "const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;";
         assert!(text.contains(own), "{package} lacks it");
-        assert!(descriptor_set(text).is_some(), "{package} has no set");
+        assert_eq!(carried(text), [format!("{package}.proto")]);
     }
 }
 

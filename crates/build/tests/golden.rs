@@ -48,6 +48,11 @@ fn what_is_hard_to_turn_into_rust_is_as_stored() {
 }
 
 #[test]
+fn names_that_are_one_in_rust_are_as_stored() {
+    check("tests/proto/names/names.proto", "names.rs");
+}
+
+#[test]
 fn files_of_editions_and_of_proto2_are_as_stored() {
     check(
         "../../tests/proto/schema/edition_2024.proto",

@@ -207,7 +207,7 @@ pub struct HealthServer<S>(pub S);
 
 impl<S: Health> ::trunkline::Service for HealthServer<S> {
     const NAME: &'static str = "grpc.health.v1.Health";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut ::trunkline::Router) {
         let service = ::std::sync::Arc::new(self.0);
@@ -223,20 +223,27 @@ impl<S: Health> ::trunkline::Service for HealthServer<S> {
     }
 }
 
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the files of this package, with all that they import, for reflection.
 #[allow(dead_code, unreachable_pub)]
-pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+    ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+// grpc/health/v1/health.proto
+#[allow(dead_code)]
+pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    b"\
     \n\xe7\x06\n\x1bgrpc/health/v1/health.proto\x12\x0egrpc.health.v1\".\n\x12HealthCheckRequest\x12\
     \x18\n\x07service\x18\x01 \x01(\tR\x07service\"\xb1\x01\n\x13HealthCheckResponse\x12I\n\x06statu\
     s\x18\x01 \x01(\x0e21.grpc.health.v1.HealthCheckResponse.ServingStatusR\x06status\"O\n\rServingS\
-    tatus\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07SERVING\x10\x01\x12\x0f\n\x0bNOT_SERVING\x10\x02\
-    \x12\x13\n\x0fSERVICE_UNKNOWN\x10\x03\"\x13\n\x11HealthListRequest\"\xc4\x01\n\x12HealthListResp\
-    onse\x12L\n\x08statuses\x18\x01 \x03(\x0b20.grpc.health.v1.HealthListResponse.StatusesEntryR\x08\
-    statuses\x1a`\n\rStatusesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05value\x18\x02 \
-    \x01(\x0b2#.grpc.health.v1.HealthCheckResponseR\x05value:\x028\x012\xfd\x01\n\x06Health\x12P\n\x05\
-    Check\x12\".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1.HealthCheckResponse\x12M\n\x04\
-    List\x12!.grpc.health.v1.HealthListRequest\x1a\".grpc.health.v1.HealthListResponse\x12R\n\x05Wat\
-    ch\x12\".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1.HealthCheckResponse0\x01Bp\n\x11i\
-    o.grpc.health.v1B\x0bHealthProtoP\x01Z,google.golang.org/grpc/health/grpc_health_v1\xa2\x02\x0cG\
-    rpcHealthV1\xaa\x02\x0eGrpc.Health.V1b\x06proto3";
+    tatus\x12\x0b\n\x07UNKNOWN\x10\0\x12\x0b\n\x07SERVING\x10\x01\x12\x0f\n\x0bNOT_SERVING\x10\x02\x12\
+    \x13\n\x0fSERVICE_UNKNOWN\x10\x03\"\x13\n\x11HealthListRequest\"\xc4\x01\n\x12HealthListResponse\
+    \x12L\n\x08statuses\x18\x01 \x03(\x0b20.grpc.health.v1.HealthListResponse.StatusesEntryR\x08stat\
+    uses\x1a`\n\rStatusesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05value\x18\x02 \x01\
+    (\x0b2#.grpc.health.v1.HealthCheckResponseR\x05value:\x028\x012\xfd\x01\n\x06Health\x12P\n\x05Ch\
+    eck\x12\".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1.HealthCheckResponse\x12M\n\x04Li\
+    st\x12!.grpc.health.v1.HealthListRequest\x1a\".grpc.health.v1.HealthListResponse\x12R\n\x05Watch\
+    \x12\".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1.HealthCheckResponse0\x01Bp\n\x11io.\
+    grpc.health.v1B\x0bHealthProtoP\x01Z,google.golang.org/grpc/health/grpc_health_v1\xa2\x02\x0cGrp\
+    cHealthV1\xaa\x02\x0eGrpc.Health.V1b\x06proto3",
+    &[],
+);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trunkline::{Router, Service};
+use trunkline::{FileDescriptors, Router, Service};
 
 use crate::service::Answers;
 use crate::statuses::{Phase, Statuses};
@@ -119,8 +119,8 @@ impl Default for Health {
 /// Adds `grpc.health.v1.Health`, and takes note of all services that the router has and gets.
 impl Service for Health {
     const NAME: &'static str = <HealthServer<Answers> as Service>::NAME;
-    const FILE_DESCRIPTOR_SET: &'static [u8] =
-        <HealthServer<Answers> as Service>::FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static FileDescriptors =
+        <HealthServer<Answers> as Service>::FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut Router) {
         HealthServer(Answers::new(self.statuses.clone())).add_to(router);

@@ -81,7 +81,7 @@ use trunkline_build::{CompileError, Config};
 /// | `message HelloRequest` | a struct with a field for each field |
 /// | `enum Colour`, `oneof kind` | an enum; for what is nested in `message Car`, in a module `car` |
 /// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer(handlers)` |
-/// | all of it | `FILE_DESCRIPTOR_SET`, serialized descriptors for reflection |
+/// | all of it | `FILE_DESCRIPTORS`, for reflection |
 /// | a comment | documentation |
 ///
 /// A handler and a call for each of the four kinds of method:
@@ -99,7 +99,8 @@ use trunkline_build::{CompileError, Config};
 /// A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
 /// methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
 /// `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
-/// `GreeterService`.
+/// `GreeterService`. Of names that are one in Rust, such as `FooBar` and `foo_bar`, all but the first
+/// end in `_`.
 ///
 /// # Several packages, several files
 ///

@@ -234,19 +234,19 @@ fn a_message_knows_its_name_and_packs_into_any() {
 }
 
 #[test]
-fn the_descriptors_are_those_of_the_named_file() {
-    assert_eq!(nasty::FILE_DESCRIPTOR_SET, nasty_text::FILE_DESCRIPTOR_SET);
-    let set = nasty::FILE_DESCRIPTOR_SET;
+fn the_descriptors_are_those_of_the_named_file_and_its_imports() {
+    let set = nasty::FILE_DESCRIPTORS.with_imports();
+    assert_eq!(set, nasty_text::FILE_DESCRIPTORS.with_imports());
+    let set = set.concat();
     let names = [
         "google/protobuf/any.proto",
         "nasty/legacy.proto",
         "nasty/nasty.proto",
     ];
     for name in names {
-        assert!(
-            set.windows(name.len()).any(|part| part == name.as_bytes()),
-            "{name}"
-        );
+        let name = [&b"\x0a"[..], &[name.len() as u8], name.as_bytes()].concat();
+        let times = set.windows(name.len()).filter(|part| *part == name).count();
+        assert_eq!(times, 1, "{name:?}");
     }
 }
 

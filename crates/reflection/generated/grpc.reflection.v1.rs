@@ -258,32 +258,39 @@ impl ServerReflectionClient {
     }
 }
 
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the files of this package, with all that they import, for reflection.
 #[allow(dead_code, unreachable_pub)]
-pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+    ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+// grpc/reflection/v1/reflection.proto
+#[allow(dead_code)]
+pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    b"\
     \n\xd0\r\n#grpc/reflection/v1/reflection.proto\x12\x12grpc.reflection.v1\"\xf3\x02\n\x17ServerRe\
     flectionRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12*\n\x10file_by_filename\x18\x03 \x01\
-    (\tH\x00R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH\x00R\x14fileContai\
-    ningSymbol\x12b\n\x19file_containing_extension\x18\x05 \x01(\x0b2$.grpc.reflection.v1.ExtensionR\
-    equestH\x00R\x17fileContainingExtension\x12B\n\x1dall_extension_numbers_of_type\x18\x06 \x01(\tH\
-    \x00R\x19allExtensionNumbersOfType\x12%\n\rlist_services\x18\x07 \x01(\tH\x00R\x0clistServicesB\x11\
-    \n\x0fmessage_request\"f\n\x10ExtensionRequest\x12\'\n\x0fcontaining_type\x18\x01 \x01(\tR\x0eco\
-    ntainingType\x12)\n\x10extension_number\x18\x02 \x01(\x05R\x0fextensionNumber\"\xae\x04\n\x18Ser\
-    verReflectionResponse\x12\x1d\n\nvalid_host\x18\x01 \x01(\tR\tvalidHost\x12V\n\x10original_reque\
-    st\x18\x02 \x01(\x0b2+.grpc.reflection.v1.ServerReflectionRequestR\x0foriginalRequest\x12f\n\x18\
-    file_descriptor_response\x18\x04 \x01(\x0b2*.grpc.reflection.v1.FileDescriptorResponseH\x00R\x16\
-    fileDescriptorResponse\x12r\n\x1eall_extension_numbers_response\x18\x05 \x01(\x0b2+.grpc.reflect\
-    ion.v1.ExtensionNumberResponseH\x00R\x1ballExtensionNumbersResponse\x12_\n\x16list_services_resp\
-    onse\x18\x06 \x01(\x0b2\'.grpc.reflection.v1.ListServiceResponseH\x00R\x14listServicesResponse\x12\
-    J\n\x0eerror_response\x18\x07 \x01(\x0b2!.grpc.reflection.v1.ErrorResponseH\x00R\rerrorResponseB\
-    \x12\n\x10message_response\"L\n\x16FileDescriptorResponse\x122\n\x15file_descriptor_proto\x18\x01\
-    \x20\x03(\x0cR\x13fileDescriptorProto\"j\n\x17ExtensionNumberResponse\x12$\n\x0ebase_type_name\x18\
-    \x01 \x01(\tR\x0cbaseTypeName\x12)\n\x10extension_number\x18\x02 \x03(\x05R\x0fextensionNumber\"\
-    T\n\x13ListServiceResponse\x12=\n\x07service\x18\x01 \x03(\x0b2#.grpc.reflection.v1.ServiceRespo\
-    nseR\x07service\"%\n\x0fServiceResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"S\n\rErrorRe\
-    sponse\x12\x1d\n\nerror_code\x18\x01 \x01(\x05R\terrorCode\x12#\n\rerror_message\x18\x02 \x01(\t\
-    R\x0cerrorMessage2\x89\x01\n\x10ServerReflection\x12u\n\x14ServerReflectionInfo\x12+.grpc.reflec\
-    tion.v1.ServerReflectionRequest\x1a,.grpc.reflection.v1.ServerReflectionResponse(\x010\x01Bf\n\x15\
-    io.grpc.reflection.v1B\x15ServerReflectionProtoP\x01Z4google.golang.org/grpc/reflection/grpc_ref\
-    lection_v1b\x06proto3";
+    (\tH\0R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH\0R\x14fileContaining\
+    Symbol\x12b\n\x19file_containing_extension\x18\x05 \x01(\x0b2$.grpc.reflection.v1.ExtensionReque\
+    stH\0R\x17fileContainingExtension\x12B\n\x1dall_extension_numbers_of_type\x18\x06 \x01(\tH\0R\x19\
+    allExtensionNumbersOfType\x12%\n\rlist_services\x18\x07 \x01(\tH\0R\x0clistServicesB\x11\n\x0fme\
+    ssage_request\"f\n\x10ExtensionRequest\x12'\n\x0fcontaining_type\x18\x01 \x01(\tR\x0econtainingT\
+    ype\x12)\n\x10extension_number\x18\x02 \x01(\x05R\x0fextensionNumber\"\xae\x04\n\x18ServerReflec\
+    tionResponse\x12\x1d\n\nvalid_host\x18\x01 \x01(\tR\tvalidHost\x12V\n\x10original_request\x18\x02\
+    \x20\x01(\x0b2+.grpc.reflection.v1.ServerReflectionRequestR\x0foriginalRequest\x12f\n\x18file_de\
+    scriptor_response\x18\x04 \x01(\x0b2*.grpc.reflection.v1.FileDescriptorResponseH\0R\x16fileDescr\
+    iptorResponse\x12r\n\x1eall_extension_numbers_response\x18\x05 \x01(\x0b2+.grpc.reflection.v1.Ex\
+    tensionNumberResponseH\0R\x1ballExtensionNumbersResponse\x12_\n\x16list_services_response\x18\x06\
+    \x20\x01(\x0b2'.grpc.reflection.v1.ListServiceResponseH\0R\x14listServicesResponse\x12J\n\x0eerr\
+    or_response\x18\x07 \x01(\x0b2!.grpc.reflection.v1.ErrorResponseH\0R\rerrorResponseB\x12\n\x10me\
+    ssage_response\"L\n\x16FileDescriptorResponse\x122\n\x15file_descriptor_proto\x18\x01 \x03(\x0cR\
+    \x13fileDescriptorProto\"j\n\x17ExtensionNumberResponse\x12$\n\x0ebase_type_name\x18\x01 \x01(\t\
+    R\x0cbaseTypeName\x12)\n\x10extension_number\x18\x02 \x03(\x05R\x0fextensionNumber\"T\n\x13ListS\
+    erviceResponse\x12=\n\x07service\x18\x01 \x03(\x0b2#.grpc.reflection.v1.ServiceResponseR\x07serv\
+    ice\"%\n\x0fServiceResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"S\n\rErrorResponse\x12\x1d\
+    \n\nerror_code\x18\x01 \x01(\x05R\terrorCode\x12#\n\rerror_message\x18\x02 \x01(\tR\x0cerrorMess\
+    age2\x89\x01\n\x10ServerReflection\x12u\n\x14ServerReflectionInfo\x12+.grpc.reflection.v1.Server\
+    ReflectionRequest\x1a,.grpc.reflection.v1.ServerReflectionResponse(\x010\x01Bf\n\x15io.grpc.refl\
+    ection.v1B\x15ServerReflectionProtoP\x01Z4google.golang.org/grpc/reflection/grpc_reflection_v1b\x06\
+    proto3",
+    &[],
+);

@@ -258,33 +258,39 @@ impl ServerReflectionClient {
     }
 }
 
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the files of this package, with all that they import, for reflection.
 #[allow(dead_code, unreachable_pub)]
-pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+    ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+// grpc/reflection/v1alpha/reflection.proto
+#[allow(dead_code)]
+pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    b"\
     \n\x94\x0e\n(grpc/reflection/v1alpha/reflection.proto\x12\x17grpc.reflection.v1alpha\"\xf8\x02\n\
     \x17ServerReflectionRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12*\n\x10file_by_filenam\
-    e\x18\x03 \x01(\tH\x00R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH\x00R\
-    \x14fileContainingSymbol\x12g\n\x19file_containing_extension\x18\x05 \x01(\x0b2).grpc.reflection\
-    .v1alpha.ExtensionRequestH\x00R\x17fileContainingExtension\x12B\n\x1dall_extension_numbers_of_ty\
-    pe\x18\x06 \x01(\tH\x00R\x19allExtensionNumbersOfType\x12%\n\rlist_services\x18\x07 \x01(\tH\x00\
-    R\x0clistServicesB\x11\n\x0fmessage_request\"f\n\x10ExtensionRequest\x12\'\n\x0fcontaining_type\x18\
-    \x01 \x01(\tR\x0econtainingType\x12)\n\x10extension_number\x18\x02 \x01(\x05R\x0fextensionNumber\
-    \"\xc7\x04\n\x18ServerReflectionResponse\x12\x1d\n\nvalid_host\x18\x01 \x01(\tR\tvalidHost\x12[\n\
-    \x10original_request\x18\x02 \x01(\x0b20.grpc.reflection.v1alpha.ServerReflectionRequestR\x0fori\
-    ginalRequest\x12k\n\x18file_descriptor_response\x18\x04 \x01(\x0b2/.grpc.reflection.v1alpha.File\
-    DescriptorResponseH\x00R\x16fileDescriptorResponse\x12w\n\x1eall_extension_numbers_response\x18\x05\
-    \x20\x01(\x0b20.grpc.reflection.v1alpha.ExtensionNumberResponseH\x00R\x1ballExtensionNumbersResp\
-    onse\x12d\n\x16list_services_response\x18\x06 \x01(\x0b2,.grpc.reflection.v1alpha.ListServiceRes\
-    ponseH\x00R\x14listServicesResponse\x12O\n\x0eerror_response\x18\x07 \x01(\x0b2&.grpc.reflection\
-    .v1alpha.ErrorResponseH\x00R\rerrorResponseB\x12\n\x10message_response\"L\n\x16FileDescriptorRes\
-    ponse\x122\n\x15file_descriptor_proto\x18\x01 \x03(\x0cR\x13fileDescriptorProto\"j\n\x17Extensio\
-    nNumberResponse\x12$\n\x0ebase_type_name\x18\x01 \x01(\tR\x0cbaseTypeName\x12)\n\x10extension_nu\
-    mber\x18\x02 \x03(\x05R\x0fextensionNumber\"Y\n\x13ListServiceResponse\x12B\n\x07service\x18\x01\
-    \x20\x03(\x0b2(.grpc.reflection.v1alpha.ServiceResponseR\x07service\"%\n\x0fServiceResponse\x12\x12\
-    \n\x04name\x18\x01 \x01(\tR\x04name\"S\n\rErrorResponse\x12\x1d\n\nerror_code\x18\x01 \x01(\x05R\
-    \terrorCode\x12#\n\rerror_message\x18\x02 \x01(\tR\x0cerrorMessage2\x93\x01\n\x10ServerReflectio\
-    n\x12\x7f\n\x14ServerReflectionInfo\x120.grpc.reflection.v1alpha.ServerReflectionRequest\x1a1.gr\
-    pc.reflection.v1alpha.ServerReflectionResponse(\x010\x01Bs\n\x1aio.grpc.reflection.v1alphaB\x15S\
-    erverReflectionProtoP\x01Z9google.golang.org/grpc/reflection/grpc_reflection_v1alpha\xb8\x01\x01\
-    b\x06proto3";
+    e\x18\x03 \x01(\tH\0R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH\0R\x14\
+    fileContainingSymbol\x12g\n\x19file_containing_extension\x18\x05 \x01(\x0b2).grpc.reflection.v1a\
+    lpha.ExtensionRequestH\0R\x17fileContainingExtension\x12B\n\x1dall_extension_numbers_of_type\x18\
+    \x06 \x01(\tH\0R\x19allExtensionNumbersOfType\x12%\n\rlist_services\x18\x07 \x01(\tH\0R\x0clistS\
+    ervicesB\x11\n\x0fmessage_request\"f\n\x10ExtensionRequest\x12'\n\x0fcontaining_type\x18\x01 \x01\
+    (\tR\x0econtainingType\x12)\n\x10extension_number\x18\x02 \x01(\x05R\x0fextensionNumber\"\xc7\x04\
+    \n\x18ServerReflectionResponse\x12\x1d\n\nvalid_host\x18\x01 \x01(\tR\tvalidHost\x12[\n\x10origi\
+    nal_request\x18\x02 \x01(\x0b20.grpc.reflection.v1alpha.ServerReflectionRequestR\x0foriginalRequ\
+    est\x12k\n\x18file_descriptor_response\x18\x04 \x01(\x0b2/.grpc.reflection.v1alpha.FileDescripto\
+    rResponseH\0R\x16fileDescriptorResponse\x12w\n\x1eall_extension_numbers_response\x18\x05 \x01(\x0b\
+    20.grpc.reflection.v1alpha.ExtensionNumberResponseH\0R\x1ballExtensionNumbersResponse\x12d\n\x16\
+    list_services_response\x18\x06 \x01(\x0b2,.grpc.reflection.v1alpha.ListServiceResponseH\0R\x14li\
+    stServicesResponse\x12O\n\x0eerror_response\x18\x07 \x01(\x0b2&.grpc.reflection.v1alpha.ErrorRes\
+    ponseH\0R\rerrorResponseB\x12\n\x10message_response\"L\n\x16FileDescriptorResponse\x122\n\x15fil\
+    e_descriptor_proto\x18\x01 \x03(\x0cR\x13fileDescriptorProto\"j\n\x17ExtensionNumberResponse\x12\
+    $\n\x0ebase_type_name\x18\x01 \x01(\tR\x0cbaseTypeName\x12)\n\x10extension_number\x18\x02 \x03(\x05\
+    R\x0fextensionNumber\"Y\n\x13ListServiceResponse\x12B\n\x07service\x18\x01 \x03(\x0b2(.grpc.refl\
+    ection.v1alpha.ServiceResponseR\x07service\"%\n\x0fServiceResponse\x12\x12\n\x04name\x18\x01 \x01\
+    (\tR\x04name\"S\n\rErrorResponse\x12\x1d\n\nerror_code\x18\x01 \x01(\x05R\terrorCode\x12#\n\rerr\
+    or_message\x18\x02 \x01(\tR\x0cerrorMessage2\x93\x01\n\x10ServerReflection\x12\x7f\n\x14ServerRe\
+    flectionInfo\x120.grpc.reflection.v1alpha.ServerReflectionRequest\x1a1.grpc.reflection.v1alpha.S\
+    erverReflectionResponse(\x010\x01Bs\n\x1aio.grpc.reflection.v1alphaB\x15ServerReflectionProtoP\x01\
+    Z9google.golang.org/grpc/reflection/grpc_reflection_v1alpha\xb8\x01\x01b\x06proto3",
+    &[],
+);

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use prost::{DecodeError, Message};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
     ServiceDescriptorProto,
 };
-use trunkline::Bytes;
+use trunkline::{Bytes, FileDescriptors};
+
+use crate::files::Files;
+use crate::versions::joined;
 
 /// The descriptors of a server, and the names in them.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     services: Vec<String>,
     files: Vec<File>,
-    /// The first of each name: two services may come with different files of one name.
     by_name: HashMap<String, usize>,
     symbols: HashMap<String, usize>,
     messages: HashSet<String>,
@@ -24,49 +25,41 @@ pub(crate) struct Index {
 
 #[derive(Debug)]
 struct File {
-    /// As it came: options and fields that nobody here knows are in it.
     encoded: Bytes,
     imports: Vec<usize>,
 }
 
-/// `google.protobuf.FileDescriptorSet` with its files left as bytes.
-#[derive(Clone, PartialEq, Message)]
-struct EncodedSet {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    file: Vec<Bytes>,
-}
-
-/// The files of a serialized set, each as it came and read.
-pub(crate) fn files_of(set: &Bytes) -> Result<Vec<(Bytes, FileDescriptorProto)>, DecodeError> {
-    let set = EncodedSet::decode(set.clone())?;
-    let files = set.file.into_iter();
-    let files = files.map(|encoded| {
-        let read = FileDescriptorProto::decode(encoded.clone())?;
-        Ok((encoded, read))
-    });
-    files.collect()
-}
-
 impl Index {
+    /// The index of what `services` bring, and of the files of serialized `sets`.
+    ///
     /// # Errors
     ///
-    /// One of `sets` is no set of descriptors.
-    pub(crate) fn new(services: &[&str], sets: &[Bytes]) -> Result<Self, DecodeError> {
+    /// Bytes that are no set of descriptors, or files that contradict one another.
+    pub(crate) fn new(
+        services: &[&str],
+        descriptors: &[&'static FileDescriptors],
+        sets: &[Bytes],
+    ) -> Result<Self, String> {
         let mut index = Self {
             services: services.iter().map(|&name| name.to_owned()).collect(),
             ..Self::default()
         };
         // As grpc-go lists them.
         index.services.sort();
-        let mut unresolved = Vec::new();
-        for set in sets {
-            index.add_set(files_of(set)?, &mut unresolved);
+        let mut files = Files::default();
+        for descriptors in descriptors {
+            files.add(descriptors).map_err(|error| error.to_string())?;
         }
-        for (file, name) in unresolved {
-            // What nobody has cannot be sent. The client says what it lacks, better than we could.
-            if let Some(&import) = index.by_name.get(&name) {
-                index.files[file].imports.push(import);
-            }
+        for set in sets {
+            files.add_set(set, &[]).map_err(|error| error.to_string())?;
+        }
+        for (at, served) in files.serve()?.into_iter().enumerate() {
+            index.note(at, &served.file);
+            index.by_name.insert(served.name, at);
+            index.files.push(File {
+                encoded: served.encoded,
+                imports: served.imports,
+            });
         }
         Ok(index)
     }
@@ -117,41 +110,6 @@ impl Index {
             queue.extend(imports.iter().filter(|&&import| seen.insert(import)));
         }
         encoded
-    }
-
-    fn add_set(
-        &mut self,
-        files: Vec<(Bytes, FileDescriptorProto)>,
-        unresolved: &mut Vec<(usize, String)>,
-    ) {
-        // Of files with one name, those of the same set belong together.
-        let mut here = HashMap::new();
-        let mut added = Vec::new();
-        for (encoded, file) in files {
-            let name = file.name().to_owned();
-            let known = self.by_name.get(&name);
-            let known = known.filter(|&&known| self.files[known].encoded == encoded);
-            let at = known.copied().unwrap_or_else(|| {
-                let at = self.files.len();
-                self.files.push(File {
-                    encoded,
-                    imports: Vec::new(),
-                });
-                self.by_name.entry(name.clone()).or_insert(at);
-                self.note(at, &file);
-                added.push((at, file.dependency));
-                at
-            });
-            here.insert(name, at);
-        }
-        for (at, dependencies) in added {
-            for name in dependencies {
-                match here.get(&name) {
-                    Some(&import) => self.files[at].imports.push(import),
-                    None => unresolved.push((at, name)),
-                }
-            }
-        }
     }
 
     /// Notes all that a file defines.
@@ -215,10 +173,7 @@ impl Index {
 
     /// Notes a name, and gives it in full.
     fn note_symbol(&mut self, at: usize, scope: &str, name: &str) -> String {
-        let name = match scope {
-            "" => name.to_owned(),
-            _ => format!("{scope}.{name}"),
-        };
+        let name = joined(scope, name);
         self.symbols.entry(name.clone()).or_insert(at);
         name
     }

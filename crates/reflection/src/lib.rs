@@ -21,13 +21,16 @@
 //! | `reflection` | [`Reflection`]: what users add |
 //! | `answers` | requests of one stream to responses |
 //! | `index` | what there is, by name |
+//! | `files`, `versions` | files that have one name, and versions of one file |
 //! | [`v1`], [`v1alpha`] | messages and clients, generated |
 //!
 //! This crate knows nothing of `trunkline` but its public API.
 
 mod answers;
+mod files;
 mod index;
 mod reflection;
+mod versions;
 
 /// Messages and client of `grpc.reflection.v1`.
 pub mod v1 {

@@ -3,10 +3,13 @@
 use std::mem;
 use std::sync::{Arc, OnceLock};
 
-use trunkline::{Bytes, Method, Request, Result, Router, Sender, Service, Status, Streaming};
+use trunkline::{
+    Bytes, FileDescriptors, Method, Request, Result, Router, Sender, Service, Status, Streaming,
+};
 
 use crate::answers::Answers;
-use crate::index::{Index, files_of};
+use crate::files::files_of;
+use crate::index::Index;
 use crate::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use crate::{v1, v1alpha};
 
@@ -20,9 +23,17 @@ const METHODS: [Method; 2] = [
 ///
 /// It lists every service of the server, whether added before or after it, and gives the descriptors
 /// of those that have any: generated ones do.
+///
+/// Crates may bring different files of one name: all but the first are served under another name,
+/// with their package before it, and imports follow. Of versions of one file that with more in it is
+/// served. Files that define a symbol in different ways cannot be in one pool of descriptors: they
+/// are an error of [`Server::bind`](trunkline::Server::bind) and
+/// [`Server::serve`](trunkline::Server::serve); where a router is served in another way, calls of
+/// reflection are INTERNAL and say so.
 #[derive(Clone, Debug, Default)]
 pub struct Reflection {
-    more: Vec<Bytes>,
+    known: Vec<&'static FileDescriptors>,
+    sets: Vec<Bytes>,
 }
 
 impl Reflection {
@@ -31,12 +42,18 @@ impl Reflection {
         Self::default()
     }
 
-    /// Tells of the files in `set` as well, a serialized `google.protobuf.FileDescriptorSet`.
+    /// Tells of the files in `descriptors` as well: `FILE_DESCRIPTORS` of a generated module.
     ///
     /// That is for what no service imports, such as messages that are sent in a
-    /// `google.protobuf.Any`, extensions, and services without generated code. `protoc
-    /// --include_imports -o` writes such a set, and each generated module has one as
-    /// `FILE_DESCRIPTOR_SET`.
+    /// `google.protobuf.Any`, extensions, and services that are written by hand.
+    #[must_use]
+    pub fn with_file_descriptors(mut self, descriptors: &'static FileDescriptors) -> Self {
+        self.known.push(descriptors);
+        self
+    }
+
+    /// Tells of the files in `set` as well, a serialized `google.protobuf.FileDescriptorSet`, as
+    /// `protoc --include_imports -o` writes it.
     ///
     /// # Errors
     ///
@@ -48,19 +65,21 @@ impl Reflection {
                 "this is no serialized google.protobuf.FileDescriptorSet: {error}"
             ))
         })?;
-        self.more.push(set);
+        self.sets.push(set);
         Ok(self)
     }
 }
 
 impl Service for Reflection {
     const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = v1::FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &v1::FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut Router) {
         *router = mem::take(router).add(V1Alpha);
+        let more = self.clone();
+        router.before_serving(move |router| Served::new(router, &more).index().map(drop));
         router.after_each_add(move |router| {
-            let served = Arc::new(Served::new(router, &self.more));
+            let served = Arc::new(Served::new(router, &self));
             for method in METHODS {
                 router.bidi_streaming(
                     method,
@@ -79,7 +98,7 @@ struct V1Alpha;
 
 impl Service for V1Alpha {
     const NAME: &'static str = "grpc.reflection.v1alpha.ServerReflection";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = v1alpha::FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &v1alpha::FILE_DESCRIPTORS;
 
     fn add_to(self, _: &mut Router) {}
 }
@@ -88,18 +107,18 @@ impl Service for V1Alpha {
 #[derive(Debug)]
 struct Served {
     services: Vec<&'static str>,
+    descriptors: Vec<&'static FileDescriptors>,
     sets: Vec<Bytes>,
-    /// Read when somebody asks: a server that nobody asks has not waited for it.
+    /// Read when somebody asks: a server that nobody asks does not keep it.
     index: OnceLock<Result<Arc<Index>>>,
 }
 
 impl Served {
-    fn new(router: &Router, more: &[Bytes]) -> Self {
-        let sets = router.file_descriptor_sets().iter();
-        let sets = sets.map(|set| Bytes::from_static(set));
+    fn new(router: &Router, more: &Reflection) -> Self {
         Self {
             services: router.services().to_vec(),
-            sets: sets.chain(more.iter().cloned()).collect(),
+            descriptors: [router.file_descriptors(), &more.known].concat(),
+            sets: more.sets.clone(),
             index: OnceLock::new(),
         }
     }
@@ -118,11 +137,9 @@ impl Served {
 
     fn index(&self) -> Result<Arc<Index>> {
         let index = self.index.get_or_init(|| {
-            let index = Index::new(&self.services, &self.sets);
+            let index = Index::new(&self.services, &self.descriptors, &self.sets);
             index.map(Arc::new).map_err(|error| {
-                Status::internal(format!(
-                    "the descriptors of a service are not right: {error}"
-                ))
+                Status::internal(format!("reflection cannot read the descriptors: {error}"))
             })
         });
         index.clone()

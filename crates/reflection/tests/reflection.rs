@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
-use trunkline::{Channel, Client, Code, Method, Raw, Request, Result, Router, Service};
+use trunkline::{
+    Channel, Client, Code, FileDescriptors, Method, Raw, Request, Result, Router, Service,
+};
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::server_reflection_request::MessageRequest;
 use trunkline_reflection::v1::server_reflection_response::MessageResponse;
@@ -257,7 +259,7 @@ async fn the_bytes_of_a_file_are_those_of_the_compiler_options_that_are_extensio
         panic!("{answer:?}");
     };
     let file = &files.file_descriptor_proto[0];
-    let set = shelf::shelf::v1::FILE_DESCRIPTOR_SET;
+    let set = shelf::shelf::v1::FILE_DESCRIPTORS.with_imports().concat();
     assert!(set.windows(file.len()).any(|window| window == file));
     // The option (shelf.labels.audience), which no type of prost has: field 50001, 7 bytes.
     let option = [&[0x8a, 0xb5, 0x18, 7][..], b"readers"].concat();
@@ -307,8 +309,8 @@ async fn a_service_without_descriptors_is_listed_and_descriptors_can_be_given_fo
     assert!(told(&without[0]).contains(&"routeguide.RouteGuide".to_owned()));
     assert_eq!(told(&without[1]), NOT_FOUND);
 
-    let reflection = Reflection::new().with_file_descriptor_set(guide::FILE_DESCRIPTOR_SET);
-    let with = Router::new().add(ByHand).add(reflection.unwrap());
+    let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
+    let with = Router::new().add(ByHand).add(reflection);
     let with = answers(with, wanted).await;
     assert_eq!(told(&with[0]), told(&without[0]));
     assert_eq!(told(&with[1]), ["route_guide.proto"]);
@@ -330,7 +332,7 @@ struct Broken;
 
 impl Service for Broken {
     const NAME: &'static str = "broken.Broken";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = b"\xff";
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(b"\xff", &[]);
 
     fn add_to(self, _: &mut Router) {}
 }
@@ -389,9 +391,8 @@ async fn of_two_files_with_one_name_each_symbol_leads_to_its_own() {
     let requests = vec![symbol("A"), symbol("B"), symbol("Second"), file("common")];
     let told = of_sets(&[first.clone(), second, first], requests).await;
     assert_eq!(told[0], ["a", "common"]);
-    assert_eq!(told[1], ["b", "common", "more"]);
-    assert_eq!(told[2], ["common"]);
-    // The first of them.
+    assert_eq!(told[1], ["b", "common_2", "more"]);
+    assert_eq!(told[2], ["common_2"]);
     assert_eq!(told[3], ["common"]);
 }
 

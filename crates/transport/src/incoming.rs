@@ -109,29 +109,23 @@ impl State {
                     self.push(chunk);
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => Err(error),
+                Poll::Ready(Some(Err(error))) => End::Failed(hub.failure(&error)),
                 Poll::Ready(None) => match recv.poll_trailers(&mut cx) {
                     Poll::Pending => return,
-                    Poll::Ready(end) => end,
+                    Poll::Ready(Ok(Some(map))) => End::Trailers(map),
+                    Poll::Ready(Ok(None)) => End::Eof,
+                    Poll::Ready(Err(error)) => End::Failed(hub.failure(&error)),
                 },
             };
             let request = self.request.take();
             let end = match end {
-                Ok(trailers) => {
-                    let checked = hub.header_lists().check_trailers(trailers, recv);
+                End::Failed(status) => End::Failed(match &self.sending {
+                    Some(sending) => sending.failure.or(status),
+                    None => status,
+                }),
+                end => {
                     replied(request, self.sending.take());
-                    match checked {
-                        Ok(None) => End::Eof,
-                        Ok(Some(map)) => End::Trailers(map),
-                        Err(status) => End::Failed(status),
-                    }
-                }
-                Err(error) => {
-                    let status = hub.failure(&error);
-                    End::Failed(match &self.sending {
-                        Some(sending) => sending.failure.or(status),
-                        None => status,
-                    })
+                    end
                 }
             };
             self.end = Some(end);
@@ -249,17 +243,12 @@ impl Incoming {
             // Pending also if there is more data.
             false => recv.poll_trailers(&mut cx),
         };
-        let mut failed = None;
         if let Poll::Ready(Ok(trailers)) = end {
             replied(held.request.take(), held.sending.take());
-            match hub.header_lists().check_trailers(trailers, &recv) {
-                Ok(trailers) => return Arrived::Full { data, trailers },
-                Err(status) => failed = Some(End::Failed(status)),
-            }
+            return Arrived::Full { data, trailers };
         }
         let mut state = State {
-            recv: failed.is_none().then_some(recv),
-            end: failed,
+            recv: Some(recv),
             slot: held.slot.take(),
             request: held.request.take(),
             sending: held.sending.take(),

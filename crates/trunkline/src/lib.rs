@@ -61,6 +61,7 @@
 //! | `channel`, `channel_builder`, `attempts` | where calls go; what is tried until the server takes one |
 //! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
 //! | `router`, `incoming`, `answering`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
+//! | `descriptors` | what generated code has with it of `.proto` files |
 //! | `intercept` | code around calls, on both sides |
 //! | `lifecycle`, `signal` | how long connections live; when the process is asked to end |
 //! | `message`, `fields` | a message; how its fields are taken out of what came |
@@ -79,6 +80,7 @@ mod channel_builder;
 mod client;
 mod client_stream;
 mod deadline;
+mod descriptors;
 mod fields;
 mod foreign;
 mod head;
@@ -117,6 +119,7 @@ pub use channel::Channel;
 pub use channel_builder::ChannelBuilder;
 pub use client::Client;
 pub use client_stream::ClientStream;
+pub use descriptors::FileDescriptors;
 pub use head::Head;
 pub use intercept::{Interceptor, Next};
 pub use message::{Message, Raw};
@@ -139,8 +142,8 @@ pub use trunkline_codec::Gzip;
 #[cfg(feature = "zstd")]
 pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Restore,
-    Rope, Status, details,
+    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Rope,
+    Status, details,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -19,6 +20,7 @@ use crate::answering::{Answering, Where, refused};
 use crate::call::Call;
 use crate::channel::known_encoding;
 use crate::deadline;
+use crate::descriptors::FileDescriptors;
 use crate::foreign::{BoxError, ForeignService, Shared, body_of};
 use crate::head::Head;
 use crate::incoming::{Incoming, one_frame};
@@ -39,11 +41,12 @@ pub trait Service {
     /// The full name: `package.Service`.
     const NAME: &'static str;
 
-    /// A serialized `google.protobuf.FileDescriptorSet` with the file that defines the service and
-    /// all that it imports; empty, which is the default, if there is none.
+    /// The descriptors of the file that defines the service, with all that it imports; by default
+    /// none.
     ///
-    /// A service that tells of the others shows it to clients: see [`Router::file_descriptor_sets`].
-    const FILE_DESCRIPTOR_SET: &'static [u8] = &[];
+    /// A service that tells of the others shows them to clients: see
+    /// [`Router::file_descriptors`].
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
 
     /// Adds the methods.
     fn add_to(self, router: &mut Router);
@@ -64,8 +67,9 @@ pub struct Router {
 struct Routes {
     methods: HashMap<String, Route>,
     services: Vec<&'static str>,
-    descriptor_sets: Vec<&'static [u8]>,
+    descriptors: Vec<&'static FileDescriptors>,
     after_each_add: Vec<AfterAdd>,
+    checks: Vec<Check>,
     interceptors: Interceptors,
     fallback: Option<Arc<dyn Shared>>,
     /// Of what is not a method of ours.
@@ -81,6 +85,9 @@ struct Routes {
 
 /// What a service does when there is another one.
 type AfterAdd = Arc<dyn Fn(&mut Router) + Send + Sync>;
+
+/// What a service looks at before the server serves.
+type Check = Arc<dyn Fn(&Router) -> Result<(), Status> + Send + Sync>;
 
 /// A method: how many messages each way, and its handler, for which their types are known.
 #[derive(Clone)]
@@ -108,9 +115,9 @@ impl Router {
         if !routes.services.contains(&S::NAME) {
             routes.services.push(S::NAME);
         }
-        let set = S::FILE_DESCRIPTOR_SET;
-        if !set.is_empty() && !routes.descriptor_sets.contains(&set) {
-            routes.descriptor_sets.push(set);
+        let mut known = routes.descriptors.iter();
+        if !known.any(|it| ptr::eq(*it, S::FILE_DESCRIPTORS)) {
+            routes.descriptors.push(S::FILE_DESCRIPTORS);
         }
         service.add_to(&mut self);
         for after in self.routes.after_each_add.clone() {
@@ -123,7 +130,7 @@ impl Router {
     /// service that tells of all others, so that it need not be added last.
     ///
     /// Such a service calls this in its [`Service::add_to`]. `install` sees what is there by
-    /// [`services`](Self::services) and [`file_descriptor_sets`](Self::file_descriptor_sets), and
+    /// [`services`](Self::services) and [`file_descriptors`](Self::file_descriptors), and
     /// adds its methods anew, which replaces them. Methods that are added without a service do not
     /// run it. A clone of the router goes its own way from then on.
     pub fn after_each_add(&mut self, install: impl Fn(&mut Self) + Send + Sync + 'static) {
@@ -256,10 +263,22 @@ impl Router {
         &self.routes.services
     }
 
-    /// The descriptors of the services that have any ([`Service::FILE_DESCRIPTOR_SET`]), each set
-    /// once. They overlap where services import the same files.
-    pub fn file_descriptor_sets(&self) -> &[&'static [u8]] {
-        &self.routes.descriptor_sets
+    /// Returns the descriptors of the services, each once, in the order in which they were added.
+    pub fn file_descriptors(&self) -> &[&'static FileDescriptors] {
+        &self.routes.descriptors
+    }
+
+    /// Runs `check` when a server that has this router is about to serve, once all services are
+    /// added; an error is that of [`Server::bind`](crate::Server::bind) and
+    /// [`Server::serve`](crate::Server::serve).
+    ///
+    /// That is for a service that tells of the others and may find that it cannot. A router that is
+    /// served in another way, as a tower service or by a channel in process, runs no checks.
+    pub fn before_serving(
+        &mut self,
+        check: impl Fn(&Self) -> Result<(), Status> + Send + Sync + 'static,
+    ) {
+        self.routes_mut().checks.push(Arc::new(check));
     }
 
     /// All limits at once.
@@ -313,10 +332,10 @@ impl Router {
 
     /// Whether what the router was told goes together.
     pub(crate) fn check(&self) -> Result<(), Status> {
-        match &self.routes.compress {
-            None => Ok(()),
-            Some(name) => known_encoding("the server", name, &self.routes.encodings).map(|_| ()),
+        if let Some(name) = &self.routes.compress {
+            known_encoding("the server", name, &self.routes.encodings)?;
         }
+        self.routes.checks.iter().try_for_each(|check| check(self))
     }
 
     /// The pace of a request's method, as something around this router answers it.

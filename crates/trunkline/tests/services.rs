@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use trunkline::{Channel, Client, Method, Raw, Request, Response, Router, Service};
+use trunkline::{
+    Channel, Client, FileDescriptors, Method, Raw, Request, Response, Router, Service,
+};
 
 const NAMES: Method = Method::new("/test.Names/Names");
+
+static SHARED: FileDescriptors = FileDescriptors::new(b"shared", &[]);
+static ONE: FileDescriptors = FileDescriptors::new(b"one", &[&SHARED]);
+static TWO: FileDescriptors = FileDescriptors::new(b"two", &[&ONE, &SHARED]);
 
 struct One;
 
 impl Service for One {
     const NAME: &'static str = "test.One";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = b"one";
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &ONE;
 
     fn add_to(self, _: &mut Router) {}
 }
@@ -19,6 +25,7 @@ struct Two;
 
 impl Service for Two {
     const NAME: &'static str = "test.Two";
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &TWO;
 
     fn add_to(self, _: &mut Router) {}
 }
@@ -56,8 +63,18 @@ async fn a_service_learns_of_those_before_and_after_it() {
 }
 
 #[test]
-fn a_router_names_services_and_descriptors_once() {
+fn a_router_names_services_once_and_has_their_descriptors() {
     let router = Router::new().add(One).add(Two).add(One);
     assert_eq!(router.services(), ["test.One", "test.Two"]);
-    assert_eq!(router.file_descriptor_sets(), [b"one"]);
+    let sets: Vec<_> = router
+        .file_descriptors()
+        .iter()
+        .map(|it| it.set())
+        .collect();
+    assert_eq!(sets, [&b"one"[..], b"two"]);
+}
+
+#[test]
+fn descriptors_come_with_those_that_they_import_each_once() {
+    assert_eq!(TWO.with_imports(), [&b"shared"[..], b"one", b"two"]);
 }

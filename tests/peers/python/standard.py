@@ -105,7 +105,24 @@ def reflection_call(channel):
     sys.exit("FAILED: a message that is not there is found")
 
 
-CASES = [health_check, health_list, health_watch, reflection_list, reflection_call]
+def reflection_same_names(channel):
+    """Two crates bring a service.proto and a common.proto each."""
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    users = pool.FindServiceByName("users.UserService")
+    orders = pool.FindServiceByName("orders.OrderService")
+    number = users.methods_by_name["GetUser"].input_type.fields_by_name["id"].message_type
+    check("an import of users", number.full_name, "users.Id")
+    text = orders.methods_by_name["GetOrder"].input_type.fields_by_name["key"].message_type
+    check("an import of orders", text.full_name, "orders.Key")
+    check("the files of users", (users.file.name, number.file.name), ("service.proto", "common.proto"))
+    check(
+        "the files of orders",
+        (orders.file.name, text.file.name),
+        ("orders/service.proto", "orders/common.proto"),
+    )
+
+
+CASES = [health_check, health_list, health_watch, reflection_list, reflection_call, reflection_same_names]
 
 
 def probe(channel, service):

@@ -217,7 +217,7 @@ pub mod schema {
 
         impl<S: Edition2023> ::trunkline::Service for Edition2023Server<S> {
             const NAME: &'static str = "schema.edition2023.Edition2023";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -227,56 +227,44 @@ pub mod schema {
             }
         }
 
-        /// The descriptors of this package and of all that it imports, for reflection: a serialized
-        /// `google.protobuf.FileDescriptorSet`.
+        /// The descriptors of the files of this package, with all that they import, for reflection.
         #[allow(dead_code, unreachable_pub)]
-        pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
-            \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
-            \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
-            \n\x13com.google.protobufB\x0eTimestampProtoP\x01Z2google.golang.org/protobuf/types/known/timest\
-            amppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\xbb\x08\n\
-            \x13schema/legacy.proto\x12\rschema.legacy\"\xff\x06\n\nEverything\x12\x12\n\x04name\x18\x01 \x02\
-            (\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12&\n\x04text\x18\x03 \x01\
-            (\t:\x12a \"quoted\" defaultR\x04text\x12\x1a\n\x03raw\x18\x04 \x01(\x0c:\x08\\001\\377R\x03raw\x12\
-            4\n\x06colour\x18\x05 \x01(\x0e2\x15.schema.legacy.Colour:\x05GREENR\x06colour\x12\x1a\n\x06pack\
-            ed\x18\x06 \x03(\x05B\x02\x10\x01R\x06packed\x12\x1a\n\x08expanded\x18\x07 \x03(\x05R\x08expande\
-            d\x128\n\x06single\x18\x08 \x01(\n2 .schema.legacy.Everything.SingleR\x06single\x122\n\x04many\x18\
-            \t \x03(\n2\x1e.schema.legacy.Everything.ManyR\x04many\x12\x14\n\x04word\x18\n \x01(\tH\x00R\x04\
-            word\x12:\n\x06chosen\x18\x0b \x01(\n2 .schema.legacy.Everything.ChosenH\x00R\x06chosen\x12=\n\x06\
-            counts\x18\x0c \x03(\x0b2%.schema.legacy.Everything.CountsEntryR\x06counts\x12C\n\x08children\x18\
-            \r \x03(\x0b2\'.schema.legacy.Everything.ChildrenEntryR\x08children\x1aQ\n\x06Single\x12\x16\n\x06\
-            member\x18\x01 \x01(\tR\x06member\x12/\n\x05inner\x18\x02 \x01(\x0b2\x19.schema.legacy.Everythin\
-            gR\x05inner\x1a\x1e\n\x04Many\x12\x16\n\x06member\x18\x01 \x01(\x05R\x06member\x1a#\n\x06Chosen\x12\
-            \x19\n\x05ratio\x18\x01 \x01(\x01:\x030.5R\x05ratio\x1a9\n\x0bCountsEntry\x12\x10\n\x03key\x18\x01\
-            \x20\x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aV\n\rChildrenEnt\
-            ry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12/\n\x05value\x18\x02 \x01(\x0b2\x19.schema.lega\
-            cy.EverythingR\x05value:\x028\x01*\x05\x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x14\x10\x15J\x04\
-            \x08\x1e\x10)R\x03old*\x1c\n\x06Colour\x12\x07\n\x03RED\x10\x01\x12\t\n\x05GREEN\x10\x022F\n\x06\
-            Legacy\x12<\n\x04Echo\x12\x19.schema.legacy.Everything\x1a\x19.schema.legacy.Everything:-\n\x04m\
-            ore\x12\x19.schema.legacy.Everything\x18d \x01(\tR\x04more\n\xcc\n\n\x19schema/edition_2023.prot\
-            o\x12\x12schema.edition2023\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13schema/legacy.proto\"\xf7\
-            \x07\n\nEverything\x12\x1a\n\x08explicit\x18\x01 \x01(\tR\x08explicit\x12!\n\x08implicit\x18\x02\
-            \x20\x01(\tB\x05\xaa\x01\x02\x08\x02R\x08implicit\x12!\n\x08required\x18\x03 \x01(\x05B\x05\xaa\x01\
-            \x02\x08\x03R\x08required\x12%\n\x0cwith_default\x18\x04 \x01(\x05:\x0242R\x0bwithDefault\x12\x1a\
-            \n\x08expanded\x18\x05 \x03(\x05R\x08expanded\x12\x1d\n\x06packed\x18\x06 \x03(\x12B\x05\xaa\x01\
-            \x02\x18\x01R\x06packed\x12?\n\x08prefixed\x18\x07 \x01(\x0b2#.schema.edition2023.Everything.Par\
-            tR\x08prefixed\x12H\n\tdelimited\x18\x08 \x01(\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\
-            \x01\x02(\x02R\tdelimited\x12@\n\x05parts\x18\t \x03(\x0b2#.schema.edition2023.Everything.PartB\x05\
-            \xaa\x01\x02(\x02R\x05parts\x12\x14\n\x04word\x18\n \x01(\tH\x00R\x04word\x12D\n\x06chosen\x18\x0b\
-            \x20\x01(\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\x01\x02(\x02H\x00R\x06chosen\x129\n\x03\
-            map\x18\x0c \x03(\x0b2\'.schema.edition2023.Everything.MapEntryR\x03map\x122\n\x06closed\x18\r \x01\
-            (\x0e2\x1a.schema.edition2023.ClosedR\x06closed\x123\n\x04open\x18\x0e \x01(\x0e2\x18.schema.edi\
-            tion2023.OpenB\x05\xaa\x01\x02\x08\x02R\x04open\x12.\n\x04when\x18\x0f \x01(\x0b2\x1a.google.pro\
-            tobuf.TimestampR\x04when\x121\n\x06legacy\x18\x10 \x01(\x0b2\x19.schema.legacy.EverythingR\x06le\
-            gacy\x12\x19\n\x04data\x18\x11 \x01(\x0cB\x05\xaa\x01\x02\x08\x02R\x04data\x1aZ\n\x04Part\x12\x12\
-            \n\x04text\x18\x01 \x01(\tR\x04text\x12>\n\x04next\x18\x02 \x01(\x0b2#.schema.edition2023.Everyt\
-            hing.PartB\x05\xaa\x01\x02(\x02R\x04next\x1a[\n\x08MapEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03\
-            key\x129\n\x05value\x18\x02 \x01(\x0b2#.schema.edition2023.Everything.PartR\x05value:\x028\x01*\x05\
-            \x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x1e\x10)R\x03oldR\x05older*\"\n\x06Closed\x12\x07\n\x03\
-            RED\x10\x01\x12\t\n\x05GREEN\x10\x02\x1a\x04:\x02\x10\x02*(\n\x04Open\x12\x0b\n\x07NOTHING\x10\x00\
-            \x12\r\n\tSOMETHING\x10\x01*\x04LAST2U\n\x0bEdition2023\x12F\n\x04Echo\x12\x1e.schema.edition202\
-            3.Everything\x1a\x1e.schema.edition2023.Everything:2\n\x04more\x12\x1e.schema.edition2023.Everyt\
-            hing\x18d \x01(\tR\x04moreB\x05\x92\x03\x02\x18\x02b\x08editionsp\xe8\x07";
+        pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+            ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+        // schema/edition_2023.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xcc\n\n\x19schema/edition_2023.proto\x12\x12schema.edition2023\x1a\x1fgoogle/protobuf/timesta\
+            mp.proto\x1a\x13schema/legacy.proto\"\xf7\x07\n\nEverything\x12\x1a\n\x08explicit\x18\x01 \x01(\t\
+            R\x08explicit\x12!\n\x08implicit\x18\x02 \x01(\tB\x05\xaa\x01\x02\x08\x02R\x08implicit\x12!\n\x08\
+            required\x18\x03 \x01(\x05B\x05\xaa\x01\x02\x08\x03R\x08required\x12%\n\x0cwith_default\x18\x04 \
+            \x01(\x05:\x0242R\x0bwithDefault\x12\x1a\n\x08expanded\x18\x05 \x03(\x05R\x08expanded\x12\x1d\n\x06\
+            packed\x18\x06 \x03(\x12B\x05\xaa\x01\x02\x18\x01R\x06packed\x12?\n\x08prefixed\x18\x07 \x01(\x0b\
+            2#.schema.edition2023.Everything.PartR\x08prefixed\x12H\n\tdelimited\x18\x08 \x01(\x0b2#.schema.\
+            edition2023.Everything.PartB\x05\xaa\x01\x02(\x02R\tdelimited\x12@\n\x05parts\x18\t \x03(\x0b2#.\
+            schema.edition2023.Everything.PartB\x05\xaa\x01\x02(\x02R\x05parts\x12\x14\n\x04word\x18\n \x01(\
+            \tH\0R\x04word\x12D\n\x06chosen\x18\x0b \x01(\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\x01\
+            \x02(\x02H\0R\x06chosen\x129\n\x03map\x18\x0c \x03(\x0b2'.schema.edition2023.Everything.MapEntry\
+            R\x03map\x122\n\x06closed\x18\r \x01(\x0e2\x1a.schema.edition2023.ClosedR\x06closed\x123\n\x04op\
+            en\x18\x0e \x01(\x0e2\x18.schema.edition2023.OpenB\x05\xaa\x01\x02\x08\x02R\x04open\x12.\n\x04wh\
+            en\x18\x0f \x01(\x0b2\x1a.google.protobuf.TimestampR\x04when\x121\n\x06legacy\x18\x10 \x01(\x0b2\
+            \x19.schema.legacy.EverythingR\x06legacy\x12\x19\n\x04data\x18\x11 \x01(\x0cB\x05\xaa\x01\x02\x08\
+            \x02R\x04data\x1aZ\n\x04Part\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12>\n\x04next\x18\x02 \x01\
+            (\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\x01\x02(\x02R\x04next\x1a[\n\x08MapEntry\x12\
+            \x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05value\x18\x02 \x01(\x0b2#.schema.edition2023.Eve\
+            rything.PartR\x05value:\x028\x01*\x05\x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x1e\x10)R\x03ol\
+            dR\x05older*\"\n\x06Closed\x12\x07\n\x03RED\x10\x01\x12\t\n\x05GREEN\x10\x02\x1a\x04:\x02\x10\x02\
+            *(\n\x04Open\x12\x0b\n\x07NOTHING\x10\0\x12\r\n\tSOMETHING\x10\x01*\x04LAST2U\n\x0bEdition2023\x12\
+            F\n\x04Echo\x12\x1e.schema.edition2023.Everything\x1a\x1e.schema.edition2023.Everything:2\n\x04m\
+            ore\x12\x1e.schema.edition2023.Everything\x18d \x01(\tR\x04moreB\x05\x92\x03\x02\x18\x02b\x08edi\
+            tionsp\xe8\x07",
+            &[
+                &super::edition2024::FILE_DESCRIPTORS_1,
+                &super::legacy::FILE_DESCRIPTORS_0,
+            ],
+        );
     }
     /// Package `schema::edition2024`.
     pub mod edition2024 {
@@ -471,7 +459,7 @@ pub mod schema {
 
         impl<S: Edition2024> ::trunkline::Service for Edition2024Server<S> {
             const NAME: &'static str = "schema.edition2024.Edition2024";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -481,72 +469,46 @@ pub mod schema {
             }
         }
 
-        /// The descriptors of this package and of all that it imports, for reflection: a serialized
-        /// `google.protobuf.FileDescriptorSet`.
+        /// The descriptors of the files of this package, with all that they import, for reflection.
         #[allow(dead_code, unreachable_pub)]
-        pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+        pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+            ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+        // schema/edition_2024.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xf4\x06\n\x19schema/edition_2024.proto\x12\x12schema.edition2024\x1a\x19schema/edition_2023.p\
+            roto\"\xee\x02\n\nEverything\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12!\n\x08explicit\x18\x02\
+            \x20\x01(\x05B\x05\xaa\x01\x02\x08\x01R\x08explicit\x128\n\x06inside\x18\x03 \x01(\x0b2\x19.sche\
+            ma.edition2024.LocalB\x05\xaa\x01\x02(\x02R\x06inside\x123\n\x04left\x18\x07 \x01(\x0b2\x18.sche\
+            ma.edition2024.LeftB\x05\xaa\x01\x02(\x02R\x04left\x12\x1d\n\x06packed\x18\x04 \x03(\x05B\x05\x82\
+            \xb5\x18\x01mR\x06packed\x124\n\x05older\x18\x05 \x01(\x0b2\x1e.schema.edition2023.EverythingR\x05\
+            older\x127\n\x04kind\x18\x06 \x01(\x0e2#.schema.edition2024.Everything.KindR\x04kind\"*\n\x04Kin\
+            d\x12\x10\n\x0cKIND_UNKNOWN\x10\0\x12\x0e\n\nKIND_KNOWN\x10\x010\x02X\x02\"\x9b\x01\n\x05Local\x12\
+            @\n\x07squares\x18\x01 \x03(\x0b2&.schema.edition2024.Local.SquaresEntryR\x07squares\x12\x12\n\x04\
+            text\x18\x02 \x01(\tR\x04text\x1a:\n\x0cSquaresEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\
+            \x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01X\x01\">\n\x04Left\x126\n\x05right\x18\x01 \
+            \x01(\x0b2\x19.schema.edition2024.RightB\x05\xaa\x01\x02(\x02R\x05right\"X\n\x05Right\x125\n\x04\
+            left\x18\x01 \x01(\x0b2\x18.schema.edition2024.LeftB\x05\xaa\x01\x02(\x02H\0R\x04left\x12\x12\n\x03\
+            end\x18\x02 \x01(\tH\0R\x03endB\x04\n\x02of2U\n\x0bEdition2024\x12F\n\x04Echo\x12\x1e.schema.edi\
+            tion2024.Everything\x1a\x1e.schema.edition2024.EverythingB\x05\x92\x03\x02\x08\x02b\x08editionsp\
+            \xe9\x07z\x14schema/options.proto",
+            &[
+                &super::edition2023::FILE_DESCRIPTORS_0,
+            ],
+        );
+
+        // google/protobuf/timestamp.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
             \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
             \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
             \n\x13com.google.protobufB\x0eTimestampProtoP\x01Z2google.golang.org/protobuf/types/known/timest\
-            amppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\xbb\x08\n\
-            \x13schema/legacy.proto\x12\rschema.legacy\"\xff\x06\n\nEverything\x12\x12\n\x04name\x18\x01 \x02\
-            (\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12&\n\x04text\x18\x03 \x01\
-            (\t:\x12a \"quoted\" defaultR\x04text\x12\x1a\n\x03raw\x18\x04 \x01(\x0c:\x08\\001\\377R\x03raw\x12\
-            4\n\x06colour\x18\x05 \x01(\x0e2\x15.schema.legacy.Colour:\x05GREENR\x06colour\x12\x1a\n\x06pack\
-            ed\x18\x06 \x03(\x05B\x02\x10\x01R\x06packed\x12\x1a\n\x08expanded\x18\x07 \x03(\x05R\x08expande\
-            d\x128\n\x06single\x18\x08 \x01(\n2 .schema.legacy.Everything.SingleR\x06single\x122\n\x04many\x18\
-            \t \x03(\n2\x1e.schema.legacy.Everything.ManyR\x04many\x12\x14\n\x04word\x18\n \x01(\tH\x00R\x04\
-            word\x12:\n\x06chosen\x18\x0b \x01(\n2 .schema.legacy.Everything.ChosenH\x00R\x06chosen\x12=\n\x06\
-            counts\x18\x0c \x03(\x0b2%.schema.legacy.Everything.CountsEntryR\x06counts\x12C\n\x08children\x18\
-            \r \x03(\x0b2\'.schema.legacy.Everything.ChildrenEntryR\x08children\x1aQ\n\x06Single\x12\x16\n\x06\
-            member\x18\x01 \x01(\tR\x06member\x12/\n\x05inner\x18\x02 \x01(\x0b2\x19.schema.legacy.Everythin\
-            gR\x05inner\x1a\x1e\n\x04Many\x12\x16\n\x06member\x18\x01 \x01(\x05R\x06member\x1a#\n\x06Chosen\x12\
-            \x19\n\x05ratio\x18\x01 \x01(\x01:\x030.5R\x05ratio\x1a9\n\x0bCountsEntry\x12\x10\n\x03key\x18\x01\
-            \x20\x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aV\n\rChildrenEnt\
-            ry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12/\n\x05value\x18\x02 \x01(\x0b2\x19.schema.lega\
-            cy.EverythingR\x05value:\x028\x01*\x05\x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x14\x10\x15J\x04\
-            \x08\x1e\x10)R\x03old*\x1c\n\x06Colour\x12\x07\n\x03RED\x10\x01\x12\t\n\x05GREEN\x10\x022F\n\x06\
-            Legacy\x12<\n\x04Echo\x12\x19.schema.legacy.Everything\x1a\x19.schema.legacy.Everything:-\n\x04m\
-            ore\x12\x19.schema.legacy.Everything\x18d \x01(\tR\x04more\n\xcc\n\n\x19schema/edition_2023.prot\
-            o\x12\x12schema.edition2023\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13schema/legacy.proto\"\xf7\
-            \x07\n\nEverything\x12\x1a\n\x08explicit\x18\x01 \x01(\tR\x08explicit\x12!\n\x08implicit\x18\x02\
-            \x20\x01(\tB\x05\xaa\x01\x02\x08\x02R\x08implicit\x12!\n\x08required\x18\x03 \x01(\x05B\x05\xaa\x01\
-            \x02\x08\x03R\x08required\x12%\n\x0cwith_default\x18\x04 \x01(\x05:\x0242R\x0bwithDefault\x12\x1a\
-            \n\x08expanded\x18\x05 \x03(\x05R\x08expanded\x12\x1d\n\x06packed\x18\x06 \x03(\x12B\x05\xaa\x01\
-            \x02\x18\x01R\x06packed\x12?\n\x08prefixed\x18\x07 \x01(\x0b2#.schema.edition2023.Everything.Par\
-            tR\x08prefixed\x12H\n\tdelimited\x18\x08 \x01(\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\
-            \x01\x02(\x02R\tdelimited\x12@\n\x05parts\x18\t \x03(\x0b2#.schema.edition2023.Everything.PartB\x05\
-            \xaa\x01\x02(\x02R\x05parts\x12\x14\n\x04word\x18\n \x01(\tH\x00R\x04word\x12D\n\x06chosen\x18\x0b\
-            \x20\x01(\x0b2#.schema.edition2023.Everything.PartB\x05\xaa\x01\x02(\x02H\x00R\x06chosen\x129\n\x03\
-            map\x18\x0c \x03(\x0b2\'.schema.edition2023.Everything.MapEntryR\x03map\x122\n\x06closed\x18\r \x01\
-            (\x0e2\x1a.schema.edition2023.ClosedR\x06closed\x123\n\x04open\x18\x0e \x01(\x0e2\x18.schema.edi\
-            tion2023.OpenB\x05\xaa\x01\x02\x08\x02R\x04open\x12.\n\x04when\x18\x0f \x01(\x0b2\x1a.google.pro\
-            tobuf.TimestampR\x04when\x121\n\x06legacy\x18\x10 \x01(\x0b2\x19.schema.legacy.EverythingR\x06le\
-            gacy\x12\x19\n\x04data\x18\x11 \x01(\x0cB\x05\xaa\x01\x02\x08\x02R\x04data\x1aZ\n\x04Part\x12\x12\
-            \n\x04text\x18\x01 \x01(\tR\x04text\x12>\n\x04next\x18\x02 \x01(\x0b2#.schema.edition2023.Everyt\
-            hing.PartB\x05\xaa\x01\x02(\x02R\x04next\x1a[\n\x08MapEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03\
-            key\x129\n\x05value\x18\x02 \x01(\x0b2#.schema.edition2023.Everything.PartR\x05value:\x028\x01*\x05\
-            \x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x1e\x10)R\x03oldR\x05older*\"\n\x06Closed\x12\x07\n\x03\
-            RED\x10\x01\x12\t\n\x05GREEN\x10\x02\x1a\x04:\x02\x10\x02*(\n\x04Open\x12\x0b\n\x07NOTHING\x10\x00\
-            \x12\r\n\tSOMETHING\x10\x01*\x04LAST2U\n\x0bEdition2023\x12F\n\x04Echo\x12\x1e.schema.edition202\
-            3.Everything\x1a\x1e.schema.edition2023.Everything:2\n\x04more\x12\x1e.schema.edition2023.Everyt\
-            hing\x18d \x01(\tR\x04moreB\x05\x92\x03\x02\x18\x02b\x08editionsp\xe8\x07\n\xf4\x06\n\x19schema/\
-            edition_2024.proto\x12\x12schema.edition2024\x1a\x19schema/edition_2023.proto\"\xee\x02\n\nEvery\
-            thing\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12!\n\x08explicit\x18\x02 \x01(\x05B\x05\xaa\x01\
-            \x02\x08\x01R\x08explicit\x128\n\x06inside\x18\x03 \x01(\x0b2\x19.schema.edition2024.LocalB\x05\xaa\
-            \x01\x02(\x02R\x06inside\x123\n\x04left\x18\x07 \x01(\x0b2\x18.schema.edition2024.LeftB\x05\xaa\x01\
-            \x02(\x02R\x04left\x12\x1d\n\x06packed\x18\x04 \x03(\x05B\x05\x82\xb5\x18\x01mR\x06packed\x124\n\
-            \x05older\x18\x05 \x01(\x0b2\x1e.schema.edition2023.EverythingR\x05older\x127\n\x04kind\x18\x06 \
-            \x01(\x0e2#.schema.edition2024.Everything.KindR\x04kind\"*\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\
-            \x00\x12\x0e\n\nKIND_KNOWN\x10\x010\x02X\x02\"\x9b\x01\n\x05Local\x12@\n\x07squares\x18\x01 \x03\
-            (\x0b2&.schema.edition2024.Local.SquaresEntryR\x07squares\x12\x12\n\x04text\x18\x02 \x01(\tR\x04\
-            text\x1a:\n\x0cSquaresEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n\x05value\x18\x02\
-            \x20\x01(\x05R\x05value:\x028\x01X\x01\">\n\x04Left\x126\n\x05right\x18\x01 \x01(\x0b2\x19.schem\
-            a.edition2024.RightB\x05\xaa\x01\x02(\x02R\x05right\"X\n\x05Right\x125\n\x04left\x18\x01 \x01(\x0b\
-            2\x18.schema.edition2024.LeftB\x05\xaa\x01\x02(\x02H\x00R\x04left\x12\x12\n\x03end\x18\x02 \x01(\
-            \tH\x00R\x03endB\x04\n\x02of2U\n\x0bEdition2024\x12F\n\x04Echo\x12\x1e.schema.edition2024.Everyt\
-            hing\x1a\x1e.schema.edition2024.EverythingB\x05\x92\x03\x02\x08\x02b\x08editionsp\xe9\x07z\x14sc\
-            hema/options.proto";
+            amppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
     }
     /// Package `schema::legacy`.
     pub mod legacy {
@@ -748,7 +710,7 @@ pub mod schema {
 
         impl<S: Legacy> ::trunkline::Service for LegacyServer<S> {
             const NAME: &'static str = "schema.legacy.Legacy";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -758,10 +720,15 @@ pub mod schema {
             }
         }
 
-        /// The descriptors of this package and of all that it imports, for reflection: a serialized
-        /// `google.protobuf.FileDescriptorSet`.
+        /// The descriptors of the files of this package, with all that they import, for reflection.
         #[allow(dead_code, unreachable_pub)]
-        pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+        pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+            ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+        // schema/legacy.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
             \n\xbb\x08\n\x13schema/legacy.proto\x12\rschema.legacy\"\xff\x06\n\nEverything\x12\x12\n\x04name\
             \x18\x01 \x02(\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12&\n\x04text\
             \x18\x03 \x01(\t:\x12a \"quoted\" defaultR\x04text\x12\x1a\n\x03raw\x18\x04 \x01(\x0c:\x08\\001\\\
@@ -769,18 +736,20 @@ pub mod schema {
             \x1a\n\x06packed\x18\x06 \x03(\x05B\x02\x10\x01R\x06packed\x12\x1a\n\x08expanded\x18\x07 \x03(\x05\
             R\x08expanded\x128\n\x06single\x18\x08 \x01(\n2 .schema.legacy.Everything.SingleR\x06single\x122\
             \n\x04many\x18\t \x03(\n2\x1e.schema.legacy.Everything.ManyR\x04many\x12\x14\n\x04word\x18\n \x01\
-            (\tH\x00R\x04word\x12:\n\x06chosen\x18\x0b \x01(\n2 .schema.legacy.Everything.ChosenH\x00R\x06ch\
-            osen\x12=\n\x06counts\x18\x0c \x03(\x0b2%.schema.legacy.Everything.CountsEntryR\x06counts\x12C\n\
-            \x08children\x18\r \x03(\x0b2\'.schema.legacy.Everything.ChildrenEntryR\x08children\x1aQ\n\x06Si\
-            ngle\x12\x16\n\x06member\x18\x01 \x01(\tR\x06member\x12/\n\x05inner\x18\x02 \x01(\x0b2\x19.schem\
-            a.legacy.EverythingR\x05inner\x1a\x1e\n\x04Many\x12\x16\n\x06member\x18\x01 \x01(\x05R\x06member\
-            \x1a#\n\x06Chosen\x12\x19\n\x05ratio\x18\x01 \x01(\x01:\x030.5R\x05ratio\x1a9\n\x0bCountsEntry\x12\
-            \x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a\
-            V\n\rChildrenEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12/\n\x05value\x18\x02 \x01(\x0b2\
-            \x19.schema.legacy.EverythingR\x05value:\x028\x01*\x05\x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\
-            \x14\x10\x15J\x04\x08\x1e\x10)R\x03old*\x1c\n\x06Colour\x12\x07\n\x03RED\x10\x01\x12\t\n\x05GREE\
-            N\x10\x022F\n\x06Legacy\x12<\n\x04Echo\x12\x19.schema.legacy.Everything\x1a\x19.schema.legacy.Ev\
-            erything:-\n\x04more\x12\x19.schema.legacy.Everything\x18d \x01(\tR\x04more";
+            (\tH\0R\x04word\x12:\n\x06chosen\x18\x0b \x01(\n2 .schema.legacy.Everything.ChosenH\0R\x06chosen\
+            \x12=\n\x06counts\x18\x0c \x03(\x0b2%.schema.legacy.Everything.CountsEntryR\x06counts\x12C\n\x08\
+            children\x18\r \x03(\x0b2'.schema.legacy.Everything.ChildrenEntryR\x08children\x1aQ\n\x06Single\x12\
+            \x16\n\x06member\x18\x01 \x01(\tR\x06member\x12/\n\x05inner\x18\x02 \x01(\x0b2\x19.schema.legacy\
+            .EverythingR\x05inner\x1a\x1e\n\x04Many\x12\x16\n\x06member\x18\x01 \x01(\x05R\x06member\x1a#\n\x06\
+            Chosen\x12\x19\n\x05ratio\x18\x01 \x01(\x01:\x030.5R\x05ratio\x1a9\n\x0bCountsEntry\x12\x10\n\x03\
+            key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aV\n\rChi\
+            ldrenEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12/\n\x05value\x18\x02 \x01(\x0b2\x19.sch\
+            ema.legacy.EverythingR\x05value:\x028\x01*\x05\x08d\x10\xc8\x01B\x08\n\x06choiceJ\x04\x08\x14\x10\
+            \x15J\x04\x08\x1e\x10)R\x03old*\x1c\n\x06Colour\x12\x07\n\x03RED\x10\x01\x12\t\n\x05GREEN\x10\x02\
+            2F\n\x06Legacy\x12<\n\x04Echo\x12\x19.schema.legacy.Everything\x1a\x19.schema.legacy.Everything:\
+            -\n\x04more\x12\x19.schema.legacy.Everything\x18d \x01(\tR\x04more",
+            &[],
+        );
     }
 }
 #[allow(unreachable_pub, unused_imports)]

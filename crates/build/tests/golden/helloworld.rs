@@ -91,7 +91,7 @@ pub struct GreeterServer<S>(pub S);
 
 impl<S: Greeter> ::trunkline::Service for GreeterServer<S> {
     const NAME: &'static str = "helloworld.Greeter";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut ::trunkline::Router) {
         let service = ::std::sync::Arc::new(self.0);
@@ -101,11 +101,18 @@ impl<S: Greeter> ::trunkline::Service for GreeterServer<S> {
     }
 }
 
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the files of this package, with all that they import, for reflection.
 #[allow(dead_code, unreachable_pub)]
-pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+    ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+// helloworld.proto
+#[allow(dead_code)]
+pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    b"\
     \n\xbb\x01\n\x10helloworld.proto\x12\nhelloworld\"\"\n\x0cHelloRequest\x12\x12\n\x04name\x18\x01\
     \x20\x01(\tR\x04name\"&\n\nHelloReply\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message2G\n\x07Gr\
     eeter\x12<\n\x08SayHello\x12\x18.helloworld.HelloRequest\x1a\x16.helloworld.HelloReplyb\x06proto\
-    3";
+    3",
+    &[],
+);

@@ -102,6 +102,28 @@ pub mod nasty {
                 }
             }
         }
+
+        /// The descriptors of the files of this package, with all that they import, for reflection.
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+            ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+        // nasty/legacy.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xda\x03\n\x12nasty/legacy.proto\x12\x0cnasty.legacy\"\xe5\x02\n\x03Old\x12\x12\n\x04name\x18\x01\
+            \x20\x02(\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12'\n\x04text\x18\x03\
+            \x20\x01(\t:\x13a \"quoted\" default\nR\x04text\x12\x1a\n\x03raw\x18\x04 \x01(\x0c:\x08\\001\\37\
+            7R\x03raw\x123\n\x04kind\x18\x05 \x01(\x0e2\x12.nasty.legacy.Kind:\x0bKIND_SECONDR\x04kind\x12\x1a\
+            \n\x06packed\x18\x06 \x03(\x05B\x02\x10\x01R\x06packed\x12\x1a\n\x08unpacked\x18\x07 \x03(\x05R\x08\
+            unpacked\x12-\n\x05group\x18\x08 \x03(\n2\x17.nasty.legacy.Old.GroupR\x05group\x12\x19\n\x05rati\
+            o\x18\t \x01(\x01:\x03infR\x05ratio\x1a\x1f\n\x05Group\x12\x16\n\x06member\x18\x01 \x01(\tR\x06m\
+            ember*\x05\x08d\x10\xc8\x01J\x04\x08\x14\x10\x15J\x04\x08\x1e\x10)*'\n\x04Kind\x12\x0e\n\nKIND_F\
+            IRST\x10\x01\x12\x0f\n\x0bKIND_SECOND\x10\x02:%\n\x04more\x12\x11.nasty.legacy.Old\x18d \x01(\tR\
+            \x04more",
+            &[],
+        );
     }
     /// Package `nasty::other`.
     pub mod other {
@@ -201,7 +223,7 @@ pub mod nasty {
 
             impl<T: S> ::trunkline::Service for SServer<T> {
                 const NAME: &'static str = "nasty.other.type.S";
-                const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+                const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
                 fn add_to(self, router: &mut ::trunkline::Router) {
                     let service = ::std::sync::Arc::new(self.0);
@@ -259,7 +281,7 @@ pub mod nasty {
 
             impl<S: T> ::trunkline::Service for TServer<S> {
                 const NAME: &'static str = "nasty.other.type.T";
-                const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+                const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
                 fn add_to(self, router: &mut ::trunkline::Router) {
                     let service = ::std::sync::Arc::new(self.0);
@@ -269,15 +291,22 @@ pub mod nasty {
                 }
             }
 
-            /// The descriptors of this package and of all that it imports, for reflection: a serialized
-            /// `google.protobuf.FileDescriptorSet`.
+            /// The descriptors of the files of this package, with all that they import, for reflection.
             #[allow(dead_code, unreachable_pub)]
-            pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+            pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+                ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+            // nasty/other/type.proto
+            #[allow(dead_code)]
+            pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+                b"\
                 \n\xa7\x02\n\x16nasty/other/type.proto\x12\x10nasty.other.type\"r\n\x05Thing\x122\n\x05parts\x18\
                 \x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a5\n\x04Part\x12-\n\x05whole\x18\x01\
                 \x20\x01(\x0b2\x17.nasty.other.type.ThingR\x05whole2C\n\x01S\x12>\n\x01S\x12\x17.nasty.other.typ\
                 e.Thing\x1a\x1c.nasty.other.type.Thing.Part(\x010\x012:\n\x01T\x125\n\x01T\x12\x17.nasty.other.t\
-                ype.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3";
+                ype.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3",
+                &[],
+            );
         }
     }
     /// Package `nasty::v1`.
@@ -1147,7 +1176,7 @@ pub mod nasty {
 
         impl<S: FooServiceService> ::trunkline::Service for FooServiceServiceServer<S> {
             const NAME: &'static str = "nasty.v1.foo";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1385,7 +1414,7 @@ pub mod nasty {
 
         impl<S: Keywords> ::trunkline::Service for KeywordsServer<S> {
             const NAME: &'static str = "nasty.v1.Keywords";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1484,7 +1513,7 @@ pub mod nasty {
 
         impl<S: SelfService> ::trunkline::Service for SelfServiceServer<S> {
             const NAME: &'static str = "nasty.v1.self";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1533,7 +1562,7 @@ pub mod nasty {
 
         impl<S: Loop> ::trunkline::Service for LoopServer<S> {
             const NAME: &'static str = "nasty.v1.loop";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, _: &mut ::trunkline::Router) {}
         }
@@ -1586,7 +1615,7 @@ pub mod nasty {
 
         impl<S: User> ::trunkline::Service for UserServer<S> {
             const NAME: &'static str = "nasty.v1.User";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1644,7 +1673,7 @@ pub mod nasty {
 
         impl<S: UserList> ::trunkline::Service for UserListServer<S> {
             const NAME: &'static str = "nasty.v1.UserList";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1723,7 +1752,7 @@ pub mod nasty {
         #[allow(deprecated)]
         impl<S: Outdated> ::trunkline::Service for OutdatedServer<S> {
             const NAME: &'static str = "nasty.v1.Outdated";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1784,7 +1813,7 @@ pub mod nasty {
         #[allow(deprecated)]
         impl<S: HalfOutdated> ::trunkline::Service for HalfOutdatedServer<S> {
             const NAME: &'static str = "nasty.v1.HalfOutdated";
-            const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+            const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
             fn add_to(self, router: &mut ::trunkline::Router) {
                 let service = ::std::sync::Arc::new(self.0);
@@ -1794,124 +1823,179 @@ pub mod nasty {
             }
         }
 
-        /// The descriptors of this package and of all that it imports, for reflection: a serialized
-        /// `google.protobuf.FileDescriptorSet`.
+        /// The descriptors of the files of this package, with all that they import, for reflection.
         #[allow(dead_code, unreachable_pub)]
-        pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
-            \n\xe4\x01\n\x19google/protobuf/any.proto\x12\x0fgoogle.protobuf\"6\n\x03Any\x12\x19\n\x08type_u\
-            rl\x18\x01 \x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05valueBv\n\x13com.google.\
-            protobufB\x08AnyProtoP\x01Z,google.golang.org/protobuf/types/known/anypb\xa2\x02\x03GPB\xaa\x02\x1e\
-            Google.Protobuf.WellKnownTypesb\x06proto3\n\xfb\x01\n\x1egoogle/protobuf/duration.proto\x12\x0fg\
-            oogle.protobuf\":\n\x08Duration\x12\x18\n\x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05\
-            nanos\x18\x02 \x01(\x05R\x05nanosB\x83\x01\n\x13com.google.protobufB\rDurationProtoP\x01Z1google\
-            .golang.org/protobuf/types/known/durationpb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobu\
-            f.WellKnownTypesb\x06proto3\n\xbe\x01\n\x1bgoogle/protobuf/empty.proto\x12\x0fgoogle.protobuf\"\x07\
-            \n\x05EmptyB}\n\x13com.google.protobufB\nEmptyProtoP\x01Z.google.golang.org/protobuf/types/known\
-            /emptypb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\xe6\x01\
-            \n google/protobuf/field_mask.proto\x12\x0fgoogle.protobuf\"!\n\tFieldMask\x12\x14\n\x05paths\x18\
-            \x01 \x03(\tR\x05pathsB\x85\x01\n\x13com.google.protobufB\x0eFieldMaskProtoP\x01Z2google.golang.\
-            org/protobuf/types/known/fieldmaskpb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellK\
-            nownTypesb\x06proto3\n\xe2\x05\n\x1cgoogle/protobuf/struct.proto\x12\x0fgoogle.protobuf\"\x98\x01\
-            \n\x06Struct\x12;\n\x06fields\x18\x01 \x03(\x0b2#.google.protobuf.Struct.FieldsEntryR\x06fields\x1a\
-            Q\n\x0bFieldsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12,\n\x05value\x18\x02 \x01(\x0b2\x16\
-            .google.protobuf.ValueR\x05value:\x028\x01\"\xb2\x02\n\x05Value\x12;\n\nnull_value\x18\x01 \x01(\
-            \x0e2\x1a.google.protobuf.NullValueH\x00R\tnullValue\x12#\n\x0cnumber_value\x18\x02 \x01(\x01H\x00\
-            R\x0bnumberValue\x12#\n\x0cstring_value\x18\x03 \x01(\tH\x00R\x0bstringValue\x12\x1f\n\nbool_val\
-            ue\x18\x04 \x01(\x08H\x00R\tboolValue\x12<\n\x0cstruct_value\x18\x05 \x01(\x0b2\x17.google.proto\
-            buf.StructH\x00R\x0bstructValue\x12;\n\nlist_value\x18\x06 \x01(\x0b2\x1a.google.protobuf.ListVa\
-            lueH\x00R\tlistValueB\x06\n\x04kind\";\n\tListValue\x12.\n\x06values\x18\x01 \x03(\x0b2\x16.goog\
-            le.protobuf.ValueR\x06values*\x1b\n\tNullValue\x12\x0e\n\nNULL_VALUE\x10\x00B\x7f\n\x13com.googl\
-            e.protobufB\x0bStructProtoP\x01Z/google.golang.org/protobuf/types/known/structpb\xf8\x01\x01\xa2\
-            \x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\xff\x01\n\x1fgoogle/protobuf/\
-            timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\x07seconds\x18\x01 \x01(\x03R\x07\
-            seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\n\x13com.google.protobufB\x0eTim\
-            estampProtoP\x01Z2google.golang.org/protobuf/types/known/timestamppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\
-            \x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3\n\x86\x04\n\x1egoogle/protobuf/wrappers.proto\x12\
-            \x0fgoogle.protobuf\"#\n\x0bDoubleValue\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value\"\"\n\nFl\
-            oatValue\x12\x14\n\x05value\x18\x01 \x01(\x02R\x05value\"\"\n\nInt64Value\x12\x14\n\x05value\x18\
-            \x01 \x01(\x03R\x05value\"#\n\x0bUInt64Value\x12\x14\n\x05value\x18\x01 \x01(\x04R\x05value\"\"\n\
-            \nInt32Value\x12\x14\n\x05value\x18\x01 \x01(\x05R\x05value\"#\n\x0bUInt32Value\x12\x14\n\x05val\
-            ue\x18\x01 \x01(\rR\x05value\"!\n\tBoolValue\x12\x14\n\x05value\x18\x01 \x01(\x08R\x05value\"#\n\
-            \x0bStringValue\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\"\"\n\nBytesValue\x12\x14\n\x05valu\
-            e\x18\x01 \x01(\x0cR\x05valueB\x83\x01\n\x13com.google.protobufB\rWrappersProtoP\x01Z1google.gol\
-            ang.org/protobuf/types/known/wrapperspb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.We\
-            llKnownTypesb\x06proto3\n\xda\x03\n\x12nasty/legacy.proto\x12\x0cnasty.legacy\"\xe5\x02\n\x03Old\
-            \x12\x12\n\x04name\x18\x01 \x02(\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06num\
-            ber\x12\'\n\x04text\x18\x03 \x01(\t:\x13a \"quoted\" default\nR\x04text\x12\x1a\n\x03raw\x18\x04\
-            \x20\x01(\x0c:\x08\\001\\377R\x03raw\x123\n\x04kind\x18\x05 \x01(\x0e2\x12.nasty.legacy.Kind:\x0b\
-            KIND_SECONDR\x04kind\x12\x1a\n\x06packed\x18\x06 \x03(\x05B\x02\x10\x01R\x06packed\x12\x1a\n\x08\
-            unpacked\x18\x07 \x03(\x05R\x08unpacked\x12-\n\x05group\x18\x08 \x03(\n2\x17.nasty.legacy.Old.Gr\
-            oupR\x05group\x12\x19\n\x05ratio\x18\t \x01(\x01:\x03infR\x05ratio\x1a\x1f\n\x05Group\x12\x16\n\x06\
-            member\x18\x01 \x01(\tR\x06member*\x05\x08d\x10\xc8\x01J\x04\x08\x14\x10\x15J\x04\x08\x1e\x10)*\'\
-            \n\x04Kind\x12\x0e\n\nKIND_FIRST\x10\x01\x12\x0f\n\x0bKIND_SECOND\x10\x02:%\n\x04more\x12\x11.na\
-            sty.legacy.Old\x18d \x01(\tR\x04more\n\xa7\x02\n\x16nasty/other/type.proto\x12\x10nasty.other.ty\
-            pe\"r\n\x05Thing\x122\n\x05parts\x18\x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a\
-            5\n\x04Part\x12-\n\x05whole\x18\x01 \x01(\x0b2\x17.nasty.other.type.ThingR\x05whole2C\n\x01S\x12\
-            >\n\x01S\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.type.Thing.Part(\x010\x012:\n\x01T\x12\
-            5\n\x01T\x12\x17.nasty.other.type.Thing\x1a\x17.nasty.other.type.Thingb\x06proto3\n\xf6\x1d\n\x11\
-            nasty/nasty.proto\x12\x08nasty.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/durati\
-            on.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/p\
-            rotobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.prot\
-            o\x1a\x12nasty/legacy.proto\x1a\x16nasty/other/type.proto\"\x12\n\x10FooServiceClient\"*\n\x03Fo\
-            o\x12#\n\x05again\x18\x01 \x01(\x0b2\r.nasty.v1.FooR\x05again\"\x87\x01\n\x0fOutdatedMessage\x12\
-            \x14\n\x03old\x18\x01 \x01(\tB\x02\x18\x01R\x03old\x12\x1d\n\x05older\x18\x02 \x01(\tB\x02\x18\x01\
-            H\x00R\x05older\x88\x01\x01\x121\n\x05state\x18\x03 \x01(\x0e2\x17.nasty.v1.OutdatedStateB\x02\x18\
-            \x01R\x05state:\x02\x18\x01B\x08\n\x06_older\"\x06\n\x04Self\"\x08\n\x06Option\"\x08\n\x06Result\
-            \"\t\n\x07Request\"\x06\n\x04Send\"\x06\n\x04Sync\"\x08\n\x06Future\"\x08\n\x06String\"\x05\n\x03\
-            Vec\"\x05\n\x03Box\"\x07\n\x05Clone\"\x07\n\x05Debug\"\t\n\x07Default\"\x06\n\x04Some\"\x06\n\x04\
-            None\"\x04\n\x02Ok\"\x05\n\x03Err\"\x03\n\x01S\"\x08\n\x06Client\"\t\n\x07Channel\"\x08\n\x06Met\
-            hod\"\x08\n\x06Status\"\t\n\x07Message\"\t\n\x07HashMap\"\x05\n\x03Arc\"\x06\n\x04From\"\x06\n\x04\
-            Into\"\x06\n\x04Name\"\x9c\x0c\n\x05Outer\x12\x19\n\x05maybe\x18\x01 \x01(\tH\x02R\x05maybe\x88\x01\
-            \x01\x12;\n\x0bmaybe_state\x18\x02 \x01(\x0e2\x15.nasty.v1.Outer.StateH\x03R\nmaybeState\x88\x01\
-            \x01\x12-\n\x06states\x18\x03 \x03(\x0e2\x15.nasty.v1.Outer.StateR\x06states\x123\n\x06inners\x18\
-            \x04 \x03(\x0b2\x1b.nasty.v1.Outer.InnersEntryR\x06inners\x12J\n\x0fstate_by_number\x18\x05 \x03\
-            (\x0b2\".nasty.v1.Outer.StateByNumberEntryR\rstateByNumber\x12\x14\n\x04text\x18\x06 \x01(\tH\x00\
-            R\x04text\x12-\n\x05inner\x18\x07 \x01(\x0b2\x15.nasty.v1.Outer.InnerH\x00R\x05inner\x12-\n\x05s\
-            tate\x18\x08 \x01(\x0e2\x15.nasty.v1.Outer.StateH\x00R\x05state\x122\n\x07nothing\x18\t \x01(\x0b\
-            2\x16.google.protobuf.EmptyH\x00R\x07nothing\x124\n\tone_alias\x18\n \x01(\x0e2\x15.nasty.v1.Out\
-            er.AliasH\x01R\x08oneAlias\x12!\n\x0bother_alias\x18\x0b \x01(\x0cH\x01R\notherAlias\x12\x0e\n\x02\
-            fn\x18\x0c \x01(\tR\x02fn\x12\x12\n\x04self\x18\r \x01(\tR\x04self\x12\x14\n\x05crate\x18\x0e \x01\
-            (\tR\x05crate\x12\x15\n\x06r_type\x18\x0f \x01(\tR\x05rType\x12-\n\x05thing\x18\x10 \x01(\x0b2\x17\
-            .nasty.other.type.ThingR\x05thing\x12*\n\x02at\x18\x11 \x01(\x0b2\x1a.google.protobuf.TimestampR\
-            \x02at\x123\n\x06number\x18\x12 \x01(\x0b2\x1b.google.protobuf.Int64ValueR\x06number\x12.\n\x04l\
-            ist\x18\x13 \x01(\x0b2\x1a.google.protobuf.ListValueR\x04list\x12.\n\x07details\x18\x14 \x03(\x0b\
-            2\x14.google.protobuf.AnyR\x07details\x12\x1c\n\tCamelCase\x18\x15 \x01(\tR\tCamelCase\x12\x1f\n\
-            \x0b_underscore\x18\x16 \x01(\x05R\nUnderscore\x12#\n\x03old\x18\x17 \x01(\x0b2\x11.nasty.legacy\
-            .OldR\x03old\x12>\n\x0braw_by_name\x18\x18 \x03(\x0b2\x1e.nasty.v1.Outer.RawByNameEntryR\trawByN\
-            ame\x12\x12\n\x04raws\x18\x19 \x03(\x0cR\x04raws\x1a\x82\x01\n\x05Inner\x127\n\x07deepest\x18\x01\
-            \x20\x01(\x0b2\x1d.nasty.v1.Outer.Inner.DeepestR\x07deepest\x12#\n\x04back\x18\x02 \x01(\x0b2\x0f\
+        pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+            ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+        // nasty/nasty.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xf6\x1d\n\x11nasty/nasty.proto\x12\x08nasty.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle\
+            /protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\
+            \x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protob\
+            uf/wrappers.proto\x1a\x12nasty/legacy.proto\x1a\x16nasty/other/type.proto\"\x12\n\x10FooServiceC\
+            lient\"*\n\x03Foo\x12#\n\x05again\x18\x01 \x01(\x0b2\r.nasty.v1.FooR\x05again\"\x87\x01\n\x0fOut\
+            datedMessage\x12\x14\n\x03old\x18\x01 \x01(\tB\x02\x18\x01R\x03old\x12\x1d\n\x05older\x18\x02 \x01\
+            (\tB\x02\x18\x01H\0R\x05older\x88\x01\x01\x121\n\x05state\x18\x03 \x01(\x0e2\x17.nasty.v1.Outdat\
+            edStateB\x02\x18\x01R\x05state:\x02\x18\x01B\x08\n\x06_older\"\x06\n\x04Self\"\x08\n\x06Option\"\
+            \x08\n\x06Result\"\t\n\x07Request\"\x06\n\x04Send\"\x06\n\x04Sync\"\x08\n\x06Future\"\x08\n\x06S\
+            tring\"\x05\n\x03Vec\"\x05\n\x03Box\"\x07\n\x05Clone\"\x07\n\x05Debug\"\t\n\x07Default\"\x06\n\x04\
+            Some\"\x06\n\x04None\"\x04\n\x02Ok\"\x05\n\x03Err\"\x03\n\x01S\"\x08\n\x06Client\"\t\n\x07Channe\
+            l\"\x08\n\x06Method\"\x08\n\x06Status\"\t\n\x07Message\"\t\n\x07HashMap\"\x05\n\x03Arc\"\x06\n\x04\
+            From\"\x06\n\x04Into\"\x06\n\x04Name\"\x9c\x0c\n\x05Outer\x12\x19\n\x05maybe\x18\x01 \x01(\tH\x02\
+            R\x05maybe\x88\x01\x01\x12;\n\x0bmaybe_state\x18\x02 \x01(\x0e2\x15.nasty.v1.Outer.StateH\x03R\n\
+            maybeState\x88\x01\x01\x12-\n\x06states\x18\x03 \x03(\x0e2\x15.nasty.v1.Outer.StateR\x06states\x12\
+            3\n\x06inners\x18\x04 \x03(\x0b2\x1b.nasty.v1.Outer.InnersEntryR\x06inners\x12J\n\x0fstate_by_nu\
+            mber\x18\x05 \x03(\x0b2\".nasty.v1.Outer.StateByNumberEntryR\rstateByNumber\x12\x14\n\x04text\x18\
+            \x06 \x01(\tH\0R\x04text\x12-\n\x05inner\x18\x07 \x01(\x0b2\x15.nasty.v1.Outer.InnerH\0R\x05inne\
+            r\x12-\n\x05state\x18\x08 \x01(\x0e2\x15.nasty.v1.Outer.StateH\0R\x05state\x122\n\x07nothing\x18\
+            \t \x01(\x0b2\x16.google.protobuf.EmptyH\0R\x07nothing\x124\n\tone_alias\x18\n \x01(\x0e2\x15.na\
+            sty.v1.Outer.AliasH\x01R\x08oneAlias\x12!\n\x0bother_alias\x18\x0b \x01(\x0cH\x01R\notherAlias\x12\
+            \x0e\n\x02fn\x18\x0c \x01(\tR\x02fn\x12\x12\n\x04self\x18\r \x01(\tR\x04self\x12\x14\n\x05crate\x18\
+            \x0e \x01(\tR\x05crate\x12\x15\n\x06r_type\x18\x0f \x01(\tR\x05rType\x12-\n\x05thing\x18\x10 \x01\
+            (\x0b2\x17.nasty.other.type.ThingR\x05thing\x12*\n\x02at\x18\x11 \x01(\x0b2\x1a.google.protobuf.\
+            TimestampR\x02at\x123\n\x06number\x18\x12 \x01(\x0b2\x1b.google.protobuf.Int64ValueR\x06number\x12\
+            .\n\x04list\x18\x13 \x01(\x0b2\x1a.google.protobuf.ListValueR\x04list\x12.\n\x07details\x18\x14 \
+            \x03(\x0b2\x14.google.protobuf.AnyR\x07details\x12\x1c\n\tCamelCase\x18\x15 \x01(\tR\tCamelCase\x12\
+            \x1f\n\x0b_underscore\x18\x16 \x01(\x05R\nUnderscore\x12#\n\x03old\x18\x17 \x01(\x0b2\x11.nasty.\
+            legacy.OldR\x03old\x12>\n\x0braw_by_name\x18\x18 \x03(\x0b2\x1e.nasty.v1.Outer.RawByNameEntryR\t\
+            rawByName\x12\x12\n\x04raws\x18\x19 \x03(\x0cR\x04raws\x1a\x82\x01\n\x05Inner\x127\n\x07deepest\x18\
+            \x01 \x01(\x0b2\x1d.nasty.v1.Outer.Inner.DeepestR\x07deepest\x12#\n\x04back\x18\x02 \x01(\x0b2\x0f\
             .nasty.v1.OuterR\x04back\x1a\x1b\n\x07Deepest\x12\x10\n\x03raw\x18\x01 \x01(\x0cR\x03raw\x1aP\n\x0b\
             InnersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b2\x15.nast\
             y.v1.Outer.InnerR\x05value:\x028\x01\x1aW\n\x12StateByNumberEntry\x12\x10\n\x03key\x18\x01 \x01(\
             \x05R\x03key\x12+\n\x05value\x18\x02 \x01(\x0e2\x15.nasty.v1.Outer.StateR\x05value:\x028\x01\x1a\
             <\n\x0eRawByNameEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0c\
-            R\x05value:\x028\x01\"K\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\
+            R\x05value:\x028\x01\"K\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\0\x12\x0e\n\nSTATE_OPEN\x10\
             \x01\x12\x0e\n\nSTATE_SELF\x10\x02\x12\x0b\n\x07STATE_2\x10\x03\"+\n\x05Alias\x12\r\n\tALIAS_ONE\
-            \x10\x00\x12\x0f\n\x0bALIAS_FIRST\x10\x00\x1a\x02\x10\x01B\x06\n\x04typeB\x07\n\x05aliasB\x08\n\x06\
-            _maybeB\x0e\n\x0c_maybe_state\"\x8e\x01\n\x08Comments\x12\x14\n\x05field\x18\x01 \x01(\tR\x05fie\
-            ld\x12\x14\n\x05block\x18\x02 \x01(\tR\x05block\x12\x14\n\x05stars\x18\x03 \x01(\tR\x05stars\x12\
-            \x14\n\x05tight\x18\x04 \x01(\tR\x05tight\x12\x10\n\x03tab\x18\x05 \x01(\tR\x03tab\x12\x18\n\x07\
-            slashes\x18\x06 \x01(\tR\x07slashes*O\n\rOutdatedState\x12\x1e\n\x1aOUTDATED_STATE_UNSPECIFIED\x10\
-            \x00\x12\x1a\n\x12OUTDATED_STATE_OLD\x10\x01\x1a\x02\x08\x01\x1a\x02\x18\x0127\n\x03foo\x120\n\x03\
-            Bar\x12\r.nasty.v1.Foo\x1a\x1a.nasty.v1.FooServiceClient2\xe3\x06\n\x08Keywords\x12<\n\x04Type\x12\
+            \x10\0\x12\x0f\n\x0bALIAS_FIRST\x10\0\x1a\x02\x10\x01B\x06\n\x04typeB\x07\n\x05aliasB\x08\n\x06_\
+            maybeB\x0e\n\x0c_maybe_state\"\x8e\x01\n\x08Comments\x12\x14\n\x05field\x18\x01 \x01(\tR\x05fiel\
+            d\x12\x14\n\x05block\x18\x02 \x01(\tR\x05block\x12\x14\n\x05stars\x18\x03 \x01(\tR\x05stars\x12\x14\
+            \n\x05tight\x18\x04 \x01(\tR\x05tight\x12\x10\n\x03tab\x18\x05 \x01(\tR\x03tab\x12\x18\n\x07slas\
+            hes\x18\x06 \x01(\tR\x07slashes*O\n\rOutdatedState\x12\x1e\n\x1aOUTDATED_STATE_UNSPECIFIED\x10\0\
+            \x12\x1a\n\x12OUTDATED_STATE_OLD\x10\x01\x1a\x02\x08\x01\x1a\x02\x18\x0127\n\x03foo\x120\n\x03Ba\
+            r\x12\r.nasty.v1.Foo\x1a\x1a.nasty.v1.FooServiceClient2\xe3\x06\n\x08Keywords\x12<\n\x04Type\x12\
             \x15.nasty.v1.Outer.Inner\x1a\x1d.nasty.v1.Outer.Inner.Deepest\x12(\n\x04Self\x12\x0e.nasty.v1.S\
             elf\x1a\x10.nasty.v1.Option\x12.\n\x05Super\x12\x10.nasty.v1.Result\x1a\x11.nasty.v1.Request0\x01\
             \x12-\n\x05Async\x12\x0e.nasty.v1.Send\x1a\x10.nasty.v1.Future(\x010\x01\x12&\n\x03New\x12\x10.n\
             asty.v1.String\x1a\x0b.nasty.v1.S(\x01\x12?\n\x07Connect\x12\x16.google.protobuf.Empty\x1a\x1c.g\
             oogle.protobuf.StringValue\x12@\n\x05Clone\x12\x1b.google.protobuf.BytesValue\x1a\x1a.google.pro\
             tobuf.Timestamp\x126\n\x04Into\x12\x14.google.protobuf.Any\x1a\x16.google.protobuf.Empty0\x01\x12\
-            \'\n\x07TryInto\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12A\n\x04Drop\x12\x1a.google.protobuf.Boo\
-            lValue\x1a\x19.google.protobuf.Duration(\x010\x01\x12:\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\
+            '\n\x07TryInto\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12A\n\x04Drop\x12\x1a.google.protobuf.Bool\
+            Value\x1a\x19.google.protobuf.Duration(\x010\x01\x12:\n\x03Fmt\x12\x17.google.protobuf.Struct\x1a\
             \x1a.google.protobuf.FieldMask\x12;\n\x02Eq\x12\x17.nasty.other.type.Thing\x1a\x1c.nasty.other.t\
             ype.Thing.Part\x123\n\x05AsRef\x12\x11.nasty.legacy.Old\x1a\x17.nasty.legacy.Old.Group\x12:\n\x08\
             ToString\x12\x17.nasty.other.type.Thing\x1a\x11.nasty.legacy.Old(\x010\x01\x12*\n\nlower_case\x12\
             \r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\x12+\n\x0bHTTPGet2URL\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2.\
             \n\x04self\x12&\n\x04Self\x12\x0e.nasty.v1.Self\x1a\x0e.nasty.v1.Self2\x06\n\x04loop2/\n\x04User\
-            \x12\'\n\x07ListAll\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.na\
-            sty.v1.Foo\x1a\r.nasty.v1.Foo2\x93\x01\n\x08Outdated\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMes\
-            sage\x1a\x19.nasty.v1.OutdatedMessage\"\x03\x88\x02\x01\x12?\n\x05Watch\x12\x19.nasty.v1.Outdate\
-            dMessage\x1a\x19.nasty.v1.OutdatedMessage0\x01\x1a\x03\x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03\
-            Old\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\x01(\x01b\x06proto3";
+            \x12'\n\x07ListAll\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo2/\n\x08UserList\x12#\n\x03All\x12\r.nas\
+            ty.v1.Foo\x1a\r.nasty.v1.Foo2\x93\x01\n\x08Outdated\x12A\n\x04Call\x12\x19.nasty.v1.OutdatedMess\
+            age\x1a\x19.nasty.v1.OutdatedMessage\"\x03\x88\x02\x01\x12?\n\x05Watch\x12\x19.nasty.v1.Outdated\
+            Message\x1a\x19.nasty.v1.OutdatedMessage0\x01\x1a\x03\x88\x02\x012:\n\x0cHalfOutdated\x12*\n\x03\
+            Old\x12\r.nasty.v1.Foo\x1a\r.nasty.v1.Foo\"\x03\x88\x02\x01(\x01b\x06proto3",
+            &[
+                &FILE_DESCRIPTORS_1,
+                &FILE_DESCRIPTORS_2,
+                &FILE_DESCRIPTORS_3,
+                &FILE_DESCRIPTORS_4,
+                &FILE_DESCRIPTORS_5,
+                &FILE_DESCRIPTORS_6,
+                &FILE_DESCRIPTORS_7,
+                &super::legacy::FILE_DESCRIPTORS_0,
+                &super::other::r#type::FILE_DESCRIPTORS_0,
+            ],
+        );
+
+        // google/protobuf/any.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xe4\x01\n\x19google/protobuf/any.proto\x12\x0fgoogle.protobuf\"6\n\x03Any\x12\x19\n\x08type_u\
+            rl\x18\x01 \x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05valueBv\n\x13com.google.\
+            protobufB\x08AnyProtoP\x01Z,google.golang.org/protobuf/types/known/anypb\xa2\x02\x03GPB\xaa\x02\x1e\
+            Google.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/duration.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_2: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xfb\x01\n\x1egoogle/protobuf/duration.proto\x12\x0fgoogle.protobuf\":\n\x08Duration\x12\x18\n\
+            \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x83\x01\
+            \n\x13com.google.protobufB\rDurationProtoP\x01Z1google.golang.org/protobuf/types/known/durationp\
+            b\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/empty.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_3: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xbe\x01\n\x1bgoogle/protobuf/empty.proto\x12\x0fgoogle.protobuf\"\x07\n\x05EmptyB}\n\x13com.g\
+            oogle.protobufB\nEmptyProtoP\x01Z.google.golang.org/protobuf/types/known/emptypb\xf8\x01\x01\xa2\
+            \x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/field_mask.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_4: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xe6\x01\n google/protobuf/field_mask.proto\x12\x0fgoogle.protobuf\"!\n\tFieldMask\x12\x14\n\x05\
+            paths\x18\x01 \x03(\tR\x05pathsB\x85\x01\n\x13com.google.protobufB\x0eFieldMaskProtoP\x01Z2googl\
+            e.golang.org/protobuf/types/known/fieldmaskpb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Proto\
+            buf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/struct.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_5: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xe2\x05\n\x1cgoogle/protobuf/struct.proto\x12\x0fgoogle.protobuf\"\x98\x01\n\x06Struct\x12;\n\
+            \x06fields\x18\x01 \x03(\x0b2#.google.protobuf.Struct.FieldsEntryR\x06fields\x1aQ\n\x0bFieldsEnt\
+            ry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12,\n\x05value\x18\x02 \x01(\x0b2\x16.google.protob\
+            uf.ValueR\x05value:\x028\x01\"\xb2\x02\n\x05Value\x12;\n\nnull_value\x18\x01 \x01(\x0e2\x1a.goog\
+            le.protobuf.NullValueH\0R\tnullValue\x12#\n\x0cnumber_value\x18\x02 \x01(\x01H\0R\x0bnumberValue\
+            \x12#\n\x0cstring_value\x18\x03 \x01(\tH\0R\x0bstringValue\x12\x1f\n\nbool_value\x18\x04 \x01(\x08\
+            H\0R\tboolValue\x12<\n\x0cstruct_value\x18\x05 \x01(\x0b2\x17.google.protobuf.StructH\0R\x0bstru\
+            ctValue\x12;\n\nlist_value\x18\x06 \x01(\x0b2\x1a.google.protobuf.ListValueH\0R\tlistValueB\x06\n\
+            \x04kind\";\n\tListValue\x12.\n\x06values\x18\x01 \x03(\x0b2\x16.google.protobuf.ValueR\x06value\
+            s*\x1b\n\tNullValue\x12\x0e\n\nNULL_VALUE\x10\0B\x7f\n\x13com.google.protobufB\x0bStructProtoP\x01\
+            Z/google.golang.org/protobuf/types/known/structpb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.P\
+            rotobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/timestamp.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_6: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
+            \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
+            \n\x13com.google.protobufB\x0eTimestampProtoP\x01Z2google.golang.org/protobuf/types/known/timest\
+            amppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
+
+        // google/protobuf/wrappers.proto
+        #[allow(dead_code)]
+        pub(crate) static FILE_DESCRIPTORS_7: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            b"\
+            \n\x86\x04\n\x1egoogle/protobuf/wrappers.proto\x12\x0fgoogle.protobuf\"#\n\x0bDoubleValue\x12\x14\
+            \n\x05value\x18\x01 \x01(\x01R\x05value\"\"\n\nFloatValue\x12\x14\n\x05value\x18\x01 \x01(\x02R\x05\
+            value\"\"\n\nInt64Value\x12\x14\n\x05value\x18\x01 \x01(\x03R\x05value\"#\n\x0bUInt64Value\x12\x14\
+            \n\x05value\x18\x01 \x01(\x04R\x05value\"\"\n\nInt32Value\x12\x14\n\x05value\x18\x01 \x01(\x05R\x05\
+            value\"#\n\x0bUInt32Value\x12\x14\n\x05value\x18\x01 \x01(\rR\x05value\"!\n\tBoolValue\x12\x14\n\
+            \x05value\x18\x01 \x01(\x08R\x05value\"#\n\x0bStringValue\x12\x14\n\x05value\x18\x01 \x01(\tR\x05\
+            value\"\"\n\nBytesValue\x12\x14\n\x05value\x18\x01 \x01(\x0cR\x05valueB\x83\x01\n\x13com.google.\
+            protobufB\rWrappersProtoP\x01Z1google.golang.org/protobuf/types/known/wrapperspb\xf8\x01\x01\xa2\
+            \x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3",
+            &[],
+        );
     }
 }
 #[allow(unreachable_pub, unused_imports)]

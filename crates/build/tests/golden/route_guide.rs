@@ -213,7 +213,7 @@ pub struct RouteGuideServer<S>(pub S);
 
 impl<S: RouteGuide> ::trunkline::Service for RouteGuideServer<S> {
     const NAME: &'static str = "routeguide.RouteGuide";
-    const FILE_DESCRIPTOR_SET: &'static [u8] = FILE_DESCRIPTOR_SET;
+    const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut ::trunkline::Router) {
         let service = ::std::sync::Arc::new(self.0);
@@ -232,10 +232,15 @@ impl<S: RouteGuide> ::trunkline::Service for RouteGuideServer<S> {
     }
 }
 
-/// The descriptors of this package and of all that it imports, for reflection: a serialized
-/// `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the files of this package, with all that they import, for reflection.
 #[allow(dead_code, unreachable_pub)]
-pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
+pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
+    ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
+
+// route_guide.proto
+#[allow(dead_code)]
+pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    b"\
     \n\xf7\x05\n\x11route_guide.proto\x12\nrouteguide\"A\n\x05Point\x12\x1a\n\x08latitude\x18\x01 \x01\
     (\x05R\x08latitude\x12\x1c\n\tlongitude\x18\x02 \x01(\x05R\tlongitude\"Q\n\tRectangle\x12!\n\x02\
     lo\x18\x01 \x01(\x0b2\x11.routeguide.PointR\x02lo\x12!\n\x02hi\x18\x02 \x01(\x0b2\x11.routeguide\
@@ -248,4 +253,6 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = b"\
     .routeguide.Point\x1a\x13.routeguide.Feature\x12<\n\x0cListFeatures\x12\x15.routeguide.Rectangle\
     \x1a\x13.routeguide.Feature0\x01\x12<\n\x0bRecordRoute\x12\x11.routeguide.Point\x1a\x18.routegui\
     de.RouteSummary(\x01\x12=\n\tRouteChat\x12\x15.routeguide.RouteNote\x1a\x15.routeguide.RouteNote\
-    (\x010\x01b\x06proto3";
+    (\x010\x01b\x06proto3",
+    &[],
+);
