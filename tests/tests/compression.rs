@@ -367,3 +367,32 @@ async fn a_bomb_in_any_encoding_ends_its_call_at_the_limit() {
     assert_eq!(client.outcome(stream).await, Outcome::Answered(200, 8));
     assert!(client.stream(stream).grpc_message().contains("too much"));
 }
+
+#[tokio::test]
+async fn a_large_message_is_restored_in_steps_between_which_others_go_on() {
+    for encoding in ["gzip", "deflate", "zstd"] {
+        let server = Server::new()
+            .encoding(Zstd::default())
+            .compress(encoding)
+            .add(With(|router: &mut Router| {
+                router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+                    Ok(Raw(vec![0; 4 << 20].into()))
+                });
+            }));
+        let address = serve(server).await;
+        let channel = Channel::to(&address)
+            .encoding(Zstd::default())
+            .max_recv_message_size(4 << 20);
+        let client = client_with(channel).await;
+        let call = client.unary::<Raw, Raw>(UNARY, raw("x"));
+        let mut call = std::pin::pin!(call.into_future());
+        let mut polls = 0;
+        let reply = std::future::poll_fn(|cx| {
+            polls += 1;
+            call.as_mut().poll(cx)
+        });
+        let reply = within("the call", reply).await.expect("OK");
+        assert_eq!(reply.0.len(), 4 << 20);
+        assert!(polls > 32, "{encoding}: {polls} polls");
+    }
+}

@@ -89,6 +89,14 @@ fn our_client_is_satisfied_with_our_server() {
     our_client_runs(our_server(), &our_cases(&[]));
 }
 
+/// What becomes of other calls on a connection: each case has one that must outlive thousands.
+#[test]
+fn a_call_outlives_those_that_are_given_up_and_refused_on_its_connection() {
+    for client in [Peer::GoClient, Peer::PythonClient] {
+        run_client(client, our_server(), &["given_up", "refused"]);
+    }
+}
+
 #[test]
 fn the_python_client_that_asks_too_often_is_told_and_one_with_its_own_settings_is_not() {
     let Some(program) = peer(Peer::PythonKeepalive) else {

@@ -856,7 +856,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
     made.sort();
     made.dedup();
     let expected = [
-        "transport/server.rs invalid_argument",
+        "transport/listen.rs invalid_argument",
         "transport/target.rs invalid_argument",
         "transport/tls/client.rs invalid_argument",
         "transport/tls/material.rs invalid_argument",

@@ -52,8 +52,7 @@ fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> 
     // naming.md: `ipv4:address[:port][,address[:port],...]`, and as much for ipv6.
     for (scheme, is_v6) in [("ipv4:", false), ("ipv6:", true)] {
         if let Some(list) = text.strip_prefix(scheme) {
-            let list = list.strip_prefix("//").filter(|it| it.starts_with('/'));
-            let list = list.map_or(&text[scheme.len()..], |it| &it[1..]);
+            let list = list.strip_prefix("///").unwrap_or(list);
             for part in list.split(',') {
                 targets.push(Arc::new(literal(text, part, is_v6)?));
             }

@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::encoding::{Encoding, EncodingError};
-use crate::flate::{self, Format};
+use crate::encoding::{Encoding, EncodingError, Restore, restore_all};
+use crate::flate::{self, Format, Inflating};
 
 /// deflate, which in gRPC as in HTTP is the zlib format (RFC 1950): a header and a checksum around
 /// deflated bytes. Bare deflated bytes (RFC 1951) are not read.
@@ -44,7 +44,11 @@ impl Encoding for Deflate {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), EncodingError> {
-        flate::decompress(Format::Zlib, input, output, max_size)
+        restore_all(Inflating::new(Format::Zlib, max_size), input, output)
+    }
+
+    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+        Some(Box::new(Inflating::new(Format::Zlib, max_size)))
     }
 }
 

@@ -50,6 +50,38 @@ pub trait Encoding: Send + Sync + fmt::Debug {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), EncodingError>;
+
+    /// Begins to restore a message of up to `max_size` bytes in steps, between which others go on. A
+    /// small input can take long.
+    ///
+    /// None, the default, if this encoding does it at once, by [`decompress`](Self::decompress).
+    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+        let _ = max_size;
+        None
+    }
+}
+
+/// One message that is being restored.
+pub trait Restore: Send + Sync + fmt::Debug {
+    /// Takes some of `input`, which is all that is left of it, and appends what comes out to `output`;
+    /// for a tenth of a millisecond or so. Returns whether the message is whole, and else is called
+    /// again. It must stop before it has written 64 KiB more than its `max_size`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoding::decompress`].
+    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError>;
+}
+
+/// Restores a message at once.
+#[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
+pub(crate) fn restore_all(
+    mut restoring: impl Restore,
+    input: &mut dyn Buf,
+    output: &mut BytesMut,
+) -> Result<(), EncodingError> {
+    while !restoring.step(input, output)? {}
+    Ok(())
 }
 
 /// Why a message could not be compressed or restored.

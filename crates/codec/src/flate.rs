@@ -5,10 +5,10 @@ use std::cell::Cell;
 use bytes::{Buf, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use crate::encoding::EncodingError;
 #[cfg(feature = "gzip")]
 use crate::encoding::MAX_PARTS;
-use crate::step;
+use crate::encoding::{EncodingError, Restore};
+use crate::step::{self, Work};
 
 /// The largest window of deflate, as a power of two: what every gzip has.
 const WINDOW_BITS: u8 = 15;
@@ -55,37 +55,84 @@ pub(crate) fn compress(
     Ok(())
 }
 
-/// Inflates all of `input`, up to `max_size` bytes.
-pub(crate) fn decompress(
+/// Inflates one message, a step at a time.
+#[derive(Debug)]
+pub(crate) struct Inflating {
     format: Format,
-    input: &mut dyn Buf,
-    output: &mut BytesMut,
-    max_size: usize,
-) -> Result<(), EncodingError> {
-    let mut room = max_size;
-    match format {
-        #[cfg(feature = "gzip")]
-        Format::Gzip => {
-            for _ in 0..MAX_PARTS {
-                let mut inflater = Decompress::new_gzip(WINDOW_BITS);
-                inflate(&mut inflater, input, output, &mut room)?;
-                // RFC 1952, 2.2: a gzip file is a series of members, one after the other.
-                if !input.has_remaining() {
-                    return Ok(());
-                }
+    inflater: Decompress,
+    /// How many have begun.
+    parts: usize,
+    /// How many bytes may still come out.
+    room: usize,
+}
+
+impl Inflating {
+    pub(crate) fn new(format: Format, max_size: usize) -> Self {
+        Self {
+            format,
+            inflater: inflater(format),
+            parts: 1,
+            room: max_size,
+        }
+    }
+
+    /// The stream that is read has ended: whether that is the end of the message.
+    fn end_part(&mut self, input: &dyn Buf) -> Result<bool, EncodingError> {
+        if !input.has_remaining() {
+            return Ok(true);
+        }
+        match self.format {
+            // RFC 1952, 2.2: a gzip file is a series of members, one after the other.
+            #[cfg(feature = "gzip")]
+            Format::Gzip if self.parts < MAX_PARTS => {
+                self.parts += 1;
+                self.inflater = inflater(self.format);
+                Ok(false)
             }
             // A member can be 20 bytes that hold nothing, and each costs an inflater.
-            Err(EncodingError::TooCostly)
+            #[cfg(feature = "gzip")]
+            Format::Gzip => Err(EncodingError::TooCostly),
+            #[cfg(feature = "deflate")]
+            Format::Zlib => Err(EncodingError::Corrupt),
         }
-        #[cfg(feature = "deflate")]
-        Format::Zlib => {
-            let mut inflater = Decompress::new_with_window_bits(true, WINDOW_BITS);
-            inflate(&mut inflater, input, output, &mut room)?;
-            match input.has_remaining() {
-                true => Err(EncodingError::Corrupt),
-                false => Ok(()),
+    }
+}
+
+impl Restore for Inflating {
+    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+        let mut work = Work::default();
+        while !work.is_enough() {
+            let start = output.len();
+            output.resize(start + step::to_inflate(input.remaining(), self.room), 0);
+            let (total_in, total_out) = (self.inflater.total_in(), self.inflater.total_out());
+            let chunk = input.chunk();
+            let chunk = &chunk[..chunk.len().min(step::INPUT_MAX)];
+            let into = &mut output[start..];
+            let status = self.inflater.decompress(chunk, into, FlushDecompress::None);
+            let taken = (self.inflater.total_in() - total_in) as usize;
+            let made = (self.inflater.total_out() - total_out) as usize;
+            output.truncate(start + made);
+            input.advance(taken);
+            let left = self.room.checked_sub(made);
+            self.room = left.ok_or(EncodingError::TooLarge)?;
+            work.did(taken, made);
+            match status {
+                Ok(Status::StreamEnd) if self.end_part(input)? => return Ok(true),
+                Ok(Status::StreamEnd) => work.began_part(),
+                Ok(Status::Ok | Status::BufError) if taken > 0 || made > 0 => {}
+                Ok(_) | Err(_) => return Err(EncodingError::Corrupt),
             }
         }
+        Ok(false)
+    }
+}
+
+fn inflater(format: Format) -> Decompress {
+    match format {
+        #[cfg(feature = "gzip")]
+        Format::Gzip => Decompress::new_gzip(WINDOW_BITS),
+        #[cfg(feature = "deflate")]
+        Format::Zlib => Decompress::new_with_window_bits(true, WINDOW_BITS),
     }
 }
 
@@ -112,35 +159,6 @@ fn deflate(
             Ok(Status::Ok) => {}
             Ok(Status::BufError) if taken > 0 || output.len() > start => {}
             Ok(Status::BufError) | Err(_) => return Err(EncodingError::Failed),
-        }
-    }
-}
-
-/// Inflates up to the end of what `inflater` reads, and takes its size from `room`.
-fn inflate(
-    inflater: &mut Decompress,
-    input: &mut dyn Buf,
-    output: &mut BytesMut,
-    room: &mut usize,
-) -> Result<(), EncodingError> {
-    loop {
-        let start = output.len();
-        output.resize(start + step::to_inflate(input.remaining(), *room), 0);
-        let (total_in, total_out) = (inflater.total_in(), inflater.total_out());
-        let status =
-            inflater.decompress(input.chunk(), &mut output[start..], FlushDecompress::None);
-        let taken = (inflater.total_in() - total_in) as usize;
-        let made = (inflater.total_out() - total_out) as usize;
-        output.truncate(start + made);
-        input.advance(taken);
-        let Some(left) = room.checked_sub(made) else {
-            return Err(EncodingError::TooLarge);
-        };
-        *room = left;
-        match status {
-            Ok(Status::StreamEnd) => return Ok(()),
-            Ok(Status::Ok | Status::BufError) if taken > 0 || made > 0 => {}
-            Ok(_) | Err(_) => return Err(EncodingError::Corrupt),
         }
     }
 }

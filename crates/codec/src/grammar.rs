@@ -34,7 +34,7 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::encoding::{Encoding, EncodingError, Encodings};
+use crate::encoding::{Encoding, EncodingError, Encodings, Restore};
 use crate::frame::{self, Decoder, Frame, FrameError, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
@@ -81,7 +81,8 @@ pub struct End {
 /// Reads one direction of a call. See the [module](self) for the states.
 ///
 /// The inputs only store what they are given; [`next`](Self::next) decodes, one message at a time,
-/// so that a slow reader holds bytes as they came off the wire. Messages that have arrived in full
+/// so that a slow reader holds bytes as they came off the wire. A message that takes long to restore
+/// takes several calls: see [`has_work`](Self::has_work). Messages that have arrived in full
 /// come out before the end, whatever the end is. Inputs after the end are ignored.
 #[derive(Debug)]
 pub struct Reader {
@@ -91,10 +92,20 @@ pub struct Reader {
     decoder: Decoder,
     /// What compressed messages are compressed with.
     encoding: Option<Arc<dyn Encoding>>,
+    /// The message that is being restored: it comes before all others.
+    restoring: Option<Box<Restoring>>,
     /// Whether any bytes of messages have come.
     has_data: bool,
     /// Whether a message was given out.
     has_message: bool,
+}
+
+/// A compressed message of which a part has been restored.
+#[derive(Debug)]
+struct Restoring {
+    input: Payload,
+    output: BytesMut,
+    by: Box<dyn Restore>,
 }
 
 #[derive(Debug)]
@@ -159,6 +170,7 @@ impl Reader {
             state: State::Start,
             decoder: Decoder::new(max_message_size),
             encoding: None,
+            restoring: None,
             has_data: false,
             has_message: false,
         }
@@ -178,6 +190,7 @@ impl Reader {
             state: State::Open,
             decoder: Decoder::new(max_message_size),
             encoding,
+            restoring: None,
             has_data: false,
             has_message: false,
         }
@@ -286,7 +299,8 @@ impl Reader {
         self.end(status, Metadata::new(), Cause::Stream);
     }
 
-    /// The next event; `None` until there is more input, and always after the end.
+    /// The next event; `None` until there is more input, or [`has_work`](Self::has_work), and always
+    /// after the end.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
@@ -302,7 +316,11 @@ impl Reader {
             }
             State::Ended { head, .. } => match head.take() {
                 Some(head) => Some(Event::Head(Metadata::from_headers(head))),
-                None => self.next_message().or_else(|| self.finish()),
+                None => match self.next_message() {
+                    None if self.has_work() => None,
+                    None => self.finish(),
+                    event => event,
+                },
             },
             State::Start | State::Held(_) | State::Done => None,
         }
@@ -324,12 +342,19 @@ impl Reader {
                 false
             }
         };
-        if !is_next || (self.expect == Expect::One && self.has_message) {
+        if !is_next || self.has_work() || (self.expect == Expect::One && self.has_message) {
             return None;
         }
         let read = self.decoder.read_in_front(below, read)?;
         self.has_message = true;
         Some(read)
+    }
+
+    /// Whether [`next`](Self::next) has more to do without more input: a message that takes long to
+    /// restore is restored in steps, between which the reader's thread can do other work.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        self.restoring.is_some()
     }
 
     /// The largest message that is let through, in bytes.
@@ -350,6 +375,9 @@ impl Reader {
 
     #[inline]
     fn next_message(&mut self) -> Option<Event> {
+        if let Some(restoring) = self.restoring.take() {
+            return self.restore_further(restoring);
+        }
         if self.expect == Expect::One && self.has_message {
             return self.forbid_more();
         }
@@ -361,10 +389,10 @@ impl Reader {
                     payload: message.into(),
                     compressed,
                 })),
-                true => Some(self.restore(Frame {
+                true => self.restore(Frame {
                     compressed,
                     payload: message.into(),
-                })),
+                }),
             };
         }
         self.next_message_anywhere()
@@ -374,7 +402,7 @@ impl Reader {
         match self.decoder.next_anywhere() {
             Ok(Some(frame)) => {
                 self.has_message = true;
-                Some(self.restore(frame))
+                self.restore(frame)
             }
             Ok(None) => None,
             Err(FrameError::TooLarge { size, .. }) => {
@@ -408,57 +436,75 @@ impl Reader {
         }
     }
 
-    fn restore(&mut self, frame: Frame) -> Event {
-        let message = match frame.compressed {
-            false => Ok(Message {
+    /// The message, unless it takes more than one step to restore it.
+    fn restore(&mut self, frame: Frame) -> Option<Event> {
+        if !frame.compressed {
+            return Some(Event::Message(Message {
                 payload: frame.payload,
                 compressed: false,
-            }),
-            true => self.decompress(frame),
-        };
-        match message {
-            Ok(message) => Event::Message(message),
-            Err(status) => self.give_up(status),
+            }));
         }
-    }
-
-    fn decompress(&self, mut frame: Frame) -> Result<Message, Status> {
         // PROTOCOL-HTTP2.md, "Requests": if the Message-Encoding header is omitted then the
         // Compressed-Flag must be 0.
         let Some(encoding) = &self.encoding else {
             let message = "a message is compressed, and grpc-encoding does not name an encoding";
-            return Err(Status::internal(message));
+            return Some(self.give_up(Status::internal(message)));
         };
         // Many compressors write no bytes for no bytes, as that of zstd in Go does; few decompressors
         // take that for what it is.
         if frame.payload.is_empty() {
-            return Ok(Message {
+            return Some(Event::Message(Message {
                 payload: frame.payload,
                 compressed: true,
-            });
+            }));
         }
-        let (limit, mut output) = (self.decoder.max_size(), BytesMut::new());
-        let name = encoding.name();
-        let result = match encoding.decompress(&mut frame.payload, &mut output, limit) {
-            // An encoding of a user's own may not have looked.
-            Ok(()) if output.len() > limit => Err(EncodingError::TooLarge),
-            result => result,
-        };
-        match result {
-            Ok(()) => Ok(Message {
-                payload: output.freeze().into(),
-                compressed: true,
-            }),
-            Err(EncodingError::TooLarge) => {
-                Err(self.too_large(&format!("in {name} inflates to more than")))
+        let (limit, mut output, mut input) =
+            (self.decoder.max_size(), BytesMut::new(), frame.payload);
+        let restored = match encoding.restore(limit) {
+            None => encoding.decompress(&mut input, &mut output, limit),
+            Some(by) => {
+                let restoring = Restoring { input, output, by };
+                return self.restore_further(Box::new(restoring));
             }
-            Err(error @ EncodingError::TooCostly) => Err(Status::resource_exhausted(format!(
-                "a message in {name} is not restored: {error}"
-            ))),
-            Err(error) => Err(Status::internal(format!(
-                "a message in {name} cannot be restored: {error}"
-            ))),
-        }
+        };
+        Some(self.restored(restored, output))
+    }
+
+    /// One step further with a message that is being restored.
+    fn restore_further(&mut self, mut restoring: Box<Restoring>) -> Option<Event> {
+        let Restoring { input, output, by } = &mut *restoring;
+        let outcome = match by.step(input, output) {
+            Ok(false) if output.len() <= self.decoder.max_size() => {
+                self.restoring = Some(restoring);
+                return None;
+            }
+            outcome => outcome.map(drop),
+        };
+        let output = std::mem::take(output);
+        Some(self.restored(outcome, output))
+    }
+
+    fn restored(&mut self, outcome: Result<(), EncodingError>, output: BytesMut) -> Event {
+        let error = match outcome {
+            // An encoding of a user's own may not have looked.
+            Ok(()) if output.len() > self.decoder.max_size() => EncodingError::TooLarge,
+            Ok(()) => {
+                return Event::Message(Message {
+                    payload: output.freeze().into(),
+                    compressed: true,
+                });
+            }
+            Err(error) => error,
+        };
+        let name = self.encoding.as_ref().map_or("", |it| it.name());
+        let status = match error {
+            EncodingError::TooLarge => self.too_large(&format!("in {name} inflates to more than")),
+            EncodingError::TooCostly => {
+                Status::resource_exhausted(format!("a message in {name} is not restored: {error}"))
+            }
+            error => Status::internal(format!("a message in {name} cannot be restored: {error}")),
+        };
+        self.give_up(status)
     }
 
     /// The end, when all messages are out.

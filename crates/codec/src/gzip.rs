@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::encoding::{Encoding, EncodingError};
-use crate::flate::{self, Format};
+use crate::encoding::{Encoding, EncodingError, Restore, restore_all};
+use crate::flate::{self, Format, Inflating};
 
 /// gzip, the encoding that every implementation knows.
 ///
@@ -46,7 +46,11 @@ impl Encoding for Gzip {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), EncodingError> {
-        flate::decompress(Format::Gzip, input, output, max_size)
+        restore_all(Inflating::new(Format::Gzip, max_size), input, output)
+    }
+
+    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+        Some(Box::new(Inflating::new(Format::Gzip, max_size)))
     }
 }
 

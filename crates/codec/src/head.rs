@@ -10,18 +10,19 @@ use http::{Method, StatusCode};
 
 use crate::code::Code;
 use crate::encoding::{Encoding, Encodings};
+use crate::header_list::{field_size, pseudo_size};
 use crate::limits::Limits;
 use crate::status::Status;
 use crate::timeout;
 
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 // PROTOCOL-HTTP2.md, "User Agents": "grpc-" Language ["-" Variant] "/" Version.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-trunkline/", env!("CARGO_PKG_VERSION")));
-const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+pub(crate) const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TEXT_PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -349,11 +350,11 @@ struct RequestFields<'a> {
 impl<'a> RequestFields<'a> {
     fn collect(parts: &'a Parts, encodings: &'a Encodings) -> Self {
         let mut fields = Self {
-            size: pseudo_size(parts),
+            size: pseudo_size(&parts.method, &parts.uri),
             ..Self::default()
         };
         for (name, value) in &parts.headers {
-            fields.size += field_size(name.as_str(), value.len());
+            fields.size += field_size(name.as_str().len(), value.len());
             match name.as_str() {
                 "host" => fields.hosts += 1,
                 "content-type" => keep_first(&mut fields.content_type, value),
@@ -371,24 +372,6 @@ impl<'a> RequestFields<'a> {
 
 fn keep_first<'a>(field: &mut Option<&'a [u8]>, value: &'a HeaderValue) {
     *field = field.or(Some(value.as_bytes()));
-}
-
-/// The size of the pseudo-headers.
-fn pseudo_size(parts: &Parts) -> usize {
-    let uri = &parts.uri;
-    let authority = uri
-        .authority()
-        .map_or(0, |authority| authority.as_str().len());
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    field_size(":method", parts.method.as_str().len())
-        + field_size(":scheme", uri.scheme_str().map_or(0, str::len))
-        + field_size(":authority", authority)
-        + field_size(":path", path)
-}
-
-fn field_size(name: &str, value_size: usize) -> usize {
-    // RFC 9113, 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE: 32 bytes of overhead for each field.
-    name.len() + value_size + 32
 }
 
 /// What the head of a response says.

@@ -6,6 +6,7 @@
 //! | [`frame`] | length-prefixed messages, decoded from chunks |
 //! | [`rope`], [`blocks`] | large messages: written in pieces, read into blocks that are used again |
 //! | [`head`] | heads of requests and responses |
+//! | [`header_list`] | how large heads and trailers are, and what is left of those that are too large |
 //! | [`status`], [`code`], [`details`] | how a call ended |
 //! | [`metadata`] | the pairs beside the messages |
 //! | [`encoding`] | compression, and which kind of it two peers use |
@@ -28,6 +29,7 @@ pub mod grammar;
 #[cfg(feature = "gzip")]
 mod gzip;
 pub mod head;
+pub mod header_list;
 pub mod limits;
 pub mod metadata;
 pub mod path;
@@ -48,7 +50,7 @@ pub use encoding::Deflate;
 pub use encoding::Gzip;
 #[cfg(feature = "zstd")]
 pub use encoding::Zstd;
-pub use encoding::{Encoding, EncodingError, Encodings};
+pub use encoding::{Encoding, EncodingError, Encodings, Restore};
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};
 pub use head::{Refusal, RequestHead};

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// become a header list that the client refuses.
 pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 
+/// The largest header list that is sent before the peer's SETTINGS have come: what C-core, Java and
+/// the gRPC documents take by default.
+pub const EARLY_HEADER_LIST_SIZE: u32 = 8 * 1024;
+
 /// Every limit, with its default.
 ///
 /// No field is an `Option`: a limit that could be absent would one day be absent by mistake. To
@@ -32,13 +36,24 @@ pub struct Limits {
     /// size. Default: 1 KiB, which fits into one packet with its head, so that fewer bytes would be
     /// no fewer packets, while a compressor costs more than the rest of a small call.
     pub compress_above: usize,
-    /// The largest header list that is accepted, in bytes, each field counted with 32 bytes on top.
-    /// A call above it is answered with RESOURCE_EXHAUSTED. Default: 16 KiB.
+    /// The largest request head that a server accepts, in bytes, each field counted with 32 bytes on
+    /// top. Default: 16 KiB. A call above it is answered with RESOURCE_EXHAUSTED.
     pub max_header_list_size: u32,
-    /// The largest header list that HTTP/2 decodes at all, in bytes. Above it the stream is refused
-    /// before a call comes to be. Default: 32 KiB, so that a client somewhat over the soft limit
-    /// gets a status that it can read.
+    /// The largest header list that is announced to the peer (SETTINGS_MAX_HEADER_LIST_SIZE), in
+    /// bytes counted as above. Default: 32 KiB, so that a client somewhat over
+    /// `max_header_list_size` sends its call, and gets a status that it can read. A response head or
+    /// trailers above it end their call with RESOURCE_EXHAUSTED; a request head does so by the limit
+    /// above.
     pub max_header_list_size_hard: u32,
+    /// The largest header list that is sent to a peer that announces no limit, in bytes counted as
+    /// above. Default: 64 KiB, which Node.js and other peers on nghttp2 take; those on h2 and on
+    /// grpc-go take 16 MiB. A request above it fails with RESOURCE_EXHAUSTED and is not sent, a
+    /// response head or trailers are replaced by a status. To a peer that announces a limit, all that
+    /// is below that limit is sent.
+    pub max_send_header_list_size: u32,
+    /// How many bytes of header blocks are read from a connection before the calls in them begin.
+    /// Default: 32 KiB. It bounds what heads take in memory before they are looked at.
+    pub header_bytes_per_turn: usize,
     /// The most streams a peer may have open on one connection, and the most handlers that run for
     /// it, also when it resets their streams. Default: 100.
     pub max_concurrent_streams: u32,
@@ -230,6 +245,35 @@ impl Limits {
         (self.initial_connection_window_size as usize).saturating_mul(2)
     }
 
+    /// How large a header list HTTP/2 decodes: eight times `max_header_list_size_hard`, and 256 KiB
+    /// at least. Above it a request is answered with HTTP status 431. A header block of four times
+    /// that, or one that takes 1.25 times that on the wire, ends the connection.
+    ///
+    /// A list above the announced limit is refused after it was decoded, so that the call can be told
+    /// its size, and the other calls on the connection do not notice. Eight is what it takes to
+    /// recognize trailers that HTTP/2 has cut by the size of their block: see
+    /// [`suspect_header_block`](Self::suspect_header_block).
+    pub fn decoded_header_list_size(&self) -> u32 {
+        const LEAST: u32 = 256 * 1024;
+        self.max_header_list_size_hard.saturating_mul(8).max(LEAST)
+    }
+
+    /// From how many bytes on the wire on a header block is too large, whatever is left of it.
+    ///
+    /// h2 drops the fields of trailers that go beyond
+    /// [`decoded_header_list_size`](Self::decoded_header_list_size), without a word. If what it keeps
+    /// is within the announced limit, the first of those has the size of the difference: more than
+    /// fits into a table of HPACK, so that it is a literal, of which each byte takes 5 bits at least
+    /// (RFC 7541, appendix B). No list within the limit takes as much: a byte has 30 bits at most.
+    pub fn suspect_header_block(&self) -> usize {
+        /// The 32 bytes that each field is counted on top, and lengths.
+        const OVERHEAD: usize = 64;
+        let dropped = self.decoded_header_list_size() - self.max_header_list_size_hard;
+        (dropped as usize / 8)
+            .saturating_mul(5)
+            .saturating_sub(OVERHEAD)
+    }
+
     /// How old one connection may become: `max_connection_age`, and up to 10 % more or less, as
     /// `random` says, which may be any number.
     ///
@@ -253,6 +297,8 @@ impl Default for Limits {
             compress_above: KIB,
             max_header_list_size: 16 * KIB as u32,
             max_header_list_size_hard: 32 * KIB as u32,
+            max_send_header_list_size: 64 * KIB as u32,
+            header_bytes_per_turn: 32 * KIB,
             max_concurrent_streams: 100,
             initial_window_size: 160 * KIB as u32,
             initial_connection_window_size: 16 * MIB as u32,
@@ -329,6 +375,23 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(limits.max_header_list_size, 16_384);
         assert_eq!(limits.max_header_list_size_hard, 32_768);
+    }
+
+    #[test]
+    fn a_block_that_is_suspect_is_above_the_limit_and_one_that_was_cut_is_suspect() {
+        let mut limits = Limits::default();
+        assert_eq!(limits.decoded_header_list_size(), 256 * 1024);
+        for hard in [1_000, 32_768, 1 << 20, 1 << 28, u32::MAX] {
+            limits.max_header_list_size_hard = hard;
+            let decoded = limits.decoded_header_list_size();
+            let suspect = limits.suspect_header_block() as u64;
+            if hard < u32::MAX / 8 {
+                // 30 bits for each byte.
+                assert!(suspect * 8 / 30 > u64::from(hard), "{hard}");
+            }
+            let cut = u64::from(decoded - hard).max(32);
+            assert!(suspect < (cut - 32) * 5 / 8 || cut == 32, "{hard}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The zstd encoding.
 
 use std::cell::Cell;
+use std::fmt;
 
 use bytes::{Buf, BytesMut};
 use zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
-use crate::encoding::{Encoding, EncodingError, MAX_PARTS};
-use crate::step;
+use crate::encoding::{Encoding, EncodingError, MAX_PARTS, Restore, restore_all};
+use crate::step::{self, Work};
 
 /// The largest window that a message may ask for, as a power of two: 8 MiB, which RFC 8878 (3.1.1.1.2)
 /// wants every decoder to have, and no level up to 19 exceeds. The window is the one size that is
@@ -79,19 +80,12 @@ impl Encoding for Zstd {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), EncodingError> {
-        let mut inflater = DCtx::try_create().ok_or(EncodingError::Failed)?;
-        inflater
-            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
-            .map_err(|_| EncodingError::Failed)?;
-        let mut room = max_size;
-        for _ in 0..MAX_PARTS {
-            inflate_frame(&mut inflater, input, output, &mut room)?;
-            // RFC 8878, 3: frames, one after the other; what they hold is put together.
-            if !input.has_remaining() {
-                return Ok(());
-            }
-        }
-        Err(EncodingError::TooCostly)
+        restore_all(Inflating::new(max_size)?, input, output)
+    }
+
+    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+        // What cannot begin fails in `decompress`.
+        Some(Box::new(Inflating::new(max_size).ok()?))
     }
 }
 
@@ -123,30 +117,71 @@ fn compress(
     }
 }
 
-/// Inflates one frame, and takes its size from `room`.
-fn inflate_frame(
-    inflater: &mut DCtx<'_>,
-    input: &mut dyn Buf,
-    output: &mut BytesMut,
-    room: &mut usize,
-) -> Result<(), EncodingError> {
-    loop {
-        let start = output.len();
-        output.resize(start + step::to_inflate(input.remaining(), *room), 0);
-        let mut into = OutBuffer::around(&mut output[start..]);
-        let mut from = InBuffer::around(input.chunk());
-        let left = inflater.decompress_stream(&mut into, &mut from);
-        let (taken, made) = (from.pos(), into.pos());
-        output.truncate(start + made);
-        input.advance(taken);
-        *room = room.checked_sub(made).ok_or(EncodingError::TooLarge)?;
-        match left {
-            Ok(0) => return Ok(()),
-            Ok(_) if taken > 0 || made > 0 => {}
-            Ok(_) => return Err(EncodingError::Corrupt),
-            Err(code) if is_window(code) => return Err(EncodingError::TooCostly),
-            Err(_) => return Err(EncodingError::Corrupt),
+/// Inflates one message, a step at a time.
+struct Inflating {
+    inflater: DCtx<'static>,
+    /// Frames that have ended.
+    frames: usize,
+    /// How many bytes may still come out.
+    room: usize,
+}
+
+impl Inflating {
+    fn new(max_size: usize) -> Result<Self, EncodingError> {
+        let mut inflater = DCtx::try_create().ok_or(EncodingError::Failed)?;
+        inflater
+            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+            .map_err(|_| EncodingError::Failed)?;
+        Ok(Self {
+            inflater,
+            frames: 0,
+            room: max_size,
+        })
+    }
+}
+
+impl fmt::Debug for Inflating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflating")
+            .field("frames", &self.frames)
+            .field("room", &self.room)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Restore for Inflating {
+    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+        let mut work = Work::default();
+        while !work.is_enough() {
+            let start = output.len();
+            output.resize(start + step::to_inflate(input.remaining(), self.room), 0);
+            let mut into = OutBuffer::around(&mut output[start..]);
+            let chunk = input.chunk();
+            let mut from = InBuffer::around(&chunk[..chunk.len().min(step::INPUT_MAX)]);
+            let left = self.inflater.decompress_stream(&mut into, &mut from);
+            let (taken, made) = (from.pos(), into.pos());
+            output.truncate(start + made);
+            input.advance(taken);
+            let room = self.room.checked_sub(made);
+            self.room = room.ok_or(EncodingError::TooLarge)?;
+            work.did(taken, made);
+            match left {
+                // RFC 8878, 3: frames, one after the other; what they hold is put together.
+                Ok(0) if !input.has_remaining() => return Ok(true),
+                Ok(0) => {
+                    self.frames += 1;
+                    if self.frames == MAX_PARTS {
+                        return Err(EncodingError::TooCostly);
+                    }
+                    work.began_part();
+                }
+                Ok(_) if taken > 0 || made > 0 => {}
+                Ok(_) => return Err(EncodingError::Corrupt),
+                Err(code) if is_window(code) => return Err(EncodingError::TooCostly),
+                Err(_) => return Err(EncodingError::Corrupt),
+            }
         }
+        Ok(false)
     }
 }
 

@@ -193,3 +193,150 @@ fn the_limit_is_exact() {
         assert_eq!(restored(&one, usize::MAX).unwrap(), b"x"[..]);
     }
 }
+
+/// Bits as deflate has them (RFC 1951, 3.1.1): the lowest of a byte first.
+#[cfg(feature = "gzip")]
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+#[cfg(feature = "gzip")]
+impl Bits {
+    fn put(&mut self, value: u32, bits: usize) {
+        for bit in 0..bits {
+            if self.used.is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            let last = self.bytes.last_mut().expect("a byte");
+            *last |= u8::try_from(value >> bit & 1).expect("a bit") << (self.used % 8);
+            self.used += 1;
+        }
+    }
+
+    /// A block that holds nothing, of fixed codes.
+    fn fixed(&mut self) {
+        self.put(0b010, 3);
+        self.put(0, 7);
+    }
+
+    /// A block that holds nothing, and has tables to be made (RFC 1951, 3.2.7): codes of 1 to 15 bits
+    /// for 15 literals and the end of the block, and one code for distances.
+    fn dynamic(&mut self) {
+        self.put(0b100, 3);
+        // 257 literals, 1 distance, and the lengths of all 19 length codes: 4 bits for those from 1
+        // to 15 and for 18; the end of the block has a code of one bit.
+        for (value, bits) in [(0, 5), (0, 5), (15, 4)] {
+            self.put(value, bits);
+        }
+        for code in [
+            16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
+        ] {
+            self.put(if matches!(code, 1..=15 | 18) { 4 } else { 0 }, 3);
+        }
+        // The 16 codes of 4 bits are in the order of their symbols: 1 to 15 are 0 to 14, and 18 is 15.
+        (2..=15).for_each(|length| self.length(length));
+        self.length(15);
+        // No more literals, up to the end of the block: 241 of 256.
+        self.zeros(138);
+        self.zeros(103);
+        self.length(1);
+        self.length(1);
+        // The end of the block.
+        self.put(0, 1);
+    }
+
+    fn zeros(&mut self, count: u32) {
+        self.length(18);
+        self.put(count - 11, 7);
+    }
+
+    fn length(&mut self, symbol: u32) {
+        let code = if symbol == 18 { 15 } else { symbol - 1 };
+        (0..4).for_each(|bit| self.put(code >> (3 - bit) & 1, 1));
+    }
+
+    /// As gzip, with a last block that holds nothing.
+    fn gzip(mut self) -> Vec<u8> {
+        self.put(0b011, 3);
+        self.put(0, 7);
+        let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        [&head[..], &self.bytes, &[0; 8]].concat()
+    }
+}
+
+/// Messages that cost much to restore for what they are, in gzip.
+#[cfg(feature = "gzip")]
+fn costly(size: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let blocks = |block: fn(&mut Bits)| {
+        let mut bits = Bits::default();
+        while bits.bytes.len() < size {
+            block(&mut bits);
+        }
+        bits.gzip()
+    };
+    vec![
+        ("fixed blocks", blocks(Bits::fixed)),
+        ("dynamic blocks", blocks(Bits::dynamic)),
+        ("members", Bits::default().gzip().repeat(1_000)),
+        (
+            "zeros",
+            compressed(&trunkline_codec::Gzip::default(), &vec![0; size]).to_vec(),
+        ),
+        (
+            "noise",
+            compressed(&trunkline_codec::Gzip::default(), &noise(size)).to_vec(),
+        ),
+    ]
+}
+
+/// Restores a message step by step, each of which is bounded; gives how many steps it took.
+fn in_steps(encoding: &dyn Encoding, bytes: &[u8], max_size: usize) -> (BytesMut, usize) {
+    let mut restoring = encoding.restore(max_size).expect("it goes in steps");
+    let (mut input, mut output, mut steps) = (bytes, BytesMut::new(), 1);
+    loop {
+        let before = (input.len(), output.len());
+        let is_whole = restoring.step(&mut input, &mut output).expect("it is good");
+        let (taken, made) = (before.0 - input.len(), output.len() - before.1);
+        assert!(taken <= 8 * 1024 && made <= 128 * 1024, "{taken} {made}");
+        if is_whole {
+            return (output, steps);
+        }
+        steps += 1;
+    }
+}
+
+#[test]
+fn a_message_is_restored_in_bounded_steps_and_a_small_one_in_one() {
+    for encoding in defaults() {
+        for (plain, least, most) in [
+            (Vec::new(), 1, 1),
+            (text(), 1, 1),
+            (noise(4 * 1024), 1, 2),
+            (vec![0; 1 << 20], 8, 40),
+            (noise(1 << 20), 128, 600),
+        ] {
+            let wire = compressed(&*encoding, &plain);
+            let (restored, steps) = in_steps(&*encoding, &wire, plain.len());
+            assert!(restored == plain, "{encoding:?}");
+            assert!(
+                (least..=most).contains(&steps),
+                "{encoding:?} {} {steps}",
+                plain.len()
+            );
+        }
+    }
+}
+
+#[cfg(feature = "gzip")]
+#[test]
+fn a_message_that_is_made_to_cost_much_is_restored_in_bounded_steps() {
+    let gzip = trunkline_codec::Gzip::default();
+    for (name, wire) in costly(256 * 1024) {
+        let all = restored(&gzip, &wire, 1 << 20).expect(name);
+        let (restored, steps) = in_steps(&gzip, &wire, 1 << 20);
+        assert_eq!(all, restored, "{name}");
+        assert!(steps >= 4, "{name}: {steps}");
+    }
+}

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use trunkline_codec::frame::prefix;
 use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader,
+    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader, Status,
 };
 
 const LIMIT: usize = 1_000;
@@ -439,5 +439,59 @@ proptest! {
             let values: Vec<_> = received.get_all_bin(key).collect();
             prop_assert!(values.iter().eq(sent.iter().map(|(_, value)| value)));
         }
+    }
+}
+
+#[test]
+fn a_message_that_takes_long_to_restore_comes_after_some_asks_and_what_is_behind_it_after_it() {
+    let large = vec![7; 1 << 20];
+    let mut reader = Reader::request(
+        Expect::Many,
+        large.len(),
+        Encodings::default().find("gzip").cloned(),
+    );
+    reader.data([frame_of(&gzip(&large)), frame(b"small")].concat().into());
+    reader.fail(Status::cancelled("meanwhile"));
+    let mut asks = 0;
+    let message = loop {
+        match reader.next() {
+            Some(Event::Message(message)) => break message,
+            Some(event) => panic!("{event:?}"),
+            None => assert!(reader.has_work(), "nothing comes any more"),
+        }
+        asks += 1;
+    };
+    assert!((8..40).contains(&asks), "{asks}");
+    assert!(message.compressed && message.payload.into_bytes() == large);
+    assert!(!reader.has_work());
+    let (messages, end) = collect(&mut reader);
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].payload.clone().into_bytes(), "small");
+    assert_eq!(end.unwrap().status.unwrap_err().code(), Code::CANCELLED);
+}
+
+#[test]
+fn a_message_that_turns_out_too_large_or_damaged_on_the_way_ends_the_call() {
+    let large = gzip(&vec![7; 1 << 20]);
+    let mut damaged = large.clone();
+    let last = damaged.len() - 5;
+    damaged[last] ^= 1;
+    for (wire, limit, code) in [
+        (&large, (1 << 20) - 1, Code::RESOURCE_EXHAUSTED),
+        (&damaged, 1 << 20, Code::INTERNAL),
+    ] {
+        let encoding = Encodings::default().find("gzip").cloned();
+        let mut reader = Reader::request(Expect::One, limit, encoding);
+        reader.data(frame_of(wire).into());
+        reader.eof();
+        let end = loop {
+            match reader.next() {
+                Some(Event::End(end)) => break end,
+                Some(event) => panic!("{event:?}"),
+                None => assert!(reader.has_work(), "nothing comes any more"),
+            }
+        };
+        assert_eq!(end.status.unwrap_err().code(), code);
+        assert!(reader.next().is_none() && !reader.has_work());
     }
 }

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::Response;
+use http::{Response, response};
 use tokio::time::{Instant, Sleep};
+use trunkline_codec::header_list::What;
 use trunkline_codec::{Status, head};
 
 use crate::body::Body;
@@ -120,12 +121,15 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                     Err(_) => self.end(panicked()),
                 }
             }
-            Stage::Sending(send) => match catch_unwind(AssertUnwindSafe(|| send.poll(cx))) {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
-                Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
-                Err(_) => self.end(panicked()),
-            },
+            Stage::Sending(send) => {
+                let lists = self.permit.hub().header_lists();
+                match catch_unwind(AssertUnwindSafe(|| send.poll(cx, lists))) {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
+                    Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
+                    Err(_) => self.end(panicked()),
+                }
+            }
             Stage::Over => {}
         }
         Poll::Ready(())
@@ -141,11 +145,37 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         drop_caught(future);
         let (head, body) = response.into_parts();
         let is_end = http_body::Body::is_end_stream(&body);
+        if let Some(size) = self.permit.hub().header_lists().excess_of_head(&head) {
+            return self.send_less(size, head, body, respond);
+        }
         if let Some(stream) = send_head(&mut respond, head, is_end, self.since, &self.permit)
             && !is_end
         {
             self.stage = Stage::Sending(SendBody::new(stream, body));
         }
+    }
+
+    /// Answers with a status in place of a head of `size` bytes, which the client does not take.
+    #[cold]
+    fn send_less(
+        &self,
+        size: usize,
+        head: response::Parts,
+        mut body: Body,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let (what, end) = match http_body::Body::is_end_stream(&body) {
+            true => (What::TrailersOnly, Some(head.headers)),
+            // An error that is known already tells more than the size of the head.
+            false => {
+                let trailers = body.take_full().and_then(|(_, trailers)| trailers);
+                (What::Head, trailers)
+            }
+        };
+        drop_caught(body);
+        let lists = self.permit.hub().header_lists();
+        let head = lists.in_place_of_head(what, size, end.unwrap_or_default());
+        send_head(&mut respond, head, true, self.since, &self.permit);
     }
 
     /// Ends the call with a status of ours, or, if the peer can no longer read one, by a reset.
@@ -157,8 +187,12 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             }
             Stage::Sending(mut send) => {
                 drop_caught(send.take_body());
+                let lists = self.permit.hub().header_lists();
                 if send.is_mid_chunk()
-                    || send.stream().send_trailers(status.into_trailers()).is_err()
+                    || send
+                        .stream()
+                        .send_trailers(lists.fit_trailers(status.into_trailers()))
+                        .is_err()
                 {
                     send.reset(Reason::CANCEL);
                 }
@@ -204,7 +238,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Answering<F> {
 /// None if the stream is gone.
 fn send_head(
     respond: &mut SendResponse<Bytes>,
-    head: http::response::Parts,
+    head: response::Parts,
     is_end: bool,
     since: Instant,
     permit: &Permit,
@@ -227,7 +261,12 @@ fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant
     let mut head = Response::new(());
     head::write_trailers_only(head.headers_mut());
     status.write_to(head.headers_mut());
-    send_head(respond, head.into_parts().0, true, since, permit);
+    let (mut head, ()) = head.into_parts();
+    let lists = permit.hub().header_lists();
+    if let Some(size) = lists.excess_of_head(&head) {
+        head = lists.in_place_of_head(What::TrailersOnly, size, head.headers);
+    }
+    send_head(respond, head, true, since, permit);
 }
 
 /// Drops what may be, or hold, a handler. What panics there must not unwind through the task of the

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
-use crate::client_send::{DATA_MAX, send_body, send_whole, sending};
+use crate::client_send::{DATA_MAX, Refused, send_body, send_whole, sending};
 use crate::client_watch::Watch;
 use crate::error::{ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
@@ -128,7 +128,7 @@ impl Connection {
                 if to.keepalive.time() < Duration::MAX {
                     set_user_timeout(&stream, to.limits.keepalive_timeout);
                 }
-                Self::secure(stream, to).await
+                Self::secure(stream.into(), to).await
             }
             local => {
                 let Some((path, _)) = local.to_unix_path() else {
@@ -138,7 +138,7 @@ impl Connection {
                 };
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| cannot_connect(name, error))?;
-                Self::secure(stream, to).await
+                Self::secure(stream.into(), to).await
             }
         }
     }
@@ -149,23 +149,22 @@ impl Connection {
     ///
     /// As there.
     pub async fn on(stream: Box<dyn ByteStream>, to: &Destination<'_>) -> Result<Self, Status> {
-        Self::secure(stream, to).await
+        Self::secure(stream.into(), to).await
     }
 
-    /// The handshakes: TLS if it is wanted, and HTTP/2.
-    async fn secure<IO>(stream: IO, to: &Destination<'_>) -> Result<Self, Status>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        NetStream: From<IO>,
-    {
-        let limits = to.limits.clone();
-        match to.tls {
-            None => Self::over(stream, to.name, limits, to.keepalive).await,
-            Some(tls) => {
-                let secured = tls.secure(stream.into(), to.name, to.target).await?;
-                Self::over(secured, to.name, limits, to.keepalive).await
-            }
-        }
+    /// The handshakes: TLS if it is wanted, and HTTP/2. In a box, so that what there is of a connection,
+    /// h2 included, is compiled here, and not with each crate that connects.
+    fn secure<'a>(
+        stream: NetStream,
+        to: &'a Destination<'_>,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Status>> + Send + 'a>> {
+        Box::pin(async move {
+            let stream = match to.tls {
+                None => stream,
+                Some(tls) => tls.secure(stream, to.name, to.target).await?.into(),
+            };
+            Self::over(stream, to.name, to.limits.clone(), to.keepalive).await
+        })
     }
 
     /// Speaks HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
@@ -187,7 +186,7 @@ impl Connection {
             .handshake::<_, Bytes>(wire.clone())
             .await
             .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
-        let hub = Hub::new();
+        let hub = Hub::new(wire.wire().header_lists());
         let counted = Box::new(wire.counted());
         let (ready, is_ready) = oneshot::channel();
         let slots = Slots::new();
@@ -350,9 +349,13 @@ impl ReadyConnection {
     ///
     /// # Errors
     ///
-    /// When h2 takes no request on this connection any more: nothing of it has been sent.
+    /// When h2 takes no request on this connection any more, or the server no head as large as this:
+    /// nothing of it has been sent.
     pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<Refused>> {
         let Self { opener, mut held } = self;
+        if let Err(status) = opener.hub.header_lists().check_request(&head) {
+            return Err(Refused::for_good(status, body));
+        }
         opener.count();
         let full_size = body.full_size().filter(|size| *size <= DATA_MAX);
         // A handle that has opened no stream yet is always ready.
@@ -368,7 +371,8 @@ impl ReadyConnection {
                 let (near, far) = sending();
                 held.sending = Some(near);
                 let body = SendBody::new(stream, body);
-                task = Some(tokio::spawn(send_body(body, far)));
+                let hub = opener.hub.clone();
+                task = Some(tokio::spawn(send_body(body, hub, far)));
             }
         }
         Ok(OpenCall {
@@ -380,17 +384,6 @@ impl ReadyConnection {
             is_untaken: false,
         })
     }
-}
-
-/// A request that a connection did not take: nothing of it has been sent.
-#[derive(Debug)]
-pub struct Refused {
-    /// What there is to say if that ends the call.
-    pub status: Status,
-    /// Nothing has been taken out of it.
-    pub body: Body,
-    /// The connection is at fault and not the request, which can go to another.
-    pub is_connection_lost: bool,
 }
 
 /// A call whose stream is open: a future of the head of the response, and its body to read.
@@ -439,9 +432,16 @@ impl Future for OpenCall {
             Ok(response) => {
                 hub.set_answered();
                 let held = std::mem::take(&mut this.held);
+                hub.header_lists().check_response(response.headers())?;
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
             }
             Err(error) => {
+                let stream = || this.head.stream_id();
+                if let Some(status) = hub.header_lists().refused_response(&error, stream) {
+                    this.held = Held::default();
+                    this.sending = None;
+                    return Poll::Ready(Err(status));
+                }
                 let Poll::Ready(mut status) = hub.poll_failure(&error, cx) else {
                     this.failed = Some(Box::new(error));
                     return Poll::Pending;
@@ -477,7 +477,7 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .initial_connection_window_size(limits.initial_connection_window_size)
         .data_frame_budget(limits.data_frame_budget())
         .max_send_buffer_size(limits.max_send_buffer_size)
-        .max_header_list_size(limits.max_header_list_size_hard)
+        .max_header_list_size(limits.decoded_header_list_size())
         // As at a server: `Watch` has a budget that refills.
         .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)

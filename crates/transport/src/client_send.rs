@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use trunkline_codec::{Code, Payload, Status};
 
 use crate::body::Body;
+use crate::hub::Hub;
 use crate::send::{SendBody, SendError};
 
 /// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
@@ -97,7 +98,7 @@ pub(crate) struct Stopped {
 /// The request half of a call whose body is not known in full, or larger than h2 takes at once.
 /// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
 /// has come out of it, to the other half if that has learnt that the server did not take the call.
-pub(crate) async fn send_body(mut send: SendBody, other: Stopped) -> Option<Body> {
+pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped) -> Option<Body> {
     let Stopped {
         mut stopped,
         failure,
@@ -106,7 +107,7 @@ pub(crate) async fn send_body(mut send: SendBody, other: Stopped) -> Option<Body
         if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
             return Poll::Ready(Sent::Stopped(reason.unwrap_or(Reason::CANCEL)));
         }
-        send.poll(cx).map(|sent| match sent {
+        send.poll(cx, hub.header_lists()).map(|sent| match sent {
             Ok(()) => Sent::Over,
             Err(SendError::PeerGone) => match send.stream().poll_reset(cx) {
                 // h2 does not say here whether the reason came in RST_STREAM or in GOAWAY: the other half
@@ -133,4 +134,26 @@ pub(crate) async fn send_body(mut send: SendBody, other: Stopped) -> Option<Body
         tokio::time::timeout(UNTAKEN_KEPT, stopped).await.ok()?.ok();
     }
     Some(body)
+}
+
+/// A request that a connection did not take: nothing of it has been sent.
+#[derive(Debug)]
+pub struct Refused {
+    /// What there is to say if that ends the call.
+    pub status: Status,
+    /// Nothing has been taken out of it.
+    pub body: Body,
+    /// The connection is at fault and not the request, which can go to another.
+    pub is_connection_lost: bool,
+}
+
+impl Refused {
+    /// A request that no other connection to the server would take either.
+    pub(crate) fn for_good(status: Status, body: Body) -> Box<Self> {
+        Box::new(Self {
+            status,
+            body,
+            is_connection_lost: false,
+        })
+    }
 }

@@ -91,7 +91,7 @@ where
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return wire.wire().stats();
     };
-    let hub = Hub::serving(&limits);
+    let hub = Hub::serving(&limits, wire.wire().header_lists());
     let mut driver = Driver {
         turn: Turn::new(wire.clone(), hub.clone()),
         watch: Watch::new(limits.clone(), handshake_by),
@@ -188,7 +188,7 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .initial_connection_window_size(limits.initial_connection_window_size)
         .data_frame_budget(limits.data_frame_budget())
         .max_send_buffer_size(limits.max_send_buffer_size)
-        .max_header_list_size(limits.max_header_list_size_hard)
+        .max_header_list_size(limits.decoded_header_list_size())
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
         // h2 counts these for as long as the connection lives: see `Watch`, whose budget refills.
         .max_local_error_reset_streams(None)
@@ -209,6 +209,16 @@ struct Accepted {
 impl Accepted {
     fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|at| at <= now)
+    }
+
+    fn refuse(self, status: Status, hub: &Arc<Hub>) {
+        let opened = Opened {
+            respond: self.respond,
+            since: self.since,
+            deadline: self.deadline,
+            permit: hub.permit(),
+        };
+        opened.refuse(status);
     }
 }
 
@@ -375,6 +385,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                         since: now,
                     });
                     self.begin(now);
+                    self.refuse_large();
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => {
@@ -436,16 +447,22 @@ impl<IO, H: Handler> Serving<IO, H> {
 }
 
 impl<IO, H: Handler> Serving<IO, H> {
+    /// Answers the call that was accepted last, if it has to wait and its head is too large to be kept.
+    fn refuse_large(&mut self) {
+        let Some(last) = self.accepted.last() else {
+            return;
+        };
+        if let Err(status) = self.hub.header_lists().check_waiting(&last.request)
+            && let Some(call) = self.accepted.pop()
+        {
+            call.refuse(status, &self.hub);
+        }
+    }
+
     /// Answers the calls that have waited for a permit until their deadlines.
     fn tell_late(&mut self, now: Instant) {
         for call in self.accepted.extract_if(.., |it| it.is_late(now)) {
-            let opened = Opened {
-                respond: call.respond,
-                since: call.since,
-                deadline: call.deadline,
-                permit: self.hub.permit(),
-            };
-            opened.refuse(waited());
+            call.refuse(waited(), &self.hub);
         }
     }
 }

@@ -21,6 +21,10 @@ const CANCEL: u8 = 8;
 
 const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
+/// RFC 9113, section 6.5.2.
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// RFC 9113, section 6.5.1.
+const SETTING_LEN: usize = 6;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
@@ -90,9 +94,29 @@ pub(crate) struct FrameGuard {
     settings: u64,
     goaways: u64,
     in_settings: bool,
+    /// What has come of the setting that is being read.
+    setting: [u8; SETTING_LEN],
+    setting_have: usize,
+    header_list_size: Option<u32>,
     block: Block,
     /// Where DATA frames end that carry nothing, counted from what was held before the last bytes.
     empty: Vec<usize>,
+    /// Its stream, its size so far, and whether it ends the stream.
+    block_is: SuspectBlock,
+    /// Bytes of header blocks.
+    head_bytes: u64,
+    /// From how many bytes on a header block is noted.
+    suspect_block: usize,
+    suspects: Vec<SuspectBlock>,
+}
+
+/// A header block that is too large.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SuspectBlock {
+    pub(crate) stream: u32,
+    /// Bytes of it on the wire.
+    pub(crate) size: usize,
+    pub(crate) ends_stream: bool,
 }
 
 /// Where the bytes are in a header block, which may be several frames.
@@ -127,8 +151,23 @@ impl FrameGuard {
             settings: 0,
             goaways: 0,
             in_settings: false,
+            setting: [0; SETTING_LEN],
+            setting_have: 0,
+            header_list_size: None,
             block: Block::Outside,
             empty: Vec::new(),
+            block_is: SuspectBlock::default(),
+            head_bytes: 0,
+            suspect_block: usize::MAX,
+            suspects: Vec::new(),
+        }
+    }
+
+    /// The same, noting header blocks from `bytes` on.
+    pub(crate) fn suspecting(self, bytes: usize) -> Self {
+        Self {
+            suspect_block: bytes,
+            ..self
         }
     }
 
@@ -143,6 +182,9 @@ impl FrameGuard {
             self.first_len += n;
         }
         loop {
+            if self.in_settings {
+                self.read_settings(&bytes[..self.skip.min(bytes.len())]);
+            }
             if self.skip > bytes.len() {
                 self.skip -= bytes.len();
                 return;
@@ -175,7 +217,7 @@ impl FrameGuard {
     /// Passes over what most bytes are, frames of calls that are there in full: they leave nothing to
     /// remember. Gives what is behind them.
     fn pass<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        let (mut frames, mut heads) = (0, 0);
+        let (mut frames, mut heads, mut head_bytes) = (0, 0, 0);
         while let [a, b, c, kind @ (DATA | HEADERS), flags, ..] = bytes
             && (*kind == DATA || flags & END_HEADERS != 0)
         {
@@ -189,19 +231,21 @@ impl FrameGuard {
             bytes = rest;
             frames += 1;
             heads += u64::from(*kind);
+            head_bytes += length as u64 * u64::from(*kind);
         }
         if frames > 0 {
             self.last = DATA;
             self.frames += frames;
             self.carrying += frames;
             self.heads += heads;
+            self.head_bytes += head_bytes;
         }
         bytes
     }
 
     /// `rest` is what has come behind the header, which ends at `end`.
     fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8], end: usize) {
-        let [a, b, c, kind, flags, ..] = header;
+        let [a, b, c, kind, flags, stream @ ..] = header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.frames += 1;
         self.last = kind;
@@ -211,13 +255,26 @@ impl FrameGuard {
             HEADERS | PUSH_PROMISE | CONTINUATION => {
                 self.carrying += 1;
                 self.heads += u64::from(kind == HEADERS);
+                self.head_bytes += self.skip as u64;
+                if kind != CONTINUATION {
+                    self.block_is = SuspectBlock {
+                        // RFC 9113, section 4.1: the first bit is reserved.
+                        stream: u32::from_be_bytes(stream) & (u32::MAX >> 1),
+                        size: 0,
+                        ends_stream: flags & END_STREAM != 0,
+                    };
+                }
+                self.block_is.size += self.skip;
                 self.block = match flags & END_HEADERS {
                     0 => Block::Open,
                     _ => Block::Last,
                 };
             }
             RST_STREAM => self.error_resets += u64::from(is_error(rest)),
-            SETTINGS => self.in_settings = true,
+            SETTINGS => {
+                self.in_settings = true;
+                self.setting_have = 0;
+            }
             PING => self.pings += u64::from(flags & ACK == 0),
             GOAWAY => self.goaways += 1,
             _ => {}
@@ -266,7 +323,39 @@ impl FrameGuard {
         }
         if self.block == Block::Last {
             self.block = Block::Outside;
+            if self.block_is.size >= self.suspect_block {
+                self.suspects.push(self.block_is);
+            }
         }
+    }
+
+    fn read_settings(&mut self, payload: &[u8]) {
+        for byte in payload {
+            self.setting[self.setting_have] = *byte;
+            self.setting_have += 1;
+            if self.setting_have == SETTING_LEN {
+                self.setting_have = 0;
+                let [a, b, value @ ..] = self.setting;
+                if u16::from_be_bytes([a, b]) == MAX_HEADER_LIST_SIZE {
+                    self.header_list_size = Some(u32::from_be_bytes(value));
+                }
+            }
+        }
+    }
+
+    /// The last SETTINGS_MAX_HEADER_LIST_SIZE, if one has come since it was last asked for.
+    pub(crate) fn take_header_list_size(&mut self) -> Option<u32> {
+        self.header_list_size.take()
+    }
+
+    /// The large header blocks that have come since this was last asked for.
+    pub(crate) fn take_suspects(&mut self) -> Vec<SuspectBlock> {
+        std::mem::take(&mut self.suspects)
+    }
+
+    /// Bytes of header blocks seen.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        self.head_bytes
     }
 
     /// RST_STREAM frames with any other code than NO_ERROR and CANCEL. Asked of what h2 writes, which
@@ -346,6 +435,23 @@ impl FrameGuard {
 /// RFC 9113, section 6.4: the code is all that RST_STREAM holds.
 fn is_error(payload: &[u8]) -> bool {
     !matches!(payload, [0, 0, 0, NO_ERROR | CANCEL, ..])
+}
+
+/// Puts `size` into SETTINGS_MAX_HEADER_LIST_SIZE, if `bytes` begin with a SETTINGS frame that has it.
+pub(crate) fn set_header_list_size(bytes: &mut [u8], size: u32) {
+    let Some(([a, b, c, SETTINGS, ..], payload)) = bytes.split_first_chunk_mut::<HEADER_LEN>()
+    else {
+        return;
+    };
+    let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+    for setting in payload
+        .chunks_exact_mut(SETTING_LEN)
+        .take(length / SETTING_LEN)
+    {
+        if setting[..2] == MAX_HEADER_LIST_SIZE.to_be_bytes() {
+            setting[2..].copy_from_slice(&size.to_be_bytes());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -432,6 +538,54 @@ mod tests {
             }
             assert_eq!(out, kept, "step {step}");
             assert_eq!((guard.frames(), guard.carrying()), (12, 7), "step {step}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_header_lists_is_read_from_settings_however_they_are_split() {
+        let size = |value: u8| [0, 6, 0, 0, value, 7];
+        let mut wire = frame(SETTINGS, 0, &[&[0, 4, 0, 6, 0, 0], &size(1)[..]].concat());
+        wire.extend(frame(SETTINGS, 0, &[0, 1, 0, 6, 0, 6]));
+        wire.extend(frame(SETTINGS, ACK, b""));
+        wire.extend(frame(SETTINGS, 0, &[size(2), size(3)].concat()));
+        // No SETTINGS.
+        wire.extend(frame(PING, 0, &[&size(4)[..], &[0, 0]].concat()));
+        for step in 1..=wire.len() {
+            let mut guard = FrameGuard::new(Sender::Server);
+            let mut seen = Vec::new();
+            for chunk in wire.chunks(step) {
+                guard.follow(chunk);
+                seen.extend(guard.take_header_list_size());
+            }
+            assert_eq!(seen.last(), Some(&0x0307), "step {step}");
+            assert_eq!(guard.settings(), 4);
+            if step == 1 {
+                assert_eq!(seen, [0x0107, 0x0207, 0x0307]);
+            }
+        }
+    }
+
+    #[test]
+    fn large_header_blocks_are_noted_with_their_streams_however_they_are_split() {
+        let mut wire = frame(HEADERS, END_HEADERS, &[7; 99]);
+        wire.extend(frame(HEADERS, END_HEADERS, &[7; 100]));
+        wire.extend(frame(HEADERS, END_STREAM, &[7; 40]));
+        wire.extend(frame(CONTINUATION, 0, &[7; 40]));
+        wire.extend(frame(CONTINUATION, END_HEADERS, &[7; 40]));
+        for step in 1..=wire.len() {
+            let mut guard = FrameGuard::new(Sender::Server).suspecting(120);
+            for chunk in wire.chunks(step) {
+                guard.follow(chunk);
+            }
+            // One that is seen in full at once is one frame, which is not large.
+            let suspect = SuspectBlock {
+                stream: 1,
+                size: 120,
+                ends_stream: true,
+            };
+            assert_eq!(guard.take_suspects(), [suspect], "step {step}");
+            assert_eq!(guard.head_bytes(), 319, "step {step}");
+            assert!(guard.take_suspects().is_empty());
         }
     }
 

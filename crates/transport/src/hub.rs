@@ -11,6 +11,7 @@ use trunkline_codec::{Limits, Status};
 
 use crate::calls::CallWaker;
 use crate::error::status_from_h2;
+use crate::header_lists::HeaderLists;
 use crate::incoming::Stream;
 use crate::wire_io::ConnectionStats;
 
@@ -22,7 +23,7 @@ const WOKEN: u8 = 0b10;
 /// It is the waker that h2 and the streams are given, so that the task can tell "my calls have
 /// something to send" from "the socket is ready": the first is worth waiting one turn for (see
 /// `Turn::poll`), the second is not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
     task: AtomicWaker,
     state: AtomicU8,
@@ -43,6 +44,7 @@ pub(crate) struct Hub {
     has_answered: AtomicBool,
     ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
+    header_lists: Arc<HeaderLists>,
 }
 
 /// What woke a connection's task.
@@ -63,16 +65,37 @@ impl Wake for Hub {
 }
 
 impl Hub {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+    pub(crate) fn new(header_lists: Arc<HeaderLists>) -> Arc<Self> {
+        Self::counting(Duration::ZERO, header_lists)
+    }
+
+    fn counting(rapid_reset_time: Duration, header_lists: Arc<HeaderLists>) -> Arc<Self> {
+        Arc::new(Self {
+            task: AtomicWaker::default(),
+            state: AtomicU8::default(),
+            ready: Mutex::default(),
+            woken: Mutex::default(),
+            open: AtomicUsize::default(),
+            unreleased: AtomicUsize::default(),
+            answered: AtomicU64::default(),
+            rapid_reset_time,
+            rapid_resets: AtomicU64::default(),
+            is_leaving: AtomicBool::default(),
+            has_answered: AtomicBool::default(),
+            ended: Mutex::default(),
+            stats: Mutex::default(),
+            header_lists,
+        })
+    }
+
+    /// How large header lists may be.
+    pub(crate) fn header_lists(&self) -> &HeaderLists {
+        &self.header_lists
     }
 
     /// A server's: it counts calls that are given up as they begin.
-    pub(crate) fn serving(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
-            rapid_reset_time: limits.rapid_reset_time,
-            ..Self::default()
-        })
+    pub(crate) fn serving(limits: &Limits, header_lists: Arc<HeaderLists>) -> Arc<Self> {
+        Self::counting(limits.rapid_reset_time, header_lists)
     }
 
     /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
@@ -307,10 +330,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trunkline_codec::Limits;
+
+    fn hub() -> Arc<Hub> {
+        Hub::new(Arc::new(HeaderLists::new(&Limits::default())))
+    }
 
     #[test]
     fn a_call_that_asks_during_a_poll_keeps_the_task_from_resting() {
-        let hub = Hub::new();
+        let hub = hub();
         assert_eq!(hub.begin(Waker::noop()), WokenBy::Other);
         hub.notify();
         assert!(!hub.rest());
@@ -320,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_call_that_asks_between_polls_is_named_as_the_cause() {
-        let hub = Hub::new();
+        let hub = hub();
         hub.notify();
         assert_eq!(hub.begin(Waker::noop()), WokenBy::Calls);
         assert!(hub.rest());
@@ -329,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_permit_counts_until_it_is_dropped() {
-        let hub = Hub::new();
+        let hub = hub();
         let permit = hub.permit();
         assert_eq!(hub.open(), 1);
         drop(permit);

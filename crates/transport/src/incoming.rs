@@ -109,23 +109,29 @@ impl State {
                     self.push(chunk);
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => End::Failed(hub.failure(&error)),
+                Poll::Ready(Some(Err(error))) => Err(error),
                 Poll::Ready(None) => match recv.poll_trailers(&mut cx) {
                     Poll::Pending => return,
-                    Poll::Ready(Ok(Some(map))) => End::Trailers(map),
-                    Poll::Ready(Ok(None)) => End::Eof,
-                    Poll::Ready(Err(error)) => End::Failed(hub.failure(&error)),
+                    Poll::Ready(end) => end,
                 },
             };
             let request = self.request.take();
             let end = match end {
-                End::Failed(status) => End::Failed(match &self.sending {
-                    Some(sending) => sending.failure.or(status),
-                    None => status,
-                }),
-                end => {
+                Ok(trailers) => {
+                    let checked = hub.header_lists().check_trailers(trailers, recv);
                     replied(request, self.sending.take());
-                    end
+                    match checked {
+                        Ok(None) => End::Eof,
+                        Ok(Some(map)) => End::Trailers(map),
+                        Err(status) => End::Failed(status),
+                    }
+                }
+                Err(error) => {
+                    let status = hub.failure(&error);
+                    End::Failed(match &self.sending {
+                        Some(sending) => sending.failure.or(status),
+                        None => status,
+                    })
                 }
             };
             self.end = Some(end);
@@ -243,12 +249,17 @@ impl Incoming {
             // Pending also if there is more data.
             false => recv.poll_trailers(&mut cx),
         };
+        let mut failed = None;
         if let Poll::Ready(Ok(trailers)) = end {
             replied(held.request.take(), held.sending.take());
-            return Arrived::Full { data, trailers };
+            match hub.header_lists().check_trailers(trailers, &recv) {
+                Ok(trailers) => return Arrived::Full { data, trailers },
+                Err(status) => failed = Some(End::Failed(status)),
+            }
         }
         let mut state = State {
-            recv: Some(recv),
+            recv: failed.is_none().then_some(recv),
+            end: failed,
             slot: held.slot.take(),
             request: held.request.take(),
             sending: held.sending.take(),

@@ -18,6 +18,7 @@
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
+//! | `header_lists` | how large heads and trailers may be, in both directions |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
 //! | `target`, `host_port`, `lookup` | addresses, as they are written, and from names |
 //! | `detached` | work that blocks, and does not hold the exit |
@@ -38,6 +39,7 @@ mod connection;
 mod detached;
 mod error;
 mod frame_guard;
+mod header_lists;
 mod host_port;
 mod http1;
 mod hub;
@@ -66,7 +68,8 @@ mod watch;
 mod wire_io;
 
 pub use body::{Body, Source};
-pub use client::{Connection, Destination, OpenCall, ReadyConnection, Refused, cannot_connect};
+pub use client::{Connection, Destination, OpenCall, ReadyConnection, cannot_connect};
+pub use client_send::Refused;
 pub use connection::{Handler, Phase, serve_connection};
 pub use keepalive::Keepalive;
 pub use listen::Listener;
@@ -76,7 +79,7 @@ pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 #[cfg(feature = "__tls")]
 pub use rustls;
-pub use server::{serve, serve_one};
+pub use server::{Spawner, serve, serve_one};
 pub use target::{Address, Peer, Target};
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]

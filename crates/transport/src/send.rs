@@ -9,6 +9,7 @@ use http_body::Body as _;
 use trunkline_codec::Status;
 
 use crate::body::Body;
+use crate::header_lists::HeaderLists;
 
 /// How much of a large body is given to h2 at a time, in bytes, once it takes some. That may be more
 /// than its buffer and the window hold: it is in memory either way, and the call is woken less
@@ -76,7 +77,11 @@ impl SendBody {
     }
 
     /// Ready when the body and its end are with h2, or when that has become pointless.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        header_lists: &HeaderLists,
+    ) -> Poll<Result<(), SendError>> {
         let mut is_waiting = false;
         loop {
             while !self.pending.is_empty() {
@@ -101,6 +106,7 @@ impl SendBody {
                     Err(frame) => {
                         self.has_taken = true;
                         let trailers = frame.into_trailers().unwrap_or_default();
+                        let trailers = header_lists.fit_trailers(trailers);
                         return Poll::Ready(
                             self.stream
                                 .send_trailers(trailers)

@@ -1,5 +1,6 @@
 //! Accepts, and gives each connection its task.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 use trunkline_codec::Limits;
 
 use crate::accept::{Backoff, Places, accept};
@@ -16,25 +18,24 @@ use crate::listen::{Listener, QUEUE_MAX};
 use crate::net_stream::NetStream;
 use crate::target::Peer;
 use crate::timers::after;
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, TlsSession};
 use crate::wire_io::ConnectionStats;
 
 /// Accepts connections and serves them until `shutdown` is ready; then lets the calls that run
 /// finish, for `limits.drain_grace` at most.
 ///
-/// `handler` makes what answers the calls of one connection, after its TLS handshake if there is
-/// `tls`. Dropping the future closes the listener and every connection at once; clients are told
+/// Dropping the future closes the listener and every connection at once; clients are told
 /// (GOAWAY) as far as their sockets take it.
-pub async fn serve<H: Handler>(
+pub async fn serve(
     listener: Listener,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
     shutdown: impl Future<Output = ()>,
-    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+    spawner: Spawner,
 ) {
     let places = Places::new(&limits);
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
-    serve_in(listener, tls, limits, places, phase, shutdown, handler).await;
+    serve_in(listener, tls, limits, places, phase, shutdown, spawner).await;
 }
 
 /// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
@@ -68,14 +69,14 @@ where
 
 /// As [`serve`], beside others that take of the same places; who has another handle of the phase
 /// sees when the last connection has ended.
-pub(crate) async fn serve_in<H: Handler>(
+pub(crate) async fn serve_in(
     listener: Listener,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
     places: Places,
     phase: PhaseGuard,
     shutdown: impl Future<Output = ()>,
-    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+    spawner: Spawner,
 ) {
     let spawn = |(stream, remote), place| {
         let peer = Peer {
@@ -83,16 +84,14 @@ pub(crate) async fn serve_in<H: Handler>(
             remote,
             tls: None,
         };
-        let phase = phase.0.subscribe();
-        spawn(
+        (spawner.0)(Accepted {
             stream,
             peer,
             place,
-            tls.clone(),
-            handler.clone(),
-            &limits,
-            phase,
-        );
+            tls: tls.clone(),
+            limits: limits.clone(),
+            phase: phase.0.subscribe(),
+        });
     };
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::new(&limits);
@@ -158,65 +157,85 @@ async fn before<T>(
     .await
 }
 
-fn spawn<H: Handler>(
+/// A connection that was accepted, and all that it takes to serve it.
+struct Accepted {
     stream: NetStream,
     peer: Peer,
     place: Option<OwnedSemaphorePermit>,
     tls: Option<ServerTls>,
-    mut handler: impl FnMut(Arc<Peer>) -> H + Send + 'static,
-    limits: &Arc<Limits>,
+    limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
-) {
-    let limits = limits.clone();
-    if let NetStream::Tcp(stream) = &stream {
-        // Writes are gathered before they reach the socket: waiting for more only costs time.
-        let _ = stream.set_nodelay(true);
-        if limits.keepalive_time < Duration::MAX {
-            keepalive::set_user_timeout(stream, limits.keepalive_timeout);
-        }
-    }
-    match (tls, stream) {
-        (Some(tls), stream) => {
-            tokio::spawn(async move {
-                let _place = place;
-                serve_tls(stream, tls, peer, handler, limits, phase).await;
-            });
-        }
-        (None, NetStream::Tcp(stream)) => {
-            let handler = handler(Arc::new(peer));
-            tokio::spawn(async move {
-                let _place = place;
-                serve_connection(stream, handler, limits, phase).await;
-            });
-        }
-        (None, stream) => {
-            let handler = handler(Arc::new(peer));
-            tokio::spawn(async move {
-                let _place = place;
-                serve_connection(stream, handler, limits, phase).await;
-            });
-        }
+}
+
+/// Gives each connection its task.
+///
+/// What there is of a connection, h2 included, is compiled where this is made, and not in every program
+/// that serves.
+#[derive(Clone)]
+pub struct Spawner(Arc<dyn Fn(Accepted) + Send + Sync>);
+
+impl Spawner {
+    /// `handler` makes what answers the calls of one connection, after its TLS handshake if there is one.
+    pub fn new<H: Handler>(
+        handler: impl Fn(Arc<Peer>) -> H + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move |accepted| accepted.spawn(handler.clone())))
     }
 }
 
-/// The handshake is the connection's own business: nobody else waits for it.
-async fn serve_tls<H: Handler>(
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spawner")
+    }
+}
+
+impl Accepted {
+    fn spawn<H: Handler>(self, handler: impl FnOnce(Arc<Peer>) -> H + Send + 'static) {
+        let Self {
+            stream,
+            mut peer,
+            place,
+            tls,
+            limits,
+            phase,
+        } = self;
+        if let NetStream::Tcp(stream) = &stream {
+            // Writes are gathered before they reach the socket: waiting for more only costs time.
+            let _ = stream.set_nodelay(true);
+            if limits.keepalive_time < Duration::MAX {
+                keepalive::set_user_timeout(stream, limits.keepalive_timeout);
+            }
+        }
+        tokio::spawn(async move {
+            let _place = place;
+            let by = after(limits.handshake_timeout);
+            let stream = match tls {
+                None => stream,
+                // In a box: a connection without TLS has no room to keep for its handshake.
+                Some(tls) => match Box::pin(shake(stream, tls, phase.clone(), by)).await {
+                    None => return,
+                    Some((stream, session)) => {
+                        peer.tls = Some(session);
+                        stream
+                    }
+                },
+            };
+            serve_shaken(stream, handler(Arc::new(peer)), limits, phase, by).await;
+        });
+    }
+}
+
+/// The handshake of TLS is the connection's own business: nobody else waits for it.
+async fn shake(
     stream: NetStream,
     tls: ServerTls,
-    mut peer: Peer,
-    mut handler: impl FnMut(Arc<Peer>) -> H,
-    limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
-) {
-    let by = after(limits.handshake_timeout);
+    by: Instant,
+) -> Option<(NetStream, TlsSession)> {
     // Behind a handshake that was under way when the drain began are calls, as on any connection that
     // was accepted before: they are served, and the client is told.
-    let stopped = std::pin::pin!(left(phase.clone(), Phase::Draining));
+    let stopped = std::pin::pin!(left(phase, Phase::Draining));
     let accepting = tokio::time::timeout_at(by, tls.accept(stream));
-    let accepted = before(stopped, accepting).await;
-    let Some(Ok(Some((stream, session)))) = accepted else {
-        return;
-    };
-    peer.tls = Some(session);
-    serve_shaken(stream, handler(Arc::new(peer)), limits, phase, by).await;
+    let (stream, session) = before(stopped, accepting).await?.ok()??;
+    Some((stream.into(), session))
 }

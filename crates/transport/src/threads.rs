@@ -11,10 +11,9 @@ use tokio::sync::{mpsc, watch};
 use trunkline_codec::{Limits, Status};
 
 use crate::accept::Places;
-use crate::connection::{Handler, Phase};
+use crate::connection::Phase;
 use crate::listen::{Detached, Listener};
-use crate::server::{PhaseGuard, left, serve_in};
-use crate::target::Peer;
+use crate::server::{PhaseGuard, Spawner, left, serve_in};
 use crate::tls::ServerTls;
 
 /// How long the connections on a thread of a server that was dropped have to say goodbye. Each does so
@@ -41,13 +40,13 @@ pub async fn bind_threads(address: &str, threads: NonZeroUsize) -> Result<Vec<Li
 /// # Errors
 ///
 /// RESOURCE_EXHAUSTED if a thread cannot be started; the others are then ended.
-pub async fn serve_threads<H: Handler>(
+pub async fn serve_threads(
     listeners: Vec<Listener>,
     tls: Option<ServerTls>,
     threads: NonZeroUsize,
     limits: Arc<Limits>,
     shutdown: impl Future<Output = ()>,
-    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+    spawner: Spawner,
 ) -> Result<(), Status> {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
     let places = Places::new(&limits);
@@ -55,9 +54,9 @@ pub async fn serve_threads<H: Handler>(
     for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
         let socket = listener.detach().map_err(cannot_start)?;
         let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
-        let (phase, handler, failed) = (phase.0.subscribe(), handler.clone(), failed.clone());
+        let (phase, spawner, failed) = (phase.0.subscribe(), spawner.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(socket, tls, limits, places, phase, handler) {
+            if let Err(error) = run(socket, tls, limits, places, phase, spawner) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -81,13 +80,13 @@ pub async fn serve_threads<H: Handler>(
 }
 
 /// One thread's work.
-fn run<H: Handler>(
+fn run(
     socket: Detached,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
     places: Places,
     phase: watch::Receiver<Phase>,
-    handler: impl FnMut(Arc<Peer>) -> H + Clone + Send + 'static,
+    spawner: Spawner,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,7 +97,7 @@ fn run<H: Handler>(
         let here = watch::channel(Phase::Serving).0;
         {
             let guard = PhaseGuard(here.clone());
-            let serving = serve_in(listener, tls, limits, places, guard, shutdown, handler);
+            let serving = serve_in(listener, tls, limits, places, guard, shutdown, spawner);
             let mut serving = pin!(serving);
             let mut stopped = pin!(left(phase, Phase::Draining));
             std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {

@@ -15,7 +15,8 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use trunkline_codec::Limits;
 
-use crate::frame_guard::{FrameGuard, Sender};
+use crate::frame_guard::{self, FrameGuard, Sender};
+use crate::header_lists::HeaderLists;
 use crate::hub::lock;
 
 /// Heads of calls that h2 is given before those that it has are accepted: it keeps them, also when
@@ -75,6 +76,10 @@ pub(crate) struct Wire<IO> {
     last_words: &'static str,
     /// The socket has been told that nothing more comes.
     is_shut: bool,
+    header_lists: Arc<HeaderLists>,
+    header_bytes_per_turn: u64,
+    /// As `heads_max`, in bytes: those of few heads may be many.
+    header_bytes_max: u64,
 }
 
 /// What has passed on a connection since it began.
@@ -121,6 +126,7 @@ impl<IO> Clone for WireIo<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
     pub(crate) fn new(io: IO, peer: Sender, limits: &Limits) -> Self {
+        let header_lists = Arc::new(HeaderLists::new(limits));
         Self(Arc::new(Mutex::new(Wire {
             io,
             task: Waker::noop().clone(),
@@ -138,10 +144,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             heads_max: HEADS_AHEAD,
             is_held: false,
             is_server: peer == Sender::Client,
-            guard: FrameGuard::new(peer),
+            guard: FrameGuard::new(peer).suspecting(header_lists.suspect_block()),
             sent: FrameGuard::new(peer.other()),
             last_words: "",
             is_shut: false,
+            header_lists,
+            header_bytes_per_turn: limits.header_bytes_per_turn as u64,
+            header_bytes_max: limits.header_bytes_per_turn as u64,
         })))
     }
 }
@@ -160,6 +169,10 @@ impl<IO> Wire<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     pub(crate) fn guard(&self) -> &FrameGuard {
         &self.guard
+    }
+
+    pub(crate) fn header_lists(&self) -> Arc<HeaderLists> {
+        self.header_lists.clone()
     }
 
     /// What this end has sent.
@@ -218,6 +231,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         self.set_task(waker);
         if is_caught_up {
             self.heads_max = self.guard.heads() + HEADS_AHEAD;
+            self.header_bytes_max = self.guard.head_bytes() + self.header_bytes_per_turn;
         }
     }
 
@@ -310,7 +324,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         });
         if is_unanswered {
             self.is_held = true;
-        } else if self.is_server && self.guard.heads() >= self.heads_max {
+        } else if self.is_server && self.guard.heads() >= self.heads_max
+            || self.guard.head_bytes() > self.header_bytes_max
+        {
             // The next turn accepts, and reads on.
             self.task.wake_by_ref();
             return true;
@@ -360,6 +376,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             }
             let bytes = &mut scratch[..before + read];
             self.guard.follow(&bytes[before..]);
+            self.header_lists.note(&mut self.guard);
             let whole = bytes.len() - self.guard.held().len();
             let len = self.guard.cut_empty(&mut bytes[..whole]);
             if len > 0 {
@@ -386,8 +403,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             self.written.drain(..self.written_at);
             self.written_at = 0;
         }
+        let is_beginning = self.sent.settings() == 0;
         self.sent.follow(bytes);
         self.written.extend_from_slice(bytes);
+        if is_beginning {
+            let at = self.written.len() - bytes.len();
+            let announced = self.header_lists.announced();
+            frame_guard::set_header_list_size(&mut self.written[at..], announced);
+        }
         Poll::Ready(Ok(bytes.len()))
     }
 }
@@ -514,6 +537,50 @@ mod tests {
             taken, 120,
             "the write that crosses 100 is the last one taken"
         );
+    }
+
+    #[tokio::test]
+    async fn the_first_settings_announce_the_limit_and_not_what_h2_decodes() {
+        let decoded = Limits::default().decoded_header_list_size();
+        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let settings = |size: u32| {
+            let mut frame = vec![0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6, 0, 6];
+            frame.extend(size.to_be_bytes());
+            frame
+        };
+        for (written, sent) in [
+            (settings(decoded), Some(settings(32_768))),
+            (settings(decoded), None),
+        ] {
+            io.write_all(&written).await.unwrap();
+            assert!(io.wire().poll_send().is_ready());
+            let mut came = vec![0; written.len()];
+            peer.read_exact(&mut came).await.unwrap();
+            assert_eq!(came, sent.unwrap_or(written));
+        }
+    }
+
+    #[tokio::test]
+    async fn heads_are_read_no_faster_than_their_calls_begin() {
+        let mut limits = Limits::default();
+        limits.header_bytes_per_turn = 50;
+        let (mut io, mut peer) = wire(&limits, 1024);
+        let mut head = vec![0, 0, 60, 1, 4, 0, 0, 0, 1];
+        head.extend([0; 60]);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        peer.write_all(&[&preface[..], &head].concat())
+            .await
+            .unwrap();
+        io.read_exact(&mut vec![0; preface.len() + head.len()])
+            .await
+            .unwrap();
+        peer.write_all(&head).await.unwrap();
+        let mut next = vec![0; head.len()];
+        let early = tokio::time::timeout(std::time::Duration::ZERO, io.read(&mut next)).await;
+        assert!(early.is_err(), "the call of the first head has not begun");
+        io.wire().begin_turn(Waker::noop(), true);
+        io.read_exact(&mut next).await.unwrap();
+        assert_eq!(next, head);
     }
 
     #[tokio::test]

@@ -142,8 +142,8 @@ pub use trunkline_codec::Gzip;
 #[cfg(feature = "zstd")]
 pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Rope,
-    Status, details,
+    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Restore,
+    Rope, Status, details,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;

@@ -319,6 +319,14 @@ impl Receive {
             }
             return Poll::Ready(true);
         }
+        if self.reader.has_work() {
+            // A message that takes long to restore: other calls go on meanwhile.
+            cx.waker().wake_by_ref();
+            if let Some(status) = self.poll_deadline(cx, false) {
+                self.reader.fail(status);
+            }
+            return Poll::Pending;
+        }
         let polled = match self.recorder.clone() {
             None => self.poll_source(cx),
             Some(recorder) => recorder.within(|| self.poll_source(cx)),

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Encoding, Encodings, Limits, Status};
 use trunkline_transport::{
-    Address, Body, ConnectionStats, Listener, Pace, Peer, ServerTls, bind_threads, serve,
+    Address, Body, ConnectionStats, Listener, Pace, Peer, ServerTls, Spawner, bind_threads, serve,
     serve_one, serve_threads,
 };
 
@@ -365,14 +365,14 @@ impl BoundServer {
         if let Some(tls) = &tls {
             tls.load()?;
         }
-        let (fresh, for_peer) = (tls.clone(), move |peer| handler.for_peer(peer));
+        let (fresh, spawner) = (tls.clone(), handler.spawner());
         let serving = async {
             if let Some(threads) = threads {
                 let threads = at_least_one(threads)?;
-                return serve_threads(listeners, tls, threads, limits, shutdown, for_peer).await;
+                return serve_threads(listeners, tls, threads, limits, shutdown, spawner).await;
             }
             if let Some(listener) = listeners.pop() {
-                serve(listener, tls, limits, shutdown, for_peer).await;
+                serve(listener, tls, limits, shutdown, spawner).await;
             }
             Ok(())
         };
@@ -417,6 +417,11 @@ impl Handler {
             None => PeerAnswer::Router(self.router.answer(request).0),
             Some(layered) => PeerAnswer::Layered(layered.0.call(request)),
         }
+    }
+
+    /// What serves connections. It is compiled here, once, and not with each program.
+    fn spawner(self) -> Spawner {
+        Spawner::new(move |peer| self.for_peer(peer))
     }
 
     fn for_peer(&self, peer: Arc<Peer>) -> PeerHandler {

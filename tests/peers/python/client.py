@@ -9,6 +9,7 @@ Runs each case once and writes `ok NAME`; the first expectation that fails ends 
 """
 
 import argparse
+import concurrent.futures
 import os
 import queue
 import sys
@@ -239,6 +240,47 @@ def client_compressed_unary(stub):
     call(False)
 
 
+def beside(stub, count, work):
+    """Runs `work` 50 at a time, with a number each, beside a call that must outlive all of it."""
+    requests = Requests()
+    neighbour = stub.FullDuplexCall(iter(requests), timeout=3 * TIMEOUT)
+    requests.send(output_request(1))
+    next(neighbour)
+    with concurrent.futures.ThreadPoolExecutor(50) as workers:
+        list(workers.map(work, range(count)))
+    requests.send(output_request(1))
+    next(neighbour)
+    requests.finish()
+    check("the neighbour", list(neighbour), [])
+
+
+def given_up(stub):
+    def give_up(number):
+        requests = Requests()
+        call = stub.FullDuplexCall(iter(requests), timeout=0.005 if number % 2 else TIMEOUT)
+        if number % 2 == 0:
+            if number % 4:
+                time.sleep(0.005)
+            call.cancel()
+        error = failure("a call given up", lambda: list(call))
+        requests.finish()
+        wanted = grpc.StatusCode.DEADLINE_EXCEEDED if number % 2 else grpc.StatusCode.CANCELLED
+        check("a call given up", error.code(), wanted)
+
+    beside(stub, 3000, give_up)
+
+
+def refused(stub):
+    identity = bytes
+    method = stub.channel.stream_unary("/grpc.testing.TestService/NoSuchUpload", identity, identity)
+
+    def upload(_):
+        error = failure("an upload", lambda: method((bytes(8192) for _ in range(20)), timeout=TIMEOUT))
+        check("an upload", error.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+    beside(stub, 1000, upload)
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -257,6 +299,8 @@ CASES = {
         deflate,
         client_compressed_unary,
         long_stream,
+        given_up,
+        refused,
     )
 }
 

@@ -79,12 +79,16 @@ fn run(mut reader: Reader, mut data: &[u8]) {
                 reader.head(status, take_headers(&mut data));
             }
             8..=13 => reader.data(Bytes::copy_from_slice(take(&mut data))),
-            _ => {
-                while let Some(event) = reader.next() {
-                    assert!(!is_done, "there is an event after the end");
-                    is_done = matches!(event, Event::End(_));
+            _ => loop {
+                match reader.next() {
+                    Some(event) => {
+                        assert!(!is_done, "there is an event after the end");
+                        is_done = matches!(event, Event::End(_));
+                    }
+                    None if reader.has_work() => {}
+                    None => break,
                 }
-            }
+            },
         }
     }
 }

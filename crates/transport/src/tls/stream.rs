@@ -20,6 +20,12 @@ impl Secured {
     }
 }
 
+impl From<Secured> for NetStream {
+    fn from(secured: Secured) -> Self {
+        Self::Brought(Box::new(secured))
+    }
+}
+
 impl AsyncRead for Secured {
     fn poll_read(
         mut self: Pin<&mut Self>,

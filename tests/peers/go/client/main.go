@@ -15,6 +15,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -66,6 +67,8 @@ var cases = map[string]func(suite){
 	"client_compressed_streaming": suite.clientCompressedStreaming,
 	"server_compressed_unary":     suite.serverCompressedUnary,
 	"server_compressed_streaming": suite.serverCompressedStreaming,
+	"given_up":                    suite.givenUp,
+	"refused":                     suite.refused,
 }
 
 func fail(format string, arguments ...any) {
@@ -382,6 +385,72 @@ func (s suite) serverCompressedStreaming() {
 	}
 	_, err = stream.Recv()
 	check("the end", err, io.EOF)
+}
+
+// beside runs work 50 at a time, with a number each, beside a call that must outlive all of it.
+func (s suite) beside(count int, work func(int)) {
+	ctx, stop := context.WithTimeout(context.Background(), 3*timeout)
+	defer stop()
+	neighbour, err := s.service.FullDuplexCall(ctx)
+	must("FullDuplexCall", err)
+	exchange := func(when string) {
+		must("a request "+when, neighbour.Send(outputRequest(1, 1)))
+		_, err := neighbour.Recv()
+		must("a response "+when, err)
+	}
+	exchange("before")
+	const atOnce = 50
+	var workers sync.WaitGroup
+	for first := range atOnce {
+		workers.Go(func() {
+			for i := first; i < count; i += atOnce {
+				work(i)
+			}
+		})
+	}
+	workers.Wait()
+	exchange("after")
+	must("the half-close", neighbour.CloseSend())
+	if _, err := neighbour.Recv(); err != io.EOF {
+		fail("the neighbour: %v", err)
+	}
+}
+
+func (s suite) givenUp() {
+	s.beside(6000, func(i int) {
+		ctx, cancel := context.WithTimeout(s.ctx, 5*time.Millisecond)
+		code := codes.DeadlineExceeded
+		if i%2 == 0 {
+			ctx, cancel = context.WithCancel(s.ctx)
+			code = codes.Canceled
+			if i%4 == 0 {
+				time.AfterFunc(5*time.Millisecond, cancel)
+			}
+		}
+		defer cancel()
+		stream, err := s.service.FullDuplexCall(ctx)
+		if err == nil {
+			if i%4 == 2 {
+				cancel()
+			}
+			_, err = stream.Recv()
+		}
+		checkCode("a call given up", err, code)
+	})
+}
+
+func (s suite) refused() {
+	s.beside(4000, func(int) {
+		description := &grpc.StreamDesc{ClientStreams: true}
+		stream, err := s.channel.NewStream(s.ctx, description, "/grpc.testing.TestService/NoSuchUpload")
+		must("a stream", err)
+		for range 20 {
+			if stream.SendMsg(&pb.StreamingInputCallRequest{Payload: payload(8192)}) != nil {
+				break
+			}
+		}
+		checkCode("an upload", stream.RecvMsg(new(pb.Empty)), codes.Unimplemented)
+	})
 }
 
 func main() {

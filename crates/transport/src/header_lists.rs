@@ -1,0 +1,217 @@
+//! How large header lists may be, in both directions of a connection.
+//!
+//! h2 does not tell what its peer announces, drops without a word the fields of trailers that it does not
+//! decode, and refuses a head with nothing but an HTTP status or a reset. So it is made to decode more
+//! than is announced (see [`Limits::decoded_header_list_size`]), and what comes is looked at here.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use h2::{RecvStream, StreamId};
+use http::{HeaderMap, Request, Response, response};
+use trunkline_codec::header_list::{self, Room, STATUS_SIZE, Source, What};
+use trunkline_codec::limits::EARLY_HEADER_LIST_SIZE;
+use trunkline_codec::{Limits, Status};
+
+use crate::frame_guard::{FrameGuard, SuspectBlock};
+use crate::hub::lock;
+
+/// How many streams are remembered of which a suspect block has come.
+const SUSPECTS_MAX: usize = 1_000;
+
+const EARLY: u8 = 0;
+const OURS: u8 = 1;
+const PEERS: u8 = 2;
+
+/// The limits of one connection, as its socket and its calls share them.
+#[derive(Debug)]
+pub(crate) struct HeaderLists {
+    /// What the peer takes.
+    send_limit: AtomicU32,
+    source: AtomicU8,
+    /// What it takes if it announces nothing.
+    unannounced: u32,
+    recv_limit: u32,
+    suspect_block: usize,
+    has_suspects: AtomicBool,
+    suspects: Mutex<Vec<SuspectBlock>>,
+}
+
+impl HeaderLists {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            send_limit: AtomicU32::new(EARLY_HEADER_LIST_SIZE),
+            source: AtomicU8::new(EARLY),
+            unannounced: limits.max_send_header_list_size,
+            recv_limit: limits.max_header_list_size_hard,
+            suspect_block: limits.suspect_header_block(),
+            has_suspects: AtomicBool::new(false),
+            suspects: Mutex::default(),
+        }
+    }
+
+    /// What is announced to the peer.
+    pub(crate) fn announced(&self) -> u32 {
+        self.recv_limit
+    }
+
+    /// From how many bytes on a block that comes is noted.
+    pub(crate) fn suspect_block(&self) -> usize {
+        self.suspect_block
+    }
+
+    /// Takes note of what the peer has just said, before h2 hears it.
+    pub(crate) fn note(&self, peer: &mut FrameGuard) {
+        match (peer.take_header_list_size(), peer.settings()) {
+            (Some(limit), _) => {
+                self.send_limit.store(limit, Ordering::Relaxed);
+                self.source.store(PEERS, Ordering::Release);
+            }
+            (None, 1..) if self.source.load(Ordering::Relaxed) == EARLY => {
+                self.send_limit.store(self.unannounced, Ordering::Relaxed);
+                self.source.store(OURS, Ordering::Release);
+            }
+            (None, _) => {}
+        }
+        let noted = peer.take_suspects();
+        if !noted.is_empty() {
+            let mut suspects = lock(&self.suspects);
+            suspects.extend(noted);
+            let forgotten = suspects.len().saturating_sub(SUSPECTS_MAX);
+            suspects.drain(..forgotten);
+            self.has_suspects.store(true, Ordering::Release);
+        }
+    }
+
+    /// The size of the suspect block that has come on a stream; none is told twice.
+    fn suspect(&self, stream: impl FnOnce() -> StreamId, is_trailers: bool) -> Option<usize> {
+        if !self.has_suspects.load(Ordering::Acquire) {
+            return None;
+        }
+        let stream = stream().as_u32();
+        let mut suspects = lock(&self.suspects);
+        // Trailers end their stream. What else was large there was a head that was let pass.
+        let is_meant = |it: &SuspectBlock| it.stream == stream && (it.ends_stream || !is_trailers);
+        let at = suspects.iter().position(is_meant)?;
+        let block = suspects.swap_remove(at);
+        self.has_suspects
+            .store(!suspects.is_empty(), Ordering::Release);
+        Some(block.size)
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            limit: self.send_limit.load(Ordering::Relaxed),
+            source: match self.source.load(Ordering::Acquire) {
+                EARLY => Source::Early,
+                OURS => Source::Ours,
+                _ => Source::Peer,
+            },
+        }
+    }
+
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED if the server does not take a head as large as this.
+    pub(crate) fn check_request(&self, head: &Request<()>) -> Result<(), Status> {
+        let size = request_size(head);
+        let room = self.room();
+        match room.fits(size) {
+            true => Ok(()),
+            false => Err(room.exceeded("request headers", size)),
+        }
+    }
+
+    /// Whether the client takes a response head as large as this; if not, its size.
+    pub(crate) fn excess_of_head(&self, head: &response::Parts) -> Option<usize> {
+        let size = STATUS_SIZE + header_list::size(&head.headers);
+        (!self.room().fits(size)).then_some(size)
+    }
+
+    /// What goes out as a Trailers-Only response in place of a head of `size` bytes: `end`, if that is
+    /// known, without what does not fit.
+    #[cold]
+    pub(crate) fn in_place_of_head(
+        &self,
+        what: What,
+        size: usize,
+        end: HeaderMap,
+    ) -> response::Parts {
+        let mut head = Response::new(());
+        *head.headers_mut() = self.room().shorten(what, size, end);
+        head.into_parts().0
+    }
+
+    /// Trailers as the client takes them.
+    pub(crate) fn fit_trailers(&self, trailers: HeaderMap) -> HeaderMap {
+        let size = header_list::size(&trailers);
+        let room = self.room();
+        match room.fits(size) {
+            true => trailers,
+            false => room.shorten(What::Trailers, size, trailers),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED for a response head above our limit.
+    pub(crate) fn check_response(&self, head: &HeaderMap) -> Result<(), Status> {
+        let size = STATUS_SIZE + header_list::size(head);
+        match size > self.recv_limit as usize {
+            true => Err(self.refused("response headers", size, head)),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED for trailers above our limit, also if h2 has dropped what made them so large.
+    pub(crate) fn check_trailers(
+        &self,
+        trailers: Option<HeaderMap>,
+        recv: &RecvStream,
+    ) -> Result<Option<HeaderMap>, Status> {
+        let Some(map) = &trailers else {
+            return Ok(None);
+        };
+        let size = header_list::size(map);
+        let block = self.suspect(|| recv.stream_id(), true).unwrap_or(0);
+        match size > self.recv_limit as usize || block > 0 {
+            true => Err(self.refused("trailers", size.max(block), map)),
+            false => Ok(trailers),
+        }
+    }
+
+    /// The status of a call whose response head h2 has refused for its size, if it has.
+    pub(crate) fn refused_response(
+        &self,
+        error: &h2::Error,
+        stream: impl FnOnce() -> StreamId,
+    ) -> Option<Status> {
+        if !error.is_library() || !error.is_reset() {
+            return None;
+        }
+        let block = self.suspect(stream, false)?;
+        Some(self.refused("response headers", block, &HeaderMap::new()))
+    }
+
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED for the head of a request that has to wait, and is too large to be kept.
+    pub(crate) fn check_waiting<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let size = request_size(request);
+        match size > self.recv_limit as usize {
+            true => Err(self.refused("request headers", size, &HeaderMap::new())),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, what: &str, size: usize, fields: &HeaderMap) -> Status {
+        header_list::refused(what, size, self.recv_limit, fields)
+    }
+}
+
+fn request_size<T>(request: &Request<T>) -> usize {
+    header_list::pseudo_size(request.method(), request.uri()) + header_list::size(request.headers())
+}
