@@ -39,6 +39,8 @@ pub enum Peer {
     PythonServer,
     /// grpcio, with two clients that ask whether the server is there.
     PythonKeepalive,
+    /// Clients of a Unix socket, or of a list of addresses, on grpcio.
+    PythonUnix,
     /// grpc-js.
     NodeClient,
     /// grpc-js. It never compresses.
@@ -121,6 +123,7 @@ impl Peer {
             Self::PythonClient => "the Python client",
             Self::PythonServer => "the Python server",
             Self::PythonKeepalive => "the Python clients with keepalive",
+            Self::PythonUnix => "the Python clients of Unix sockets and of lists",
             Self::NodeClient => "the Node client",
             Self::NodeServer => "the Node server",
             Self::PythonStandard => "the Python client of the standard services",
@@ -196,10 +199,12 @@ impl Peer {
             Self::PythonClient
             | Self::PythonServer
             | Self::PythonKeepalive
+            | Self::PythonUnix
             | Self::PythonStandard => {
                 let script = script(match self {
                     Self::PythonClient => "client.py",
                     Self::PythonKeepalive => "keepalive.py",
+                    Self::PythonUnix => "unix.py",
                     Self::PythonServer => "server.py",
                     _ => "standard.py",
                 });
@@ -268,6 +273,7 @@ impl Peer {
             Self::PythonClient
             | Self::PythonServer
             | Self::PythonKeepalive
+            | Self::PythonUnix
             | Self::PythonStandard => Some(Toolkit::Python),
             Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
             Self::Dumpcap | Self::Tshark | Self::Nginx => None,
