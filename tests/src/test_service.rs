@@ -28,6 +28,9 @@ pub const ECHO_TRAILING: &str = "x-grpc-test-echo-trailing-bin";
 /// Beyond the official contract: a serialized `google.rpc.Status` in this request header is the status, with its details,
 /// that ends the call.
 pub const ECHO_STATUS: &str = "x-trunkline-echo-status-bin";
+/// With a value such as `trailing 40000` it asks for as many bytes in the head of the reply (`initial`), in its trailers, or
+/// in the details of a NOT_FOUND.
+pub const FILL: &str = "x-trunkline-fill";
 
 /// A server of the service. It also answers what is not gRPC with a short text, which is what the conformance suite of
 /// HTTP/2 asks of a server.
@@ -221,7 +224,18 @@ fn echo_metadata<T>(request: &Request<T>) -> Result<()> {
     for value in request.metadata().get_all_bin(ECHO_TRAILING) {
         request.reply().trailer_bin(ECHO_TRAILING, value)?;
     }
-    Ok(())
+    request.metadata().get_all(FILL).try_for_each(|wanted| {
+        let (place, size) = wanted.split_once(' ').unwrap_or((wanted, ""));
+        let filling = "f".repeat(size.parse().unwrap_or(0));
+        match place {
+            "initial" => request.reply().metadata("filling", &filling),
+            "trailing" => request.reply().trailer("filling", &filling),
+            _ => {
+                let detail = details::DebugInfo::new(filling);
+                Err(Status::not_found("no such thing").with_detail(detail))
+            }
+        }
+    })
 }
 
 /// The status that the request asks for, as an error.

@@ -99,9 +99,9 @@ impl Room {
     fn excess(self, what: &str, size: usize) -> String {
         let limit = self.limit;
         let source = match self.source {
-            Source::Peer => "that the peer announced (SETTINGS_MAX_HEADER_LIST_SIZE)",
-            Source::Ours => "of max_send_header_list_size, since the peer announced no limit",
-            Source::Early => "that any peer takes, since this one has not sent its SETTINGS",
+            Source::Peer => "that their receiver announced (SETTINGS_MAX_HEADER_LIST_SIZE)",
+            Source::Ours => "of max_send_header_list_size, since their receiver announced no limit",
+            Source::Early => "that any peer takes, since their receiver has not sent its SETTINGS",
         };
         format!("{size} bytes of {what} do not fit the {limit} {source}")
     }

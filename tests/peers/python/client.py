@@ -20,7 +20,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from stubs import ECHO_INITIAL, ECHO_STATUS, ECHO_TRAILING, empty_pb2, messages_pb2, test_pb2_grpc
+from stubs import ECHO_INITIAL, ECHO_STATUS, ECHO_TRAILING, FILL, empty_pb2, messages_pb2, test_pb2_grpc
 
 REQUEST_SIZES = [27182, 8, 1828, 45904]
 RESPONSE_SIZES = [31415, 9, 2653, 58979]
@@ -281,6 +281,35 @@ def refused(stub):
     beside(stub, 1000, upload)
 
 
+def large_metadata(stub):
+    """Has more sent than a header list may hold, in both directions, beside a stream that goes on.
+
+    What it expects is what our server does with C-core, which announces 16 KiB and by chance refuses from 8 KiB on.
+    """
+    requests = Requests()
+    neighbour = stub.FullDuplexCall(iter(requests), timeout=TIMEOUT)
+    exhausted, not_found = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.NOT_FOUND
+    for size in (4_000, 20_000, 40_000, 200_000):
+        for place in ("request", "initial", "trailing", "details"):
+            what = f"{place} {size}"
+            sent = (("filling", "f" * size),) if place == "request" else ((FILL, what),)
+            code, message = grpc.StatusCode.OK, ""
+            try:
+                stub.UnaryCall(messages_pb2.SimpleRequest(), metadata=sent, timeout=TIMEOUT)
+            except grpc.RpcError as error:
+                code, message = error.code(), error.details()
+                if place == "details":
+                    has_details = rpc_status.from_call(error) is not None
+                    check(f"{what}: it has its details", has_details, size < 16_000)
+                    check(f"{what}: the message", message[:13], "no such thing")
+            print(f"{what}: {code.name} {message[:400]}", flush=True)
+            expected = not_found if place == "details" else exhausted if size > 16_000 else grpc.StatusCode.OK
+            check(what, code, expected)
+            requests.send(output_request(1, body=1))
+            check(f"the neighbour, after {what}", len(next(neighbour).payload.body), 1)
+    requests.finish()
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -301,6 +330,7 @@ CASES = {
         long_stream,
         given_up,
         refused,
+        large_metadata,
     )
 }
 

@@ -12,10 +12,11 @@ import sys
 import threading
 
 import grpc
-from google.rpc import status_pb2
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from stubs import ECHO_INITIAL, ECHO_STATUS, ECHO_TRAILING, empty_pb2, messages_pb2, test_pb2_grpc
+from stubs import ECHO_INITIAL, ECHO_STATUS, ECHO_TRAILING, FILL, empty_pb2, messages_pb2, test_pb2_grpc
 
 
 def say(line):
@@ -68,6 +69,18 @@ def echo_metadata(context):
             context.send_initial_metadata(((key, value),))
         elif key == ECHO_TRAILING:
             trailing.append((key, value))
+        elif key == FILL:
+            place, size = value.split()
+            filling = "f" * int(size)
+            if place == "initial":
+                context.send_initial_metadata((("filling", filling),))
+            elif place == "trailing":
+                trailing.append(("filling", filling))
+            else:
+                detail = any_pb2.Any()
+                detail.Pack(error_details_pb2.DebugInfo(detail=filling))
+                large = status_pb2.Status(code=5, message="no such thing", details=[detail])
+                context.abort_with_status(rpc_status.to_status(large))
     context.set_trailing_metadata(tuple(trailing))
 
 

@@ -15,5 +15,8 @@ from grpc.testing import empty_pb2, messages_pb2, test_pb2_grpc  # noqa: E402, F
 # What the servers of these tests understand beyond the official contract: a serialized google.rpc.Status in this
 # request header is the status, with its details, that ends the call.
 ECHO_STATUS = "x-trunkline-echo-status-bin"
+# With a value such as `trailing 40000` it asks for as many bytes in the head of the reply (`initial`), in its trailers,
+# or in the details of a NOT_FOUND.
+FILL = "x-trunkline-fill"
 ECHO_INITIAL = "x-grpc-test-echo-initial"
 ECHO_TRAILING = "x-grpc-test-echo-trailing-bin"

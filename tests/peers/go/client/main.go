@@ -69,6 +69,7 @@ var cases = map[string]func(suite){
 	"server_compressed_streaming": suite.serverCompressedStreaming,
 	"given_up":                    suite.givenUp,
 	"refused":                     suite.refused,
+	"large_metadata":              suite.largeMetadata,
 }
 
 func fail(format string, arguments ...any) {
@@ -451,6 +452,44 @@ func (s suite) refused() {
 		}
 		checkCode("an upload", stream.RecvMsg(new(pb.Empty)), codes.Unimplemented)
 	})
+}
+
+// largeMetadata has more sent than a header list may hold, in both directions, beside a stream that goes on. What it
+// expects is what our server does with a client that announces no limit.
+func (s suite) largeMetadata() {
+	neighbour, err := s.service.FullDuplexCall(s.ctx)
+	must("FullDuplexCall", err)
+	for _, size := range []int{10_000, 20_000, 40_000, 200_000} {
+		for _, place := range []string{"request", "initial", "trailing", "details"} {
+			what := fmt.Sprintf("%s %d", place, size)
+			ctx := metadata.AppendToOutgoingContext(s.ctx, watch.Fill, what)
+			if place == "request" {
+				ctx = metadata.AppendToOutgoingContext(s.ctx, "filling", strings.Repeat("f", size))
+			}
+			var header, trailer metadata.MD
+			_, err := s.service.UnaryCall(ctx, &pb.SimpleRequest{}, grpc.Header(&header), grpc.Trailer(&trailer))
+			fmt.Printf("%s: %.400v\n", what, err)
+			limit, beyond := 65_536, codes.ResourceExhausted
+			switch {
+			case place == "details":
+				checkCode(what, err, codes.NotFound)
+				check(what+": it has its details", len(status.Convert(err).Details()) == 1, size < limit)
+				check(what+": the message", strings.HasPrefix(status.Convert(err).Message(), "no such thing"), true)
+			case place == "request" && size > 32_768:
+				// grpc-go itself says so.
+				checkCode(what, err, codes.Internal)
+			case place == "request" && size > 16_384 || size > limit:
+				checkCode(what, err, beyond)
+			default:
+				checkCode(what, err, codes.OK)
+				lengths := len(strings.Join(append(header.Get("filling"), trailer.Get("filling")...), ""))
+				check(what+": what came", lengths, map[bool]int{true: 0, false: size}[place == "request"])
+			}
+			must("a request of the neighbour", neighbour.Send(outputRequest(1, 1)))
+			_, err = neighbour.Recv()
+			must("a response to the neighbour, after "+what, err)
+		}
+	}
 }
 
 func main() {

@@ -14,8 +14,10 @@ import (
 	"log"
 	"net"
 	"os"
+	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -190,6 +192,31 @@ func echoMetadata(ctx context.Context) error {
 	}
 	if values := received.Get(watch.EchoTrailing); len(values) > 0 {
 		return grpc.SetTrailer(ctx, metadata.MD{watch.EchoTrailing: values})
+	}
+	return fill(ctx, received.Get(watch.Fill))
+}
+
+// fill sends as much metadata as it is asked for.
+func fill(ctx context.Context, wanted []string) error {
+	for _, value := range wanted {
+		var place string
+		var size int
+		if _, err := fmt.Sscanf(value, "%s %d", &place, &size); err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		filling := metadata.Pairs("filling", strings.Repeat("f", size))
+		switch place {
+		case "initial":
+			return grpc.SendHeader(ctx, filling)
+		case "trailing":
+			return grpc.SetTrailer(ctx, filling)
+		}
+		detail := &errdetails.DebugInfo{Detail: strings.Repeat("f", size)}
+		large, err := status.New(codes.NotFound, "no such thing").WithDetails(detail)
+		if err != nil {
+			return err
+		}
+		return large.Err()
 	}
 	return nil
 }

@@ -15,6 +15,9 @@ const (
 	// EchoStatus is beyond the official contract: a serialized google.rpc.Status in this request header is the status,
 	// with its details, that ends the call.
 	EchoStatus = "x-trunkline-echo-status-bin"
+	// Fill, with a value such as `trailing 40000`, asks for as many bytes in the head of the reply (`initial`), in its
+	// trailers, or in the details of a NOT_FOUND.
+	Fill = "x-trunkline-fill"
 )
 
 type key struct{}
