@@ -11,8 +11,8 @@ use trunkline::{
     Service, Status, Streaming,
 };
 use trunkline_testkit::{
-    Fields, Frame, Outcome, Probe, RawPeer, channel_over, flag, kind, message, pair, setting,
-    within,
+    Fields, Frame, Outcome, Probe, RawPeer, channel_over, error, flag, kind, message, pair,
+    setting, within,
 };
 
 const KIB: usize = 1024;
@@ -73,13 +73,14 @@ fn fill(wanted: &Bytes, reply: &Reply) -> Result<()> {
     for field in 0..fields {
         let (key, value) = (format!("k{field}"), "v".repeat(size / fields));
         match place {
-            "head" => reply.metadata(&key, &value)?,
+            "head" | "head-error" => reply.metadata(&key, &value)?,
             "trailers" => reply.trailer(&key, &value)?,
             _ => status.metadata_mut().append(&key, &value).expect("a pair"),
         }
     }
     match place {
         "status" => Err(status),
+        "head-error" => Err(not_found()),
         _ => Ok(()),
     }
 }
@@ -226,14 +227,18 @@ async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was
     let client = Client::new(pair(server, Limits::default()).await);
     let mut neighbour = Neighbour::of(&client).await;
     for size in [40_000, 200_000, 2_000_000] {
-        for (place, left_out) in [("details", "details"), ("status", "metadata")] {
+        for (place, left_out) in [
+            ("details", "details"),
+            ("status", "metadata"),
+            ("head-error", "metadata"),
+        ] {
             let says = ["no such thing", left_out, "32768"];
             let result = unary(&client, wanted(place, size, 1)).await;
             assert_says(result, Code::NOT_FOUND, &says);
             neighbour.check(&format!("{place} of {size}")).await;
             let (messages, result) = streaming(&client, wanted(place, size, 1)).await;
             assert_says(result, Code::NOT_FOUND, &says);
-            assert_eq!(messages, 1);
+            assert_eq!(messages, usize::from(place != "head-error"));
             neighbour
                 .check(&format!("{place} of {size}, in a stream"))
                 .await;
@@ -247,6 +252,20 @@ async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was
         status.detail::<DebugInfo>().expect("it").detail.len(),
         20_000
     );
+}
+
+#[tokio::test]
+async fn a_call_in_process_has_no_limits_but_that_for_its_request() {
+    let router = Router::new().add(Probe::new()).add(Large);
+    let client = Client::new(Channel::in_process(router));
+    let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
+    let call = call.metadata("k", &"v".repeat(40_000));
+    let result = call.await.map(|_| ());
+    assert_says(result, Code::RESOURCE_EXHAUSTED, &["16384"]);
+    for place in ["head", "trailers"] {
+        let result = unary(&client, wanted(place, 200_000, 1)).await;
+        result.expect("OK");
+    }
 }
 
 // A raw client: what a server of ours puts on the wire.
@@ -381,6 +400,49 @@ async fn request_heads_of_40_kb_and_200_kb_are_answered_with_a_status_and_their_
     assert_eq!(client.outcome(neighbour).await, OK);
 }
 
+#[tokio::test]
+async fn a_hundred_heads_of_200_kb_at_once_cost_no_more_than_their_calls() {
+    let (mut client, _) = raw_client(&[]).await;
+    let head = Fields::call(ECHO).and("k", "v".repeat(200_000));
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let stream = client.next_stream();
+        let mut frames = Frame::long_headers(stream, &head);
+        frames.push(Frame::data(stream, message(b"x")).ending());
+        client.write(&frames).await;
+        streams.push(stream);
+    }
+    for stream in streams {
+        assert_eq!(client.outcome(stream).await, EXHAUSTED);
+    }
+    let stream = client.call(&Fields::call(ECHO), message(b"x")).await;
+    assert_eq!(client.outcome(stream).await, OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_head_does_not_wait_for_a_permit() {
+    let probe = Probe::new();
+    let (near, far) = tokio::io::duplex(MIB);
+    let server = Server::new().add(probe.clone()).max_concurrent_streams(1);
+    tokio::spawn(server.serve_connection(far));
+    let mut client = RawPeer::client(near, &[]).await;
+    // A handler that cannot be dropped keeps its permit when its stream is gone.
+    let head = Fields::call("/test.Probe/Block");
+    let blocking = client.call(&head, message(b"x")).await;
+    probe.until("the handler", |it| it.running == 1).await;
+    client
+        .write(&[Frame::rst_stream(blocking, error::CANCEL)])
+        .await;
+    assert!(client.settle().await);
+    let stream = client.next_stream();
+    let large = Fields::call(ECHO).and("k", "v".repeat(40_000));
+    client.write(&Frame::long_headers(stream, &large)).await;
+    assert_eq!(client.outcome(stream).await, EXHAUSTED);
+    let text = client.stream(stream).grpc_message();
+    assert!(text.contains("32768"), "{text}");
+    probe.release(1);
+}
+
 // A raw server: what a client of ours puts on the wire, and makes of what comes.
 
 /// A server that answers the path /test.Raw/KIND with what `answer` makes of it, and all others as it should.
@@ -399,8 +461,8 @@ async fn raw_server(
             let head = peer.stream(stream).head.expect("a request has a head");
             sizes.push(head.list_size());
             let path = head.text(":path").unwrap_or_default();
-            // The neighbour's requests have no end.
-            if path != "/test.Raw/Neighbour" {
+            // These requests have no end.
+            if !["/test.Raw/Neighbour", "/test.Raw/Upload"].contains(&&*path) {
                 peer.until_end(stream).await;
             }
             let frames = match path.strip_prefix("/test.Raw/") {
@@ -408,6 +470,15 @@ async fn raw_server(
                     Frame::headers(stream, &Fields::reply()),
                     Frame::data(stream, message(b"early")),
                 ],
+                Some("Upload") => {
+                    let end = Fields::trailers("5").and("grpc-message", "early");
+                    let end = end.and("k", "v".repeat(200_000));
+                    let mut frames = vec![Frame::headers(stream, &Fields::reply())];
+                    let end = Frame::long_headers(stream, &end);
+                    frames.extend(end);
+                    frames[1].flags |= flag::END_STREAM;
+                    frames
+                }
                 Some("Release") => neighbours_end(stream),
                 Some(kind) => answer(stream, kind),
                 None => Vec::new(),
@@ -645,6 +716,24 @@ async fn a_reply_head_larger_than_ours_is_resource_exhausted() {
         for path in ["/test.Raw/interim-40000-1", "/test.Raw/interim-200000-40"] {
             call_raw(client, path).await.expect(path);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_ends_with_trailers_that_are_too_large() {
+    let (channel, _playing) = raw_server(&[], Limits::default(), |_, _| Vec::new()).await;
+    beside_a_neighbour(&channel, async |client| {
+        let call = client.client_streaming::<Raw, Raw>(Method::new("/test.Raw/Upload"));
+        let mut stream = call.await.expect("an open stream");
+        let refused = within("the end of the upload", async {
+            while stream.send(Raw("x".into())).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            stream.finish().await.map(|_| ())
+        });
+        let says = ["trailers", "NOT_FOUND: early", "32768"];
+        assert_says(refused.await, Code::RESOURCE_EXHAUSTED, &says);
     })
     .await;
 }

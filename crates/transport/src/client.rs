@@ -432,7 +432,7 @@ impl Future for OpenCall {
             Ok(response) => {
                 hub.set_answered();
                 let held = std::mem::take(&mut this.held);
-                hub.header_lists().check_response(response.headers())?;
+                hub.header_lists().check_response(&response)?;
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
             }
             Err(error) => {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use h2::{RecvStream, StreamId};
-use http::{HeaderMap, Request, Response, response};
+use http::{HeaderMap, Request, Response, StatusCode, response};
 use trunkline_codec::header_list::{self, Room, STATUS_SIZE, Source, What};
 use trunkline_codec::limits::EARLY_HEADER_LIST_SIZE;
 use trunkline_codec::{Limits, Status};
@@ -155,12 +155,16 @@ impl HeaderLists {
     /// # Errors
     ///
     /// RESOURCE_EXHAUSTED for a response head above our limit.
-    pub(crate) fn check_response(&self, head: &HeaderMap) -> Result<(), Status> {
-        let size = STATUS_SIZE + header_list::size(head);
-        match size > self.recv_limit as usize {
-            true => Err(self.refused("response headers", size, head)),
-            false => Ok(()),
+    pub(crate) fn check_response<T>(&self, response: &Response<T>) -> Result<(), Status> {
+        let size = STATUS_SIZE + header_list::size(response.headers());
+        if size <= self.recv_limit as usize {
+            return Ok(());
         }
+        let what = match response.status() {
+            StatusCode::OK => "response headers".to_owned(),
+            status => format!("headers of a response with HTTP status {status}"),
+        };
+        Err(self.refused(&what, size, response.headers()))
     }
 
     /// # Errors
@@ -214,4 +218,54 @@ impl HeaderLists {
 
 fn request_size<T>(request: &Request<T>) -> usize {
     header_list::pseudo_size(request.method(), request.uri()) + header_list::size(request.headers())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame_guard::Sender;
+    use http::HeaderValue;
+
+    fn settings(pairs: &[(u8, u32)]) -> Vec<u8> {
+        let mut frame = vec![0, 0, 6 * pairs.len() as u8, 4, 0, 0, 0, 0, 0];
+        for (id, value) in pairs {
+            frame.extend([0, *id]);
+            frame.extend(value.to_be_bytes());
+        }
+        frame
+    }
+
+    #[test]
+    fn what_a_peer_takes_is_cautious_at_first_then_what_it_says() {
+        let lists = HeaderLists::new(&Limits::default());
+        let mut guard = FrameGuard::new(Sender::Server);
+        lists.note(&mut guard);
+        let room = |limit, source| Room { limit, source };
+        assert_eq!(lists.room(), room(8_192, Source::Early));
+        for (pairs, expected) in [
+            (&[(4, 1)][..], room(65_536, Source::Ours)),
+            (&[(6, 100)], room(100, Source::Peer)),
+            (&[(4, 1)], room(100, Source::Peer)),
+            (&[(6, u32::MAX)], room(u32::MAX, Source::Peer)),
+        ] {
+            guard.follow(&settings(pairs));
+            lists.note(&mut guard);
+            assert_eq!(lists.room(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_request_counts_its_pseudo_headers() {
+        let lists = HeaderLists::new(&Limits::default());
+        let mut head = Request::new(());
+        *head.uri_mut() = "http://host/a.B/C".parse().unwrap();
+        let pseudo = [":methodGET", ":schemehttp", ":authorityhost", ":path/a.B/C"];
+        let pseudo: usize = pseudo.iter().map(|field| field.len() + 32).sum();
+        for (size, fits) in [(8_191, true), (8_192, false)] {
+            let value = "v".repeat(size - pseudo - "k".len() - 32);
+            let value = HeaderValue::try_from(value).unwrap();
+            head.headers_mut().insert("k", value);
+            assert_eq!(lists.check_request(&head).is_ok(), fits, "{size}");
+        }
+    }
 }
