@@ -330,6 +330,33 @@ async fn a_header_list_over_16_kib_is_a_status_and_over_256_kib_an_http_error() 
 }
 
 #[tokio::test]
+async fn a_header_block_of_352_kib_costs_its_call_and_a_longer_one_the_connection() {
+    for (size, fields, survives) in [
+        (352 * KIB, 1, true),
+        (352 * KIB, 40, true),
+        (352 * KIB + 1, 1, false),
+    ] {
+        let (server, _) = server();
+        let mut client = raw_client(server).await;
+        let mut head = Fields::call(ECHO);
+        while head.iter().count() < 6 + fields {
+            head = head.and("k", vec![b'v'; size / fields - 1_000]);
+        }
+        // The length of a value takes 1 to 4 bytes.
+        let rest = size - head.encode().len();
+        let filled = (4..8).map(|less| head.clone().and("r", vec![b'v'; rest - less]));
+        let head = filled.rev().find(|it| it.encode().len() == size);
+        let frames = Frame::long_headers(1, &head.expect("the size"));
+        client.write(&frames).await;
+        let expected = match survives {
+            true => Outcome::Http(431),
+            false => Outcome::GoneAway(error::ENHANCE_YOUR_CALM),
+        };
+        assert_eq!(client.outcome(1).await, expected, "{size} in {fields}");
+    }
+}
+
+#[tokio::test]
 async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not() {
     for (resets, survives) in [(999, true), (1_000, true), (1_001, false)] {
         let (server, probe) = server();

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
+use trunkline::details::DebugInfo;
 use trunkline::{
     Address, Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Router,
     Server, Status,
@@ -36,7 +37,7 @@ const SHORT: Duration = Duration::from_millis(50);
 const BEGUN_BY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn each_of_fourteen_mistakes_is_named_with_its_cause_and_the_way_out() {
+async fn each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out() {
     if let Ok(target) = std::env::var(CHILD) {
         return call_over_tls_as_it_comes(&target).await;
     }
@@ -64,6 +65,7 @@ async fn each_of_fourteen_mistakes_is_named_with_its_cause_and_the_way_out() {
         made("There is no such service or method", unknown().await),
         made("The port is in use", port_in_use().await),
         made("The caller is no gRPC client", no_grpc_client().await),
+        made("Metadata is over the limit", large_metadata().await),
     ];
     errors_index::print(&mistakes);
     errors_index::hold(&mistakes);
@@ -171,7 +173,7 @@ async fn no_tls_set_up() -> [String; 1] {
     child
         .args([
             "--exact",
-            "each_of_fourteen_mistakes_is_named_with_its_cause_and_the_way_out",
+            "each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out",
         ])
         .env("SSL_CERT_FILE", &roots)
         .env_remove("SSL_CERT_DIR")
@@ -551,4 +553,42 @@ async fn no_grpc_client() -> [String; 3] {
         assert!(text.contains(words), "{text}");
     }
     [get, json, format!("HTTP 426: {}", text.trim_end())]
+}
+
+async fn large_metadata() -> [String; 4] {
+    let service = With(|router: &mut Router| {
+        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+            if request.0.is_empty() {
+                let large = DebugInfo::new("x".repeat(40_000));
+                return Err(Status::not_found("no such greeting").with_detail(large));
+            }
+            request.reply().trailer("large", &"x".repeat(40_000))?;
+            Ok(request.into_inner())
+        });
+    });
+    let client = client_of(&fixture::serve(Server::new().add(service)).await).await;
+    let told = async |size: usize, text: &'static str, code: Code, words: &[&str]| {
+        let call = client.unary::<Raw, Raw>(UNARY, raw(text));
+        let call = call.metadata("large", &"x".repeat(size));
+        let status = within("a call", call.into_future()).await;
+        let text = said(&status.expect_err("it is too large"), code, words, &[]);
+        // The size of a head depends on the port and on the version.
+        let (before, rest) = text.split_once(" bytes of ").expect("a size");
+        let before = before.trim_end_matches(|it: char| it.is_ascii_digit());
+        format!("{before}SIZE bytes of {rest}")
+    };
+    let announced = "32768 that their receiver announced";
+    let exhausted = Code::RESOURCE_EXHAUSTED;
+    [
+        told(40_000, "x", exhausted, &["request headers", announced]).await,
+        told(20_000, "x", exhausted, &["16384", "max_header_list_size"]).await,
+        told(0, "x", exhausted, &["trailers", announced]).await,
+        told(
+            0,
+            "",
+            Code::NOT_FOUND,
+            &["left out: the details", announced],
+        )
+        .await,
+    ]
 }

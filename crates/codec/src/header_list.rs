@@ -182,7 +182,7 @@ fn append_all(fields: &mut HeaderMap, more: &HeaderMap) {
 /// than `limit` are taken. What the peer says in `fields` is repeated.
 pub fn refused(what: &str, size: usize, limit: u32, fields: &HeaderMap) -> Status {
     let mut message = format!(
-        "{size} bytes of {what} are more than the limit of {limit} (max_header_list_size_hard)"
+        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise max_header_list_size_hard at this end"
     );
     if let Some(Err(status)) = Status::from_trailers(fields) {
         let status = status.to_string();
@@ -319,6 +319,9 @@ mod tests {
         }
         assert!(text.len() < 400, "{}", text.len());
         let ok = refused("trailers", 40_000, 32_768, &fields(&[("grpc-status", "0")]));
-        assert!(ok.message().ends_with("(max_header_list_size_hard)"));
+        assert!(
+            ok.message()
+                .ends_with("max_header_list_size_hard at this end")
+        );
     }
 }
