@@ -426,6 +426,17 @@ message G {
   extend google.protobuf.FieldOptions { optional int32 in2 = 5005; }
 }
 extend G { optional double h = 5; optional float i = 6; }
+message Defaults {
+  optional float a = 1 [default = 9e9];
+  optional double b = 2 [default = 7e22];
+  optional float c = 3 [default = -0.00000015];
+  optional double d = 4 [default = 0.333333333333333333];
+  optional float e = 5 [default = 340282346638528859811704183484516925440];
+  optional double f = 6 [default = nan];
+  optional int32 g = 7 [default = 1000000];
+  optional float h = 8 [default = 16777217];
+  optional double i = 9 [default = -0];
+}
 "#;
 
 /// Values of options that are packed or not, and methods with a body or without.

@@ -117,6 +117,8 @@ impl Loaded {
         for file in &mut checked {
             numbers::hide(file, |name| symbols.extension_ranges(name))?;
             json::hide(file);
+            let imports = symbols.public_imports(file.name());
+            file.dependency.extend(imports);
         }
         DescriptorPool::new()
             .add_file_descriptor_protos(checked)

@@ -115,6 +115,9 @@ impl CompileError {
                 message.push_str(&format!("; {text}, at {}:{}", place.line, place.column));
             }
         }
+        if let Some(cause) = std::error::Error::source(error) {
+            message.push_str(&format!(": {cause}"));
+        }
         if let Some(help) = error.help() {
             message.push_str(&format!("; {help}"));
         }
@@ -136,7 +139,11 @@ impl CompileError {
 }
 
 /// What to do about causes for which the compiler does not say it.
-const WAYS_OUT: [(&str, &str); 9] = [
+const WAYS_OUT: [(&str, &str); 10] = [
+    (
+        " for option '",
+        "if protoc accepts it, give what protoc writes to Config::compile_descriptor_set",
+    ),
     (
         "' is not defined",
         "define it, or import the file that does",

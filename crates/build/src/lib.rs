@@ -72,6 +72,8 @@
 //! | `tokens`, `scan`, `source` | the text of a file, edited so that the compiler can read it |
 //! | `link` | files and their imports to descriptors |
 //! | `symbols`, `absolute`, `options` | the names in descriptors made absolute, by the rules of protoc |
+//! | `defaults` | defaults of floating-point fields |
+//! | `maps` | the maps in values of options, in order |
 //! | `numbers` | the extensions of message sets |
 //! | `descriptors` | the files to generate from, and those of a set of descriptors |
 //! | `features` | what such a file means, as prost-build understands it |
@@ -95,6 +97,7 @@ mod boxes;
 mod bytes;
 mod carried;
 mod config;
+mod defaults;
 mod descriptors;
 mod docs;
 mod enums;
@@ -104,6 +107,7 @@ mod generate;
 mod json;
 mod link;
 mod load;
+mod maps;
 mod markers;
 mod modules;
 mod names;

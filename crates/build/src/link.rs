@@ -1,5 +1,6 @@
 //! Files and all that they import, made into descriptors without an open end.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use crate::descriptors::Loading;
 use crate::error::{CompileError, Position};
 use crate::json;
 use crate::load::{Parsed, Search};
+use crate::maps;
 use crate::numbers;
 use crate::raw;
 use crate::source::Source;
@@ -129,23 +131,23 @@ impl<'a> Linker<'a> {
         // It defines the options of all files, imported or not.
         let order = self.order_of(&[DESCRIPTOR.to_owned()]).into_iter();
         let order: Vec<String> = order.chain(self.order_of(names)).collect();
-        let mut done = HashSet::new();
-        let mut hidden = HashMap::new();
+        let mut changes = HashMap::new();
         for name in &order {
-            if done.insert(name.as_str()) {
-                let added = self.add(name, &mut symbols, &mut pool)?;
-                hidden.insert(name.as_str(), added);
+            if !changes.contains_key(name) {
+                let changed = self.add(name, &mut symbols, &mut pool)?;
+                changes.insert(name, changed);
             }
         }
+        let file_message = pool.get_message_by_name("google.protobuf.FileDescriptorProto");
         let files = self.order_of(names);
         let files = files.iter().map(|name| {
             let file = pool.get_file_by_name(name).expect("it has been added");
             let mut descriptor = file.file_descriptor_proto().clone();
-            let encoded = file.encode_to_vec();
-            let mut encoded = raw::without(&encoded, |field| field.number == raw::SOURCE_CODE_INFO);
-            let (numbers, json_names) = &hidden[name.as_str()];
-            numbers::show(numbers, &mut descriptor, &mut encoded);
-            json::show(json_names, &mut descriptor, &mut encoded);
+            let mut encoded = file.encode_to_vec();
+            changes[name].take_back(&mut descriptor, &mut encoded);
+            if let Some(of) = &file_message {
+                encoded = maps::in_order(&encoded, of);
+            }
             let text = self.files[name].text.as_ref();
             if let Some((_, parsed)) = text {
                 let source = &parsed.source;
@@ -169,7 +171,7 @@ impl<'a> Linker<'a> {
         name: &str,
         symbols: &mut Symbols,
         pool: &mut DescriptorPool,
-    ) -> Result<(Vec<numbers::Hidden>, json::Hidden), CompileError> {
+    ) -> Result<Changes, CompileError> {
         let file = self.files.get_mut(name).expect("it has been read");
         let mut descriptor = std::mem::take(&mut file.descriptor);
         let text = file.text.as_ref();
@@ -180,14 +182,19 @@ impl<'a> Linker<'a> {
         make_absolute(&mut descriptor, symbols).map_err(in_file)?;
         let ranges = |name: &str| symbols.extension_ranges(name);
         let numbers = numbers::hide(&mut descriptor, ranges).map_err(in_file)?;
-        let names = json::hide(&mut descriptor);
+        let changes = Changes {
+            numbers,
+            json_names: json::hide(&mut descriptor),
+            imports: descriptor.dependency.len(),
+        };
+        descriptor.dependency.extend(symbols.public_imports(name));
         pool.add_file_descriptor_proto(descriptor)
             .map_err(|error| {
                 let source = text.map_or("", |(_, parsed)| parsed.source.original.as_str());
                 let error = error.with_source_code(source);
                 in_file(CompileError::from_diagnostic(&error, source, |place| place))
             })?;
-        Ok((numbers, names))
+        Ok(changes)
     }
 
     /// The names of files and of all that they import, in order.
@@ -201,6 +208,30 @@ impl<'a> Linker<'a> {
         }
         let order = self.order.iter().filter(|it| needed.contains(it));
         order.cloned().collect()
+    }
+}
+
+/// What was changed in a descriptor for the pool, because it would refuse it.
+struct Changes {
+    numbers: Vec<numbers::Hidden>,
+    json_names: json::Hidden,
+    /// How many files it imports itself. Those that it imports by public imports of others follow: the
+    /// pool finds only the first of several in a row.
+    imports: usize,
+}
+
+impl Changes {
+    /// Takes them back, in a descriptor and in the same one serialized, which loses its places.
+    fn take_back(&self, descriptor: &mut FileDescriptorProto, encoded: &mut Vec<u8>) {
+        descriptor.dependency.truncate(self.imports);
+        let seen = Cell::new(0);
+        *encoded = raw::without(encoded, |field| {
+            let is_import = field.number == raw::DEPENDENCY;
+            seen.set(seen.get() + usize::from(is_import));
+            is_import && seen.get() > self.imports || field.number == raw::SOURCE_CODE_INFO
+        });
+        numbers::show(&self.numbers, descriptor, encoded);
+        json::show(&self.json_names, descriptor, encoded);
     }
 }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use prost_types::FileDescriptorProto;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use crate::defaults::write_defaults;
 use crate::descriptors::Loaded;
 use crate::error::{CompileError, Position, shown};
 use crate::link::Linker;
@@ -250,6 +251,7 @@ impl Parsed {
         source.restore_places(&mut descriptor);
         source.restore_bodies(&mut descriptor);
         set_packed(&mut descriptor);
+        write_defaults(&mut descriptor);
         source.large_numbers.restore(&mut descriptor)?;
         Ok(Self { descriptor, source })
     }

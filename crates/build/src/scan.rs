@@ -47,7 +47,7 @@ impl Found {
             },
         };
         scan.file()?;
-        scan.negative_names();
+        scan.numbers();
         let mut found = scan.found;
         found.replacements.sort_by_key(|(range, _)| range.start);
         Ok(found)
@@ -339,26 +339,39 @@ impl<'a> Scan<'a> {
         Some(stand_in)
     }
 
-    /// Writes `-inf` and `-nan` as values of options so that the compiler takes them: it does so for
-    /// defaults only.
-    fn negative_names(&mut self) {
-        for (at, tokens) in self.tokens.windows(3).enumerate() {
-            let [equals, minus, name] = tokens else {
-                continue;
+    /// Writes `-inf` and `-nan` as values of options so that the compiler takes them, which it does for
+    /// defaults only, and integers that are too large as the floating-point numbers that they are.
+    fn numbers(&mut self) {
+        for (at, token) in self.tokens.iter().enumerate() {
+            if token.kind == Kind::Number && self.is_beyond_integers(token) {
+                self.replace(token.end()..token.end(), ".0");
+            }
+            let says = |ahead: usize, text: &str| {
+                let token = self.tokens.get(at + ahead);
+                token.is_some_and(|it| it.text == text)
             };
             let before = |back: usize| at.checked_sub(back).map(|at| self.tokens[at].text);
             let is_default = before(1) == Some("default") && matches!(before(2), Some("[" | ","));
-            if equals.text != "=" || minus.text != "-" || is_default {
+            if token.text != "=" || !says(1, "-") || is_default {
                 continue;
             }
-            let new = match name.text {
-                "inf" => "-1e999",
+            let new = match self.tokens.get(at + 2) {
+                Some(name) if name.text == "inf" => "-1e999",
                 // protoc writes the same for both.
-                "nan" => "nan",
+                Some(name) if name.text == "nan" => "nan",
                 _ => continue,
             };
-            self.replace(minus.at..name.end(), new);
+            self.replace(self.tokens[at + 1].at..self.tokens[at + 2].end(), new);
         }
+    }
+
+    fn is_beyond_integers(&self, token: &Token<'_>) -> bool {
+        let around = [
+            self.original[..token.at].ends_with('.'),
+            self.original[token.end()..].starts_with('.'),
+        ];
+        let is_decimal = token.text.bytes().all(|it| it.is_ascii_digit());
+        is_decimal && around == [false, false] && token.text.parse::<u64>().is_err()
     }
 
     fn field(&mut self, first: &Token<'_>) -> Result<(), CompileError> {

@@ -199,6 +199,19 @@ impl Symbols {
         }
     }
 
+    /// The names of files that a file imports only by public imports of others, in order.
+    pub(crate) fn public_imports(&self, file: &str) -> Vec<String> {
+        let Some(entry) = self.indexes.get(file).map(|it| &self.files[*it]) else {
+            return Vec::new();
+        };
+        let view = View::of(self, file);
+        let names = view.files.iter().map(|it| &self.files[*it].name);
+        let further = names.filter(|it| *it != file && !entry.dependencies.contains(it));
+        let mut further: Vec<String> = further.cloned().collect();
+        further.sort_unstable();
+        further
+    }
+
     fn symbols<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Symbol> {
         let again = self.again.get(name).into_iter().flatten();
         self.names.get(name).into_iter().chain(again)

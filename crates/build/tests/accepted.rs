@@ -54,23 +54,30 @@ fn a_relative_name_is_looked_up_only_among_what_a_file_imports() {
 }
 
 #[test]
-fn a_package_of_a_public_import_counts() {
+fn a_file_sees_what_public_imports_of_its_imports_lead_to() {
     let files = [
         (
             "a.proto",
-            "syntax = \"proto3\"; package p; import \"b.proto\"; message A { q.C c = 1; }",
+            "syntax = \"proto3\"; package p; import \"b.proto\"; message A { q.D d = 1; C c = 2; }",
         ),
         ("b.proto", "syntax = \"proto3\"; import public \"c.proto\";"),
         (
             "c.proto",
-            "syntax = \"proto3\"; package p.q; import \"d.proto\"; message C {}",
+            "syntax = \"proto3\"; package p; import public \"d.proto\"; import \"e.proto\"; message C {}",
         ),
+        ("d.proto", "syntax = \"proto3\"; package p.q; message D {}"),
         (
-            "d.proto",
+            "e.proto",
             "syntax = \"proto3\"; package p.p.q; message D {}",
         ),
     ];
-    generate("public", &files, &["a.proto"]);
+    let generated = generate("public", &files, &["a.proto"]);
+    let set = generated.descriptor_set();
+    // The file imports one other itself.
+    let imports = b"\x0a\x07a.proto\x12\x01p\x1a\x07b.proto\"";
+    assert!(set.windows(imports.len()).any(|it| it == imports));
+    let again = Config::new().generate_descriptor_set(set);
+    assert_eq!(again.expect("a set is the same").descriptor_set(), set);
 }
 
 #[test]
@@ -145,7 +152,9 @@ fn options_may_be_infinite_or_not_a_number() {
                   repeated float f = 5002; optional E e = 5003; optional string s = 5004; }\n\
                 message A { optional double a = 1 [(d) = -inf, (m).d = nan, (m).e = nan, (f) = -nan,\n\
                   (f) = inf, (e) = inf, (s) = \"= -inf\", default = -inf];\n\
-                  optional float b = 2 [default = nan, (m) = {d: -inf e: inf}]; }";
+                  optional float b = 2 [default = nan, (m) = {d: -inf e: inf}];\n\
+                  optional double c = 3 [default = 340282346638528859811704183484516925440,\n\
+                  (d) = 100000000000000000000, (m) = { d: 100000000000000000000 }]; }";
     generate("infinite", &[("a.proto", text)], &["a.proto"]);
 }
 
@@ -171,6 +180,46 @@ fn values_of_options_name_extensions_by_relative_names() {
     let files = files.map(|(name, text)| (name, text.replace("(b)", "(p.x.b)")));
     let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
     generate("aggregate", &files, &["a.proto"]);
+}
+
+#[test]
+fn maps_in_options_are_in_order_and_the_same_each_time() {
+    let text = "syntax = \"proto3\"; package p; import \"google/protobuf/descriptor.proto\";\n\
+                message M { map<string, M> a = 1; map<sint32, string> b = 2; }\n\
+                extend google.protobuf.MessageOptions { M m = 5000; }\n\
+                message A { option (m) = { a { key: \"z\" } a { key: \"k\" value { b { key: 2 value: \"x\" }\n\
+                b { key: -3 } b {} } } a { value {} } }; }";
+    let files = [("a.proto", text)];
+    let first = generate("maps", &files, &["a.proto"]);
+    let set = first.descriptor_set();
+    let expected = b"\x0a\x04\x0a\x00\x12\x00\
+                     \x0a\x18\x0a\x01k\x12\x13\
+                     \x12\x04\x08\x05\x12\x00\x12\x04\x08\x00\x12\x00\x12\x05\x08\x04\x12\x01x\
+                     \x0a\x05\x0a\x01z\x12\x00";
+    assert!(
+        set.windows(expected.len()).any(|it| it == expected),
+        "{set:?}"
+    );
+    for _ in 0..8 {
+        let again = generate("maps", &files, &["a.proto"]);
+        assert!(again.descriptor_set() == set, "it depends on nothing else");
+    }
+}
+
+#[test]
+fn a_value_that_the_compiler_refuses_is_told_with_its_cause_and_the_way_round() {
+    // The name of a message for the extension of a message set that it holds: only protoc knows it.
+    let text = "syntax = \"proto2\"; package p; import \"google/protobuf/descriptor.proto\";\n\
+                message Set { option message_set_wire_format = true; extensions 4 to max; }\n\
+                message Own { extend Set { optional Own own = 4; } }\n\
+                extend google.protobuf.MessageOptions { optional Set set = 5000; }\n\
+                message A { option (set) = { [p.Own] {} }; }";
+    assert_eq!(
+        failure("refused", &[("a.proto", text)], &["a.proto"]),
+        "~/a.proto:5:13: invalid value of type 'p.Set' for option '(.p.set)': extension 'p.Own' not found \
+         for message 'p.Set'; if protoc accepts it, give what protoc writes to \
+         Config::compile_descriptor_set"
+    );
 }
 
 #[test]
