@@ -2132,12 +2132,7 @@ pub mod names {
             pub i: ::core::option::Option<f32>,
             #[prost(double, optional, tag = "10", default = "nan")]
             pub j: ::core::option::Option<f64>,
-            #[prost(
-                double,
-                optional,
-                tag = "11",
-                default = "1500000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
-            )]
+            #[prost(double, optional, tag = "11", default = "1.5e+300")]
             pub k: ::core::option::Option<f64>,
             #[prost(float, optional, tag = "12", default = "-0")]
             pub l: ::core::option::Option<f32>,
@@ -2162,7 +2157,7 @@ pub mod names {
             pub q: ::core::option::Option<i32>,
             #[prost(fixed64, optional, tag = "20", default = "255")]
             pub r: ::core::option::Option<u64>,
-            #[prost(float, optional, tag = "21", default = "10000000000")]
+            #[prost(float, optional, tag = "21", default = "1e+10")]
             pub s: ::core::option::Option<f32>,
             #[prost(double, optional, tag = "22", default = "1")]
             pub t: ::core::option::Option<f64>,
@@ -2306,30 +2301,27 @@ pub mod names {
         #[allow(dead_code)]
         pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
-            \n\x96\n\n\x0fnames/old.proto\x12\tnames.old\x1a google/protobuf/descriptor.proto\"\n\n\x08OldSt\
-            ate\"\xed\x08\n\x03Old\x12\x1f\n\x01a\x18\x01 \x01(\x0e2\x0c.names.old.E:\x03E_CR\x01a\x12\x1f\n\
-            \x01b\x18\x02 \x01(\x0e2\x0c.names.old.E:\x03E_BR\x01b\x12/\n\x01c\x18\x03 \x02(\x0e2\x14.names.\
-            old.old_state:\x0bOLD_STATE_BR\x01c\x12/\n\x01d\x18\x04 \x01(\x0e2\x14.names.old.old_state:\x0bO\
-            LD_STATE_AR\x01d\x12C\n\x01e\x18\x05 \x01(\x0e2*.google.protobuf.FieldDescriptorProto.Type:\tTYP\
-            E_ENUMR\x01e\x12\x19\n\x01f\x18\x06 \x01(\x05:\x0b-2147483648R\x01f\x12\"\n\x01g\x18\x07 \x01(\x03\
+            \n\xe9\x07\n\x0fnames/old.proto\x12\tnames.old\x1a google/protobuf/descriptor.proto\"\n\n\x08Old\
+            State\"\xc0\x06\n\x03Old\x12\x1f\n\x01a\x18\x01 \x01(\x0e2\x0c.names.old.E:\x03E_CR\x01a\x12\x1f\
+            \n\x01b\x18\x02 \x01(\x0e2\x0c.names.old.E:\x03E_BR\x01b\x12/\n\x01c\x18\x03 \x02(\x0e2\x14.name\
+            s.old.old_state:\x0bOLD_STATE_BR\x01c\x12/\n\x01d\x18\x04 \x01(\x0e2\x14.names.old.old_state:\x0b\
+            OLD_STATE_AR\x01d\x12C\n\x01e\x18\x05 \x01(\x0e2*.google.protobuf.FieldDescriptorProto.Type:\tTY\
+            PE_ENUMR\x01e\x12\x19\n\x01f\x18\x06 \x01(\x05:\x0b-2147483648R\x01f\x12\"\n\x01g\x18\x07 \x01(\x03\
             :\x14-9223372036854775808R\x01g\x12\"\n\x01h\x18\x08 \x01(\x04:\x1418446744073709551615R\x01h\x12\
-            \x12\n\x01i\x18\t \x01(\x02:\x04-infR\x01i\x12\x11\n\x01j\x18\n \x01(\x01:\x03nanR\x01j\x12\xbc\x02\
-            \n\x01k\x18\x0b \x01(\x01:\xad\x0215000000000000000000000000000000000000000000000000000000000000\
-            000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
-            000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
-            00000000000000000000000000000000000000000000000R\x01k\x12\x10\n\x01l\x18\x0c \x01(\x02:\x02-0R\x01\
-            l\x12\x19\n\x01m\x18\r \x01(\t:\x0b{}\\\"'\n\t\x01\xc3\xa9%R\x01m\x12#\n\x01n\x18\x0e \x01(\x0c:\
-            \x15{}\\\\\\\"\\'\\n\\t\\001\\377%R\x01n\x12\x12\n\x01o\x18\x0f \x01(\x08:\x04trueR\x01o\x12\x0e\
-            \n\x01p\x18\x10 \x01(\t:\0R\x01p\x12\x13\n\x05set_a\x18\x11 \x01(\x08R\x04setA\x12\x13\n\x05set_\
-            c\x18\x12 \x01(\x08R\x04setC\x12\x10\n\x01q\x18\x13 \x01(\x11:\x02-1R\x01q\x12\x11\n\x01r\x18\x14\
-            \x20\x01(\x06:\x03255R\x01r\x12\x19\n\x01s\x18\x15 \x01(\x02:\x0b10000000000R\x01s\x12\x0f\n\x01\
-            t\x18\x16 \x01(\x01:\x011R\x01t\x12\x16\n\x01v\x18\x17 \x01(\t:\x06unusedH\0R\x01v\x12!\n\x01w\x18\
-            \x18 \x01(\x0e2\x0c.names.old.E:\x03E_CH\0R\x01w\x12\x1a\n\x01x\x18\x19 \x03(\x0e2\x0c.names.old\
-            .ER\x01x\x12\x1e\n\x01y\x18\x1a \x01(\n2\x10.names.old.Old.YR\x01y\x1aG\n\x01Y\x12\x1f\n\x01a\x18\
-            \x01 \x01(\x0e2\x0c.names.old.E:\x03E_CR\x01a\x12!\n\x05set_a\x18\x02 \x01(\x0e2\x0c.names.old.E\
-            R\x04setAB\x03\n\x01u*\"\n\x01E\x12\x07\n\x03E_A\x10\x01\x12\x07\n\x03E_B\x10\x02\x12\x07\n\x03E\
-            _C\x10\x02\x1a\x02\x10\x01*6\n\told_state\x12\x18\n\x0bOLD_STATE_A\x10\xff\xff\xff\xff\xff\xff\xff\
-            \xff\xff\x01\x12\x0f\n\x0bOLD_STATE_B\x10\0",
+            \x12\n\x01i\x18\t \x01(\x02:\x04-infR\x01i\x12\x11\n\x01j\x18\n \x01(\x01:\x03nanR\x01j\x12\x16\n\
+            \x01k\x18\x0b \x01(\x01:\x081.5e+300R\x01k\x12\x10\n\x01l\x18\x0c \x01(\x02:\x02-0R\x01l\x12\x19\
+            \n\x01m\x18\r \x01(\t:\x0b{}\\\"'\n\t\x01\xc3\xa9%R\x01m\x12#\n\x01n\x18\x0e \x01(\x0c:\x15{}\\\\\
+            \\\"\\'\\n\\t\\001\\377%R\x01n\x12\x12\n\x01o\x18\x0f \x01(\x08:\x04trueR\x01o\x12\x0e\n\x01p\x18\
+            \x10 \x01(\t:\0R\x01p\x12\x13\n\x05set_a\x18\x11 \x01(\x08R\x04setA\x12\x13\n\x05set_c\x18\x12 \x01\
+            (\x08R\x04setC\x12\x10\n\x01q\x18\x13 \x01(\x11:\x02-1R\x01q\x12\x11\n\x01r\x18\x14 \x01(\x06:\x03\
+            255R\x01r\x12\x13\n\x01s\x18\x15 \x01(\x02:\x051e+10R\x01s\x12\x0f\n\x01t\x18\x16 \x01(\x01:\x01\
+            1R\x01t\x12\x16\n\x01v\x18\x17 \x01(\t:\x06unusedH\0R\x01v\x12!\n\x01w\x18\x18 \x01(\x0e2\x0c.na\
+            mes.old.E:\x03E_CH\0R\x01w\x12\x1a\n\x01x\x18\x19 \x03(\x0e2\x0c.names.old.ER\x01x\x12\x1e\n\x01\
+            y\x18\x1a \x01(\n2\x10.names.old.Old.YR\x01y\x1aG\n\x01Y\x12\x1f\n\x01a\x18\x01 \x01(\x0e2\x0c.n\
+            ames.old.E:\x03E_CR\x01a\x12!\n\x05set_a\x18\x02 \x01(\x0e2\x0c.names.old.ER\x04setAB\x03\n\x01u\
+            *\"\n\x01E\x12\x07\n\x03E_A\x10\x01\x12\x07\n\x03E_B\x10\x02\x12\x07\n\x03E_C\x10\x02\x1a\x02\x10\
+            \x01*6\n\told_state\x12\x18\n\x0bOLD_STATE_A\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x0f\
+            \n\x0bOLD_STATE_B\x10\0",
             &[
                 &super::FILE_DESCRIPTORS_1,
             ],
