@@ -1,5 +1,6 @@
 //! What runs beside the calls of a channel.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,14 @@ impl Task {
     pub(crate) fn spawn(
         changes: &watch::Sender<u64>,
         task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Self> {
+        Self::spawn_boxed(changes, Box::pin(task))
+    }
+
+    // One type for the runtime, which would be compiled again for each.
+    fn spawn_boxed(
+        changes: &watch::Sender<u64>,
+        task: Pin<Box<dyn Future<Output = ()> + Send>>,
     ) -> Option<Self> {
         let runtime = Handle::try_current().ok()?;
         let is_over = Arc::new(AtomicBool::new(false));
