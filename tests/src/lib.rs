@@ -10,7 +10,7 @@
 //! - [`testing`]: the messages and services of the interop tests, from `proto/grpc/testing`
 //! - [`test_service`]: the server of the interop tests, on `trunkline`
 //! - [`cases`]: the client of the interop tests, on `trunkline`
-//! - [`flags`]: the command lines of the two programs in `src/bin`
+//! - [`flags`]: the command lines of the two interop programs in `src/bin`
 //!
 //! The first six block, and know nothing of `trunkline`: a peer is a name and a port. Asynchronous tests call them from a
 //! thread of its own (`spawn_blocking`). They need Unix: signals, advisory locks, a loopback interface to listen to.

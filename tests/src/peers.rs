@@ -61,6 +61,8 @@ pub enum Peer {
     Tshark,
     /// nginx, as a proxy: see [`Nginx`](crate::nginx::Nginx).
     Nginx,
+    /// The conformance suite of the Connect project, for clients and servers of gRPC.
+    Conformance,
 }
 
 /// How to run a peer.
@@ -134,6 +136,7 @@ impl Peer {
             Self::Dumpcap => "dumpcap",
             Self::Tshark => "tshark",
             Self::Nginx => "nginx",
+            Self::Conformance => "the conformance suite of the Connect project",
         }
     }
 
@@ -247,6 +250,7 @@ impl Peer {
             Self::Dumpcap => program(on_path("dumpcap")?),
             Self::Tshark => program(on_path("tshark")?),
             Self::Nginx => program(on_path("nginx")?),
+            Self::Conformance => program(directory()?.join("connectconformance")),
         })
     }
 
@@ -276,6 +280,7 @@ impl Peer {
             | Self::PythonUnix
             | Self::PythonStandard => Some(Toolkit::Python),
             Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
+            Self::Conformance => Some(Toolkit::Conformance),
             Self::Dumpcap | Self::Tshark | Self::Nginx => None,
         }
     }

@@ -29,6 +29,8 @@ pub enum Toolkit {
     Python,
     /// grpc-js, and the program of buf.
     Node,
+    /// The conformance suite of the Connect project, which needs a newer Go than the other peers.
+    Conformance,
 }
 
 /// Whether a missing peer is a failure: `TRUNKLINE_REQUIRE_PEERS` is set, and not to `0`.
@@ -76,7 +78,7 @@ impl Toolkit {
     ///
     /// When the language is not installed or its packages cannot be fetched.
     pub fn prepared(self) -> Result<PathBuf, Failure> {
-        static PREPARED: [OnceLock<Result<PathBuf, Failure>>; 3] = [const { OnceLock::new() }; 3];
+        static PREPARED: [OnceLock<Result<PathBuf, Failure>>; 4] = [const { OnceLock::new() }; 4];
         PREPARED[self as usize]
             .get_or_init(|| self.prepare())
             .clone()
@@ -88,6 +90,7 @@ impl Toolkit {
             Self::Go => "install Go 1.25 or newer from https://go.dev",
             Self::Python => "install Python 3.10 or newer with its venv module",
             Self::Node => "install Node.js 18 or newer with npm",
+            Self::Conformance => "install Go 1.26 or newer from https://go.dev",
         }
     }
 
@@ -97,6 +100,7 @@ impl Toolkit {
             Self::Go => "go",
             Self::Python => "python",
             Self::Node => "node",
+            Self::Conformance => "conformance",
         }
     }
 
@@ -147,6 +151,13 @@ impl Toolkit {
                     files.map(|file| source.join(file)).to_vec(),
                 )
             }
+            Self::Conformance => {
+                let files = ["go.mod", "go.sum"];
+                (
+                    run("go", Command::new("go").arg("version"))?,
+                    files.map(|file| source.join(file)).to_vec(),
+                )
+            }
             Self::Python => {
                 let mut inputs = vec![source.join("requirements.txt")];
                 inputs.extend(proto_files());
@@ -183,31 +194,15 @@ impl Toolkit {
             Self::Go => make_go(directory),
             Self::Python => make_python(directory),
             Self::Node => make_node(directory),
+            Self::Conformance => make_conformance(directory),
         }
     }
 }
 
 fn make_go(directory: &Path) -> Result<(), Failure> {
-    let source = source_directory("go");
-    let build = |destination: &str, packages: &[&str]| {
-        let mut command = Command::new("go");
-        // Without cgo there is no need of a C compiler. A workspace file or flags of the machine's owner must not change
-        // what is built.
-        command
-            .env("CGO_ENABLED", "0")
-            .env("GOWORK", "off")
-            .env("GOFLAGS", "-mod=readonly")
-            .current_dir(&source);
-        // Ends in a separator: the packages are named `client` and `server`, and become files in that directory.
-        let destination = directory.join(destination).join("");
-        command
-            .args(["build", "-buildvcs=false", "-o"])
-            .arg(destination)
-            .args(packages);
-        run("go build", &mut command)
-    };
-    build(
-        "official",
+    go_build(
+        Toolkit::Go,
+        directory.join("official"),
         &[
             "google.golang.org/grpc/interop/client",
             "google.golang.org/grpc/interop/server",
@@ -217,7 +212,37 @@ fn make_go(directory: &Path) -> Result<(), Failure> {
             "github.com/summerwind/h2spec/cmd/h2specd",
         ],
     )?;
-    build("own", &["./client", "./server"])?;
+    go_build(
+        Toolkit::Go,
+        directory.join("own"),
+        &["./client", "./server"],
+    )
+}
+
+fn make_conformance(directory: &Path) -> Result<(), Failure> {
+    go_build(
+        Toolkit::Conformance,
+        directory.to_owned(),
+        &["connectrpc.com/conformance/cmd/connectconformance"],
+    )
+}
+
+/// Builds packages that the toolkit's module knows, each into a file in `destination`.
+fn go_build(toolkit: Toolkit, destination: PathBuf, packages: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("go");
+    // Without cgo there is no need of a C compiler. A workspace file or flags of the machine's owner must not change
+    // what is built.
+    command
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "-mod=readonly")
+        .current_dir(source_directory(toolkit.name()));
+    // Ends in a separator: packages are named `client` and `server`, and become files in that directory.
+    command
+        .args(["build", "-buildvcs=false", "-o"])
+        .arg(destination.join(""))
+        .args(packages);
+    run("go build", &mut command)?;
     Ok(())
 }
 
