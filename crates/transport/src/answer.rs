@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::{Response, response};
+use http::{HeaderMap, Response, StatusCode, header, response};
 use tokio::time::{Instant, Sleep};
 use trunkline_codec::header_list::What;
 use trunkline_codec::{Status, head};
@@ -164,6 +164,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         mut body: Body,
         mut respond: SendResponse<Bytes>,
     ) {
+        let http = match is_grpc(&head.headers) || head.status != StatusCode::OK {
+            true => head.status,
+            false => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         let (what, end) = match http_body::Body::is_end_stream(&body) {
             true => (What::TrailersOnly, Some(head.headers)),
             // An error that is known already tells more than the size of the head.
@@ -174,7 +178,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         };
         drop_caught(body);
         let lists = self.permit.hub().header_lists();
-        let head = lists.in_place_of_head(what, size, end.unwrap_or_default());
+        let head = lists.in_place_of_head(what, size, end.unwrap_or_default(), http);
         send_head(&mut respond, head, true, self.since, &self.permit);
     }
 
@@ -264,9 +268,14 @@ fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant
     let (mut head, ()) = head.into_parts();
     let lists = permit.hub().header_lists();
     if let Some(size) = lists.excess_of_head(&head) {
-        head = lists.in_place_of_head(What::TrailersOnly, size, head.headers);
+        head = lists.in_place_of_head(What::TrailersOnly, size, head.headers, head.status);
     }
     send_head(respond, head, true, since, permit);
+}
+
+fn is_grpc(head: &HeaderMap) -> bool {
+    head.get(header::CONTENT_TYPE)
+        .is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Drops what may be, or hold, a handler. What panics there must not unwind through the task of the

@@ -13,7 +13,7 @@ use trunkline_codec::header_list::{self, Room, STATUS_SIZE, Source, What};
 use trunkline_codec::limits::EARLY_HEADER_LIST_SIZE;
 use trunkline_codec::{Limits, Status};
 
-use crate::frame_guard::{FrameGuard, SuspectBlock};
+use crate::frame_guard::{FrameGuard, Sender, SuspectBlock};
 use crate::hub::lock;
 
 /// How many streams are remembered of which a suspect block has come.
@@ -26,6 +26,7 @@ const PEERS: u8 = 2;
 /// The limits of one connection, as its socket and its calls share them.
 #[derive(Debug)]
 pub(crate) struct HeaderLists {
+    peer: Sender,
     /// What the peer takes.
     send_limit: AtomicU32,
     source: AtomicU8,
@@ -38,8 +39,9 @@ pub(crate) struct HeaderLists {
 }
 
 impl HeaderLists {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, peer: Sender) -> Self {
         Self {
+            peer,
             send_limit: AtomicU32::new(EARLY_HEADER_LIST_SIZE),
             source: AtomicU8::new(EARLY),
             unannounced: limits.max_send_header_list_size,
@@ -136,19 +138,22 @@ impl HeaderLists {
         what: What,
         size: usize,
         end: HeaderMap,
+        status: StatusCode,
     ) -> response::Parts {
         let mut head = Response::new(());
+        *head.status_mut() = status;
         *head.headers_mut() = self.room().shorten(what, size, end);
         head.into_parts().0
     }
 
-    /// Trailers as the client takes them.
+    /// Trailers as the peer takes them. Those of a request say nothing, and can be none.
     pub(crate) fn fit_trailers(&self, trailers: HeaderMap) -> HeaderMap {
         let size = header_list::size(&trailers);
         let room = self.room();
-        match room.fits(size) {
-            true => trailers,
-            false => room.shorten(What::Trailers, size, trailers),
+        match self.peer {
+            _ if room.fits(size) => trailers,
+            Sender::Client => room.shorten(What::Trailers, size, trailers),
+            Sender::Server => HeaderMap::new(),
         }
     }
 
@@ -223,7 +228,6 @@ fn request_size<T>(request: &Request<T>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame_guard::Sender;
     use http::HeaderValue;
 
     fn settings(pairs: &[(u8, u32)]) -> Vec<u8> {
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_takes_is_cautious_at_first_then_what_it_says() {
-        let lists = HeaderLists::new(&Limits::default());
+        let lists = HeaderLists::new(&Limits::default(), Sender::Server);
         let mut guard = FrameGuard::new(Sender::Server);
         lists.note(&mut guard);
         let room = |limit, source| Room { limit, source };
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_request_counts_its_pseudo_headers() {
-        let lists = HeaderLists::new(&Limits::default());
+        let lists = HeaderLists::new(&Limits::default(), Sender::Server);
         let mut head = Request::new(());
         *head.uri_mut() = "http://host/a.B/C".parse().unwrap();
         let pseudo = [":methodGET", ":schemehttp", ":authorityhost", ":path/a.B/C"];

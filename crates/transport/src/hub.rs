@@ -333,7 +333,10 @@ mod tests {
     use trunkline_codec::Limits;
 
     fn hub() -> Arc<Hub> {
-        Hub::new(Arc::new(HeaderLists::new(&Limits::default())))
+        Hub::new(Arc::new(HeaderLists::new(
+            &Limits::default(),
+            crate::frame_guard::Sender::Client,
+        )))
     }
 
     #[test]

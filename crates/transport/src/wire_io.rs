@@ -126,7 +126,7 @@ impl<IO> Clone for WireIo<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
     pub(crate) fn new(io: IO, peer: Sender, limits: &Limits) -> Self {
-        let header_lists = Arc::new(HeaderLists::new(limits));
+        let header_lists = Arc::new(HeaderLists::new(limits, peer));
         Self(Arc::new(Mutex::new(Wire {
             io,
             task: Waker::noop().clone(),
