@@ -4,6 +4,7 @@
 
 mod compression;
 mod expect;
+mod heads;
 mod soak;
 mod status;
 
@@ -40,6 +41,7 @@ pub const CASES: &[&str] = &[
     "ping_pong",
     "empty_stream",
     "custom_metadata",
+    "heads",
     "status_code_and_message",
     "special_status_message",
     "unimplemented_method",
@@ -78,6 +80,7 @@ pub async fn run(case: &str, channel: &Channel, soak: &Soak) -> Result<(), Misma
         "ping_pong" => ping_pong(&client).await,
         "empty_stream" => empty_stream(&client).await,
         "custom_metadata" => custom_metadata(&client).await,
+        "heads" => heads::heads(&client).await,
         "status_code_and_message" => status(&client, "test status message").await,
         "special_status_message" => special_status_message(&client).await,
         "unimplemented_method" => unimplemented_method(&client).await,

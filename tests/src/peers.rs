@@ -33,6 +33,10 @@ pub enum Peer {
     GoClient,
     /// grpc-go with gzip.
     GoServer,
+    /// connect-go with zstd, as a client.
+    GoZstdClient,
+    /// connect-go with zstd, as a server of two methods.
+    GoZstdServer,
     /// grpcio.
     PythonClient,
     /// grpcio.
@@ -122,6 +126,8 @@ impl Peer {
             Self::GoInteropHttp2 => "the official Go HTTP/2 client",
             Self::GoClient => "the Go client",
             Self::GoServer => "the Go server",
+            Self::GoZstdClient => "the Go client with zstd",
+            Self::GoZstdServer => "the Go server with zstd",
             Self::PythonClient => "the Python client",
             Self::PythonServer => "the Python server",
             Self::PythonKeepalive => "the Python clients with keepalive",
@@ -145,10 +151,11 @@ impl Peer {
     pub fn cases(self) -> Vec<&'static str> {
         match self {
             Self::GoInteropClient => OFFICIAL.to_vec(),
-            Self::GoClient => [BASIC, RICH, GZIP, EXPECTING, WATCHING].concat(),
-            Self::PythonClient => [BASIC, RICH, GZIP, DEFLATE, &EXPECTING[..1]].concat(),
+            Self::GoClient => [BASIC, RICH, HEADS, GZIP, EXPECTING, WATCHING].concat(),
+            Self::PythonClient => [BASIC, RICH, HEADS, GZIP, DEFLATE, &EXPECTING[..1]].concat(),
             Self::NodeClient => [BASIC, RICH, GZIP, DEFLATE, EXPECTING].concat(),
             Self::PythonStandard => STANDARD.to_vec(),
+            Self::GoZstdClient => vec!["empty", "empty_stream"],
             _ => Vec::new(),
         }
     }
@@ -156,10 +163,10 @@ impl Peer {
     /// The cases of any client that a foreign server fails for want of the feature.
     pub fn lacks(self) -> Vec<&'static str> {
         match self {
-            Self::GoInteropServer => [RICH, GZIP, DEFLATE, EXPECTING, WATCHING].concat(),
+            Self::GoInteropServer => [RICH, HEADS, GZIP, DEFLATE, EXPECTING, WATCHING].concat(),
             Self::GoServer => [DEFLATE, ORCA, &WATCHING[1..]].concat(),
             Self::PythonServer => [EXPECTING, ORCA].concat(),
-            Self::NodeServer => [EXPECTING, WATCHING, ORCA].concat(),
+            Self::NodeServer => [HEADS, EXPECTING, WATCHING, ORCA].concat(),
             _ => Vec::new(),
         }
     }
@@ -199,6 +206,7 @@ impl Peer {
             Self::H2specd => program(directory()?.join("official/h2specd")),
             Self::GoClient => program(directory()?.join("own/client")),
             Self::GoServer => program(directory()?.join("own/server")),
+            Self::GoZstdClient | Self::GoZstdServer => program(directory()?.join("own/zstd")),
             Self::PythonClient
             | Self::PythonServer
             | Self::PythonKeepalive
@@ -271,6 +279,8 @@ impl Peer {
             | Self::GoInteropHttp2
             | Self::GoClient
             | Self::GoServer
+            | Self::GoZstdClient
+            | Self::GoZstdServer
             | Self::Grpcurl
             | Self::H2spec
             | Self::H2specd => Some(Toolkit::Go),
@@ -550,6 +560,8 @@ const BASIC: &[&str] = &[
 /// The status carries details.
 const RICH: &[&str] = &["details"];
 /// The client compresses, and both sides inflate.
+/// Every method echoes metadata, and fails if it is told to.
+const HEADS: &[&str] = &["heads"];
 const GZIP: &[&str] = &["compressed"];
 const DEFLATE: &[&str] = &["deflate"];
 /// The server says whether each message came compressed.

@@ -145,6 +145,7 @@ impl Toolkit {
                     "watch/watch.go",
                     "client/main.go",
                     "server/main.go",
+                    "zstd/main.go",
                 ];
                 (
                     run("go", Command::new("go").arg("version"))?,
@@ -215,7 +216,7 @@ fn make_go(directory: &Path) -> Result<(), Failure> {
     go_build(
         Toolkit::Go,
         directory.join("own"),
-        &["./client", "./server"],
+        &["./client", "./server", "./zstd"],
     )
 }
 

@@ -76,6 +76,7 @@ impl TestService for Tests {
         request: Request<StreamingOutputCallRequest>,
         replies: &mut Sender<StreamingOutputCallResponse>,
     ) -> Result<()> {
+        echo(&request)?;
         let peer = peer_address(&request);
         promise_encoding(request.reply(), &request);
         respond(&peer, &request, replies).await
@@ -85,6 +86,9 @@ impl TestService for Tests {
         &self,
         mut requests: Request<Streaming<StreamingInputCallRequest>>,
     ) -> Result<StreamingInputCallResponse> {
+        echo(&requests)?;
+        // The client may want to see it before it has sent everything.
+        requests.reply().send_head();
         let mut total = 0;
         while let Some(request) = requests.message().await? {
             expect_compressed(
@@ -215,6 +219,12 @@ fn expect_compressed(expected: Option<&BoolValue>, is_compressed: bool) -> Resul
         return Err(Status::invalid_argument("the message was to be compressed"));
     }
     Ok(())
+}
+
+/// For methods whose requests have no room for a status.
+fn echo<T>(request: &Request<T>) -> Result<()> {
+    echo_metadata(request)?;
+    echo_status(request, None)
 }
 
 fn echo_metadata<T>(request: &Request<T>) -> Result<()> {

@@ -7,13 +7,14 @@ mod interop_ends;
 use std::process::Command;
 use std::time::Duration;
 
-use interop_ends::{our_client_runs, our_server};
+use interop_ends::{our_client_runs, our_server, our_server_with};
 use tokio::runtime::Runtime;
-use trunkline::{Channel, Client, Code, Limits, Method, Raw};
+use trunkline::{Channel, Client, Code, Limits, Method, Raw, Zstd};
 use trunkline_tests::cases::CASES;
 use trunkline_tests::h2spec;
 use trunkline_tests::peers::{Peer, PeerServer, peer, run_client};
 use trunkline_tests::process::{Failure, Process};
+use trunkline_tests::testing::{Empty, Payload, StreamingOutputCallRequest, TestServiceClient};
 
 /// What our server does not know: load reports.
 const NOT_OURS: [&str; 2] = ["orca_per_rpc", "orca_oob"];
@@ -95,6 +96,44 @@ fn a_call_outlives_those_that_are_given_up_and_refused_on_its_connection() {
     for client in [Peer::GoClient, Peer::PythonClient] {
         run_client(client, our_server(), &["given_up", "refused"]);
     }
+}
+
+#[test]
+fn a_go_client_whose_zstd_writes_nothing_for_nothing_is_satisfied_with_our_server() {
+    let port = our_server_with(|server| server.encoding(Zstd::default()));
+    run_client(Peer::GoZstdClient, port, &Peer::GoZstdClient.cases());
+}
+
+#[test]
+fn our_client_reads_the_empty_messages_of_a_go_server_whose_zstd_writes_nothing_for_nothing() {
+    let Some(running) = PeerServer::start(Peer::GoZstdServer) else {
+        return;
+    };
+    let target = format!("127.0.0.1:{}", running.port());
+    Runtime::new().unwrap().block_on(async {
+        let channel = Channel::to(&target).encoding(Zstd::default());
+        let client = TestServiceClient::new(channel.connect().await.unwrap());
+        let reply = client.empty_call(Empty {}).compress("zstd").await.unwrap();
+        assert!(reply.is_compressed());
+
+        let call = client.full_duplex_call().compress("zstd");
+        let (mut requests, mut replies) = call.await.unwrap();
+        for size in [1000, 0, 1000] {
+            let request = StreamingOutputCallRequest {
+                payload: (size > 0).then(|| Payload {
+                    body: vec![0; size].into(),
+                    ..Payload::default()
+                }),
+                ..StreamingOutputCallRequest::default()
+            };
+            requests.send(request).await.unwrap();
+            let reply = replies.message().await.unwrap().expect("a reply");
+            assert!(replies.is_compressed());
+            assert_eq!(reply.payload.map_or(0, |payload| payload.body.len()), size);
+        }
+        requests.finish();
+        assert_eq!(replies.message().await.unwrap(), None);
+    });
 }
 
 #[test]

@@ -7,7 +7,10 @@ go 1.25.0
 require google.golang.org/grpc v1.83.1
 
 require (
+	connectrpc.com/connect v1.18.1
+	github.com/klauspost/compress v1.18.0
 	github.com/summerwind/h2spec v2.2.1+incompatible // indirect
+	golang.org/x/net v0.55.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260526163538-3dc84a4a5aaa
 	google.golang.org/protobuf v1.36.11
 )
@@ -46,7 +49,6 @@ require (
 	go.opentelemetry.io/otel/metric v1.44.0 // indirect
 	go.opentelemetry.io/otel/trace v1.44.0 // indirect
 	golang.org/x/crypto v0.51.0 // indirect
-	golang.org/x/net v0.55.0 // indirect
 	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/sys v0.45.0 // indirect

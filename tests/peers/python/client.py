@@ -129,6 +129,35 @@ def check_metadata(kind, call):
     check(f"{kind}: the trailer", trailing.get(ECHO_TRAILING), b"\xab\xab\xab")
 
 
+def heads(stub):
+    """Looks at where the metadata of a reply is: in its head and its trailers, of calls of each kind that end well, and of
+    those that the server ends at once with an error."""
+    wanted = status_pb2.Status(code=9, message="as was asked").SerializeToString()
+    unary, one = messages_pb2.SimpleRequest(response_size=1), [output_request(1)]
+    for fails in (False, True):
+        sent = [(ECHO_INITIAL, "head"), (ECHO_TRAILING, b"trailer")] + [(ECHO_STATUS, wanted)] * fails
+        options = {"metadata": sent, "timeout": TIMEOUT}
+        kinds = {
+            "unary": lambda: stub.UnaryCall.with_call(unary, **options)[1],
+            "server streaming": lambda: stub.StreamingOutputCall(output_request(), **options),
+            "client streaming": lambda: stub.StreamingInputCall.with_call(iter([]), **options)[1],
+            "bidi": lambda: stub.FullDuplexCall(iter(one if fails else []), **options),
+        }
+        for kind, begin in kinds.items():
+            try:
+                call = begin()
+                if kind in ("server streaming", "bidi"):
+                    check(f"{kind}: the replies", list(call), [])
+            except grpc.RpcError as error:
+                call = error
+            code = grpc.StatusCode.FAILED_PRECONDITION if fails else grpc.StatusCode.OK
+            check(f"{kind}: the code", call.code(), code)
+            initial, trailing = dict(call.initial_metadata()), dict(call.trailing_metadata())
+            found = [initial.get(ECHO_INITIAL), trailing.get(ECHO_TRAILING)]
+            check(f"{kind}, fails: {fails}", found, ["head", b"trailer"])
+            check(f"{kind}, in both", (ECHO_TRAILING in initial, ECHO_INITIAL in trailing), (False, False))
+
+
 def status(stub):
     messages = [
         "test status message",
@@ -319,6 +348,7 @@ CASES = {
         client_streaming,
         bidi,
         metadata,
+        heads,
         status,
         unimplemented,
         details,

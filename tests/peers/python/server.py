@@ -88,9 +88,18 @@ def echo_status(context, wanted):
     """Ends the call when the request asks for a status."""
     for key, value in context.invocation_metadata():
         if key == ECHO_STATUS:
-            context.abort_with_status(rpc_status.to_status(status_pb2.Status.FromString(value)))
+            status = rpc_status.to_status(status_pb2.Status.FromString(value))
+            # What the status brings takes the place of all trailing metadata.
+            trailing = status.trailing_metadata + (context.trailing_metadata() or ())
+            context.abort_with_status(status._replace(trailing_metadata=trailing))
     if wanted.code:
         context.abort(next(code for code in grpc.StatusCode if code.value[0] == wanted.code), wanted.message)
+
+
+def echo(context):
+    """For methods whose requests have no room for a status."""
+    echo_metadata(context)
+    echo_status(context, messages_pb2.EchoStatus())
 
 
 def payload(context, kind, size):
@@ -134,10 +143,12 @@ class TestService(test_pb2_grpc.TestServiceServicer):
 
     def StreamingOutputCall(self, request, context):
         with Watched(context, "StreamingOutputCall") as call:
+            echo(context)
             yield from responses(request, context, call)
 
     def StreamingInputCall(self, requests, context):
         with Watched(context, "StreamingInputCall") as call:
+            echo(context)
             total = sum(len(request.payload.body) for request in call.requests(requests))
             return messages_pb2.StreamingInputCallResponse(aggregated_payload_size=total)
 

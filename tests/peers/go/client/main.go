@@ -57,6 +57,7 @@ var cases = map[string]func(suite){
 	"client_streaming":            func(s suite) { s.clientStreaming() },
 	"bidi":                        func(s suite) { s.bidi() },
 	"metadata":                    suite.metadata,
+	"heads":                       suite.heads,
 	"status":                      suite.status,
 	"unimplemented":               suite.unimplemented,
 	"details":                     suite.details,
@@ -212,6 +213,58 @@ func (s suite) metadata() {
 	must("the header", err)
 	check("bidi: the header", header.Get(watch.EchoInitial), []string{initial})
 	check("bidi: the trailer", stream.Trailer().Get(watch.EchoTrailing), []string{binary})
+}
+
+// heads looks at where the metadata of a reply is: in its header and its trailer, of calls of each kind that end well, and of
+// those that the server ends at once with an error.
+func (s suite) heads() {
+	wanted, err := proto.Marshal(&spb.Status{Code: 9, Message: "as was asked"})
+	must("encoding a status", err)
+	for _, fails := range []bool{false, true} {
+		ctx := metadata.AppendToOutgoingContext(s.ctx, watch.EchoInitial, "head", watch.EchoTrailing, "trailer")
+		if fails {
+			ctx = metadata.AppendToOutgoingContext(ctx, watch.EchoStatus, string(wanted))
+		}
+		ended := func(kind string, err error, header, trailer metadata.MD) {
+			if fails {
+				checkCode(kind, err, codes.FailedPrecondition)
+			} else if err != io.EOF {
+				must(kind, err)
+			}
+			kind = fmt.Sprintf("%s, fails: %v", kind, fails)
+			check(kind+": the header", header.Get(watch.EchoInitial), []string{"head"})
+			check(kind+": the trailer", trailer.Get(watch.EchoTrailing), []string{"trailer"})
+			check(kind+": in both", len(header.Get(watch.EchoTrailing))+len(trailer.Get(watch.EchoInitial)), 0)
+		}
+		var header, trailer metadata.MD
+		_, err := s.service.UnaryCall(ctx, &pb.SimpleRequest{ResponseSize: 1}, grpc.Header(&header), grpc.Trailer(&trailer))
+		ended("unary", err, header, trailer)
+
+		output, err := s.service.StreamingOutputCall(ctx, outputRequest(0))
+		must("StreamingOutputCall", err)
+		_, err = output.Recv()
+		header, headerErr := output.Header()
+		must("the header", headerErr)
+		ended("server streaming", err, header, output.Trailer())
+
+		input, err := s.service.StreamingInputCall(ctx)
+		must("StreamingInputCall", err)
+		_, err = input.CloseAndRecv()
+		header, headerErr = input.Header()
+		must("the header", headerErr)
+		ended("client streaming", err, header, input.Trailer())
+
+		both, err := s.service.FullDuplexCall(ctx)
+		must("FullDuplexCall", err)
+		if fails {
+			must("a request", both.Send(outputRequest(0, 1)))
+		}
+		must("the half-close", both.CloseSend())
+		_, err = both.Recv()
+		header, headerErr = both.Header()
+		must("the header", headerErr)
+		ended("bidi", err, header, both.Trailer())
+	}
 }
 
 func (s suite) status() {

@@ -63,12 +63,18 @@ func (testService) StreamingOutputCall(
 	request *pb.StreamingOutputCallRequest,
 	stream grpc.ServerStreamingServer[pb.StreamingOutputCallResponse],
 ) error {
+	if err := echo(stream.Context()); err != nil {
+		return err
+	}
 	return respond(stream, request)
 }
 
 func (testService) StreamingInputCall(
 	stream grpc.ClientStreamingServer[pb.StreamingInputCallRequest, pb.StreamingInputCallResponse],
 ) error {
+	if err := echo(stream.Context()); err != nil {
+		return err
+	}
 	total := 0
 	for {
 		request, err := stream.Recv()
@@ -219,6 +225,14 @@ func fill(ctx context.Context, wanted []string) error {
 		return large.Err()
 	}
 	return nil
+}
+
+// echo is for methods whose requests have no room for a status.
+func echo(ctx context.Context) error {
+	if err := echoMetadata(ctx); err != nil {
+		return err
+	}
+	return echoStatus(ctx, nil)
 }
 
 // echoStatus ends the call when the request asks for a status.
