@@ -2,7 +2,7 @@
 //! addresses with a zone.
 //!
 //! `TRUNKLINE_SOCKET_RESTARTS` (300) and `TRUNKLINE_SOCKET_STARTS` (300) say how often, and
-//! `TRUNKLINE_SOCKET_CALLS` (20) how many calls a client on grpcio makes at once.
+//! `TRUNKLINE_SOCKET_CALLS` (2,000) how many calls a client on grpcio makes at once.
 
 #![cfg(unix)]
 
@@ -14,12 +14,17 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use fixture::{Echo, UNARY, raw, within};
+use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use trunkline::{BoundServer, Channel, Client, Code, Raw, Result, Server};
+use trunkline_testkit::{Fields, Frame, Probe, RawPeer, error, message};
 use trunkline_tests::peers::{Peer, peer};
 use trunkline_tests::process::Process;
 use trunkline_tests::test_service;
+
+const ECHO: &str = "/test.Probe/Echo";
+const HOLD: &str = "/test.Probe/Hold";
 
 /// Time for a program that calls.
 const LONG: Duration = Duration::from_secs(60);
@@ -341,12 +346,14 @@ async fn grpcio_reaches_a_unix_socket_and_a_list_with_an_authority_of_its_own_an
         .expect("a port");
     let tcp = bound.local_addr();
     let _tcp = run(bound);
-    let calls = number("TRUNKLINE_SOCKET_CALLS", 20).to_string();
+    let calls = number("TRUNKLINE_SOCKET_CALLS", 2000).to_string();
     for target in [unix, format!("ipv4:{tcp},{tcp}")] {
         let process = program.start(&["--target", &target, "--calls", &calls], LONG);
         let lines = tokio::task::block_in_place(|| process.and_then(Process::finish));
         let lines = lines.expect("it ends by itself");
         println!("{target}: {lines:#?}");
+        let cut = lines.iter().find(|line| line.contains("GOAWAY"));
+        assert_eq!(cut, None, "the connection stays");
         let own = lines.iter().find(|line| line.starts_with("own: "));
         let own = own.expect("how the calls ended");
         let refused = format!("error code 1))': {calls}}}");
@@ -356,4 +363,79 @@ async fn grpcio_reaches_a_unix_socket_and_a_list_with_an_authority_of_its_own_an
             "{lines:?}"
         );
     }
+}
+
+/// A call as C-core makes it over a Unix socket.
+fn of_c_core(client: &mut RawPeer<DuplexStream>) -> Frame {
+    let fields = Fields::call(ECHO).with(":authority", "%2Frun%2Fgreeter.sock");
+    Frame::headers(client.next_stream(), &fields)
+}
+
+async fn raw_client() -> RawPeer<DuplexStream> {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    tokio::spawn(Server::new().add(Probe::new()).serve_connection(far));
+    RawPeer::client(near, &[]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_with_an_authority_of_c_core_are_counted_apart_and_cut_off_only_without_end() {
+    let mut client = raw_client().await;
+    let held = client.call(&Fields::call(HOLD), message(b"x")).await;
+    let mut last = 0;
+    for _ in 0..100 {
+        // No more at a time than the server takes.
+        for _ in 0..50 {
+            let call = of_c_core(&mut client);
+            last = call.stream;
+            client.write(&[call]).await;
+        }
+        assert!(client.settle().await, "cut off at {last}");
+    }
+    client.until_end(last).await;
+    assert_eq!(client.stream(last).reset, Some(error::PROTOCOL_ERROR));
+    assert_eq!(client.stream(held).reset, None);
+    let served = client.call(&Fields::call(ECHO), message(b"x")).await;
+    client.until_end(served).await;
+    assert_eq!(client.stream(served).reset, None, "a neighbour is served");
+
+    for round in 0.. {
+        for _ in 0..50 {
+            let call = of_c_core(&mut client);
+            client.write(&[call]).await;
+        }
+        if !client.settle().await {
+            break;
+        }
+        assert!(round < 200, "never cut off");
+    }
+    let goaway = client.goaway().expect("a reason");
+    assert_eq!(goaway.error, error::ENHANCE_YOUR_CALM);
+    assert_eq!(goaway.text, "too_many_malformed_heads");
+}
+
+/// CVE-2025-8671: calls that are refused for their heads do not hide those that the server is made to
+/// reset, nor do trailers.
+#[tokio::test(start_paused = true)]
+async fn abuse_among_calls_with_an_authority_of_c_core_is_cut_off_as_abuse() {
+    let mut client = raw_client().await;
+    for round in 0.. {
+        for _ in 0..20 {
+            let call = of_c_core(&mut client);
+            let stream = client.next_stream();
+            let trailers = Fields::new().and("x", "y");
+            client
+                .write(&[
+                    call,
+                    Frame::headers(stream, &Fields::call(HOLD)),
+                    Frame::headers(stream, &trailers),
+                ])
+                .await;
+        }
+        if !client.settle().await {
+            break;
+        }
+        assert!(round < 60, "never cut off");
+    }
+    let goaway = client.goaway().expect("a reason");
+    assert_eq!(goaway.text, "too_many_internal_resets");
 }

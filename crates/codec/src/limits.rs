@@ -81,6 +81,13 @@ pub struct Limits {
     /// The number by which each second refills `error_reset_budget` and `client_error_reset_budget`.
     /// Default: 1,000.
     pub error_resets_per_second: u64,
+    /// The number of calls at once whose heads HTTP/2 does not allow. Default: 10,000, refilled by
+    /// `malformed_heads_per_second`; one more ends the connection with "too_many_malformed_heads". No
+    /// handler runs for such a call. Honest clients on C-core make them: they put the path of a Unix
+    /// socket into `:authority`.
+    pub malformed_head_budget: u64,
+    /// The number by which each second refills `malformed_head_budget`. Default: 5,000.
+    pub malformed_heads_per_second: u64,
     /// The number of streams ended early by this end that are remembered, so that what is still under
     /// way for them is no error. Default: 10,000, some 4 MB.
     pub max_concurrent_reset_streams: usize,
@@ -307,6 +314,8 @@ impl Default for Limits {
             error_reset_budget: 1_000,
             client_error_reset_budget: 65_536,
             error_resets_per_second: 1_000,
+            malformed_head_budget: 10_000,
+            malformed_heads_per_second: 5_000,
             max_concurrent_reset_streams: 10_000,
             reset_stream_duration: Duration::from_secs(1),
             reset_budget: 5_000,

@@ -97,7 +97,7 @@ impl Watch {
 
     /// What the server sends too much of.
     pub(crate) fn flood(&mut self, came: &FrameGuard, sent: &FrameGuard) -> Option<Flood> {
-        self.floods.look(came, sent, Instant::now)
+        self.floods.look(came, sent, 0, Instant::now)
     }
 
     /// What calls are told of that.

@@ -103,6 +103,7 @@ where
             handler,
             limits: limits.clone(),
             accepted: Vec::new(),
+            calls_accepted: 0,
             is_caught_up: true,
             clock: None,
         },
@@ -239,6 +240,8 @@ struct Serving<IO, H: Handler> {
     limits: Arc<Limits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
+    /// How many h2 has given.
+    calls_accepted: u64,
     /// h2 had no more when it was last asked.
     is_caught_up: bool,
     /// When a call last came in this turn.
@@ -305,7 +308,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let clock = calls.clock().or(self.serving.clock);
         let mut seen = {
             let wire = self.turn.wire().wire();
-            self.watch.look(wire.guard(), wire.sent(), hub, clock)
+            self.watch.look(
+                wire.guard(),
+                wire.sent(),
+                self.serving.calls_accepted,
+                hub,
+                clock,
+            )
         };
         self.watch
             .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());
@@ -377,6 +386,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                     // the processor's caches.
                     let now = Instant::now();
                     self.clock = Some(now);
+                    self.calls_accepted += 1;
                     let timeout = head::timeout_of(request.headers());
                     self.accepted.push(Accepted {
                         deadline: timeout.and_then(|timeout| now.checked_add(timeout)),

@@ -17,6 +17,7 @@ const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 /// RFC 9113, section 7.
 const NO_ERROR: u8 = 0;
+const PROTOCOL_ERROR: u8 = 1;
 const CANCEL: u8 = 8;
 
 const ACK: u8 = 0x1;
@@ -89,8 +90,13 @@ pub(crate) struct FrameGuard {
     last: u8,
     /// HEADERS frames: no peer can open more streams than that.
     heads: u64,
+    /// Streams that HEADERS frames have begun, and the newest of them.
+    begun: u64,
+    newest: u32,
     /// RST_STREAM frames that say that the peer has done something wrong.
     error_resets: u64,
+    /// Those of them that say that it has broken the protocol.
+    protocol_resets: u64,
     settings: u64,
     goaways: u64,
     in_settings: bool,
@@ -147,7 +153,10 @@ impl FrameGuard {
             pings: 0,
             last: DATA,
             heads: 0,
+            begun: 0,
+            newest: 0,
             error_resets: 0,
+            protocol_resets: 0,
             settings: 0,
             goaways: 0,
             in_settings: false,
@@ -218,7 +227,7 @@ impl FrameGuard {
     /// remember. Gives what is behind them.
     fn pass<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         let (mut frames, mut heads, mut head_bytes) = (0, 0, 0);
-        while let [a, b, c, kind @ (DATA | HEADERS), flags, ..] = bytes
+        while let [a, b, c, kind @ (DATA | HEADERS), flags, s1, s2, s3, s4, ..] = bytes
             && (*kind == DATA || flags & END_HEADERS != 0)
         {
             let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
@@ -231,6 +240,8 @@ impl FrameGuard {
             bytes = rest;
             frames += 1;
             heads += u64::from(*kind);
+            // Of DATA it is none.
+            self.begin(stream_of([*s1, *s2, *s3, *s4]) * u32::from(*kind));
             head_bytes += length as u64 * u64::from(*kind);
         }
         if frames > 0 {
@@ -241,6 +252,15 @@ impl FrameGuard {
             self.head_bytes += head_bytes;
         }
         bytes
+    }
+
+    /// RFC 9113, section 5.1.1: a stream that is begun has a higher number than all before.
+    #[inline]
+    fn begin(&mut self, stream: u32) {
+        if stream > self.newest {
+            self.newest = stream;
+            self.begun += 1;
+        }
     }
 
     /// `rest` is what has come behind the header, which ends at `end`.
@@ -256,10 +276,12 @@ impl FrameGuard {
                 self.carrying += 1;
                 self.heads += u64::from(kind == HEADERS);
                 self.head_bytes += self.skip as u64;
+                if kind == HEADERS {
+                    self.begin(stream_of(stream));
+                }
                 if kind != CONTINUATION {
                     self.block_is = SuspectBlock {
-                        // RFC 9113, section 4.1: the first bit is reserved.
-                        stream: u32::from_be_bytes(stream) & (u32::MAX >> 1),
+                        stream: stream_of(stream),
                         size: 0,
                         ends_stream: flags & END_STREAM != 0,
                     };
@@ -270,7 +292,10 @@ impl FrameGuard {
                     _ => Block::Last,
                 };
             }
-            RST_STREAM => self.error_resets += u64::from(is_error(rest)),
+            RST_STREAM => {
+                self.error_resets += u64::from(is_error(rest));
+                self.protocol_resets += u64::from(rest.starts_with(&[0, 0, 0, PROTOCOL_ERROR]));
+            }
             SETTINGS => {
                 self.in_settings = true;
                 self.setting_have = 0;
@@ -364,6 +389,16 @@ impl FrameGuard {
         self.error_resets
     }
 
+    /// RST_STREAM frames with the code PROTOCOL_ERROR, of which the same is true.
+    pub(crate) fn protocol_resets(&self) -> u64 {
+        self.protocol_resets
+    }
+
+    /// Streams that HEADERS frames have begun: without trailers.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// HEADERS frames seen.
     pub(crate) fn heads(&self) -> u64 {
         self.heads
@@ -430,6 +465,12 @@ impl FrameGuard {
             _ => Speaks::Http2,
         }
     }
+}
+
+/// RFC 9113, section 4.1: the first bit is reserved.
+#[inline]
+fn stream_of(bytes: [u8; 4]) -> u32 {
+    u32::from_be_bytes(bytes) & (u32::MAX >> 1)
 }
 
 /// RFC 9113, section 6.4: the code is all that RST_STREAM holds.
@@ -603,11 +644,33 @@ mod tests {
     }
 
     #[test]
+    fn streams_that_are_begun_are_told_from_trailers_in_frames_that_are_whole_or_cut() {
+        let head = |stream: u32, flags| {
+            let frame = frame(HEADERS, flags, b"x");
+            [&frame[..5], &stream.to_be_bytes(), &frame[9..]].concat()
+        };
+        let bytes = [
+            head(1, END_HEADERS),
+            head(1, END_HEADERS | END_STREAM),
+            head(5, END_HEADERS),
+            head(3, END_HEADERS),
+            head(7, 0),
+        ]
+        .concat();
+        for size in 1..=bytes.len() {
+            let mut guard = FrameGuard::new(Sender::Server);
+            bytes.chunks(size).for_each(|piece| guard.follow(piece));
+            assert_eq!((guard.heads(), guard.begun()), (5, 3), "{size}");
+        }
+    }
+
+    #[test]
     fn resets_that_blame_the_peer_are_told_from_those_that_do_not() {
         let mut guard = FrameGuard::new(Sender::Server);
         for (code, errors) in [(0, 0), (8, 0), (1, 1), (5, 2), (7, 3), (11, 4)] {
             guard.follow(&frame(RST_STREAM, 0, &[0, 0, 0, code]));
             assert_eq!(guard.error_resets(), errors, "{code}");
+            assert_eq!(guard.protocol_resets(), u64::from(errors > 0), "{code}");
         }
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct Watch {
     limits: Arc<Limits>,
     floods: Floods,
     resets: Budget,
+    heads: Budget,
+    /// Calls whose heads h2 has refused: see [`malformed_heads`].
+    malformed: u64,
     timers: Timers,
     heartbeat: Option<Heartbeat>,
     strikes: PingStrikes,
@@ -79,6 +82,13 @@ impl Watch {
                 Savings::Lost,
                 now,
             ),
+            heads: Budget::new(
+                limits.malformed_head_budget,
+                per_second(limits.malformed_heads_per_second),
+                Savings::Lost,
+                now,
+            ),
+            malformed: 0,
             timers,
             heartbeat,
             strikes: PingStrikes::new(&limits, now),
@@ -90,11 +100,13 @@ impl Watch {
         }
     }
 
-    /// Looks at what has come and what was sent. `clock` is the time of this turn, if it is known.
+    /// Looks at what has come and what was sent. `accepted` is how many calls h2 has given, and `clock` the
+    /// time of this turn, if it is known.
     pub(crate) fn look(
         &mut self,
         came: &FrameGuard,
         sent: &FrameGuard,
+        accepted: u64,
         hub: &Hub,
         clock: Option<Instant>,
     ) -> Option<Duty> {
@@ -102,7 +114,17 @@ impl Watch {
             return None;
         }
         let clock = || clock.unwrap_or_else(Instant::now);
-        if let Some(flood) = self.floods.look(came, sent, clock) {
+        let malformed = malformed_heads(came, sent, accepted);
+        if malformed > self.malformed {
+            self.malformed = malformed;
+            if self.heads.is_overdrawn(malformed, || 0, clock) {
+                return Some(Duty::CutOff(
+                    Reason::ENHANCE_YOUR_CALM,
+                    "too_many_malformed_heads",
+                ));
+            }
+        }
+        if let Some(flood) = self.floods.look(came, sent, self.malformed, clock) {
             return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, flood.text()));
         }
         // CVE-2023-44487: a reset stream no longer counts against the stream limit.
@@ -217,11 +239,22 @@ impl Watch {
     }
 }
 
+/// How many calls h2 has refused because it cannot read their heads, such as an `:authority` with a
+/// path in it: it resets them with PROTOCOL_ERROR, and tells nobody. They are those that were begun and
+/// not accepted. Streams that were reset for another reason may be among those; each is taken for one.
+fn malformed_heads(came: &FrameGuard, sent: &FrameGuard, accepted: u64) -> u64 {
+    let others = sent.error_resets() - sent.protocol_resets();
+    let refused = came.begun().saturating_sub(accepted).saturating_sub(others);
+    refused.min(sent.protocol_resets())
+}
+
 /// What either end has budgets for.
 #[derive(Debug)]
 pub(crate) struct Floods {
     control: Budget,
     errors: Budget,
+    /// What the peer has spent of `errors`.
+    mistakes: u64,
 }
 
 /// What a peer does too much of.
@@ -260,17 +293,22 @@ impl Floods {
                 Savings::Lost,
                 now,
             ),
+            mistakes: 0,
         }
     }
 
+    /// `malformed` is how many of the resets that were sent are counted elsewhere.
     pub(crate) fn look(
         &mut self,
         came: &FrameGuard,
         sent: &FrameGuard,
+        malformed: u64,
         clock: impl Fn() -> Instant,
     ) -> Option<Flood> {
         // CVE-2025-8671: a stream that we are made to reset no longer counts against the stream limit.
-        if self.errors.is_overdrawn(sent.error_resets(), || 0, &clock) {
+        let mistakes = sent.error_resets().saturating_sub(malformed);
+        self.mistakes = self.mistakes.max(mistakes);
+        if self.errors.is_overdrawn(self.mistakes, || 0, &clock) {
             return Some(Flood::Errors);
         }
         // It is a ratio, because honest peers send these frames for what passes. Time passes as well: an
