@@ -865,6 +865,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/tls/store.rs invalid_argument",
         "trunkline/channel.rs invalid_argument",
         "trunkline/channel_builder.rs invalid_argument",
+        "trunkline/client_stream.rs failed_precondition",
         "trunkline/reply.rs failed_precondition",
         "trunkline/server.rs invalid_argument",
     ];

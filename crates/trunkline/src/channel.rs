@@ -65,7 +65,8 @@ struct ChannelOptions {
 }
 
 impl Channel {
-    /// Connects to `host:port`, `http://host:port`, `https://host:port` or `unix:/path`.
+    /// Connects to `host:port`, `http://host:port`, `https://host:port`, `unix:/path`, or another target
+    /// of gRPC's naming document. Without a port it is 443, and with `http://` 80.
     ///
     /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
     /// a certificate of the client's own, see [`ChannelBuilder::tls`].

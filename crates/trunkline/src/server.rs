@@ -238,8 +238,9 @@ impl Server {
         self.bind(address).await?.serve().await
     }
 
-    /// Listens on `host:port` (port 0 takes a free one) or `unix:/path`; connections are accepted
-    /// once the result serves.
+    /// Listens on `host:port` (port 0 takes a free one), `unix:/path`, or on Linux
+    /// `unix-abstract:name`; connections are accepted once the result serves. An IPv6 address may have
+    /// a zone: `[fe80::1%eth0]:port`.
     ///
     /// # Errors
     ///
