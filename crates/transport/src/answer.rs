@@ -191,13 +191,9 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             }
             Stage::Sending(mut send) => {
                 drop_caught(send.take_body());
-                let lists = self.permit.hub().header_lists();
-                if send.is_mid_chunk()
-                    || send
-                        .stream()
-                        .send_trailers(lists.fit_trailers(status.into_trailers()))
-                        .is_err()
-                {
+                let mut trailers = status.into_trailers();
+                self.permit.hub().header_lists().fit_trailers(&mut trailers);
+                if send.is_mid_chunk() || send.stream().send_trailers(trailers).is_err() {
                     send.reset(Reason::CANCEL);
                 }
             }

@@ -114,6 +114,8 @@ pub(crate) struct FrameGuard {
     /// From how many bytes on a header block is noted.
     suspect_block: usize,
     suspects: Vec<SuspectBlock>,
+    /// SETTINGS, or a header block that is noted, have come since this was last asked for.
+    has_news: bool,
 }
 
 /// A header block that is too large.
@@ -169,6 +171,7 @@ impl FrameGuard {
             head_bytes: 0,
             suspect_block: usize::MAX,
             suspects: Vec::new(),
+            has_news: false,
         }
     }
 
@@ -345,11 +348,13 @@ impl FrameGuard {
     fn payload_seen(&mut self) {
         if std::mem::take(&mut self.in_settings) {
             self.settings += 1;
+            self.has_news = true;
         }
         if self.block == Block::Last {
             self.block = Block::Outside;
             if self.block_is.size >= self.suspect_block {
                 self.suspects.push(self.block_is);
+                self.has_news = true;
             }
         }
     }
@@ -366,6 +371,11 @@ impl FrameGuard {
                 }
             }
         }
+    }
+
+    /// Whether there is anything to take by the two functions below.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// The last SETTINGS_MAX_HEADER_LIST_SIZE, if one has come since it was last asked for.

@@ -27,7 +27,7 @@ const PEERS: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct HeaderLists {
     peer: Sender,
-    /// What the peer takes.
+    /// What the peer does not take: see [`Room`].
     send_limit: AtomicU32,
     source: AtomicU8,
     /// What it takes if it announces nothing.
@@ -63,7 +63,15 @@ impl HeaderLists {
     }
 
     /// Takes note of what the peer has just said, before h2 hears it.
+    #[inline]
     pub(crate) fn note(&self, peer: &mut FrameGuard) {
+        if peer.take_news() {
+            self.note_news(peer);
+        }
+    }
+
+    #[cold]
+    fn note_news(&self, peer: &mut FrameGuard) {
         match (peer.take_header_list_size(), peer.settings()) {
             (Some(limit), _) => {
                 self.send_limit.store(limit, Ordering::Relaxed);
@@ -117,17 +125,17 @@ impl HeaderLists {
     /// RESOURCE_EXHAUSTED if the server does not take a head as large as this.
     pub(crate) fn check_request(&self, head: &Request<()>) -> Result<(), Status> {
         let size = request_size(head);
-        let room = self.room();
-        match room.fits(size) {
+        match size < self.send_limit.load(Ordering::Relaxed) as usize {
             true => Ok(()),
-            false => Err(room.exceeded("request headers", size)),
+            false => Err(self.room().exceeded("request headers", size)),
         }
     }
 
-    /// Whether the client takes a response head as large as this; if not, its size.
+    /// The size of a response head that the client does not take.
+    #[inline]
     pub(crate) fn excess_of_head(&self, head: &response::Parts) -> Option<usize> {
         let size = STATUS_SIZE + header_list::size(&head.headers);
-        (!self.room().fits(size)).then_some(size)
+        (size >= self.send_limit.load(Ordering::Relaxed) as usize).then_some(size)
     }
 
     /// What goes out as a Trailers-Only response in place of a head of `size` bytes: `end`, if that is
@@ -146,14 +154,21 @@ impl HeaderLists {
         head.into_parts().0
     }
 
-    /// Trailers as the peer takes them. Those of a request say nothing, and can be none.
-    pub(crate) fn fit_trailers(&self, trailers: HeaderMap) -> HeaderMap {
-        let size = header_list::size(&trailers);
-        let room = self.room();
-        match self.peer {
-            _ if room.fits(size) => trailers,
-            Sender::Client => room.shorten(What::Trailers, size, trailers),
-            Sender::Server => HeaderMap::new(),
+    /// Leaves out of trailers what the peer does not take. Those of a request say nothing, and can be
+    /// none.
+    #[inline]
+    pub(crate) fn fit_trailers(&self, trailers: &mut HeaderMap) {
+        let size = header_list::size(trailers);
+        if size >= self.send_limit.load(Ordering::Relaxed) as usize {
+            self.shorten(size, trailers);
+        }
+    }
+
+    #[cold]
+    fn shorten(&self, size: usize, trailers: &mut HeaderMap) {
+        let all = std::mem::take(trailers);
+        if self.peer == Sender::Client {
+            *trailers = self.room().shorten(What::Trailers, size, all);
         }
     }
 
@@ -175,19 +190,20 @@ impl HeaderLists {
     /// # Errors
     ///
     /// RESOURCE_EXHAUSTED for trailers above our limit, also if h2 has dropped what made them so large.
+    #[inline]
     pub(crate) fn check_trailers(
         &self,
-        trailers: Option<HeaderMap>,
+        trailers: Option<&HeaderMap>,
         recv: &RecvStream,
-    ) -> Result<Option<HeaderMap>, Status> {
-        let Some(map) = &trailers else {
-            return Ok(None);
+    ) -> Result<(), Status> {
+        let Some(trailers) = trailers else {
+            return Ok(());
         };
-        let size = header_list::size(map);
+        let size = header_list::size(trailers);
         let block = self.suspect(|| recv.stream_id(), true).unwrap_or(0);
         match size > self.recv_limit as usize || block > 0 {
-            true => Err(self.refused("trailers", size.max(block), map)),
-            false => Ok(trailers),
+            true => Err(self.refused("trailers", size.max(block), trailers)),
+            false => Ok(()),
         }
     }
 

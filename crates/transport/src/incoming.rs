@@ -118,11 +118,11 @@ impl State {
             let request = self.request.take();
             let end = match end {
                 Ok(trailers) => {
-                    let checked = hub.header_lists().check_trailers(trailers, recv);
+                    let lists = hub.header_lists();
+                    let checked = lists.check_trailers(trailers.as_ref(), recv);
                     replied(request, self.sending.take());
                     match checked {
-                        Ok(None) => End::Eof,
-                        Ok(Some(map)) => End::Trailers(map),
+                        Ok(()) => trailers.map_or(End::Eof, End::Trailers),
                         Err(status) => End::Failed(status),
                     }
                 }
@@ -252,8 +252,9 @@ impl Incoming {
         let mut failed = None;
         if let Poll::Ready(Ok(trailers)) = end {
             replied(held.request.take(), held.sending.take());
-            match hub.header_lists().check_trailers(trailers, &recv) {
-                Ok(trailers) => return Arrived::Full { data, trailers },
+            let lists = hub.header_lists();
+            match lists.check_trailers(trailers.as_ref(), &recv) {
+                Ok(()) => return Arrived::Full { data, trailers },
                 Err(status) => failed = Some(End::Failed(status)),
             }
         }

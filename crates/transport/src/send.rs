@@ -105,8 +105,8 @@ impl SendBody {
                     }
                     Err(frame) => {
                         self.has_taken = true;
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        let trailers = header_lists.fit_trailers(trailers);
+                        let mut trailers = frame.into_trailers().unwrap_or_default();
+                        header_lists.fit_trailers(&mut trailers);
                         return Poll::Ready(
                             self.stream
                                 .send_trailers(trailers)
