@@ -14,6 +14,12 @@ mod proto {
 
 use proto::shop;
 
+/// The same by the macro.
+#[allow(dead_code, reason = "it is only compiled here")]
+mod orders {
+    trunkline::include_proto!("../proto/shop/v1/orders.proto", includes = ["../proto"]);
+}
+
 /// One order of each article only.
 struct Counter;
 

@@ -48,6 +48,7 @@ const PAGES: &[&str] = &[
     "errors-index.md",
     "health-and-reflection.md",
     "codegen.md",
+    "large-schemas.md",
     "tls.md",
     "compression.md",
     "server.md",

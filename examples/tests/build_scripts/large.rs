@@ -1,0 +1,23 @@
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), trunkline_build::CompileError> {
+    let mut files = Vec::new();
+    collect(Path::new("../proto/shop"), &mut files);
+    trunkline_build::Config::new()
+        .include("../proto")
+        .client_only()
+        .include_file("shop.rs")
+        .compile(&files)
+}
+
+/// Adds the `.proto` files below a directory.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|it| it == "proto") {
+            files.push(path);
+        }
+    }
+}
