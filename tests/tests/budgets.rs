@@ -238,8 +238,10 @@ async fn assert_cut_off(client: &mut RawPeer<DuplexStream>, text: &str) {
     assert_eq!(goaway.text, text);
 }
 
-/// What makes a server reset a stream, by the frames that do it behind a head.
-fn mistakes() -> [(&'static str, fn(u32) -> Vec<Frame>); 5] {
+/// What makes a server reset a stream, and the frames that do it behind a head.
+type Mistake = (&'static str, fn(u32) -> Vec<Frame>);
+
+fn mistakes() -> [Mistake; 5] {
     [
         ("a window that is too large", |stream| {
             vec![Frame::window_update(stream, (1 << 31) - 1)]
@@ -368,7 +370,10 @@ async fn a_peer_that_takes_no_answers_is_read_no_further_and_gone_after_80_secon
     loop {
         let batch: Vec<_> = streams.by_ref().take(100).collect();
         assert!(!batch.is_empty(), "it is read without end");
-        let batch: Vec<_> = batch.iter().map(|it| Frame::data(*it, "x")).collect();
+        let batch: Vec<_> = batch
+            .iter()
+            .map(|it| Frame::data(*it, message(b"x")))
+            .collect();
         if tokio::time::timeout(SECOND, client.write(&batch))
             .await
             .is_err()
@@ -443,7 +448,7 @@ async fn a_server_that_sends_for_calls_that_are_over_without_end_is_left() {
         .await;
     let late = Frame::data(call, message(b"x"));
     for at in 1..=100 {
-        peer.write(&[late.clone()]).await;
+        peer.write(std::slice::from_ref(&late)).await;
         assert!(peer.settle().await, "{at}");
     }
     peer.write(&[late]).await;
@@ -513,20 +518,53 @@ async fn requests_with_an_empty_frame_each_are_no_abuse_and_empty_frames_without
             .await;
         assert_eq!(client.outcome(stream).await, OK, "{:?}", client.goaway());
     }
-    let (server, probe) = self::server();
-    let mut client = raw_client(server).await;
-    let stream = client.next_stream();
-    client
-        .write(&[Frame::headers(stream, &Fields::call(CHAT))])
-        .await;
-    for _ in 0..30 {
-        client.write(&vec![Frame::data(stream, ""); 500]).await;
-        if !client.settle().await {
-            break;
+    for data in ["", "x"] {
+        let (server, probe) = self::server();
+        let mut client = raw_client(server).await;
+        let stream = client.next_stream();
+        client
+            .write(&[Frame::headers(stream, &Fields::call(DEAF))])
+            .await;
+        for _ in 0..30 {
+            client.write(&vec![Frame::data(stream, data); 500]).await;
+            if !client.settle().await {
+                break;
+            }
         }
+        assert_cut_off(&mut client, "too_many_data_frames").await;
+        probe.until("no handlers", |it| it.running == 0).await;
     }
-    assert_cut_off(&mut client, "too_many_control_frames").await;
-    probe.until("no handlers", |it| it.running == 0).await;
+}
+
+/// Small frames that come late, at either end, which h2 would count for as long as the connection lives.
+#[tokio::test(start_paused = true)]
+async fn small_messages_that_come_late_use_up_no_budget() {
+    let narrow = |limits: &mut Limits| limits.initial_connection_window_size = 65_535;
+    let (server, _) = server();
+    let mut client = raw_client(server.with_limits(narrow)).await;
+    for at in 0..200 {
+        let upload = client.next_stream();
+        let data = Frame::data(upload, message(b"x"));
+        let head = Frame::headers(upload, &Fields::call(REFUSE));
+        client.write(&[head, data.clone()]).await;
+        client.until_end(upload).await;
+        client.write(&vec![data; 100]).await;
+        assert!(client.settle().await, "{at}: {:?}", client.goaway());
+    }
+    let mut limits = Limits::default();
+    narrow(&mut limits);
+    let (client, mut peer) = raw_server(limits).await;
+    for at in 0..200 {
+        let call = client.unary::<Raw, Raw>(Probe::HOLD, Raw(b"x"[..].into()));
+        let call = tokio::spawn(call.into_future());
+        let stream = peer.next_full_request().await;
+        call.abort();
+        peer.until("the reset", |it| it.stream(stream).reset.is_some())
+            .await;
+        peer.write(&vec![Frame::data(stream, message(b"y")); 100])
+            .await;
+        assert!(peer.settle().await, "{at}: {:?}", peer.goaway());
+    }
 }
 
 #[tokio::test(start_paused = true)]

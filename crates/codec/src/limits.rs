@@ -156,13 +156,19 @@ pub struct Limits {
     /// Default: 1 day.
     pub ping_strike_time: Duration,
     /// The number of frames that carry nothing of a call (SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
-    /// RST_STREAM, empty DATA and unknown ones) that a peer may send ahead of those that are due to what passes on
+    /// RST_STREAM and unknown ones) that a peer may send ahead of those that are due to what passes on
     /// the connection: ten for each frame of a call in either direction, and one for each KiB that is
     /// sent. Default: 10,000, refilled by `control_frames_per_second`; one more ends the connection with
     /// "too_many_control_frames".
     pub control_frame_budget: u64,
     /// The number by which each second refills `control_frame_budget`. Default: 10.
     pub control_frames_per_second: u64,
+    /// The number of DATA frames of fewer than five bytes, which have no room for a message, that a peer
+    /// may send ahead of its other frames. Default: 10,000, refilled by `short_data_per_second`; one more
+    /// ends the connection with "too_many_data_frames".
+    pub short_data_budget: u64,
+    /// The number by which each second refills `short_data_budget`. Default: 100.
+    pub short_data_per_second: u64,
     /// The number of frames that are read from a peer while it takes nothing of what it is sent, and one
     /// more for each 13 bytes that it takes. Default: 10,000; then nothing is read until it does, so that
     /// answers do not pile up. One that never does is gone for keepalive.
@@ -234,15 +240,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How many bytes of small DATA frames HTTP/2 may hold unread before it gives the connection
-    /// up: 51 times the connection's window.
-    ///
-    /// A frame that carries whole messages has at least 5 bytes and is charged at most 255: with 51
-    /// times the window, flow control is always the first to bite.
-    pub fn data_frame_budget(&self) -> usize {
-        (self.initial_connection_window_size as usize).saturating_mul(51)
-    }
-
     /// The most bytes that a connection which has said everything reads, and drops, of a peer that goes
     /// on sending: twice the connection's window.
     ///
@@ -340,6 +337,8 @@ impl Default for Limits {
             ping_strike_time: Duration::from_secs(24 * 60 * 60),
             control_frame_budget: 10_000,
             control_frames_per_second: 10,
+            short_data_budget: 10_000,
+            short_data_per_second: 100,
             max_unanswered_frames: 10_000,
             accept_backoff_min: Duration::from_millis(5),
             accept_backoff_max: Duration::from_secs(1),
@@ -415,13 +414,5 @@ mod tests {
                 "{random}"
             );
         }
-    }
-
-    #[test]
-    fn the_data_frame_budget_follows_the_connection_window() {
-        let mut limits = Limits::default();
-        assert_eq!(limits.data_frame_budget(), 51 * 16 * 1024 * 1024);
-        limits.initial_connection_window_size = 65_535;
-        assert_eq!(limits.data_frame_budget(), 51 * 65_535);
     }
 }

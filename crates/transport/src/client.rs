@@ -475,7 +475,8 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(limits.initial_window_size)
         .initial_connection_window_size(limits.initial_connection_window_size)
-        .data_frame_budget(limits.data_frame_budget())
+        // Never refilled for frames that come late: flow control, and `Watch`, are the limit.
+        .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.decoded_header_list_size())
         // As at a server: `Watch` has a budget that refills.

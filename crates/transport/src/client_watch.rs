@@ -108,6 +108,10 @@ impl Watch {
                 "the server sends frames without end that carry nothing; control_frame_budget allows {} more than are due",
                 limits.control_frame_budget
             ),
+            Flood::Short => format!(
+                "the server sends DATA frames without end that have no room for a message; short_data_budget allows {}, and short_data_per_second {} more each second",
+                limits.short_data_budget, limits.short_data_per_second
+            ),
             Flood::Errors => format!(
                 "the server sends frames without end for calls that are over, or that HTTP/2 does not allow; client_error_reset_budget allows {}, and error_resets_per_second {} more each second",
                 limits.client_error_reset_budget, limits.error_resets_per_second

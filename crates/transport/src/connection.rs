@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{PingPong, Reason, RecvStream};
+use h2::{PingPong, Reason};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -187,7 +187,8 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_concurrent_streams(limits.max_concurrent_streams)
         .initial_window_size(limits.initial_window_size)
         .initial_connection_window_size(limits.initial_connection_window_size)
-        .data_frame_budget(limits.data_frame_budget())
+        // Never refilled for frames that come late: flow control, and `Watch`, are the limit.
+        .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.decoded_header_list_size())
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
@@ -200,7 +201,8 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 
 /// A call that waits for its first poll, or for a permit.
 struct Accepted {
-    request: Request<RecvStream>,
+    /// Its body is drained while it waits: h2 keeps much for each small frame.
+    request: Request<Body>,
     respond: SendResponse<Bytes>,
     since: Instant,
     /// It does not wait for a permit.
@@ -388,9 +390,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                     self.clock = Some(now);
                     self.calls_accepted += 1;
                     let timeout = head::timeout_of(request.headers());
+                    let (parts, recv) = request.into_parts();
+                    let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
                     self.accepted.push(Accepted {
                         deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
-                        request,
+                        request: Request::from_parts(parts, Body::arrived(body)),
                         respond,
                         since: now,
                     });
@@ -432,7 +436,6 @@ impl<IO, H: Handler> Serving<IO, H> {
         for call in self.accepted.drain(..free.min(self.accepted.len())) {
             // A deadline at once is one that the handler passes, if nothing else was waited for.
             let is_late = call.since < now && call.is_late(now);
-            let (parts, recv) = call.request.into_parts();
             let opened = Opened {
                 respond: call.respond,
                 since: call.since,
@@ -443,10 +446,8 @@ impl<IO, H: Handler> Serving<IO, H> {
                 opened.refuse(waited());
                 continue;
             }
-            let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
-            let request = Request::from_parts(parts, Body::arrived(body));
             let handler = &mut self.handler;
-            match catch_unwind(AssertUnwindSafe(|| handler.call(request))) {
+            match catch_unwind(AssertUnwindSafe(|| handler.call(call.request))) {
                 Ok((answer, pace)) => {
                     now = self.calls.begin(Answering::new(answer, opened, pace), now);
                 }

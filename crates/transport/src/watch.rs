@@ -255,6 +255,7 @@ pub(crate) struct Floods {
     errors: Budget,
     /// What the peer has spent of `errors`.
     mistakes: u64,
+    short: Budget,
 }
 
 /// What a peer does too much of.
@@ -264,6 +265,8 @@ pub(crate) enum Flood {
     Control,
     /// It makes this end reset streams.
     Errors,
+    /// It cuts what it sends into pieces.
+    Short,
 }
 
 impl Flood {
@@ -272,6 +275,7 @@ impl Flood {
         match self {
             Self::Control => "too_many_control_frames",
             Self::Errors => "too_many_internal_resets",
+            Self::Short => "too_many_data_frames",
         }
     }
 }
@@ -294,6 +298,12 @@ impl Floods {
                 now,
             ),
             mistakes: 0,
+            short: Budget::new(
+                limits.short_data_budget,
+                per_second(limits.short_data_per_second),
+                Savings::Lost,
+                now,
+            ),
         }
     }
 
@@ -311,13 +321,21 @@ impl Floods {
         if self.errors.is_overdrawn(self.mistakes, || 0, &clock) {
             return Some(Flood::Errors);
         }
+        // h2 keeps more for a frame than is in one of these. Its own budget for them is used up by those
+        // that come late, for calls that are over, and never given back.
+        if self
+            .short
+            .is_overdrawn(came.short(), || came.carrying(), &clock)
+        {
+            return Some(Flood::Short);
+        }
         // It is a ratio, because honest peers send these frames for what passes. Time passes as well: an
         // idle connection is kept alive by frames that carry nothing.
         let due = || {
             let due = CONTROL_PER_FRAME * (came.carrying() + sent.carrying());
             due + sent.bytes() / BYTES_PER_CONTROL
         };
-        let control = came.frames() - came.carrying();
+        let control = came.frames() - came.carrying() - came.short();
         self.control
             .is_overdrawn(control, due, clock)
             .then_some(Flood::Control)
