@@ -369,6 +369,8 @@ async fn a_reload_that_is_stuck_holds_no_exit() {
     std::thread::spawn(move || {
         let mut lines = lines.map_while(std::io::Result::ok);
         let _ = told.send(lines.any(|line| line.contains("the reload is stuck")));
+        // The child would fail to write what nobody reads.
+        lines.for_each(drop);
     });
     let is_stuck = tells.recv_timeout(Duration::from_secs(30));
     if is_stuck == Ok(true) {

@@ -45,7 +45,8 @@ pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
         Speaks::Tls => {
             // A name that has been resolved has its address behind it.
             let target = name.split_once(" (").map_or(name, |(target, _)| target);
-            let way_out = match target.starts_with("unix:") {
+            let schemes = ["unix:", "unix-abstract:"];
+            let way_out = match schemes.iter().any(|it| target.starts_with(it)) {
                 true => "set ChannelBuilder::tls".to_owned(),
                 false => format!("connect to https://{target}"),
             };
