@@ -66,6 +66,18 @@ pub struct Limits {
     /// How many bytes a stream may hold for a peer that does not take them, besides the message that
     /// is being sent, of which it may be up to 256 KiB ahead. Default: 64 KiB.
     pub max_send_buffer_size: usize,
+    /// The most bytes of replies that wait for the clients of a server to take them, beyond
+    /// `max_send_buffer_size` of each. Default: 1 GiB. At the limit the connection that holds the most
+    /// gives up a reply, as below.
+    pub max_unsent_size: usize,
+    /// The same for one connection. Default: 64 MiB. At the limit the reply that has not moved for
+    /// longest fails with RESOURCE_EXHAUSTED, and the others go on. A reply that waits alone may be
+    /// larger.
+    pub max_connection_unsent_size: usize,
+    /// The longest time in which a client may take less than 256 KiB of a reply that waits, while more
+    /// than half of one of these limits is in use. Default: 5 min; then the reply fails with
+    /// RESOURCE_EXHAUSTED. Below that half it may wait for as long as its connection lives.
+    pub unsent_timeout: Duration,
     /// The number of streams that may lie reset by the peer before the server has accepted them.
     /// Default: 4,096, which is more than the server reads before it accepts: cancelled calls arrive
     /// together when it was busy elsewhere, and are judged by `reset_budget`.
@@ -291,10 +303,11 @@ impl Limits {
     }
 }
 
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
 impl Default for Limits {
     fn default() -> Self {
-        const KIB: usize = 1024;
-        const MIB: usize = 1024 * KIB;
         Self {
             max_recv_message_size: 4 * MIB,
             max_send_message_size: u32::MAX as usize,
@@ -307,6 +320,9 @@ impl Default for Limits {
             initial_window_size: 160 * KIB as u32,
             initial_connection_window_size: 16 * MIB as u32,
             max_send_buffer_size: 64 * KIB,
+            max_unsent_size: 1024 * MIB,
+            max_connection_unsent_size: 64 * MIB,
+            unsent_timeout: Duration::from_secs(300),
             max_pending_accept_reset_streams: 4_096,
             error_reset_budget: 1_000,
             client_error_reset_budget: 65_536,

@@ -10,6 +10,7 @@ use trunkline_codec::Limits;
 use crate::listen::Listener;
 use crate::net_stream::NetStream;
 use crate::target::Address;
+use crate::unsent::ServerUnsent;
 
 /// The next connection.
 pub(crate) async fn accept(listener: &Listener, backoff: &mut Backoff) -> (NetStream, Address) {
@@ -33,23 +34,52 @@ pub(crate) async fn accept(listener: &Listener, backoff: &mut Backoff) -> (NetSt
     }
 }
 
-/// Room for connections; clones share it.
+/// Room for connections, and for what their clients do not take; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Semaphore>);
+pub(crate) struct Places {
+    connections: Arc<Semaphore>,
+    unsent: Arc<ServerUnsent>,
+}
+
+/// What a connection has of it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// None if it was accepted without.
+    _permit: Option<OwnedSemaphorePermit>,
+    pub(crate) unsent: Arc<ServerUnsent>,
+}
 
 impl Places {
     pub(crate) fn new(limits: &Limits) -> Self {
         let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(places)))
+        Self {
+            connections: Arc::new(Semaphore::new(places)),
+            unsent: ServerUnsent::new(limits),
+        }
     }
 
-    pub(crate) async fn take(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits until there is one.
+    pub(crate) async fn take(&self) -> Place {
         // Fails only when it is closed, which it never is.
-        self.0.clone().acquire_owned().await.ok()
+        let permit = self.connections.clone().acquire_owned().await.ok();
+        self.with(permit)
     }
 
-    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.clone().try_acquire_owned().ok()
+    /// One that counts if there is room.
+    pub(crate) fn take_now(&self) -> Place {
+        self.with(self.connections.clone().try_acquire_owned().ok())
+    }
+
+    /// One that does not count.
+    pub(crate) fn without(&self) -> Place {
+        self.with(None)
+    }
+
+    fn with(&self, permit: Option<OwnedSemaphorePermit>) -> Place {
+        Place {
+            _permit: permit,
+            unsent: self.unsent.clone(),
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Answering<F> {
     since: Instant,
     deadline: Option<Deadline>,
     pace: Option<Arc<Pace>>,
+    /// Where the reply is among those that wait.
+    unsent: Option<usize>,
     /// Goes last: see [`Opened`].
     permit: Permit,
 }
@@ -73,6 +75,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             since: opened.since,
             deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
             pace,
+            unsent: None,
             permit: opened.permit,
         }
     }
@@ -107,6 +110,9 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
 
     /// Ready when there is a new stage.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unsent.is_some() && self.is_given_up() {
+            return Poll::Ready(());
+        }
         match &mut self.stage {
             Stage::Handling(future, respond) => {
                 match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
@@ -124,7 +130,12 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             Stage::Sending(send) => {
                 let lists = self.permit.hub().header_lists();
                 match catch_unwind(AssertUnwindSafe(|| send.poll(cx, lists))) {
-                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Pending) => {
+                        let bytes = send.unsent(cx.waker());
+                        if bytes == 0 && self.unsent.is_none() || !self.waits(bytes, cx) {
+                            return Poll::Pending;
+                        }
+                    }
                     Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
                     Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
                     Err(_) => self.end(panicked()),
@@ -133,6 +144,30 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             Stage::Over => {}
         }
         Poll::Ready(())
+    }
+
+    /// Counts a reply that waits. True if it has to be given up for others, and has been.
+    #[cold]
+    fn waits(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+        if let Some(unsent) = self.permit.hub().unsent() {
+            let _ = unsent.waits(&mut self.unsent, bytes, cx.waker());
+            if unsent.is_pressed() {
+                // Its timer is the connection's.
+                self.permit.hub().notify();
+            }
+        }
+        self.is_given_up()
+    }
+
+    #[cold]
+    fn is_given_up(&mut self) -> bool {
+        let unsent = self.permit.hub().unsent();
+        let Some(bound) = unsent.and_then(|it| it.given_up(self.unsent)) else {
+            return false;
+        };
+        // RFC 9113, section 7, of a reset: to the client it is RESOURCE_EXHAUSTED as well.
+        self.end_or(bound.status(), Reason::ENHANCE_YOUR_CALM);
+        true
     }
 
     fn send_head(&mut self, response: Response<Body>) {
@@ -184,6 +219,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
 
     /// Ends the call with a status of ours, or, if the peer can no longer read one, by a reset.
     fn end(&mut self, status: Status) {
+        self.end_or(status, Reason::CANCEL);
+    }
+
+    fn end_or(&mut self, status: Status, reason: Reason) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Handling(future, mut respond) => {
                 drop_caught(future);
@@ -194,7 +233,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                 let mut trailers = status.into_trailers();
                 self.permit.hub().header_lists().fit_trailers(&mut trailers);
                 if send.is_mid_chunk() || send.stream().send_trailers(trailers).is_err() {
-                    send.reset(Reason::CANCEL);
+                    send.reset(reason);
                 }
             }
             Stage::Over => {}
@@ -211,6 +250,11 @@ impl<F> Answering<F> {
 impl<F> Drop for Answering<F> {
     fn drop(&mut self) {
         self.let_go();
+        if self.unsent.is_some()
+            && let Some(unsent) = self.permit.hub().unsent()
+        {
+            unsent.forget(&mut self.unsent);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -42,6 +42,10 @@ pub trait Source: http_body::Body<Data = Bytes, Error = Status> + Send {
     /// Whether what the last poll gave was all for now, and the waker that it was given hears of
     /// more: there is no need to ask again.
     fn is_waiting(&self) -> bool;
+
+    /// How many bytes wait in memory to be given. `waker` hears if that becomes much more while
+    /// nobody asks.
+    fn held(&self, waker: &Waker) -> usize;
 }
 
 struct Pieces {
@@ -104,6 +108,20 @@ impl Body {
                 source.is_waiting()
             }
             _ => false,
+        }
+    }
+
+    /// How many bytes it holds in memory, and `waker` hears if that becomes much more: as far as it
+    /// is known.
+    pub(crate) fn held(&mut self, waker: &Waker) -> usize {
+        match &mut self.0 {
+            Kind::Pipe(reader) => reader.held(waker),
+            Kind::Made(source) => {
+                let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
+                source.held(waker)
+            }
+            Kind::Incoming(_) | Kind::Boxed(_) => 0,
+            Kind::Full { .. } | Kind::Pieces(_) => self.full_size().unwrap_or(0),
         }
     }
 
@@ -247,7 +265,6 @@ impl http_body::Body for Body {
 mod tests {
     use super::*;
     use http_body::Body as _;
-    use std::task::Waker;
 
     fn next(body: &mut Body) -> Option<Frame<Bytes>> {
         let mut cx = Context::from_waker(Waker::noop());

@@ -27,6 +27,7 @@ use crate::linger::{End, see_off};
 use crate::pace::Pace;
 use crate::timers::after;
 use crate::turn::{Turn, Work};
+use crate::unsent::ServerUnsent;
 use crate::watch::{Duty, Watch};
 use crate::wire_io::{ConnectionStats, WireIo};
 
@@ -72,16 +73,19 @@ where
     H: Handler,
 {
     let by = after(limits.handshake_timeout);
-    serve_shaken(io, handler, limits, phase, by).await
+    let unsent = ServerUnsent::new(&limits);
+    serve_shaken(io, handler, limits, phase, by, unsent).await
 }
 
-/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time.
+/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `unsent` is what
+/// others of the server have as well.
 pub(crate) async fn serve_shaken<IO, H>(
     io: IO,
     handler: H,
     limits: Arc<Limits>,
     mut phase: watch::Receiver<Phase>,
     handshake_by: Instant,
+    unsent: Arc<ServerUnsent>,
 ) -> ConnectionStats
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -91,7 +95,7 @@ where
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return wire.wire().stats();
     };
-    let hub = Hub::serving(&limits, wire.wire().header_lists());
+    let hub = Hub::serving(&limits, wire.wire().header_lists(), unsent);
     let mut driver = Driver {
         turn: Turn::new(wire.clone(), hub.clone()),
         watch: Watch::new(limits.clone(), handshake_by),
@@ -318,6 +322,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
                 clock,
             )
         };
+        if let Some(unsent) = hub.unsent() {
+            self.watch.look_for_unsent(unsent);
+        }
         self.watch
             .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());
         loop {
@@ -338,6 +345,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
         let Serving { h2, .. } = &mut self.serving;
         match duty {
             Duty::TellWaiting => self.serving.tell_late(Instant::now()),
+            Duty::GiveUp => {
+                if let Some(unsent) = self.serving.hub.unsent() {
+                    unsent.give_up_stalled(Instant::now());
+                }
+            }
             Duty::Drain => h2.graceful_shutdown(),
             Duty::Ask => {
                 if self.ping.is_none() {

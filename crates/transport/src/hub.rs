@@ -13,6 +13,7 @@ use crate::calls::CallWaker;
 use crate::error::status_from_h2;
 use crate::header_lists::HeaderLists;
 use crate::incoming::Stream;
+use crate::unsent::{ServerUnsent, Unsent};
 use crate::wire_io::ConnectionStats;
 
 const POLLING: u8 = 0b01;
@@ -45,6 +46,8 @@ pub(crate) struct Hub {
     ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
     header_lists: Arc<HeaderLists>,
+    /// At a server: replies that wait.
+    unsent: Option<Arc<Unsent>>,
 }
 
 /// What woke a connection's task.
@@ -66,10 +69,14 @@ impl Wake for Hub {
 
 impl Hub {
     pub(crate) fn new(header_lists: Arc<HeaderLists>) -> Arc<Self> {
-        Self::counting(Duration::ZERO, header_lists)
+        Self::counting(Duration::ZERO, header_lists, None)
     }
 
-    fn counting(rapid_reset_time: Duration, header_lists: Arc<HeaderLists>) -> Arc<Self> {
+    fn counting(
+        rapid_reset_time: Duration,
+        header_lists: Arc<HeaderLists>,
+        unsent: Option<Arc<Unsent>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             task: AtomicWaker::default(),
             state: AtomicU8::default(),
@@ -85,6 +92,7 @@ impl Hub {
             ended: Mutex::default(),
             stats: Mutex::default(),
             header_lists,
+            unsent,
         })
     }
 
@@ -94,13 +102,23 @@ impl Hub {
     }
 
     /// A server's: it counts calls that are given up as they begin.
-    pub(crate) fn serving(limits: &Limits, header_lists: Arc<HeaderLists>) -> Arc<Self> {
-        Self::counting(limits.rapid_reset_time, header_lists)
+    pub(crate) fn serving(
+        limits: &Limits,
+        header_lists: Arc<HeaderLists>,
+        unsent: Arc<ServerUnsent>,
+    ) -> Arc<Self> {
+        let unsent = Some(Unsent::new(unsent, limits));
+        Self::counting(limits.rapid_reset_time, header_lists, unsent)
+    }
+
+    /// At a server: replies that wait.
+    pub(crate) fn unsent(&self) -> Option<&Arc<Unsent>> {
+        self.unsent.as_ref()
     }
 
     /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
     /// in which case it looks again before it returns.
-    fn notify(&self) {
+    pub(crate) fn notify(&self) {
         let before = self.state.fetch_or(WOKEN, Ordering::SeqCst);
         if before & (POLLING | WOKEN) == 0 {
             self.task.wake();

@@ -19,6 +19,7 @@
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `header_lists` | how large heads and trailers may be, in both directions |
+//! | `unsent` | replies that wait for clients to take them |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
 //! | `target`, `host_port`, `lookup` | addresses, as they are written, and from names |
 //! | `detached` | work that blocks, and does not hold the exit |
@@ -64,6 +65,7 @@ mod tls;
 #[path = "no_tls.rs"]
 mod tls;
 mod turn;
+mod unsent;
 mod watch;
 mod wire_io;
 

@@ -27,6 +27,8 @@ struct State {
     reader: Option<Waker>,
     writer: Option<Waker>,
     watch: Option<Waker>,
+    /// Who hears of a large message while the reader does not ask.
+    filled: Option<Waker>,
     reader_gone: bool,
     has_failed: bool,
 }
@@ -174,7 +176,7 @@ impl PipeWriter {
     /// As [`write`](Self::write), all pieces at once: whoever ends the call meanwhile finds all of a
     /// message here, or nothing.
     pub fn write_pieces(&mut self, mut pieces: Payload) {
-        let reader = {
+        let (reader, filled) = {
             let mut state = lock(&self.0.state);
             if state.is_closed() {
                 return;
@@ -182,9 +184,14 @@ impl PipeWriter {
             while !pieces.is_empty() {
                 state.push(pieces.pop());
             }
-            state.reader.take()
+            let filled = match state.len > self.0.size {
+                true => state.filled.take(),
+                false => None,
+            };
+            (state.reader.take(), filled)
         };
         wake(reader);
+        wake(filled);
     }
 
     /// Lets `append` put bytes behind those that wait, where they need no buffer of their own, once
@@ -267,6 +274,18 @@ impl PipeReader {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         lock(&self.0.state).len
+    }
+
+    /// Bytes that wait; `waker` hears when a message makes them more than the pipe is meant for.
+    pub fn held(&self, waker: &Waker) -> usize {
+        let mut state = lock(&self.0.state);
+        if state.len <= self.0.size {
+            match &mut state.filled {
+                Some(filled) => filled.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+        state.len
     }
 
     /// Whether nothing waits.

@@ -1,7 +1,7 @@
 //! Sends a body on a stream, as fast as the peer gives window and no faster.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
@@ -29,6 +29,10 @@ pub(crate) struct SendBody {
     pending: Bytes,
     /// What is left of the step that is being given to h2.
     step: usize,
+    /// Given to h2 since it last took some: it may still be there, besides what h2 holds anyway.
+    ahead: usize,
+    /// Something of the body is with h2.
+    has_sent: bool,
     /// END_STREAM went out with the last DATA frame.
     ended: bool,
     /// Something has come out of the body.
@@ -51,15 +55,26 @@ impl SendBody {
             body,
             pending: Bytes::new(),
             step: 0,
+            ahead: 0,
+            has_sent: false,
             ended: false,
             has_taken: false,
         }
     }
 
-    /// Whether part of what was taken from the body is still to be sent: a status now would cut a
-    /// message in two.
+    /// Whether part of what was taken from the body is still to be sent, and not all of it: a status
+    /// now would cut a message in two.
     pub(crate) fn is_mid_chunk(&self) -> bool {
-        !self.pending.is_empty()
+        self.has_sent && !self.pending.is_empty()
+    }
+
+    /// How many bytes are in memory because the peer gives no window, and `waker` hears if that
+    /// becomes much more; none while it is the body that is waited for.
+    pub(crate) fn unsent(&mut self, waker: &Waker) -> usize {
+        match self.pending.is_empty() {
+            true => 0,
+            false => self.ahead + self.pending.len() + self.body.held(waker),
+        }
     }
 
     /// The body, if nothing has come out of it: another stream can have it.
@@ -131,6 +146,8 @@ impl SendBody {
         if n == 0 {
             return Poll::Ready(Ok(()));
         }
+        self.ahead += n;
+        self.has_sent = true;
         let chunk = self.pending.split_to(n);
         self.ended = self.pending.is_empty() && self.body.is_end_stream();
         Poll::Ready(
@@ -163,6 +180,7 @@ impl SendBody {
         loop {
             let capacity = self.stream.capacity();
             if capacity > 0 {
+                self.ahead = 0;
                 return Poll::Ready(Ok(capacity));
             }
             // h2 may also say "ready" with nothing to give (h2#579).

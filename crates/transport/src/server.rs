@@ -7,11 +7,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::Limits;
 
-use crate::accept::{Backoff, Places, accept};
+use crate::accept::{Backoff, Place, Places, accept};
 use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
 use crate::keepalive;
 use crate::listen::{Listener, QUEUE_MAX};
@@ -102,7 +102,7 @@ pub(crate) async fn serve_in(
         // to must not hold one.
         let place = before(shutdown.as_mut(), places.take()).await;
         let is_over = place.is_none();
-        spawn(accepted, place.flatten());
+        spawn(accepted, place.unwrap_or_else(|| places.without()));
         if is_over {
             break;
         }
@@ -118,7 +118,7 @@ pub(crate) async fn serve_in(
         let accept = tokio::task::unconstrained(accept(&listener, &mut backoff));
         let mut cx = Context::from_waker(Waker::noop());
         match std::pin::pin!(accept).poll(&mut cx) {
-            Poll::Ready(accepted) => spawn(accepted, places.try_take()),
+            Poll::Ready(accepted) => spawn(accepted, places.take_now()),
             Poll::Pending => break,
         }
     }
@@ -161,7 +161,7 @@ async fn before<T>(
 struct Accepted {
     stream: NetStream,
     peer: Peer,
-    place: Option<OwnedSemaphorePermit>,
+    place: Place,
     tls: Option<ServerTls>,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
@@ -207,7 +207,6 @@ impl Accepted {
             }
         }
         tokio::spawn(async move {
-            let _place = place;
             let by = after(limits.handshake_timeout);
             let stream = match tls {
                 None => stream,
@@ -220,7 +219,9 @@ impl Accepted {
                     }
                 },
             };
-            serve_shaken(stream, handler(Arc::new(peer)), limits, phase, by).await;
+            let (handler, unsent) = (handler(Arc::new(peer)), place.unsent.clone());
+            serve_shaken(stream, handler, limits, phase, by, unsent).await;
+            drop(place);
         });
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Timed {
     Idle,
     /// The connection is old enough.
     Age,
+    /// Replies that wait are in the way, and may not have moved for too long.
+    Unsent,
     /// Calls on a connection that is too old have had their time.
     Grace,
     /// The connection has been shut down and has to send what it has to say.
@@ -47,6 +49,7 @@ const ALL: [Timed; COUNT] = [
     Timed::Keepalive,
     Timed::Idle,
     Timed::Age,
+    Timed::Unsent,
     Timed::Grace,
     Timed::Closing,
 ];

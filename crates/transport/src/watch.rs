@@ -14,6 +14,7 @@ use crate::frame_guard::FrameGuard;
 use crate::hub::Hub;
 use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
 use crate::timers::{Timed, Timers};
+use crate::unsent::Unsent;
 
 /// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
 /// the stream and one for the connection are what most peers send for each DATA frame.
@@ -47,6 +48,8 @@ pub(crate) struct Watch {
 pub(crate) enum Duty {
     /// Answer the calls whose deadlines have passed while they waited for handlers.
     TellWaiting,
+    /// Give up the replies that the client does not take.
+    GiveUp,
     /// Ask whether the client is there.
     Ask,
     /// Tell the client to go elsewhere, and let the calls that run finish.
@@ -192,6 +195,13 @@ impl Watch {
         times.into_iter().flatten().min()
     }
 
+    /// Replies that do not move are given up when their time is over, if they are in the way.
+    pub(crate) fn look_for_unsent(&mut self, unsent: &Unsent) {
+        if !self.timers.is_set(Timed::Unsent) && unsent.is_pressed() {
+            self.timers.set(Timed::Unsent, unsent.next_stalled());
+        }
+    }
+
     /// Ready when the time for something has come.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duty> {
         loop {
@@ -210,6 +220,7 @@ impl Watch {
                     self.begin_grace();
                     Duty::Drain
                 }
+                Timed::Unsent => Duty::GiveUp,
                 Timed::Grace => Duty::Leave,
                 Timed::Closing => Duty::End,
             };

@@ -386,6 +386,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // A peer that allows frames of 16 MiB must not make the buffer as large.
+        let bytes = &bytes[..bytes.len().min(self.write_size.max(1))];
         if self.written.len() - self.written_at >= self.write_size {
             ready!(self.poll_send())?;
         }
@@ -506,6 +508,18 @@ mod tests {
     ) -> (WireIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(capacity);
         (WireIo::new(ours, Sender::Client, limits), theirs)
+    }
+
+    #[tokio::test]
+    async fn a_frame_larger_than_the_buffer_is_taken_in_parts() {
+        let mut limits = Limits::default();
+        limits.write_buffer_size = 1000;
+        let (mut io, _peer) = wire(&limits, 1 << 20);
+        let bytes = vec![7; 1 << 16];
+        assert_eq!(io.write(&bytes).await.unwrap(), 1000);
+        assert_eq!(io.wire().written.len(), 1000);
+        assert_eq!(io.write(&bytes).await.unwrap(), 1000);
+        assert!(io.wire().written.len() <= 1000);
     }
 
     #[tokio::test]

@@ -266,4 +266,9 @@ impl Source for Answer {
     fn is_waiting(&self) -> bool {
         self.is_waiting
     }
+
+    fn held(&self, waker: &Waker) -> usize {
+        let frame = self.frame.as_ref().map_or(0, |frame| frame.len());
+        frame + self.outbox.as_ref().map_or(0, |outbox| outbox.held(waker))
+    }
 }
