@@ -462,6 +462,8 @@ message A {
   string b = 2 [features = { utf8_validation: NONE field_presence: IMPLICIT }];
   repeated string c = 3 [features.utf8_validation = VERIFY];
   extensions 5 [verification = UNVERIFIED];
+  map<string, string> d = 6 [features.utf8_validation = NONE, deprecated = true];
+  map<string, string> f = 8;
 }
 "#;
 

@@ -122,7 +122,15 @@ impl<'a> Linker<'a> {
     ///
     /// Whatever is wrong with a file beyond its syntax.
     pub(crate) fn link(mut self, names: &[String]) -> Result<Vec<Loading>, CompileError> {
-        self.read(DESCRIPTOR)?;
+        let is_another = |file: &Read| {
+            let mut messages = file.descriptor.message_type.iter();
+            file.descriptor.package() == "google.protobuf"
+                && messages.any(|it| it.name() == "FieldOptions")
+        };
+        // One by another name is as good, and there can be only one.
+        if !self.files.values().any(is_another) {
+            self.read(DESCRIPTOR)?;
+        }
         let mut symbols = Symbols::default();
         for name in &self.order {
             symbols.declare(&self.files[name].descriptor);

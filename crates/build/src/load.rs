@@ -15,7 +15,7 @@ use crate::defaults::write_defaults;
 use crate::descriptors::Loaded;
 use crate::error::{CompileError, Position, shown};
 use crate::link::Linker;
-use crate::options::set_packed;
+use crate::options::{set_packed, share_features};
 use crate::source::Source;
 
 /// Compiles `files`, whose paths start at `base` or at one of `includes`.
@@ -251,6 +251,7 @@ impl Parsed {
         source.restore_places(&mut descriptor);
         source.restore_bodies(&mut descriptor);
         set_packed(&mut descriptor);
+        share_features(&mut descriptor);
         write_defaults(&mut descriptor);
         source.large_numbers.restore(&mut descriptor)?;
         Ok(Self { descriptor, source })

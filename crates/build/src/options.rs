@@ -72,6 +72,34 @@ pub(crate) fn set_packed(file: &mut FileDescriptorProto) {
     }
 }
 
+/// Gives the key and the value of each map the features of the map, as protoc does: parser.cc,
+/// "GenerateMapEntry".
+pub(crate) fn share_features(file: &mut FileDescriptorProto) {
+    each_message(file, &mut |_, message| {
+        for field in &message.field {
+            let options = field.options.as_ref().map(|it| &it.uninterpreted_option);
+            let options = options.into_iter().flatten();
+            let features = options.filter(|it| {
+                let first = it.name.first();
+                first.is_some_and(|it| it.name_part == "features" && !it.is_extension)
+            });
+            let features: Vec<UninterpretedOption> = features.cloned().collect();
+            let mut entries = message.nested_type.iter_mut();
+            let entry = entries.find(|it| {
+                let is_entry = it.options.as_ref().is_some_and(|it| it.map_entry());
+                is_entry && it.name() == field.type_name()
+            });
+            let fields = entry.into_iter().flat_map(|it| &mut it.field);
+            for part in fields.filter(|_| !features.is_empty()) {
+                let options = part.options.get_or_insert_default();
+                options
+                    .uninterpreted_option
+                    .extend(features.iter().cloned());
+            }
+        }
+    });
+}
+
 /// Edits the value of an option, whose name is absolute; `of` is the message that it is a field of.
 pub(crate) fn prepare(option: &mut UninterpretedOption, of: &str, symbols: &Symbols, view: &View) {
     let value = type_of(option, of, symbols);

@@ -348,3 +348,15 @@ fn a_type_within_one_of_prost_types_that_lacks_it_is_told_with_the_way_out() {
     let generated = config.generate(["a.proto"]).expect("there is a type");
     assert!(generated.nested().contains("::retention::Retention"));
 }
+
+#[test]
+fn a_descriptor_proto_may_have_another_name() {
+    let text = "syntax = \"proto2\"; package google.protobuf; message FieldOptions {}\n\
+                message FileOptions {} message MessageOptions {}";
+    let files = [
+        ("vendor/google/protobuf/descriptor.proto", text),
+        ("a.proto", "syntax = \"proto3\"; package p; message A {}"),
+    ];
+    let named = ["vendor/google/protobuf/descriptor.proto", "a.proto"];
+    generate("vendored", &files, &named);
+}
