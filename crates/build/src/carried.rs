@@ -117,8 +117,9 @@ pub static {DESCRIPTORS}: {TYPE} =
             text.push_str(&format!(
                 "
 // {}
-#[allow(dead_code)]
-pub(crate) static {DESCRIPTORS}_{at}: {TYPE} = {TYPE}::new(
+#[doc(hidden)]
+#[allow(dead_code, unreachable_pub)]
+pub static {DESCRIPTORS}_{at}: {TYPE} = {TYPE}::new(
     {set},
     &[{}{end}],
 );
@@ -148,7 +149,7 @@ pub(crate) static {DESCRIPTORS}_{at}: {TYPE} = {TYPE}::new(
 }
 
 /// The files for which `is_root` holds, and all that they import, in the order of `files`.
-fn closure<'a>(files: &'a [Loading], is_root: impl Fn(&Loading) -> bool) -> Vec<&'a Loading> {
+fn closure(files: &[Loading], is_root: impl Fn(&Loading) -> bool) -> Vec<&Loading> {
     let by_name: HashMap<&str, &Loading> = files
         .iter()
         .map(|file| (file.descriptor.name(), file))

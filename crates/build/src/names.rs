@@ -39,12 +39,6 @@ pub(crate) struct Wishes<'a> {
 /// The static with the descriptors of a package, and the start of those with one for each file.
 pub(crate) const DESCRIPTORS: &str = "FILE_DESCRIPTORS";
 
-/// Modules of these names would hide the types of Rust.
-const PRIMITIVES: [&str; 17] = [
-    "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "str", "u8", "u16",
-    "u32", "u64", "u128", "usize",
-];
-
 /// Enums of these names would be hidden by what prost-derive has in its functions.
 const OF_DERIVE: [&str; 4] = ["KeyWrapper", "MapWrapper", "ScalarWrapper", "ValueWrapper"];
 
@@ -173,17 +167,20 @@ impl Names {
     /// The name of the constant for a method.
     pub(crate) fn constant(&mut self, module: &Module, service: &str, method: &str) -> String {
         let taken = self.taken.entry(module.clone()).or_insert_with(types);
-        let (service, method) = (
-            service.to_shouty_snake_case(),
-            method.to_shouty_snake_case(),
-        );
+        let part = |name: &str| match name.to_shouty_snake_case() {
+            name if name.is_empty() => "UNNAMED".to_owned(),
+            name => name,
+        };
+        let (service, method) = (part(service), part(method));
+        let starts_with_digit = service.starts_with(|it: char| it.is_ascii_digit());
+        let start = if starts_with_digit { "_" } else { "" };
         // `User.ListAll` and `UserList.All` would both be USER_LIST_ALL.
         let is_free = |name: &str| {
             let number = name.strip_prefix(DESCRIPTORS).unwrap_or_default();
             let number = number.strip_prefix('_').unwrap_or_default();
             number.is_empty() || !number.bytes().all(|it| it.is_ascii_digit())
         };
-        taken.claim_if(format!("{service}_{method}"), is_free)
+        taken.claim_if(format!("{start}{service}_{method}"), is_free)
     }
 
     /// The names of a method, by the full name of its service.
@@ -203,15 +200,13 @@ impl Names {
             for part in package.split('.') {
                 let (above, dot) = (self.module(&new), if new.is_empty() { "" } else { "." });
                 old = format!("{old}.{part}");
-                let mut rust = snake(wishes.name(&old, part));
-                if PRIMITIVES.contains(&rust.as_str()) {
-                    rust.push('_');
-                }
+                let rust = snake(wishes.name(&old, part));
                 // Packages that differ only in case are one module.
                 let taken = self.taken.entry(above).or_insert_with(types);
                 taken.0.insert(rust.clone());
                 let known = renamed.get(&old[1..]).cloned();
-                new = known.unwrap_or_else(|| match snake(part) == rust {
+                let is_same = snake(part) == rust && !part.to_upper_camel_case().is_empty();
+                new = known.unwrap_or_else(|| match is_same {
                     true => format!("{new}{dot}{part}"),
                     false => {
                         let marker = self.markers.mark(part, &rust, &rust);
@@ -260,11 +255,10 @@ impl Wishes<'_> {
     }
 }
 
-/// The names of types and modules that a module has from the start. The last is for those who write
-/// `trunkline::include_proto!` there.
+/// The names of types and modules that a module has from the start: that which is named where users
+/// write `trunkline::include_proto!`.
 fn types() -> Taken {
-    let names = PRIMITIVES.iter().chain(&["trunkline"]);
-    Taken(names.map(|&it| it.to_owned()).collect())
+    Taken(HashSet::from(["trunkline".to_owned()]))
 }
 
 /// A full name from that of a scope, which may be empty.

@@ -29,7 +29,7 @@ fn check(name: &str, statements: &str, config: Config, expected: &[&str]) {
 
 #[test]
 fn of_names_that_are_one_in_rust_all_but_the_first_end_in_an_underscore() {
-    let cases: [(&str, &str, &[&str]); 22] = [
+    let cases: [(&str, &str, &[&str]); 21] = [
         (
             "types",
             "message FooBar { string a = 1; } message foo_bar { FooBar a = 1; foo_bar b = 2; }",
@@ -175,16 +175,6 @@ fn of_names_that_are_one_in_rust_all_but_the_first_end_in_an_underscore() {
             &["pub struct _1 {", "pub mod _1_ {", " _0 = 0", " _0_ = 1"],
         ),
         (
-            "primitives",
-            "message Bool { enum E { A = 0; } E e = 1; bool b = 2; } message str { message A {} }",
-            &[
-                "pub mod bool_ {",
-                "pub mod str_ {",
-                "enumeration = \"bool_::E\"",
-                "pub struct Bool {",
-            ],
-        ),
-        (
             "nothing",
             "message __ { string _ = 1; } enum ___ { ____ = 0; } service _____ { rpc ______(__) \
              returns (__); }",
@@ -254,7 +244,7 @@ fn packages_that_are_one_module_keep_all_that_is_in_them() {
         ),
         (
             "c.proto",
-            "syntax = \"proto3\"; package shop.bool; message C { bool b = 1; }",
+            "syntax = \"proto3\"; package shop.__; message C { bool b = 1; }",
         ),
     ];
     let dir = directory("packages", &files);
@@ -268,8 +258,8 @@ fn packages_that_are_one_module_keep_all_that_is_in_them() {
         "\"shop.foo_bar.a\".into()",
         "\"/shop.fooBar.S/Get\"",
         "\"/shop.foo_bar.S/Get\"",
-        "pub mod bool_ {",
-        "const PACKAGE: &'static str = \"shop.bool\";",
+        "pub mod unnamed {",
+        "const PACKAGE: &'static str = \"shop.__\";",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
@@ -384,4 +374,199 @@ fn more_at_the_end_of_a_file_changes_no_name_before_it() {
         short.iter().all(|line| long.contains(line)),
         "{short:?} {long:?}"
     );
+}
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).expect("31 bits fit") % sides
+    }
+}
+
+/// Names that are one in Rust, or that lie where others of these put something.
+const NASTY: [&str; 30] = [
+    "foo",
+    "Foo",
+    "FOO",
+    "foo_bar",
+    "FooBar",
+    "fooBar",
+    "foo__bar",
+    "_foo",
+    "foo_",
+    "set_foo",
+    "push_foo",
+    "get_foo",
+    "insert_foo",
+    "setFoo",
+    "set_set_foo",
+    "foo_one_of",
+    "FooOneOf",
+    "self",
+    "Self",
+    "type",
+    "Type",
+    "_1",
+    "_1_",
+    "__",
+    "trunkline",
+    "ScalarWrapper",
+    "new",
+    "clone",
+    "Option",
+    "foo_client",
+];
+
+/// A message whose names, and those within it, are rolled; names of one scope of protobuf differ.
+fn nasty_message(dice: &mut Dice, name: &str, depth: usize) -> String {
+    let mut taken: Vec<&str> = Vec::new();
+    let mut free = |dice: &mut Dice| {
+        let name = NASTY[dice.roll(NASTY.len())];
+        let is_free = !taken.contains(&name);
+        taken.push(name);
+        is_free.then_some(name)
+    };
+    let mut text = format!("message {name} {{\n");
+    let mut entries = Vec::new();
+    for number in 1..9 {
+        let Some(name) = free(dice) else { continue };
+        let at = number * 10;
+        // The message of a map has a name too.
+        let entry = name.replace('_', "").to_lowercase();
+        let kinds = if entries.contains(&entry) { 5 } else { 6 };
+        text.push_str(&match dice.roll(kinds) {
+            0 => format!("optional .p.Kind {name} = {at};\n"),
+            1 => format!("repeated .p.Kind {name} = {at};\n"),
+            2 => format!("optional string {name} = {at};\n"),
+            3 if depth > 0 => nasty_message(dice, name, depth - 1),
+            3 | 4 => match (free(dice), free(dice)) {
+                (Some(one), Some(other)) => format!(
+                    "oneof {name} {{ string {one} = {at}; .p.Kind {other} = {}; }}\n",
+                    at + 1
+                ),
+                _ => String::new(),
+            },
+            _ => {
+                entries.push(entry);
+                format!("map<string, .p.Kind> {name} = {at};\n")
+            }
+        });
+    }
+    text + "}\n"
+}
+
+/// The methods that prost-derive writes for a field.
+fn accessors(field: &syn::Ident, attributes: &[syn::Attribute]) -> Vec<String> {
+    let prost = attributes.iter().find_map(|it| match &it.meta {
+        syn::Meta::List(list) if list.path.is_ident("prost") => Some(list.tokens.to_string()),
+        _ => None,
+    });
+    let prost = prost.expect("each field has one");
+    let is = |word: &str| prost.split([',', ' ']).any(|it| it == word);
+    let name = field.to_string();
+    let name = name.trim_start_matches("r#");
+    match prost.contains("enumeration") {
+        true if is("map") => vec![format!("get_{name}"), format!("insert_{name}")],
+        true if is("repeated") => vec![name.to_owned(), format!("push_{name}")],
+        true => vec![name.to_owned(), format!("set_{name}")],
+        false if is("optional") => vec![name.to_owned()],
+        false => Vec::new(),
+    }
+}
+
+/// The names in a module, each with its kind; those of fields with their accessors.
+fn names_in(items: &[syn::Item], found: &mut Vec<String>) {
+    for item in items {
+        let mut inside = Vec::new();
+        match item {
+            syn::Item::Struct(item) => {
+                found.push(format!("type {}", item.ident));
+                let mut methods = Vec::new();
+                for field in &item.fields {
+                    let Some(name) = &field.ident else { continue };
+                    inside.push(name.to_string());
+                    methods.extend(accessors(name, &field.attrs));
+                }
+                inside.extend(methods.iter().map(|it| format!("method {it}")));
+            }
+            syn::Item::Enum(item) => {
+                found.push(format!("type {}", item.ident));
+                inside.extend(item.variants.iter().map(|it| it.ident.to_string()));
+            }
+            syn::Item::Trait(item) => {
+                found.push(format!("type {}", item.ident));
+                inside.extend(item.items.iter().filter_map(|it| match it {
+                    syn::TraitItem::Fn(it) => Some(it.sig.ident.to_string()),
+                    _ => None,
+                }));
+            }
+            syn::Item::Mod(item) => {
+                found.push(format!("type {}", item.ident));
+                let items = item.content.as_ref().map(|(_, items)| items.as_slice());
+                names_in(items.unwrap_or_default(), &mut inside);
+            }
+            syn::Item::Const(item) => found.push(format!("value {}", item.ident)),
+            syn::Item::Static(item) => found.push(format!("value {}", item.ident)),
+            _ => {}
+        }
+        let mut once = inside.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(
+            once.len(),
+            inside.len(),
+            "a name is there twice: {inside:?}"
+        );
+    }
+}
+
+#[test]
+fn no_name_is_there_twice_whatever_a_file_calls_things() {
+    let mut dice = Dice(7);
+    for round in 0..150 {
+        let mut text = "syntax = \"proto2\"; package p;\n\
+                        enum Kind { option allow_alias = true; KIND_A = 0; KIND_B = 0; }\n"
+            .to_owned();
+        let mut taken = vec![""];
+        for _ in 0..6 {
+            let name = NASTY[dice.roll(NASTY.len())];
+            if taken.contains(&name) {
+                continue;
+            }
+            taken.push(name);
+            match dice.roll(3) {
+                0 => {
+                    let mut methods = Vec::new();
+                    for _ in 0..6 {
+                        let method = NASTY[dice.roll(NASTY.len())];
+                        if !methods.contains(&method) {
+                            methods.push(method);
+                        }
+                    }
+                    let methods = methods.iter();
+                    let methods = methods.map(|it| format!("rpc {it}(.p.M) returns (.p.M);"));
+                    let methods = methods.collect::<String>();
+                    text.push_str(&format!("service {name} {{ {methods} }}\n"));
+                }
+                _ => text.push_str(&nasty_message(&mut dice, name, 2)),
+            }
+        }
+        text.push_str("message M {}\n");
+        let generated = generate(&format!("nasty_{round}"), &text, Config::new());
+        let generated = generated.unwrap_or_else(|error| panic!("{error}: {text}"));
+        let file = syn::parse_file(&generated);
+        let file = file.unwrap_or_else(|error| panic!("{error}: {generated}"));
+        let mut names = Vec::new();
+        names_in(&file.items, &mut names);
+        let mut once = names.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), names.len(), "{names:?}: {text}");
+    }
 }

@@ -229,8 +229,9 @@ pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
     ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
 // grpc/health/v1/health.proto
-#[allow(dead_code)]
-pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+#[doc(hidden)]
+#[allow(dead_code, unreachable_pub)]
+pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
     b"\
     \n\xe7\x06\n\x1bgrpc/health/v1/health.proto\x12\x0egrpc.health.v1\".\n\x12HealthCheckRequest\x12\
     \x18\n\x07service\x18\x01 \x01(\tR\x07service\"\xb1\x01\n\x13HealthCheckResponse\x12I\n\x06statu\

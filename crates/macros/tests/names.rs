@@ -50,13 +50,13 @@ impl ours::NamesService for Names {
     async fn get_foo__(
         &self,
         _: Request<Streaming<ours::Str>>,
-        replies: &mut Sender<ours::str_::Is>,
+        replies: &mut Sender<ours::str::Is>,
     ) -> Result<()> {
-        replies.send(ours::str_::Is {}).await
+        replies.send(ours::str::Is {}).await
     }
 
-    async fn new(&self, _: Request<ours::Unnamed>) -> Result<ours::_1_::_2> {
-        Ok(ours::_1_::_2 {})
+    async fn new(&self, _: Request<ours::Unnamed>) -> Result<ours::_1_::A> {
+        Ok(ours::_1_::A {})
     }
 
     async fn new_(&self, _: Request<ours::Unnamed>) -> Result<ours::unnamed::Unnamed> {
@@ -67,7 +67,7 @@ impl ours::NamesService for Names {
         Ok(order::Order::default())
     }
 
-    async fn unnamed(&self, _: Request<ours::pkg::bool_::Is>) -> Result<order_::Item> {
+    async fn unnamed(&self, _: Request<ours::pkg::bool::Is>) -> Result<order_::Item> {
         Ok(order_::Item::default())
     }
 }
@@ -90,7 +90,7 @@ async fn each_method_leads_to_its_handler_whatever_it_is_called() -> Result<()> 
     client.new_(ours::Unnamed {}).await?;
     client.new__(ours::Unnamed {}).await?;
     assert_eq!(client.connect_(ours::_1::default()).await?.state, 0);
-    client.unnamed(ours::pkg::bool_::Is::default()).await?;
+    client.unnamed(ours::pkg::bool::Is::default()).await?;
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn names_on_the_wire_are_those_of_the_file() {
         "type.googleapis.com/names.foo_bar.Inner"
     );
     assert_eq!(order_::Item::full_name(), "names.Order.Item");
-    assert_eq!(ours::pkg::bool_::Is::PACKAGE, "names.pkg.bool");
+    assert_eq!(ours::pkg::bool::Is::PACKAGE, "names.pkg.bool");
     assert_eq!(OldState_::A.as_str_name(), "OLD_STATE_A");
     assert_eq!(OldState_::from_str_name("OLD_STATE_B"), Some(OldState_::B));
     assert_eq!(ours::NamesServiceServer::<Names>::NAME, "names.Names");

@@ -264,8 +264,9 @@ pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
     ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
 // grpc/reflection/v1alpha/reflection.proto
-#[allow(dead_code)]
-pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+#[doc(hidden)]
+#[allow(dead_code, unreachable_pub)]
+pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
     b"\
     \n\x94\x0e\n(grpc/reflection/v1alpha/reflection.proto\x12\x17grpc.reflection.v1alpha\"\xf8\x02\n\
     \x17ServerReflectionRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12*\n\x10file_by_filenam\

@@ -233,8 +233,9 @@ pub mod schema {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // schema/edition_2023.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xcc\n\n\x19schema/edition_2023.proto\x12\x12schema.edition2023\x1a\x1fgoogle/protobuf/timesta\
             mp.proto\x1a\x13schema/legacy.proto\"\xf7\x07\n\nEverything\x12\x1a\n\x08explicit\x18\x01 \x01(\t\
@@ -475,8 +476,9 @@ pub mod schema {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // schema/edition_2024.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xf4\x06\n\x19schema/edition_2024.proto\x12\x12schema.edition2024\x1a\x19schema/edition_2023.p\
             roto\"\xee\x02\n\nEverything\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12!\n\x08explicit\x18\x02\
@@ -500,8 +502,9 @@ pub mod schema {
         );
 
         // google/protobuf/timestamp.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
             \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
@@ -726,8 +729,9 @@ pub mod schema {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // schema/legacy.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xbb\x08\n\x13schema/legacy.proto\x12\rschema.legacy\"\xff\x06\n\nEverything\x12\x12\n\x04name\
             \x18\x01 \x02(\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12&\n\x04text\

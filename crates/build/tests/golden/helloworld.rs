@@ -107,8 +107,9 @@ pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
     ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
 // helloworld.proto
-#[allow(dead_code)]
-pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+#[doc(hidden)]
+#[allow(dead_code, unreachable_pub)]
+pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
     b"\
     \n\xbb\x01\n\x10helloworld.proto\x12\nhelloworld\"\"\n\x0cHelloRequest\x12\x12\n\x04name\x18\x01\
     \x20\x01(\tR\x04name\"&\n\nHelloReply\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message2G\n\x07Gr\

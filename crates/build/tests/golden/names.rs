@@ -270,7 +270,7 @@ pub mod names {
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
     #[prost(prost_path = "::trunkline::prost")]
     pub struct Bool {
-        #[prost(enumeration = "bool_::Is", tag = "1")]
+        #[prost(enumeration = "bool::Is", tag = "1")]
         pub is: i32,
         #[prost(bool, tag = "2")]
         pub plain: bool,
@@ -278,7 +278,7 @@ pub mod names {
     /// Nested message and enum types in `Bool`.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    pub mod bool_ {
+    pub mod bool {
         #[derive(
             Clone,
             Copy,
@@ -335,7 +335,7 @@ pub mod names {
     /// Nested message and enum types in `str`.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    pub mod str_ {
+    pub mod str {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
         #[prost(prost_path = "::trunkline::prost")]
         pub struct Is {}
@@ -373,13 +373,13 @@ pub mod names {
         pub less: f32,
         #[prost(uint64, tag = "5")]
         pub most: u64,
-        #[prost(oneof = "i32_::U8", tags = "1")]
-        pub u8: ::core::option::Option<i32_::U8>,
+        #[prost(oneof = "i32::U8", tags = "1")]
+        pub u8: ::core::option::Option<i32::U8>,
     }
     /// Nested message and enum types in `I32`.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    pub mod i32_ {
+    pub mod i32 {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Oneof)]
         #[prost(prost_path = "::trunkline::prost")]
         pub enum U8 {
@@ -403,24 +403,24 @@ pub mod names {
     #[prost(prost_path = "::trunkline::prost")]
     pub struct F64 {
         #[prost(message, optional, tag = "1")]
-        pub is: ::core::option::Option<f64_::F32>,
+        pub is: ::core::option::Option<f64::F32>,
         #[prost(float, tag = "2")]
         pub plain: f32,
     }
     /// Nested message and enum types in `F64`.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    pub mod f64_ {
+    pub mod f64 {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
         #[prost(prost_path = "::trunkline::prost")]
         pub struct F32 {
-            #[prost(enumeration = "f32_::U32", tag = "1")]
+            #[prost(enumeration = "f32::U32", tag = "1")]
             pub is: i32,
             #[prost(uint32, tag = "2")]
             pub plain: u32,
         }
         /// Nested message and enum types in `F32`.
-        pub mod f32_ {
+        pub mod f32 {
             #[derive(
                 Clone,
                 Copy,
@@ -679,6 +679,8 @@ pub mod names {
     #[prost(prost_path = "::trunkline::prost")]
     pub struct _1 {
         #[prost(message, optional, tag = "1")]
+        pub a: ::core::option::Option<_1_::A>,
+        #[prost(message, optional, tag = "3")]
         pub _3: ::core::option::Option<_1_::_2>,
         #[prost(string, tag = "2")]
         pub unnamed: ::trunkline::prost::alloc::string::String,
@@ -687,6 +689,19 @@ pub mod names {
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     pub mod _1_ {
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
+        #[prost(prost_path = "::trunkline::prost")]
+        pub struct A {}
+        impl ::trunkline::prost::Name for A {
+            const NAME: &'static str = "A";
+            const PACKAGE: &'static str = "names";
+            fn full_name() -> ::trunkline::prost::alloc::string::String {
+                "names._1.A".into()
+            }
+            fn type_url() -> ::trunkline::prost::alloc::string::String {
+                "type.googleapis.com/names._1.A".into()
+            }
+        }
         #[derive(Clone, Copy, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
         #[prost(prost_path = "::trunkline::prost")]
         pub struct _2 {}
@@ -886,7 +901,7 @@ pub mod names {
         #[prost(message, optional, tag = "5")]
         pub other: ::core::option::Option<foo_bars::Same>,
         #[prost(message, optional, tag = "6")]
-        pub is: ::core::option::Option<pkg::bool_::Is>,
+        pub is: ::core::option::Option<pkg::bool::Is>,
         #[prost(message, optional, tag = "7")]
         pub old: ::core::option::Option<old::Old>,
     }
@@ -1201,7 +1216,7 @@ pub mod names {
     const NAMES_NEW: ::trunkline::Method = ::trunkline::Method::new("/names.Names/New");
     const NAMES_NEW_: ::trunkline::Method = ::trunkline::Method::new("/names.Names/new_");
     const NAMES_CONNECT: ::trunkline::Method = ::trunkline::Method::new("/names.Names/Connect");
-    const NAMES_: ::trunkline::Method = ::trunkline::Method::new("/names.Names/_");
+    const NAMES_UNNAMED: ::trunkline::Method = ::trunkline::Method::new("/names.Names/_");
 
     /// Calls `names.Names`. Cloning a client is cheap.
     #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -1236,13 +1251,13 @@ pub mod names {
 
         /// Calls `names.Names/get_foo`.
         pub fn get_foo__(&self)
-        -> ::trunkline::Call<(::trunkline::Sender<Str>, ::trunkline::Streaming<str_::Is>)> {
+        -> ::trunkline::Call<(::trunkline::Sender<Str>, ::trunkline::Streaming<str::Is>)> {
             self.0.bidi_streaming(NAMES_GET_FOO__)
         }
 
         /// Calls `names.Names/New`.
         pub fn new_(&self, request: Unnamed)
-        -> ::trunkline::Call<::trunkline::Response<_1_::_2>> {
+        -> ::trunkline::Call<::trunkline::Response<_1_::A>> {
             self.0.unary(NAMES_NEW, request)
         }
 
@@ -1259,9 +1274,9 @@ pub mod names {
         }
 
         /// Calls `names.Names/_`.
-        pub fn unnamed(&self, request: pkg::bool_::Is)
+        pub fn unnamed(&self, request: pkg::bool::Is)
         -> ::trunkline::Call<::trunkline::Response<order_::Item>> {
-            self.0.unary(NAMES_, request)
+            self.0.unary(NAMES_UNNAMED, request)
         }
     }
 
@@ -1281,12 +1296,12 @@ pub mod names {
         fn get_foo__(
             &self,
             requests: ::trunkline::Request<::trunkline::Streaming<Str>>,
-            replies: &mut ::trunkline::Sender<str_::Is>,
+            replies: &mut ::trunkline::Sender<str::Is>,
         ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
         /// Handles `names.Names/New`.
         fn new(&self, request: ::trunkline::Request<Unnamed>)
-        -> impl ::core::future::Future<Output = ::trunkline::Result<_1_::_2>> + ::core::marker::Send;
+        -> impl ::core::future::Future<Output = ::trunkline::Result<_1_::A>> + ::core::marker::Send;
 
         /// Handles `names.Names/new_`.
         fn new_(&self, request: ::trunkline::Request<Unnamed>)
@@ -1297,7 +1312,7 @@ pub mod names {
         -> impl ::core::future::Future<Output = ::trunkline::Result<order::Order>> + ::core::marker::Send;
 
         /// Handles `names.Names/_`.
-        fn unnamed(&self, request: ::trunkline::Request<pkg::bool_::Is>)
+        fn unnamed(&self, request: ::trunkline::Request<pkg::bool::Is>)
         -> impl ::core::future::Future<Output = ::trunkline::Result<order_::Item>> + ::core::marker::Send;
     }
 
@@ -1331,7 +1346,7 @@ pub mod names {
             router.unary(NAMES_CONNECT, &service, |service, request| async move {
                 S::connect(&service, request).await
             });
-            router.unary(NAMES_, &service, |service, request| async move {
+            router.unary(NAMES_UNNAMED, &service, |service, request| async move {
                 S::unnamed(&service, request).await
             });
         }
@@ -1481,10 +1496,11 @@ pub mod names {
         ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
     // names/names.proto
-    #[allow(dead_code)]
-    pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    #[doc(hidden)]
+    #[allow(dead_code, unreachable_pub)]
+    pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
         b"\
-        \n\xaf&\n\x11names/names.proto\x12\x05names\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11names/\
+        \n\xce&\n\x11names/names.proto\x12\x05names\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11names/\
         order.proto\x1a\x14names/pkg/bool.proto\x1a\x16names/pkg/module.proto\x1a\x0fnames/old.proto\"\x16\
         \n\x06FooBar\x12\x0c\n\x01a\x18\x01 \x01(\tR\x01a\"\xab\x02\n\x07foo_bar\x12*\n\x05inner\x18\x01\
         \x20\x01(\x0b2\x14.names.foo_bar.InnerR\x05inner\x12'\n\x04kind\x18\x02 \x01(\x0e2\x13.names.foo\
@@ -1546,47 +1562,49 @@ pub mod names {
         \x03(\x0b2\x13.names.std.MapEntryR\x03map\x1aD\n\x08MapEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03\
         key\x12\"\n\x05value\x18\x02 \x01(\x0e2\x0c.names.std.ER\x05value:\x028\x01\"\x0c\n\x01E\x12\x07\
         \n\x03E_A\x10\0\"\x15\n\ttrunkline\x1a\x08\n\x06Client\"2\n\x05alloc\x12\"\n\x03vec\x18\x01 \x03\
-        (\x0b2\x10.names.alloc.VecR\x03vec\x1a\x05\n\x03Vec\"4\n\x02_1\x12\x1b\n\x02_3\x18\x01 \x01(\x0b\
-        2\x0c.names._1._2R\x013\x12\x0b\n\x01_\x18\x02 \x01(\tR\0\x1a\x04\n\x02_2\"\x0b\n\x02__\x1a\x05\n\
-        \x03___\"\xcb\x02\n\x07Payment\x12\"\n\x01a\x18\x01 \x01(\x0b2\x12.names.Payment.PayH\0R\x01a\x12\
-        '\n\x01b\x18\x02 \x01(\x0b2\x17.names.Payment.PayOneOfH\0R\x01b\x12%\n\x01c\x18\x03 \x01(\x0e2\x15\
-        .names.Payment.OptionH\x01R\x01c\x12,\n\x02at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampH\x01\
-        R\x02at\x12\x14\n\x04none\x18\x05 \x01(\tH\x02R\x04none\x12\x14\n\x04Self\x18\x06 \x01(\tH\x02R\x04\
-        Self\x12\x10\n\x02ok\x18\x07 \x01(\tH\x02R\x02ok\x12\x0e\n\x01d\x18\x08 \x01(\tH\x03R\x01d\x1a\x05\
-        \n\x03Pay\x1a\n\n\x08PayOneOf\"\x16\n\x06Option\x12\x0c\n\x08OPTION_A\x10\0B\x05\n\x03payB\x08\n\
-        \x06optionB\x06\n\x04someB\x0c\n\npay_one_of\"\xab\x03\n\x05Order\x12'\n\x05items\x18\x01 \x03(\x0b\
-        2\x11.names.Order.ItemR\x05items\x121\n\x07by_name\x18\x02 \x03(\x0b2\x18.names.Order.ByNameEntr\
-        yR\x06byName\x12.\n\x05state\x18\x03 \x01(\x0e2\x18.names.order.Order.StateR\x05state\x12$\n\x03\
-        one\x18\x04 \x01(\x0b2\x12.names.fooBar.SameR\x03one\x12*\n\x05other\x18\x05 \x01(\x0b2\x14.name\
-        s.foo_bars.SameR\x05other\x12\"\n\x02is\x18\x06 \x01(\x0b2\x12.names.pkg.bool.IsR\x02is\x12 \n\x03\
-        old\x18\x07 \x01(\x0b2\x0e.names.old.OldR\x03old\x1a0\n\x04Item\x12(\n\x05order\x18\x01 \x01(\x0b\
-        2\x12.names.order.OrderR\x05order\x1aL\n\x0bByNameEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\
-        \x12'\n\x05value\x18\x02 \x01(\x0b2\x11.names.Order.ItemR\x05value:\x028\x01\"\r\n\x0bNamesClien\
-        t\"\r\n\x0bNamesServer*^\n\x06Colour\x12\x0e\n\nCOLOUR_RED\x10\0\x12\x0e\n\nCOLOUR_ROT\x10\0\x12\
-        \x0f\n\x0bCOLOUR_SELF\x10\x02\x12\x0c\n\x08COLOUR_1\x10\x03\x12\t\n\x05ERROR\x10\x04\x12\x06\n\x02\
-        OK\x10\x05\x1a\x02\x10\x01*%\n\rScalarWrapper\x12\x14\n\x10SCALAR_WRAPPER_A\x10\0*\x1f\n\nMapWra\
-        pper\x12\x11\n\rMAP_WRAPPER_A\x10\0*\x1f\n\nKeyWrapper\x12\x11\n\rKEY_WRAPPER_A\x10\0*#\n\x0cVal\
-        ueWrapper\x12\x13\n\x0fVALUE_WRAPPER_A\x10\0*\x1d\n\x05_____\x12\x08\n\x04____\x10\0\x12\n\n\x06\
-        _____1\x10\x012\xa2\x02\n\x05Names\x12'\n\x06GetFoo\x12\r.names.FooBar\x1a\x0e.names.foo_bar\x12\
-        .\n\x06getFoo\x12\x0e.names.foo_bar\x1a\x14.names.foo_bar.Inner\x12(\n\x07get_foo\x12\n.names.st\
-        r\x1a\r.names.str.Is(\x010\x01\x12\x1e\n\x03New\x12\t.names.__\x1a\x0c.names._1._2\x12 \n\x04new\
-        _\x12\t.names.__\x1a\r.names.__.___\x12(\n\x07Connect\x12\t.names._1\x1a\x12.names.order.Order\x12\
-        *\n\x01_\x12\x12.names.pkg.bool.Is\x1a\x11.names.Order.Item2\x85\x01\n\x05NAMES\x12'\n\x07Servic\
-        e\x12\r.names.FooBar\x1a\r.names.FooBar\x12(\n\x06Router\x12\r.names.FooBar\x1a\r.names.FooBar0\x01\
-        \x12)\n\x07Request\x12\r.names.FooBar\x1a\r.names.FooBar(\x0125\n\x0fFileDescriptors\x12\"\n\x02\
-        _0\x12\r.names.FooBar\x1a\r.names.FooBarb\x06proto3",
+        (\x0b2\x10.names.alloc.VecR\x03vec\x1a\x05\n\x03Vec\"T\n\x02_1\x12\x19\n\x01a\x18\x01 \x01(\x0b2\
+        \x0b.names._1.AR\x01a\x12\x1b\n\x02_3\x18\x03 \x01(\x0b2\x0c.names._1._2R\x013\x12\x0b\n\x01_\x18\
+        \x02 \x01(\tR\0\x1a\x03\n\x01A\x1a\x04\n\x02_2\"\x0b\n\x02__\x1a\x05\n\x03___\"\xcb\x02\n\x07Pay\
+        ment\x12\"\n\x01a\x18\x01 \x01(\x0b2\x12.names.Payment.PayH\0R\x01a\x12'\n\x01b\x18\x02 \x01(\x0b\
+        2\x17.names.Payment.PayOneOfH\0R\x01b\x12%\n\x01c\x18\x03 \x01(\x0e2\x15.names.Payment.OptionH\x01\
+        R\x01c\x12,\n\x02at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampH\x01R\x02at\x12\x14\n\x04no\
+        ne\x18\x05 \x01(\tH\x02R\x04none\x12\x14\n\x04Self\x18\x06 \x01(\tH\x02R\x04Self\x12\x10\n\x02ok\
+        \x18\x07 \x01(\tH\x02R\x02ok\x12\x0e\n\x01d\x18\x08 \x01(\tH\x03R\x01d\x1a\x05\n\x03Pay\x1a\n\n\x08\
+        PayOneOf\"\x16\n\x06Option\x12\x0c\n\x08OPTION_A\x10\0B\x05\n\x03payB\x08\n\x06optionB\x06\n\x04\
+        someB\x0c\n\npay_one_of\"\xab\x03\n\x05Order\x12'\n\x05items\x18\x01 \x03(\x0b2\x11.names.Order.\
+        ItemR\x05items\x121\n\x07by_name\x18\x02 \x03(\x0b2\x18.names.Order.ByNameEntryR\x06byName\x12.\n\
+        \x05state\x18\x03 \x01(\x0e2\x18.names.order.Order.StateR\x05state\x12$\n\x03one\x18\x04 \x01(\x0b\
+        2\x12.names.fooBar.SameR\x03one\x12*\n\x05other\x18\x05 \x01(\x0b2\x14.names.foo_bars.SameR\x05o\
+        ther\x12\"\n\x02is\x18\x06 \x01(\x0b2\x12.names.pkg.bool.IsR\x02is\x12 \n\x03old\x18\x07 \x01(\x0b\
+        2\x0e.names.old.OldR\x03old\x1a0\n\x04Item\x12(\n\x05order\x18\x01 \x01(\x0b2\x12.names.order.Or\
+        derR\x05order\x1aL\n\x0bByNameEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12'\n\x05value\x18\
+        \x02 \x01(\x0b2\x11.names.Order.ItemR\x05value:\x028\x01\"\r\n\x0bNamesClient\"\r\n\x0bNamesServ\
+        er*^\n\x06Colour\x12\x0e\n\nCOLOUR_RED\x10\0\x12\x0e\n\nCOLOUR_ROT\x10\0\x12\x0f\n\x0bCOLOUR_SEL\
+        F\x10\x02\x12\x0c\n\x08COLOUR_1\x10\x03\x12\t\n\x05ERROR\x10\x04\x12\x06\n\x02OK\x10\x05\x1a\x02\
+        \x10\x01*%\n\rScalarWrapper\x12\x14\n\x10SCALAR_WRAPPER_A\x10\0*\x1f\n\nMapWrapper\x12\x11\n\rMA\
+        P_WRAPPER_A\x10\0*\x1f\n\nKeyWrapper\x12\x11\n\rKEY_WRAPPER_A\x10\0*#\n\x0cValueWrapper\x12\x13\n\
+        \x0fVALUE_WRAPPER_A\x10\0*\x1d\n\x05_____\x12\x08\n\x04____\x10\0\x12\n\n\x06_____1\x10\x012\xa1\
+        \x02\n\x05Names\x12'\n\x06GetFoo\x12\r.names.FooBar\x1a\x0e.names.foo_bar\x12.\n\x06getFoo\x12\x0e\
+        .names.foo_bar\x1a\x14.names.foo_bar.Inner\x12(\n\x07get_foo\x12\n.names.str\x1a\r.names.str.Is(\
+        \x010\x01\x12\x1d\n\x03New\x12\t.names.__\x1a\x0b.names._1.A\x12 \n\x04new_\x12\t.names.__\x1a\r\
+        .names.__.___\x12(\n\x07Connect\x12\t.names._1\x1a\x12.names.order.Order\x12*\n\x01_\x12\x12.nam\
+        es.pkg.bool.Is\x1a\x11.names.Order.Item2\x85\x01\n\x05NAMES\x12'\n\x07Service\x12\r.names.FooBar\
+        \x1a\r.names.FooBar\x12(\n\x06Router\x12\r.names.FooBar\x1a\r.names.FooBar0\x01\x12)\n\x07Reques\
+        t\x12\r.names.FooBar\x1a\r.names.FooBar(\x0125\n\x0fFileDescriptors\x12\"\n\x02_0\x12\r.names.Fo\
+        oBar\x1a\r.names.FooBarb\x06proto3",
         &[
             &FILE_DESCRIPTORS_2,
             &order::FILE_DESCRIPTORS_0,
-            &pkg::bool_::FILE_DESCRIPTORS_0,
+            &pkg::bool::FILE_DESCRIPTORS_0,
             &foo_bar::FILE_DESCRIPTORS_0,
             &old::FILE_DESCRIPTORS_0,
         ],
     );
 
     // google/protobuf/descriptor.proto
-    #[allow(dead_code)]
-    pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    #[doc(hidden)]
+    #[allow(dead_code, unreachable_pub)]
+    pub static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
         b"\
         \n\xe6X\n google/protobuf/descriptor.proto\x12\x0fgoogle.protobuf\"M\n\x11FileDescriptorSet\x128\
         \n\x04file\x18\x01 \x03(\x0b2$.google.protobuf.FileDescriptorProtoR\x04file\"\x98\x05\n\x13FileD\
@@ -1771,8 +1789,9 @@ pub mod names {
     );
 
     // google/protobuf/timestamp.proto
-    #[allow(dead_code)]
-    pub(crate) static FILE_DESCRIPTORS_2: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+    #[doc(hidden)]
+    #[allow(dead_code, unreachable_pub)]
+    pub static FILE_DESCRIPTORS_2: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
         b"\
         \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
         \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
@@ -2020,8 +2039,9 @@ pub mod names {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0, &FILE_DESCRIPTORS_1]);
 
         // names/pkg/module.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xfe\x01\n\x16names/pkg/module.proto\x12\x0cnames.fooBar\x1a\x18names/pkg/module_2.proto\"z\n\x04\
             Same\x12\x14\n\x05plain\x18\x01 \x01(\x08R\x05plain\x12\"\n\x01e\x18\x02 \x01(\x0e2\x14.names.fo\
@@ -2034,8 +2054,9 @@ pub mod names {
         );
 
         // names/pkg/module_3.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xc0\x01\n\x18names/pkg/module_3.proto\x12\x0enames.foo__bar\"P\n\x04Same\x12$\n\x01e\x18\x01 \
             \x01(\x0e2\x16.names.foo__bar.Same.ER\x01e\x12\x14\n\x05plain\x18\x02 \x01(\x08R\x05plain\"\x0c\n\
@@ -2073,8 +2094,9 @@ pub mod names {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // names/pkg/module_2.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \nl\n\x18names/pkg/module_2.proto\x12\x0enames.foo_bars\x1a\x18names/pkg/module_3.proto\"\x1c\n\x04\
             Same\x12\x14\n\x05plain\x18\x01 \x01(\x08R\x05plainP\0b\x06proto3",
@@ -2298,8 +2320,9 @@ pub mod names {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // names/old.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xe9\x07\n\x0fnames/old.proto\x12\tnames.old\x1a google/protobuf/descriptor.proto\"\n\n\x08Old\
             State\"\xc0\x06\n\x03Old\x12\x1f\n\x01a\x18\x01 \x01(\x0e2\x0c.names.old.E:\x03E_CR\x01a\x12\x1f\
@@ -2408,8 +2431,9 @@ pub mod names {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // names/order.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\x80\x01\n\x11names/order.proto\x12\x0bnames.order\"V\n\x05Order\x12.\n\x05state\x18\x01 \x01(\
             \x0e2\x18.names.order.Order.StateR\x05state\x1a\x07\n\x05order\"\x14\n\x05State\x12\x0b\n\x07STA\
@@ -2419,8 +2443,8 @@ pub mod names {
     }
     /// Package `names::pkg`.
     pub mod pkg {
-        /// Package `names::pkg::bool_`.
-        pub mod bool_ {
+        /// Package `names::pkg::bool`.
+        pub mod bool {
             // @generated by trunkline-build from names/pkg/bool.proto.
 
             #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -2522,8 +2546,9 @@ pub mod names {
                 ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
             // names/pkg/bool.proto
-            #[allow(dead_code)]
-            pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            #[doc(hidden)]
+            #[allow(dead_code, unreachable_pub)]
+            pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
                 b"\
                 \n\xb5\x01\n\x14names/pkg/bool.proto\x12\x0enames.pkg.bool\"K\n\x02Is\x12\x14\n\x05plain\x18\x01\
                 \x20\x01(\x08R\x05plain\x12(\n\x03not\x18\x02 \x01(\x0b2\x16.names.pkg.bool.Is.NotR\x03not\x1a\x05\

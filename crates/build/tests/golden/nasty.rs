@@ -109,8 +109,9 @@ pub mod nasty {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // nasty/legacy.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xda\x03\n\x12nasty/legacy.proto\x12\x0cnasty.legacy\"\xe5\x02\n\x03Old\x12\x12\n\x04name\x18\x01\
             \x20\x02(\tR\x04name\x12\x1a\n\x06number\x18\x02 \x01(\x05:\x02-7R\x06number\x12'\n\x04text\x18\x03\
@@ -297,8 +298,9 @@ pub mod nasty {
                 ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
             // nasty/other/type.proto
-            #[allow(dead_code)]
-            pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+            #[doc(hidden)]
+            #[allow(dead_code, unreachable_pub)]
+            pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
                 b"\
                 \n\xa7\x02\n\x16nasty/other/type.proto\x12\x10nasty.other.type\"r\n\x05Thing\x122\n\x05parts\x18\
                 \x01 \x03(\x0b2\x1c.nasty.other.type.Thing.PartR\x05parts\x1a5\n\x04Part\x12-\n\x05whole\x18\x01\
@@ -1829,8 +1831,9 @@ pub mod nasty {
             ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
         // nasty/nasty.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xf6\x1d\n\x11nasty/nasty.proto\x12\x08nasty.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle\
             /protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\
@@ -1909,8 +1912,9 @@ pub mod nasty {
         );
 
         // google/protobuf/any.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_1: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xe4\x01\n\x19google/protobuf/any.proto\x12\x0fgoogle.protobuf\"6\n\x03Any\x12\x19\n\x08type_u\
             rl\x18\x01 \x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05valueBv\n\x13com.google.\
@@ -1920,8 +1924,9 @@ pub mod nasty {
         );
 
         // google/protobuf/duration.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_2: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_2: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xfb\x01\n\x1egoogle/protobuf/duration.proto\x12\x0fgoogle.protobuf\":\n\x08Duration\x12\x18\n\
             \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x83\x01\
@@ -1931,8 +1936,9 @@ pub mod nasty {
         );
 
         // google/protobuf/empty.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_3: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_3: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xbe\x01\n\x1bgoogle/protobuf/empty.proto\x12\x0fgoogle.protobuf\"\x07\n\x05EmptyB}\n\x13com.g\
             oogle.protobufB\nEmptyProtoP\x01Z.google.golang.org/protobuf/types/known/emptypb\xf8\x01\x01\xa2\
@@ -1941,8 +1947,9 @@ pub mod nasty {
         );
 
         // google/protobuf/field_mask.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_4: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_4: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xe6\x01\n google/protobuf/field_mask.proto\x12\x0fgoogle.protobuf\"!\n\tFieldMask\x12\x14\n\x05\
             paths\x18\x01 \x03(\tR\x05pathsB\x85\x01\n\x13com.google.protobufB\x0eFieldMaskProtoP\x01Z2googl\
@@ -1952,8 +1959,9 @@ pub mod nasty {
         );
 
         // google/protobuf/struct.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_5: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_5: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xe2\x05\n\x1cgoogle/protobuf/struct.proto\x12\x0fgoogle.protobuf\"\x98\x01\n\x06Struct\x12;\n\
             \x06fields\x18\x01 \x03(\x0b2#.google.protobuf.Struct.FieldsEntryR\x06fields\x1aQ\n\x0bFieldsEnt\
@@ -1971,8 +1979,9 @@ pub mod nasty {
         );
 
         // google/protobuf/timestamp.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_6: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_6: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\xff\x01\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf\";\n\tTimestamp\x12\x18\n\
             \x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\
@@ -1982,8 +1991,9 @@ pub mod nasty {
         );
 
         // google/protobuf/wrappers.proto
-        #[allow(dead_code)]
-        pub(crate) static FILE_DESCRIPTORS_7: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+        #[doc(hidden)]
+        #[allow(dead_code, unreachable_pub)]
+        pub static FILE_DESCRIPTORS_7: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
             b"\
             \n\x86\x04\n\x1egoogle/protobuf/wrappers.proto\x12\x0fgoogle.protobuf\"#\n\x0bDoubleValue\x12\x14\
             \n\x05value\x18\x01 \x01(\x01R\x05value\"\"\n\nFloatValue\x12\x14\n\x05value\x18\x01 \x01(\x02R\x05\

@@ -238,8 +238,9 @@ pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
     ::trunkline::FileDescriptors::new(b"", &[&FILE_DESCRIPTORS_0]);
 
 // route_guide.proto
-#[allow(dead_code)]
-pub(crate) static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
+#[doc(hidden)]
+#[allow(dead_code, unreachable_pub)]
+pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
     b"\
     \n\xf7\x05\n\x11route_guide.proto\x12\nrouteguide\"A\n\x05Point\x12\x1a\n\x08latitude\x18\x01 \x01\
     (\x05R\x08latitude\x12\x1c\n\tlongitude\x18\x02 \x01(\x05R\tlongitude\"Q\n\tRectangle\x12!\n\x02\
