@@ -5,7 +5,7 @@
 //! another package is sure to be there only if types are referred to in the same way, or if all
 //! modules are written as one tree: packages that are tied together so are a group. A file whose own
 //! package is not written in the group, such as those of `google.protobuf`, is carried by the first
-//! named package.
+//! package that needs it, of those with a named file if there is one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -59,30 +59,23 @@ impl<'a> Carried<'a> {
             let members = carried.groups.iter().filter(|(_, of)| **of == group);
             let members: BTreeSet<Module> = members.map(|(module, _)| module.clone()).collect();
             let needy = || members.iter().filter(|module| needs(module));
-            let first = needy().find(|module| written[*module].named);
-            let Some(first) = first.or_else(|| needy().next()).cloned() else {
-                continue;
-            };
-            let needed = closure(files, |file| {
-                let module = module_of(file);
-                members.contains(&module) && needs(&module)
-            });
-            // Those of the package itself come first, and keep their numbers when imports change.
-            let (mut own, mut others) = (Vec::new(), Vec::new());
-            for file in needed {
-                let module = module_of(file);
-                match members.contains(&module) && file.used {
-                    true => own.push((module, file)),
-                    false => others.push((first.clone(), file)),
+            let named = needy().filter(|module| written[*module].named);
+            let others = needy().filter(|module| !written[*module].named);
+            let mut homes = BTreeMap::new();
+            for module in named.chain(others) {
+                for file in closure(files, |file| module_of(file) == *module) {
+                    let own = module_of(file);
+                    let is_own = file.used && members.contains(&own);
+                    let home = if is_own { own } else { module.clone() };
+                    // Those of the package itself come first, and keep their numbers when imports change.
+                    let key = (!is_own, file.descriptor.name());
+                    homes.entry(key).or_insert((home, file));
                 }
             }
-            own.sort_by_key(|(_, file)| file.descriptor.name());
-            others.sort_by_key(|(_, file)| file.descriptor.name());
-            for (module, file) in own.into_iter().chain(others) {
+            for ((_, name), (module, file)) in homes {
                 let carries = carried.modules.entry(module.clone()).or_default();
                 let place = (module, carries.len());
                 carries.push(file);
-                let name = file.descriptor.name();
                 carried.places.insert((group, name), place);
             }
         }

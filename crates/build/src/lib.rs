@@ -82,7 +82,8 @@
 //! | `raw` | serialized descriptors, changed without a loss |
 //! | `generate` | descriptors to the text of each package |
 //! | `service` | the text of a service |
-//! | `names`, `markers` | the names in Rust; how prost-build is made to use them |
+//! | `names`, `accessors`, `markers` | the names in Rust, and of the methods of fields; how prost-build is made to use them |
+//! | `json` | names of fields that are one in JSON |
 //! | `carried` | which module has the descriptor of which file |
 //! | `docs` | comments to documentation |
 //! | `modules` | packages as modules within one another |
@@ -93,6 +94,7 @@
 //! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
 
 mod absolute;
+mod accessors;
 mod boxes;
 mod bytes;
 mod carried;
