@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 
 use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
-use trunkline_transport::ReaderGone;
+use trunkline_transport::{ReaderGone, poll_budget};
 
 use crate::message::Message;
 use crate::receive::Receive;
@@ -14,12 +14,19 @@ use crate::reply::Compress;
 use crate::response::Response;
 use crate::sender::Sender;
 
+/// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each
+/// message counts besides.
+const LOOK_EVERY: usize = 1024;
+const EACH: usize = 16;
+
 /// A call that sends many requests and gets one reply.
 ///
 /// Dropping it cancels the call.
 pub struct ClientStream<Q, R> {
     /// None once there are no more requests.
     sender: Option<Sender<Q>>,
+    /// What may be sent before the receiving half is asked, in bytes.
+    until_look: usize,
     receive: Receive,
     gives: std::marker::PhantomData<fn() -> R>,
 }
@@ -28,6 +35,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     pub(crate) fn new(sender: Sender<Q>, receive: Receive) -> Self {
         Self {
             sender: Some(sender),
+            until_look: LOOK_EVERY,
             receive,
             gives: std::marker::PhantomData,
         }
@@ -47,25 +55,35 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
         let len = message.encoded_len();
         poll_fn(|cx| {
+            if self.is_look_due(len)
+                && let Poll::Ready(end) = self.receive.poll_end(cx)
+            {
+                return Poll::Ready(Err(told(end)));
+            }
             let Some(sender) = &mut self.sender else {
                 return Poll::Ready(Err(half_closed()));
             };
-            // A pipe that always has room says nothing of the end, and nothing of the deadline.
-            if sender.is_unpaid(len) {
-                ready!(sender.poll_pay(cx));
-                if let Poll::Ready(end) = self.receive.poll_end(cx) {
-                    return Poll::Ready(Err(told(end)));
-                }
-            }
             match sender.poll_write(&message, len, cx) {
                 Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
-                // The receiving half is asked whenever sending has to wait: it hears of the end first.
-                Poll::Ready(Err(ReaderGone)) | Poll::Pending => {
-                    self.receive.poll_end(cx).map(|end| Err(told(end)))
+                Poll::Ready(Err(ReaderGone)) => {
+                    let end = ready!(self.receive.poll_end(cx));
+                    // Each further message is told the same, at once.
+                    ready!(poll_budget(cx));
+                    Poll::Ready(Err(told(end)))
                 }
+                // The receiving half is asked whenever sending has to wait: it hears of the end first.
+                Poll::Pending => self.receive.poll_end(cx).map(|end| Err(told(end))),
             }
         })
         .await
+    }
+
+    /// Whether to ask the receiving half before a message of `len` bytes is sent: a pipe that has room
+    /// says nothing of the end of the call.
+    fn is_look_due(&mut self, len: usize) -> bool {
+        let left = self.until_look.checked_sub(len.saturating_add(EACH));
+        self.until_look = left.unwrap_or(LOOK_EVERY);
+        left.is_none()
     }
 
     /// Sends everything that `messages` gives.

@@ -73,7 +73,6 @@
 mod answer;
 mod answering;
 mod attempts;
-mod budget;
 mod call;
 mod channel;
 mod channel_builder;

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
-use trunkline_transport::Body;
+use trunkline_transport::{Body, poll_budget};
 
-use crate::budget::poll_budget;
 use crate::call::Call;
 use crate::channel::Channel;
 use crate::deadline::{self, Deadline};

@@ -10,9 +10,8 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use tokio::time::Instant;
 use trunkline_codec::{Encoding, Limits, Status};
-use trunkline_transport::{PipeWriter, ReaderGone};
+use trunkline_transport::{PipeWriter, ReaderGone, poll_budget};
 
-use crate::budget::poll_budget;
 use crate::call::Call;
 use crate::message::{Message, encode_frame, frame_of};
 use crate::observe::Recorder;
@@ -20,13 +19,6 @@ use crate::reply::{Compress, Reply};
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
-
-/// How much is sent, in bytes, for one unit of what tokio lets a task do before others get their turn.
-/// Not each message: that would cost a small one a tenth of what it takes to send.
-const UNIT: usize = 1024;
-
-/// What a message counts besides its own size.
-const EACH: usize = 16;
 
 /// The messages that go out: requests on a client, replies on a server.
 ///
@@ -37,8 +29,6 @@ pub struct Sender<T> {
     compression: Compression,
     max_size: usize,
     deadline: Option<Instant>,
-    /// What is left of the [`UNIT`] that was paid for.
-    paid: usize,
     takes: PhantomData<fn(T)>,
 }
 
@@ -95,7 +85,6 @@ impl<T: Message> Sender<T> {
             compression,
             max_size: limits.max_send_message_size,
             deadline: call.head.deadline,
-            paid: 0,
             takes: PhantomData,
         }
     }
@@ -106,7 +95,6 @@ impl<T: Message> Sender<T> {
             compression: Compression::Reply(reply),
             max_size,
             deadline: None,
-            paid: 0,
             takes: PhantomData,
         }
     }
@@ -126,16 +114,16 @@ impl<T: Message> Sender<T> {
         let mut sleep = None;
         let len = message.encoded_len();
         poll_fn(|cx| {
-            if self.is_unpaid(len) {
-                self.check_deadline()?;
-                ready!(self.poll_pay(cx));
-            }
             if let Poll::Ready(sent) = self.poll_send(&message, len, cx) {
                 return Poll::Ready(sent);
             }
             let Some(deadline) = self.deadline else {
                 return Poll::Pending;
             };
+            // A timer says nothing in a task that has used up its budget.
+            if self.has_expired() {
+                return Poll::Ready(Err(expired()));
+            }
             sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)))
                 .as_mut()
@@ -166,33 +154,13 @@ impl<T: Message> Sender<T> {
     }
 
     fn poll_send(&mut self, message: &T, len: usize, cx: &Context<'_>) -> Poll<Result<(), Status>> {
-        let sent = ready!(self.poll_write(message, len, cx));
-        Poll::Ready(sent.unwrap_or_else(|ReaderGone| Err(self.ended())))
-    }
-
-    /// Whether a message of `len` bytes has to wait for [`poll_pay`](Self::poll_pay): sending that never
-    /// waits for anything else would keep its thread from all others, and from the clock.
-    #[inline]
-    pub(crate) fn is_unpaid(&mut self, len: usize) -> bool {
-        match self.paid.checked_sub(len.saturating_add(EACH)) {
-            Some(left) => self.paid = left,
-            None => return true,
-        }
-        false
-    }
-
-    /// Ready when the task may go on.
-    #[cold]
-    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(poll_budget(cx));
-        self.paid = UNIT;
-        Poll::Ready(())
-    }
-
-    fn check_deadline(&self) -> Result<(), Status> {
-        match self.has_expired() {
-            true => Err(expired()),
-            false => Ok(()),
+        match ready!(self.poll_write(message, len, cx)) {
+            Ok(encoded) => Poll::Ready(encoded),
+            Err(ReaderGone) => {
+                // Each further message is told the same, at once.
+                ready!(poll_budget(cx));
+                Poll::Ready(Err(self.ended()))
+            }
         }
     }
 
