@@ -156,12 +156,15 @@ impl<T: Message> Sender<T> {
     fn poll_send(&mut self, message: &T, len: usize, cx: &Context<'_>) -> Poll<Result<(), Status>> {
         match ready!(self.poll_write(message, len, cx)) {
             Ok(encoded) => Poll::Ready(encoded),
-            Err(ReaderGone) => {
-                // Each further message is told the same, at once.
-                ready!(poll_budget(cx));
-                Poll::Ready(Err(self.ended()))
-            }
+            Err(ReaderGone) => self.poll_ended(cx),
         }
+    }
+
+    #[cold]
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
+        // Each further message is told the same, at once.
+        ready!(poll_budget(cx));
+        Poll::Ready(Err(self.ended()))
     }
 
     fn has_expired(&self) -> bool {
