@@ -121,15 +121,10 @@ impl Search {
 
     /// The error for a name that no file has.
     pub(crate) fn not_found(&self, name: &str) -> CompileError {
-        const SHOWN: usize = 3;
         let directories: Vec<&Path> = self.directories.iter().map(PathBuf::as_path).collect();
-        let shown = list(&directories[..directories.len().min(SHOWN)]);
-        let more = match directories.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let directories = list(&directories);
         CompileError::new(format!(
-            "import '{name}' not found; looked in {shown}{more}; name the directory that its path \
+            "import '{name}' not found; looked in {directories}; name the directory that its path \
              starts at: Config::include in a build script, includes = [..] in include_proto!"
         ))
     }
@@ -299,10 +294,16 @@ fn joined<'a>(components: impl Iterator<Item = Component<'a>>) -> Option<String>
     Some(names.join("/"))
 }
 
+/// The first few paths, and how many follow.
 fn list(paths: &[&Path]) -> String {
-    let paths: Vec<String> = paths
-        .iter()
+    const SHOWN: usize = 3;
+    let first = paths.iter().take(SHOWN);
+    let first: Vec<String> = first
         .map(|path| shown(path).display().to_string())
         .collect();
-    paths.join(", ")
+    let first = first.join(", ");
+    match paths.len().saturating_sub(SHOWN) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }

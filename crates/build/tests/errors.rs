@@ -273,6 +273,18 @@ fn a_missing_file_is_told_with_the_places_searched() {
         "a.proto: no such file in ~, ~/protos; a path starts at the directory of Cargo.toml or at \
          an include path",
     );
+    let more = ["1", "2", "3"].map(|name| (format!("{name}/b.proto"), ""));
+    let more = more.each_ref().map(|(name, text)| (name.as_str(), *text));
+    let dir = directory("missing_among_many", &more);
+    let config = ["1", "2", "3"]
+        .iter()
+        .fold(Config::new().base_dir(&dir), |it, dir| it.include(*dir));
+    check_result(
+        "missing_among_many",
+        config.generate(["a.proto"]).map(|_| ()),
+        "a.proto: no such file in ~, ~/1, ~/2 and 1 more; a path starts at the directory of Cargo.toml \
+         or at an include path",
+    );
 }
 
 #[test]
