@@ -402,36 +402,27 @@ syntax = "proto2";
 package only.protoc;
 import "google/protobuf/descriptor.proto";
 message A {
-  extensions 1000 [verification = UNVERIFIED];
+  extensions 1000 [verification = UNVERIFIED]; extensions 30, 31 [verification = UNVERIFIED];
   extensions 5 to 9 [(x) = 3, declaration = { number: 5 full_name: ".a.b" type: "int32" }];
-  extensions 30, 31 [verification = UNVERIFIED];
 }
 message Set { option message_set_wire_format = true; extensions 4 to max; }
 message Some { option message_set_wire_format = true; extensions 4 to 2147483646; }
-message Own { extend Set { optional Own o = 1547769536; } optional int32 a = 1; }
-extend Some { optional Own p = 2147483646; }
+message Own { extend Set { optional Own o = 1547769536; } extend Some { optional Own p = 2147483646; } }
 extend google.protobuf.ExtensionRangeOptions { optional int32 x = 5000; }
 extend google.protobuf.FieldOptions {
   optional double d = 5000 [(d) = -inf, (f) = nan, (g) = { in: -inf, [protoc.h]: -nan [i]: inf }];
   optional float f = 5001 [(d) = -nan, default = -inf];
-  optional G g = 5002 [(g).in = inf];
-}
+  optional G g = 5002 [(g).in = inf]; }
 message G {
   optional double in = 1 [(G.in2) = 4];
-  extensions 5 to 10;
-  extend google.protobuf.FieldOptions { optional int32 in2 = 5005; }
+  extensions 5 to 10; extend google.protobuf.FieldOptions { optional int32 in2 = 5005; }
 }
 extend G { optional double h = 5; optional float i = 6; }
 message Defaults {
-  optional float a = 1 [default = 9e9];
-  optional double b = 2 [default = 7e22];
-  optional float c = 3 [default = -0.00000015];
-  optional double d = 4 [default = 0.333333333333333333];
+  optional float a = 1 [default = 9e9]; optional double b = 2 [default = 7e22];
+  optional float c = 3 [default = -0.00000015]; optional double d = 4 [default = 0.333333333333333333];
   optional float e = 5 [default = 340282346638528859811704183484516925440];
-  optional double f = 6 [default = nan];
-  optional int32 g = 7 [default = 1000000];
-  optional float h = 8 [default = 16777217];
-  optional double i = 9 [default = -0];
+  optional int32 g = 7 [default = 1000000]; optional float h = 8 [default = 16777217];
 }
 "#;
 
@@ -446,10 +437,8 @@ extend google.protobuf.FieldOptions {
 }
 message A { int32 a = 1 [(single) = 1, (joined) = 3, (single) = 2, (joined) = 4]; }
 service S {
-  rpc Go(A) returns (A) {}
-  rpc Do(A) returns (A);
-  rpc Be(A) returns (A) { option deprecated = true; }
-  rpc No(A) returns (A) { ; }
+  rpc Go(A) returns (A) {} rpc Do(A) returns (A);
+  rpc Be(A) returns (A) { option deprecated = true; } rpc No(A) returns (A) { ; }
 }
 "#;
 
@@ -458,12 +447,11 @@ edition = "2023";
 package unchecked;
 option features.utf8_validation = NONE;
 message A {
-  string a = 1 [features.utf8_validation = NONE];
+  string a = 1 [features.utf8_validation = NONE]; map<string, string> f = 8;
   string b = 2 [features = { utf8_validation: NONE field_presence: IMPLICIT }];
   repeated string c = 3 [features.utf8_validation = VERIFY];
   extensions 5 [verification = UNVERIFIED];
   map<string, string> d = 6 [features.utf8_validation = NONE, deprecated = true];
-  map<string, string> f = 8;
 }
 "#;
 
@@ -491,6 +479,35 @@ fn options_and_numbers_that_only_protoc_takes_are_written_as_protoc_writes_them(
         let found = generated.descriptor_set();
         assert!(found.ends_with(&expected), "{file}: {found:?} {expected:?}");
     }
+}
+
+#[test]
+fn a_set_of_protoc_is_the_way_round_for_a_value_that_is_refused() {
+    let text = "syntax = \"proto2\"; import \"google/protobuf/descriptor.proto\";\n\
+                message Set { option message_set_wire_format = true; extensions 4 to max; }\n\
+                message Own { extend Set { optional Own own = 1547769536; } }\n\
+                extend google.protobuf.MessageOptions { optional Set set = 5000; }\n\
+                message A { option (set) = { [Own] {} }; }";
+    let Some(mut command) = python() else {
+        return;
+    };
+    let directory = fresh("refused");
+    fs::write(directory.join("a.proto"), text).expect("the target directory is writable");
+    let refused = Config::new().base_dir(&directory).generate(["a.proto"]);
+    let message = refused.expect_err("its libraries refuse it").to_string();
+    assert!(
+        message.ends_with("to Config::compile_descriptor_set"),
+        "{message}"
+    );
+    command
+        .args(["-m", "grpc_tools.protoc", "--proto_path=.", "a.proto"])
+        .args(["--include_imports", "--descriptor_set_out=set.binpb"])
+        .current_dir(&directory);
+    run("protoc", command);
+    let config = Config::new().base_dir(&directory).out_dir(&directory);
+    let compiled = config.compile_descriptor_set("set.binpb");
+    compiled.expect("the set is right");
+    assert!(directory.join("_.rs").is_file());
 }
 
 /// The sources of protobuf that the protoc of these tests has.

@@ -6,8 +6,9 @@ use prost_types::{
 };
 
 use crate::error::{CompileError, Position};
+use crate::names::joined;
 use crate::options;
-use crate::symbols::{Missing, Symbols, View, Wanted, joined};
+use crate::symbols::{Missing, Symbols, View, Wanted};
 
 /// Makes the names in `file`, which has been declared, absolute.
 ///

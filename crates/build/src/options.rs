@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use prost_types::{FieldDescriptorProto, FileDescriptorProto, UninterpretedOption};
 
+use crate::names::joined;
 use crate::numbers::each_message;
-use crate::symbols::{Symbols, Value, View, Wanted, joined};
+use crate::symbols::{Symbols, Value, View, Wanted};
 use crate::tokens::{Kind, Token, tokens};
 
 /// Sets the option `packed` of fields, so that the compiler knows of it before it writes the values of

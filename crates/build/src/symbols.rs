@@ -9,6 +9,8 @@ use std::collections::{HashMap, HashSet};
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
+use crate::names::joined;
+
 /// All names that the files of one call define.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
@@ -337,13 +339,5 @@ fn not_imported(symbols: &Symbols, full: &str) -> Missing {
             file: symbols.files[symbol.file].name.clone(),
         },
         None => Missing::Unknown,
-    }
-}
-
-/// A full name, in a scope that may be the nameless package.
-pub(crate) fn joined(scope: &str, name: &str) -> String {
-    match scope {
-        "" => name.to_owned(),
-        scope => format!("{scope}.{name}"),
     }
 }
