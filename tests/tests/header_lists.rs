@@ -14,7 +14,7 @@ use trunkline::{
     Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{
-    Fields, Frame, Outcome, Probe, RawPeer, error, message, pair, setting, within,
+    Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,
 };
 
 const KIB: usize = 1024;
@@ -435,6 +435,32 @@ async fn a_head_that_is_too_large_and_no_grpc_is_an_http_error() {
         let outcome = client.outcome(stream).await;
         assert_eq!(outcome, Outcome::Answered(status, 8), "{path}");
     }
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_that_are_too_large_fail_it_and_no_other() {
+    let (mut client, probe) = raw_client(&[]).await;
+    let neighbour = client.call(&Fields::call(HOLD), message(b"x")).await;
+    probe.until("the neighbour", |it| it.running == 1).await;
+    for (size, expected) in [
+        (30_000, OK),
+        (40_000, EXHAUSTED),
+        (200_000, EXHAUSTED),
+        (300_000, EXHAUSTED),
+    ] {
+        let stream = client.next_stream();
+        let trailers = Fields::new().and("k", "v".repeat(size));
+        let mut trailers = Frame::long_headers(stream, &trailers);
+        trailers[0].flags |= flag::END_STREAM;
+        let head = Frame::headers(stream, &Fields::call(ECHO));
+        client
+            .write(&[head, Frame::data(stream, message(b"x"))])
+            .await;
+        client.write(&trailers).await;
+        assert_eq!(client.outcome(stream).await, expected, "{size}");
+    }
+    probe.release(1);
+    assert_eq!(client.outcome(neighbour).await, OK);
 }
 
 #[tokio::test]

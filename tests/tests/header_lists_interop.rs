@@ -129,3 +129,17 @@ fn our_client_loses_no_neighbour_at_a_python_server_by_large_metadata() {
     }
     outcomes(Peer::PythonServer, Limits::default(), &expected);
 }
+
+#[test]
+fn our_client_loses_no_neighbour_at_a_node_server_by_large_metadata() {
+    // grpc-js announces nothing, and takes 64 KiB.
+    outcomes(
+        Peer::NodeServer,
+        Limits::default(),
+        &[
+            ("request", 10_000, &[Code::OK]),
+            ("request", 65_000, &[Code::OK]),
+            ("request", 200_000, &[Code::RESOURCE_EXHAUSTED]),
+        ],
+    );
+}
