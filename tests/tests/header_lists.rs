@@ -64,9 +64,7 @@ fn fill(wanted: &Bytes, reply: &Reply) -> Result<()> {
     let not_found = || Status::not_found("no such thing");
     match place {
         "details" => {
-            let mut info = DebugInfo::default();
-            info.detail = "d".repeat(size);
-            return Err(not_found().with_detail(info));
+            return Err(not_found().with_detail(DebugInfo::new("d".repeat(size))));
         }
         "message" => return Err(Status::not_found("m".repeat(size))),
         _ => {}
