@@ -404,14 +404,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
                     let timeout = head::timeout_of(request.headers());
                     let (parts, recv) = request.into_parts();
                     let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
-                    self.accepted.push(Accepted {
+                    let call = Accepted {
                         deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
                         request: Request::from_parts(parts, Body::arrived(body)),
                         respond,
                         since: now,
-                    });
-                    self.begin(now);
-                    self.refuse_large();
+                    };
+                    // Most calls wait for nothing, and are not moved to where they would.
+                    if self.accepted.is_empty() && self.free() > 0 {
+                        self.begin_one(call, now);
+                    } else {
+                        self.accepted.push(call);
+                        self.begin(now);
+                        self.refuse_large();
+                    }
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => {
@@ -442,28 +448,41 @@ impl<IO, H: Handler> Serving<IO, H> {
         handler
     }
 
+    /// Permits that nobody has.
+    fn free(&self) -> usize {
+        (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open())
+    }
+
     /// Begins the calls for which there are permits.
     fn begin(&mut self, mut now: Instant) {
-        let free = (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open());
-        for call in self.accepted.drain(..free.min(self.accepted.len())) {
-            // A deadline at once is one that the handler passes, if nothing else was waited for.
-            let is_late = call.since < now && call.is_late(now);
-            let opened = Opened {
-                respond: call.respond,
-                since: call.since,
-                deadline: call.deadline,
-                permit: self.hub.permit(),
-            };
-            if is_late {
-                opened.refuse(waited());
-                continue;
-            }
-            let handler = &mut self.handler;
-            match catch_unwind(AssertUnwindSafe(|| handler.call(call.request))) {
-                Ok((answer, pace)) => {
-                    now = self.calls.begin(Answering::new(answer, opened, pace), now);
-                }
-                Err(_) => opened.fail(),
+        let free = self.free().min(self.accepted.len());
+        let mut accepted = std::mem::take(&mut self.accepted);
+        for call in accepted.drain(..free) {
+            now = self.begin_one(call, now);
+        }
+        self.accepted = accepted;
+    }
+
+    /// Begins a call; returns what time it is.
+    fn begin_one(&mut self, call: Accepted, now: Instant) -> Instant {
+        // A deadline at once is one that the handler passes, if nothing else was waited for.
+        let is_late = call.since < now && call.is_late(now);
+        let opened = Opened {
+            respond: call.respond,
+            since: call.since,
+            deadline: call.deadline,
+            permit: self.hub.permit(),
+        };
+        if is_late {
+            opened.refuse(waited());
+            return now;
+        }
+        let handler = &mut self.handler;
+        match catch_unwind(AssertUnwindSafe(|| handler.call(call.request))) {
+            Ok((answer, pace)) => self.calls.begin(Answering::new(answer, opened, pace), now),
+            Err(_) => {
+                opened.fail();
+                now
             }
         }
     }
