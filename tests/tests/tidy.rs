@@ -299,7 +299,8 @@ fn a_hello_world_needs_few_crates() {
     let runtime = count(&["--no-default-features", "--features", "gzip"]);
     let all = count(&[]);
     println!("crates of a hello world: {runtime}, with build crates {all}");
-    assert!(runtime <= 45, "{runtime} runtime crates");
+    // 46 with rustix, whose lock of a file keeps two servers from one Unix socket: std has it from Rust 1.89 on.
+    assert!(runtime <= 46, "{runtime} runtime crates");
     // 78 without TLS, which is rustls, ring and what finds the system's authorities.
     assert!(all <= 93, "{all} crates with those of the build");
 }
@@ -338,8 +339,12 @@ fn the_house_stays_small() {
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
     // polled in their connection's task, and those that end in one poll: 10,000. TLS is 900 more,
     // lifecycle and keepalive 1,000, compression 500, observability and what users test with 900.
+    // What use has shown is about 2,400: sizes of header lists in both directions 430, budgets that refill
+    // 400, replies that wait and connections that close slowly 430, locks of socket files, addresses and
+    // reloads 420, messages that are restored in steps or read where they lie 230, heads and ends of calls
+    // and their senders 200, the rest in small parts and limits.
     assert!(
-        runtime <= 13_800,
+        runtime <= 16_400,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
