@@ -126,6 +126,33 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     found
 }
 
+/// Git writes them into a file when it cannot merge, and a commit takes them for text.
+#[test]
+fn no_file_has_the_marks_of_a_merge_that_was_not_finished() {
+    // In two halves, so that this file is not a finding.
+    let marks = [concat!("<<<", "<<<< "), concat!(">>>", ">>>> ")];
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).expect("names in UTF-8");
+    let mut texts = 0;
+    for name in listed.split_terminator('\0') {
+        // One that is not text, or that has been removed and is still in the index.
+        let Ok(text) = fs::read_to_string(root().join(name)) else {
+            continue;
+        };
+        texts += 1;
+        for (at, line) in text.lines().enumerate() {
+            let is_mark = marks.iter().any(|mark| line.starts_with(mark));
+            assert!(!is_mark, "{name}:{}: {line}", at + 1);
+        }
+    }
+    assert!(texts > 100, "only {texts} files were looked at");
+}
+
 #[test]
 fn a_lower_crate_never_names_a_higher_one() {
     let metadata = metadata();
