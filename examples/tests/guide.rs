@@ -538,6 +538,14 @@ impl Greeter for MyGreeter {
     }
 }
 
+/// What `docs/server.md` shows of Unix sockets.
+#[expect(dead_code, reason = "a test does not write to /run")]
+async fn on_a_unix_socket() -> Result<()> {
+    let server = Server::new().add(GreeterServer(Store));
+    let bound = server.bind("unix:/run/greeter.sock").await?;
+    bound.serve().await
+}
+
 async fn my_greeter() -> Result<String> {
     let server = Server::new().add(GreeterServer(MyGreeter));
     let server = server.bind("127.0.0.1:0").await?;
