@@ -47,16 +47,19 @@ impl Budget {
     }
 
     /// Returns whether the peer has overdrawn the budget, `spent` and `earned` being all that it ever has.
+    #[inline]
     pub(crate) fn is_overdrawn(
         &mut self,
         spent: u64,
         earned: impl FnOnce() -> u64,
         now: impl FnOnce() -> Instant,
     ) -> bool {
-        if spent == self.spent {
-            return false;
-        }
-        let (earned, now) = (earned(), now());
+        // Most turns spend nothing, and cost a comparison.
+        spent != self.spent && self.charge(spent, earned(), now())
+    }
+
+    #[inline(never)]
+    fn charge(&mut self, spent: u64, earned: u64, now: Instant) -> bool {
         let new = signed(spent.wrapping_sub(std::mem::replace(&mut self.spent, spent)));
         let income = signed(earned.wrapping_sub(std::mem::replace(&mut self.earned, earned)));
         self.balance = self.balance.saturating_add(income).saturating_sub(new);

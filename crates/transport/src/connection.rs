@@ -516,6 +516,9 @@ fn waited() -> Status {
 /// Handlers of streams that were reset may still be on their way out. Calls wait for their permits;
 /// those that were reset meanwhile are forgotten.
 fn forget_reset(waiting: &mut Vec<Accepted>, hub: &Hub) {
+    if waiting.is_empty() {
+        return;
+    }
     let mut cx = Context::from_waker(Waker::noop());
     for call in waiting.extract_if(.., |it| it.respond.poll_reset(&mut cx).is_ready()) {
         hub.call_reset(call.since);

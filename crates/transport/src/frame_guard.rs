@@ -110,8 +110,8 @@ pub(crate) struct FrameGuard {
     setting_have: usize,
     header_list_size: Option<u32>,
     block: Block,
-    /// Where DATA frames end that carry nothing, counted from what was held before the last bytes.
-    empty: Vec<usize>,
+    /// Where the DATA frames of the last bytes end that carry nothing, as `bytes` counts.
+    empty: Vec<u64>,
     /// Its stream, its size so far, and whether it ends the stream.
     block_is: SuspectBlock,
     /// Bytes of header blocks.
@@ -193,7 +193,6 @@ impl FrameGuard {
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         self.empty.clear();
-        let all = self.held().len() + bytes.len();
         if self.first_len < self.first.len() {
             let n = bytes.len().min(self.first.len() - self.first_len);
             self.first[self.first_len..self.first_len + n].copy_from_slice(&bytes[..n]);
@@ -212,22 +211,24 @@ impl FrameGuard {
             self.payload_seen();
             if self.have == 0 {
                 bytes = self.pass(bytes);
-                if let Some((header, rest)) = bytes.split_first_chunk() {
-                    bytes = rest;
-                    self.frame(*header, bytes, all - bytes.len());
-                    continue;
-                }
             }
-            let n = bytes.len().min(HEADER_LEN - self.have);
-            if n == 0 {
+            if bytes.is_empty() {
                 return;
             }
+            if self.have == 0
+                && let Some((header, rest)) = bytes.split_first_chunk()
+            {
+                bytes = rest;
+                self.frame(*header, bytes);
+                continue;
+            }
+            let n = bytes.len().min(HEADER_LEN - self.have);
             self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
             self.have += n;
             bytes = &bytes[n..];
             if self.have == HEADER_LEN {
                 self.have = 0;
-                self.frame(self.header, bytes, all - bytes.len());
+                self.frame(self.header, bytes);
             }
         }
     }
@@ -236,22 +237,23 @@ impl FrameGuard {
     /// remember. Gives what is behind them.
     fn pass<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         let (mut frames, mut heads, mut head_bytes) = (0, 0, 0);
-        while let [a, b, c, kind @ (DATA | HEADERS), flags, s1, s2, s3, s4, ..] = bytes
-            && (*kind == DATA || flags & END_HEADERS != 0)
-        {
-            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-            let Some(rest) = bytes.get(HEADER_LEN + length..) else {
+        while let Some((header, payload)) = bytes.split_first_chunk() {
+            let length = length_of(header);
+            let Some(rest) = payload.get(length..) else {
                 break;
             };
-            if length < SHORT && *kind == DATA && flags & END_STREAM == 0 {
-                break;
+            let [_, _, _, kind, flags, stream @ ..] = *header;
+            match kind {
+                DATA if length >= SHORT || flags & END_STREAM != 0 => {}
+                HEADERS if flags & END_HEADERS != 0 => {
+                    heads += 1;
+                    head_bytes += length as u64;
+                    self.begin(stream_of(stream));
+                }
+                _ => break,
             }
             bytes = rest;
             frames += 1;
-            heads += u64::from(*kind);
-            // Of DATA it is none.
-            self.begin(stream_of([*s1, *s2, *s3, *s4]) * u32::from(*kind));
-            head_bytes += length as u64 * u64::from(*kind);
         }
         if frames > 0 {
             self.last = DATA;
@@ -272,17 +274,17 @@ impl FrameGuard {
         }
     }
 
-    /// `rest` is what has come behind the header, which ends at `end`.
-    fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8], end: usize) {
-        let [a, b, c, kind, flags, stream @ ..] = header;
-        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+    /// `rest` is what has come behind the header.
+    fn frame(&mut self, header: [u8; HEADER_LEN], rest: &[u8]) {
+        let [_, _, _, kind, flags, stream @ ..] = header;
+        self.skip = length_of(&header);
         self.frames += 1;
         self.last = kind;
         match kind {
             DATA if self.skip < SHORT && flags & END_STREAM == 0 => {
                 self.short += 1;
                 if self.is_empty(header) {
-                    self.empty.push(end);
+                    self.empty.push(self.bytes - rest.len() as u64);
                 }
             }
             DATA => self.carrying += 1,
@@ -330,7 +332,11 @@ impl FrameGuard {
     }
 
     /// The bytes of a header that is not complete, if it may be that of an empty DATA frame.
+    #[inline]
     pub(crate) fn held(&self) -> &[u8] {
+        if self.have == 0 {
+            return &[];
+        }
         let partial = &self.header[..self.have];
         match partial.iter().take(4).all(|it| *it == 0) {
             true => partial,
@@ -340,14 +346,22 @@ impl FrameGuard {
 
     /// Takes what means nothing out of the bytes that were followed last, with what was held before
     /// them; returns how many are left.
+    #[inline]
     pub(crate) fn cut_empty(&self, bytes: &mut [u8]) -> usize {
-        if self.empty.is_empty() {
-            return bytes.len();
+        match self.empty.is_empty() {
+            true => bytes.len(),
+            false => self.cut_some(bytes),
         }
+    }
+
+    #[cold]
+    fn cut_some(&self, bytes: &mut [u8]) -> usize {
+        let begin = self.bytes - (bytes.len() + self.held().len()) as u64;
+        let ends = self.empty.iter().map(|end| (end - begin) as usize);
         let (mut to, mut from) = (0, 0);
-        for end in self.empty.iter().chain([&(bytes.len() + HEADER_LEN)]) {
+        for end in ends.chain([bytes.len() + HEADER_LEN]) {
             let kept = from..end - HEADER_LEN;
-            from = *end;
+            from = end;
             let len = kept.len();
             bytes.copy_within(kept, to);
             to += len;
@@ -493,6 +507,12 @@ impl FrameGuard {
     }
 }
 
+/// RFC 9113, section 4.1: how long the payload is. Read as one number with the type behind it.
+#[inline]
+fn length_of([a, b, c, kind, ..]: &[u8; HEADER_LEN]) -> usize {
+    (u32::from_be_bytes([*a, *b, *c, *kind]) >> 8) as usize
+}
+
 /// RFC 9113, section 4.1: the first bit is reserved.
 #[inline]
 fn stream_of(bytes: [u8; 4]) -> u32 {
@@ -506,11 +526,12 @@ fn is_error(payload: &[u8]) -> bool {
 
 /// Puts `size` into SETTINGS_MAX_HEADER_LIST_SIZE, if `bytes` begin with a SETTINGS frame that has it.
 pub(crate) fn set_header_list_size(bytes: &mut [u8], size: u32) {
-    let Some(([a, b, c, SETTINGS, ..], payload)) = bytes.split_first_chunk_mut::<HEADER_LEN>()
+    let Some((header @ [_, _, _, SETTINGS, ..], payload)) =
+        bytes.split_first_chunk_mut::<HEADER_LEN>()
     else {
         return;
     };
-    let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+    let length = length_of(header);
     for setting in payload
         .chunks_exact_mut(SETTING_LEN)
         .take(length / SETTING_LEN)

@@ -98,19 +98,27 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         self.send(work)
     }
 
+    #[inline]
     fn send<W: Work>(&self, work: &mut W) -> Poll<io::Result<W::End>> {
         let sent = self.wire.wire().poll_send();
-        let Poll::Ready(Err(error)) = sent else {
-            return Poll::Pending;
-        };
+        match sent {
+            Poll::Ready(Err(error)) => Self::cut_short(&self.waker, work, error),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    #[cold]
+    fn cut_short<W: Work>(
+        waker: &Waker,
+        work: &mut W,
+        error: io::Error,
+    ) -> Poll<io::Result<W::End>> {
         // The peer takes nothing more. What it said before it left, such as why, is still in the
         // socket, and tells more than this error does.
-        Poll::Ready(
-            match work.poll_engine(&mut Context::from_waker(&self.waker)) {
-                Poll::Ready(end) => Ok(end),
-                Poll::Pending => Err(error),
-            },
-        )
+        Poll::Ready(match work.poll_engine(&mut Context::from_waker(waker)) {
+            Poll::Ready(end) => Ok(end),
+            Poll::Pending => Err(error),
+        })
     }
 }
 

@@ -253,7 +253,11 @@ impl Watch {
 /// How many calls h2 has refused because it cannot read their heads, such as an `:authority` with a
 /// path in it: it resets them with PROTOCOL_ERROR, and tells nobody. They are those that were begun and
 /// not accepted. Streams that were reset for another reason may be among those; each is taken for one.
+#[inline]
 fn malformed_heads(came: &FrameGuard, sent: &FrameGuard, accepted: u64) -> u64 {
+    if sent.protocol_resets() == 0 {
+        return 0;
+    }
     let others = sent.error_resets() - sent.protocol_resets();
     let refused = came.begun().saturating_sub(accepted).saturating_sub(others);
     refused.min(sent.protocol_resets())
@@ -319,6 +323,7 @@ impl Floods {
     }
 
     /// `malformed` is how many of the resets that were sent are counted elsewhere.
+    #[inline]
     pub(crate) fn look(
         &mut self,
         came: &FrameGuard,

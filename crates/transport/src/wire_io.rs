@@ -271,8 +271,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn poll_send_written(&mut self) -> Poll<io::Result<()>> {
-        let task = self.task.clone();
-        let mut cx = Context::from_waker(&task);
+        let mut cx = Context::from_waker(&self.task);
         while self.written_at < self.written.len() {
             let rest = &self.written[self.written_at..];
             let io = &mut self.io;
@@ -338,49 +337,46 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         if self.hold() {
             return Poll::Pending;
         }
-        let task = self.task.clone();
-        let mut cx = Context::from_waker(&task);
         READ.with_borrow_mut(|scratch| {
             if scratch.len() < self.read_size {
                 scratch.resize(self.read_size, 0);
             }
-            let bytes = ready!(self.poll_frames(&mut cx, &mut scratch[..self.read_size]))?;
-            let now = bytes.len().min(into.remaining());
+            let len = ready!(self.poll_frames(&mut scratch[..self.read_size]))?;
+            let bytes = &scratch[..len];
+            let now = len.min(into.remaining());
             into.put_slice(&bytes[..now]);
-            if now < bytes.len() {
+            if now < len {
                 // The thread gets it back when h2 has asked for the rest.
-                (self.read_at, self.read_end) = (now, bytes.len());
+                (self.read_at, self.read_end) = (now, len);
                 self.read = std::mem::take(scratch);
             }
             Poll::Ready(Ok(()))
         })
     }
 
-    /// What the socket has, but for DATA frames that carry nothing: some proxies send one for each
-    /// reply, and h2 takes a hundred in the life of a connection. Bytes that may be the
+    /// Puts what the socket has into `scratch`, but for DATA frames that carry nothing: some proxies send
+    /// one for each reply, and h2 takes a hundred in the life of a connection. Bytes that may be the
     /// beginning of one are held until its header is complete.
-    fn poll_frames<'a>(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &'a mut [u8],
-    ) -> Poll<io::Result<&'a [u8]>> {
+    #[inline]
+    fn poll_frames(&mut self, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let held = self.guard.held();
-            let before = held.len();
-            scratch[..before].copy_from_slice(held);
-            let mut buf = ReadBuf::new(&mut scratch[before..]);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-            let read = buf.filled().len();
-            if read == 0 {
-                return Poll::Ready(Ok(&[]));
+            let before = self.guard.held().len();
+            if before > 0 {
+                scratch[..before].copy_from_slice(self.guard.held());
             }
-            let bytes = &mut scratch[..before + read];
-            self.guard.follow(&bytes[before..]);
+            let mut cx = Context::from_waker(&self.task);
+            let mut buf = ReadBuf::new(&mut scratch[before..]);
+            ready!(Pin::new(&mut self.io).poll_read(&mut cx, &mut buf))?;
+            let end = before + buf.filled().len();
+            if end == before {
+                return Poll::Ready(Ok(0));
+            }
+            self.guard.follow(&scratch[before..end]);
             self.header_lists.note(&mut self.guard);
-            let whole = bytes.len() - self.guard.held().len();
-            let len = self.guard.cut_empty(&mut bytes[..whole]);
+            let whole = end - self.guard.held().len();
+            let len = self.guard.cut_empty(&mut scratch[..whole]);
             if len > 0 {
-                return Poll::Ready(Ok(&scratch[..len]));
+                return Poll::Ready(Ok(len));
             }
         }
     }
