@@ -575,7 +575,10 @@ async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
         .max_recv_message_size(16 << 20)
         .connect_lazy()?;
     let client = GreeterClient::new(channel);
-    is_greeted(&client).await
+    is_greeted(&client).await?;
+    let channel = Channel::to(&address);
+    let channel = channel.with_limits(|limits: &mut Limits| limits.max_addresses = 10);
+    is_greeted(&GreeterClient::new(channel.connect().await?)).await
 }
 
 #[tokio::test]

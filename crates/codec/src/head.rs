@@ -162,7 +162,7 @@ pub fn parse_request(
     let (size, limit) = (fields.size, limits.max_header_list_size);
     if size > limit as usize {
         return Err(Refusal::Status(Status::resource_exhausted(format!(
-            "{size} bytes of request headers are more than the limit of {limit}: send less metadata, or raise max_header_list_size of the server"
+            "{size} bytes of request headers are more than the limit of {limit}: send less metadata, or raise Limits::max_header_list_size of the server, and max_header_list_size_hard with it beyond 32 KiB"
         ))));
     }
     let timeout = match fields.timeout {

@@ -175,7 +175,7 @@ fn append_all(fields: &mut HeaderMap, more: &HeaderMap) {
 /// than `limit` are taken. What the peer says in `fields` is repeated.
 pub fn refused(what: &str, size: usize, limit: u32, fields: &HeaderMap) -> Status {
     let mut message = format!(
-        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise max_header_list_size_hard at this end"
+        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Limits::max_header_list_size_hard at this end"
     );
     if let Some(Err(status)) = Status::from_trailers(fields) {
         let status = status.to_string();
@@ -307,7 +307,7 @@ mod tests {
         let ok = refused("trailers", 40_000, 32_768, &fields(&[("grpc-status", "0")]));
         assert!(
             ok.message()
-                .ends_with("max_header_list_size_hard at this end")
+                .ends_with("Limits::max_header_list_size_hard at this end")
         );
     }
 }

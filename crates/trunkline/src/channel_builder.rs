@@ -255,7 +255,14 @@ impl ChannelBuilder {
         self
     }
 
-    /// All limits at once.
+    /// Changes any limit.
+    #[must_use]
+    pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Replaces all limits at once, those that other methods have set included.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
