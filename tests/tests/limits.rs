@@ -358,11 +358,20 @@ async fn a_header_block_of_352_kib_costs_its_call_and_a_longer_one_the_connectio
 
 #[tokio::test]
 async fn resets_that_outrun_the_budget_end_the_connection_and_those_at_it_do_not() {
-    for (resets, survives) in [(999, true), (1_000, true), (1_001, false)] {
+    for ((resets, survives), is_wide) in [(999, true), (1_000, true), (1_001, false)]
+        .into_iter()
+        .flat_map(|it| [(it, false), (it, true)])
+    {
         let (server, probe) = server();
-        let server = server.with_limits(|limits| {
-            limits.reset_budget = 1_000;
-            limits.resets_per_second = 1;
+        let server = server.with_limits(move |limits| {
+            let (budget, refill) = match is_wide {
+                false => (&mut limits.reset_budget, &mut limits.resets_per_second),
+                true => (
+                    &mut limits.unanswered_reset_budget,
+                    &mut limits.unanswered_resets_per_second,
+                ),
+            };
+            (*budget, *refill) = (1_000, 1);
             limits.rapid_reset_time = Duration::from_secs(60);
         });
         let mut client = raw_client(server).await;
@@ -592,6 +601,7 @@ async fn a_limit_may_be_the_largest_number_there_is() {
     let server = server.with_limits(|limits| {
         limits.handshake_timeout = Duration::MAX;
         limits.reset_budget = u64::MAX;
+        limits.unanswered_reset_budget = u64::MAX;
         limits.control_frame_budget = u64::MAX;
     });
     let mut client = raw_client(server).await;

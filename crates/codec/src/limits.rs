@@ -59,7 +59,8 @@ pub struct Limits {
     pub max_concurrent_streams: u32,
     /// How many bytes a peer may send on a stream ahead of its reader. Default: 160 KiB, the
     /// connection's window divided by 100 streams, so that streams nobody reads cannot starve their
-    /// neighbours.
+    /// neighbours. Until the head of a response is taken, a client holds up to 265 times as many bytes
+    /// of memory, if the server sends frames of one byte.
     pub initial_window_size: u32,
     /// How many bytes a peer may send on a connection ahead of all readers. Default: 16 MiB.
     pub initial_connection_window_size: u32,
@@ -109,14 +110,23 @@ pub struct Limits {
     /// The number of calls that a client may reset at once without having waited for them: before they
     /// are answered, and within `rapid_reset_time`. Default: 5,000, refilled by `resets_per_second` and
     /// by each call that is answered; one more ends the connection with "too_many_resets". Calls that
-    /// are given up later are not counted, because those hold their places among
-    /// `max_concurrent_streams` meanwhile, as any other call does.
+    /// are given up later count against `unanswered_reset_budget` alone.
     pub reset_budget: u64,
     /// The number by which each second refills `reset_budget`. Default: 500.
     pub resets_per_second: u64,
-    /// The age up to which a call that is reset without an answer counts against `reset_budget`.
-    /// Default: 2 ms, less than deadlines are.
+    /// The age up to which a call that is reset without an answer counts against `reset_budget`, without
+    /// the time that its handler takes for the poll in which the reset is found. Default: 2 ms, less than
+    /// deadlines are.
     pub rapid_reset_time: Duration,
+    /// The number of calls that a client may reset at once before they are answered, whatever their age.
+    /// Default: 20,000, refilled by `unanswered_resets_per_second` and by each call that is answered; one
+    /// more ends the connection with "too_many_resets".
+    pub unanswered_reset_budget: u64,
+    /// The number by which each second refills `unanswered_reset_budget`. Default: 10,000, which is what
+    /// 50 calls at a time are that are each given up after 5 ms. A client that keeps below it costs no
+    /// more than one whose calls are answered, since each of them holds one of
+    /// `max_concurrent_streams` until its handler is gone.
+    pub unanswered_resets_per_second: u64,
     /// How long a connection may take from being accepted to its first SETTINGS frame, TLS
     /// included. Default: 10 s.
     pub handshake_timeout: Duration,
@@ -177,7 +187,8 @@ pub struct Limits {
     pub control_frames_per_second: u64,
     /// The number of DATA frames of fewer than five bytes, which have no room for a message, that a peer
     /// may send ahead of its other frames. Default: 10,000, refilled by `short_data_per_second`; one more
-    /// ends the connection with "too_many_data_frames".
+    /// ends the connection with "too_many_data_frames". So does the 101st in the life of a connection
+    /// that has padding and nothing else.
     pub short_data_budget: u64,
     /// The number by which each second refills `short_data_budget`. Default: 100.
     pub short_data_per_second: u64,
@@ -333,6 +344,8 @@ impl Limits {
         reset_budget: 5_000,
         resets_per_second: 500,
         rapid_reset_time: Duration::from_millis(2),
+        unanswered_reset_budget: 20_000,
+        unanswered_resets_per_second: 10_000,
         handshake_timeout: Duration::from_secs(10),
         header_block_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(20),

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,7 +14,7 @@ use trunkline_codec::header_list::What;
 use trunkline_codec::{Status, head};
 
 use crate::body::Body;
-use crate::hub::{Hub, Permit};
+use crate::hub::{Hub, Permit, Times};
 use crate::pace::Pace;
 use crate::send::{SendBody, SendError};
 use crate::turn::poll_sleep;
@@ -32,7 +32,7 @@ pub(crate) struct Opened {
 /// connection has. h2 wakes it then.
 pub(crate) struct Answering<F> {
     stage: Stage<F>,
-    since: Instant,
+    times: Times,
     deadline: Option<Deadline>,
     pace: Option<Arc<Pace>>,
     /// Where the reply is among those that wait.
@@ -58,7 +58,8 @@ struct Deadline {
 impl Opened {
     /// Answers with a status and nothing else.
     pub(crate) fn refuse(mut self, status: Status) {
-        send_status(&mut self.respond, status, self.since, &self.permit);
+        let times = Times::until_now(self.since);
+        send_status(&mut self.respond, status, times, &self.permit);
     }
 
     /// What a panic comes to that nobody above has caught: its text is for the server's log,
@@ -72,7 +73,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     pub(crate) fn new(future: F, opened: Opened, pace: Option<Arc<Pace>>) -> Self {
         Self {
             stage: Stage::Handling(future, opened.respond),
-            since: opened.since,
+            times: Times {
+                accepted: opened.since,
+                polled: opened.since,
+            },
             deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
             pace,
             unsent: None,
@@ -86,6 +90,24 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         self.permit.hub()
+    }
+
+    /// A poll begins. The first one in place needs no other time than that of the call.
+    pub(crate) fn begin_poll(&mut self, now: Instant) {
+        self.times.polled = now;
+    }
+
+    /// Whether the call is over before its handler has been polled.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        let Stage::Handling(_, respond) = &mut self.stage else {
+            return false;
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let is_reset = respond.poll_reset(&mut cx).is_ready();
+        if is_reset {
+            self.hub().call_reset(self.times);
+        }
+        is_reset
     }
 
     /// The deadline is around everything: a handler inside the body is not polled while the
@@ -120,7 +142,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                         return Poll::Pending;
                     }
                     Ok(Poll::Pending) => {
-                        self.hub().call_reset(self.since);
+                        self.hub().call_reset(self.times);
                         self.let_go();
                     }
                     Ok(Poll::Ready(response)) => self.send_head(response),
@@ -183,7 +205,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         if let Some(size) = self.permit.hub().header_lists().excess_of_head(&head) {
             return self.send_less(size, head, body, respond);
         }
-        if let Some(stream) = send_head(&mut respond, head, is_end, self.since, &self.permit)
+        if let Some(stream) = send_head(&mut respond, head, is_end, self.times, &self.permit)
             && !is_end
         {
             self.stage = Stage::Sending(SendBody::new(stream, body));
@@ -214,7 +236,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         drop_caught(body);
         let lists = self.permit.hub().header_lists();
         let head = lists.in_place_of_head(what, size, end.unwrap_or_default(), http);
-        send_head(&mut respond, head, true, self.since, &self.permit);
+        send_head(&mut respond, head, true, self.times, &self.permit);
     }
 
     /// Ends the call with a status of ours, or, if the peer can no longer read one, by a reset.
@@ -226,7 +248,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Handling(future, mut respond) => {
                 drop_caught(future);
-                send_status(&mut respond, status, self.since, &self.permit);
+                send_status(&mut respond, status, self.times, &self.permit);
             }
             Stage::Sending(mut send) => {
                 drop_caught(send.take_body());
@@ -284,7 +306,7 @@ fn send_head(
     respond: &mut SendResponse<Bytes>,
     head: response::Parts,
     is_end: bool,
-    since: Instant,
+    times: Times,
     permit: &Permit,
 ) -> Option<SendStream<Bytes>> {
     // PROTOCOL-HTTP2.md, "Responses": Trailers-Only is one HEADERS frame with END_STREAM and
@@ -295,13 +317,13 @@ fn send_head(
             Some(stream)
         }
         Err(_) => {
-            permit.hub().call_reset(since);
+            permit.hub().call_reset(times);
             None
         }
     }
 }
 
-fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant, permit: &Permit) {
+fn send_status(respond: &mut SendResponse<Bytes>, status: Status, times: Times, permit: &Permit) {
     let mut head = Response::new(());
     head::write_trailers_only(head.headers_mut());
     status.write_to(head.headers_mut());
@@ -310,7 +332,7 @@ fn send_status(respond: &mut SendResponse<Bytes>, status: Status, since: Instant
     if let Some(size) = lists.excess_of_head(&head) {
         head = lists.in_place_of_head(What::TrailersOnly, size, head.headers, head.status);
     }
-    send_head(respond, head, true, since, permit);
+    send_head(respond, head, true, times, permit);
 }
 
 fn is_grpc(head: &HeaderMap) -> bool {

@@ -98,7 +98,10 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         if !self.is_for_here(answering.pace()) {
             // To be called has taken time as well, of the connection and not of the method's polls.
             let now = self.polled(None, begun);
-            self.give_task(answering);
+            // What is over by now is not begun.
+            if !answering.is_reset() {
+                self.give_task(answering);
+            }
             return now;
         }
         // Whoever takes over polls again, with a waker that wakes it.
@@ -156,6 +159,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         };
         if self.is_for_here(waiting.answering.pace()) {
             let mut cx = Context::from_waker(&waiting.waker);
+            waiting.answering.begin_poll(now);
             let polled = Pin::new(&mut *waiting.answering).poll(&mut cx);
             now = self.polled(waiting.answering.pace(), now);
             if polled.is_ready() {
@@ -246,6 +250,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
             return Poll::Ready(());
         };
         let begun = Instant::now();
+        answering.begin_poll(begun);
         let polled = Pin::new(&mut *answering).poll(cx);
         let Some(pace) = answering.pace() else {
             return polled;

@@ -475,7 +475,8 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(limits.initial_window_size)
         .initial_connection_window_size(limits.initial_connection_window_size)
-        // Never refilled for frames that come late: flow control, and `Watch`, are the limit.
+        // Never refilled for frames that come late: flow control, and `Watch`, are the limit. Of a call
+        // that nobody polls, what fits into its window stays in h2.
         .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.decoded_header_list_size())

@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::calls::Calls;
 use crate::frame_guard::{Sender, Speaks};
 use crate::http1;
-use crate::hub::Hub;
+use crate::hub::{Hub, Times};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::linger::{End, see_off};
@@ -521,6 +521,6 @@ fn forget_reset(waiting: &mut Vec<Accepted>, hub: &Hub) {
     }
     let mut cx = Context::from_waker(Waker::noop());
     for call in waiting.extract_if(.., |it| it.respond.poll_reset(&mut cx).is_ready()) {
-        hub.call_reset(call.since);
+        hub.call_reset(Times::until_now(call.since));
     }
 }

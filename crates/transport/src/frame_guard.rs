@@ -21,6 +21,7 @@ const SHORT: usize = 5;
 /// RFC 9113, section 7.
 const NO_ERROR: u8 = 0;
 const PROTOCOL_ERROR: u8 = 1;
+const REFUSED_STREAM: u8 = 7;
 const CANCEL: u8 = 8;
 
 const ACK: u8 = 0x1;
@@ -102,6 +103,8 @@ pub(crate) struct FrameGuard {
     error_resets: u64,
     /// Those of them that say that it has broken the protocol.
     protocol_resets: u64,
+    /// Those that say that there are too many streams.
+    refused_resets: u64,
     settings: u64,
     goaways: u64,
     in_settings: bool,
@@ -165,6 +168,7 @@ impl FrameGuard {
             newest: 0,
             error_resets: 0,
             protocol_resets: 0,
+            refused_resets: 0,
             settings: 0,
             goaways: 0,
             in_settings: false,
@@ -311,6 +315,7 @@ impl FrameGuard {
             RST_STREAM => {
                 self.error_resets += u64::from(is_error(rest));
                 self.protocol_resets += u64::from(rest.starts_with(&[0, 0, 0, PROTOCOL_ERROR]));
+                self.refused_resets += u64::from(rest.starts_with(&[0, 0, 0, REFUSED_STREAM]));
             }
             SETTINGS => {
                 self.in_settings = true;
@@ -427,6 +432,11 @@ impl FrameGuard {
     /// RST_STREAM frames with the code PROTOCOL_ERROR, of which the same is true.
     pub(crate) fn protocol_resets(&self) -> u64 {
         self.protocol_resets
+    }
+
+    /// RST_STREAM frames with the code REFUSED_STREAM, of which the same is true.
+    pub(crate) fn refused_resets(&self) -> u64 {
+        self.refused_resets
     }
 
     /// Streams that HEADERS frames have begun: without trailers.
@@ -718,6 +728,7 @@ mod tests {
             guard.follow(&frame(RST_STREAM, 0, &[0, 0, 0, code]));
             assert_eq!(guard.error_resets(), errors, "{code}");
             assert_eq!(guard.protocol_resets(), u64::from(errors > 0), "{code}");
+            assert_eq!(guard.refused_resets(), u64::from(errors > 2), "{code}");
         }
     }
 

@@ -39,6 +39,7 @@ pub(crate) struct Hub {
     /// A call that is reset this soon after it began, and has not been answered, was no use to anyone.
     rapid_reset_time: Duration,
     rapid_resets: AtomicU64,
+    unanswered_resets: AtomicU64,
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
     /// At a client: the server has answered a call.
@@ -48,6 +49,22 @@ pub(crate) struct Hub {
     header_lists: Arc<HeaderLists>,
     /// At a server: replies that wait.
     unsent: Option<Arc<Unsent>>,
+}
+
+/// When a call was accepted, and when the poll began in which something was noticed of it: the time
+/// that its handler takes for a poll makes no reset older.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) accepted: Instant,
+    pub(crate) polled: Instant,
+}
+
+impl Times {
+    /// Of a call that is not polled.
+    pub(crate) fn until_now(accepted: Instant) -> Self {
+        let polled = Instant::now();
+        Self { accepted, polled }
+    }
 }
 
 /// What woke a connection's task.
@@ -87,6 +104,7 @@ impl Hub {
             answered: AtomicU64::default(),
             rapid_reset_time,
             rapid_resets: AtomicU64::default(),
+            unanswered_resets: AtomicU64::default(),
             is_leaving: AtomicBool::default(),
             has_answered: AtomicBool::default(),
             ended: Mutex::default(),
@@ -209,12 +227,19 @@ impl Hub {
         self.rapid_resets.load(Ordering::Relaxed)
     }
 
-    /// A call that began at `since` was reset without an answer.
+    /// Calls that were reset without an answer, at any time.
+    pub(crate) fn unanswered_resets(&self) -> u64 {
+        self.unanswered_resets.load(Ordering::Acquire)
+    }
+
+    /// A call was reset without an answer.
     #[cold]
-    pub(crate) fn call_reset(&self, since: Instant) {
-        if since.elapsed() < self.rapid_reset_time {
+    pub(crate) fn call_reset(&self, times: Times) {
+        if times.polled.saturating_duration_since(times.accepted) < self.rapid_reset_time {
             self.rapid_resets.fetch_add(1, Ordering::Relaxed);
         }
+        // This is what is looked at.
+        self.unanswered_resets.fetch_add(1, Ordering::Release);
     }
 
     /// Takes a permit, given back when it is dropped.

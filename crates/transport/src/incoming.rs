@@ -1,8 +1,8 @@
 //! The DATA of one stream, drained from h2 as it arrives.
 //!
-//! h2 keeps some 265 bytes for each DATA frame left inside it and ends a connection on which small
-//! unread frames pile up. So the connection's task takes them out at once, into one compacted
-//! buffer a stream, and gives window back only as the reader takes the bytes.
+//! h2 keeps some 265 bytes for each DATA frame left inside it. So the connection's task takes them
+//! out at once, into one compacted buffer a stream, and gives window back only as the reader takes
+//! the bytes. A client's call is drained from when the head of its response has been taken.
 
 use std::collections::VecDeque;
 use std::fmt;

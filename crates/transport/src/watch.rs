@@ -27,7 +27,10 @@ const BYTES_PER_CONTROL: u64 = 1024;
 pub(crate) struct Watch {
     limits: Arc<Limits>,
     floods: Floods,
-    resets: Budget,
+    rapid: Budget,
+    unanswered: Budget,
+    /// Calls that were reset without an answer, when that was last looked at.
+    unanswered_resets: u64,
     heads: Budget,
     /// Calls whose heads h2 has refused: see [`malformed_heads`].
     malformed: u64,
@@ -79,9 +82,16 @@ impl Watch {
         );
         Self {
             floods: Floods::new(&limits, limits.error_reset_budget, now),
-            resets: Budget::new(
+            rapid: Budget::new(
                 limits.reset_budget,
                 per_second(limits.resets_per_second),
+                Savings::Lost,
+                now,
+            ),
+            unanswered_resets: 0,
+            unanswered: Budget::new(
+                limits.unanswered_reset_budget,
+                per_second(limits.unanswered_resets_per_second),
                 Savings::Lost,
                 now,
             ),
@@ -130,9 +140,8 @@ impl Watch {
         if let Some(flood) = self.floods.look(came, sent, self.malformed, clock) {
             return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, flood.text()));
         }
-        // CVE-2023-44487: a reset stream no longer counts against the stream limit.
-        let resets = hub.rapid_resets();
-        if self.resets.is_overdrawn(resets, || hub.answered(), clock) {
+        let resets = hub.unanswered_resets();
+        if resets != self.unanswered_resets && self.are_too_many(resets, hub, clock) {
             return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
         }
         if self.strikes.are_new(came.pings()) {
@@ -161,6 +170,15 @@ impl Watch {
             self.look_for_calls(came.heads(), hub.open());
         }
         None
+    }
+
+    /// CVE-2023-44487: a reset stream no longer counts against the stream limit.
+    #[cold]
+    fn are_too_many(&mut self, resets: u64, hub: &Hub, clock: impl Fn() -> Instant) -> bool {
+        self.unanswered_resets = resets;
+        let (rapid, answered) = (hub.rapid_resets(), || hub.answered());
+        self.rapid.is_overdrawn(rapid, answered, &clock)
+            || self.unanswered.is_overdrawn(resets, answered, clock)
     }
 
     /// gRFC A9: a connection is idle from the end of its last call on.
@@ -252,15 +270,15 @@ impl Watch {
 
 /// How many calls h2 has refused because it cannot read their heads, such as an `:authority` with a
 /// path in it: it resets them with PROTOCOL_ERROR, and tells nobody. They are those that were begun and
-/// not accepted. Streams that were reset for another reason may be among those; each is taken for one.
+/// not accepted, without those above the limit for streams.
 #[inline]
 fn malformed_heads(came: &FrameGuard, sent: &FrameGuard, accepted: u64) -> u64 {
     if sent.protocol_resets() == 0 {
         return 0;
     }
-    let others = sent.error_resets() - sent.protocol_resets();
-    let refused = came.begun().saturating_sub(accepted).saturating_sub(others);
-    refused.min(sent.protocol_resets())
+    let known = accepted + sent.refused_resets();
+    let malformed = came.begun().saturating_sub(known);
+    malformed.min(sent.protocol_resets())
 }
 
 /// What either end has budgets for.
