@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::DuplexStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline::{Limits, Method, Raw, Request, Router, Sender, Server, Service};
-use trunkline_testkit::{Fields, Frame, Outcome, RawPeer, error, message, setting, within};
+use trunkline::{Channel, Client, Limits, Method, Raw, Request, Router, Sender, Server, Service};
+use trunkline_testkit::{
+    Fields, Frame, Outcome, RawPeer, SlowLink, Slowness, error, message, setting, within,
+};
 
 const WHOLE: Method = Method::new("/test.Large/Whole");
 const STREAM: Method = Method::new("/test.Large/Stream");
@@ -139,17 +142,41 @@ fn server(large: &Large, change: impl FnOnce(&mut Limits)) -> Server {
         .with_limits(change)
 }
 
-#[tokio::test]
-async fn replies_that_nobody_takes_fill_a_connection_to_its_bound_and_the_oldest_fail() {
+/// Asks for so many messages of 1 MiB.
+async fn ask_many(client: &mut RawPeer<DuplexStream>, large: &Large, calls: usize) -> Vec<u32> {
+    let called = large.called.load(Ordering::Relaxed);
+    let mut streams = Vec::new();
+    for call in 1..=calls {
+        streams.push(ask(client, WHOLE, 1024).await);
+        large.until_called(called + call).await;
+    }
+    assert!(client.settle().await);
+    streams
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_oldest_replies_fail()
+{
     let large = Large::default();
     let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
     let mut client = stingy(&server).await;
-    let mut streams = Vec::new();
-    for calls in 1..=100 {
-        streams.push(ask(&mut client, WHOLE, 1024).await);
-        large.until_called(calls).await;
+    let mut streams = ask_many(&mut client, &large, 30).await;
+    // It may be about to read.
+    tokio::time::sleep(19 * SECOND).await;
+    assert!(client.settle().await);
+    assert_eq!(large.held(), 30 * MIB);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(client.settle().await);
+    assert_eq!(large.held(), 7 * MIB);
+    // It is not believed again, whatever it asks for or gives up.
+    for _ in 0..70 {
+        streams.extend(ask_many(&mut client, &large, 1).await);
         let held = large.held();
-        assert!(held <= 10 * MIB, "{held} bytes after {calls} calls");
+        assert!(
+            held <= 8 * MIB,
+            "{held} bytes after {} calls",
+            streams.len()
+        );
     }
     // Those that came last are left, and arrive.
     let (failed, left) = streams.split_at(93);
@@ -168,10 +195,9 @@ async fn replies_that_nobody_takes_fill_a_connection_to_its_bound_and_the_oldest
         assert_eq!(client.outcome(*stream).await, OK);
         assert_eq!(client.stream(*stream).data.len(), 5 + MIB);
     }
-    // What has left makes room.
+    // What has left makes room, and the client is believed.
     assert_eq!(large.held(), 0);
-    for _ in 0..20 {
-        let stream = ask(&mut client, WHOLE, 1024).await;
+    for stream in ask_many(&mut client, &large, 20).await {
         client
             .write(&[Frame::window_update(stream, 2 * MIB as u32)])
             .await;
@@ -179,10 +205,133 @@ async fn replies_that_nobody_takes_fill_a_connection_to_its_bound_and_the_oldest
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn resetting_calls_does_not_renew_the_time_in_which_a_client_may_take_nothing() {
+    let large = Large::default();
+    let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
+    let mut client = stingy(&server).await;
+    for round in 0..4 {
+        let streams = ask_many(&mut client, &large, 20).await;
+        let held = large.held();
+        assert_eq!(held > 8 * MIB, round < 2, "{held} bytes in round {round}");
+        tokio::time::sleep(11 * SECOND).await;
+        for stream in streams {
+            let cancel = Frame::rst_stream(stream, error::CANCEL);
+            client.write(&[cancel]).await;
+        }
+        assert!(client.settle().await);
+        assert_eq!(large.held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_wait_for_their_turn_are_left_alone_while_the_client_takes_others() {
+    let large = Large::default();
+    let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
+    let mut client = stingy(&server).await;
+    let streams = ask_many(&mut client, &large, 30).await;
+    // 128 KiB a second, of one after the other: the last waits for four minutes.
+    for stream in &streams {
+        for _ in 0..17 {
+            let window = Frame::window_update(*stream, 64 * 1024);
+            client.write(&[window]).await;
+            tokio::time::sleep(SECOND / 2).await;
+            assert!(client.settle().await);
+        }
+    }
+    for stream in streams {
+        assert_eq!(client.outcome(stream).await, OK);
+    }
+}
+
+/// Asks for large replies on one connection, all at once, and reads them.
+async fn read_all(address: String, calls: usize, kib: usize) {
+    let mut limits = Limits::default();
+    limits.max_connections = 1;
+    let channel = Channel::to(&address).limits(limits).connect().await;
+    let channel = channel.expect("a server listens");
+    let mut readers = JoinSet::new();
+    for call in 0..calls {
+        let client = Client::new(channel.clone());
+        readers.spawn(async move {
+            let request = Raw(Bytes::from(kib.to_string()));
+            if call % 2 == 0 {
+                return client.unary::<Raw, Raw>(WHOLE, request).await.map(drop);
+            }
+            let mut replies = client.server_streaming::<Raw, Raw>(STREAM, request).await?;
+            while replies.message().await?.is_some() {}
+            Ok(())
+        });
+    }
+    let ends = readers.join_all().await;
+    let failed: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_large_replies_at_once_reach_a_client_that_reads() {
+    let large = Large::default();
+    let bound = Server::new().add(large.clone()).bind("127.0.0.1:0").await;
+    let bound = bound.expect("a free port");
+    let address = bound.local_addr().to_string();
+    tokio::spawn(bound.serve());
+    read_all(address, 100, 4 * 1024 - 1).await;
+    assert_eq!(large.held(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_large_replies_at_once_pass_a_slow_link() {
+    let large = Large::default();
+    // In this time each of them takes no more than 200 KB.
+    let server = server(&large, |it| {
+        it.max_connection_unsent_size = 32 * MIB;
+        it.unsent_grace = SECOND;
+    });
+    let bound = server.bind("127.0.0.1:0").await.expect("a free port");
+    let slow = Slowness {
+        bytes_per_second: 20_000_000,
+        delay: Duration::from_millis(20),
+    };
+    let link = SlowLink::to(&bound.local_addr().to_string(), slow).await;
+    tokio::spawn(bound.serve());
+    read_all(link.address().to_string(), 100, 700).await;
+    assert_eq!(large.held(), 0);
+}
+
+#[tokio::test]
+async fn replies_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
+    let large = Large::default();
+    let server = server(&large, |it| {
+        it.max_connection_unsent_size = MIB;
+        it.unsent_grace = Duration::ZERO;
+        it.error_reset_budget = 3;
+        it.error_resets_per_second = 0;
+    });
+    let mut client = stingy(&server).await;
+    let mut streams = Vec::new();
+    for calls in 1..=30 {
+        let stream = ask(&mut client, STREAM, 1024).await;
+        client.write(&[Frame::window_update(stream, 100)]).await;
+        large.until_called(calls).await;
+        assert!(client.settle().await, "{:?}", client.goaway());
+        streams.push(stream);
+    }
+    for stream in &streams[..29] {
+        let given_up = Outcome::Reset(error::ENHANCE_YOUR_CALM);
+        assert_eq!(client.outcome(*stream).await, given_up);
+    }
+    let neighbour = ask(&mut client, SMALL, 1).await;
+    client.write(&[Frame::window_update(neighbour, 100)]).await;
+    assert_eq!(client.outcome(neighbour).await, OK);
+}
+
 #[tokio::test]
 async fn a_call_that_is_given_up_makes_room_and_one_reply_alone_may_be_larger_than_the_bound() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = 2 * MIB);
+    let server = server(&large, |it| {
+        it.max_connection_unsent_size = 2 * MIB;
+        it.unsent_grace = Duration::ZERO;
+    });
     let mut client = stingy(&server).await;
     for calls in 1..=20 {
         let stream = ask(&mut client, WHOLE, 1536).await;
@@ -205,7 +354,10 @@ async fn a_call_that_is_given_up_makes_room_and_one_reply_alone_may_be_larger_th
 #[tokio::test]
 async fn a_reply_that_has_begun_is_reset_with_what_a_client_takes_for_resource_exhausted() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = 2 * MIB);
+    let server = server(&large, |it| {
+        it.max_connection_unsent_size = 2 * MIB;
+        it.unsent_grace = Duration::ZERO;
+    });
     let mut client = stingy(&server).await;
     let first = ask(&mut client, STREAM, 1024).await;
     client.write(&[Frame::window_update(first, 100)]).await;

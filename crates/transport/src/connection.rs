@@ -323,7 +323,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
             )
         };
         if let Some(unsent) = hub.unsent() {
-            self.watch.look_for_unsent(unsent);
+            let sent = self.turn.wire().wire().sent().bytes();
+            self.watch.look_for_unsent(unsent, sent);
         }
         self.watch
             .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());

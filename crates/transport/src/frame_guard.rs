@@ -23,6 +23,7 @@ const NO_ERROR: u8 = 0;
 const PROTOCOL_ERROR: u8 = 1;
 const REFUSED_STREAM: u8 = 7;
 const CANCEL: u8 = 8;
+const ENHANCE_YOUR_CALM: u8 = 11;
 
 const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
@@ -423,7 +424,7 @@ impl FrameGuard {
         self.head_bytes
     }
 
-    /// RST_STREAM frames with any other code than NO_ERROR and CANCEL. Asked of what h2 writes, which
+    /// RST_STREAM frames with any other code than NO_ERROR, CANCEL, and ENHANCE_YOUR_CALM. Asked of what h2 writes, which
     /// writes such a frame in one piece.
     pub(crate) fn error_resets(&self) -> u64 {
         self.error_resets
@@ -529,9 +530,13 @@ fn stream_of(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes) & (u32::MAX >> 1)
 }
 
-/// RFC 9113, section 6.4: the code is all that RST_STREAM holds.
+/// RFC 9113, section 6.4: the code is all that RST_STREAM holds. h2 says ENHANCE_YOUR_CALM in GOAWAY alone:
+/// in a reset it is ours, for a reply that is given up.
 fn is_error(payload: &[u8]) -> bool {
-    !matches!(payload, [0, 0, 0, NO_ERROR | CANCEL, ..])
+    !matches!(
+        payload,
+        [0, 0, 0, NO_ERROR | CANCEL | ENHANCE_YOUR_CALM, ..]
+    )
 }
 
 /// Puts `size` into SETTINGS_MAX_HEADER_LIST_SIZE, if `bytes` begin with a SETTINGS frame that has it.
@@ -724,7 +729,7 @@ mod tests {
     #[test]
     fn resets_that_blame_the_peer_are_told_from_those_that_do_not() {
         let mut guard = FrameGuard::new(Sender::Server);
-        for (code, errors) in [(0, 0), (8, 0), (1, 1), (5, 2), (7, 3), (11, 4)] {
+        for (code, errors) in [(0, 0), (8, 0), (1, 1), (5, 2), (7, 3), (11, 3)] {
             guard.follow(&frame(RST_STREAM, 0, &[0, 0, 0, code]));
             assert_eq!(guard.error_resets(), errors, "{code}");
             assert_eq!(guard.protocol_resets(), u64::from(errors > 0), "{code}");

@@ -1,8 +1,9 @@
 //! Replies that wait for clients to take them: how many bytes, of a connection and of a server.
 //!
-//! Only what a reply holds beyond `max_send_buffer_size` counts, and only while it waits: streams of
-//! small messages never come here, nor do replies that leave at once.
+//! A reply that holds more than `max_send_buffer_size` counts in full, and only while it waits: streams
+//! of small messages never come here, nor do replies that leave at once.
 
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
@@ -17,13 +18,18 @@ use crate::hub::lock;
 /// leave when all of it has: see `SendBody`.
 const STEP: usize = 16 * 1024;
 
+/// A client to which fewer bytes are sent in `unsent_grace` takes nothing.
+const LITTLE: u64 = 256 * 1024;
+
 /// What the connections of a server hold together.
 #[derive(Debug)]
 pub(crate) struct ServerUnsent {
     max: usize,
     bytes: AtomicUsize,
-    /// Those that have had a reply that waited.
-    connections: Mutex<Vec<Weak<Unsent>>>,
+    /// Those with a reply that waits, by their addresses. This lock is taken last.
+    connections: Mutex<HashMap<usize, Weak<Unsent>>>,
+    /// One makes room at a time.
+    turn: Mutex<()>,
 }
 
 /// What a connection holds.
@@ -32,6 +38,7 @@ pub(crate) struct Unsent {
     server: Arc<ServerUnsent>,
     allowance: usize,
     max: usize,
+    grace: Duration,
     timeout: Duration,
     /// Of all that wait; changed under the lock.
     bytes: AtomicUsize,
@@ -43,6 +50,17 @@ struct Waiting {
     replies: Vec<Option<Reply>>,
     /// The server knows of this connection.
     is_listed: bool,
+}
+
+/// What a client takes while its replies fill its connection.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    /// What had been sent when it last was enough.
+    sent: u64,
+    /// The time for which the connection has been full since then, before the last time it became so.
+    spent: Duration,
+    /// When the connection became full, if it is.
+    full_since: Option<Instant>,
 }
 
 /// A reply that waits.
@@ -70,7 +88,7 @@ impl Bound {
     pub(crate) fn status(self) -> Status {
         Status::resource_exhausted(match self {
             Self::Connection(max) => format!(
-                "the reply was given up: replies that this client does not take fill the connection (max_connection_unsent_size, {max} bytes); read faster, or have fewer calls open"
+                "the reply was given up: replies fill the connection (max_connection_unsent_size, {max} bytes), and its client takes none of them; read on, or have fewer calls open"
             ),
             Self::Server(max) => format!(
                 "the reply was given up: replies that clients do not take fill the server (max_unsent_size, {max} bytes); read faster, or have fewer calls open"
@@ -88,6 +106,7 @@ impl ServerUnsent {
             max: limits.max_unsent_size,
             bytes: AtomicUsize::new(0),
             connections: Mutex::default(),
+            turn: Mutex::default(),
         })
     }
 
@@ -95,19 +114,26 @@ impl ServerUnsent {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Gives up replies of the connection that holds the most, until there is room.
+    /// Gives up replies of the connection that holds the most, until there is room: a little more than is
+    /// asked for, so that not each growth looks through all connections.
     #[cold]
     fn make_room(&self) {
-        let mut connections = lock(&self.connections);
-        connections.retain(|it| it.strong_count() > 0);
-        let connections: Vec<_> = connections.iter().filter_map(Weak::upgrade).collect();
-        while self.bytes() > self.max {
-            let heaviest = connections
-                .iter()
-                .max_by_key(|it| it.bytes())
-                .filter(|it| it.give_up_oldest(None, Bound::Server(self.max)));
-            if heaviest.is_none() {
-                break;
+        let _turn = lock(&self.turn);
+        if self.bytes() <= self.max {
+            return;
+        }
+        let connections: Vec<_> = {
+            let connections = lock(&self.connections);
+            connections.values().filter_map(Weak::upgrade).collect()
+        };
+        let weights = connections.iter().enumerate();
+        let mut heaviest: BinaryHeap<_> = weights.map(|(at, it)| (it.bytes(), at)).collect();
+        while self.bytes() > self.max - self.max / 64
+            && let Some((_, at)) = heaviest.pop()
+        {
+            let connection = &connections[at];
+            if connection.give_up_oldest(Bound::Server(self.max)) {
+                heaviest.push((connection.bytes(), at));
             }
         }
     }
@@ -119,6 +145,7 @@ impl Unsent {
             server,
             allowance: limits.max_send_buffer_size,
             max: limits.max_connection_unsent_size,
+            grace: limits.unsent_grace,
             timeout: limits.unsent_timeout,
             bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
@@ -127,9 +154,9 @@ impl Unsent {
 
     /// Takes note of a reply that waits with `bytes` bytes in hand, which is at `at` if it is known.
     ///
-    /// At the bound of the connection that reply is given up which has not moved for longest, but not
-    /// this one; at that of the server, the same of the connection that holds the most. Fails if this
-    /// one has to end.
+    /// At the bound of the server that reply is given up which has not moved for longest, of the
+    /// connection that holds the most; that of the connection is looked after by its [`Taking`]. Fails if
+    /// this one has to end.
     #[inline]
     pub(crate) fn waits(
         self: &Arc<Self>,
@@ -154,21 +181,19 @@ impl Unsent {
         bytes: usize,
         waker: &Waker,
     ) -> Result<(), Bound> {
-        self.list();
-        let (here, has_grown) = {
+        let has_grown = {
             let mut waiting = lock(&self.waiting);
             let here = *at.get_or_insert_with(|| waiting.add(waker));
             let (before, now) = waiting.update(here, bytes, waker);
             self.count(before, now);
-            (here, now > before)
-        };
-        if has_grown {
-            while self.bytes() > self.max
-                && self.give_up_oldest(Some(here), Bound::Connection(self.max))
-            {}
-            if self.server.bytes() > self.server.max {
-                self.server.make_room();
+            if !std::mem::replace(&mut waiting.is_listed, true) {
+                let it = Arc::downgrade(self);
+                lock(&self.server.connections).insert(self.key(), it);
             }
+            now > before
+        };
+        if has_grown && self.server.bytes() > self.server.max {
+            self.server.make_room();
         }
         self.given_up(*at).map_or(Ok(()), Err)
     }
@@ -187,6 +212,13 @@ impl Unsent {
         let mut waiting = lock(&self.waiting);
         let gone = waiting.replies.get_mut(at).and_then(Option::take);
         self.count(gone.map_or(0, |it| it.bytes), 0);
+        if self.bytes() == 0 && std::mem::take(&mut waiting.is_listed) {
+            lock(&self.server.connections).remove(&self.key());
+        }
+    }
+
+    fn key(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     fn bytes(&self) -> usize {
@@ -199,26 +231,39 @@ impl Unsent {
         bytes > 0 && (bytes > self.max / 2 || self.server.bytes() > self.server.max / 2)
     }
 
+    /// Whether more waits than the connection may hold for a client that takes nothing.
+    fn is_full(&self) -> bool {
+        self.bytes() > self.max
+    }
+
+    /// Gives up replies until the connection is not full, or only one is left, which may be larger.
+    #[cold]
+    fn give_up_excess(&self) {
+        while self.is_full()
+            && lock(&self.waiting).left().nth(1).is_some()
+            && self.give_up_oldest(Bound::Connection(self.max))
+        {}
+    }
+
     /// Gives up the replies that have not moved for `unsent_timeout`, as long as they are in the way.
     pub(crate) fn give_up_stalled(&self, now: Instant) {
         while self.is_pressed()
             && self.next_stalled().is_some_and(|at| at <= now)
-            && self.give_up_oldest(None, Bound::Time(self.timeout))
+            && self.give_up_oldest(Bound::Time(self.timeout))
         {}
     }
 
     /// When the first reply has not moved for `unsent_timeout`.
     pub(crate) fn next_stalled(&self) -> Option<Instant> {
-        let (_, moved) = lock(&self.waiting).oldest(None)?;
+        let (_, moved) = lock(&self.waiting).oldest()?;
         moved.checked_add(self.timeout)
     }
 
-    /// Gives up the reply that has not moved for longest, but not the one at `but`. False if there
-    /// is none.
-    fn give_up_oldest(&self, but: Option<usize>, bound: Bound) -> bool {
+    /// Gives up the reply that has not moved for longest. False if there is none.
+    fn give_up_oldest(&self, bound: Bound) -> bool {
         let waker = {
             let mut waiting = lock(&self.waiting);
-            let Some((oldest, _)) = waiting.oldest(but) else {
+            let Some((oldest, _)) = waiting.oldest() else {
                 return false;
             };
             let given_up = waiting.give_up(oldest, bound);
@@ -239,16 +284,51 @@ impl Unsent {
             };
         }
     }
+}
 
-    /// Lets the server know of this connection, once.
-    fn list(self: &Arc<Self>) {
-        if !std::mem::replace(&mut lock(&self.waiting).is_listed, true) {
-            let mut connections = lock(&self.server.connections);
-            if connections.len() == connections.capacity() {
-                connections.retain(|it| it.strong_count() > 0);
-            }
-            connections.push(Arc::downgrade(self));
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if lock(&self.waiting).is_listed {
+            lock(&self.server.connections).remove(&self.key());
         }
+    }
+}
+
+impl Taking {
+    /// Looks at a connection on which `sent` bytes have been sent. Gives up what is too much if its client
+    /// has taken next to nothing while it was full, for `unsent_grace` in all; returns when that may be.
+    ///
+    /// A client that takes nothing does not have this time again until it takes something. One that reads is
+    /// never hit: which of its replies moves is for h2 and its windows to say, and some may wait for long.
+    pub(crate) fn look(&mut self, unsent: &Unsent, sent: u64) -> Option<Instant> {
+        let is_full = unsent.is_full();
+        if !is_full && self.full_since.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        if sent - self.sent >= LITTLE {
+            *self = Self {
+                sent,
+                ..Self::default()
+            };
+        }
+        if !is_full {
+            let full = self.full_since.take().map(|since| now - since);
+            self.spent += full.unwrap_or_default();
+            return None;
+        }
+        let left = unsent.grace.saturating_sub(self.spent);
+        let by = self.full_since.get_or_insert(now).checked_add(left)?;
+        if by <= now {
+            unsent.give_up_excess();
+            return None;
+        }
+        Some(by)
+    }
+
+    /// Whether it has to be looked at, whatever is left.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.full_since.is_some()
     }
 }
 
@@ -290,20 +370,96 @@ impl Waiting {
         (std::mem::replace(&mut reply.bytes, bytes), bytes)
     }
 
-    /// The reply that has not moved for longest, and since when.
-    fn oldest(&self, but: Option<usize>) -> Option<(usize, Instant)> {
+    /// The replies that have not been given up.
+    fn left(&self) -> impl Iterator<Item = (usize, &Reply)> {
         let replies = self.replies.iter().enumerate();
         replies
-            .filter(|(at, _)| Some(*at) != but)
             .filter_map(|(at, reply)| Some((at, reply.as_ref()?)))
             .filter(|(_, reply)| reply.given_up.is_none())
-            .map(|(at, reply)| (at, reply.moved))
-            .min_by_key(|(_, moved)| *moved)
+    }
+
+    /// The reply that has not moved for longest, and since when.
+    fn oldest(&self) -> Option<(usize, Instant)> {
+        let moved = self.left().map(|(at, reply)| (at, reply.moved));
+        moved.min_by_key(|(_, moved)| *moved)
     }
 
     fn give_up(&mut self, at: usize, bound: Bound) -> Option<(usize, Waker)> {
         let reply = self.replies.get_mut(at)?.as_mut()?;
         reply.given_up = Some(bound);
         Some((std::mem::take(&mut reply.bytes), reply.waker.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn server(change: impl FnOnce(&mut Limits)) -> (Arc<ServerUnsent>, Limits) {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        (ServerUnsent::new(&limits), limits)
+    }
+
+    fn listed(server: &ServerUnsent) -> usize {
+        lock(&server.connections).len()
+    }
+
+    #[test]
+    fn a_server_knows_of_the_connections_for_which_something_waits_and_of_no_others() {
+        let (server, limits) = server(|_| ());
+        let connections = [(); 3].map(|()| Unsent::new(server.clone(), &limits));
+        let mut places = connections.each_ref().map(|_| [None, None]);
+        for _ in 0..2 {
+            for (connection, places) in connections.iter().zip(&mut places) {
+                for at in places {
+                    assert!(connection.waits(at, MIB, Waker::noop()).is_ok());
+                }
+            }
+            assert_eq!((listed(&server), server.bytes()), (3, 6 * MIB));
+            for (connection, places) in connections.iter().zip(&mut places) {
+                // One leaves, and of the other so little is left that it does not count.
+                connection.forget(&mut places[0]);
+                assert!(connection.waits(&mut places[1], 10, Waker::noop()).is_ok());
+            }
+            assert_eq!((listed(&server), server.bytes()), (0, 0));
+        }
+        let mut at = None;
+        let [first, ..] = connections;
+        assert!(first.waits(&mut at, MIB, Waker::noop()).is_ok());
+        drop(first);
+        assert_eq!(listed(&server), 0);
+    }
+
+    #[test]
+    fn at_the_bound_of_a_server_a_64th_becomes_free_and_the_heaviest_gives_way_first() {
+        let (server, limits) = server(|it| it.max_unsent_size = 64 * MIB);
+        let [light, heavy] = [(); 2].map(|()| Unsent::new(server.clone(), &limits));
+        let mut places = vec![None; 300];
+        let quarter = MIB / 4;
+        for at in &mut places[..40] {
+            assert!(light.waits(at, quarter, Waker::noop()).is_ok());
+        }
+        let (mut least, mut full) = (usize::MAX, None);
+        for at in &mut places[40..] {
+            assert!(heavy.waits(at, quarter, Waker::noop()).is_ok());
+            assert!(server.bytes() <= 64 * MIB);
+            if let Some(bytes) = full
+                .replace(server.bytes())
+                .filter(|it| *it > server.bytes())
+            {
+                least = least.min(server.bytes());
+                assert!(bytes > 64 * MIB - quarter);
+            }
+        }
+        assert_eq!(least, 63 * MIB);
+        assert_eq!(light.bytes(), 40 * quarter);
+        assert!(places[..40].iter().all(|at| light.given_up(*at).is_none()));
+        let given_up = |at: &Option<usize>| heavy.given_up(*at);
+        let bound = Some(Bound::Server(64 * MIB));
+        assert_eq!(given_up(&places[40]), bound);
+        assert_eq!(given_up(&places[299]), None);
     }
 }

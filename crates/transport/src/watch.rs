@@ -14,7 +14,7 @@ use crate::frame_guard::FrameGuard;
 use crate::hub::Hub;
 use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
 use crate::timers::{Timed, Timers};
-use crate::unsent::Unsent;
+use crate::unsent::{Taking, Unsent};
 
 /// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
 /// the stream and one for the connection are what most peers send for each DATA frame.
@@ -37,6 +37,7 @@ pub(crate) struct Watch {
     timers: Timers,
     heartbeat: Option<Heartbeat>,
     strikes: PingStrikes,
+    taking: Taking,
     /// The header block that the timer is for.
     block: Option<u64>,
     /// How many calls had begun when none was open any more.
@@ -105,6 +106,7 @@ impl Watch {
             timers,
             heartbeat,
             strikes: PingStrikes::new(&limits, now),
+            taking: Taking::default(),
             block: None,
             idle: None,
             is_draining: false,
@@ -213,11 +215,23 @@ impl Watch {
         times.into_iter().flatten().min()
     }
 
-    /// Replies that do not move are given up when their time is over, if they are in the way.
-    pub(crate) fn look_for_unsent(&mut self, unsent: &Unsent) {
-        if !self.timers.is_set(Timed::Unsent) && unsent.is_pressed() {
-            self.timers.set(Timed::Unsent, unsent.next_stalled());
+    /// Replies that do not move are given up when their time is over, if they are in the way. `sent` is how
+    /// many bytes have been sent.
+    #[inline]
+    pub(crate) fn look_for_unsent(&mut self, unsent: &Unsent, sent: u64) {
+        if unsent.is_pressed() || self.taking.is_watching() {
+            self.look_at_unsent(unsent, sent);
         }
+    }
+
+    #[cold]
+    fn look_at_unsent(&mut self, unsent: &Unsent, sent: u64) {
+        let full_by = self.taking.look(unsent, sent);
+        let next = match unsent.is_pressed() {
+            true => full_by.into_iter().chain(unsent.next_stalled()).min(),
+            false => None,
+        };
+        self.timers.set(Timed::Unsent, next);
     }
 
     /// Ready when the time for something has come.
