@@ -271,11 +271,12 @@ fn of_edition(encoded: Vec<u8>, source: &Source) -> Vec<u8> {
         field.number == raw::DEPENDENCY && imports.contains(&field.content)
             || field.number == raw::SYNTAX
     });
-    for visibility in &source.visibilities {
+    let visibilities = source.visibilities.iter().map(|it| {
         let mut field = Vec::new();
-        raw::push_number(&mut field, visibility.field, visibility.value);
-        encoded = raw::appended(&encoded, &visibility.path, &field);
-    }
+        raw::push_number(&mut field, it.field, it.value);
+        (it.path.clone(), vec![(it.field, field)])
+    });
+    encoded = raw::changed(&encoded, &visibilities.collect());
     // In order of their numbers, as protoc writes them.
     raw::push_bytes(&mut encoded, raw::SYNTAX, b"editions");
     let edition = edition.number().unsigned_abs();

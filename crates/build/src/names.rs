@@ -174,9 +174,9 @@ impl Names {
         let start = if starts_with_digit { "_" } else { "" };
         // `User.ListAll` and `UserList.All` would both be USER_LIST_ALL.
         let is_free = |name: &str| {
-            let number = name.strip_prefix(DESCRIPTORS).unwrap_or_default();
-            let number = number.strip_prefix('_').unwrap_or_default();
-            number.is_empty() || !number.bytes().all(|it| it.is_ascii_digit())
+            let is_number = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_digit());
+            let after = name.strip_prefix(DESCRIPTORS);
+            !after.is_some_and(|it| it.is_empty() || it.strip_prefix('_').is_some_and(is_number))
         };
         taken.claim_if(format!("{start}{service}_{method}"), is_free)
     }
@@ -481,8 +481,12 @@ impl Walk<'_> {
                 false => name,
             };
             let name = camel(wanted);
-            let is_taken = types.0.contains(&name);
-            let rust = types.claim(with_end(name, is_taken));
+            let rust = match types.0.contains(&name) {
+                // `Self_` has its underscore at the end, or it would not be in camel case.
+                true => with_end(name.trim_end_matches('_').to_owned(), true),
+                false => name,
+            };
+            let rust = types.claim(rust);
             let name = camel(&proto);
             let is_taken = inside.contains(&name);
             if snake(&proto) != field

@@ -13,6 +13,9 @@ use crate::raw;
 /// The largest number of a field; descriptor.h, `FieldDescriptor::kMaxNumber`.
 const LAST: i32 = 536_870_911;
 
+/// descriptor.proto: `FieldDescriptorProto.number`.
+const NUMBER: u64 = 3;
+
 /// The large numbers in the text of a file, by what stands there for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LargeNumbers(Vec<(i32, i32)>);
@@ -140,19 +143,12 @@ pub(crate) fn show(hidden: &[Hidden], file: &mut FileDescriptorProto, encoded: &
         let found = hidden.iter().find(|it| it.path == path);
         extension.number = found.map(|it| it.number).or(extension.number);
     });
-    for hidden in hidden {
-        *encoded = raw::changed(encoded, &hidden.path, &|extension| {
-            let mut changed = Vec::with_capacity(extension.len() + 4);
-            for field in raw::fields(extension) {
-                // descriptor.proto: `FieldDescriptorProto.number`.
-                match field.number {
-                    3 => raw::push_number(&mut changed, 3, hidden.number.unsigned_abs().into()),
-                    _ => changed.extend_from_slice(field.bytes),
-                }
-            }
-            changed
-        });
-    }
+    let changes = hidden.iter().map(|hidden| {
+        let mut field = Vec::new();
+        raw::push_number(&mut field, NUMBER, hidden.number.unsigned_abs().into());
+        (hidden.path.clone(), vec![(NUMBER, field)])
+    });
+    *encoded = raw::changed(encoded, &changes.collect());
 }
 
 /// Whether the option is set, in a descriptor that is or is not yet compiled.

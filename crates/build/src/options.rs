@@ -85,13 +85,16 @@ pub(crate) fn share_features(file: &mut FileDescriptorProto) {
                 first.is_some_and(|it| it.name_part == "features" && !it.is_extension)
             });
             let features: Vec<UninterpretedOption> = features.cloned().collect();
+            if features.is_empty() {
+                continue;
+            }
             let mut entries = message.nested_type.iter_mut();
             let entry = entries.find(|it| {
                 let is_entry = it.options.as_ref().is_some_and(|it| it.map_entry());
                 is_entry && it.name() == field.type_name()
             });
             let fields = entry.into_iter().flat_map(|it| &mut it.field);
-            for part in fields.filter(|_| !features.is_empty()) {
+            for part in fields {
                 let options = part.options.get_or_insert_default();
                 options
                     .uninterpreted_option
@@ -103,7 +106,7 @@ pub(crate) fn share_features(file: &mut FileDescriptorProto) {
 
 /// Edits the value of an option, whose name is absolute; `of` is the message that it is a field of.
 pub(crate) fn prepare(option: &mut UninterpretedOption, of: &str, symbols: &Symbols, view: &View) {
-    let value = type_of(option, of, symbols);
+    let value = lead_to_value(option, of, symbols);
     if value == Some(&Value::Float) {
         // parser.cc, "ParseOption", and descriptor.cc, "SetOptionValue".
         let number = match option.identifier_value() {
@@ -120,16 +123,23 @@ pub(crate) fn prepare(option: &mut UninterpretedOption, of: &str, symbols: &Symb
     }
 }
 
-/// What the value of an option is.
-fn type_of<'a>(option: &UninterpretedOption, of: &str, symbols: &'a Symbols) -> Option<&'a Value> {
+/// Names the fields that an option leads through as the compiler knows them. Returns what its value is.
+fn lead_to_value<'a>(
+    option: &mut UninterpretedOption,
+    of: &str,
+    symbols: &'a Symbols,
+) -> Option<&'a Value> {
     let mut of = format!("google.protobuf.{of}");
     let mut value = None;
-    for part in &option.name {
+    for part in &mut option.name {
         let name = match part.name_part.strip_prefix('.') {
             Some(full) if part.is_extension => full.to_owned(),
             _ => joined(&of, &part.name_part),
         };
         value = symbols.value(&name);
+        if let Some(stand_in) = symbols.stand_in(&name) {
+            stand_in.clone_into(&mut part.name_part);
+        }
         if let Some(Value::Message(name)) = value {
             of.clone_from(name);
         }
@@ -137,7 +147,7 @@ fn type_of<'a>(option: &UninterpretedOption, of: &str, symbols: &'a Symbols) -> 
     value
 }
 
-/// Goes through a message in the text format for the extensions that it names.
+/// Goes through a message in the text format for the fields and the extensions that it names.
 struct Aggregate<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
@@ -149,7 +159,7 @@ struct Aggregate<'a> {
 impl<'a> Aggregate<'a> {
     /// The text of a message `of`, with absolute names.
     fn edited(text: &str, of: &str, symbols: &'a Symbols, view: &'a View) -> String {
-        if !text.contains('[') {
+        if !text.contains('[') && !symbols.has_stand_ins() {
             return text.to_owned();
         }
         let tokens = tokens(text);
@@ -190,8 +200,11 @@ impl<'a> Aggregate<'a> {
                     self.value(inner.as_deref());
                 }
                 name if token.kind == Kind::Name => {
-                    let field = of.and_then(|of| self.symbols.value(&joined(of, name)));
-                    self.value(message_of(field));
+                    let full = of.map_or_else(String::new, |of| joined(of, name));
+                    if let Some(stand_in) = self.symbols.stand_in(&full) {
+                        self.edits.push((token.range(), stand_in.to_owned()));
+                    }
+                    self.value(message_of(self.symbols.value(&full)));
                 }
                 _ => {}
             }

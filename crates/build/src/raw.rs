@@ -3,6 +3,9 @@
 //! prost-types knows neither editions nor the options that extensions define, so what it has decoded
 //! and encodes again is less than what there was. Here fields are taken out and put in as bytes.
 
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+
 /// Field numbers of `google.protobuf.FileDescriptorProto`.
 pub(crate) const DEPENDENCY: u64 = 3;
 pub(crate) const SOURCE_CODE_INFO: u64 = 9;
@@ -69,33 +72,43 @@ pub(crate) fn without(message: &[u8], is_unwanted: impl Fn(&Field<'_>) -> bool) 
     kept.flat_map(|field| field.bytes).copied().collect()
 }
 
-/// The message with `field` at the end of a message inside it, which `path` leads to: the number of
-/// a field, and which of those that have it.
-pub(crate) fn appended(message: &[u8], path: &[(u64, usize)], field: &[u8]) -> Vec<u8> {
-    changed(message, path, &|message| [message, field].concat())
+/// Where a message is within another: the number of a field, and which of those that have it, and so on
+/// from there.
+pub(crate) type Path = Vec<(u64, usize)>;
+
+/// Fields to set in messages within a message, each as its number and the whole field.
+pub(crate) type Changes = BTreeMap<Path, Vec<(u64, Vec<u8>)>>;
+
+/// The message with `changes` made: a field stands where one of its number stood, or else at the end.
+pub(crate) fn changed(message: &[u8], changes: &Changes) -> Vec<u8> {
+    if changes.is_empty() {
+        return message.to_vec();
+    }
+    changed_at(&mut Path::new(), message, changes)
 }
 
-/// The message with a change to a message inside it, which `path` leads to as for [`appended`].
-pub(crate) fn changed(
-    message: &[u8],
-    path: &[(u64, usize)],
-    change: &dyn Fn(&[u8]) -> Vec<u8>,
-) -> Vec<u8> {
-    let Some(((number, index), path)) = path.split_first() else {
-        return change(message);
-    };
-    let mut message_changed = Vec::with_capacity(message.len() + 16);
-    let mut seen = 0;
-    for found in fields(message) {
-        if found.number == *number && seen == *index {
-            let inner = changed(found.content, path, change);
-            push_bytes(&mut message_changed, *number, &inner);
+fn changed_at(path: &mut Path, message: &[u8], changes: &Changes) -> Vec<u8> {
+    let own = changes.get(path).map_or(&[][..], Vec::as_slice);
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    let mut result = Vec::with_capacity(message.len() + 16);
+    for field in fields(message) {
+        let count = seen.entry(field.number).or_default();
+        path.push((field.number, *count));
+        *count += 1;
+        let from_here = (Bound::Included(path.as_slice()), Bound::Unbounded);
+        let mut next = changes.range::<[(u64, usize)], _>(from_here);
+        if next.next().is_some_and(|(it, _)| it.starts_with(path)) {
+            let inner = changed_at(path, field.content, changes);
+            push_bytes(&mut result, field.number, &inner);
         } else {
-            message_changed.extend_from_slice(found.bytes);
+            let new = own.iter().find(|(number, _)| *number == field.number);
+            result.extend_from_slice(new.map_or(field.bytes, |(_, new)| new));
         }
-        seen += usize::from(found.number == *number);
+        path.pop();
     }
-    message_changed
+    let more = own.iter().filter(|(number, _)| !seen.contains_key(number));
+    more.for_each(|(_, new)| result.extend_from_slice(new));
+    result
 }
 
 pub(crate) fn push_number(message: &mut Vec<u8>, field: u64, value: u64) {
@@ -152,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_put_into_a_message_within_others() {
+    fn fields_are_set_in_messages_within_others() {
         let message = |name: &str, nested_type| prost_types::DescriptorProto {
             name: Some(name.to_owned()),
             nested_type,
@@ -168,10 +181,18 @@ mod tests {
         };
         let mut field = Vec::new();
         push_bytes(&mut field, 10, b"reserved");
-        let changed = appended(&file.encode_to_vec(), &[(4, 1), (3, 1)], &field);
-        let inner = &mut file.message_type[1].nested_type[1];
+        let mut name = Vec::new();
+        push_bytes(&mut name, 1, b"e");
+        let changes = Changes::from([
+            (vec![(4, 1)], vec![(1, name)]),
+            (vec![(4, 1), (3, 1)], vec![(10, field)]),
+        ]);
+        let result = changed(&file.encode_to_vec(), &changes);
+        let outer = &mut file.message_type[1];
+        outer.name = Some("e".to_owned());
+        let inner = &mut outer.nested_type[1];
         inner.reserved_name.push("reserved".to_owned());
-        assert_eq!(changed, file.encode_to_vec());
+        assert_eq!(result, file.encode_to_vec());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
+use crate::json;
 use crate::names::joined;
 
 /// All names that the files of one call define.
@@ -19,6 +20,8 @@ pub(crate) struct Symbols {
     again: HashMap<String, Vec<Symbol>>,
     files: Vec<FileEntry>,
     indexes: HashMap<String, usize>,
+    /// The names that the compiler knows some fields by, by their full names; see `json`.
+    stand_ins: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -102,8 +105,12 @@ impl Symbols {
             public_dependencies: public.cloned().collect(),
         });
         let package = file.package();
+        let is_proto3 = file.syntax() == "proto3";
         for message in &file.message_type {
             self.message(index, package, message);
+            if is_proto3 {
+                self.hide(package, message);
+            }
         }
         for it in &file.enum_type {
             self.enumeration(index, package, it);
@@ -139,6 +146,17 @@ impl Symbols {
         let ranges = message.extension_range.iter();
         let ranges = ranges.map(|it| (it.start(), it.end())).collect();
         self.add(file, name, Kind::Message(ranges));
+    }
+
+    fn hide(&mut self, outer: &str, message: &DescriptorProto) {
+        let name = joined(outer, message.name());
+        for (index, stand_in) in json::stand_ins(message) {
+            let full = joined(&name, message.field[index].name());
+            self.stand_ins.insert(full, stand_in);
+        }
+        for nested in &message.nested_type {
+            self.hide(&name, nested);
+        }
     }
 
     fn enumeration(&mut self, file: usize, outer: &str, it: &prost_types::EnumDescriptorProto) {
@@ -191,6 +209,16 @@ impl Symbols {
             Kind::Field(ref value) => Some(value),
             _ => None,
         }
+    }
+
+    /// The name that the compiler knows a field by, if not by its own, which is part of its full name.
+    pub(crate) fn stand_in(&self, field: &str) -> Option<&str> {
+        self.stand_ins.get(field).map(String::as_str)
+    }
+
+    /// Whether any field has a [`stand_in`](Self::stand_in).
+    pub(crate) fn has_stand_ins(&self) -> bool {
+        !self.stand_ins.is_empty()
     }
 
     /// The ranges for extensions of a message, by its name with a dot at the start.

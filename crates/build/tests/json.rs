@@ -140,3 +140,42 @@ fn descriptors_have_the_names_and_the_syntax_of_the_file() {
     assert_eq!(names(message), ["foobar", "fooBar"]);
     assert_eq!(names(&message.nested_type[0]), ["fooBar"; 3]);
 }
+
+#[test]
+fn names_alike_change_nothing_else_about_a_file_of_proto3() {
+    let alike = "message Alike { int32 foobar = 1; int32 foo_bar = 2; repeated int32 FooBar = 3; }";
+    let generate = |name: &str, statements: &str| {
+        let text = format!("syntax = 'proto3'; package p;\n{alike}\n{statements}\n");
+        let dir = directory(name, &[("a.proto", &text)]);
+        Config::new().base_dir(dir).generate(["a.proto"])
+    };
+    let wrong = generate("first_value", "enum E { A = 1; }").expect_err("it is not zero");
+    let wrong = wrong.to_string();
+    assert!(wrong.contains("a.proto:3:"), "{wrong}");
+    let twice = generate(
+        "twice",
+        "message M { int32 a = 1; int32 a = 2; int32 A = 3; }",
+    );
+    let twice = twice.expect_err("there are two").to_string();
+    assert!(twice.contains("name 'p.M.a' is defined twice"), "{twice}");
+
+    // As libprotoc 35.1 has it: elements of proto3 are packed, and its fields that are zero left out
+    // only where nothing sets them. The fields have their names in values of options.
+    let generated = generate(
+        "values",
+        "import 'google/protobuf/descriptor.proto';
+         extend google.protobuf.MessageOptions { Alike o = 50000; Alike in_parts = 50001; }
+         message M { option (o) = { foobar: 1 foo_bar: 2 FooBar: [3, 4] };
+         option (in_parts).foo_bar = 5; option (in_parts).FooBar = 6; }",
+    );
+    let generated = generated.expect("it is right");
+    let set = generated.descriptor_set();
+    let holds = |bytes: &[u8]| set.windows(bytes.len()).any(|it| it == bytes);
+    assert!(holds(b"\x82\xb5\x18\x08\x08\x01\x10\x02\x1a\x02\x03\x04"));
+    assert!(holds(b"\x8a\xb5\x18\x05\x10\x05\x1a\x01\x06"));
+    let set = FileDescriptorSet::decode(set).expect("it is a set");
+    let file = set.file.iter().find(|it| it.package() == "p");
+    let message = &file.expect("it is there").message_type[0];
+    let names: Vec<&str> = message.field.iter().map(|it| it.name()).collect();
+    assert_eq!(names, ["foobar", "foo_bar", "FooBar"]);
+}

@@ -29,7 +29,21 @@ fn check(name: &str, statements: &str, config: Config, expected: &[&str]) {
 
 #[test]
 fn of_names_that_are_one_in_rust_all_but_the_first_end_in_an_underscore() {
-    let cases: [(&str, &str, &[&str]); 21] = [
+    let cases: [(&str, &str, &[&str]); 23] = [
+        (
+            "constant_of_the_name_of_the_descriptors",
+            "message M {} service File { rpc Descriptors(M) returns (M); }",
+            &["const FILE_DESCRIPTORS_: ", "pub static FILE_DESCRIPTORS: "],
+        ),
+        (
+            "oneof_called_self",
+            "message M { enum Self { A = 0; } oneof self { Self b = 1; } }",
+            &[
+                "pub enum SelfOneOf {",
+                "Option<m::SelfOneOf>",
+                "pub enum Self_ {",
+            ],
+        ),
         (
             "types",
             "message FooBar { string a = 1; } message foo_bar { FooBar a = 1; foo_bar b = 2; }",

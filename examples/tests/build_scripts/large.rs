@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), trunkline_build::CompileError> {
+    // A file that is added there is a change as well.
+    println!("cargo:rerun-if-changed=../proto/shop");
     let mut files = Vec::new();
     collect(Path::new("../proto/shop"), &mut files);
     trunkline_build::Config::new()

@@ -968,6 +968,71 @@ pub mod names {
     }
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::trunkline::prost::Message)]
+    #[prost(prost_path = "::trunkline::prost")]
+    pub struct Itself {
+        #[prost(oneof = "itself::SelfOneOf", tags = "1, 2")]
+        pub self_: ::core::option::Option<itself::SelfOneOf>,
+    }
+    /// Nested message and enum types in `Itself`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    pub mod itself {
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            ::trunkline::prost::Enumeration
+        )]
+        #[prost(prost_path = "::trunkline::prost")]
+        #[repr(i32)]
+        pub enum Self_ {
+            SelfA = 0,
+        }
+        impl Self_ {
+            /// String value of the enum field names used in the ProtoBuf definition.
+            ///
+            /// The values are not transformed in any way and thus are considered stable
+            /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+            pub fn as_str_name(&self) -> &'static str {
+                match self {
+                    Self::SelfA => "SELF_A",
+                }
+            }
+            /// Creates an enum from field names used in the ProtoBuf definition.
+            pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+                match value {
+                    "SELF_A" => Some(Self::SelfA),
+                    _ => None,
+                }
+            }
+        }
+        #[derive(Clone, PartialEq, Eq, Hash, ::trunkline::prost::Oneof)]
+        #[prost(prost_path = "::trunkline::prost")]
+        pub enum SelfOneOf {
+            #[prost(enumeration = "Self_", tag = "1")]
+            A(i32),
+            #[prost(string, tag = "2")]
+            B(::trunkline::prost::alloc::string::String),
+        }
+    }
+    impl ::trunkline::prost::Name for Itself {
+        const NAME: &'static str = "Itself";
+        const PACKAGE: &'static str = "names";
+        fn full_name() -> ::trunkline::prost::alloc::string::String {
+            "names.Itself".into()
+        }
+        fn type_url() -> ::trunkline::prost::alloc::string::String {
+            "type.googleapis.com/names.Itself".into()
+        }
+    }
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     #[derive(
         Clone,
         Copy,
@@ -1490,6 +1555,60 @@ pub mod names {
         }
     }
 
+    const FILE_DESCRIPTORS_: ::trunkline::Method = ::trunkline::Method::new("/names.File/Descriptors");
+
+    /// Calls `names.File`. Cloning a client is cheap.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, Debug)]
+    pub struct FileClient(::trunkline::Client);
+
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    impl FileClient {
+        /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
+        pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
+            ::trunkline::Channel::connect(target).await.map(Self::new)
+        }
+
+        /// Calls the service over `channel`.
+        pub fn new(channel: ::trunkline::Channel) -> Self {
+            Self(::trunkline::Client::new(channel))
+        }
+
+        /// Calls `names.File/Descriptors`.
+        pub fn descriptors(&self, request: FooBar) -> ::trunkline::Call<::trunkline::Response<FooBar>> {
+            self.0.unary(FILE_DESCRIPTORS_, request)
+        }
+    }
+
+    /// Handlers of `names.File`: implement the methods as `async fn`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    pub trait File: ::core::marker::Send + ::core::marker::Sync + 'static {
+        /// Handles `names.File/Descriptors`.
+        fn descriptors(&self, request: ::trunkline::Request<FooBar>)
+        -> impl ::core::future::Future<Output = ::trunkline::Result<FooBar>> + ::core::marker::Send;
+    }
+
+    /// Serves `names.File` with the handlers in it.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Debug)]
+    pub struct FileServer<S>(pub S);
+
+    impl<S: File> ::trunkline::Service for FileServer<S> {
+        const NAME: &'static str = "names.File";
+        const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
+
+        fn add_to(self, router: &mut ::trunkline::Router) {
+            let service = ::std::sync::Arc::new(self.0);
+            router.unary(FILE_DESCRIPTORS_, &service, |service, request| async move {
+                S::descriptors(&service, request).await
+            });
+        }
+    }
+
     /// The descriptors of the files of this package, with all that they import, for reflection.
     #[allow(dead_code, unreachable_pub)]
     pub static FILE_DESCRIPTORS: ::trunkline::FileDescriptors =
@@ -1500,7 +1619,7 @@ pub mod names {
     #[allow(dead_code, unreachable_pub)]
     pub static FILE_DESCRIPTORS_0: ::trunkline::FileDescriptors = ::trunkline::FileDescriptors::new(
         b"\
-        \n\xce&\n\x11names/names.proto\x12\x05names\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11names/\
+        \n\xdd'\n\x11names/names.proto\x12\x05names\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11names/\
         order.proto\x1a\x14names/pkg/bool.proto\x1a\x16names/pkg/module.proto\x1a\x0fnames/old.proto\"\x16\
         \n\x06FooBar\x12\x0c\n\x01a\x18\x01 \x01(\tR\x01a\"\xab\x02\n\x07foo_bar\x12*\n\x05inner\x18\x01\
         \x20\x01(\x0b2\x14.names.foo_bar.InnerR\x05inner\x12'\n\x04kind\x18\x02 \x01(\x0e2\x13.names.foo\
@@ -1579,19 +1698,21 @@ pub mod names {
         2\x0e.names.old.OldR\x03old\x1a0\n\x04Item\x12(\n\x05order\x18\x01 \x01(\x0b2\x12.names.order.Or\
         derR\x05order\x1aL\n\x0bByNameEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12'\n\x05value\x18\
         \x02 \x01(\x0b2\x11.names.Order.ItemR\x05value:\x028\x01\"\r\n\x0bNamesClient\"\r\n\x0bNamesServ\
-        er*^\n\x06Colour\x12\x0e\n\nCOLOUR_RED\x10\0\x12\x0e\n\nCOLOUR_ROT\x10\0\x12\x0f\n\x0bCOLOUR_SEL\
-        F\x10\x02\x12\x0c\n\x08COLOUR_1\x10\x03\x12\t\n\x05ERROR\x10\x04\x12\x06\n\x02OK\x10\x05\x1a\x02\
-        \x10\x01*%\n\rScalarWrapper\x12\x14\n\x10SCALAR_WRAPPER_A\x10\0*\x1f\n\nMapWrapper\x12\x11\n\rMA\
-        P_WRAPPER_A\x10\0*\x1f\n\nKeyWrapper\x12\x11\n\rKEY_WRAPPER_A\x10\0*#\n\x0cValueWrapper\x12\x13\n\
-        \x0fVALUE_WRAPPER_A\x10\0*\x1d\n\x05_____\x12\x08\n\x04____\x10\0\x12\n\n\x06_____1\x10\x012\xa1\
-        \x02\n\x05Names\x12'\n\x06GetFoo\x12\r.names.FooBar\x1a\x0e.names.foo_bar\x12.\n\x06getFoo\x12\x0e\
-        .names.foo_bar\x1a\x14.names.foo_bar.Inner\x12(\n\x07get_foo\x12\n.names.str\x1a\r.names.str.Is(\
-        \x010\x01\x12\x1d\n\x03New\x12\t.names.__\x1a\x0b.names._1.A\x12 \n\x04new_\x12\t.names.__\x1a\r\
-        .names.__.___\x12(\n\x07Connect\x12\t.names._1\x1a\x12.names.order.Order\x12*\n\x01_\x12\x12.nam\
-        es.pkg.bool.Is\x1a\x11.names.Order.Item2\x85\x01\n\x05NAMES\x12'\n\x07Service\x12\r.names.FooBar\
-        \x1a\r.names.FooBar\x12(\n\x06Router\x12\r.names.FooBar\x1a\r.names.FooBar0\x01\x12)\n\x07Reques\
-        t\x12\r.names.FooBar\x1a\r.names.FooBar(\x0125\n\x0fFileDescriptors\x12\"\n\x02_0\x12\r.names.Fo\
-        oBar\x1a\r.names.FooBarb\x06proto3",
+        er\"X\n\x06Itself\x12\"\n\x01a\x18\x01 \x01(\x0e2\x12.names.Itself.SelfH\0R\x01a\x12\x0e\n\x01b\x18\
+        \x02 \x01(\tH\0R\x01b\"\x12\n\x04Self\x12\n\n\x06SELF_A\x10\0B\x06\n\x04self*^\n\x06Colour\x12\x0e\
+        \n\nCOLOUR_RED\x10\0\x12\x0e\n\nCOLOUR_ROT\x10\0\x12\x0f\n\x0bCOLOUR_SELF\x10\x02\x12\x0c\n\x08C\
+        OLOUR_1\x10\x03\x12\t\n\x05ERROR\x10\x04\x12\x06\n\x02OK\x10\x05\x1a\x02\x10\x01*%\n\rScalarWrap\
+        per\x12\x14\n\x10SCALAR_WRAPPER_A\x10\0*\x1f\n\nMapWrapper\x12\x11\n\rMAP_WRAPPER_A\x10\0*\x1f\n\
+        \nKeyWrapper\x12\x11\n\rKEY_WRAPPER_A\x10\0*#\n\x0cValueWrapper\x12\x13\n\x0fVALUE_WRAPPER_A\x10\
+        \0*\x1d\n\x05_____\x12\x08\n\x04____\x10\0\x12\n\n\x06_____1\x10\x012\xa1\x02\n\x05Names\x12'\n\x06\
+        GetFoo\x12\r.names.FooBar\x1a\x0e.names.foo_bar\x12.\n\x06getFoo\x12\x0e.names.foo_bar\x1a\x14.n\
+        ames.foo_bar.Inner\x12(\n\x07get_foo\x12\n.names.str\x1a\r.names.str.Is(\x010\x01\x12\x1d\n\x03N\
+        ew\x12\t.names.__\x1a\x0b.names._1.A\x12 \n\x04new_\x12\t.names.__\x1a\r.names.__.___\x12(\n\x07\
+        Connect\x12\t.names._1\x1a\x12.names.order.Order\x12*\n\x01_\x12\x12.names.pkg.bool.Is\x1a\x11.n\
+        ames.Order.Item2\x85\x01\n\x05NAMES\x12'\n\x07Service\x12\r.names.FooBar\x1a\r.names.FooBar\x12(\
+        \n\x06Router\x12\r.names.FooBar\x1a\r.names.FooBar0\x01\x12)\n\x07Request\x12\r.names.FooBar\x1a\
+        \r.names.FooBar(\x0125\n\x0fFileDescriptors\x12\"\n\x02_0\x12\r.names.FooBar\x1a\r.names.FooBar2\
+        3\n\x04File\x12+\n\x0bDescriptors\x12\r.names.FooBar\x1a\r.names.FooBarb\x06proto3",
         &[
             &FILE_DESCRIPTORS_2,
             &order::FILE_DESCRIPTORS_0,
