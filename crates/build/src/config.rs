@@ -91,6 +91,7 @@ impl Config {
             layout: Layout {
                 is_tree: true,
                 only_named: false,
+                is_unformatted: false,
             },
         }
     }
@@ -361,6 +362,13 @@ impl Config {
             layout: self.layout,
         };
         generate(loaded, choices)
+    }
+
+    /// Leaves messages on one line, for the macro, whose text nobody reads.
+    #[doc(hidden)]
+    pub fn unformatted(mut self) -> Self {
+        self.layout.is_unformatted = true;
+        self
     }
 
     /// Says which modules there are where the text is used.

@@ -121,6 +121,7 @@ fn generated(request: Request) -> Result<Vec<ResponseFile>, CompileError> {
     let layout = Layout {
         is_tree: include_file.is_some(),
         only_named: true,
+        is_unformatted: false,
     };
     let generated = config.layout(layout).generate_loaded(loaded)?;
     let mut files: Vec<ResponseFile> = generated
