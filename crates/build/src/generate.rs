@@ -138,11 +138,8 @@ pub(crate) fn generate(
     for (module, files) in by_module(&loaded.files, &module_of) {
         let name = markers.proto(files[0].descriptor.package());
         let messages = messages.remove(&module).unwrap_or_default();
-        let messages = format(
-            &name,
-            &docs.expand(&markers.expand(&messages)),
-            choices.layout,
-        )?;
+        let messages = docs.expand(&markers.expand(&messages));
+        let messages = format(&name, &messages, choices.layout)?;
         let services = services.borrow_mut().remove(&module).unwrap_or_default();
         let services = docs.expand(&markers.rust(&services));
         let named = files.iter().any(|file| file.named);
