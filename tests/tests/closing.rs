@@ -4,15 +4,17 @@
 #![cfg(unix)]
 
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use trunkline::{Channel, Client, ClientTls, Limits, Raw, Server, ServerTls};
 use trunkline_testkit::{
-    Authority, Fields, Frame, Outcome, Probe, RawListener, RawPeer, SlowLink, Slowness, error,
+    Authority, End, Fields, Frame, Outcome, Probe, RawListener, RawPeer, SlowLink, Slowness, error,
     message, within,
 };
 use trunkline_tests::peers::{Peer, run_client_with};
@@ -180,6 +182,7 @@ async fn all_arrives(caller: Caller, cause: Cause, is_secure: bool) {
             (unused, serving, began)
         };
         let (_, (_stop, serving, began)) = tokio::join!(calling, closing);
+        assert_eq!(link.ended_first(), Some(End::Server), "{name}");
         if cause == Cause::Drain {
             let served = within("the drain", serving).await;
             served.expect("no panic").expect("a good end");
@@ -268,16 +271,111 @@ async fn closed_by_one_end(server: Server) -> (RawPeer<DuplexStream>, JoinHandle
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_limit_says() {
+    let limits = Limits::default();
+    // It reads on, and says so.
+    let (mut client, serving) = closed_by_one_end(Server::new()).await;
+    let began = Instant::now();
+    let reading = async {
+        loop {
+            client.write(&[Frame::window_update(0, 1)]).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        served = serving => served.expect("no panic"),
+        () = reading => {}
+    }
+    assert_eq!(began.elapsed(), limits.linger_time);
+
+    // It says nothing: the stream may not be able to tell it anything.
     let (_client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
     serving.await.expect("no panic");
-    assert_eq!(began.elapsed(), Limits::default().linger_time);
+    assert_eq!(began.elapsed(), limits.brought_linger_time);
 
     let (client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
     drop(client);
     serving.await.expect("no panic");
     assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_socket_of_the_servers_own_waits_also_for_a_peer_that_says_nothing() {
+    let linger = Duration::from_millis(300);
+    let server = Server::new().add(Probe::new()).with_limits(|limits| {
+        limits.linger_time = linger;
+        limits.brought_linger_time = Duration::ZERO;
+        limits.drain_grace = Duration::from_secs(60);
+    });
+    let bound = server.bind("127.0.0.1:0").await.expect("a free port");
+    let address = bound.local_addr().to_string();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(bound.serve_until(async {
+        let _ = stopped.await;
+    }));
+    let mut client = RawPeer::connect(&address).await;
+    let call = client
+        .call(&Fields::call(Probe::ECHO.path()), message(b"x"))
+        .await;
+    assert_eq!(client.outcome(call).await, Outcome::Answered(200, 0));
+    drop(stop);
+    client.until_closed().await;
+    let began = Instant::now();
+    let served = within("the end of the server", serving).await;
+    served.expect("no panic").expect("a good end");
+    assert!(began.elapsed() >= linger / 2, "{:?}", began.elapsed());
+}
+
+/// A byte stream that cannot say that nothing more comes, such as the pipes of a child process.
+struct NoShutdown(DuplexStream);
+
+impl AsyncRead for NoShutdown {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for NoShutdown {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let server = Server::new().add(Probe::new());
+    let serving = tokio::spawn(server.serve_connection(NoShutdown(far)));
+    let near = std::sync::Mutex::new(Some(NoShutdown(near)));
+    let channel = Channel::to("127.0.0.1:1").connector(move |_| {
+        let near = near.lock().expect("no panic").take();
+        async move { near.ok_or(std::io::ErrorKind::NotConnected.into()) }
+    });
+    let client = Client::new(channel.connect().await.expect("a server"));
+    let request = Raw(b"x"[..].into());
+    let reply = client.unary::<Raw, Raw>(Probe::ECHO, request).await;
+    assert_eq!(reply.expect("a reply").0, "x");
+    let began = Instant::now();
+    drop(client);
+    serving.await.expect("no panic");
+    assert!(began.elapsed() <= Limits::default().brought_linger_time);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,7 +400,7 @@ async fn a_peer_that_sends_for_ever_is_read_no_further_than_the_limit_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_grace() {
-    let grace = Duration::from_secs(5);
+    let grace = Duration::from_millis(500);
     let (near, far) = tokio::io::duplex(1 << 16);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::new().add(Probe::new()).drain_grace(grace);

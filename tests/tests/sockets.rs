@@ -232,6 +232,69 @@ async fn what_a_killed_server_leaves_is_taken_over_and_a_running_server_is_not()
     assert_eq!(directory.names(), ["greeter.sock"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_files_were_removed_leaves_those_of_the_next_one_alone() {
+    for by_renaming in [false, true] {
+        let directory = Directory::new(&format!("removed-{by_renaming}"));
+        let (_, address) = directory.socket();
+        let first = Server::new().add(Echo).bind(&address).await.expect("free");
+        for name in directory.names() {
+            let path = directory.0.join(&name);
+            // A file that was moved, as NFS does with one that is open, has a name still.
+            match by_renaming {
+                true => std::fs::rename(&path, directory.0.join(format!("old-{name}"))),
+                false => std::fs::remove_file(&path),
+            }
+            .expect("a file of ours");
+        }
+        let second = run(follow(&Server::new(), &address).await);
+        drop(first);
+        within("a call", call(&address)).await.expect("the second");
+        second.stop().await;
+        let left = match by_renaming {
+            true => &["old-greeter.sock", "old-greeter.sock.lock"][..],
+            false => &[],
+        };
+        assert_eq!(directory.names(), left);
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_lock_file_was_removed_keeps_others_out_and_leaves_nothing() {
+    let directory = Directory::new("unlocked");
+    let (path, address) = directory.socket();
+    let first = Server::new().add(Echo).bind(&address).await.expect("free");
+    std::fs::remove_file(path.with_extension("sock.lock")).expect("a file of ours");
+    Server::new().bind(&address).await.expect_err("it runs");
+    drop(first);
+    assert_eq!(directory.names(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_lock_file_is_said() {
+    let directory = Directory::new("lock");
+    let (path, address) = directory.socket();
+    let lock = path.with_extension("sock.lock");
+    let held = Server::new().bind(&address).await.expect("free");
+    let status = Server::new().bind(&address).await.expect_err("it is held");
+    let locked = format!("{} is locked; another process", lock.display());
+    assert!(status.message().contains(&locked), "{status}");
+    drop(held);
+
+    std::os::unix::fs::symlink(&path, &lock).expect("a link");
+    let status = Server::new().bind(&address).await.expect_err("a link");
+    std::fs::remove_file(&lock).expect("a link");
+    std::fs::create_dir(&lock).expect("a directory");
+    let as_directory = Server::new().bind(&address).await.expect_err("a directory");
+    for status in [status, as_directory] {
+        assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
+        let lock_file = format!("its lock file {} cannot be locked", lock.display());
+        for words in [address.as_str(), &lock_file, "remove what is there"] {
+            assert!(status.message().contains(words), "{status}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_path_is_said() {
     let directory = Directory::new("wrong");
@@ -284,20 +347,18 @@ async fn addresses_with_a_zone_are_bound_and_reached() {
         println!("skipped: this machine has no IPv6");
         return;
     }
-    // The loopback interface is the first on Linux.
-    for zone in ["1", "251"] {
-        let bound = Server::new()
-            .add(Echo)
-            .bind(&format!("[::1%{zone}]:0"))
-            .await;
+    // The loopback interface is the first on Linux; in a URI the % is in encoding.
+    for address in ["[::1%1]:0", "http://[::1%251]:0"] {
+        let bound = Server::new().add(Echo).bind(address).await;
         let bound = bound.expect("a free port");
         let port = bound.local_addr().tcp().expect("TCP").port();
         let running = run(bound);
         let targets = [
-            format!("[::1%{zone}]:{port}"),
-            format!("http://[::1%{zone}]:{port}"),
-            format!("ipv6:[::1%{zone}]:{port}"),
-            format!("dns:///[::1%{zone}]:{port}"),
+            format!("[::1%1]:{port}"),
+            format!("http://[::1%1]:{port}"),
+            format!("http://[::1%251]:{port}"),
+            format!("ipv6:[::1%251]:{port}"),
+            format!("dns:///[::1%251]:{port}"),
         ];
         for target in targets {
             within("a call", call(&target)).await.expect(&target);

@@ -377,7 +377,7 @@ async fn a_reload_that_is_stuck_holds_no_exit() {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
     }
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(10);
     while child.try_wait().expect("a child").is_none() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -387,6 +387,33 @@ async fn a_reload_that_is_stuck_holds_no_exit() {
     assert_eq!(is_stuck, Ok(true), "it reloads");
     let ended = ended.expect("it ends with its calls, of which there are none");
     assert!(ended.success(), "{ended}");
+}
+
+/// As `--cert <(vault read ...)` has it: a pipe, which can be read once.
+#[tokio::test]
+async fn what_can_be_read_once_is_read_the_first_time_and_refused_to_a_reload() {
+    let authority = Authority::new();
+    let directory = Directory::new("once");
+    let files = directory.put_identity(&authority.issue(LOCAL));
+    let certificate = std::fs::read(&files.0).expect("a file");
+    let _fifo = Fifo::put(&files.0);
+    let path = files.0.clone();
+    let writing = std::thread::spawn(move || std::fs::write(path, certificate));
+    let tls = server_tls(&files);
+    let target = serve(Server::new().tls(tls.clone()).add(Echo)).await;
+    writing.join().expect("no panic").expect("it is read");
+    let trusting = ClientTls::new().ca_pem(authority.pem());
+    let client = connect(&target, trusting.clone()).await;
+    assert_eq!(echo(&client.expect("a connection"), "x").await, "x");
+
+    // The second is another configuration, which reads what it has for itself.
+    for again in [tls.reload(), tls.reload_every(OFTEN).load()] {
+        let status = again.expect_err("nobody writes again");
+        assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{status}");
+        assert!(status.message().contains("it is a FIFO"), "{status}");
+    }
+    let client = connect(&target, trusting).await;
+    assert_eq!(echo(&client.expect("what was in use"), "x").await, "x");
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use trunkline_transport::Target;
 /// A target is `host:port`, `http://host:port`, `https://host:port` or `unix:/path`, and what
 /// grpc/doc/naming.md has of the kind: `dns:///host:port`, `ipv4:a:port,b:port`,
 /// `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. Without a port it is 443, and with
-/// `http://` 80. A list is one set of addresses, in its order; the servers behind it are taken to
+/// `http://` 80. The zone of an IPv6 address may be written as in a URI (`%25eth0`), but a number in
+/// `host:port` is as it is written: `[fe80::1%251]:80` is on interface 251. A list is one set of addresses, in its order; the servers behind it are taken to
 /// serve the same.
 #[derive(Clone, Debug)]
 pub struct Targets(Vec<String>);
@@ -152,6 +153,10 @@ mod tests {
             (
                 Targets::from("dns:///[fe80::1%25lo]"),
                 Some("[fe80::1%lo]:443"),
+            ),
+            (
+                Targets::from(["dns:[fe80::1%251]", "ipv6:fe80::2%251", "[fe80::3%251]"]),
+                Some("[fe80::1%1]:443 [fe80::2%1]:443 [fe80::3%251]:443"),
             ),
             (
                 Targets::from("ipv4:1.2.3.4,1.2.3.5:6"),

@@ -149,6 +149,11 @@ pub struct Limits {
     /// `max_connection_age_grace` may be less. Afterwards it is dropped, and what the peer has not
     /// read is lost. Until then it counts as one of `max_accepted_connections`.
     pub linger_time: Duration,
+    /// How long a connection over a byte stream that was brought (`Server::serve_connection`,
+    /// `ChannelBuilder::connector`) waits in that time for a peer that sends nothing. Default: 1 s. A
+    /// stream may have no way to say that nothing more comes, such as the pipe of a child process, and
+    /// its peer then never closes. One that is still reading says so, and starts this time again.
+    pub brought_linger_time: Duration,
     /// How many connections a server has at one time. Default: 100,000. At the limit it accepts no
     /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor. This is
     /// what `Server::max_connections` sets; `max_connections` below is a channel's.
@@ -358,6 +363,7 @@ impl Limits {
         connect_timeout: Duration::from_secs(20),
         drain_grace: Duration::from_secs(10),
         linger_time: Duration::from_secs(30),
+        brought_linger_time: Duration::from_secs(1),
         max_accepted_connections: 100_000,
         max_connection_age: Duration::MAX,
         max_connection_age_grace: Duration::MAX,

@@ -37,7 +37,7 @@ pub use pair::{channel_over, pair};
 pub use probe::{Counts, Probe};
 pub use raw_listener::RawListener;
 pub use raw_peer::{GoAway, Outcome, PREFACE, RawPeer, Received};
-pub use slow_link::{SlowLink, Slowness};
+pub use slow_link::{End, SlowLink, Slowness};
 
 /// How long a test may wait for what must come: long enough for a busy machine, and nothing that
 /// passes ever waits for it to run out.

@@ -1,8 +1,8 @@
 //! A TCP proxy on this machine that is as slow as a real network.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,7 +41,17 @@ impl Slowness {
 pub struct SlowLink {
     address: SocketAddr,
     to_client: Arc<AtomicUsize>,
+    ended_first: Arc<OnceLock<End>>,
     task: JoinHandle<()>,
+}
+
+/// One end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The one that has connected.
+    Client,
+    /// The one that was connected to.
+    Server,
 }
 
 /// What arrives at the other end.
@@ -66,10 +76,13 @@ impl SlowLink {
         let listener = listener.listen(64).expect("a free port");
         let address = listener.local_addr().expect("a listening socket has one");
         let to_client = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(accept(listener, target, slowness, to_client.clone()));
+        let ended_first = Arc::default();
+        let counts = (to_client.clone(), Arc::clone(&ended_first));
+        let task = tokio::spawn(accept(listener, target, slowness, counts));
         Self {
             address,
             to_client,
+            ended_first,
             task,
         }
     }
@@ -82,6 +95,11 @@ impl SlowLink {
     /// Bytes that clients have been sent so far.
     pub fn bytes_to_client(&self) -> usize {
         self.to_client.load(Ordering::Relaxed)
+    }
+
+    /// Which end was the first to close, or to half-close, a connection; none if none has.
+    pub fn ended_first(&self) -> Option<End> {
+        self.ended_first.get().copied()
     }
 }
 
@@ -102,14 +120,14 @@ async fn accept(
     listener: TcpListener,
     target: SocketAddr,
     slowness: Slowness,
-    to_client: Arc<AtomicUsize>,
+    counts: (Arc<AtomicUsize>, Arc<OnceLock<End>>),
 ) {
     let mut links = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let to_client = to_client.clone();
+        let (to_client, ended_first) = counts.clone();
         links.spawn(async move {
             if let Ok(server) = small_socket().connect(target).await {
-                join(client, server, slowness, to_client).await;
+                join(client, server, slowness, to_client, ended_first).await;
             }
         });
     }
@@ -121,6 +139,7 @@ async fn join(
     server: TcpStream,
     slowness: Slowness,
     to_client: Arc<AtomicUsize>,
+    ended_first: Arc<OnceLock<End>>,
 ) {
     for stream in [&client, &server] {
         stream.set_nodelay(true).expect("a socket");
@@ -129,12 +148,16 @@ async fn join(
     let (from_server, into_server) = server.into_split();
     let mut ends = JoinSet::new();
     let nobody_counts = Arc::default();
-    for (from, into, passed) in [
-        (from_client, into_server, nobody_counts),
-        (from_server, into_client, to_client),
+    for (end, from, into, passed) in [
+        (End::Client, from_client, into_server, nobody_counts),
+        (End::Server, from_server, into_client, to_client),
     ] {
         let (sender, receiver) = mpsc::channel(slowness.chunks());
-        ends.spawn(take(from, sender, slowness.delay));
+        let ended_first = ended_first.clone();
+        let ended = move || {
+            let _ = ended_first.set(end);
+        };
+        ends.spawn(take(from, sender, slowness.delay, ended));
         ends.spawn(hand_out(into, receiver, slowness.bytes_per_second, passed));
     }
     while let Some(Ok(Ok(()))) = ends.join_next().await {}
@@ -148,6 +171,7 @@ async fn take(
     mut from: OwnedReadHalf,
     sender: mpsc::Sender<(Instant, Passing)>,
     delay: Duration,
+    ended: impl FnOnce(),
 ) -> Result<(), WasReset> {
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK);
@@ -157,10 +181,12 @@ async fn take(
             Err(_) => Passing::Reset,
         };
         let is_over = !matches!(passing, Passing::Bytes(_));
-        let _ = sender.send((Instant::now() + delay, passing)).await;
         if is_over {
+            ended();
+            let _ = sender.send((Instant::now() + delay, passing)).await;
             return Ok(());
         }
+        let _ = sender.send((Instant::now() + delay, passing)).await;
     }
 }
 

@@ -27,7 +27,7 @@ use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::{Keepalive, set_user_timeout};
-use crate::linger::{End, see_off};
+use crate::linger::{End, Whose, see_off};
 use crate::net_stream::{ByteStream, NetStream};
 use crate::send::SendBody;
 use crate::slots::{Slot, Slots};
@@ -159,11 +159,12 @@ impl Connection {
         to: &'a Destination<'_>,
     ) -> Pin<Box<dyn Future<Output = Result<Self, Status>> + Send + 'a>> {
         Box::pin(async move {
+            let whose = stream.whose();
             let stream = match to.tls {
                 None => stream,
                 Some(tls) => tls.secure(stream, to.name, to.target).await?.into(),
             };
-            Self::over(stream, to.name, to.limits.clone(), to.keepalive).await
+            Self::begin(stream, whose, to.name, to.limits.clone(), to.keepalive).await
         })
     }
 
@@ -174,6 +175,19 @@ impl Connection {
     /// UNAVAILABLE if what answers does not speak HTTP/2.
     pub async fn over<IO>(
         io: IO,
+        name: &str,
+        limits: Arc<Limits>,
+        keepalive: &Keepalive,
+    ) -> Result<Self, Status>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Self::begin(io, Whose::Brought, name, limits, keepalive).await
+    }
+
+    async fn begin<IO>(
+        io: IO,
+        whose: Whose,
         name: &str,
         limits: Arc<Limits>,
         keepalive: &Keepalive,
@@ -202,7 +216,7 @@ impl Connection {
         let (wire, bounds) = (driver.turn.wire().clone(), limits.clone());
         tokio::spawn(async move {
             let end = driver.run().await;
-            see_off(wire, end, &bounds, None).await;
+            see_off(wire, whose, end, &bounds, None).await;
         });
         match is_ready.await {
             Ok(()) => Ok(Self(Arc::new(Opener {

@@ -23,7 +23,7 @@ use crate::http1;
 use crate::hub::{Hub, Times};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
-use crate::linger::{End, see_off};
+use crate::linger::{End, Whose, see_off};
 use crate::pace::Pace;
 use crate::timers::after;
 use crate::turn::{Turn, Work};
@@ -74,13 +74,14 @@ where
 {
     let by = after(limits.handshake_timeout);
     let unsent = ServerUnsent::new(&limits);
-    serve_shaken(io, handler, limits, phase, by, unsent).await
+    serve_shaken(io, Whose::Brought, handler, limits, phase, by, unsent).await
 }
 
 /// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `unsent` is what
 /// others of the server have as well.
 pub(crate) async fn serve_shaken<IO, H>(
     io: IO,
+    whose: Whose,
     handler: H,
     limits: Arc<Limits>,
     mut phase: watch::Receiver<Phase>,
@@ -121,7 +122,7 @@ where
     } = driver;
     let handler = serving.end();
     drop(turn);
-    let mut seen_off = pin!(see_off(wire.clone(), end, &limits, watch.over_by()));
+    let mut seen_off = pin!(see_off(wire.clone(), whose, end, &limits, watch.over_by()));
     let mut stopped = pin!(until_stopped(&mut phase));
     poll_fn(|cx| match seen_off.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(()),

@@ -2,14 +2,21 @@
 
 use std::io;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+
+/// How many threads there are for such work at one time, in the whole process: as many as tokio has for
+/// work that blocks. What comes beyond waits until one is free. A name server that is silent holds a
+/// thread for each name that is asked for, some 10 s by glibc's defaults.
+const THREADS_MAX: usize = 512;
+
+static THREADS: Semaphore = Semaphore::const_new(THREADS_MAX);
 
 /// Runs `work` on a thread of its own.
 ///
 /// A runtime that shuts down waits for what it has handed to `spawn_blocking`, for as long as that
 /// takes. A file on a network that is gone, or a name server that is silent, would hold the exit of
-/// the process. A thread of its own goes with the process. If the future is dropped, the work goes on,
-/// and its result is dropped.
+/// the process. A thread of its own goes with the process. If the future is dropped, work that has begun
+/// goes on, and its result is dropped.
 ///
 /// # Errors
 ///
@@ -18,9 +25,20 @@ pub(crate) async fn detached<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    detached_within(&THREADS, name, work).await
+}
+
+async fn detached_within<T: Send + 'static>(
+    threads: &'static Semaphore,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let permit = threads.acquire().await.map_err(io::Error::other)?;
     let (done, result) = oneshot::channel();
     let thread = move || {
-        let _ = done.send(work());
+        let outcome = work();
+        drop(permit);
+        let _ = done.send(outcome);
     };
     let builder = std::thread::Builder::new().name(name.to_owned());
     drop(builder.spawn(thread)?);
@@ -52,5 +70,35 @@ mod tests {
         drop(runtime);
         assert!(began.elapsed() < Duration::from_secs(5));
         drop(free);
+    }
+
+    #[tokio::test]
+    async fn no_more_threads_are_started_than_may_be_stuck_at_once() {
+        static TWO: Semaphore = Semaphore::const_new(2);
+        let mut stuck = Vec::new();
+        for _ in 0..2 {
+            let (free, until_free) = std::sync::mpsc::channel::<()>();
+            let work = move || until_free.recv();
+            stuck.push((free, tokio::spawn(detached_within(&TWO, "stuck", work))));
+        }
+        while TWO.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let (begun, begins) = oneshot::channel();
+        let third = tokio::spawn(detached_within(&TWO, "third", move || begun.send(())));
+        let begins = tokio::time::timeout(Duration::from_millis(50), begins);
+        begins.await.expect_err("there are two threads already");
+        third.abort();
+
+        let (free, work) = stuck.pop().expect("two");
+        drop(free);
+        let _ = work.await.expect("no panic").expect("it runs");
+        let next = detached_within(&TWO, "next", || 7).await;
+        assert_eq!(next.expect("a thread is free"), 7);
+        detached_within(&TWO, "panics", || panic!("in the work"))
+            .await
+            .expect_err("it panics");
+        let next = detached_within(&TWO, "next", || 8).await;
+        assert_eq!(next.expect("a panic frees a thread too"), 8);
     }
 }

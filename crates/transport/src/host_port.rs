@@ -14,17 +14,28 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
-    /// Reads `host`, `host:port`, `[address]:port` and `[address%zone]:port`.
+    /// Reads `host`, `host:port`, `[address]:port` and `[address%zone]:port`, which is no URI: in
+    /// `[fe80::1%251]:80` the zone is interface 251. In `%25eth0` it is eth0 all the same, because people
+    /// write it so.
     ///
     /// # Errors
     ///
     /// What is wrong with it, for a message.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text, false)
+    }
+
+    /// As [`parse`](Self::parse), in a URI: `[fe80::1%251]:80` has interface 1 as its zone.
+    pub(crate) fn parse_uri(text: &str) -> Result<Self, String> {
+        Self::read(text, true)
+    }
+
+    fn read(text: &str, is_uri: bool) -> Result<Self, String> {
         if text.contains('@') {
             return Err("user names in an address are not supported".to_owned());
         }
         let (host, zone, port) = match text.strip_prefix('[') {
-            Some(rest) => bracketed(rest)?,
+            Some(rest) => bracketed(rest, is_uri)?,
             None => plain(text)?,
         };
         Ok(Self {
@@ -82,11 +93,11 @@ impl fmt::Display for HostPort {
 type Parts<'a> = (&'a str, Option<String>, Option<&'a str>);
 
 /// What stands behind the first bracket.
-fn bracketed(text: &str) -> Result<Parts<'_>, String> {
+fn bracketed(text: &str, is_uri: bool) -> Result<Parts<'_>, String> {
     let (inside, rest) = text.split_once(']').ok_or("the ] is missing")?;
     let (host, zone) = match inside.split_once('%') {
         None => (inside, None),
-        Some((host, zone)) => (host, Some(parse_zone(zone)?)),
+        Some((host, zone)) => (host, Some(parse_zone(zone, is_uri)?)),
     };
     if host.parse::<Ipv6Addr>().is_err() {
         return Err(format!("{host:?} is not an IPv6 address"));
@@ -113,11 +124,14 @@ fn plain(text: &str) -> Result<Parts<'_>, String> {
 }
 
 /// A zone behind its `%`. RFC 6874, section 2, writes that as `%25` in a URI, and what follows in
-/// percent-encoding; people write the zone as `ip` shows it.
-fn parse_zone(text: &str) -> Result<String, String> {
+/// percent-encoding; people write the zone as `ip` shows it. Outside of a URI a number is a number.
+fn parse_zone(text: &str, is_uri: bool) -> Result<String, String> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let zone = match text.strip_prefix("25") {
-        Some(encoded) if !encoded.is_empty() => String::from_utf8(percent_decoded(encoded)?)
-            .map_err(|_| "the zone is not text".to_owned())?,
+        Some(encoded) if !encoded.is_empty() && (is_uri || !is_number) => {
+            String::from_utf8(percent_decoded(encoded)?)
+                .map_err(|_| "the zone is not text".to_owned())?
+        }
         _ => text.to_owned(),
     };
     match zone.is_empty() {
@@ -193,7 +207,7 @@ mod tests {
             ("[fe80::1%25lo]:5", read("fe80::1", Some("lo"), Some(5))),
             ("[fe80::1%25l%6F]", read("fe80::1", Some("lo"), None)),
             ("[fe80::1%3]:5", read("fe80::1", Some("3"), Some(5))),
-            ("[fe80::1%253]:5", read("fe80::1", Some("3"), Some(5))),
+            ("[fe80::1%253]:5", read("fe80::1", Some("253"), Some(5))),
             // A number as `ip` shows it, which is no encoding of anything.
             ("[fe80::1%25]:5", read("fe80::1", Some("25"), Some(5))),
             (
@@ -230,6 +244,29 @@ mod tests {
             ),
         ] {
             assert_eq!(HostPort::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_behind_a_percent_sign_is_in_encoding_in_a_uri_only() {
+        for (zone, plain, uri) in [
+            ("1", "1", "1"),
+            ("25", "25", "25"),
+            ("251", "251", "1"),
+            ("25251", "25251", "251"),
+            ("lo", "lo", "lo"),
+            ("25lo", "lo", "lo"),
+            ("25l%6F", "lo", "lo"),
+            ("25%6Co", "lo", "lo"),
+        ] {
+            let text = format!("[fe80::1%{zone}]:80");
+            let (as_plain, as_uri) = (HostPort::parse(&text), HostPort::parse_uri(&text));
+            let zones = [as_plain, as_uri].map(|it| it.expect("an address").zone);
+            assert_eq!(
+                zones,
+                [Some(plain.to_owned()), Some(uri.to_owned())],
+                "{text}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
@@ -27,10 +28,20 @@ pub(crate) enum End {
     Left,
 }
 
+/// Whose the byte stream of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A socket that was accepted or connected here. It half-closes, and a reset loses what it has.
+    Ours,
+    /// A user's. It may be a socket as well, or something that cannot say that nothing more comes.
+    Brought,
+}
+
 /// Waits until the peer of a connection has taken what was said, and has closed: until `over_by` at the
 /// latest, and for the time that the limits allow.
 pub(crate) async fn see_off<IO>(
     wire: WireIo<IO>,
+    whose: Whose,
     end: End,
     limits: &Limits,
     over_by: Option<Instant>,
@@ -42,7 +53,11 @@ pub(crate) async fn see_off<IO>(
         let by = over_by.map_or(by, |over| by.min(over));
         wire.wire().drop_read();
         let mut ending = Ending(wire);
-        let lingering = linger(&mut ending, limits.linger_size());
+        let silence = match whose {
+            Whose::Ours => Duration::MAX,
+            Whose::Brought => limits.brought_linger_time,
+        };
+        let lingering = linger(&mut ending, limits.linger_size(), silence);
         let _ = tokio::time::timeout_at(by, lingering).await;
     }
 }
@@ -53,16 +68,16 @@ pub(crate) async fn see_off_refused<IO>(io: &mut IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    linger(io, REFUSED_BYTES).await;
+    linger(io, REFUSED_BYTES, Duration::MAX).await;
 }
 
-/// Says that nothing more comes, and reads on until the peer has closed as well, or has sent `bytes`
-/// bytes. Then the socket can be dropped.
+/// Says that nothing more comes, and reads on until the peer has closed as well, has sent `bytes`
+/// bytes, or nothing for the time of `silence`. Then the socket can be dropped.
 ///
 /// A socket that is dropped with bytes in it, or that bytes still come to, such as the
 /// WINDOW_UPDATE frames of a peer that is reading, is reset by the system, which throws away what it has
 /// not sent yet: all that the peer has not read is lost.
-async fn linger<IO>(io: &mut IO, bytes: usize)
+async fn linger<IO>(io: &mut IO, bytes: usize, silence: Duration)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -71,9 +86,10 @@ where
     }
     let mut left = bytes;
     while left > 0 {
-        match poll_fn(|cx| poll_discard(io, cx)).await {
-            Ok(0) | Err(_) => return,
-            Ok(n) => left = left.saturating_sub(n),
+        let discarded = poll_fn(|cx| poll_discard(io, cx));
+        match tokio::time::timeout(silence, discarded).await {
+            Ok(Ok(n @ 1..)) => left = left.saturating_sub(n),
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
         }
     }
 }

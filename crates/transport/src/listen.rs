@@ -184,11 +184,16 @@ async fn bind_name<T>(
     address: &str,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> Result<T, Status> {
-    let address = address
-        .strip_prefix("http://")
-        .unwrap_or(address)
-        .trim_end_matches('/');
-    let parsed = HostPort::parse(address).map_err(|why| cannot_read(address, &why))?;
+    let (host, is_uri) = match address.strip_prefix("http://") {
+        None => (address, false),
+        Some(rest) => (rest, true),
+    };
+    let address = host.trim_end_matches('/');
+    let parsed = match is_uri {
+        false => HostPort::parse(address),
+        true => HostPort::parse_uri(address),
+    };
+    let parsed = parsed.map_err(|why| cannot_read(address, &why))?;
     let port = parsed
         .port
         .ok_or_else(|| cannot_read(address, "the port is missing, and 0 takes a free one"))?;

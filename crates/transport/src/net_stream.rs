@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::linger::Whose;
+
 /// Any byte stream.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -18,6 +20,16 @@ pub(crate) enum NetStream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Brought(Box<dyn ByteStream>),
+}
+
+impl NetStream {
+    /// Whose the stream is, before there is TLS over it.
+    pub(crate) fn whose(&self) -> Whose {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Whose::Ours,
+            Self::Brought(_) => Whose::Brought,
+        }
+    }
 }
 
 impl fmt::Debug for NetStream {

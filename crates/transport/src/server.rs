@@ -14,6 +14,7 @@ use trunkline_codec::Limits;
 use crate::accept::{Backoff, Place, Places, accept};
 use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
 use crate::keepalive;
+use crate::linger::Whose;
 use crate::listen::{Listener, QUEUE_MAX};
 use crate::net_stream::NetStream;
 use crate::target::Peer;
@@ -220,7 +221,7 @@ impl Accepted {
                 },
             };
             let (handler, unsent) = (handler(Arc::new(peer)), place.unsent.clone());
-            serve_shaken(stream, handler, limits, phase, by, unsent).await;
+            serve_shaken(stream, Whose::Ours, handler, limits, phase, by, unsent).await;
             drop(place);
         });
     }

@@ -56,10 +56,19 @@ impl SocketFile {
 
     /// Removes the file, if that has not been done. No client finds the listener from then on; those
     /// that have found it are in its queue.
+    ///
+    /// If somebody has removed the lock file, another server may have the path by now. Whether it has
+    /// shows by whether the lock can be taken again.
     pub(crate) fn remove(&self) {
-        if let Some(lock) = lock(&self.lock).take() {
+        let Some(lock) = lock(&self.lock).take() else {
+            return;
+        };
+        let lock = match lock.is_in_place() {
+            true => Some(lock),
+            false => PathLock::take(&self.path).ok(),
+        };
+        if lock.is_some() {
             let _ = std::fs::remove_file(&self.path);
-            drop(lock);
         }
     }
 }
@@ -87,9 +96,7 @@ struct PathLock {
 
 impl PathLock {
     fn take(socket: &Path) -> io::Result<Self> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = lock_path(socket);
         for _ in 0..TRIES {
             let file = OpenOptions::new()
                 .write(true)
@@ -113,12 +120,18 @@ impl PathLock {
                 return Ok(lock);
             }
         }
-        Err(io::ErrorKind::AddrInUse.into())
+        let message = format!("the address is in use: {} is locked", path.display());
+        Err(io::Error::new(io::ErrorKind::AddrInUse, message))
     }
 
-    /// Nobody removes the file but the one who holds the lock.
+    /// Whether the path still leads to the file that is locked. The file has not ended while it is
+    /// open, so its number is nobody else's, whatever was removed, moved or linked.
     fn is_in_place(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.nlink() > 0)
+        let held = self.file.metadata();
+        let there = std::fs::symlink_metadata(&self.path);
+        held.is_ok_and(|held| {
+            there.is_ok_and(|there| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        })
     }
 }
 
@@ -131,7 +144,28 @@ impl Drop for PathLock {
     }
 }
 
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Of no kind, because the way out is that of the lock file, and not of the socket.
 fn cannot_lock(path: &Path, error: &io::Error) -> io::Error {
-    let message = format!("cannot lock {}: {error}", path.display());
-    io::Error::new(error.kind(), message)
+    use rustix::io::Errno;
+    let way_out = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => "is there no such directory?",
+        Some(Errno::LOOP | Errno::ISDIR) => "a lock file is a regular file: remove what is there",
+        Some(Errno::ACCESS | Errno::PERM) => {
+            "this user has to be able to write it, and to make files in its directory; one that another user has left can be removed when no server runs"
+        }
+        Some(Errno::ROFS | Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => {
+            "this file system takes no locks: choose a path on another"
+        }
+        _ => "choose another path",
+    };
+    let path = path.display();
+    io::Error::other(format!(
+        "its lock file {path} cannot be locked: {error}; {way_out}"
+    ))
 }

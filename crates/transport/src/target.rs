@@ -25,7 +25,9 @@ const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", target_os = "an
 ///
 /// Understood are `host:port`, `http://host:port`, `https://host:port`, `unix:/path` (also
 /// `unix:///path`), and on Linux `unix-abstract:name`. Without a port, `http://` means 80, and
-/// otherwise it is 443. An IPv6 address may have a zone: `[fe80::1%eth0]:port`.
+/// otherwise it is 443. An IPv6 address may have a zone: `[fe80::1%eth0]:port`, also as a URI has it,
+/// `[fe80::1%25eth0]:port`. A number is as it is written in `host:port`, and as in a URI behind a
+/// scheme: `%251` is interface 251 in the one, and interface 1 in the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     place: Place,
@@ -70,8 +72,12 @@ impl Target {
             None => rest,
             Some(_) => rest.strip_suffix('/').unwrap_or(rest),
         };
+        let host = match wants_tls {
+            None => HostPort::parse(rest),
+            Some(_) => HostPort::parse_uri(rest),
+        };
         let (place, authority) =
-            Self::tcp(rest, default_port).map_err(|why| invalid(target, &why))?;
+            Self::tcp(host, default_port).map_err(|why| invalid(target, &why))?;
         Ok(Self {
             place,
             authority,
@@ -79,14 +85,14 @@ impl Target {
         })
     }
 
-    /// Reads `host[:port]`, a part of `target`, which messages name. Without a port it is 443.
+    /// Reads `host[:port]`, a part of the URI `target`, which messages name. Without a port it is 443.
     ///
     /// # Errors
     ///
     /// As [`parse`](Self::parse).
     pub fn parse_host(target: &str, host: &str) -> Result<Self, Status> {
-        let (place, authority) =
-            Self::tcp(host, DEFAULT_PORT).map_err(|why| invalid(target, &why))?;
+        let (place, authority) = Self::tcp(HostPort::parse_uri(host), DEFAULT_PORT)
+            .map_err(|why| invalid(target, &why))?;
         Ok(Self {
             place,
             authority,
@@ -94,8 +100,11 @@ impl Target {
         })
     }
 
-    fn tcp(text: &str, default_port: u16) -> Result<(Place, http::uri::Authority), String> {
-        let mut host = HostPort::parse(text)?;
+    fn tcp(
+        host: Result<HostPort, String>,
+        default_port: u16,
+    ) -> Result<(Place, http::uri::Authority), String> {
+        let mut host = host?;
         let authority = host.authority();
         let authority = authority.parse();
         let authority = authority.map_err(|_| "it is not of the form host:port".to_owned())?;
@@ -150,7 +159,7 @@ impl Target {
 
 fn invalid(target: &str, why: &str) -> Status {
     Status::invalid_argument(format!(
-        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port, https://host:port and unix:/path)"
+        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port, https://host:port, dns:///host:port, ipv4:address:port, ipv6:[address]:port, unix:/path and unix-abstract:name)"
     ))
 }
 
@@ -341,6 +350,18 @@ mod tests {
                 "[fe80::1]:5",
             ),
             ("http://[fe80::1%25lo]", "[fe80::1%lo]:80", "", "[fe80::1]"),
+            (
+                "[fe80::1%251]:5",
+                "[fe80::1%251]:5",
+                "[fe80::1%251]:5",
+                "[fe80::1]:5",
+            ),
+            (
+                "http://[fe80::1%251]:5",
+                "[fe80::1%1]:5",
+                "[fe80::1%1]:5",
+                "[fe80::1]:5",
+            ),
             ("http://example.com", "example.com:80", "", "example.com"),
             ("http://a.b:8080/", "a.b:8080", "", "a.b:8080"),
             (

@@ -118,7 +118,8 @@ impl ChannelBuilder {
     }
 
     /// Lets `connect` make the byte stream to an address: in memory, through a tunnel that the caller opens, with faults.
-    /// HTTP/2 is spoken over it as over a socket.
+    /// HTTP/2 is spoken over it as over a socket. At the end it is shut down (`poll_shutdown`) and read
+    /// until the server closes it, or sends nothing for `Limits::brought_linger_time` (1 s).
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {

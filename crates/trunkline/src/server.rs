@@ -267,6 +267,9 @@ impl Server {
     /// Serves one connection that is there already, such as one end of an in-memory pair, until it
     /// ends; on the runtime that awaits it, whatever [`threads`](Self::threads) says.
     ///
+    /// At the end the stream is shut down (`poll_shutdown`) and read until the client closes it, or
+    /// sends nothing for `Limits::brought_linger_time` (1 s): it need not be able to half-close.
+    ///
     /// Dropping the future closes it at once, and without a word to the client.
     pub async fn serve_connection<IO>(self, io: IO)
     where

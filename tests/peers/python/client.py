@@ -376,7 +376,8 @@ def connect(arguments):
     address = f"127.0.0.1:{arguments.port}"
     options = []
     if arguments.lookahead:
-        options.append(("grpc.http2.lookahead_bytes", arguments.lookahead))
+        # Without the estimate, which would make it more.
+        options += [("grpc.http2.lookahead_bytes", arguments.lookahead), ("grpc.http2.bdp_probe", 0)]
     if arguments.ca is None:
         return grpc.insecure_channel(address, options)
     authority, key, certificate = read(arguments.ca), read(arguments.key), read(arguments.cert)

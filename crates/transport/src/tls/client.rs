@@ -65,7 +65,7 @@ impl ClientTls {
     ///
     /// Files are read when the channel is made, which is where their errors are.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
-        self.with(|material| material.authorities.push(Pem::File(path.into())))
+        self.with(|material| material.authorities.push(Pem::file(path)))
     }
 
     /// As [`ca_file`](Self::ca_file), with authorities in PEM.
@@ -76,7 +76,7 @@ impl ClientTls {
     /// Shows a certificate to servers that ask for one (mTLS): PEM files with the certificate,
     /// followed by those that lead to its authority, and with its private key.
     pub fn identity_files(self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        let (certificates, key) = (Pem::File(certificates.into()), Pem::File(key.into()));
+        let (certificates, key) = (Pem::file(certificates), Pem::file(key));
         self.with(|material| material.identity = Some(Identity { certificates, key }))
     }
 

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -50,7 +51,11 @@ pub(super) struct Identity {
 #[derive(Clone)]
 pub(super) enum Pem {
     Text(Arc<[u8]>),
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// By whoever has a clone of this.
+        was_read: Arc<AtomicBool>,
+    },
 }
 
 /// What was read, not yet understood.
@@ -74,19 +79,34 @@ impl Pem {
         Self::Text(pem.as_ref().into())
     }
 
-    fn read(&self, what: &str) -> Result<Vec<u8>, Status> {
-        match self {
-            Self::Text(text) => Ok(text.to_vec()),
-            Self::File(path) => read_file(path).map_err(|error| {
-                let message = format!("cannot read {what} from {self}: {error}");
-                Status::invalid_argument(message).with_source(error)
-            }),
+    pub(super) fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File {
+            path: path.into(),
+            was_read: Arc::default(),
         }
+    }
+
+    fn read(&self, what: &str) -> Result<Vec<u8>, Status> {
+        let (path, was_read) = match self {
+            Self::Text(text) => return Ok(text.to_vec()),
+            Self::File { path, was_read } => (path, was_read),
+        };
+        let contents = match was_read.load(Ordering::Relaxed) {
+            // It may be what can be read once, such as a pipe.
+            false => std::fs::read(path),
+            true => read_again(path),
+        };
+        was_read.fetch_or(contents.is_ok(), Ordering::Relaxed);
+        contents.map_err(|error| {
+            let message = format!("cannot read {what} from {self}: {error}");
+            Status::invalid_argument(message).with_source(error)
+        })
     }
 }
 
-/// Reads a file that has an end, and is there: to open a FIFO waits for somebody who writes.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file that has an end, and is there: to open a FIFO waits for somebody who writes, and a pipe
+/// that was read is empty.
+fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(path)?.file_type();
     let what = match kind {
         kind if kind.is_file() => return std::fs::read(path),
@@ -96,7 +116,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
         _ => "a device",
     };
     Err(io::Error::other(format!(
-        "it is {what}, and has to be a regular file; the functions that take PEM take it from elsewhere"
+        "it is {what}, and what is read again has to be a regular file; the functions that take PEM take it from elsewhere"
     )))
 }
 
@@ -105,7 +125,7 @@ impl fmt::Display for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.write_str("the PEM text"),
-            Self::File(path) => path.display().fmt(f),
+            Self::File { path, .. } => path.display().fmt(f),
         }
     }
 }

@@ -57,7 +57,7 @@ impl ServerTls {
         certificates: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, Status> {
-        Self::from_identity(Pem::File(certificates.into()), Pem::File(key.into()))
+        Self::from_identity(Pem::file(certificates), Pem::file(key))
     }
 
     fn from_identity(certificates: Pem, key: Pem) -> Result<Self, Status> {
@@ -82,7 +82,7 @@ impl ServerTls {
     ///
     /// The file is read when the server binds, which is where its errors are.
     pub fn client_ca_file(self, path: impl Into<PathBuf>) -> Self {
-        self.with(|material| material.authorities.push(Pem::File(path.into())))
+        self.with(|material| material.authorities.push(Pem::file(path)))
     }
 
     /// As [`client_ca_file`](Self::client_ca_file), with authorities in PEM.
