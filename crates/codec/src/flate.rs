@@ -60,9 +60,9 @@ pub(crate) fn compress(
 pub(crate) struct Inflating {
     format: Format,
     inflater: Decompress,
-    /// How many have begun.
+    /// The number of those that have begun.
     parts: usize,
-    /// How many bytes may still come out.
+    /// The number of bytes that may still come out.
     room: usize,
 }
 

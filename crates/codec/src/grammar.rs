@@ -350,7 +350,7 @@ impl Reader {
         Some(read)
     }
 
-    /// Whether [`next`](Self::next) has more to do without more input: a message that takes long to
+    /// True if [`next`](Self::next) has more to do without more input: a message that takes long to
     /// restore is restored in steps, between which the reader's thread can do other work.
     #[inline]
     pub fn has_work(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, Status};
 /// The size of `:status`, with which the head of a response begins.
 pub const STATUS_SIZE: usize = field_size(":status".len(), "200".len());
 
-/// How many characters of a peer's message are repeated in one of ours.
+/// The number of characters of a peer's message that are repeated in one of ours.
 const REPEATED: usize = 200;
 
 // RFC 9113, 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE: 32 bytes of overhead for each field.
@@ -42,7 +42,7 @@ pub fn pseudo_size(method: &Method, uri: &Uri) -> usize {
         + field_size(":path".len(), path)
 }
 
-/// How large a header list a peer takes.
+/// The size of the header lists that a peer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// The smallest size that is not sent, in bytes. That a list as large as what was announced is not
@@ -63,7 +63,7 @@ pub enum Source {
     Early,
 }
 
-/// What is too large to be sent in a response.
+/// A part of a response that is too large to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A head with messages behind it.
@@ -99,7 +99,7 @@ impl Room {
         format!("{size} bytes of {what} do not fit the {limit} {source}")
     }
 
-    /// What is sent in place of `size` bytes of `what` that do not fit: code and message of `end`, and
+    /// Makes what is sent in place of `size` bytes of `what` that do not fit: code and message of `end`, and
     /// what was left out.
     ///
     /// Details go first, then all metadata, then the end of the message. A call that was OK becomes

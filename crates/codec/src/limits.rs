@@ -51,7 +51,7 @@ pub struct Limits {
     /// response head or trailers are replaced by a status. To a peer that announces a limit, all that
     /// is below that limit is sent.
     pub max_send_header_list_size: u32,
-    /// How many bytes of header blocks are read from a connection before the calls in them begin.
+    /// The bytes of header blocks that are read from a connection before the calls in them begin.
     /// Default: 32 KiB. It bounds what heads take in memory before they are looked at.
     pub header_bytes_per_turn: usize,
     /// The most streams a peer may have open on one connection, and the most handlers that run for
@@ -283,7 +283,7 @@ impl Limits {
         (self.initial_connection_window_size as usize).saturating_mul(2)
     }
 
-    /// How large a header list HTTP/2 decodes: eight times `max_header_list_size_hard`, and 256 KiB
+    /// The largest header list that HTTP/2 decodes: eight times `max_header_list_size_hard`, and 256 KiB
     /// at least. Above it a request is answered with HTTP status 431. A header block of four times
     /// that, or one that takes 1.25 times that on the wire, ends the connection.
     ///
@@ -296,7 +296,7 @@ impl Limits {
         self.max_header_list_size_hard.saturating_mul(8).max(LEAST)
     }
 
-    /// From how many bytes on the wire on a header block is too large, whatever is left of it.
+    /// The bytes on the wire from which on a header block is too large, whatever is left of it.
     ///
     /// h2 drops the fields of trailers that go beyond
     /// [`decoded_header_list_size`](Self::decoded_header_list_size), without a word. If what it keeps

@@ -1,4 +1,4 @@
-//! How much encodings do at a time: the room they make in their output, and when they pause.
+//! The work that encodings do at a time: the room they make in their output, and when they pause.
 
 /// The most room, and so the most that is written before the size is looked at.
 const STEP_MAX: usize = 16 * 1024;
@@ -25,17 +25,17 @@ pub(crate) fn to_inflate(remaining: usize, room: usize) -> usize {
 /// The most input for one call into the library: a kilobyte can take a hundred times as long as another.
 pub(crate) const INPUT_MAX: usize = 4 * 1024;
 
-/// What a step of restoring may cost, in bytes that come out.
+/// The most that a step of restoring may cost, in bytes that come out.
 const COST_MAX: usize = 64 * 1024;
 
-/// What a byte that goes in costs at most, in bytes that come out. Blocks that hold nothing but
+/// The most that a byte which goes in costs, in bytes that come out. Blocks that hold nothing but
 /// tables cost that.
 const COST_OF_INPUT: usize = COST_MAX / INPUT_MAX;
 
-/// What a part costs, however little it holds: the state of an inflater.
+/// The cost of a part, however little it holds: the state of an inflater.
 const COST_OF_PART: usize = 4 * 1024;
 
-/// What a step of restoring has cost so far.
+/// The cost of a step of restoring so far.
 #[derive(Default)]
 pub(crate) struct Work(usize);
 
@@ -48,7 +48,7 @@ impl Work {
         self.0 += COST_OF_PART;
     }
 
-    /// Whether it is time to let others go on.
+    /// True if it is time to let others go on.
     pub(crate) fn is_enough(&self) -> bool {
         self.0 >= COST_MAX
     }

@@ -122,7 +122,7 @@ struct Inflating {
     inflater: DCtx<'static>,
     /// Frames that have ended.
     frames: usize,
-    /// How many bytes may still come out.
+    /// The number of bytes that may still come out.
     room: usize,
 }
 

@@ -291,7 +291,7 @@ fn costly(size: usize) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Restores a message step by step, each of which is bounded; gives how many steps it took.
+/// Restores a message step by step, each of which is bounded; returns how many steps it took.
 fn in_steps(encoding: &dyn Encoding, bytes: &[u8], max_size: usize) -> (BytesMut, usize) {
     let mut restoring = encoding.restore(max_size).expect("it goes in steps");
     let (mut input, mut output, mut steps) = (bytes, BytesMut::new(), 1);

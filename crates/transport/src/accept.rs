@@ -41,7 +41,7 @@ pub(crate) struct Places {
     unsent: Arc<ServerUnsent>,
 }
 
-/// What a connection has of it.
+/// The part of it that a connection has.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// None if it was accepted without.

@@ -43,7 +43,7 @@ pub trait Source: http_body::Body<Data = Bytes, Error = Status> + Send {
     /// more: there is no need to ask again.
     fn is_waiting(&self) -> bool;
 
-    /// How many bytes wait in memory to be given. `waker` hears if that becomes much more while
+    /// Returns how many bytes wait in memory to be sent. `waker` hears if that becomes much more while
     /// nobody asks.
     fn held(&self, waker: &Waker) -> usize;
 }
@@ -111,7 +111,7 @@ impl Body {
         }
     }
 
-    /// How many bytes it holds in memory, and `waker` hears if that becomes much more: as far as it
+    /// Returns how many bytes it holds in memory, and `waker` hears if that becomes much more: as far as it
     /// is known.
     pub(crate) fn held(&mut self, waker: &Waker) -> usize {
         match &mut self.0 {

@@ -24,7 +24,7 @@ pub(crate) struct Budget {
     paid_until: Instant,
 }
 
-/// What becomes of earnings that no debt needs.
+/// The use of earnings that no debt needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Savings {
     /// They pay for what comes later.

@@ -61,13 +61,13 @@ pub(crate) struct Sending {
     pub(crate) failure: BodyFailure,
 }
 
-/// What the body of a request has failed with, which resets the stream: the other half hears of no more
+/// The failure of the body of a request, which resets the stream: the other half hears of no more
 /// than that from h2.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyFailure(Arc<OnceLock<Status>>);
 
 impl BodyFailure {
-    /// What there is to say of a stream that failed with `status`.
+    /// Makes the status of a stream that failed with `status`.
     pub(crate) fn or(&self, status: Status) -> Status {
         let is_own_reset = status.code() == Code::CANCELLED && !status.is_from_peer();
         match self.0.get().filter(|_| is_own_reset) {
@@ -88,7 +88,7 @@ pub(crate) fn sending() -> (Sending, Stopped) {
     (sending, Stopped { stopped, failure })
 }
 
-/// What the task of a request half has of the other half.
+/// The end of the other half that the task of a request half has.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     stopped: oneshot::Receiver<Reason>,
@@ -139,7 +139,7 @@ pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped)
 /// A request that a connection did not take: nothing of it has been sent.
 #[derive(Debug)]
 pub struct Refused {
-    /// What there is to say if that ends the call.
+    /// The status of the call if that ends it.
     pub status: Status,
     /// Nothing has been taken out of it.
     pub body: Body,

@@ -95,12 +95,12 @@ impl Watch {
         }
     }
 
-    /// What the server sends too much of.
+    /// Returns what the server sends too much of.
     pub(crate) fn flood(&mut self, came: &FrameGuard, sent: &FrameGuard) -> Option<Flood> {
         self.floods.look(came, sent, 0, Instant::now)
     }
 
-    /// What calls are told of that.
+    /// Words what calls are told of that.
     pub(crate) fn flooded(&self, flood: Flood) -> String {
         let limits = &self.limits;
         match flood {

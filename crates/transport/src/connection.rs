@@ -247,7 +247,7 @@ struct Serving<IO, H: Handler> {
     limits: Arc<Limits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
-    /// How many h2 has given.
+    /// The number of calls that h2 has accepted.
     calls_accepted: u64,
     /// h2 had no more when it was last asked.
     is_caught_up: bool,
@@ -267,7 +267,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
                 Phase::Draining => self.serving.h2.graceful_shutdown(),
                 Phase::Stopped => {
                     self.leave();
-                    // RFC 8446, section 6.1: TLS ends with close_notify, as far as the socket takes it now.
+                    // RFC 8446, section 6.1: TLS ends with close_notify, if the socket takes it now.
                     let mut closing = self.turn.wire().clone();
                     let mut cx = Context::from_waker(Waker::noop());
                     let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);

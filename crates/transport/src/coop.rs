@@ -1,4 +1,4 @@
-//! What tokio lets a task do before the others of its thread get their turn.
+//! The budget that tokio lets a task use before the others of its thread get their turn.
 
 use std::pin::pin;
 use std::task::{Context, Poll};

@@ -36,7 +36,7 @@ pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
     }
 }
 
-/// What a connection's end means for the calls on it.
+/// Words the end of a connection for the calls on it.
 pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
     Status::unavailable(match speaks {
         Speaks::Http1 => format!(

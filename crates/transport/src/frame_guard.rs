@@ -109,7 +109,7 @@ pub(crate) struct FrameGuard {
     settings: u64,
     goaways: u64,
     in_settings: bool,
-    /// What has come of the setting that is being read.
+    /// The part that has come of the setting that is being read.
     setting: [u8; SETTING_LEN],
     setting_have: usize,
     header_list_size: Option<u32>,
@@ -120,7 +120,7 @@ pub(crate) struct FrameGuard {
     block_is: SuspectBlock,
     /// Bytes of header blocks.
     head_bytes: u64,
-    /// From how many bytes on a header block is noted.
+    /// The bytes from which on a header block is noted.
     suspect_block: usize,
     suspects: Vec<SuspectBlock>,
     /// SETTINGS, or a header block that is noted, have come since this was last asked for.
@@ -404,7 +404,7 @@ impl FrameGuard {
         }
     }
 
-    /// Whether there is anything to take by the two functions below.
+    /// True if there is anything to take by the two functions below.
     pub(crate) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
@@ -490,12 +490,12 @@ impl FrameGuard {
         self.pings
     }
 
-    /// Whether what was seen ends with the end of a frame.
+    /// True if what was seen ends with the end of a frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         self.skip == 0 && self.have == 0
     }
 
-    /// Whether what was seen ends with a GOAWAY frame.
+    /// True if what was seen ends with a GOAWAY frame.
     pub(crate) fn ends_with_goaway(&self) -> bool {
         self.last == GOAWAY && self.is_between_frames()
     }

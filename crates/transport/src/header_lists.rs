@@ -1,4 +1,4 @@
-//! How large header lists may be, in both directions of a connection.
+//! Keeps to the sizes that header lists may have, in both directions of a connection.
 //!
 //! h2 does not tell what its peer announces, drops without a word the fields of trailers that it does not
 //! decode, and refuses a head with nothing but an HTTP status or a reset. So it is made to decode more
@@ -16,7 +16,7 @@ use trunkline_codec::{Limits, Status};
 use crate::frame_guard::{FrameGuard, Sender, SuspectBlock};
 use crate::hub::lock;
 
-/// How many streams are remembered of which a suspect block has come.
+/// The number of streams that are remembered of which a suspect block has come.
 const SUSPECTS_MAX: usize = 1_000;
 
 const EARLY: u8 = 0;
@@ -27,10 +27,10 @@ const PEERS: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct HeaderLists {
     peer: Sender,
-    /// What the peer does not take: see [`Room`].
+    /// The size that the peer does not take: see [`Room`].
     send_limit: AtomicU32,
     source: AtomicU8,
-    /// What it takes if it announces nothing.
+    /// The size for a peer that announces nothing.
     unannounced: u32,
     recv_limit: u32,
     suspect_block: usize,
@@ -52,12 +52,12 @@ impl HeaderLists {
         }
     }
 
-    /// What is announced to the peer.
+    /// The size that is announced to the peer.
     pub(crate) fn announced(&self) -> u32 {
         self.recv_limit
     }
 
-    /// From how many bytes on a block that comes is noted.
+    /// The bytes from which on a block that comes is noted.
     pub(crate) fn suspect_block(&self) -> usize {
         self.suspect_block
     }
@@ -138,7 +138,7 @@ impl HeaderLists {
         (size >= self.send_limit.load(Ordering::Relaxed) as usize).then_some(size)
     }
 
-    /// What goes out as a Trailers-Only response in place of a head of `size` bytes: `end`, if that is
+    /// Makes what goes out as a Trailers-Only response in place of a head of `size` bytes: `end`, if that is
     /// known, without what does not fit.
     #[cold]
     pub(crate) fn in_place_of_head(

@@ -66,7 +66,7 @@ impl HostPort {
         }
     }
 
-    /// What goes on the wire as the host: as it was written, but for the zone, which RFC 6874, section
+    /// Returns the host as it goes on the wire: as it was written, but for the zone, which RFC 6874, section
     /// 4, keeps to the machine.
     pub(crate) fn authority(&self) -> String {
         Self {
@@ -92,7 +92,7 @@ impl fmt::Display for HostPort {
 
 type Parts<'a> = (&'a str, Option<String>, Option<&'a str>);
 
-/// What stands behind the first bracket.
+/// Returns what stands behind the first bracket.
 fn bracketed(text: &str, is_uri: bool) -> Result<Parts<'_>, String> {
     let (inside, rest) = text.split_once(']').ok_or("the ] is missing")?;
     let (host, zone) = match inside.split_once('%') {

@@ -114,7 +114,7 @@ impl Hub {
         })
     }
 
-    /// How large header lists may be.
+    /// The sizes that header lists may have.
     pub(crate) fn header_lists(&self) -> &HeaderLists {
         &self.header_lists
     }

@@ -45,7 +45,7 @@ struct State {
     unreleased: usize,
     /// A client's stream counts against the server's limit until it has ended, read or not.
     slot: Option<Slot>,
-    /// What is left to send of the other half, which the end of this one stops, read or not.
+    /// The rest of the other half that is to be sent, which the end of this one stops, read or not.
     request: Option<SendStream<Bytes>>,
     sending: Option<Sending>,
 }

@@ -13,13 +13,13 @@ use trunkline_codec::Limits;
 use crate::timers::after;
 use crate::wire_io::{Ending, WireIo};
 
-/// How much is read at once. It lies on the stack, so that a connection that waits holds none.
+/// The bytes that are read at once. It lies on the stack, so that a connection that waits holds none.
 const STEP: usize = 8 * 1024;
 
-/// How much is read of a peer that has been refused before HTTP/2 began.
+/// The bytes that are read of a peer that has been refused before HTTP/2 began.
 const REFUSED_BYTES: usize = 64 * 1024;
 
-/// How HTTP/2 has ended on a connection.
+/// The end that HTTP/2 has come to on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It has said all that it had to say: the socket has it.

@@ -24,7 +24,7 @@ const BACKLOG: u32 = 1024;
 /// socket keeps ready by default on Linux.
 pub(crate) const QUEUE_MAX: usize = 4096;
 
-/// Whether connections to an address are spread over the sockets that listen on it. Other systems
+/// True where connections to an address are spread over the sockets that listen on it. Other systems
 /// know SO_REUSEPORT as well, and give all of them to one of the sockets.
 const KERNEL_SPREADS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 

@@ -1,4 +1,4 @@
-//! From names to addresses, by the system.
+//! Looks names up, by the system.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,7 +9,7 @@ use crate::detached::detached;
 ///
 /// # Errors
 ///
-/// What the system says.
+/// Asks the system.
 pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.to_owned();
     let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);

@@ -18,7 +18,7 @@ use crate::hub::lock;
 /// Messages of this size and more are passed on as they are; smaller ones are gathered.
 const SHARE_FROM: usize = 8 * 1024;
 
-/// How much is written, in bytes, for one unit of the budget of the writer's task. To ask for each message
+/// The bytes that are written for one unit of the budget of the writer's task. To ask for each message
 /// would cost a small one a tenth of what it takes to send.
 const STEP: usize = 2 * 1024;
 
@@ -35,7 +35,7 @@ struct State {
     reader: Option<Waker>,
     writer: Option<Waker>,
     watch: Option<Waker>,
-    /// Who hears of a large message while the reader does not ask.
+    /// The waker that hears of a large message while the reader does not ask.
     filled: Option<Waker>,
     reader_gone: bool,
     has_failed: bool,
@@ -262,7 +262,7 @@ impl Drop for PipeWriter {
     }
 }
 
-/// What a caller that has dropped its sender, and reads on, is told.
+/// The status for a caller that has dropped its sender, and reads on.
 fn dropped() -> Status {
     Status::cancelled(
         "the call was cancelled, because its Sender was dropped before `finish`: call `finish` when there are no more messages",

@@ -62,13 +62,13 @@ impl SendBody {
         }
     }
 
-    /// Whether part of what was taken from the body is still to be sent, and not all of it: a status
+    /// True if part of what was taken from the body is still to be sent, and not all of it: a status
     /// now would cut a message in two.
     pub(crate) fn is_mid_chunk(&self) -> bool {
         self.has_sent && !self.pending.is_empty()
     }
 
-    /// How many bytes are in memory because the peer gives no window, and `waker` hears if that
+    /// Returns how many bytes are in memory because the peer gives no window, and `waker` hears if that
     /// becomes much more; none while it is the body that is waited for.
     pub(crate) fn unsent(&mut self, waker: &Waker) -> usize {
         match self.pending.is_empty() {

@@ -1,4 +1,4 @@
-//! Accepts, and gives each connection its task.
+//! Accepts connections, each with a task of its own.
 
 use std::fmt;
 use std::pin::Pin;

@@ -17,7 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::hub::lock;
 
-/// How often a server looks again for a lock file that was removed while it took the lock.
+/// The number of times that a server looks again for a lock file that was removed while it took the lock.
 const TRIES: usize = 100;
 
 /// The file of a Unix socket that listens; removed with the last listener on it.
@@ -79,7 +79,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether nobody listens there any more, of those who know of no lock. Any other answer than a
+/// True if nothing listens there any more of what knows of no lock. Any other answer than a
 /// refusal, such as that of a full queue, is one of a server that runs.
 async fn is_left_behind(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

@@ -150,7 +150,7 @@ impl Target {
         self
     }
 
-    /// What goes into `:authority`, unless a call says otherwise: without a zone, which means
+    /// Returns what goes into `:authority`, unless a call says otherwise: without a zone, which means
     /// something on this machine only.
     pub fn authority(&self) -> &http::uri::Authority {
         &self.authority
@@ -234,7 +234,7 @@ impl Address {
     }
 }
 
-/// What stands behind the scheme of a Unix socket.
+/// The part behind the scheme of a Unix socket.
 fn local_name(text: &str, what: &str) -> Result<Vec<u8>, String> {
     let name = match text.strip_prefix("//") {
         None => text,

@@ -35,7 +35,7 @@ pub(crate) trait Work {
     /// Lets HTTP/2 take in and put out what there is. Ready when the connection is over.
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
 
-    /// Whether all calls that HTTP/2 has taken in were begun.
+    /// True if all calls that HTTP/2 has taken in were begun.
     fn is_caught_up(&self) -> bool {
         true
     }

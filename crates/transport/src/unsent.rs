@@ -14,14 +14,14 @@ use trunkline_codec::{Limits, Status};
 
 use crate::hub::lock;
 
-/// How many bytes have to leave for a reply to have moved. What h2 has been given ahead is seen to
+/// The bytes that have to leave for a reply to have moved. What h2 has been given ahead is seen to
 /// leave when all of it has: see `SendBody`.
 const STEP: usize = 16 * 1024;
 
 /// A client to which fewer bytes are sent in `unsent_grace` takes nothing.
 const LITTLE: u64 = 256 * 1024;
 
-/// What the connections of a server hold together.
+/// The bytes that the connections of a server hold together.
 #[derive(Debug)]
 pub(crate) struct ServerUnsent {
     max: usize,
@@ -32,7 +32,7 @@ pub(crate) struct ServerUnsent {
     turn: Mutex<()>,
 }
 
-/// What a connection holds.
+/// The replies that wait on a connection.
 #[derive(Debug)]
 pub(crate) struct Unsent {
     server: Arc<ServerUnsent>,
@@ -75,7 +75,7 @@ struct Reply {
     given_up: Option<Bound>,
 }
 
-/// What a reply is given up for.
+/// The reason for which a reply is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     Connection(usize),
@@ -84,7 +84,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// What the client is told.
+    /// The status that the client is told.
     pub(crate) fn status(self) -> Status {
         Status::resource_exhausted(match self {
             Self::Connection(max) => format!(
@@ -225,7 +225,7 @@ impl Unsent {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so much waits that replies which do not move are in the way.
+    /// True if so much waits that replies which do not move are in the way.
     pub(crate) fn is_pressed(&self) -> bool {
         let bytes = self.bytes();
         bytes > 0 && (bytes > self.max / 2 || self.server.bytes() > self.server.max / 2)

@@ -282,7 +282,7 @@ impl Watch {
     }
 }
 
-/// How many calls h2 has refused because it cannot read their heads, such as an `:authority` with a
+/// Counts the calls that h2 has refused because it cannot read their heads, such as an `:authority` with a
 /// path in it: it resets them with PROTOCOL_ERROR, and tells nobody. They are those that were begun and
 /// not accepted, without those above the limit for streams.
 #[inline]
@@ -295,17 +295,17 @@ fn malformed_heads(came: &FrameGuard, sent: &FrameGuard, accepted: u64) -> u64 {
     malformed.min(sent.protocol_resets())
 }
 
-/// What either end has budgets for.
+/// The budgets that either end has.
 #[derive(Debug)]
 pub(crate) struct Floods {
     control: Budget,
     errors: Budget,
-    /// What the peer has spent of `errors`.
+    /// The part of `errors` that the peer has spent.
     mistakes: u64,
     short: Budget,
 }
 
-/// What a peer does too much of.
+/// A thing that a peer does too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
     /// It sends frames that carry nothing.
@@ -317,7 +317,7 @@ pub(crate) enum Flood {
 }
 
 impl Flood {
-    /// What GOAWAY says.
+    /// The text of GOAWAY.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Control => "too_many_control_frames",
@@ -331,7 +331,7 @@ impl Floods {
     pub(crate) fn new(limits: &Limits, error_resets: u64, now: Instant) -> Self {
         Self {
             // What calls pay for may come long after them: a client may let megabytes lie before it takes
-            // them, and gives window for each piece.
+            // them, and then returns window for each piece.
             control: Budget::new(
                 limits.control_frame_budget,
                 per_second(limits.control_frames_per_second),

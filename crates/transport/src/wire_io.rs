@@ -26,7 +26,7 @@ const HEADS_AHEAD: u64 = 512;
 /// The header of a frame, and some bytes behind it.
 const READ_MIN: usize = 64;
 
-/// What the answer to a frame takes: RFC 9113, section 6.4.
+/// The bytes of the answer to a frame: RFC 9113, section 6.4.
 const RST_STREAM_LEN: u64 = 13;
 
 thread_local! {
@@ -201,7 +201,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         }
     }
 
-    /// Says GOAWAY in the place of h2, whose clients cannot be told to. It goes out as far as the socket
+    /// Says GOAWAY in place of h2, whose clients cannot be told to. It goes out as much as the socket
     /// takes it now, and nothing may follow it.
     pub(crate) fn say_goaway(&mut self, reason: Reason, text: &str) {
         if !self.sent.is_between_frames() {
@@ -313,7 +313,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether nothing may be read, so that what h2 keeps for a peer stays bounded.
+    /// True if nothing may be read, so that what h2 keeps for a peer stays bounded.
     fn hold(&mut self) -> bool {
         // RUSTSEC-2024-0003: a peer that takes no answers is asked nothing more either. It may have gone
         // on for a while without reading, so that two ends do not wait for each other.

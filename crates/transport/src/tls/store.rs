@@ -13,7 +13,7 @@ use super::material::{Contents, Material};
 use crate::detached::detached;
 use crate::hub::lock;
 
-/// How long a new connection of a client waits for files that are read again. Then it uses what was
+/// The time that a new connection of a client waits for files that are read again. Then it uses what was
 /// in use.
 const RELOAD_WAIT: Duration = Duration::from_secs(1);
 
