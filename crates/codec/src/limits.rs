@@ -122,7 +122,7 @@ pub struct Limits {
     pub resets_per_second: u64,
     /// The age up to which a call that is reset without an answer counts against `reset_budget`, without
     /// the time that its handler takes for the poll in which the reset is found. Default: 2 ms, less than
-    /// deadlines are.
+    /// deadlines are. A reset that is found when the call is first polled always counts.
     pub rapid_reset_time: Duration,
     /// The number of calls that a client may reset at once before they are answered, whatever their age.
     /// Default: 20,000, refilled by `unanswered_resets_per_second` and by each call that is answered; one

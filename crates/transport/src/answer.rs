@@ -14,7 +14,7 @@ use trunkline_codec::header_list::What;
 use trunkline_codec::{Status, head};
 
 use crate::body::Body;
-use crate::hub::{Hub, Permit, Times};
+use crate::hub::{Hub, Permit};
 use crate::pace::Pace;
 use crate::send::{SendBody, SendError};
 use crate::turn::poll_sleep;
@@ -32,7 +32,9 @@ pub(crate) struct Opened {
 /// connection has. h2 wakes it then.
 pub(crate) struct Answering<F> {
     stage: Stage<F>,
-    times: Times,
+    since: Instant,
+    /// It had just begun when its poll did: the time that a handler takes for a poll makes no reset older.
+    is_young: bool,
     deadline: Option<Deadline>,
     pace: Option<Arc<Pace>>,
     /// Where the reply is among those that wait.
@@ -58,8 +60,8 @@ struct Deadline {
 impl Opened {
     /// Answers with a status and nothing else.
     pub(crate) fn refuse(mut self, status: Status) {
-        let times = Times::until_now(self.since);
-        send_status(&mut self.respond, status, times, &self.permit);
+        let is_young = self.permit.hub().is_young(self.since, Instant::now());
+        send_status(&mut self.respond, status, is_young, &self.permit);
     }
 
     /// What a panic comes to that nobody above has caught: its text is for the server's log,
@@ -73,10 +75,8 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     pub(crate) fn new(future: F, opened: Opened, pace: Option<Arc<Pace>>) -> Self {
         Self {
             stage: Stage::Handling(future, opened.respond),
-            times: Times {
-                accepted: opened.since,
-                polled: opened.since,
-            },
+            since: opened.since,
+            is_young: true,
             deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
             pace,
             unsent: None,
@@ -92,9 +92,11 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         self.permit.hub()
     }
 
-    /// A poll begins. The first one in place needs no other time than that of the call.
+    /// A poll begins that is not the one with which the call does.
     pub(crate) fn begin_poll(&mut self, now: Instant) {
-        self.times.polled = now;
+        if self.is_young {
+            self.is_young = self.hub().is_young(self.since, now);
+        }
     }
 
     /// Whether the call is over before its handler has been polled.
@@ -105,7 +107,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         let mut cx = Context::from_waker(Waker::noop());
         let is_reset = respond.poll_reset(&mut cx).is_ready();
         if is_reset {
-            self.hub().call_reset(self.times);
+            self.hub().call_reset(self.is_young);
         }
         is_reset
     }
@@ -142,7 +144,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                         return Poll::Pending;
                     }
                     Ok(Poll::Pending) => {
-                        self.hub().call_reset(self.times);
+                        self.hub().call_reset(self.is_young);
                         self.let_go();
                     }
                     Ok(Poll::Ready(response)) => self.send_head(response),
@@ -205,7 +207,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         if let Some(size) = self.permit.hub().header_lists().excess_of_head(&head) {
             return self.send_less(size, head, body, respond);
         }
-        if let Some(stream) = send_head(&mut respond, head, is_end, self.times, &self.permit)
+        if let Some(stream) = send_head(&mut respond, head, is_end, self.is_young, &self.permit)
             && !is_end
         {
             self.stage = Stage::Sending(SendBody::new(stream, body));
@@ -236,7 +238,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         drop_caught(body);
         let lists = self.permit.hub().header_lists();
         let head = lists.in_place_of_head(what, size, end.unwrap_or_default(), http);
-        send_head(&mut respond, head, true, self.times, &self.permit);
+        send_head(&mut respond, head, true, self.is_young, &self.permit);
     }
 
     /// Ends the call with a status of ours, or, if the peer can no longer read one, by a reset.
@@ -248,7 +250,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Handling(future, mut respond) => {
                 drop_caught(future);
-                send_status(&mut respond, status, self.times, &self.permit);
+                send_status(&mut respond, status, self.is_young, &self.permit);
             }
             Stage::Sending(mut send) => {
                 drop_caught(send.take_body());
@@ -306,7 +308,7 @@ fn send_head(
     respond: &mut SendResponse<Bytes>,
     head: response::Parts,
     is_end: bool,
-    times: Times,
+    is_young: bool,
     permit: &Permit,
 ) -> Option<SendStream<Bytes>> {
     // PROTOCOL-HTTP2.md, "Responses": Trailers-Only is one HEADERS frame with END_STREAM and
@@ -317,13 +319,13 @@ fn send_head(
             Some(stream)
         }
         Err(_) => {
-            permit.hub().call_reset(times);
+            permit.hub().call_reset(is_young);
             None
         }
     }
 }
 
-fn send_status(respond: &mut SendResponse<Bytes>, status: Status, times: Times, permit: &Permit) {
+fn send_status(respond: &mut SendResponse<Bytes>, status: Status, is_young: bool, permit: &Permit) {
     let mut head = Response::new(());
     head::write_trailers_only(head.headers_mut());
     status.write_to(head.headers_mut());
@@ -332,7 +334,7 @@ fn send_status(respond: &mut SendResponse<Bytes>, status: Status, times: Times, 
     if let Some(size) = lists.excess_of_head(&head) {
         head = lists.in_place_of_head(What::TrailersOnly, size, head.headers, head.status);
     }
-    send_head(respond, head, true, times, permit);
+    send_head(respond, head, true, is_young, permit);
 }
 
 fn is_grpc(head: &HeaderMap) -> bool {

@@ -20,7 +20,7 @@ use crate::body::Body;
 use crate::calls::Calls;
 use crate::frame_guard::{Sender, Speaks};
 use crate::http1;
-use crate::hub::{Hub, Times};
+use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::linger::{End, Whose, see_off};
@@ -523,6 +523,6 @@ fn forget_reset(waiting: &mut Vec<Accepted>, hub: &Hub) {
     }
     let mut cx = Context::from_waker(Waker::noop());
     for call in waiting.extract_if(.., |it| it.respond.poll_reset(&mut cx).is_ready()) {
-        hub.call_reset(Times::until_now(call.since));
+        hub.call_reset(hub.is_young(call.since, Instant::now()));
     }
 }

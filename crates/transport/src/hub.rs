@@ -51,22 +51,6 @@ pub(crate) struct Hub {
     unsent: Option<Arc<Unsent>>,
 }
 
-/// When a call was accepted, and when the poll began in which something was noticed of it: the time
-/// that its handler takes for a poll makes no reset older.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
-    pub(crate) accepted: Instant,
-    pub(crate) polled: Instant,
-}
-
-impl Times {
-    /// Of a call that is not polled.
-    pub(crate) fn until_now(accepted: Instant) -> Self {
-        let polled = Instant::now();
-        Self { accepted, polled }
-    }
-}
-
 /// What woke a connection's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WokenBy {
@@ -232,10 +216,15 @@ impl Hub {
         self.unanswered_resets.load(Ordering::Acquire)
     }
 
+    /// True if a call that was accepted at `since` has just begun.
+    pub(crate) fn is_young(&self, since: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(since) < self.rapid_reset_time
+    }
+
     /// A call was reset without an answer.
     #[cold]
-    pub(crate) fn call_reset(&self, times: Times) {
-        if times.polled.saturating_duration_since(times.accepted) < self.rapid_reset_time {
+    pub(crate) fn call_reset(&self, is_young: bool) {
+        if is_young {
             self.rapid_resets.fetch_add(1, Ordering::Relaxed);
         }
         // This is what is looked at.
