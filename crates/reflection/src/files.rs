@@ -2,21 +2,26 @@
 //!
 //! The crates of a program know nothing of one another, so what they bring may have one name and be
 //! two files, or be one file twice. A client puts all files into one pool, where a name has one file
-//! and a symbol one definition. So files are told apart by new names, and versions of one file become
-//! one: that which has more. Versions that contradict one another are an error.
+//! and a symbol one definition. So files are told apart by new names, and files that share a symbol
+//! become one: that which has all that the others have. If there is none, that is an error. Nothing
+//! depends on the order in which files are added.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ptr;
 
 use prost::{DecodeError, Message};
 use prost_types::FileDescriptorProto;
 use trunkline::{Bytes, FileDescriptors};
 
-use crate::versions::{self, symbols};
+use crate::circles;
+use crate::versions::{self, references, symbols};
 
 /// Field numbers of `google.protobuf.FileDescriptorProto`.
 const NAME: u8 = 1;
 const DEPENDENCY: u8 = 3;
+const PUBLIC_DEPENDENCY: u8 = 10;
+const WEAK_DEPENDENCY: u8 = 11;
 
 /// What all services of a server bring.
 #[derive(Debug, Default)]
@@ -125,16 +130,22 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// Two files that define a symbol in different ways: what they are and which it is.
+    /// Files that share a symbol, and none of which can stand for the others; files that would import
+    /// one another once one stands for others.
     pub(crate) fn serve(mut self) -> Result<Vec<File>, String> {
         self.resolve();
         let (chosen, served_as) = self.merge()?;
         let names = names(chosen.iter().map(|&at| &self.all[at].file));
-        let files = chosen.iter().zip(&names).map(|(&at, name)| {
+        let imports = chosen.iter().map(|&at| {
+            let imports = self.all[at].imports.iter();
+            imports.map(|it| it.map(|it| served_as[it])).collect()
+        });
+        let imports: Vec<Vec<Option<usize>>> = imports.collect();
+        let brought: Vec<&[Option<usize>]> = self.all.iter().map(|it| &it.imports[..]).collect();
+        circles::check(&brought, &imports, &chosen, &names)?;
+        let files = chosen.iter().zip(&names).zip(imports);
+        let files = files.map(|((&at, name), imports)| {
             let brought = &self.all[at];
-            let imports = brought.imports.iter();
-            let imports: Vec<Option<usize>> =
-                imports.map(|it| it.map(|it| served_as[it])).collect();
             let called = brought.file.dependency.iter().zip(&imports);
             let called = called.map(|(old, it)| it.map_or(old.as_str(), |it| names[it].as_str()));
             File {
@@ -147,74 +158,152 @@ impl Files {
         Ok(files.collect())
     }
 
-    /// Finds imports that were not brought together with what imports them.
+    /// Finds imports that were not brought together with what imports them: of files of that name the
+    /// one that defines most of the types referred to.
     fn resolve(&mut self) {
-        let mut names = HashMap::new();
+        let mut names: HashMap<&str, Vec<usize>> = HashMap::new();
         for (at, brought) in self.all.iter().enumerate() {
-            names.entry(brought.file.name().to_owned()).or_insert(at);
+            names.entry(brought.file.name()).or_default().push(at);
         }
-        for brought in &mut self.all {
-            let imports = brought.imports.iter_mut().zip(&brought.file.dependency);
-            for (import, name) in imports.filter(|(import, _)| import.is_none()) {
+        let mut found = Vec::new();
+        for (at, brought) in self.all.iter().enumerate() {
+            let imports = brought.imports.iter().zip(&brought.file.dependency);
+            let missing = imports.enumerate().filter(|(_, (it, _))| it.is_none());
+            for (place, (_, name)) in missing {
                 // What nobody has cannot be sent. The client says what it lacks, better than we could.
-                *import = names.get(name).copied();
+                let known = names.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+                let meant = match known {
+                    [one] => Some(*one),
+                    _ => known.iter().copied().max_by_key(|&it| {
+                        let file = &self.all[it].file;
+                        let referred = references(&brought.file, &symbols(file));
+                        (referred, Reverse(&self.all[it].encoded))
+                    }),
+                };
+                found.extend(meant.map(|meant| (at, place, meant)));
             }
+        }
+        for (at, place, meant) in found {
+            self.all[at].imports[place] = Some(meant);
         }
     }
 
-    /// Chooses one of several versions of a file; says which files stay, and for each file the place
+    /// Chooses one of the files that share symbols; says which files stay, and for each file the place
     /// among them of that which stands for it.
     fn merge(&self) -> Result<(Vec<usize>, Vec<usize>), String> {
-        let mut chosen: Vec<usize> = Vec::new();
-        let mut served_as = Vec::with_capacity(self.all.len());
-        let mut owners: HashMap<String, usize> = HashMap::new();
-        let mut without_symbols: HashMap<&Bytes, usize> = HashMap::new();
-        for (at, brought) in self.all.iter().enumerate() {
-            let defined = symbols(&brought.file);
-            let known = defined.iter().filter_map(|name| owners.get(name).copied());
-            let mut known: BTreeSet<usize> = known.collect();
-            if defined.is_empty() {
-                known.extend(without_symbols.get(&brought.encoded));
-            }
-            let mut known = known.into_iter();
-            let place = known.next().unwrap_or(chosen.len());
-            if place == chosen.len() {
-                chosen.push(at);
-            } else if self.all[chosen[place]].encoded != brought.encoded {
-                let other = &self.all[chosen[place]].file;
-                let larger = versions::larger(other, &brought.file);
-                let contradiction = |name: String| contradiction(other, &brought.file, &name);
-                if known.next().is_some() {
-                    let both = defined.iter().find(|it| owners.get(*it) == Some(&place));
-                    return Err(contradiction(both.cloned().unwrap_or_default()));
-                }
-                if larger.map_err(contradiction)? {
-                    chosen[place] = at;
-                }
-            }
-            if defined.is_empty() {
-                without_symbols.insert(&brought.encoded, place);
-            }
-            owners.extend(defined.into_iter().map(|name| (name, place)));
-            served_as.push(place);
+        let defined = self.all.iter().map(|it| symbols(&it.file));
+        let defined: Vec<BTreeSet<String>> = defined.collect();
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, group) in self.groups(&defined).into_iter().enumerate() {
+            groups.entry(group).or_default().push(at);
         }
+        let mut errors = Vec::new();
+        let mut chosen = Vec::with_capacity(groups.len());
+        let mut stands_for = vec![0; self.all.len()];
+        for group in groups.into_values() {
+            let largest = group.iter().copied().max_by_key(|&at| {
+                let Brought { encoded, file, .. } = &self.all[at];
+                (versions::size(file), encoded.len(), encoded)
+            });
+            let Some(largest) = largest else { continue };
+            for &at in &group {
+                stands_for[at] = largest;
+                // If it has all of those with which it shares a symbol, the group has no others.
+                let shared = defined[largest].intersection(&defined[at]).next();
+                let is_other = self.all[at].encoded != self.all[largest].encoded;
+                if let Some(shared) = shared.filter(|_| is_other) {
+                    let (larger, smaller) = (&self.all[largest].file, &self.all[at].file);
+                    errors.extend(versions::check(larger, smaller, shared).err());
+                }
+            }
+            chosen.push(largest);
+        }
+        if let Some(error) = errors.into_iter().min() {
+            return Err(error);
+        }
+        chosen.sort_by_cached_key(|&at| {
+            let Brought { encoded, file, .. } = &self.all[at];
+            let told_by = self.told_by(at, &defined, &stands_for);
+            (file.package(), told_by, encoded)
+        });
+        let places = chosen.iter().enumerate().map(|(place, &at)| (at, place));
+        let places: HashMap<usize, usize> = places.collect();
+        let served_as = stands_for.iter().map(|at| places[at]).collect();
         Ok((chosen, served_as))
+    }
+
+    /// What no other file has: the symbols that a file defines, or else those of all that it imports.
+    fn told_by<'a>(
+        &self,
+        at: usize,
+        defined: &'a [BTreeSet<String>],
+        stands_for: &[usize],
+    ) -> BTreeSet<&'a str> {
+        let mut seen = HashSet::from([at]);
+        let mut left = vec![at];
+        let mut symbols = BTreeSet::new();
+        while let Some(file) = left.pop() {
+            symbols.extend(defined[file].iter().map(String::as_str));
+            if defined[at].is_empty() {
+                let imports = self.all[file].imports.iter().flatten();
+                let imports = imports.map(|&it| stands_for[it]);
+                left.extend(imports.filter(|&it| seen.insert(it)));
+            }
+        }
+        symbols
+    }
+
+    /// For each file its group: those that share a symbol with it or with one of its group. Files that
+    /// define nothing are one if their bytes and the groups of their imports are the same.
+    fn groups(&self, defined: &[BTreeSet<String>]) -> Vec<usize> {
+        let mut groups = Groups((0..self.all.len()).collect());
+        let mut owners: HashMap<&str, usize> = HashMap::new();
+        for (at, symbols) in defined.iter().enumerate() {
+            for symbol in symbols {
+                let owner = *owners.entry(symbol).or_insert(at);
+                groups.join(owner, at);
+            }
+        }
+        let empty = (0..defined.len()).filter(|&at| defined[at].is_empty());
+        let empty: Vec<usize> = empty.collect();
+        let mut has_changed = true;
+        while has_changed {
+            has_changed = false;
+            let mut same: HashMap<(&[u8], Vec<Option<usize>>), usize> = HashMap::new();
+            for &at in &empty {
+                let brought = &self.all[at];
+                let imports = brought.imports.iter().map(|it| it.map(|it| groups.of(it)));
+                let key = (&brought.encoded[..], imports.collect());
+                let first = *same.entry(key).or_insert(at);
+                has_changed |= groups.join(first, at);
+            }
+        }
+        (0..self.all.len()).map(|at| groups.of(at)).collect()
     }
 }
 
-fn contradiction(one: &FileDescriptorProto, other: &FileDescriptorProto, symbol: &str) -> String {
-    let (one, other) = (one.name(), other.name());
-    let files = match one == other {
-        true => format!("two files called {one}"),
-        false => format!("{one} and {other}"),
-    };
-    format!(
-        "{files} define {symbol} in different ways; compile both from one version of the file, or \
-         give them packages of their own"
-    )
+/// Sets of files without a file in common: each file leads to one of its set, and that to itself.
+struct Groups(Vec<usize>);
+
+impl Groups {
+    fn of(&mut self, mut at: usize) -> usize {
+        while self.0[at] != at {
+            self.0[at] = self.0[self.0[at]];
+            at = self.0[at];
+        }
+        at
+    }
+
+    /// Makes the groups of both one, and returns whether they were two.
+    fn join(&mut self, one: usize, other: usize) -> bool {
+        let (one, other) = (self.of(one), self.of(other));
+        self.0[other] = one;
+        one != other
+    }
 }
 
-/// A name for each file that no other has: its own for the first, for others one with the package.
+/// A name for each file that no other has: its own for the first of that name, for others one with the
+/// package.
 fn names<'a>(files: impl Iterator<Item = &'a FileDescriptorProto>) -> Vec<String> {
     let files: Vec<&FileDescriptorProto> = files.collect();
     let all: HashSet<&str> = files.iter().map(|file| file.name()).collect();
@@ -245,16 +334,27 @@ fn names<'a>(files: impl Iterator<Item = &'a FileDescriptorProto>) -> Vec<String
     named
 }
 
-/// The bytes of a file with its name and those of its imports changed; as they came if they stay.
+/// The bytes of a file with its name and those of its imports changed, each import once; as they came if
+/// the names stay.
 fn renamed(brought: &Brought, name: &str, imports: &[&str]) -> Bytes {
     let own = brought.file.dependency.iter().map(String::as_str);
     if brought.file.name() == name && own.eq(imports.iter().copied()) {
         return brought.encoded.clone();
     }
+    let mut kept: Vec<&str> = Vec::with_capacity(imports.len());
+    let places = imports.iter().map(|import| {
+        let known = kept.iter().position(|it| it == import);
+        known.unwrap_or_else(|| {
+            kept.push(import);
+            kept.len() - 1
+        })
+    });
+    let places: Vec<usize> = places.collect();
+    let is_shorter = kept.len() < imports.len();
     let mut bytes = Vec::with_capacity(brought.encoded.len() + name.len());
     // What comes later in a message counts if a field is there twice, so that its place is free.
     let mut rest = &brought.encoded[..];
-    let mut left = imports.iter();
+    let mut left = kept.iter();
     while let Some((number, whole, after)) = field(rest) {
         match number {
             NAME => push(&mut bytes, NAME, name),
@@ -263,11 +363,37 @@ fn renamed(brought: &Brought, name: &str, imports: &[&str]) -> Bytes {
                     push(&mut bytes, DEPENDENCY, import);
                 }
             }
+            PUBLIC_DEPENDENCY | WEAK_DEPENDENCY if is_shorter => {}
             _ => bytes.extend_from_slice(whole),
         }
         rest = after;
     }
+    if is_shorter {
+        let FileDescriptorProto {
+            public_dependency,
+            weak_dependency,
+            ..
+        } = &brought.file;
+        let public = renumbered(public_dependency, &places);
+        push_numbers(&mut bytes, PUBLIC_DEPENDENCY, &public);
+        // Of imports that are one now, one that is not weak makes it so.
+        let strong = (0..).take(places.len());
+        let strong: Vec<i32> = strong.filter(|it| !weak_dependency.contains(it)).collect();
+        let strong = renumbered(&strong, &places);
+        let weak = renumbered(weak_dependency, &places);
+        let weak: Vec<i32> = weak.into_iter().filter(|it| !strong.contains(it)).collect();
+        push_numbers(&mut bytes, WEAK_DEPENDENCY, &weak);
+    }
     bytes.into()
+}
+
+/// The new places of imports, each once.
+fn renumbered(old: &[i32], places: &[usize]) -> Vec<i32> {
+    let new = old.iter().filter_map(|&at| {
+        let place = places.get(usize::try_from(at).ok()?)?;
+        i32::try_from(*place).ok()
+    });
+    new.collect::<BTreeSet<i32>>().into_iter().collect()
 }
 
 /// The first field of a message, which has been read before: its number, if that is below 16, its
@@ -294,4 +420,8 @@ fn field(message: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 fn push(bytes: &mut Vec<u8>, number: u8, value: &str) {
     prost::encoding::string::encode(u32::from(number), &value.to_owned(), bytes);
+}
+
+fn push_numbers(bytes: &mut Vec<u8>, number: u8, values: &[i32]) {
+    prost::encoding::int32::encode_repeated(u32::from(number), values, bytes);
 }

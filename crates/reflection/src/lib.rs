@@ -21,12 +21,13 @@
 //! | `reflection` | [`Reflection`]: what users add |
 //! | `answers` | requests of one stream to responses |
 //! | `index` | what there is, by name |
-//! | `files`, `versions` | files that have one name, and versions of one file |
+//! | `files`, `versions`, `circles` | files that have one name, and versions of one file |
 //! | [`v1`], [`v1alpha`] | messages and clients, generated |
 //!
 //! This crate knows nothing of `trunkline` but its public API.
 
 mod answers;
+mod circles;
 mod files;
 mod index;
 mod reflection;

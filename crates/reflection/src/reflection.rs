@@ -1,7 +1,7 @@
 //! What users add.
 
-use std::mem;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{mem, ptr};
 
 use trunkline::{
     Bytes, FileDescriptors, Method, Request, Result, Router, Sender, Service, Status, Streaming,
@@ -24,12 +24,13 @@ const METHODS: [Method; 2] = [
 /// It lists every service of the server, whether added before or after it, and gives the descriptors
 /// of those that have any: generated ones do.
 ///
-/// Crates may bring different files of one name: all but the first are served under another name,
-/// with their package before it, and imports follow. Of versions of one file that with more in it is
-/// served. Files that define a symbol in different ways cannot be in one pool of descriptors: they
-/// are an error of [`Server::bind`](trunkline::Server::bind) and
+/// Crates may bring different files of one name: all but one are served under another name, with their
+/// package before it, and imports follow. Of files that define the same symbols, such as versions of one
+/// file, one that has all that the others have is served for all. If there is none, they cannot be in one
+/// pool of descriptors: that is an error of [`Server::bind`](trunkline::Server::bind) and
 /// [`Server::serve`](trunkline::Server::serve); where a router is served in another way, calls of
-/// reflection are INTERNAL and say so.
+/// reflection are INTERNAL and say so. Only the files of protobuf itself, package `google.protobuf`, may
+/// contradict one another: the largest is served. The order of adding does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Reflection {
     known: Vec<&'static FileDescriptors>,
@@ -76,10 +77,11 @@ impl Service for Reflection {
 
     fn add_to(self, router: &mut Router) {
         *router = mem::take(router).add(V1Alpha);
-        let more = self.clone();
-        router.before_serving(move |router| Served::new(router, &more).index().map(drop));
+        let latest = Arc::new(Latest::new(self));
+        let checked = latest.clone();
+        router.before_serving(move |router| checked.of(router).index().map(drop));
         router.after_each_add(move |router| {
-            let served = Arc::new(Served::new(router, &self));
+            let served = latest.of(router);
             for method in METHODS {
                 router.bidi_streaming(
                     method,
@@ -103,13 +105,38 @@ impl Service for V1Alpha {
     fn add_to(self, _: &mut Router) {}
 }
 
+/// What was last served, so that it is read once by the check of a server and by its calls.
+#[derive(Debug)]
+struct Latest {
+    more: Reflection,
+    served: Mutex<Option<Arc<Served>>>,
+}
+
+impl Latest {
+    fn new(more: Reflection) -> Self {
+        let served = Mutex::new(None);
+        Self { more, served }
+    }
+
+    /// What `router` serves.
+    fn of(&self, router: &Router) -> Arc<Served> {
+        let mut latest = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Served::new(router, &self.more);
+        match &*latest {
+            Some(served) if served.is_same(&now) => served.clone(),
+            _ => latest.insert(Arc::new(now)).clone(),
+        }
+    }
+}
+
 /// The services of a router at one time.
 #[derive(Debug)]
 struct Served {
     services: Vec<&'static str>,
     descriptors: Vec<&'static FileDescriptors>,
     sets: Vec<Bytes>,
-    /// Read when somebody asks: a server that nobody asks does not keep it.
+    /// Read when the server starts, and kept for its calls; by the first call if the router is served in
+    /// another way.
     index: OnceLock<Result<Arc<Index>>>,
 }
 
@@ -121,6 +148,14 @@ impl Served {
             sets: more.sets.clone(),
             index: OnceLock::new(),
         }
+    }
+
+    /// Whether both are of the same services and descriptors.
+    fn is_same(&self, other: &Self) -> bool {
+        let (one, two) = (&self.descriptors, &other.descriptors);
+        self.services == other.services
+            && one.len() == two.len()
+            && one.iter().zip(two).all(|(&one, &two)| ptr::eq(one, two))
     }
 
     async fn answer(
@@ -143,5 +178,32 @@ impl Served {
             })
         });
         index.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct More;
+
+    impl Service for More {
+        const NAME: &'static str = "more.More";
+
+        fn add_to(self, _: &mut Router) {}
+    }
+
+    #[test]
+    fn descriptors_are_read_once_for_a_router_and_again_after_an_add() {
+        let latest = Latest::new(Reflection::new());
+        let router = Router::new().add(Reflection::new());
+        let served = latest.of(&router);
+        served.index().unwrap();
+        let index = latest.of(&router).index().unwrap();
+        assert!(Arc::ptr_eq(&served.index().unwrap(), &index));
+        let router = router.add(More);
+        let later = latest.of(&router);
+        assert!(!Arc::ptr_eq(&served, &later));
+        assert_eq!(later.services.last(), Some(&"more.More"));
     }
 }

@@ -1,17 +1,25 @@
 //! Versions of one file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
-    ServiceDescriptorProto,
+    OneofDescriptorProto, ServiceDescriptorProto,
 };
 
-/// The package of the files that come with each compiler, whose versions differ.
-const WELL_KNOWN: &str = "google.protobuf";
+/// The packages of the files that come with each compiler, whose versions differ.
+const WELL_KNOWN: [&str; 2] = ["google.protobuf", "google.protobuf.compiler"];
+
+/// Why a file cannot stand for another.
+enum Obstacle {
+    /// Both define this symbol, in different ways.
+    Differs(String),
+    /// It does not have this symbol.
+    Lacks(String),
+}
 
 /// The full names of what a file defines, without what is inside messages.
-pub(crate) fn symbols(file: &FileDescriptorProto) -> Vec<String> {
+pub(crate) fn symbols(file: &FileDescriptorProto) -> BTreeSet<String> {
     let messages = file.message_type.iter().map(DescriptorProto::name);
     let enums = file.enum_type.iter().map(EnumDescriptorProto::name);
     // Values are in the scope of their enum's parent, as in C++.
@@ -24,29 +32,85 @@ pub(crate) fn symbols(file: &FileDescriptorProto) -> Vec<String> {
     names.map(|name| joined(file.package(), name)).collect()
 }
 
-/// Whether `other`, which defines some of what `file` does, has more than it and can stand for it;
-/// otherwise `file` can stand for `other`.
+/// Counts the references in a file to what is in `symbols`.
+pub(crate) fn references(file: &FileDescriptorProto, symbols: &BTreeSet<String>) -> usize {
+    fn of_message<'a>(message: &'a DescriptorProto, all: &mut Vec<&'a str>) {
+        all.extend(message.field.iter().map(FieldDescriptorProto::type_name));
+        for extension in &message.extension {
+            all.extend([extension.extendee(), extension.type_name()]);
+        }
+        for nested in &message.nested_type {
+            of_message(nested, all);
+        }
+    }
+    let mut all = Vec::new();
+    for message in &file.message_type {
+        of_message(message, &mut all);
+    }
+    for extension in &file.extension {
+        all.extend([extension.extendee(), extension.type_name()]);
+    }
+    for method in file.service.iter().flat_map(|it| &it.method) {
+        all.extend([method.input_type(), method.output_type()]);
+    }
+    let is_there = |name: &&str| {
+        let name = name.trim_start_matches('.');
+        let ends = name.match_indices('.').map(|(end, _)| end);
+        let mut ends = ends.chain([name.len()]);
+        ends.any(|end| symbols.contains(&name[..end]))
+    };
+    all.iter().filter(|name| is_there(name)).count()
+}
+
+/// Checks that `larger`, which defines `shared` as `smaller` does, can stand for it.
 ///
 /// # Errors
 ///
-/// They say different things of a symbol, or each has a type or a service that the other lacks.
-pub(crate) fn larger(
-    file: &FileDescriptorProto,
-    other: &FileDescriptorProto,
-) -> Result<bool, String> {
-    let is_larger = size(other) > size(file);
-    let (larger, smaller) = match is_larger {
-        true => (other, file),
-        false => (file, other),
-    };
-    if larger.package() != WELL_KNOWN || smaller.package() != WELL_KNOWN {
-        covers(larger, smaller)?;
+/// They say different things of a symbol, or each has something that the other lacks.
+pub(crate) fn check(
+    larger: &FileDescriptorProto,
+    smaller: &FileDescriptorProto,
+    shared: &str,
+) -> Result<(), String> {
+    let is_well_known = |file: &FileDescriptorProto| WELL_KNOWN.contains(&file.package());
+    if is_well_known(larger) && is_well_known(smaller) {
+        return Ok(());
     }
-    Ok(is_larger)
+    let Err(obstacle) = covers(larger, smaller) else {
+        return Ok(());
+    };
+    let mut names = [larger.name(), smaller.name()];
+    names.sort_unstable();
+    let [one, other] = names;
+    let files = match one == other {
+        true => format!("two files called {one}"),
+        false => format!("{one} and {other}"),
+    };
+    let problem = match (obstacle, covers(smaller, larger)) {
+        (Obstacle::Lacks(symbol), Err(Obstacle::Lacks(by_smaller))) => {
+            let mut lacking = [(larger.name(), symbol), (smaller.name(), by_smaller)];
+            lacking.sort_unstable();
+            let [(_, first), (_, second)] = lacking;
+            let (one, other) = match one == other {
+                true => ("one", "the other"),
+                false => (one, other),
+            };
+            format!(
+                "define {shared}, and neither has all that the other has: {one} lacks {first}, {other} \
+                 {second}"
+            )
+        }
+        (Obstacle::Differs(symbol), _)
+        | (_, Err(Obstacle::Differs(symbol)))
+        | (Obstacle::Lacks(symbol), Ok(())) => format!("define {symbol} in different ways"),
+    };
+    Err(format!(
+        "{files} {problem}; compile both from one version of the file, or give them packages of their own"
+    ))
 }
 
 /// How much a file defines.
-fn size(file: &FileDescriptorProto) -> usize {
+pub(crate) fn size(file: &FileDescriptorProto) -> usize {
     fn of_message(message: &DescriptorProto) -> usize {
         let nested = message.nested_type.iter().map(of_message);
         let enums = message.enum_type.iter().map(|it| 1 + it.value.len());
@@ -60,35 +124,29 @@ fn size(file: &FileDescriptorProto) -> usize {
     parts.sum::<usize>() + file.extension.len()
 }
 
-/// Finds what `smaller` has and `larger` lacks, or says otherwise. Fields and values may be missing:
-/// they come and go while a schema lives.
-fn covers(larger: &FileDescriptorProto, smaller: &FileDescriptorProto) -> Result<(), String> {
+/// Finds what `smaller` has and `larger` lacks, or says otherwise. Options and comments may differ.
+fn covers(larger: &FileDescriptorProto, smaller: &FileDescriptorProto) -> Result<(), Obstacle> {
     let package = smaller.package();
     messages(package, &larger.message_type, &smaller.message_type)?;
     enums(package, &larger.enum_type, &smaller.enum_type)?;
     fields(package, &larger.extension, &smaller.extension)?;
-    for extension in &smaller.extension {
-        let mut known = larger.extension.iter();
-        if !known.any(|it| it.name() == extension.name()) {
-            return Err(joined(package, extension.name()));
-        }
-    }
     for service in &smaller.service {
         let name = joined(package, service.name());
         let mut known = larger.service.iter();
         let known = known.find(|it| it.name() == service.name());
-        let known = known.ok_or_else(|| name.clone())?;
+        let known = known.ok_or_else(|| Obstacle::Lacks(name.clone()))?;
         for method in &service.method {
+            let name = joined(&name, method.name());
             let mut methods = known.method.iter();
-            let is_same = methods.any(|it| {
-                it.name() == method.name()
-                    && it.input_type() == method.input_type()
-                    && it.output_type() == method.output_type()
-                    && it.client_streaming() == method.client_streaming()
-                    && it.server_streaming() == method.server_streaming()
-            });
+            let Some(known) = methods.find(|it| it.name() == method.name()) else {
+                return Err(Obstacle::Lacks(name));
+            };
+            let is_same = known.input_type() == method.input_type()
+                && known.output_type() == method.output_type()
+                && known.client_streaming() == method.client_streaming()
+                && known.server_streaming() == method.server_streaming();
             if !is_same {
-                return Err(joined(&name, method.name()));
+                return Err(Obstacle::Differs(name));
             }
         }
     }
@@ -99,19 +157,20 @@ fn messages(
     scope: &str,
     larger: &[DescriptorProto],
     smaller: &[DescriptorProto],
-) -> Result<(), String> {
+) -> Result<(), Obstacle> {
     let known: HashMap<&str, &DescriptorProto> = larger.iter().map(|it| (it.name(), it)).collect();
     for message in smaller {
         let name = joined(scope, message.name());
-        let is_entry = message.options.as_ref().is_some_and(|it| it.map_entry());
         let Some(known) = known.get(message.name()) else {
-            // It goes with its field.
-            match is_entry {
-                true => continue,
-                false => return Err(name),
-            }
+            return Err(Obstacle::Lacks(name));
         };
         fields(&name, &known.field, &message.field)?;
+        let oneofs = oneofs(known);
+        for (field, oneof) in self::oneofs(message) {
+            if oneofs.get(field) != Some(&oneof) {
+                return Err(Obstacle::Differs(joined(&name, field)));
+            }
+        }
         fields(&name, &known.extension, &message.extension)?;
         messages(&name, &known.nested_type, &message.nested_type)?;
         enums(&name, &known.enum_type, &message.enum_type)?;
@@ -119,26 +178,42 @@ fn messages(
     Ok(())
 }
 
+/// For each field of a message the oneof that it is in, if any.
+fn oneofs(message: &DescriptorProto) -> BTreeMap<&str, Option<&str>> {
+    let fields = message.field.iter().map(|field| {
+        let place = field.oneof_index.and_then(|it| usize::try_from(it).ok());
+        let oneof = place.and_then(|it| message.oneof_decl.get(it));
+        (field.name(), oneof.map(OneofDescriptorProto::name))
+    });
+    fields.collect()
+}
+
 fn fields(
     scope: &str,
     larger: &[FieldDescriptorProto],
     smaller: &[FieldDescriptorProto],
-) -> Result<(), String> {
+) -> Result<(), Obstacle> {
     for field in smaller {
         let known = larger.iter().filter(|it| {
             let is_one = it.number() == field.number() && it.extendee() == field.extendee();
             is_one || it.name() == field.name()
         });
+        let mut is_there = false;
         for known in known {
+            is_there = true;
             let is_same = known.name() == field.name()
                 && known.number() == field.number()
                 && known.extendee() == field.extendee()
                 && known.r#type() == field.r#type()
                 && known.label() == field.label()
-                && known.type_name() == field.type_name();
+                && known.type_name() == field.type_name()
+                && known.default_value == field.default_value;
             if !is_same {
-                return Err(joined(scope, field.name()));
+                return Err(Obstacle::Differs(joined(scope, field.name())));
             }
+        }
+        if !is_there {
+            return Err(Obstacle::Lacks(joined(scope, field.name())));
         }
     }
     Ok(())
@@ -148,17 +223,21 @@ fn enums(
     scope: &str,
     larger: &[EnumDescriptorProto],
     smaller: &[EnumDescriptorProto],
-) -> Result<(), String> {
+) -> Result<(), Obstacle> {
     for declared in smaller {
         let name = joined(scope, declared.name());
         let mut known = larger.iter();
         let known = known.find(|it| it.name() == declared.name());
-        let known = known.ok_or_else(|| name.clone())?;
+        let known = known.ok_or_else(|| Obstacle::Lacks(name.clone()))?;
         for value in &declared.value {
             let mut values = known.value.iter();
             let same = values.find(|it| it.name() == value.name());
-            if same.is_some_and(|it| it.number() != value.number()) {
-                return Err(joined(&name, value.name()));
+            let name = joined(&name, value.name());
+            let Some(same) = same else {
+                return Err(Obstacle::Lacks(name));
+            };
+            if same.number() != value.number() {
+                return Err(Obstacle::Differs(name));
             }
         }
     }

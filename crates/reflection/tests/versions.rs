@@ -6,7 +6,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
     FileDescriptorProto, FileDescriptorSet, FileOptions, MethodDescriptorProto,
-    ServiceDescriptorProto,
+    OneofDescriptorProto, ServiceDescriptorProto,
 };
 use trunkline::{Channel, Code, Result, Router, Server};
 use trunkline_reflection::Reflection;
@@ -85,6 +85,221 @@ async fn refused(sets: &[&[FileDescriptorProto]]) -> Option<String> {
     }
 }
 
+/// All orders of `0..count`.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let mut orders = vec![Vec::new()];
+    for at in 0..count {
+        let longer = orders.iter().flat_map(|order: &Vec<usize>| {
+            (0..=order.len()).map(move |place| {
+                let mut order = order.clone();
+                order.insert(place, at);
+                order
+            })
+        });
+        orders = longer.collect();
+    }
+    orders
+}
+
+/// The files sent for each symbol, or why a server does not start, which are the same whatever the
+/// order of the sets.
+async fn outcome(
+    sets: &[Vec<FileDescriptorProto>],
+    symbols: &[&str],
+) -> std::result::Result<Vec<Vec<FileDescriptorProto>>, String> {
+    let mut first = None;
+    for order in orders(sets.len()) {
+        let sets: Vec<&[FileDescriptorProto]> = order.iter().map(|&at| &sets[at][..]).collect();
+        let outcome = match refused(&sets).await {
+            Some(text) => Err(text),
+            None => {
+                let mut sent = Vec::new();
+                for symbol in symbols {
+                    let files = files(router(&sets), symbol).await;
+                    sent.push(files.expect("reflection answers"));
+                }
+                Ok(sent)
+            }
+        };
+        let expected = first.get_or_insert_with(|| outcome.clone());
+        assert_eq!(*expected, outcome, "in the order {order:?}");
+    }
+    first.expect("there is an order")
+}
+
+#[tokio::test]
+async fn two_versions_neither_of_which_has_all_are_an_error_in_any_order() {
+    let fields = |fields: &[i32]| vec![file("t.proto", "p", vec![message("A", fields)])];
+    let values = |names: &[&str]| {
+        let value = |(number, name): (usize, &&str)| EnumValueDescriptorProto {
+            name: Some((*name).to_owned()),
+            number: i32::try_from(number).ok(),
+            options: None,
+        };
+        let mut file = file("t.proto", "p", Vec::new());
+        file.enum_type = vec![EnumDescriptorProto {
+            name: Some("E".to_owned()),
+            value: names.iter().enumerate().map(value).collect(),
+            ..EnumDescriptorProto::default()
+        }];
+        vec![file]
+    };
+    for (sets, symbol, one, other) in [
+        ([fields(&[1, 2]), fields(&[1, 3])], "A", "A.a2", "A.a3"),
+        ([fields(&[1, 2]), fields(&[1, 3, 4])], "A", "A.a2", "A.a3"),
+        (
+            [values(&["U", "V"]), values(&["U", "W"])],
+            "E",
+            "E.V",
+            "E.W",
+        ),
+    ] {
+        let error = outcome(&sets, &[]).await.expect_err("something is lost");
+        assert_eq!(
+            error,
+            format!(
+                "reflection cannot read the descriptors: two files called t.proto define p.{symbol}, and \
+                 neither has all that the other has: one lacks p.{one}, the other p.{other}; compile \
+                 both from one version of the file, or give them packages of their own"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_field_in_a_oneof_or_with_another_default_is_another_definition() {
+    let plain = || file("a.proto", "p", vec![message("M", &[1])]);
+    let mut in_oneof = plain();
+    in_oneof.message_type[0].field[0].oneof_index = Some(0);
+    in_oneof.message_type[0].oneof_decl = vec![OneofDescriptorProto {
+        name: Some("choice".to_owned()),
+        options: None,
+    }];
+    let mut with_default = plain();
+    with_default.message_type[0].field[0].default_value = Some("7".to_owned());
+    for changed in [in_oneof, with_default] {
+        let error = outcome(&[vec![plain()], vec![changed]], &[]).await;
+        let error = error.expect_err("they contradict one another");
+        assert!(
+            error.contains("two files called a.proto define p.M.a1 in different ways"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_version_that_has_all_is_served_in_any_order() {
+    let types = |messages: &[&str]| {
+        let messages = messages.iter().map(|name| message(name, &[1])).collect();
+        vec![file("types.proto", "p", messages)]
+    };
+    let all = types(&["A", "B", "C"]);
+    for sets in [
+        vec![types(&["A", "B"]), types(&["A", "C"]), all.clone()],
+        vec![
+            types(&["A"]),
+            types(&["A", "B"]),
+            types(&["A", "C"]),
+            all.clone(),
+        ],
+    ] {
+        let served = outcome(&sets, &["p.B", "p.C"]).await;
+        assert_eq!(served, Ok(vec![all.clone(), all.clone()]));
+    }
+    // Nobody has all, and two have nothing in common.
+    let named = |name: &str, messages: &[&str]| {
+        let mut files = types(messages);
+        files[0].name = Some(name.to_owned());
+        files
+    };
+    let sets = [
+        named("a.proto", &["A", "B", "C"]),
+        named("b.proto", &["C", "D"]),
+        named("c.proto", &["D", "E"]),
+    ];
+    let error = outcome(&sets, &[]).await.expect_err("nobody has all");
+    assert!(
+        error.contains(
+            "a.proto and b.proto define p.C, and neither has all that the other has: a.proto lacks p.D, \
+             b.proto p.A;"
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_one_crate_has_split_is_served_whole_and_imported_once() {
+    let part = |name: &str, messages: &[&str]| {
+        let messages = messages.iter().map(|name| message(name, &[1])).collect();
+        file(name, "p", messages)
+    };
+    let whole = part("types.proto", &["A", "B"]);
+    let mut user = importing(
+        part("user.proto", &["U"]),
+        &["a.proto", "other.proto", "b.proto", "more.proto"],
+    );
+    user.public_dependency = vec![2, 3];
+    let split = vec![
+        part("a.proto", &["A"]),
+        part("b.proto", &["B"]),
+        part("other.proto", &["O"]),
+        part("more.proto", &["M"]),
+        user.clone(),
+    ];
+    let sent = outcome(&[vec![whole.clone()], split], &["p.U", "p.B"]).await;
+    let sent = sent.expect("the whole file can stand for its parts");
+    user.dependency = ["types.proto", "other.proto", "more.proto"]
+        .map(str::to_owned)
+        .to_vec();
+    user.public_dependency = vec![0, 2];
+    assert_eq!(sent[0][0], user);
+    assert_eq!(sent[0].len(), 4);
+    assert_eq!(sent[1], [whole]);
+}
+
+#[tokio::test]
+async fn a_circle_that_comes_of_putting_versions_together_is_an_error_that_says_so() {
+    let part = |name: &str, messages: &[&str]| {
+        let messages = messages.iter().map(|name| message(name, &[1])).collect();
+        file(name, "p", messages)
+    };
+    let one = vec![
+        part("q.proto", &["Q"]),
+        importing(part("types.proto", &["A", "B"]), &["q.proto"]),
+    ];
+    let other = vec![
+        part("b.proto", &["B"]),
+        importing(part("q.proto", &["Q", "R"]), &["b.proto"]),
+    ];
+    let error = outcome(&[one, other], &[]).await;
+    assert_eq!(
+        error.expect_err("no pool takes files that import one another"),
+        "reflection cannot read the descriptors: q.proto and types.proto would import one another, since \
+         crates bring versions of them whose definitions are spread over files in different ways; compile \
+         both from one version of the schema"
+    );
+}
+
+#[tokio::test]
+async fn files_without_definitions_are_one_only_if_their_imports_are() {
+    let bring = |package: &str| {
+        let common = file("common.proto", package, vec![message("Common", &[1])]);
+        let all = importing(file("all.proto", "", Vec::new()), &["common.proto"]);
+        let service = file("service.proto", package, vec![message("Request", &[1])]);
+        vec![common, all, importing(service, &["all.proto"])]
+    };
+    let sets = [bring("one"), bring("two"), bring("one")];
+    let sent = outcome(&sets, &["one.Request", "two.Request"]).await;
+    for (files, package) in sent
+        .expect("they can be told apart")
+        .iter()
+        .zip(["one", "two"])
+    {
+        assert_eq!(files.len(), 3);
+        assert_eq!(files[2].package(), package);
+    }
+}
+
 #[tokio::test]
 async fn files_of_one_name_are_told_apart_and_imports_lead_to_the_right_one() {
     let bring = |package: &str| {
@@ -132,7 +347,7 @@ async fn of_versions_of_one_file_that_with_more_is_served_under_whatever_names()
     let new = file(
         "p/types.proto",
         "p",
-        vec![message("M", &[1, 3, 4]), message("N", &[1])],
+        vec![message("M", &[1, 2, 4]), message("N", &[1])],
     );
     let uses = importing(
         file("a.proto", "p", vec![message("A", &[])]),
@@ -158,12 +373,8 @@ async fn options_and_comments_make_no_other_version() {
         ..FileOptions::default()
     });
     with_options.message_type[0].field[0].json_name = Some("a1".to_owned());
-    let sets: [&[FileDescriptorProto]; 2] = [std::slice::from_ref(&plain), &[with_options]];
-    assert_eq!(refused(&sets).await, None);
-    assert_eq!(
-        files(router(&sets), "p.M").await.expect("it answers"),
-        [plain]
-    );
+    let served = outcome(&[vec![plain], vec![with_options.clone()]], &["p.M"]).await;
+    assert_eq!(served, Ok(vec![vec![with_options]]));
 }
 
 #[tokio::test]
@@ -225,7 +436,8 @@ async fn files_that_contradict_one_another_are_an_error_when_the_server_starts()
         (
             changed(&|it| it.message_type.push(message("N", &[]))),
             changed(&|it| it.message_type.push(message("O", &[1]))),
-            "two files called a.proto define p.N in different ways",
+            "two files called a.proto define p.M, and neither has all that the other has: one lacks p.N, \
+             the other p.O",
         ),
         (
             with_service(".p.M"),
@@ -250,4 +462,17 @@ async fn files_that_contradict_one_another_are_an_error_when_the_server_starts()
         let status = files(router(&sets), "p.M").await.expect_err("it cannot");
         assert_eq!(status.message(), expected);
     }
+}
+
+#[tokio::test]
+async fn an_import_from_elsewhere_leads_to_the_file_that_defines_what_is_used() {
+    let common = |package: &str| vec![file("common.proto", package, vec![message("Common", &[1])])];
+    let mut uses = message("Uses", &[1]);
+    uses.field[0].set_type(Type::Message);
+    uses.field[0].type_name = Some(".two.Common".to_owned());
+    let user = importing(file("user.proto", "", vec![uses]), &["common.proto"]);
+    let sets = [common("one"), common("two"), common("three"), vec![user]];
+    let sent = outcome(&sets, &["Uses"]).await.expect("all is there");
+    assert_eq!(sent[0][1].package(), "two");
+    assert_eq!(sent[0][0].dependency, [sent[0][1].name()]);
 }

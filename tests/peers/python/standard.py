@@ -114,11 +114,11 @@ def reflection_same_names(channel):
     check("an import of users", number.full_name, "users.Id")
     text = orders.methods_by_name["GetOrder"].input_type.fields_by_name["key"].message_type
     check("an import of orders", text.full_name, "orders.Key")
-    check("the files of users", (users.file.name, number.file.name), ("service.proto", "common.proto"))
+    check("the files of orders", (orders.file.name, text.file.name), ("service.proto", "common.proto"))
     check(
-        "the files of orders",
-        (orders.file.name, text.file.name),
-        ("orders/service.proto", "orders/common.proto"),
+        "the files of users",
+        (users.file.name, number.file.name),
+        ("users/service.proto", "users/common.proto"),
     )
 
 
