@@ -8,12 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fixture::{BIDI, CLIENT, SERVER, With, both_ways, client_of, nothing, raw, serve, within};
 use futures_core::Stream;
 use tokio::io::DuplexStream;
+use tokio::sync::Notify;
 use tower_service::Service as TowerService;
 use trunkline::{
     Body, Channel, Client, Code, Limits, Raw, Request, Result, Router, Sender, Server, Service,
@@ -257,34 +258,130 @@ async fn a_sender_that_never_has_to_wait_lets_other_tasks_run() {
     }
 }
 
-#[tokio::test]
-async fn a_sender_that_never_has_to_wait_hears_of_the_deadline() {
-    let address = serve(Server::new().add(never_waiting())).await;
-    let channel = Channel::to(&address).limits(roomy()).connect().await;
-    let client = Client::new(channel.unwrap());
-    let timeout = Duration::from_millis(50);
-    let is_unheard = |begun: Instant| begun.elapsed() > Duration::from_secs(20);
+/// Time is paused, and the server silent: nobody but the sender itself can tell.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_never_has_to_wait_hears_of_the_deadline_at_once() {
+    let (client, _peer) = raw_server().await;
+    let timeout = Duration::from_millis(200);
     let call = client.bidi_streaming::<Raw, Raw>(BIDI).timeout(timeout);
     let (mut tx, _rx) = call.await.unwrap();
-    let begun = Instant::now();
-    let status = loop {
-        match tx.send(raw("x")).await {
-            Err(status) => break status,
-            Ok(()) => assert!(!is_unheard(begun), "bidi"),
-        }
-    };
+    tx.send(raw("x")).await.unwrap();
+    tokio::time::advance(timeout).await;
+    let status = tx.send(raw("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status}");
+    Other::new()
+        .runs_during("bidi", async || {
+            drop(tx.send(raw("x")).await.expect_err("too late"))
+        })
+        .await;
 
     let call = client.client_streaming::<Raw, Raw>(CLIENT).timeout(timeout);
     let mut call = call.await.unwrap();
-    let begun = Instant::now();
-    let status = loop {
-        match call.send(raw("x")).await {
-            Err(status) => break status,
-            Ok(()) => assert!(!is_unheard(begun), "client streaming"),
-        }
-    };
+    call.send(raw("x")).await.unwrap();
+    tokio::time::advance(timeout).await;
+    let status = call.send(raw("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status}");
+    Other::new()
+        .runs_during("client streaming", async || {
+            drop(call.send(raw("x")).await.expect_err("too late"))
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_hears_of_the_deadline_while_it_waits_for_its_next_message_or_for_the_end() {
+    let (client, _peer) = raw_server().await;
+    let timeout = Duration::from_millis(200);
+    let bidi = || client.bidi_streaming::<Raw, Raw>(BIDI).timeout(timeout);
+    let is_on_time = |begun: tokio::time::Instant| {
+        let late = begun.elapsed() - timeout;
+        assert!(late < Duration::from_millis(5), "{late:?} late");
+    };
+
+    let (mut tx, _rx) = bidi().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let status = within("bidi", tx.send_all(Silent)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status}");
+    is_on_time(begun);
+
+    let (mut tx, _rx) = bidi().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    within("closed", tx.closed()).await;
+    is_on_time(begun);
+
+    let call = client.client_streaming::<Raw, Raw>(CLIENT).timeout(timeout);
+    let mut call = call.await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let status = within("client streaming", call.send_all(Silent)).await;
+    assert_eq!(status.unwrap_err().code(), Code::DEADLINE_EXCEEDED);
+    is_on_time(begun);
+}
+
+/// Lets go of the requests at once, and ends when it is told to.
+fn not_reading(ending: &Arc<Notify>) -> impl Service {
+    let ending = ending.clone();
+    With(move |router: &mut Router| {
+        router.client_streaming(
+            CLIENT,
+            &ending,
+            |ending: Arc<Notify>, request: Request<Streaming<Raw>>| async move {
+                let reply = request.reply().clone();
+                drop(request);
+                reply.send_head();
+                ending.notified().await;
+                Ok(raw("done"))
+            },
+        );
+        router.bidi_streaming(
+            BIDI,
+            &ending,
+            |ending: Arc<Notify>, requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+                drop(requests);
+                replies.send(raw("dropped")).await?;
+                ending.notified().await;
+                Ok(())
+            },
+        );
+    })
+}
+
+#[tokio::test]
+async fn a_handler_that_reads_no_more_has_not_ended_its_call() {
+    let ending = Arc::new(Notify::new());
+    for (way, client) in both_ways(|| not_reading(&ending)).await {
+        let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
+        let reply = within(way, rx.message()).await.unwrap();
+        assert_eq!(reply, Some(raw("dropped")), "{way}");
+        // Less than the pipe holds, and then more than all buffers on the way.
+        for _ in 0..10 {
+            let sent = within(way, tx.send(raw(vec![7; 5_000]))).await;
+            sent.unwrap_or_else(|status| panic!("{way}: {status}"));
+        }
+        let sending = async {
+            loop {
+                if let Err(status) = tx.send(raw(vec![7; 5_000])).await {
+                    return status;
+                }
+            }
+        };
+        let ended = async {
+            ending.notify_one();
+            rx.message().await
+        };
+        let (status, end) = within(way, async { tokio::join!(sending, ended) }).await;
+        assert_eq!(end.unwrap(), None, "{way}");
+        assert_eq!(status.code(), Code::CANCELLED, "{way}: {status}");
+
+        let mut call = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
+        within(way, call.head()).await.unwrap();
+        for _ in 0..10 {
+            let sent = within(way, call.send(raw(vec![7; 5_000]))).await;
+            sent.unwrap_or_else(|status| panic!("{way}: {status}"));
+        }
+        ending.notify_one();
+        let reply = within(way, call.finish()).await.unwrap();
+        assert_eq!(*reply, raw("done"), "{way}");
+    }
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ async fn a_deadline_ends_a_send_that_waits_for_window_and_says_so() {
             }
         };
         let status: Result<()> = within(way, sending).await;
-        assert_expired("while a message waited to be sent", &status.unwrap_err());
+        assert_expired("before the next message was sent", &status.unwrap_err());
     }
 }
 

@@ -65,12 +65,26 @@ pub trait Encoding: Send + Sync + fmt::Debug {
 pub trait Restore: Send + Sync + fmt::Debug {
     /// Takes some of `input`, which is all that is left of it, and appends what comes out to `output`;
     /// for a tenth of a millisecond or so. Returns whether the message is whole, and else is called
-    /// again. It must stop before it has written 64 KiB more than its `max_size`.
+    /// again; if it has neither taken nor appended anything, it gets no further, and the message fails with
+    /// [`EncodingError::Failed`]. It must stop before it has written 64 KiB more than its `max_size`.
     ///
     /// # Errors
     ///
     /// As [`Encoding::decompress`].
     fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError>;
+}
+
+/// One step further with a message: whether it is whole. Fails if the step has done nothing.
+pub(crate) fn step_further(
+    restoring: &mut dyn Restore,
+    input: &mut dyn Buf,
+    output: &mut BytesMut,
+) -> Result<bool, EncodingError> {
+    let before = (input.remaining(), output.len());
+    match restoring.step(input, output) {
+        Ok(false) if before == (input.remaining(), output.len()) => Err(EncodingError::Failed),
+        outcome => outcome,
+    }
 }
 
 /// Restores a message at once.
@@ -80,7 +94,7 @@ pub(crate) fn restore_all(
     input: &mut dyn Buf,
     output: &mut BytesMut,
 ) -> Result<(), EncodingError> {
-    while !restoring.step(input, output)? {}
+    while !step_further(&mut restoring, input, output)? {}
     Ok(())
 }
 

@@ -34,7 +34,7 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::encoding::{Encoding, EncodingError, Encodings, Restore};
+use crate::encoding::{self, Encoding, EncodingError, Encodings, Restore};
 use crate::frame::{self, Decoder, Frame, FrameError, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
@@ -473,7 +473,7 @@ impl Reader {
     /// One step further with a message that is being restored.
     fn restore_further(&mut self, mut restoring: Box<Restoring>) -> Option<Event> {
         let Restoring { input, output, by } = &mut *restoring;
-        let outcome = match by.step(input, output) {
+        let outcome = match encoding::step_further(&mut **by, input, output) {
             Ok(false) if output.len() <= self.decoder.max_size() => {
                 self.restoring = Some(restoring);
                 return None;

@@ -27,7 +27,9 @@ pub const EARLY_HEADER_LIST_SIZE: u32 = 8 * 1024;
 pub struct Limits {
     /// The largest message that is accepted, in bytes, both as it came and after it was inflated.
     /// Default: 4 MiB, as in every other implementation. A larger one ends its call with
-    /// RESOURCE_EXHAUSTED.
+    /// RESOURCE_EXHAUSTED. Each open stream may hold that much of a message that is still coming; of a
+    /// compressed one, which is restored in steps while the others of its connection may be too, what came
+    /// and what has come out of it, and 8 MiB of zstd's window.
     pub max_recv_message_size: usize,
     /// The largest message that is sent, in bytes, before it is compressed. Default: `u32::MAX`,
     /// which is what the length of a message can say.

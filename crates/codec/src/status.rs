@@ -214,10 +214,11 @@ impl Status {
         self.0.head.as_deref().unwrap_or(&NONE)
     }
 
-    /// Replaces the metadata of the head, which stays here: it is never sent. A call that fails has it
-    /// already; this is for tests that make the status of such a call.
+    /// Replaces what [`head`](Self::head) returns, as if it had been received. A call that fails has it
+    /// already; this is for tests that make the status of such a call. It is never sent: metadata for the
+    /// head of a handler's reply is set with `Reply::metadata`.
     #[must_use]
-    pub fn with_head(mut self, head: Metadata) -> Self {
+    pub fn with_received_head(mut self, head: Metadata) -> Self {
         self.0.head = (!head.as_headers().is_empty()).then(|| Box::new(head));
         self
     }
@@ -755,7 +756,7 @@ mod tests {
         assert_eq!(received.metadata().get("internal-host"), Some("db-7"));
         let mut head = Metadata::new();
         head.insert("internal-head", "yes").unwrap();
-        let received = received.with_head(head);
+        let received = received.with_received_head(head);
         assert_eq!(received.head().get("internal-head"), Some("yes"));
         let reply = received.clone().into_reply();
         assert_eq!((reply.details().len(), reply.metadata().len()), (0, 0));
@@ -773,7 +774,7 @@ mod tests {
     fn plain_with_head() -> Status {
         let mut head = Metadata::new();
         head.insert("k", "v").unwrap();
-        Status::aborted("no").with_head(head)
+        Status::aborted("no").with_received_head(head)
     }
 
     #[test]

@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use trunkline_codec::frame::prefix;
 use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader, Status,
+    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader, Restore,
+    Status,
 };
 
 const LIMIT: usize = 1_000;
@@ -493,5 +494,61 @@ fn a_message_that_turns_out_too_large_or_damaged_on_the_way_ends_the_call() {
         };
         assert_eq!(end.status.unwrap_err().code(), code);
         assert!(reader.next().is_none() && !reader.has_work());
+    }
+}
+
+/// Restores nothing after its first `steps` steps, and never says so.
+#[derive(Debug)]
+struct Stuck {
+    steps: usize,
+}
+
+impl Encoding for Stuck {
+    fn name(&self) -> &str {
+        "x-stuck"
+    }
+
+    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), EncodingError> {
+        Err(EncodingError::Failed)
+    }
+
+    fn decompress(&self, _: &mut dyn Buf, _: &mut BytesMut, _: usize) -> Result<(), EncodingError> {
+        Err(EncodingError::Failed)
+    }
+
+    fn restore(&self, _: usize) -> Option<Box<dyn Restore>> {
+        Some(Box::new(Self { steps: self.steps }))
+    }
+}
+
+impl Restore for Stuck {
+    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+        match self.steps {
+            0 => return Ok(false),
+            at if at % 2 == 0 => input.advance(1),
+            _ => output.put_u8(0),
+        }
+        self.steps -= 1;
+        Ok(false)
+    }
+}
+
+#[test]
+fn a_message_whose_encoding_gets_no_further_ends_its_call() {
+    for steps in [0, 1, 2, 5] {
+        let encoding: Arc<dyn Encoding> = Arc::new(Stuck { steps });
+        let mut reader = Reader::request(Expect::One, LIMIT, Some(encoding));
+        reader.data(Bytes::from(frame_of(b"four")));
+        reader.eof();
+        let asked = (0..20).find_map(|at| Some((at, reader.next()?)));
+        let Some((at, Event::End(end))) = asked else {
+            panic!("{steps}: {asked:?}")
+        };
+        assert_eq!(at, steps);
+        let status = end.status.unwrap_err();
+        assert_eq!(
+            status.to_string(),
+            "INTERNAL: a message in x-stuck cannot be restored: the encoding failed"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
@@ -43,8 +43,8 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 
     /// Sends a message. Waits while more bytes are on their way than the server takes.
     ///
-    /// A server may answer before it has read everything. From then on nobody listens, and each `send`
-    /// fails; [`finish`](Self::finish) has the reply.
+    /// A server may answer before it has read everything. Nobody listens then, and soon after each `send`
+    /// fails: once what it sends has to wait, or is 1 KiB further. [`finish`](Self::finish) has the reply.
     ///
     /// # Errors
     ///
@@ -54,28 +54,30 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// [`half_close`](Self::half_close).
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
         let len = message.encoded_len();
+        let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
+        let is_look_due = self.is_look_due(len) || is_late;
         poll_fn(|cx| {
-            if self.is_look_due(len)
-                && let Poll::Ready(end) = self.receive.poll_end(cx)
-            {
-                return Poll::Ready(Err(told(end)));
+            if is_look_due && self.receive.poll_end(cx).is_ready() {
+                return self.poll_told(cx).map(Err);
             }
             let Some(sender) = &mut self.sender else {
                 return Poll::Ready(Err(half_closed()));
             };
             match sender.poll_write(&message, len, cx) {
                 Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
-                Poll::Ready(Err(ReaderGone)) => {
-                    let end = ready!(self.receive.poll_end(cx));
-                    // Each further message is told the same, at once.
-                    ready!(poll_budget(cx));
-                    Poll::Ready(Err(told(end)))
-                }
                 // The receiving half is asked whenever sending has to wait: it hears of the end first.
-                Poll::Pending => self.receive.poll_end(cx).map(|end| Err(told(end))),
+                Poll::Ready(Err(ReaderGone)) | Poll::Pending => self.poll_told(cx).map(Err),
             }
         })
         .await
+    }
+
+    /// Ready when the call has ended, with what a caller is told who sends after that: each further message
+    /// the same, at once.
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let end = ready!(self.receive.poll_end(cx));
+        ready!(poll_budget(cx));
+        Poll::Ready(told(end))
     }
 
     /// Whether to ask the receiving half before a message of `len` bytes is sent: a pipe that has room
@@ -97,7 +99,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         loop {
             let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
                 Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => self.receive.poll_end(cx).map(|end| Err(told(end))),
+                Poll::Pending => self.poll_told(cx).map(Err),
             });
             match next.await? {
                 Some(message) => self.send(message).await?,

@@ -2,10 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use http_body::Body as _;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use trunkline_codec::{Encodings, Status, head};
@@ -45,7 +46,7 @@ async fn run(
     mut respond: oneshot::Sender<http::Response<Body>>,
 ) {
     let size = handler.limits().pipe_size;
-    let mut bounds = Bounds::of(&request);
+    let (mut bounds, request) = Bounds::around(request);
     let mut answering = handler.answer(request);
     let response = poll_fn(|cx| {
         if respond.poll_closed(cx).is_ready() {
@@ -83,20 +84,35 @@ async fn run(
     }
 }
 
-/// What ends a call from outside: its deadline, and a sender that gives it up.
+/// What a call has around it: its deadline, and a sender that gives it up, or sends what nobody
+/// reads.
 struct Bounds {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Over a connection this is a reset, which drops the handler whether it reads or not.
     watch: Option<PipeWatch>,
+    /// What the handler does not read waits, and so does its sender, for as long as the call lives: only its
+    /// end is told as one.
+    _requests: Option<Arc<Mutex<Body>>>,
 }
 
 impl Bounds {
-    fn of(request: &http::Request<Body>) -> Self {
+    fn around(request: http::Request<Body>) -> (Self, http::Request<Body>) {
         let deadline = head::timeout_of(request.headers()).and_then(deadline::after);
-        Self {
+        let watch = request.body().watch();
+        let (head, body) = request.into_parts();
+        let (requests, body) = match body.full_size() {
+            Some(_) => (None, body),
+            None => {
+                let body = Arc::new(Mutex::new(body));
+                (Some(body.clone()), Body::new(Kept(body)))
+            }
+        };
+        let bounds = Self {
             sleep: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
-            watch: request.body().watch(),
-        }
+            watch,
+            _requests: requests,
+        };
+        (bounds, http::Request::from_parts(head, body))
     }
 
     /// Ready, with the status to end with, when the call is over.
@@ -114,6 +130,35 @@ impl Bounds {
                 "the deadline passed while the handler was at work: is it slow, or the timeout short?",
             )
         })
+    }
+}
+
+/// Requests that a handler may let go of, and the call still has.
+struct Kept(Arc<Mutex<Body>>);
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl http_body::Body for Kept {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut *self.lock()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().size_hint()
     }
 }
 

@@ -348,7 +348,7 @@ impl Receive {
     /// other way to it.
     fn with_head(&self, status: Status) -> Status {
         match !self.head.is_empty() && status.head().is_empty() {
-            true => status.with_head(self.head.clone()),
+            true => status.with_received_head(self.head.clone()),
             false => status,
         }
     }

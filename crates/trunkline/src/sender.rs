@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio::time::Instant;
 use trunkline_codec::{Encoding, Limits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_budget};
 
 use crate::call::Call;
+use crate::deadline::{self, Deadline};
 use crate::message::{Message, encode_frame, frame_of};
 use crate::observe::Recorder;
 use crate::reply::{Compress, Reply};
@@ -28,7 +28,7 @@ pub struct Sender<T> {
     pipe: PipeWriter,
     compression: Compression,
     max_size: usize,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     takes: PhantomData<fn(T)>,
 }
 
@@ -84,7 +84,7 @@ impl<T: Message> Sender<T> {
             pipe,
             compression,
             max_size: limits.max_send_message_size,
-            deadline: call.head.deadline,
+            deadline: call.head.deadline.map(Deadline::new),
             takes: PhantomData,
         }
     }
@@ -111,24 +111,16 @@ impl<T: Message> Sender<T> {
     /// call goes on. DEADLINE_EXCEEDED if the deadline has passed. CANCELLED if the call has ended and
     /// nobody listens any more: the receiving half has its status.
     pub async fn send(&mut self, message: T) -> Result<(), Status> {
-        let mut sleep = None;
         let len = message.encoded_len();
         poll_fn(|cx| {
-            if let Poll::Ready(sent) = self.poll_send(&message, len, cx) {
-                return Poll::Ready(sent);
-            }
-            let Some(deadline) = self.deadline else {
-                return Poll::Pending;
-            };
-            // A timer says nothing in a task that has used up its budget.
+            // A pipe with room says nothing of the time.
             if self.has_expired() {
-                return Poll::Ready(Err(expired()));
+                return poll_told(late(), cx).map(Err);
             }
-            sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)))
-                .as_mut()
-                .poll(cx)
-                .map(|()| Err(expired()))
+            match self.poll_send(&message, len, cx) {
+                Poll::Pending => self.poll_deadline(cx).map(Err),
+                sent @ Poll::Ready(_) => sent,
+            }
         })
         .await
     }
@@ -144,7 +136,7 @@ impl<T: Message> Sender<T> {
         loop {
             let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
                 Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => self.pipe.poll_closed(cx).map(|()| Err(self.ended())),
+                Poll::Pending => self.poll_ended(cx).map(Err),
             });
             match next.await? {
                 Some(message) => self.send(message).await?,
@@ -156,19 +148,8 @@ impl<T: Message> Sender<T> {
     fn poll_send(&mut self, message: &T, len: usize, cx: &Context<'_>) -> Poll<Result<(), Status>> {
         match ready!(self.poll_write(message, len, cx)) {
             Ok(encoded) => Poll::Ready(encoded),
-            Err(ReaderGone) => self.poll_ended(cx),
+            Err(ReaderGone) => poll_told(self.ended(), cx).map(Err),
         }
-    }
-
-    #[cold]
-    fn poll_ended(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
-        // Each further message is told the same, at once.
-        ready!(poll_budget(cx));
-        Poll::Ready(Err(self.ended()))
-    }
-
-    fn has_expired(&self) -> bool {
-        self.deadline.is_some_and(|at| at <= Instant::now())
     }
 
     /// Encodes `message`, of `len` bytes, into the pipe when there is room for it. The inner result is
@@ -220,7 +201,46 @@ impl<T: Message> Sender<T> {
         }
         written.map_ok(|()| encoded)
     }
+}
 
+/// Ready with what a caller is told who sends after the end of the call: each further message the same,
+/// at once.
+#[cold]
+fn poll_told(status: Status, cx: &Context<'_>) -> Poll<Status> {
+    ready!(poll_budget(cx));
+    Poll::Ready(status)
+}
+
+#[cold]
+fn late() -> Status {
+    deadline::exceeded("before the next message was sent")
+}
+
+impl<T> Sender<T> {
+    /// Costs a call without a deadline nothing.
+    #[inline]
+    pub(crate) fn has_expired(&self) -> bool {
+        self.deadline.as_ref().is_some_and(Deadline::has_passed)
+    }
+
+    /// Ready once the deadline has passed, with what to tell; else `cx` hears of it.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let deadline = self.deadline.as_mut();
+        match deadline.is_some_and(|deadline| deadline.poll(cx, true)) {
+            true => poll_told(late(), cx),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Ready when the call has ended or its deadline has passed, with what to tell.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        match self.pipe.poll_closed(cx) {
+            Poll::Ready(()) => Poll::Ready(self.ended()),
+            Poll::Pending => self.poll_deadline(cx),
+        }
+    }
+
+    #[cold]
     fn ended(&self) -> Status {
         // Whoever hears of the deadline first, it is not told as a cancel.
         match self.has_expired() {
@@ -230,14 +250,7 @@ impl<T: Message> Sender<T> {
             ),
         }
     }
-}
 
-#[cold]
-fn expired() -> Status {
-    Status::deadline_exceeded("the deadline passed while a message waited to be sent")
-}
-
-impl<T> Sender<T> {
     /// Says that there are no more messages. On a server this does nothing: there the end is when
     /// the handler returns.
     pub fn finish(self) {
@@ -259,9 +272,10 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Ready when the peer has ended the call, or is gone: nobody takes what is sent.
+    /// Ready when the peer has ended the call or is gone, or when the deadline has passed: nobody takes
+    /// what is sent.
     pub async fn closed(&mut self) {
-        poll_fn(|cx| self.pipe.poll_closed(cx)).await;
+        poll_fn(|cx| self.poll_ended(cx).map(drop)).await;
     }
 }
 

@@ -153,7 +153,7 @@ impl Plain {
                         let trailers = Metadata::from_headers(trailers.unwrap_or_default());
                         Ok(Response::new(message, head, trailers, false))
                     }
-                    Err(status) => Err(status.with_head(head)),
+                    Err(status) => Err(status.with_received_head(head)),
                 });
             }
             body = Body::full(data, trailers);
