@@ -366,12 +366,12 @@ fn the_house_stays_small() {
     // a server and connections of a channel, and for speed: large messages in pieces, calls that are
     // polled in their connection's task, and those that end in one poll: 10,000. TLS is 900 more,
     // lifecycle and keepalive 1,000, compression 500, observability and what users test with 900.
-    // What use has shown is about 2,400: sizes of header lists in both directions 430, budgets that refill
-    // 400, replies that wait and connections that close slowly 430, locks of socket files, addresses and
+    // What use has shown is about 2,700: sizes of header lists in both directions 430, budgets that refill
+    // 450, replies that wait and connections that close slowly 560, locks of socket files, addresses and
     // reloads 420, messages that are restored in steps or read where they lie 230, heads and ends of calls
     // and their senders 200, the rest in small parts and limits.
     assert!(
-        runtime <= 16_400,
+        runtime <= 16_800,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
