@@ -156,7 +156,7 @@ fn every_block_is_in(language: &str, texts: &[String]) {
         let lines = text.lines().map(str::trim);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
         let lines: Vec<String> = lines
-            .map(|line| line.replace("\"../proto", "\"proto"))
+            .map(|line| line.replace("../proto", "proto"))
             .collect();
         format!("\n{}\n", lines.join("\n"))
     };
