@@ -21,13 +21,13 @@ pub(crate) fn make_absolute(
 ) -> Result<(), CompileError> {
     let view = View::of(symbols, file.name());
     let named = walk(file, &mut |item, inside| {
-        let Item::Type(name) = item else {
+        let Item::Type(name, wanted) = item else {
             return Ok(());
         };
         let Some(name) = name.as_mut().filter(|it| !it.is_empty()) else {
             return Ok(());
         };
-        match view.resolve(symbols, name, inside, Wanted::Type) {
+        match view.resolve(symbols, name, inside, wanted) {
             Ok(full) => *name = format!(".{full}"),
             Err(missing) => return Err(described(name, missing)),
         }
@@ -69,8 +69,8 @@ fn described(name: &str, missing: Missing) -> String {
 
 /// One thing in a file that holds names.
 enum Item<'a> {
-    /// A reference to a type.
-    Type(&'a mut Option<String>),
+    /// A reference to a type, and what it is looked up for.
+    Type(&'a mut Option<String>, Wanted),
     /// An option and the message that the options lie in.
     Option(&'static str, &'a mut UninterpretedOption),
 }
@@ -171,8 +171,8 @@ impl Walk<'_> {
 
     fn field(&mut self, outer: &str, field: &mut FieldDescriptorProto) -> Result<(), Wrong> {
         let name = joined(outer, field.name());
-        self.name(6, &mut field.type_name, &name)?;
-        self.name(2, &mut field.extendee, &name)?;
+        self.name(6, &mut field.type_name, &name, Wanted::Type)?;
+        self.name(2, &mut field.extendee, &name, Wanted::Any)?;
         let set = field
             .options
             .as_mut()
@@ -207,8 +207,8 @@ impl Walk<'_> {
         for (index, method) in (0..).zip(&mut service.method) {
             let inside = joined(&name, method.name());
             self.within([2, index], |walk| {
-                walk.name(2, &mut method.input_type, &inside)?;
-                walk.name(3, &mut method.output_type, &inside)?;
+                walk.name(2, &mut method.input_type, &inside, Wanted::Any)?;
+                walk.name(3, &mut method.output_type, &inside, Wanted::Any)?;
                 let set = method
                     .options
                     .as_mut()
@@ -219,8 +219,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn name(&mut self, field: i32, name: &mut Option<String>, inside: &str) -> Result<(), Wrong> {
-        let result = (self.visit)(Item::Type(name), inside);
+    fn name(
+        &mut self,
+        field: i32,
+        name: &mut Option<String>,
+        inside: &str,
+        wanted: Wanted,
+    ) -> Result<(), Wrong> {
+        let result = (self.visit)(Item::Type(name, wanted), inside);
         result.map_err(|message| self.wrong(message, &[field]))
     }
 

@@ -187,6 +187,7 @@ impl<'a> Linker<'a> {
             Some((path, _)) => error.in_file(path),
             None => error,
         };
+        maps::check(&mut descriptor).map_err(in_file)?;
         make_absolute(&mut descriptor, symbols).map_err(in_file)?;
         let ranges = |name: &str| symbols.extension_ranges(name);
         let numbers = numbers::hide(&mut descriptor, ranges).map_err(in_file)?;

@@ -1,12 +1,59 @@
-//! Maps in the values of options, in order of their keys.
+//! Maps: the names of the types of their entries, and, in values of options, the order of their keys.
 //!
-//! The compiler keeps them in hash maps, so that their order would be another one each time, and leaves
+//! The compiler keeps maps in options in hash maps, so that their order would be another one each time, and leaves
 //! out what is empty in an entry. protoc writes keys and values in any case, in the order of the file.
 
+use std::collections::HashSet;
+
 use prost::encoding::decode_varint;
+use prost_types::FileDescriptorProto;
+use prost_types::field_descriptor_proto::Label;
 use protox::prost_reflect::{Kind, MessageDescriptor};
 
+use crate::accessors::is_map_entry;
+use crate::error::{CompileError, Position};
+use crate::numbers::each_message;
 use crate::raw::{self, Field};
+
+/// Refuses a map whose entries would have the name of something else in its message. The compiler, which
+/// does not know where entries come from, would say so without a place.
+///
+/// # Errors
+///
+/// The first such map.
+pub(crate) fn check(file: &mut FileDescriptorProto) -> Result<(), CompileError> {
+    let mut wrong = None;
+    each_message(file, &mut |path, message| {
+        let (entries, types): (Vec<_>, Vec<_>) =
+            message.nested_type.iter().partition(|it| is_map_entry(it));
+        if entries.is_empty() {
+            return;
+        }
+        let entries: HashSet<&str> = entries.iter().map(|it| it.name()).collect();
+        let mut taken: HashSet<&str> = types.iter().map(|it| it.name()).collect();
+        taken.extend(message.enum_type.iter().map(|it| it.name()));
+        let values = message.enum_type.iter().flat_map(|it| &it.value);
+        taken.extend(values.map(|it| it.name()));
+        taken.extend(message.oneof_decl.iter().map(|it| it.name()));
+        let fields = message.field.iter().chain(&message.extension);
+        taken.extend(fields.map(|it| it.name()));
+        for (index, field) in (0..).zip(&message.field) {
+            let entry = field.type_name();
+            let is_map = field.label() == Label::Repeated && entries.contains(entry);
+            if is_map && !taken.insert(entry) && wrong.is_none() {
+                let message = format!(
+                    "the type of the entries of map '{}' would be '{entry}', which is the name of \
+                     something else in the message; rename one",
+                    field.name()
+                );
+                wrong = Some((message, [path, &[2, index, 1]].concat()));
+            }
+        }
+    });
+    wrong.map_or(Ok(()), |(message, path)| {
+        Err(CompileError::new(message).at(Position::of(file, &path)))
+    })
+}
 
 /// The key of an entry, as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -342,7 +342,21 @@ impl<'a> Scan<'a> {
     /// Writes `-inf` and `-nan` as values of options so that the compiler takes them, which it does for
     /// defaults only, and integers that are too large as the floating-point numbers that they are.
     fn numbers(&mut self) {
+        let (mut is_statement, mut open) = (false, 0_usize);
         for (at, token) in self.tokens.iter().enumerate() {
+            let starts = at == 0 || matches!(self.tokens[at - 1].text, ";" | "{" | "}");
+            match token.text {
+                "option" if starts && open == 0 => is_statement = true,
+                ";" if open == 0 => is_statement = false,
+                // The brackets of options in a list, and whatever opens within values.
+                "[" => open += 1,
+                "{" if is_statement || open > 0 => open += 1,
+                "]" | "}" => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if !is_statement && open == 0 {
+                continue;
+            }
             if token.kind == Kind::Number && self.is_beyond_integers(token) {
                 self.replace(token.end()..token.end(), ".0");
             }

@@ -86,7 +86,7 @@ impl Source {
     ///
     /// An edition that is not known, or syntax that editions do not have.
     pub(crate) fn read(original: &str) -> Result<Self, CompileError> {
-        let original = original.trim_start_matches('\u{feff}');
+        let original = original.strip_prefix('\u{feff}').unwrap_or(original);
         let found = Found::scan(original)?;
         let mut text = String::with_capacity(original.len());
         let mut end = 0;

@@ -67,6 +67,7 @@ impl Kind {
         match wanted {
             Wanted::Type => matches!(self, Self::Message(_) | Self::Enum),
             Wanted::Extension => matches!(self, Self::Field(_)),
+            Wanted::Any => true,
         }
     }
 
@@ -260,6 +261,9 @@ pub(crate) struct View {
 pub(crate) enum Wanted {
     Type,
     Extension,
+    /// Whatever has the name, as for the types of methods and for what is extended: protoc refuses what is
+    /// no message there, and looks no further.
+    Any,
 }
 
 /// Why a name has no meaning.
@@ -308,8 +312,7 @@ impl View {
 
     /// The full name, without a dot at the start, that `name` stands for in what is called `inside`.
     ///
-    /// Names of one part that are of something else than what is wanted are passed over; protoc does so
-    /// for the types of fields, and refuses them elsewhere.
+    /// Names of one part that are of something else than what is wanted are passed over.
     ///
     /// # Errors
     ///

@@ -360,3 +360,50 @@ fn a_descriptor_proto_may_have_another_name() {
     let named = ["vendor/google/protobuf/descriptor.proto", "a.proto"];
     generate("vendored", &files, &named);
 }
+
+#[test]
+fn what_protoc_refuses_is_told_at_its_place_as_it_stands_in_the_file() {
+    let cases = [
+        (
+            "map_twice",
+            "message A {\n  map<int32, int32> foo_bar = 1; map<int32, int32> fooBar = 2;\n}",
+            "~/a.proto:3:52: the type of the entries of map 'fooBar' would be 'FooBarEntry', which is the \
+             name of something else in the message; rename one",
+        ),
+        (
+            "map_and_type",
+            "message A {\n  message FooEntry {}\n  message B { map<int32, A> foo = 1; oneof FooEntry { A \
+             a = 2; } }\n}",
+            "~/a.proto:4:29: the type of the entries of map 'foo' would be 'FooEntry', which is the \
+             name of something else in the message; rename one",
+        ),
+        (
+            "method_as_type",
+            "message Get {}\nservice S {\n  rpc Get(.p.Get) returns (Get);\n}",
+            "~/a.proto:4:28: 'p.S.Get' is not a message type; defined here, at 4:7",
+        ),
+        (
+            "field_as_extended",
+            "message A {\n  int32 FieldOptions = 1;\n  extend FieldOptions { string a = 1000; }\n}",
+            "~/a.proto:4:10: 'p.A.FieldOptions' is not a message type; defined here, at 3:9",
+        ),
+        (
+            "large_number",
+            "message A {\n  int32 a = 99999999999999999999;\n}",
+            "~/a.proto:3:13: integer is too large",
+        ),
+        (
+            "large_number_of_a_value",
+            "enum A {\n  B = 0; C = 99999999999999999999 [deprecated = true];\n}",
+            "~/a.proto:3:14: integer is too large",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let text = format!("syntax = \"proto3\"; package p;\n{text}\n");
+        let told = failure(name, &[("a.proto", &text)], &["a.proto"]);
+        assert_eq!(told, expected, "{name}");
+    }
+    let text = "\u{feff}\u{feff}syntax = \"proto3\";";
+    let told = failure("two_marks", &[("a.proto", text)], &["a.proto"]);
+    assert!(told.starts_with("~/a.proto:1:1: "), "{told}");
+}
