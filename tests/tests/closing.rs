@@ -366,7 +366,7 @@ async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
     let near = std::sync::Mutex::new(Some(NoShutdown(near)));
     let channel = Channel::to("127.0.0.1:1").connector(move |_| {
         let near = near.lock().expect("no panic").take();
-        async move { near.ok_or(std::io::ErrorKind::NotConnected.into()) }
+        async move { near.ok_or_else(|| std::io::ErrorKind::NotConnected.into()) }
     });
     let client = Client::new(channel.connect().await.expect("a server"));
     let request = Raw(b"x"[..].into());
