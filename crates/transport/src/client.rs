@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +21,7 @@ use trunkline_codec::{Limits, Status};
 use crate::body::Body;
 use crate::client_send::{DATA_MAX, Refused, send_body, send_whole, sending};
 use crate::client_watch::Watch;
-use crate::error::{ended, status_from_h2};
+use crate::error::{cannot_connect, ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
@@ -499,19 +498,6 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
         .reset_stream_duration(limits.reset_stream_duration);
     builder
-}
-
-/// What there is to say when a byte stream to `name` cannot be had: the cause and the way out.
-pub fn cannot_connect(name: &str, error: io::Error) -> Status {
-    let way_out = match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            "; nothing listens there: is the server running, and is the port right?"
-        }
-        io::ErrorKind::NotFound => "; there is no such socket: is the server running?",
-        io::ErrorKind::PermissionDenied => "; this user may not use that socket",
-        _ => "",
-    };
-    Status::unavailable(format!("cannot connect to {name}: {error}{way_out}")).with_source(error)
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Work for Engine<IO> {

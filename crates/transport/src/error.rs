@@ -1,4 +1,6 @@
-//! What h2 reports, as a gRPC status.
+//! What h2 and sockets report, as a gRPC status.
+
+use std::io;
 
 use trunkline_codec::{Code, Status};
 
@@ -55,4 +57,17 @@ pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
         Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
         Speaks::Http2 => format!("the connection to {name} has ended: {why}"),
     })
+}
+
+/// The status of a byte stream to `name` that cannot be had: the cause and the way out.
+pub fn cannot_connect(name: &str, error: io::Error) -> Status {
+    let way_out = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "; nothing listens there: is the server running, and is the port right?"
+        }
+        io::ErrorKind::NotFound => "; there is no such socket: is the server running?",
+        io::ErrorKind::PermissionDenied => "; this user may not use that socket",
+        _ => "",
+    };
+    Status::unavailable(format!("cannot connect to {name}: {error}{way_out}")).with_source(error)
 }

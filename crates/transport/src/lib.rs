@@ -71,10 +71,11 @@ mod watch;
 mod wire_io;
 
 pub use body::{Body, Source};
-pub use client::{Connection, Destination, OpenCall, ReadyConnection, cannot_connect};
+pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::Refused;
 pub use connection::{Handler, Phase, serve_connection};
 pub use coop::poll_budget;
+pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use listen::Listener;
 pub use lookup::lookup;
