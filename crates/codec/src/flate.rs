@@ -61,6 +61,7 @@ pub(crate) struct Inflating {
     format: Format,
     inflater: Decompress,
     /// The number of those that have begun.
+    #[cfg(feature = "gzip")]
     parts: usize,
     /// The number of bytes that may still come out.
     room: usize,
@@ -71,6 +72,7 @@ impl Inflating {
         Self {
             format,
             inflater: inflater(format),
+            #[cfg(feature = "gzip")]
             parts: 1,
             room: max_size,
         }
