@@ -12,10 +12,10 @@ use tokio::time::Sleep;
 use trunkline_codec::{Encodings, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
-use crate::answering::refused;
-use crate::deadline;
-use crate::foreign::{Calling, Shared};
-use crate::server::{Handler, Server};
+use crate::call::deadline;
+use crate::server::answering::refused;
+use crate::server::builder::{Handler, Server};
+use crate::tower::{Calling, Shared};
 
 /// A server as something to call. What the transport does for a connection, a task does here for
 /// each call: it drives the handler, keeps the deadline, and stops when nobody listens.

@@ -57,82 +57,47 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `head`, `call`, `client` | a call before it begins |
-//! | `channel`, `channel_builder`, `attempts` | where calls go; what is tried until the server takes one |
-//! | `receive`, `streaming`, `client_stream`, `sender` | the two halves of a call |
-//! | `router`, `incoming`, `answering`, `answer`, `request`, `reply`, `server` | from a path to a handler; a handler at work |
-//! | `descriptors` | what generated code has with it of `.proto` files |
-//! | `intercept` | code around calls, on both sides |
-//! | `lifecycle`, `signal` | how long connections live; when the process is asked to end |
-//! | `message`, `fields` | a message; how its fields are taken out of what came |
-//! | `method`, `nearest`, `deadline` | a path, and one that no method has; the deadline that calls inherit |
-//! | `observe` | a span for each call, and its figures for metrics |
-//! | `foreign`, `in_process` | tower services; calls without a socket |
+//! | `call` | what both ends have: head, messages, deadline, interceptors, observers |
+//! | `client` | a call before it begins, channels, and the attempts at a call |
+//! | `server` | from a path to a handler; a handler at work |
+//! | `tower`, `in_process` | tower services; calls without a socket |
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
-mod answer;
-mod answering;
-mod attempts;
 mod call;
-mod channel;
-mod channel_builder;
 mod client;
-mod client_stream;
-mod deadline;
-mod descriptors;
-mod fields;
-mod foreign;
-mod head;
 mod in_process;
-mod incoming;
-mod intercept;
-mod lifecycle;
-mod message;
-mod method;
-mod nearest;
-mod observe;
-mod opening;
-mod receive;
-mod reply;
-mod request;
-mod response;
-mod router;
-mod sender;
 mod server;
-#[cfg(feature = "signal")]
-mod signal;
-mod streaming;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod unary;
+mod tower;
 
 #[doc(hidden)]
 pub use prost;
 #[doc(hidden)]
 pub use prost_types;
 
-pub use answering::Answering;
 pub use bytes::Bytes;
-pub use call::Call;
-pub use channel::Channel;
-pub use channel_builder::ChannelBuilder;
-pub use client::Client;
-pub use client_stream::ClientStream;
-pub use descriptors::FileDescriptors;
-pub use head::Head;
-pub use intercept::{Interceptor, Next};
-pub use message::{Message, Raw};
-pub use method::Method;
-pub use observe::{CallStats, MetricsSink, Side};
-pub use reply::{Compress, Reply};
-pub use request::Request;
-pub use response::Response;
-pub use router::{Router, Service};
-pub use sender::Sender;
-pub use server::{BoundServer, Layered, Server};
+pub use call::head::Head;
+pub use call::intercept::{Interceptor, Next};
+pub use call::message::{Message, Raw};
+pub use call::method::Method;
+pub use call::observe::{CallStats, MetricsSink, Side};
+pub use call::reply::{Compress, Reply};
+pub use call::request::Request;
+pub use call::response::Response;
+pub use call::sender::Sender;
+pub use call::streaming::Streaming;
+pub use client::call::Call;
+pub use client::channel::Channel;
+pub use client::channel_builder::ChannelBuilder;
+pub use client::client_stream::ClientStream;
+pub use client::stub::Client;
+pub use server::answering::Answering;
+pub use server::builder::{BoundServer, Layered, Server};
+pub use server::descriptors::FileDescriptors;
+pub use server::router::{Router, Service};
 #[cfg(feature = "signal")]
-pub use signal::shutdown_signal;
-pub use streaming::Streaming;
+pub use server::signal::shutdown_signal;
 pub use trunkline_channel::{ConnectivityState, Resolver, StateWatch, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use trunkline_transport::Address;
 
-use crate::channel_builder::ChannelBuilder;
-use crate::server::Server;
+use crate::client::channel_builder::ChannelBuilder;
+use crate::server::builder::Server;
 
 /// Bytes that a stream holds back while they are late.
 const HELD_SIZE: usize = 64 * 1024;

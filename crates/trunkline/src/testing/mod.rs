@@ -31,9 +31,9 @@ use std::io;
 
 use tokio::io::DuplexStream;
 
-use crate::channel::Channel;
-use crate::channel_builder::ChannelBuilder;
-use crate::server::Server;
+use crate::client::channel::Channel;
+use crate::client::channel_builder::ChannelBuilder;
+use crate::server::builder::Server;
 use trunkline_transport::Address;
 
 pub use faults::{Faults, FaultyStream};

@@ -15,9 +15,9 @@ use trunkline_channel::{Connections, Origin, Patience, Ready};
 use trunkline_codec::Status;
 use trunkline_transport::{Body, OpenCall, Refused};
 
-use crate::call::Call;
-use crate::channel::Channel;
-use crate::opening::Opening;
+use crate::client::call::Call;
+use crate::client::channel::Channel;
+use crate::client::opening::Opening;
 
 /// How often a call is made again that the server has refused.
 const REFUSALS_MAX: u32 = 1;

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trunkline_codec::{Encoding, Payload, Rope, Status, frame};
 
-use crate::fields::Fields;
+use crate::call::fields::Fields;
 
 /// Messages up to this size, in bytes, are encoded into a slice that was zeroed before.
 const ZEROED_UP_TO: usize = 1024;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
 
-use crate::message::Message;
-use crate::receive::Receive;
+use crate::call::message::Message;
+use crate::call::receive::Receive;
 
 /// The messages that come in: replies on a client, requests on a server.
 ///

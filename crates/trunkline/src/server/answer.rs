@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, Encodings, Metadata, Payload, Status, head};
 use trunkline_transport::{Body, PipeReader, Source};
 
-use crate::deadline;
-use crate::observe::{Recorder, code_of};
-use crate::reply::{Outcome, Reply};
+use crate::call::deadline;
+use crate::call::observe::{Recorder, code_of};
+use crate::call::reply::{Outcome, Reply};
 
 /// A handler that has been called.
 pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;

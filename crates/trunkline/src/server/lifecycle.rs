@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::server::Server;
+use crate::server::builder::Server;
 
 /// A server that asks in each turn would do nothing else.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);

@@ -15,25 +15,25 @@ use trunkline_codec::{
 };
 use trunkline_transport::{Body, ConnectionStats, Pace, Peer, pipe};
 
-use crate::answer::{self, Answer, Handling};
-use crate::answering::{Answering, Where, refused};
-use crate::call::Call;
-use crate::channel::known_encoding;
-use crate::deadline;
-use crate::descriptors::FileDescriptors;
-use crate::foreign::{BoxError, ForeignService, Shared, body_of};
-use crate::head::Head;
-use crate::incoming::{Incoming, one_frame};
-use crate::intercept::{Interceptor, Interceptors};
-use crate::message::Message;
-use crate::method::Method;
-use crate::nearest;
-use crate::observe::{self, Metrics, MetricsSink, Side};
-use crate::receive::Receive;
-use crate::reply::{Compress, Reply};
-use crate::request::Request;
-use crate::sender::Sender;
-use crate::streaming::Streaming;
+use crate::call::deadline;
+use crate::call::head::Head;
+use crate::call::intercept::{Interceptor, Interceptors};
+use crate::call::message::Message;
+use crate::call::method::Method;
+use crate::call::observe::{self, Metrics, MetricsSink, Side};
+use crate::call::receive::Receive;
+use crate::call::reply::{Compress, Reply};
+use crate::call::request::Request;
+use crate::call::sender::Sender;
+use crate::call::streaming::Streaming;
+use crate::client::call::Call;
+use crate::client::channel::known_encoding;
+use crate::server::answer::{self, Answer, Handling};
+use crate::server::answering::{Answering, Where, refused};
+use crate::server::descriptors::FileDescriptors;
+use crate::server::incoming::{Incoming, one_frame};
+use crate::server::nearest;
+use crate::tower::{BoxError, ForeignService, Shared, body_of};
 
 /// A service that can be added to a [`Router`] or a [`Server`](crate::Server). Generated code
 /// implements it.

@@ -11,15 +11,15 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::{Body, poll_budget};
 
-use crate::call::Call;
-use crate::channel::Channel;
-use crate::deadline::{self, Deadline};
-use crate::fields::SHARE_FROM;
-use crate::intercept::Chain;
-use crate::message::Message;
-use crate::observe::{Recorder, code_of};
-use crate::opening::Opening;
-use crate::response::Response;
+use crate::call::deadline::{self, Deadline};
+use crate::call::fields::SHARE_FROM;
+use crate::call::intercept::Chain;
+use crate::call::message::Message;
+use crate::call::observe::{Recorder, code_of};
+use crate::call::response::Response;
+use crate::client::call::Call;
+use crate::client::channel::Channel;
+use crate::client::opening::Opening;
 
 /// The receiving half of a call, on either side; it knows no message type.
 pub(crate) struct Receive {

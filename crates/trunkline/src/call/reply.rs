@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use trunkline_codec::{Encoding, Encodings, Metadata, Payload, Status};
 
-use crate::observe::Recorder;
+use crate::call::observe::Recorder;
 
 /// Whether the messages that follow are compressed.
 ///

@@ -12,8 +12,8 @@ use tracing::field::{Empty, display};
 use trunkline_codec::{Code, Status};
 use trunkline_transport::{ConnectionStats, Peer};
 
-use crate::answer::Handling;
-use crate::head::Head;
+use crate::call::head::Head;
+use crate::server::answer::Handling;
 
 /// What calls without a method of this server are called, so that clients cannot make up names of
 /// metrics (gRFC A66, "Metrics", `grpc.method`).

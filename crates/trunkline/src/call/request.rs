@@ -6,9 +6,9 @@ use std::time::Duration;
 use trunkline_codec::Metadata;
 use trunkline_transport::Peer;
 
-use crate::head::Head;
-use crate::message::Message;
-use crate::reply::Reply;
+use crate::call::head::Head;
+use crate::call::message::Message;
+use crate::call::reply::Reply;
 
 /// A request: the message, or the stream of messages, and what came with it.
 ///

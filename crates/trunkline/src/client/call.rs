@@ -13,18 +13,18 @@ use trunkline_channel::Patience;
 use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
-use crate::channel::{Channel, unknown_encoding};
-use crate::client_stream::ClientStream;
-use crate::deadline;
-use crate::head::Head;
-use crate::message::{Message, compress_frame};
-use crate::method::Method;
-use crate::receive::Receive;
-use crate::reply::{Compress, Reply};
-use crate::response::Response;
-use crate::sender::Sender;
-use crate::streaming::Streaming;
-use crate::unary::Unary;
+use crate::call::deadline;
+use crate::call::head::Head;
+use crate::call::message::{Message, compress_frame};
+use crate::call::method::Method;
+use crate::call::receive::Receive;
+use crate::call::reply::{Compress, Reply};
+use crate::call::response::Response;
+use crate::call::sender::Sender;
+use crate::call::streaming::Streaming;
+use crate::client::channel::{Channel, unknown_encoding};
+use crate::client::client_stream::ClientStream;
+use crate::client::unary::Unary;
 
 /// A call that has not begun.
 ///

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use trunkline_codec::Status;
 use trunkline_transport::Body;
 
-use crate::attempts::Attempt;
-use crate::call::Call;
-use crate::channel::Channel;
-use crate::foreign::Calling;
-use crate::intercept::unlocked;
+use crate::call::intercept::unlocked;
+use crate::client::attempts::Attempt;
+use crate::client::call::Call;
+use crate::client::channel::Channel;
+use crate::tower::Calling;
 
 /// A call that has begun, and the head of whose reply is not there yet.
 #[expect(

@@ -3,13 +3,13 @@
 use trunkline_codec::Status;
 use trunkline_transport::PipeWriter;
 
-use crate::head::Head;
-use crate::message::{Message, frame_of};
-use crate::receive::Receive;
-use crate::reply::{Outcome, Reply};
-use crate::request::Request;
-use crate::sender::Sender;
-use crate::streaming::Streaming;
+use crate::call::head::Head;
+use crate::call::message::{Message, frame_of};
+use crate::call::receive::Receive;
+use crate::call::reply::{Outcome, Reply};
+use crate::call::request::Request;
+use crate::call::sender::Sender;
+use crate::call::streaming::Streaming;
 
 /// A request as a handler takes it apart.
 pub(crate) struct Incoming {

@@ -16,11 +16,11 @@ use trunkline_transport::{
     serve_one, serve_threads,
 };
 
-use crate::answering::refused;
-use crate::foreign::{BoxError, ForeignService, Shared};
-use crate::intercept::Interceptor;
-use crate::observe::MetricsSink;
-use crate::router::{Router, Service};
+use crate::call::intercept::Interceptor;
+use crate::call::observe::MetricsSink;
+use crate::server::answering::refused;
+use crate::server::router::{Router, Service};
+use crate::tower::{BoxError, ForeignService, Shared};
 
 /// Serves services over HTTP/2.
 ///
@@ -461,8 +461,8 @@ impl trunkline_transport::Handler for PeerHandler {
 }
 
 pub(crate) enum PeerAnswer {
-    Router(crate::answering::Answering),
-    Layered(crate::foreign::Calling),
+    Router(crate::server::answering::Answering),
+    Layered(crate::tower::Calling),
 }
 
 impl Future for PeerAnswer {

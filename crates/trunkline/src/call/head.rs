@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_codec::Metadata;
 use trunkline_transport::Peer;
 
-use crate::deadline;
+use crate::call::deadline;
 
 /// The head of a call: the method, the metadata, the deadline, and who is at the other end.
 pub struct Head {

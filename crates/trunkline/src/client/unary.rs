@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 use trunkline_codec::{Expect, Metadata, Status, grammar};
 use trunkline_transport::Body;
 
-use crate::call::{Call, Start};
-use crate::channel::Channel;
-use crate::deadline::{self, Deadline};
-use crate::message::Message;
-use crate::opening::Opening;
-use crate::receive::Receive;
-use crate::response::Response;
+use crate::call::deadline::{self, Deadline};
+use crate::call::message::Message;
+use crate::call::receive::Receive;
+use crate::call::response::Response;
+use crate::client::call::{Call, Start};
+use crate::client::channel::Channel;
+use crate::client::opening::Opening;
 
 /// A call that has been awaited.
 ///

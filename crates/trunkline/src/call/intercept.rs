@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use trunkline_codec::Status;
 use trunkline_transport::Body;
 
-use crate::call::Call;
+use crate::client::call::Call;
 
 type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 type Inmost = Box<dyn FnOnce(Call) -> Running + Send>;

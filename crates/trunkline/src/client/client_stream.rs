@@ -8,11 +8,11 @@ use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{ReaderGone, poll_budget};
 
-use crate::message::Message;
-use crate::receive::Receive;
-use crate::reply::Compress;
-use crate::response::Response;
-use crate::sender::Sender;
+use crate::call::message::Message;
+use crate::call::receive::Receive;
+use crate::call::reply::Compress;
+use crate::call::response::Response;
+use crate::call::sender::Sender;
 
 /// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each
 /// message counts besides.

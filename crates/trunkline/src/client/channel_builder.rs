@@ -12,7 +12,7 @@ use trunkline_transport::Address;
 #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
 use trunkline_transport::ClientTls;
 
-use crate::channel::{Channel, known_encoding};
+use crate::client::channel::{Channel, known_encoding};
 
 /// gRFC A8, "Client-side behavior": a client must not ask more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);

@@ -11,11 +11,11 @@ use futures_core::Stream;
 use trunkline_codec::{Encoding, Limits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_budget};
 
-use crate::call::Call;
-use crate::deadline::{self, Deadline};
-use crate::message::{Message, encode_frame, frame_of};
-use crate::observe::Recorder;
-use crate::reply::{Compress, Reply};
+use crate::call::deadline::{self, Deadline};
+use crate::call::message::{Message, encode_frame, frame_of};
+use crate::call::observe::Recorder;
+use crate::call::reply::{Compress, Reply};
+use crate::client::call::Call;
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;

@@ -1,13 +1,13 @@
 //! What generated clients hold: it turns typed messages into calls.
 
-use crate::call::Call;
-use crate::channel::Channel;
-use crate::client_stream::ClientStream;
-use crate::message::{Message, frame_of};
-use crate::method::Method;
-use crate::response::Response;
-use crate::sender::Sender;
-use crate::streaming::Streaming;
+use crate::call::message::{Message, frame_of};
+use crate::call::method::Method;
+use crate::call::response::Response;
+use crate::call::sender::Sender;
+use crate::call::streaming::Streaming;
+use crate::client::call::Call;
+use crate::client::channel::Channel;
+use crate::client::client_stream::ClientStream;
 
 /// Makes calls on a channel, by the path of a method and the types of its messages.
 ///

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use trunkline_codec::{Encodings, Refusal};
 use trunkline_transport::Body;
 
-use crate::answer::Answer;
-use crate::foreign::Calling;
+use crate::server::answer::Answer;
+use crate::tower::Calling;
 
 /// The answer of a [`Router`](crate::Router) to one request: ready with the head of the response. Dropping it
 /// drops the handler.

@@ -15,17 +15,17 @@ use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
 use trunkline_transport::{Body, ConnectionStats};
 
-use crate::attempts;
-use crate::call::{Call, Start};
-use crate::channel_builder::ChannelBuilder;
-use crate::deadline;
-use crate::foreign::{Calling, ForeignService, Shared};
-use crate::intercept::{Chain, Interceptor, Interceptors, Link};
-use crate::method::{Method, Paths};
-use crate::observe::{Metrics, MetricsSink, Recorder, Side};
-use crate::opening::Opening;
-use crate::receive::Receive;
-use crate::server::Server;
+use crate::call::deadline;
+use crate::call::intercept::{Chain, Interceptor, Interceptors, Link};
+use crate::call::method::{Method, Paths};
+use crate::call::observe::{Metrics, MetricsSink, Recorder, Side};
+use crate::call::receive::Receive;
+use crate::client::attempts;
+use crate::client::call::{Call, Start};
+use crate::client::channel_builder::ChannelBuilder;
+use crate::client::opening::Opening;
+use crate::server::builder::Server;
+use crate::tower::{Calling, ForeignService, Shared};
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///

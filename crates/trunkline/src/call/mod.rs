@@ -1,0 +1,15 @@
+//! What both ends of a call have: its head, its messages in either direction, and what runs around it.
+
+pub(crate) mod deadline;
+pub(crate) mod fields;
+pub(crate) mod head;
+pub(crate) mod intercept;
+pub(crate) mod message;
+pub(crate) mod method;
+pub(crate) mod observe;
+pub(crate) mod receive;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod sender;
+pub(crate) mod streaming;
