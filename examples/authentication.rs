@@ -69,7 +69,7 @@ async fn greet(channel: &Channel) {
     let name = "world".to_string();
     let greeter = GreeterClient::new(channel.clone());
     match greeter.say_hello(HelloRequest { name }).await {
-        Ok(reply) => println!("{}", reply.message),
+        Ok(response) => println!("{}", response.message),
         Err(status) => println!("{status}"),
     }
 }
@@ -79,8 +79,8 @@ async fn main() -> Result<()> {
     let identities = [("sesame", Identity("Ali")), ("knock", Identity("guest"))];
     let server = Server::new()
         .intercept(Authenticate(identities.into()))
-        .add(GreeterServer(MyGreeter))
-        .add(Health::new())
+        .add_service(GreeterServer(MyGreeter))
+        .add_service(Health::new())
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

@@ -30,15 +30,15 @@ fn pages() -> axum::Router {
 async fn greet(address: &str) -> Result<()> {
     let client = GreeterClient::connect(address).await?;
     let name = "world".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
-    println!("gRPC: {}", reply.message);
+    let response = client.say_hello(HelloRequest { name }).await?;
+    println!("gRPC: {}", response.message);
     Ok(())
 }
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), axum::BoxError> {
     // Every method of the service is below its name.
-    let services = Router::new().add(GreeterServer(MyGreeter));
+    let services = Router::new().add_service(GreeterServer(MyGreeter));
     let both = pages().route_service("/helloworld.Greeter/{method}", services);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -54,7 +54,7 @@ async fn main() -> std::result::Result<(), axum::BoxError> {
     println!("HTTP/1.1: {}", response.lines().last().unwrap_or_default());
 
     let server = Server::new()
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .fallback(pages())
         .bind("127.0.0.1:0")
         .await?;

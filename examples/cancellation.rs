@@ -32,12 +32,12 @@ impl Ticker for Clock {
     async fn watch(
         &self,
         request: Request<WatchRequest>,
-        replies: &mut Sender<Tick>,
+        responses: &mut Sender<Tick>,
     ) -> Result<()> {
         let _watching = Watching(self.stopped.clone());
         println!("server: the handler starts");
         for number in 1.. {
-            replies.send(Tick { number }).await?;
+            responses.send(Tick { number }).await?;
             tokio::time::sleep(Duration::from_millis(request.interval_ms.into())).await;
         }
         Ok(())
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
         stopped: stopped.clone(),
     };
     let server = Server::new()
-        .add(TickerServer(clock))
+        .add_service(TickerServer(clock))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

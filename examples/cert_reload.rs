@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
         });
     let server = Server::new()
         .tls(tls)
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());
@@ -70,8 +70,8 @@ async fn greet(target: &str, which: &str, authority: &str) -> Result<()> {
     let tls = ClientTls::new().ca_pem(authority);
     let channel = Channel::to(target).tls(tls).connect().await?;
     let name = which.to_string();
-    let reply = GreeterClient::new(channel).say_hello(HelloRequest { name });
-    println!("{}", reply.await?.message);
+    let response = GreeterClient::new(channel).say_hello(HelloRequest { name });
+    println!("{}", response.await?.message);
     Ok(())
 }
 

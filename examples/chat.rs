@@ -1,5 +1,5 @@
 //! A chat room: many clients on one server, each with a call that is open in both directions.
-//! The head of the reply tells a client that it is in the room.
+//! The head of the response tells a client that it is in the room.
 //!
 //! Run it with `cargo run --example chat`.
 
@@ -19,13 +19,13 @@ impl Chat for Room {
     async fn join(
         &self,
         mut lines: Request<Streaming<Line>>,
-        replies: &mut Sender<SpokenLine>,
+        responses: &mut Sender<SpokenLine>,
     ) -> Result<()> {
         let Some(name) = lines.metadata().get("name").map(str::to_owned) else {
             return Err(Status::invalid_argument("the metadata \"name\" is missing"));
         };
         let mut spoken = self.lines.subscribe();
-        lines.reply().send_head();
+        lines.response().send_head();
         loop {
             tokio::select! {
                 line = lines.message() => {
@@ -35,7 +35,7 @@ impl Chat for Room {
                 }
                 line = spoken.recv() => {
                     let line = line.map_err(|_| Status::resource_exhausted("too slow to follow"))?;
-                    replies.send(line).await?;
+                    responses.send(line).await?;
                 }
             }
         }
@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         lines: broadcast::Sender::new(64),
     };
     let server = Server::new()
-        .add(ChatServer(room))
+        .add_service(ChatServer(room))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

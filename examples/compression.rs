@@ -17,7 +17,7 @@ impl Greeter for MyGreeter {
         println!("server: compressed: {}", request.is_compressed());
         if request.metadata().get("secret").is_some() {
             // How small a message gets tells about what is in it.
-            request.reply().compress(Compress::Off);
+            request.response().compress(Compress::Off);
         }
         let message = format!("Hello, {}!", request.name);
         Ok(HelloReply { message })
@@ -27,7 +27,7 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let server = Server::new()
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .compress("gzip")
         .bind("127.0.0.1:0")
         .await?;
@@ -45,21 +45,21 @@ async fn main() -> Result<()> {
     };
 
     println!("a short message");
-    let reply = client.say_hello(request(1)).await?;
-    println!("client: compressed: {}", reply.is_compressed());
+    let response = client.say_hello(request(1)).await?;
+    println!("client: compressed: {}", response.is_compressed());
 
     println!("a long message");
-    let reply = client.say_hello(request(1000)).await?;
-    println!("client: compressed: {}", reply.is_compressed());
-    println!("client: {} bytes after inflating", reply.message.len());
+    let response = client.say_hello(request(1000)).await?;
+    println!("client: compressed: {}", response.is_compressed());
+    println!("client: {} bytes after inflating", response.message.len());
 
     println!("a call that compresses with something else");
-    let reply = client.say_hello(request(50)).compress("deflate").await?;
-    println!("client: compressed: {}", reply.is_compressed());
+    let response = client.say_hello(request(50)).compress("deflate").await?;
+    println!("client: compressed: {}", response.is_compressed());
 
     println!("a call that does not compress");
     let call = client.say_hello(request(1000)).compress("identity");
-    let reply = call.metadata("secret", "yes").await?;
-    println!("client: compressed: {}", reply.is_compressed());
+    let response = call.metadata("secret", "yes").await?;
+    println!("client: compressed: {}", response.is_compressed());
     Ok(())
 }

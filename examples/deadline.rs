@@ -19,8 +19,8 @@ struct Front {
 impl Greeter for Front {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
         println!("  front: {}", about_deadline(&request));
-        let reply = self.back.say_hello(request.into_inner()).await?;
-        Ok(reply.into_inner())
+        let response = self.back.say_hello(request.into_inner()).await?;
+        Ok(response.into_inner())
     }
 }
 
@@ -43,7 +43,10 @@ fn about_deadline<T>(request: &Request<T>) -> &'static str {
 }
 
 async fn serve(service: impl Service) -> Result<GreeterClient> {
-    let server = Server::new().add(service).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add_service(service)
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
     GreeterClient::connect(&address).await
@@ -58,13 +61,13 @@ async fn main() -> Result<()> {
     };
 
     println!("Without a timeout:");
-    let reply = front.say_hello(request.clone()).await?;
-    println!("  client: {}", reply.message);
+    let response = front.say_hello(request.clone()).await?;
+    println!("  client: {}", response.message);
 
     println!("With a timeout of 300 ms:");
     let timeout = Duration::from_millis(300);
     match front.say_hello(request).timeout(timeout).await {
-        Ok(reply) => println!("  client: {}", reply.message),
+        Ok(response) => println!("  client: {}", response.message),
         Err(status) => println!("  client: {}", status.code()),
     }
     Ok(())

@@ -39,7 +39,7 @@ impl Booking for GuestHouse {
 #[tokio::main]
 async fn main() -> Result<()> {
     let server = Server::new()
-        .add(BookingServer(GuestHouse))
+        .add_service(BookingServer(GuestHouse))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();
@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
     for (guest, nights) in [("", 30), ("Ida", 10), ("Ida", 2)] {
         let guest = guest.to_string();
         match client.book(BookRequest { guest, nights }).await {
-            Ok(reply) => println!("Room {}", reply.room),
+            Ok(response) => println!("Room {}", response.room),
             Err(status) => explain(&status),
         }
     }

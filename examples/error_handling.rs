@@ -38,9 +38,9 @@ struct Desk(BookingClient);
 
 impl Booking for Desk {
     async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
-        let reply = self.0.book(request.into_inner()).await;
+        let response = self.0.book(request.into_inner()).await;
         // `?` alone would pass on the code and the message, and keep the details back.
-        reply.map(Response::into_inner).map_err(Status::forward)
+        response.map(Response::into_inner).map_err(Status::forward)
     }
 }
 
@@ -48,7 +48,7 @@ async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
     let timeout = Duration::from_millis(500);
     let first = client.book(request.clone()).timeout(timeout).await;
     let Err(status) = first else {
-        return first.map(|reply| reply.room);
+        return first.map(|response| response.room);
     };
     // A call that is lost on its way is UNAVAILABLE too, and may have booked a room. Here the server
     // has said that it has not, and when to come again.
@@ -58,8 +58,8 @@ async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
     };
     println!("  {status}; once more");
     tokio::time::sleep(pause).await;
-    let reply = client.book(request).timeout(timeout).await?;
-    Ok(reply.room)
+    let response = client.book(request).timeout(timeout).await?;
+    Ok(response.room)
 }
 
 fn explain(status: &Status) {
@@ -76,7 +76,10 @@ fn explain(status: &Status) {
 }
 
 async fn serve(service: impl Service) -> Result<BookingClient> {
-    let server = Server::new().add(service).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add_service(service)
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
     BookingClient::connect(&address).await

@@ -33,18 +33,21 @@ impl Mirror {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let server = Server::new().add(Mirror).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add_service(Mirror)
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
     let client = Client::new(Channel::connect(&address).await?);
     let request = Raw(Bytes::from("drawer"));
-    let reply = client.unary::<Raw, Raw>(REVERSE, request).await?;
-    println!("{:?}", reply.0);
+    let response = client.unary::<Raw, Raw>(REVERSE, request).await?;
+    println!("{:?}", response.0);
 
     let unknown = Method::new("/example.Mirror/Polish");
     match client.unary::<Raw, Raw>(unknown, Raw::default()).await {
-        Ok(reply) => println!("{:?}", reply.0),
+        Ok(response) => println!("{:?}", response.0),
         Err(status) => println!("{status}"),
     }
     Ok(())

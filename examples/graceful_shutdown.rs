@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
         finish: finish.clone(),
     };
     let server = Server::new()
-        .add(GreeterServer(greeter))
+        .add_service(GreeterServer(greeter))
         .drain_grace(Duration::from_secs(20))
         .bind("127.0.0.1:0")
         .await?;
@@ -63,8 +63,8 @@ async fn main() -> Result<()> {
     }
     println!("client: no new connection");
     finish.notify_one();
-    let reply = call.await.expect("no panic")?;
-    println!("client: {}", reply.message);
+    let response = call.await.expect("no panic")?;
+    println!("client: {}", response.message);
     serving.await.expect("no panic")?;
     println!("server: gone");
     Ok(())

@@ -43,8 +43,11 @@ async fn print_next(statuses: &mut Streaming<HealthCheckResponse>) -> Result<()>
 #[tokio::main]
 async fn main() -> Result<()> {
     let health = Health::new();
-    let server = Server::new().add(GreeterServer(MyGreeter));
-    let server = server.add(health.clone()).bind("127.0.0.1:0").await?;
+    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = server
+        .add_service(health.clone())
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
 
     // In a program of its own this is the future that waits for SIGTERM.

@@ -21,13 +21,16 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let greeter = GreeterServer(MyGreeter);
-    let server = Server::new().add(greeter).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add_service(greeter)
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
     let client = GreeterClient::connect(&address).await?;
     let name = "world".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
-    println!("{}", reply.message);
+    let response = client.say_hello(HelloRequest { name }).await?;
+    println!("{}", response.message);
     Ok(())
 }

@@ -24,12 +24,12 @@ impl Greeter for MyGreeter {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let router = Router::new().add(GreeterServer(MyGreeter));
+    let router = Router::new().add_service(GreeterServer(MyGreeter));
     let client = GreeterClient::new(Channel::in_process(router));
     for name in ["world", ""] {
         let name = name.to_string();
         match client.say_hello(HelloRequest { name }).await {
-            Ok(reply) => println!("{}", reply.message),
+            Ok(response) => println!("{}", response.message),
             Err(status) => println!("{status}"),
         }
     }

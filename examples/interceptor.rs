@@ -49,7 +49,7 @@ impl Greeter for MyGreeter {
 async fn main() -> Result<()> {
     let server = Server::new()
         .intercept(authenticate)
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
         next.run(call)
     };
     let client = GreeterClient::new(channel.intercept(add_token));
-    let reply = client.say_hello(request).await?;
-    println!("{}", reply.message);
+    let response = client.say_hello(request).await?;
+    println!("{}", response.message);
     Ok(())
 }

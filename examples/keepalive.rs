@@ -30,9 +30,9 @@ impl Drop for Watching {
 }
 
 impl Ticker for Clock {
-    async fn watch(&self, _: Request<WatchRequest>, replies: &mut Sender<Tick>) -> Result<()> {
+    async fn watch(&self, _: Request<WatchRequest>, responses: &mut Sender<Tick>) -> Result<()> {
         let _watching = Watching(self.stopped.clone());
-        replies.send(Tick { number: 1 }).await?;
+        responses.send(Tick { number: 1 }).await?;
         std::future::pending().await
     }
 }
@@ -54,7 +54,7 @@ async fn main() -> Result<()> {
         stopped: stopped.clone(),
     };
     let server = Server::new()
-        .add(TickerServer(clock))
+        .add_service(TickerServer(clock))
         .keepalive_time(Duration::from_secs(1))
         .keepalive_timeout(Duration::from_secs(1))
         .bind("127.0.0.1:0")

@@ -1,4 +1,4 @@
-//! Metadata: what a client sends beside its message, and what a server sends before its reply (in
+//! Metadata: what a client sends beside its message, and what a server sends before its response (in
 //! the head) and after it (in the trailers). Keys that end in `-bin` hold bytes.
 //!
 //! Run it with `cargo run --example metadata`.
@@ -23,9 +23,9 @@ impl Greeter for MyGreeter {
             "fr" => ("fr", "Bonjour"),
             _ => ("en", "Hello"),
         };
-        request.reply().metadata("language", language)?;
-        request.reply().trailer("cost", "7")?;
-        request.reply().trailer_bin("digest-bin", [0xfe, 0xed])?;
+        request.response().metadata("language", language)?;
+        request.response().trailer("cost", "7")?;
+        request.response().trailer_bin("digest-bin", [0xfe, 0xed])?;
         let message = format!("{greeting}, {}!", request.name);
         Ok(HelloReply { message })
     }
@@ -34,23 +34,26 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let greeter = GreeterServer(MyGreeter);
-    let server = Server::new().add(greeter).bind("127.0.0.1:0").await?;
+    let server = Server::new()
+        .add_service(greeter)
+        .bind("127.0.0.1:0")
+        .await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
     let client = GreeterClient::connect(&address).await?;
     let name = "Zoë".to_string();
-    let reply = client
+    let response = client
         .say_hello(HelloRequest { name })
         .metadata("language", "fr")
         .metadata_bin("trace-bin", [1, 2, 3])
         .await?;
-    println!("client: {}", reply.message);
-    println!("client: head: {:?}", reply.metadata().get("language"));
-    println!("client: trailer: {:?}", reply.trailers().get("cost"));
+    println!("client: {}", response.message);
+    println!("client: head: {:?}", response.metadata().get("language"));
+    println!("client: trailer: {:?}", response.trailers().get("cost"));
     println!(
         "client: trailer: {:?}",
-        reply.trailers().get_bin("digest-bin")
+        response.trailers().get_bin("digest-bin")
     );
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn main() -> Result<()> {
     let tls = ServerTls::from_pem(certificate, key)?.client_ca_pem(authority.pem());
     let server = Server::new()
         .tls(tls)
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());
@@ -60,8 +60,8 @@ async fn greet(target: &str, tls: ClientTls) {
 async fn try_greet(target: &str, tls: ClientTls) -> Result<String> {
     let channel = Channel::to(target).tls(tls).connect().await?;
     let name = "world".to_string();
-    let reply = GreeterClient::new(channel).say_hello(HelloRequest { name });
-    Ok(reply.await?.into_inner().message)
+    let response = GreeterClient::new(channel).say_hello(HelloRequest { name });
+    Ok(response.await?.into_inner().message)
 }
 
 /// The end of a message: what comes before it names a port, which is another one each time.

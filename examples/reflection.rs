@@ -27,9 +27,9 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let server = Server::new()
-        .add(GreeterServer(MyGreeter))
-        .add(Health::new())
-        .add(Reflection::new());
+        .add_service(GreeterServer(MyGreeter))
+        .add_service(Health::new())
+        .add_service(Reflection::new());
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());

@@ -25,13 +25,13 @@ impl RouteGuide for Guide {
     async fn list_features(
         &self,
         request: Request<Rectangle>,
-        replies: &mut Sender<Feature>,
+        responses: &mut Sender<Feature>,
     ) -> Result<()> {
         let (Some(lo), Some(hi)) = (request.lo, request.hi) else {
             return Err(Status::invalid_argument("a rectangle has two corners"));
         };
         for feature in lighthouses().filter(|it| is_inside(it, lo, hi)) {
-            replies.send(feature).await?;
+            responses.send(feature).await?;
         }
         Ok(())
     }
@@ -49,11 +49,11 @@ impl RouteGuide for Guide {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
             for earlier in self.leave(note) {
-                replies.send(earlier).await?;
+                responses.send(earlier).await?;
             }
         }
         Ok(())
@@ -100,23 +100,23 @@ fn is_inside(feature: &Feature, lo: Point, hi: Point) -> bool {
 #[tokio::main]
 async fn main() -> Result<()> {
     let guide = RouteGuideServer(Guide::default());
-    let server = Server::new().add(guide).bind("127.0.0.1:0").await?;
+    let server = Server::new().add_service(guide).bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
     let guide = RouteGuideClient::connect(&address).await?;
 
-    println!("GetFeature, one request and one reply:");
+    println!("GetFeature, one request and one response:");
     let feature = guide.get_feature(point(44.6767, -124.0796)).await?;
     println!("  {}", feature.name);
 
-    println!("ListFeatures, one request and many replies:");
+    println!("ListFeatures, one request and many responses:");
     let (lo, hi) = (Some(point(44.0, -125.0)), Some(point(45.0, -124.0)));
     let mut features = guide.list_features(Rectangle { lo, hi }).await?;
     while let Some(feature) = features.message().await? {
         println!("  {}", feature.name);
     }
 
-    println!("RecordRoute, many requests and one reply:");
+    println!("RecordRoute, many requests and one response:");
     let mut route = guide.record_route().await?;
     for latitude in [44.9, 44.6767, 44.5] {
         route.send(point(latitude, -124.0796)).await?;
@@ -124,7 +124,7 @@ async fn main() -> Result<()> {
     let summary = route.finish().await?;
     println!("  lighthouses passed: {}", summary.feature_count);
 
-    println!("RouteChat, many requests and many replies:");
+    println!("RouteChat, many requests and many responses:");
     let (mut notes, mut earlier) = guide.route_chat().await?;
     for message in ["Fog.", "Two whales.", "Calm."] {
         let (location, message) = (Some(point(44.1374, -124.1278)), message.to_string());

@@ -23,7 +23,7 @@ impl Greeter for Front {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
         let asked = self.back.say_hello(request.clone());
         match asked.timeout(Duration::from_secs(2)).await {
-            Ok(reply) => Ok(reply.into_inner()),
+            Ok(response) => Ok(response.into_inner()),
             Err(status) => Ok(HelloReply {
                 message: format!("Hi, {}. ({})", request.name, status.code()),
             }),
@@ -43,9 +43,9 @@ impl Greeter for Back {
 async fn greet(client: &GreeterClient, what: &str) -> Result<()> {
     let began = Instant::now();
     let name = "world".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
+    let response = client.say_hello(HelloRequest { name }).await?;
     let took = began.elapsed().as_secs();
-    println!("{what}: {} after {took} s", reply.message);
+    println!("{what}: {} after {took} s", response.message);
     Ok(())
 }
 
@@ -53,9 +53,9 @@ async fn greet(client: &GreeterClient, what: &str) -> Result<()> {
 async fn main() -> Result<()> {
     // HTTP/2 in memory to the one behind; no HTTP/2 at all to the one that is tested.
     let faults = Faults::new();
-    let server = Server::new().add(GreeterServer(Back));
+    let server = Server::new().add_service(GreeterServer(Back));
     let back = GreeterClient::new(faults.in_memory(server).connect().await?);
-    let router = Router::new().add(GreeterServer(Front { back }));
+    let router = Router::new().add_service(GreeterServer(Front { back }));
     let client = GreeterClient::new(Channel::in_process(router));
 
     greet(&client, "all is well").await?;
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
     faults.restore();
     greet(&client, "restored").await?;
     faults.cut_after_received(20);
-    greet(&client, "cut within the reply").await?;
+    greet(&client, "cut within the response").await?;
     greet(&client, "connected again").await?;
     faults.refuse();
     greet(&client, "refused").await?;

@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let (certificate, key) = self_signed("an authority");
     let server = Server::new()
         .tls(ServerTls::from_pem(&certificate, key)?)
-        .add(GreeterServer(MyGreeter))
+        .add_service(GreeterServer(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());
@@ -37,10 +37,10 @@ async fn main() -> Result<()> {
     let tls = ClientTls::new().ca_pem(&certificate);
     let channel = Channel::to(&target).tls(tls.clone()).connect().await?;
     let name = "world".to_string();
-    let reply = GreeterClient::new(channel)
+    let response = GreeterClient::new(channel)
         .say_hello(HelloRequest { name })
         .await?;
-    println!("{}", reply.message);
+    println!("{}", response.message);
 
     let (other, _) = self_signed("another authority");
     let careful = ClientTls::new().ca_pem(other);

@@ -26,13 +26,13 @@ async fn main() -> Result<()> {
     let address = format!("unix:{}", path.display());
 
     let greeter = GreeterServer(MyGreeter);
-    let server = Server::new().add(greeter).bind(&address).await?;
+    let server = Server::new().add_service(greeter).bind(&address).await?;
     let serving = tokio::spawn(server.serve());
 
     let client = GreeterClient::connect(&address).await?;
     let name = "neighbour".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
-    println!("{}", reply.message);
+    let response = client.say_hello(HelloRequest { name }).await?;
+    println!("{}", response.message);
 
     serving.abort();
     let _ = serving.await;

@@ -29,9 +29,9 @@ impl RouteGuide for Guide {
     async fn list_features(
         &self,
         _: Request<Rectangle>,
-        replies: &mut Sender<Feature>,
+        responses: &mut Sender<Feature>,
     ) -> Result<()> {
-        replies.send(Feature::default()).await?;
+        responses.send(Feature::default()).await?;
         std::future::pending().await
     }
 
@@ -46,10 +46,10 @@ impl RouteGuide for Guide {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
-            replies.send(note).await?;
+            responses.send(note).await?;
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
     let mut address = |default: &str| arguments.next().unwrap_or_else(|| default.to_string());
     let (server, nginx) = (address("127.0.0.1:50051"), address("127.0.0.1:8080"));
     let server = Server::new()
-        .add(RouteGuideServer(Guide))
+        .add_service(RouteGuideServer(Guide))
         .bind(&server)
         .await?;
     tokio::spawn(server.serve());
@@ -80,11 +80,11 @@ async fn main() -> Result<()> {
         route.finish().await?.point_count
     );
 
-    let (mut notes, mut replies) = client.route_chat().await?;
+    let (mut notes, mut responses) = client.route_chat().await?;
     for message in ["one", "two"] {
         let (location, message) = (None, message.to_string());
         notes.send(RouteNote { location, message }).await?;
-        if let Some(note) = replies.message().await? {
+        if let Some(note) = responses.message().await? {
             println!("bidirectional: {}", note.message);
         }
     }

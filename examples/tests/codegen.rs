@@ -57,7 +57,7 @@ fn order() -> Order {
 
 #[tokio::test]
 async fn types_of_several_packages_have_what_the_script_asked_for() -> Result<()> {
-    let router = Router::new().add(OrdersServer(Counter));
+    let router = Router::new().add_service(OrdersServer(Counter));
     let client = OrdersClient::new(Channel::in_process(router));
     let order = order();
     assert_eq!(order.items[0].count(), 1, "the default of the file");

@@ -29,11 +29,11 @@ impl RouteGuide for Telling {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while notes.message().await?.is_some() {
             let is_compressed = Streaming::is_compressed(&notes);
-            replies.send(note(&is_compressed.to_string())).await?;
+            responses.send(note(&is_compressed.to_string())).await?;
         }
         Ok(())
     }
@@ -48,15 +48,17 @@ fn note(message: &str) -> RouteNote {
 
 #[tokio::test]
 async fn one_message_of_a_compressed_stream_goes_as_it_is() -> Result<()> {
-    let server = Server::new().encoding(Gzip::with_level(1)).compress("gzip");
-    let server = server.add(RouteGuideServer(Telling));
+    let server = Server::new()
+        .compressor(Gzip::with_level(1))
+        .compress("gzip");
+    let server = server.add_service(RouteGuideServer(Telling));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
     let channel = Channel::to(&address).compress("gzip").connect().await?;
     let client = RouteGuideClient::new(channel);
-    let (mut notes, mut replies) = client.route_chat().await?;
+    let (mut notes, mut responses) = client.route_chat().await?;
     let (public, secret) = (note(&"public ".repeat(1000)), note(&"secret ".repeat(1000)));
     notes.send(public.clone()).await?;
     notes.compress(Compress::Off);
@@ -65,8 +67,8 @@ async fn one_message_of_a_compressed_stream_goes_as_it_is() -> Result<()> {
     notes.send(public).await?;
     notes.finish();
     for expected in ["true", "false", "true"] {
-        let reply = replies.message().await?;
-        assert_eq!(reply.map(|note| note.message).as_deref(), Some(expected));
+        let response = responses.message().await?;
+        assert_eq!(response.map(|note| note.message).as_deref(), Some(expected));
     }
     Ok(())
 }

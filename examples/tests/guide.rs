@@ -128,8 +128,8 @@ fn probes(page: &str) -> Vec<String> {
 #[tokio::test]
 async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
     let router = Router::new()
-        .add(GreeterServer(MyGreeter))
-        .add(Health::new());
+        .add_service(GreeterServer(MyGreeter))
+        .add_service(Health::new());
     let client = HealthClient::new(Channel::in_process(router));
     for page in ["deploying.md", "health-and-reflection.md"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -247,10 +247,10 @@ impl RouteGuide for Echo {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
-            replies.send(note).await?;
+            responses.send(note).await?;
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ fn checksum(count: u64) -> u64 {
 }
 
 async fn over_a_socket() -> Result<RouteGuideClient> {
-    let server = Server::new().add(RouteGuideServer(Echo));
+    let server = Server::new().add_service(RouteGuideServer(Echo));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
@@ -277,8 +277,8 @@ async fn ask(mut notes: Sender<RouteNote>) -> Result<()> {
     Ok(())
 }
 
-async fn listen(mut replies: Streaming<RouteNote>) -> Result<()> {
-    while let Some(note) = replies.message().await? {
+async fn listen(mut responses: Streaming<RouteNote>) -> Result<()> {
+    while let Some(note) = responses.message().await? {
         println!("{}", note.message);
     }
     Ok(())
@@ -287,8 +287,8 @@ async fn listen(mut replies: Streaming<RouteNote>) -> Result<()> {
 #[tokio::test]
 async fn both_directions_go_on_at_once() -> Result<()> {
     let client = over_a_socket().await?;
-    let (notes, replies) = client.route_chat().await?;
-    tokio::try_join!(ask(notes), listen(replies))?;
+    let (notes, responses) = client.route_chat().await?;
+    tokio::try_join!(ask(notes), listen(responses))?;
     Ok(())
 }
 
@@ -349,8 +349,8 @@ struct Plain {
 impl Greeter for Plain {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
         let call = self.store.say_hello(request.into_inner()).detached();
-        let reply = call.await?;
-        Ok(reply.into_inner())
+        let response = call.await?;
+        Ok(response.into_inner())
     }
 }
 
@@ -360,8 +360,8 @@ struct Forwarding {
 
 impl Greeter for Forwarding {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
-        let reply = self.store.say_hello(request.into_inner()).await;
-        Ok(reply.map_err(Status::forward)?.into_inner())
+        let response = self.store.say_hello(request.into_inner()).await;
+        Ok(response.map_err(Status::forward)?.into_inner())
     }
 }
 
@@ -388,7 +388,7 @@ impl Greeter for Panicking {
 }
 
 fn in_process<S: Greeter>(service: S) -> GreeterClient {
-    let router = Router::new().add(GreeterServer(service));
+    let router = Router::new().add_service(GreeterServer(service));
     GreeterClient::new(Channel::in_process(router))
 }
 
@@ -456,8 +456,8 @@ async fn authenticate_reflection(call: Call, next: Next) -> Result<()> {
 async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<()> {
     let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
     let router = Router::new()
-        .add(GreeterServer(Store))
-        .add(reflection)
+        .add_service(GreeterServer(Store))
+        .add_service(reflection)
         .intercept(authenticate_reflection);
     let channel = Channel::in_process(router);
     GreeterClient::new(channel.clone())
@@ -481,8 +481,8 @@ async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<
 #[tokio::test]
 async fn a_server_is_set_up_as_the_guide_says() {
     let bound = Server::new()
-        .add(RouteGuideServer(Echo))
-        .add(GreeterServer(Store))
+        .add_service(RouteGuideServer(Echo))
+        .add_service(GreeterServer(Store))
         .bind("127.0.0.1:0")
         .await
         .unwrap();
@@ -491,7 +491,7 @@ async fn a_server_is_set_up_as_the_guide_says() {
 
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
     let server = Server::new()
-        .add(GreeterServer(Store))
+        .add_service(GreeterServer(Store))
         .max_connection_age(minutes(30))
         .max_connection_age_grace(minutes(5))
         .max_connection_idle(minutes(15))
@@ -523,7 +523,7 @@ async fn a_server_is_set_up_as_the_guide_says() {
 
     let (client_end, server_end) = tokio::io::duplex(64 * 1024);
     let stop = std::future::ready(());
-    let server = Server::new().add(GreeterServer(Store));
+    let server = Server::new().add_service(GreeterServer(Store));
     drop(client_end);
     server.serve_connection_until(server_end, stop).await;
 }
@@ -541,13 +541,13 @@ impl Greeter for MyGreeter {
 /// What `docs/server.md` shows of Unix sockets.
 #[expect(dead_code, reason = "a test does not write to /run")]
 async fn on_a_unix_socket() -> Result<()> {
-    let server = Server::new().add(GreeterServer(Store));
+    let server = Server::new().add_service(GreeterServer(Store));
     let bound = server.bind("unix:/run/greeter.sock").await?;
     bound.serve().await
 }
 
 async fn my_greeter() -> Result<String> {
-    let server = Server::new().add(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer(MyGreeter));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
@@ -555,10 +555,10 @@ async fn my_greeter() -> Result<String> {
 }
 
 async fn is_greeted(client: &GreeterClient) -> Result<()> {
-    let reply = client
+    let response = client
         .say_hello(HelloRequest { name: "you".into() })
         .await?;
-    assert_eq!(reply.message, "Hello you!");
+    assert_eq!(response.message, "Hello you!");
     Ok(())
 }
 
@@ -566,10 +566,10 @@ async fn is_greeted(client: &GreeterClient) -> Result<()> {
 async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
     let address = my_greeter().await?;
     let client = GreeterClient::connect(&address).await?;
-    let reply = client
+    let response = client
         .say_hello(HelloRequest { name: "you".into() })
         .await?;
-    assert_eq!(reply.message, "Hello you!");
+    assert_eq!(response.message, "Hello you!");
     let channel = Channel::to(&address)
         .connect_timeout(Duration::from_secs(5))
         .max_recv_message_size(16 << 20)
@@ -615,17 +615,17 @@ async fn a_call_may_wait_for_ready_and_states_are_watched() -> Result<()> {
     );
     let client = GreeterClient::new(channel);
     let call = client.say_hello(HelloRequest { name: "you".into() });
-    let reply = call
+    let response = call
         .wait_for_ready()
         .timeout(Duration::from_secs(10))
         .await?;
-    assert_eq!(reply.message, "Hello you!");
+    assert_eq!(response.message, "Hello you!");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_connector_brings_any_byte_stream() -> Result<()> {
-    let server = Server::new().add(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer(MyGreeter));
     let channel = Channel::to("10.0.0.1:1").connector(move |_address: Address| {
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(server.clone().serve_connection(far));

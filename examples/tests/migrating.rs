@@ -33,10 +33,10 @@ impl RouteGuide for Guide {
     async fn list_features(
         &self,
         request: Request<Rectangle>,
-        replies: &mut Sender<Feature>,
+        responses: &mut Sender<Feature>,
     ) -> Result<()> {
         for feature in self.features.iter().filter(|it| is_inside(it, &request)) {
-            replies.send(feature.clone()).await?;
+            responses.send(feature.clone()).await?;
         }
         Ok(())
     }
@@ -52,10 +52,10 @@ impl RouteGuide for Guide {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
-            replies.send(note).await?;
+            responses.send(note).await?;
         }
         Ok(())
     }
@@ -104,9 +104,9 @@ async fn serve() -> Result<(oneshot::Sender<()>, String)> {
     let server = Server::new()
         .intercept(authenticate)
         .max_recv_message_size(16 << 20)
-        .add(RouteGuideServer(Guide { features }))
-        .add(Health::new())
-        .add(Reflection::new())
+        .add_service(RouteGuideServer(Guide { features }))
+        .add_service(Health::new())
+        .add_service(Reflection::new())
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();
@@ -144,11 +144,11 @@ async fn the_service_answers_all_four_kinds_of_call() -> Result<()> {
     let summary = route.finish().await?;
     assert_eq!(summary.point_count, 3);
 
-    let (mut notes, mut replies) = client.route_chat().await?;
+    let (mut notes, mut responses) = client.route_chat().await?;
     notes.send(RouteNote::default()).await?;
-    assert!(replies.message().await?.is_some());
+    assert!(responses.message().await?.is_some());
     notes.finish();
-    assert!(replies.message().await?.is_none());
+    assert!(responses.message().await?.is_none());
     assert_eq!(feature.into_inner(), lighthouse());
     Ok(())
 }
@@ -160,14 +160,14 @@ async fn what_a_caller_may_ask_for_has_a_method_of_the_call() -> Result<()> {
     let client = RouteGuideClient::new(channel);
     let place = point(44, -124);
 
-    let reply = client
+    let response = client
         .get_feature(place)
         .timeout(Duration::from_secs(10))
         .wait_for_ready()
         .metadata("request-id", "7")
         .compress("gzip")
         .await?;
-    let (head, trailers) = (reply.metadata(), reply.trailers());
+    let (head, trailers) = (response.metadata(), response.trailers());
 
     assert!(head.is_empty() && trailers.is_empty());
     match client.get_feature(point(0, 0)).await {
@@ -241,7 +241,7 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
         .keepalive_timeout(Duration::from_secs(20))
         .permit_keepalive_time(Duration::from_secs(30))
         .permit_keepalive_without_calls()
-        .add(RouteGuideServer(Guide { features }));
+        .add_service(RouteGuideServer(Guide { features }));
     let server = server.bind("127.0.0.1:0").await?;
     let addresses = vec![server.local_addr().to_string()];
     tokio::spawn(server.serve());

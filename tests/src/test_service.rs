@@ -12,7 +12,8 @@ use prost::Message as _;
 use tokio::time::sleep;
 use tower_service::Service;
 use trunkline::{
-    Body, Bytes, Compress, Reply, Request, Result, Sender, Server, Status, Streaming, details,
+    Body, Bytes, Compress, Request, ResponseHandle, Result, Sender, Server, Status, Streaming,
+    details,
 };
 
 use crate::testing::{
@@ -21,14 +22,14 @@ use crate::testing::{
     StreamingOutputCallResponse, TestService, TestServiceServer,
 };
 
-/// The request header whose value comes back in the head of the reply.
+/// The request header whose value comes back in the head of the response.
 pub const ECHO_INITIAL: &str = "x-grpc-test-echo-initial";
 /// The request header whose value comes back in the trailers.
 pub const ECHO_TRAILING: &str = "x-grpc-test-echo-trailing-bin";
 /// Beyond the official contract: a serialized `google.rpc.Status` in this request header is the status, with its details,
 /// that ends the call.
 pub const ECHO_STATUS: &str = "x-trunkline-echo-status-bin";
-/// With a value such as `trailing 40000` it asks for as many bytes in the head of the reply (`initial`), in its trailers, or
+/// With a value such as `trailing 40000` it asks for as many bytes in the head of the response (`initial`), in its trailers, or
 /// in the details of a NOT_FOUND.
 pub const FILL: &str = "x-trunkline-fill";
 
@@ -36,7 +37,7 @@ pub const FILL: &str = "x-trunkline-fill";
 /// HTTP/2 asks of a server.
 pub fn server() -> Server {
     Server::new()
-        .add(TestServiceServer(Tests))
+        .add_service(TestServiceServer(Tests))
         .fallback(Greeting)
 }
 
@@ -52,7 +53,7 @@ impl TestService for Tests {
     async fn unary_call(&self, request: Request<SimpleRequest>) -> Result<SimpleResponse> {
         expect_compressed(request.expect_compressed.as_ref(), request.is_compressed())?;
         if is_true(request.response_compressed.as_ref()) {
-            request.reply().compress(Compress::On);
+            request.response().compress(Compress::On);
         }
         echo_metadata(&request)?;
         echo_status(&request, request.response_status.as_ref())?;
@@ -74,12 +75,12 @@ impl TestService for Tests {
     async fn streaming_output_call(
         &self,
         request: Request<StreamingOutputCallRequest>,
-        replies: &mut Sender<StreamingOutputCallResponse>,
+        responses: &mut Sender<StreamingOutputCallResponse>,
     ) -> Result<()> {
         echo(&request)?;
         let peer = peer_address(&request);
-        promise_encoding(request.reply(), &request);
-        respond(&peer, &request, replies).await
+        promise_encoding(request.response(), &request);
+        respond(&peer, &request, responses).await
     }
 
     async fn streaming_input_call(
@@ -88,7 +89,7 @@ impl TestService for Tests {
     ) -> Result<StreamingInputCallResponse> {
         echo(&requests)?;
         // The client may want to see it before it has sent everything.
-        requests.reply().send_head();
+        requests.response().send_head();
         let mut total = 0;
         while let Some(request) = requests.message().await? {
             expect_compressed(
@@ -107,14 +108,14 @@ impl TestService for Tests {
     async fn full_duplex_call(
         &self,
         mut requests: Request<Streaming<StreamingOutputCallRequest>>,
-        replies: &mut Sender<StreamingOutputCallResponse>,
+        responses: &mut Sender<StreamingOutputCallResponse>,
     ) -> Result<()> {
         echo_metadata(&requests)?;
         let peer = peer_address(&requests);
         while let Some(request) = requests.message().await? {
             echo_status(&requests, request.response_status.as_ref())?;
-            promise_encoding(requests.reply(), &request);
-            respond(&peer, &request, replies).await?;
+            promise_encoding(requests.response(), &request);
+            respond(&peer, &request, responses).await?;
         }
         Ok(())
     }
@@ -122,7 +123,7 @@ impl TestService for Tests {
     async fn half_duplex_call(
         &self,
         mut requests: Request<Streaming<StreamingOutputCallRequest>>,
-        replies: &mut Sender<StreamingOutputCallResponse>,
+        responses: &mut Sender<StreamingOutputCallResponse>,
     ) -> Result<()> {
         let peer = peer_address(&requests);
         let mut all = Vec::new();
@@ -130,8 +131,8 @@ impl TestService for Tests {
             all.push(request);
         }
         for request in all {
-            promise_encoding(requests.reply(), &request);
-            respond(&peer, &request, replies).await?;
+            promise_encoding(requests.response(), &request);
+            respond(&peer, &request, responses).await?;
         }
         Ok(())
     }
@@ -168,13 +169,13 @@ impl Service<http::Request<Body>> for Greeting {
 }
 
 /// The head names an encoding for the whole stream, hence before its first message, which may opt out.
-fn promise_encoding(reply: &Reply, request: &StreamingOutputCallRequest) {
+fn promise_encoding(response: &ResponseHandle, request: &StreamingOutputCallRequest) {
     if request
         .response_parameters
         .iter()
         .any(|parameters| is_true(parameters.compressed.as_ref()))
     {
-        reply.compress(Compress::On);
+        response.compress(Compress::On);
     }
 }
 
@@ -182,7 +183,7 @@ fn promise_encoding(reply: &Reply, request: &StreamingOutputCallRequest) {
 async fn respond(
     peer: &str,
     request: &StreamingOutputCallRequest,
-    replies: &mut Sender<StreamingOutputCallResponse>,
+    responses: &mut Sender<StreamingOutputCallResponse>,
 ) -> Result<()> {
     for parameters in &request.response_parameters {
         let interval = u64::try_from(parameters.interval_us).unwrap_or(0);
@@ -190,7 +191,7 @@ async fn respond(
             sleep(Duration::from_micros(interval)).await;
         }
         let compressed = is_true(parameters.compressed.as_ref());
-        replies.compress(if compressed {
+        responses.compress(if compressed {
             Compress::On
         } else {
             Compress::Off
@@ -202,7 +203,7 @@ async fn respond(
         if is_true(parameters.fill_peer_socket_address.as_ref()) {
             peer.clone_into(&mut response.peer_socket_address);
         }
-        replies.send(response).await?;
+        responses.send(response).await?;
     }
     Ok(())
 }
@@ -229,17 +230,17 @@ fn echo<T>(request: &Request<T>) -> Result<()> {
 
 fn echo_metadata<T>(request: &Request<T>) -> Result<()> {
     for value in request.metadata().get_all(ECHO_INITIAL) {
-        request.reply().metadata(ECHO_INITIAL, value)?;
+        request.response().metadata(ECHO_INITIAL, value)?;
     }
     for value in request.metadata().get_all_bin(ECHO_TRAILING) {
-        request.reply().trailer_bin(ECHO_TRAILING, value)?;
+        request.response().trailer_bin(ECHO_TRAILING, value)?;
     }
     request.metadata().get_all(FILL).try_for_each(|wanted| {
         let (place, size) = wanted.split_once(' ').unwrap_or((wanted, ""));
         let filling = "f".repeat(size.parse().unwrap_or(0));
         match place {
-            "initial" => request.reply().metadata("filling", &filling),
-            "trailing" => request.reply().trailer("filling", &filling),
+            "initial" => request.response().metadata("filling", &filling),
+            "trailing" => request.response().trailer("filling", &filling),
             _ => {
                 let detail = details::DebugInfo::new(filling);
                 Err(Status::not_found("no such thing").with_detail(detail))

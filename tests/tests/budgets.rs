@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()), probe)
+    (Server::new().add_service(probe.clone()), probe)
 }
 
 async fn raw_client(server: Server) -> RawPeer<DuplexStream> {
@@ -358,9 +358,13 @@ async fn mistakes_now_and_then_are_forgiven_for_seven_days() {
 async fn a_peer_that_takes_no_answers_is_read_no_further_and_gone_after_80_seconds() {
     let probe = Probe::new();
     let (near, far) = tokio::io::duplex(16 * 1024);
-    let serving = tokio::spawn(Server::new().add(probe.clone()).serve_connection(far));
+    let serving = tokio::spawn(
+        Server::new()
+            .add_service(probe.clone())
+            .serve_connection(far),
+    );
     let mut client = RawPeer::client(near, &[]).await;
-    // A reply that fills the way back, and is not read.
+    // A response that fills the way back, and is not read.
     let spell = Fields::call("/test.Probe/Spell");
     for _ in 0..20 {
         client.call(&spell, message(&[b'x'; 16_000])).await;
@@ -411,7 +415,7 @@ async fn two_ends_that_send_more_than_the_other_takes_do_not_wait_for_each_other
     for _ in 0..20 {
         let chat = client.bidi_streaming::<Raw, Raw>(Probe::CHAT);
         chats.spawn(async move {
-            let (mut requests, mut replies) = chat.await.expect("a stream");
+            let (mut requests, mut responses) = chat.await.expect("a stream");
             let sending = async {
                 for _ in 0..200 {
                     requests.send(Raw(vec![b'x'; 500].into())).await?;
@@ -421,7 +425,7 @@ async fn two_ends_that_send_more_than_the_other_takes_do_not_wait_for_each_other
             };
             let receiving = async {
                 let mut count = 0;
-                while replies.message().await?.is_some() {
+                while responses.message().await?.is_some() {
                     count += 1;
                 }
                 Ok::<_, trunkline::Status>(count)
@@ -484,7 +488,7 @@ async fn what_comes_late_for_calls_given_up_is_no_error_in_seven_days() {
     }
 }
 
-/// A proxy on Jetty sends an empty DATA frame before the trailers of each reply, and h2 takes a hundred in
+/// A proxy on Jetty sends an empty DATA frame before the trailers of each response, and h2 takes a hundred in
 /// the life of a connection.
 #[tokio::test(start_paused = true)]
 async fn replies_with_an_empty_frame_each_are_no_abuse() {
@@ -495,14 +499,14 @@ async fn replies_with_an_empty_frame_each_are_no_abuse() {
         let call = tokio::spawn(call.into_future());
         let stream = peer.next_full_request().await;
         peer.write(&[
-            Frame::headers(stream, &Fields::reply()),
+            Frame::headers(stream, &Fields::response()),
             Frame::data(stream, message(b"y")),
             Frame::data(stream, ""),
             Frame::headers(stream, &ok).ending(),
         ])
         .await;
-        let reply = within("a reply", call).await.expect("no panic");
-        assert!(reply.is_ok(), "call {at}: {reply:?}");
+        let response = within("a response", call).await.expect("no panic");
+        assert!(response.is_ok(), "call {at}: {response:?}");
     }
 }
 

@@ -39,7 +39,7 @@ fn answering_early() -> impl Service {
             CLIENT,
             &nothing(),
             |_, request: Request<Streaming<Raw>>| async move {
-                request.reply().metadata("x-head", "early")?;
+                request.response().metadata("x-head", "early")?;
                 match request.metadata().contains_key("x-fails") {
                     true => Err(Status::aborted("enough")),
                     false => Ok(raw("enough")),
@@ -76,8 +76,8 @@ async fn sending_fails_once_the_server_has_answered_and_finish_has_the_reply() {
         }
         let again = within(way, call.send(raw("x"))).await.unwrap_err();
         assert_eq!(again.code(), Code::CANCELLED, "{way}");
-        let reply = within(way, call.finish()).await.unwrap();
-        assert_eq!(*reply, raw("enough"), "{way}");
+        let response = within(way, call.finish()).await.unwrap();
+        assert_eq!(*response, raw("enough"), "{way}");
 
         let call = client.client_streaming::<Raw, Raw>(CLIENT);
         let mut call = call.metadata("x-fails", "yes").await.unwrap();
@@ -126,7 +126,7 @@ async fn sending_fails_after_an_answer_that_no_reset_follows() {
     let answering = tokio::spawn(async move {
         for data in [Some(message(b"enough")), None] {
             let stream = peer.next_request().await;
-            let head = Frame::headers(stream, &Fields::reply());
+            let head = Frame::headers(stream, &Fields::response());
             let data = data.map(|data| Frame::data(stream, data));
             let end = Frame::headers(stream, &Fields::trailers("0")).ending();
             let frames: Vec<_> = [Some(head), data, Some(end)]
@@ -141,8 +141,8 @@ async fn sending_fails_after_an_answer_that_no_reset_follows() {
     let mut call = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
     let status = within("sending", call.send_all(Endless)).await.unwrap_err();
     assert_eq!(status.code(), Code::CANCELLED, "{status}");
-    let reply = within("the reply", call.finish()).await.unwrap();
-    assert_eq!(*reply, raw("enough"));
+    let response = within("the response", call.finish()).await.unwrap();
+    assert_eq!(*response, raw("enough"));
 
     let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     // The reader has the head, and does not ask for the end.
@@ -188,10 +188,10 @@ fn never_waiting() -> impl Service {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
                 let (message, other) = (request.into_inner(), Other::new());
                 for _ in 0..100_000 {
-                    replies.send(message.clone()).await?;
+                    responses.send(message.clone()).await?;
                     if other.0.load(Ordering::SeqCst) {
                         return Ok(());
                     }
@@ -222,7 +222,7 @@ fn never_waiting() -> impl Service {
 async fn a_sender_that_never_has_to_wait_lets_other_tasks_run() {
     let server = Server::new()
         .with_limits(|limits| *limits = roomy())
-        .add(never_waiting());
+        .add_service(never_waiting());
     let address = serve(server).await;
     let channel = Channel::to(&address).limits(roomy()).connect().await;
     let client = Client::new(channel.unwrap());
@@ -244,13 +244,13 @@ async fn a_sender_that_never_has_to_wait_lets_other_tasks_run() {
             })
             .await;
         assert_eq!(
-            *within("a reply", call.finish()).await.unwrap(),
+            *within("a response", call.finish()).await.unwrap(),
             raw("done")
         );
 
         let call = client.server_streaming::<Raw, Raw>(SERVER, message);
-        let mut replies = call.await.unwrap();
-        while within("replies", replies.message())
+        let mut responses = call.await.unwrap();
+        while within("responses", responses.message())
             .await
             .unwrap()
             .is_some()
@@ -325,9 +325,9 @@ fn not_reading(ending: &Arc<Notify>) -> impl Service {
             CLIENT,
             &ending,
             |ending: Arc<Notify>, request: Request<Streaming<Raw>>| async move {
-                let reply = request.reply().clone();
+                let response = request.response().clone();
                 drop(request);
-                reply.send_head();
+                response.send_head();
                 ending.notified().await;
                 Ok(raw("done"))
             },
@@ -335,9 +335,9 @@ fn not_reading(ending: &Arc<Notify>) -> impl Service {
         router.bidi_streaming(
             BIDI,
             &ending,
-            |ending: Arc<Notify>, requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |ending: Arc<Notify>, requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 drop(requests);
-                replies.send(raw("dropped")).await?;
+                responses.send(raw("dropped")).await?;
                 ending.notified().await;
                 Ok(())
             },
@@ -350,8 +350,8 @@ async fn a_handler_that_reads_no_more_has_not_ended_its_call() {
     let ending = Arc::new(Notify::new());
     for (way, client) in both_ways(|| not_reading(&ending)).await {
         let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
-        let reply = within(way, rx.message()).await.unwrap();
-        assert_eq!(reply, Some(raw("dropped")), "{way}");
+        let response = within(way, rx.message()).await.unwrap();
+        assert_eq!(response, Some(raw("dropped")), "{way}");
         // Less than the pipe holds, and then more than all buffers on the way.
         for _ in 0..10 {
             let sent = within(way, tx.send(raw(vec![7; 5_000]))).await;
@@ -379,8 +379,8 @@ async fn a_handler_that_reads_no_more_has_not_ended_its_call() {
             sent.unwrap_or_else(|status| panic!("{way}: {status}"));
         }
         ending.notify_one();
-        let reply = within(way, call.finish()).await.unwrap();
-        assert_eq!(*reply, raw("done"), "{way}");
+        let response = within(way, call.finish()).await.unwrap();
+        assert_eq!(*response, raw("done"), "{way}");
     }
 }
 
@@ -410,7 +410,7 @@ async fn a_caller_that_goes_on_sending_after_the_end_lets_other_tasks_run() {
     }
 }
 
-/// A reply whose messages are always there.
+/// A response whose messages are always there.
 struct Flood;
 
 impl http_body::Body for Flood {
@@ -449,14 +449,14 @@ impl TowerService<http::Request<Body>> for Flooding {
 #[tokio::test]
 async fn a_reader_that_never_has_to_wait_lets_other_tasks_run() {
     let client = Client::new(Channel::new(Flooding));
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))
         .await
         .unwrap();
     // The head, for which it has to wait.
-    within("the head", replies.head()).await.unwrap();
+    within("the head", responses.head()).await.unwrap();
     Other::new()
-        .runs_during("reading", async || drop(replies.message().await.unwrap()))
+        .runs_during("reading", async || drop(responses.message().await.unwrap()))
         .await;
 }
 
@@ -466,9 +466,9 @@ fn listening() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Ok(())
             },
@@ -478,13 +478,13 @@ fn listening() -> impl Service {
 
 #[tokio::test]
 async fn a_caller_that_drops_its_sender_and_reads_on_is_told_what_happened_and_what_to_do() {
-    let client = client_of(&serve(Server::new().add(listening())).await).await;
+    let client = client_of(&serve(Server::new().add_service(listening())).await).await;
     for has_begun in [false, true] {
         let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
         if has_begun {
             tx.send(raw("x")).await.unwrap();
-            let reply = within("a reply", rx.message()).await.unwrap();
-            assert_eq!(reply, Some(raw("x")));
+            let response = within("a response", rx.message()).await.unwrap();
+            assert_eq!(response, Some(raw("x")));
         }
         drop(tx);
         let status = within("the end", rx.message()).await.unwrap_err();
@@ -496,7 +496,7 @@ async fn a_caller_that_drops_its_sender_and_reads_on_is_told_what_happened_and_w
         assert!(!status.is_from_peer());
     }
     // In process it is the server's end that says so, as over a socket it would hear of a reset.
-    let here = Client::new(Channel::in_process(Router::new().add(listening())));
+    let here = Client::new(Channel::in_process(Router::new().add_service(listening())));
     let (tx, mut rx) = here.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     drop(tx);
     let status = within("the end", rx.message()).await.unwrap_err();

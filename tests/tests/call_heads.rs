@@ -1,4 +1,4 @@
-//! The head of a call's reply: what goes into which header block, and what a caller learns of it when
+//! The head of a call's response: what goes into which header block, and what a caller learns of it when
 //! the call fails.
 
 mod fixture;
@@ -12,8 +12,8 @@ use fixture::{
 };
 use tokio::io::DuplexStream;
 use trunkline::{
-    Call, Channel, Client, Code, Compress, Limits, Metadata, Next, Raw, Reply, Request, Result,
-    Router, Sender, Server, Service, Status, Streaming,
+    Call, Channel, Client, Code, Compress, Limits, Metadata, Next, Raw, Request, ResponseHandle,
+    Result, Router, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, Received, channel_over, message};
 
@@ -27,7 +27,7 @@ async fn raw_server() -> (Client, RawPeer<DuplexStream>) {
     (Client::new(channel.expect("the peer speaks HTTP/2")), peer)
 }
 
-/// What a handler says of its reply before it ends.
+/// What a handler says of its response before it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Says {
     Nothing,
@@ -53,18 +53,18 @@ impl Says {
         says.unwrap_or(Self::Nothing)
     }
 
-    /// To a reply that ends with `ABORTED` if the caller wants it to.
-    fn say(self, reply: &Reply, metadata: &Metadata) -> Result<()> {
+    /// To a response that ends with `ABORTED` if the caller wants it to.
+    fn say(self, response: &ResponseHandle, metadata: &Metadata) -> Result<()> {
         if matches!(self, Self::Metadata | Self::Both) {
-            reply.metadata("x-head", "of the handler")?;
+            response.metadata("x-head", "of the handler")?;
         }
         if matches!(self, Self::SendHead | Self::Both) {
-            reply.send_head();
+            response.send_head();
         }
         if self == Self::Compress {
-            reply.compress(Compress::On);
+            response.compress(Compress::On);
         }
-        reply.trailer("x-trailer", "at the end")?;
+        response.trailer("x-trailer", "at the end")?;
         match metadata.contains_key("x-fails") {
             true => Err(Status::aborted("as was asked")),
             false => Ok(()),
@@ -78,14 +78,14 @@ impl Says {
 
 fn say<T>(request: &Request<T>) -> Result<()> {
     let metadata = request.metadata();
-    Says::of(metadata).say(request.reply(), metadata)
+    Says::of(metadata).say(request.response(), metadata)
 }
 
 /// Ends each call in the poll in which it begins, after having said what the caller wants.
 fn hasty() -> impl Service {
     With(|router: &mut Router| {
         router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
-            say(&request).map(|()| raw("reply"))
+            say(&request).map(|()| raw("response"))
         });
         router.server_streaming(
             SERVER,
@@ -96,7 +96,7 @@ fn hasty() -> impl Service {
             CLIENT,
             &nothing(),
             |_, request: Request<Streaming<Raw>>| async move {
-                say(&request).map(|()| raw("reply"))
+                say(&request).map(|()| raw("response"))
             },
         );
         router.bidi_streaming(
@@ -155,7 +155,7 @@ fn assert_blocks(received: &Received, says: Says, has_messages: bool, status: &s
 
 #[tokio::test]
 async fn a_head_that_the_handler_asks_for_is_a_header_block_of_its_own_also_if_it_ends_at_once() {
-    let mut peer = raw_client(Server::new().add(hasty())).await;
+    let mut peer = raw_client(Server::new().add_service(hasty())).await;
     for kind in Kind::ALL {
         for says in Says::ALL {
             for (fails, status) in [(false, "0"), (true, "10")] {
@@ -178,10 +178,10 @@ async fn a_head_that_the_handler_asks_for_is_a_header_block_of_its_own_also_if_i
 #[tokio::test]
 async fn what_an_interceptor_puts_into_the_head_stays_there_when_it_refuses_the_call() {
     async fn refuse(call: Call, _: Next) -> Result<()> {
-        let reply = call.reply().expect("a server's call");
-        Says::of(call.head().metadata()).say(reply, call.head().metadata())
+        let response = call.response().expect("a server's call");
+        Says::of(call.head().metadata()).say(response, call.head().metadata())
     }
-    let mut peer = raw_client(Server::new().intercept(refuse).add(hasty())).await;
+    let mut peer = raw_client(Server::new().intercept(refuse).add_service(hasty())).await;
     for kind in Kind::ALL {
         for says in Says::ALL {
             let head = Fields::call(kind.method().path())
@@ -195,7 +195,7 @@ async fn what_an_interceptor_puts_into_the_head_stays_there_when_it_refuses_the_
 
 #[tokio::test]
 async fn a_refusal_is_one_header_block_without_encodings_but_that_of_an_encoding_names_them() {
-    let mut peer = raw_client(Server::new().add(hasty())).await;
+    let mut peer = raw_client(Server::new().add_service(hasty())).await;
     let call = || Fields::call(UNARY.path());
     for (name, head) in [
         ("an unknown method", Fields::call("/test.Fixture/No")),
@@ -288,7 +288,7 @@ async fn the_status_of_a_failed_call_has_the_metadata_of_its_head() {
 async fn an_interceptor_of_the_client_sees_the_head_of_a_failed_call_and_may_change_its_end() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
-    let address = serve(Server::new().add(hasty())).await;
+    let address = serve(Server::new().add_service(hasty())).await;
     let channel = Channel::connect(&address).await.unwrap();
     let client = Client::new(channel.intercept(move |call: Call, next: Next| {
         let log = log.clone();
@@ -316,7 +316,7 @@ async fn an_interceptor_of_the_client_sees_the_head_of_a_failed_call_and_may_cha
 #[tokio::test]
 async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
     let (client, mut peer) = raw_server().await;
-    let head = |stream| Frame::headers(stream, &Fields::reply().and("x-head", "yes"));
+    let head = |stream| Frame::headers(stream, &Fields::response().and("x-head", "yes"));
     // Not UTF-8, and so no `google.protobuf.StringValue`.
     let broken = message(b"\x0a\x01\xff");
     for is_whole in [true, false] {
@@ -333,7 +333,7 @@ async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
                 peer.write(&[data, end]).await;
             }
         }
-        let status = within("the reply", call).await.unwrap().unwrap_err();
+        let status = within("the response", call).await.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::INTERNAL);
         assert_eq!(status.head().get("x-head"), Some("yes"), "{is_whole}");
     }
@@ -347,19 +347,19 @@ async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
     assert_eq!(status.head().get("x-head"), Some("yes"));
 
     let call = client.server_streaming::<String, String>(SERVER, String::new());
-    let mut replies = call.await.unwrap();
+    let mut responses = call.await.unwrap();
     let stream = peer.next_full_request().await;
     let data = Frame::data(stream, broken);
     peer.write(&[head(stream), data]).await;
-    let status = within("a message", replies.message()).await.unwrap_err();
+    let status = within("a message", responses.message()).await.unwrap_err();
     assert_eq!(status.head().get("x-head"), Some("yes"));
-    let again = within("a message", replies.message()).await.unwrap_err();
+    let again = within("a message", responses.message()).await.unwrap_err();
     assert_eq!(again.head().get("x-head"), Some("yes"));
 }
 
 #[tokio::test]
 async fn the_head_of_a_failed_call_is_not_passed_on_to_the_caller_of_the_handler() {
-    let far = client_of(&serve(Server::new().add(hasty())).await).await;
+    let far = client_of(&serve(Server::new().add_service(hasty())).await).await;
     let make = || {
         let far = Arc::new(far.clone());
         With(move |router: &mut Router| {
@@ -369,11 +369,11 @@ async fn the_head_of_a_failed_call_is_not_passed_on_to_the_caller_of_the_handler
                 |far: Arc<Client>, request: Request<Raw>| async move {
                     let add = [("x-fails", "yes"), ("x-says", "Metadata")];
                     let call = with(far.unary::<Raw, Raw>(UNARY, raw("x")), &add);
-                    let reply = match request.0.is_empty() {
+                    let response = match request.0.is_empty() {
                         true => call.await,
                         false => call.await.map_err(Status::forward),
                     };
-                    Ok(reply?.into_inner())
+                    Ok(response?.into_inner())
                 },
             );
         })
@@ -397,8 +397,8 @@ fn adding() -> impl Service {
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {
-                requests.reply().metadata("x-head", "first")?;
-                requests.reply().send_head();
+                requests.response().metadata("x-head", "first")?;
+                requests.response().send_head();
                 let mut count = 0;
                 while requests.message().await?.is_some() {
                     count += 1;

@@ -34,62 +34,62 @@ async fn the_head_can_come_before_the_first_message() {
             router.server_streaming(
                 SERVER,
                 &go_on,
-                |go_on: Arc<Notify>, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    request.reply().metadata("x-early", "yes")?;
-                    request.reply().send_head();
+                |go_on: Arc<Notify>, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    request.response().metadata("x-early", "yes")?;
+                    request.response().send_head();
                     go_on.notified().await;
                     // Too late for the head, and in time for the trailers.
-                    let late = request.reply().metadata("x-late", "no").unwrap_err();
+                    let late = request.response().metadata("x-late", "no").unwrap_err();
                     assert_eq!(late.code(), Code::FAILED_PRECONDITION);
-                    request.reply().trailer("x-late", "yes")?;
-                    replies.send(raw("message")).await
+                    request.response().trailer("x-late", "yes")?;
+                    responses.send(raw("message")).await
                 },
             );
             router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
-                request.reply().metadata("x-early", "yes")?;
-                request.reply().send_head();
+                request.response().metadata("x-early", "yes")?;
+                request.response().send_head();
                 tokio::task::yield_now().await;
-                Ok(raw("reply"))
+                Ok(raw("response"))
             });
         })
     };
     for (way, client) in both_ways(make).await {
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, raw(""))
             .await
             .unwrap();
-        let head = within(way, replies.head()).await.unwrap();
+        let head = within(way, responses.head()).await.unwrap();
         assert_eq!(head.get("x-early"), Some("yes"), "{way}");
-        assert!(replies.trailers().is_none());
+        assert!(responses.trailers().is_none());
         go_on.notify_one();
         assert_eq!(
-            within(way, replies.message()).await.unwrap(),
+            within(way, responses.message()).await.unwrap(),
             Some(raw("message"))
         );
-        assert_eq!(within(way, replies.message()).await.unwrap(), None);
+        assert_eq!(within(way, responses.message()).await.unwrap(), None);
         assert_eq!(
-            replies.trailers().unwrap().get("x-late"),
+            responses.trailers().unwrap().get("x-late"),
             Some("yes"),
             "{way}"
         );
 
-        let reply = client.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
-        assert_eq!(reply.metadata().get("x-early"), Some("yes"), "{way}");
-        assert_eq!(*reply, raw("reply"));
+        let response = client.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
+        assert_eq!(response.metadata().get("x-early"), Some("yes"), "{way}");
+        assert_eq!(*response, raw("response"));
     }
 }
 
 /// Sends the client's metadata back, in the head and in the trailers.
 fn mirror() -> impl Service {
     fn reflect<T>(request: &Request<T>) -> Result<()> {
-        let reply = request.reply();
+        let response = request.response();
         for text in request.metadata().get_all("x-text") {
-            reply.metadata("x-head", text)?;
-            reply.trailer("x-trailer", text)?;
+            response.metadata("x-head", text)?;
+            response.trailer("x-trailer", text)?;
         }
         for bytes in request.metadata().get_all_bin("x-bytes-bin") {
-            reply.metadata_bin("x-head-bin", &bytes)?;
-            reply.trailer_bin("x-trailer-bin", &bytes)?;
+            response.metadata_bin("x-head-bin", &bytes)?;
+            response.trailer_bin("x-trailer-bin", &bytes)?;
         }
         Ok(())
     }
@@ -104,10 +104,10 @@ fn mirror() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 reflect(&requests)?;
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Err(Status::aborted("with trailers"))
             },
@@ -135,9 +135,9 @@ async fn metadata_passes_both_ways_in_heads_and_trailers_also_of_errors() {
             }
             within(way, call.into_future())
         };
-        let reply = unary("x").await.unwrap();
-        check(reply.metadata(), "x-head", way);
-        check(reply.trailers(), "x-trailer", way);
+        let response = unary("x").await.unwrap();
+        check(response.metadata(), "x-head", way);
+        check(response.trailers(), "x-trailer", way);
         let status = unary("").await.unwrap_err();
         assert_eq!(
             (status.code(), status.message()),
@@ -227,8 +227,8 @@ async fn details_of_errors_pass_before_and_after_messages() {
             router.server_streaming(
                 SERVER,
                 &nothing(),
-                |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    replies.send(raw("x")).await?;
+                |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    responses.send(raw("x")).await?;
                     Err(detailed())
                 },
             );
@@ -237,15 +237,15 @@ async fn details_of_errors_pass_before_and_after_messages() {
     for (way, client) in both_ways(make).await {
         let call = client.unary::<Raw, Raw>(UNARY, raw(""));
         assert_detailed(&within(way, call.into_future()).await.unwrap_err(), way);
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, raw(""))
             .await
             .unwrap();
         assert_eq!(
-            within(way, replies.message()).await.unwrap(),
+            within(way, responses.message()).await.unwrap(),
             Some(raw("x"))
         );
-        assert_detailed(&within(way, replies.message()).await.unwrap_err(), way);
+        assert_detailed(&within(way, responses.message()).await.unwrap_err(), way);
     }
 }
 
@@ -258,7 +258,7 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
             Err::<Raw, _>(status)
         });
     });
-    let far = client_of(&serve(Server::new().add(far)).await).await;
+    let far = client_of(&serve(Server::new().add_service(far)).await).await;
     let make = || {
         let far = far.clone();
         With(move |router: &mut Router| {
@@ -279,9 +279,9 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
             router.server_streaming(
                 SERVER,
                 &far,
-                |far: Arc<Client>, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    request.reply().send_head();
-                    replies.send(raw("first")).await?;
+                |far: Arc<Client>, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    request.response().send_head();
+                    responses.send(raw("first")).await?;
                     let is_forwarding = !request.0.is_empty();
                     let call = far.unary::<Raw, Raw>(UNARY, request.into_inner());
                     match is_forwarding {
@@ -309,10 +309,10 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
             let status = within(way, call.into_future()).await.unwrap_err();
             assert_passed_on(way, status, is_forwarded);
             let call = client.server_streaming::<Raw, Raw>(SERVER, raw(request));
-            let mut replies = call.await.unwrap();
-            let first = within(way, replies.message()).await.unwrap();
+            let mut responses = call.await.unwrap();
+            let first = within(way, responses.message()).await.unwrap();
             assert_eq!(first, Some(raw("first")), "{way}");
-            let status = within(way, replies.message()).await.unwrap_err();
+            let status = within(way, responses.message()).await.unwrap_err();
             assert_passed_on(way, status, is_forwarded);
         }
     }
@@ -322,19 +322,19 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
 fn every_second() -> impl Service {
     With(|router: &mut Router| {
         router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
-            request.reply().compress(Compress::On);
+            request.response().compress(Compress::On);
             Ok(raw(vec![u8::from(request.is_compressed()); 1000]))
         });
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 let mut next = Compress::On;
                 while requests.message().await?.is_some() {
-                    replies.compress(next);
+                    responses.compress(next);
                     // The request's own method of that name knows nothing of the stream's messages.
                     let was = u8::from(Streaming::is_compressed(&requests));
-                    replies.send(raw(vec![was; 1000])).await?;
+                    responses.send(raw(vec![was; 1000])).await?;
                     next = match next {
                         Compress::On => Compress::Off,
                         _ => Compress::On,
@@ -352,11 +352,11 @@ async fn messages_are_compressed_one_by_one_in_both_directions() {
         let call = client
             .unary::<Raw, Raw>(UNARY, raw(vec![0; 1000]))
             .compress("gzip");
-        let reply = within(way, call.into_future()).await.unwrap();
-        assert!(reply.is_compressed() && reply.0[0] == 1, "{way}");
+        let response = within(way, call.into_future()).await.unwrap();
+        assert!(response.is_compressed() && response.0[0] == 1, "{way}");
         let call = client.unary::<Raw, Raw>(UNARY, raw(vec![0; 1000]));
-        let reply = within(way, call.into_future()).await.unwrap();
-        assert!(reply.is_compressed() && reply.0[0] == 0, "{way}");
+        let response = within(way, call.into_future()).await.unwrap();
+        assert!(response.is_compressed() && response.0[0] == 0, "{way}");
 
         let call = client.bidi_streaming::<Raw, Raw>(BIDI).compress("gzip");
         let (mut tx, mut rx) = call.await.unwrap();
@@ -366,13 +366,13 @@ async fn messages_are_compressed_one_by_one_in_both_directions() {
         {
             tx.compress(compress);
             tx.send(raw(vec![0; 1000])).await.unwrap();
-            let reply = within(way, rx.message()).await.unwrap().unwrap();
+            let response = within(way, rx.message()).await.unwrap().unwrap();
             assert_eq!(
-                reply.0[0] == 1,
+                response.0[0] == 1,
                 compress == Compress::On,
                 "{way}: request {i}"
             );
-            assert_eq!(rx.is_compressed(), i % 2 == 0, "{way}: reply {i}");
+            assert_eq!(rx.is_compressed(), i % 2 == 0, "{way}: response {i}");
         }
         tx.finish();
         assert_eq!(within(way, rx.message()).await.unwrap(), None);
@@ -386,11 +386,11 @@ async fn messages_are_compressed_one_by_one_in_both_directions() {
 
 #[tokio::test]
 async fn a_client_that_accepts_no_encoding_gets_messages_as_they_are() {
-    let address = serve(Server::new().add(every_second())).await;
-    let client = client_with(Channel::to(&address).no_encodings()).await;
-    let reply = client.unary::<Raw, Raw>(UNARY, raw("x")).await.unwrap();
-    assert!(!reply.is_compressed());
-    assert_eq!(reply.0.len(), 1000);
+    let address = serve(Server::new().add_service(every_second())).await;
+    let client = client_with(Channel::to(&address).no_compression()).await;
+    let response = client.unary::<Raw, Raw>(UNARY, raw("x")).await.unwrap();
+    assert!(!response.is_compressed());
+    assert_eq!(response.0.len(), 1000);
 }
 
 /// H21: what a panic takes with it.
@@ -412,8 +412,8 @@ async fn a_panic_in_a_handler_is_internal_and_its_neighbours_live() {
             router.server_streaming(
                 SERVER,
                 &nothing(),
-                |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    replies.send(raw("x")).await?;
+                |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    responses.send(raw("x")).await?;
                     tokio::task::yield_now().await;
                     panic!("a test")
                 },
@@ -440,15 +440,15 @@ async fn a_panic_in_a_handler_is_internal_and_its_neighbours_live() {
             // The text of a panic is nothing for the peer.
             assert!(!status.message().contains("a test"), "{way}: {status:?}");
 
-            let mut replies = client
+            let mut responses = client
                 .server_streaming::<Raw, Raw>(SERVER, raw(""))
                 .await
                 .unwrap();
             assert_eq!(
-                within(way, replies.message()).await.unwrap(),
+                within(way, responses.message()).await.unwrap(),
                 Some(raw("x"))
             );
-            let status = within(way, replies.message()).await.unwrap_err();
+            let status = within(way, responses.message()).await.unwrap_err();
             assert_eq!(status.code(), Code::INTERNAL, "{way} in mid-stream");
 
             let stream = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
@@ -483,7 +483,7 @@ impl Service for Other {
 
 #[tokio::test]
 async fn several_services_share_a_server_and_what_is_unknown_is_named() {
-    let client = client_of(&serve(Server::new().add(Echo).add(Other)).await).await;
+    let client = client_of(&serve(Server::new().add_service(Echo).add_service(Other)).await).await;
     let call = |path: &str| {
         let call = client.unary::<Raw, Raw>(Method::from(path.to_owned()), raw("echo"));
         within("the call", call.into_future())
@@ -535,7 +535,11 @@ async fn a_unix_socket_serves_calls_and_its_file_goes_with_the_server() {
     let path = directory.join("calls.sock");
     let address = format!("unix:{}", path.display());
     for _ in 0..2 {
-        let bound = Server::new().add(Echo).bind(&address).await.unwrap();
+        let bound = Server::new()
+            .add_service(Echo)
+            .bind(&address)
+            .await
+            .unwrap();
         assert_eq!(bound.local_addr().to_string(), address);
         let again = Server::new().bind(&address).await.unwrap_err();
         assert_eq!(again.code(), Code::UNAVAILABLE, "{again:?}");
@@ -559,15 +563,15 @@ async fn a_unix_socket_serves_calls_and_its_file_goes_with_the_server() {
 
 #[tokio::test]
 async fn a_channel_goes_over_a_router_as_over_any_tower_service() {
-    let client = Client::new(Channel::new(Router::new().add(Echo)));
+    let client = Client::new(Channel::new(Router::new().add_service(Echo)));
     let all = async {
         assert_eq!(*client.unary::<Raw, Raw>(UNARY, raw("x")).await?, raw("x"));
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, raw("ab"))
             .await?;
-        assert_eq!(replies.message().await?, Some(raw("a")));
-        assert_eq!(replies.message().await?, Some(raw("b")));
-        assert_eq!(replies.message().await?, None);
+        assert_eq!(responses.message().await?, Some(raw("a")));
+        assert_eq!(responses.message().await?, Some(raw("b")));
+        assert_eq!(responses.message().await?, None);
         let mut stream = client.client_streaming::<Raw, Raw>(CLIENT).await?;
         stream.send(raw("a")).await?;
         stream.send(raw("b")).await?;
@@ -680,7 +684,7 @@ impl tower_service::Service<http::Request<Body>> for Gated {
 #[tokio::test]
 async fn tower_layers_on_a_server_see_count_and_refuse_calls() {
     let passed = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
-    let server = Server::new().add(Echo);
+    let server = Server::new().add_service(Echo);
     let server = server
         .layer(Gate(passed[0].clone()))
         .layer(Gate(passed[1].clone()));
@@ -692,13 +696,13 @@ async fn tower_layers_on_a_server_see_count_and_refuse_calls() {
         within("the call", call.into_future())
     };
     assert_eq!(*call("open").await.unwrap(), raw("x"));
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw("ab"))
         .await
         .unwrap();
     for expected in [Some(raw("a")), Some(raw("b")), None] {
         assert_eq!(
-            within("the stream", replies.message()).await.unwrap(),
+            within("the stream", responses.message()).await.unwrap(),
             expected
         );
     }
@@ -751,8 +755,8 @@ impl tower_service::Service<http::Request<Body>> for Page {
 
 #[tokio::test]
 async fn requests_that_are_not_grpc_go_to_the_fallback_or_are_refused_as_http() {
-    let with = serve(Server::new().add(Echo).fallback(Page)).await;
-    let without = serve(Server::new().add(Echo)).await;
+    let with = serve(Server::new().add_service(Echo).fallback(Page)).await;
+    let without = serve(Server::new().add_service(Echo)).await;
     for (address, method, content_type, status, page) in [
         (&with, "GET", None, 200, "this is /health"),
         (
@@ -809,10 +813,10 @@ fn patient(go_on: &Arc<Notify>) -> impl Service + use<> {
         router.server_streaming(
             SERVER,
             &go_on,
-            |go_on: Arc<Notify>, _: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(raw("begun")).await?;
+            |go_on: Arc<Notify>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(raw("begun")).await?;
                 go_on.notified().await;
-                replies.send(raw("done")).await
+                responses.send(raw("done")).await
             },
         );
     })
@@ -823,7 +827,7 @@ async fn a_server_that_shuts_down_finishes_running_calls_and_clients_go_to_the_n
     let go_on = Arc::new(Notify::new());
     let (stop, stopped) = oneshot::channel::<()>();
     let bound = Server::new()
-        .add(patient(&go_on))
+        .add_service(patient(&go_on))
         .bind("127.0.0.1:0")
         .await
         .unwrap();
@@ -845,7 +849,7 @@ async fn a_server_that_shuts_down_finishes_running_calls_and_clients_go_to_the_n
     // The port is free while the old call still runs: a new server takes over. Until the client has
     // been told to go, calls are still answered; none is lost.
     let next = loop {
-        match Server::new().add(Other).bind(&address).await {
+        match Server::new().add_service(Other).bind(&address).await {
             Ok(next) => break next,
             Err(_) => tokio::task::yield_now().await,
         }
@@ -855,7 +859,7 @@ async fn a_server_that_shuts_down_finishes_running_calls_and_clients_go_to_the_n
     let moved = async {
         loop {
             match client.unary::<Raw, Raw>(other.clone(), raw("")).await {
-                Ok(reply) => return reply.into_inner(),
+                Ok(response) => return response.into_inner(),
                 // The old server, before its GOAWAY or while it goes.
                 Err(status) => assert_eq!(status.code(), Code::UNIMPLEMENTED, "{status:?}"),
             }
@@ -879,7 +883,7 @@ async fn a_server_that_shuts_down_finishes_running_calls_and_clients_go_to_the_n
 #[tokio::test]
 async fn a_server_that_shuts_down_waits_no_longer_than_its_grace() {
     let go_on = Arc::new(Notify::new());
-    let server = Server::new().add(patient(&go_on));
+    let server = Server::new().add_service(patient(&go_on));
     let server = server.with_limits(|limits| limits.drain_grace = Duration::from_millis(100));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let address = bound.local_addr().to_string();
@@ -903,7 +907,7 @@ async fn a_server_whose_future_is_dropped_closes_everything_and_clients_find_its
     let mut address = String::new();
     let mut client: Option<Client> = None;
     for life in 0..3 {
-        let server = Server::new().add(patient(&Arc::new(Notify::new())));
+        let server = Server::new().add_service(patient(&Arc::new(Notify::new())));
         let bound = match life {
             0 => {
                 let bound = server.bind("127.0.0.1:0").await.unwrap();
@@ -969,9 +973,9 @@ async fn streams_can_be_sent_whole_and_replies_are_streams() {
         let (all, stream) = items(1000);
         let mut upload = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
         within(way, upload.send_all(stream)).await.unwrap();
-        let reply = within(way, upload.finish()).await.unwrap();
+        let response = within(way, upload.finish()).await.unwrap();
         let expected: Vec<u8> = all.iter().flat_map(|item| item.0.to_vec()).collect();
-        assert_eq!(reply.0, expected, "{way}");
+        assert_eq!(response.0, expected, "{way}");
     }
 }
 
@@ -1039,10 +1043,10 @@ async fn a_sender_in_a_task_of_its_own_hears_that_the_client_is_gone() {
             router.server_streaming(
                 SERVER,
                 &heard,
-                |heard: Arc<Notify>, _: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    replies.send(raw("begun")).await?;
+                |heard: Arc<Notify>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    responses.send(raw("begun")).await?;
                     tokio::spawn(async move {
-                        replies.closed().await;
+                        responses.closed().await;
                         heard.notify_one();
                     });
                     pending().await
@@ -1051,15 +1055,15 @@ async fn a_sender_in_a_task_of_its_own_hears_that_the_client_is_gone() {
         })
     };
     for (way, client) in both_ways(make).await {
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, raw(""))
             .await
             .unwrap();
         assert_eq!(
-            within(way, replies.message()).await.unwrap(),
+            within(way, responses.message()).await.unwrap(),
             Some(raw("begun"))
         );
-        drop(replies);
+        drop(responses);
         within(way, heard.notified()).await;
     }
 }
@@ -1075,13 +1079,13 @@ async fn a_request_knows_its_path_and_its_peer() {
         })
     };
     let [(_, socket), (_, here)] = both_ways(make).await;
-    let reply = socket.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
+    let response = socket.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
     assert!(
-        reply
+        response
             .0
             .starts_with(b"/test.Fixture/Unary Some(\"127.0.0.1:"),
-        "{reply:?}"
+        "{response:?}"
     );
-    let reply = here.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
-    assert_eq!(*reply, raw("/test.Fixture/Unary None"));
+    let response = here.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
+    assert_eq!(*response, raw("/test.Fixture/Unary None"));
 }

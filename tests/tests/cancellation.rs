@@ -111,12 +111,12 @@ impl Held {
         }
     }
 
-    async fn send(&self, mut replies: Sender<Raw>) -> Result<()> {
+    async fn send(&self, mut responses: Sender<Raw>) -> Result<()> {
         match self.stage {
             Stage::Silent | Stage::Reading => {}
-            Stage::Replied => replies.send(raw("here")).await?,
+            Stage::Replied => responses.send(raw("here")).await?,
             Stage::Sending => loop {
-                replies.send(raw(vec![7; 1024])).await?;
+                responses.send(raw(vec![7; 1024])).await?;
                 self.sent.fetch_add(1, Ordering::SeqCst);
             },
         }
@@ -148,9 +148,9 @@ impl Held {
         router.server_streaming(
             SERVER,
             self,
-            |held: Arc<Self>, _: Request<Raw>, replies: Sender<Raw>| async move {
+            |held: Arc<Self>, _: Request<Raw>, responses: Sender<Raw>| async move {
                 let _guard = held.enter();
-                held.send(replies).await
+                held.send(responses).await
             },
         );
         router.client_streaming(
@@ -164,11 +164,11 @@ impl Held {
         router.bidi_streaming(
             BIDI,
             self,
-            |held: Arc<Self>, requests: Request<Streaming<Raw>>, replies: Sender<Raw>| async move {
+            |held: Arc<Self>, requests: Request<Streaming<Raw>>, responses: Sender<Raw>| async move {
                 let _guard = held.enter();
                 match held.stage {
                     Stage::Reading => held.read(requests).await,
-                    Stage::Silent | Stage::Replied | Stage::Sending => held.send(replies).await,
+                    Stage::Silent | Stage::Replied | Stage::Sending => held.send(responses).await,
                 }
             },
         );
@@ -254,8 +254,8 @@ impl Open {
         if stage == Stage::Replied
             && let Self::Server(rx) | Self::Bidi(_, rx) = &mut open
         {
-            let reply = within("the reply", rx.message()).await;
-            assert_eq!(reply.expect("a message"), Some(raw("here")));
+            let response = within("the response", rx.message()).await;
+            assert_eq!(response.expect("a message"), Some(raw("here")));
         }
         if stage == Stage::Sending {
             probe.is_stuck().await;
@@ -294,7 +294,7 @@ async fn drop_the_call(client: &Client, case: (Kind, Stage), probe: &mut Probe) 
 }
 
 async fn over_a_socket(held: Held) -> Client {
-    client_of(&serve(Server::new().add(held)).await).await
+    client_of(&serve(Server::new().add_service(held)).await).await
 }
 
 /// Drops calls of each kind in each stage, to a server that `connect` makes of the handlers.
@@ -322,7 +322,7 @@ async fn a_handler_is_dropped_when_its_client_drops_the_call_on_one_thread() {
 
 #[tokio::test]
 async fn a_handler_in_this_process_is_dropped_when_its_client_drops_the_call() {
-    let in_process = async |held| Client::new(Channel::in_process(Router::new().add(held)));
+    let in_process = async |held| Client::new(Channel::in_process(Router::new().add_service(held)));
     handlers_are_dropped_with_their_calls("drop, in process", in_process).await;
 }
 
@@ -331,7 +331,7 @@ async fn a_handler_is_dropped_at_the_deadline() {
     let timeout = Duration::from_millis(120);
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let client = client_of(&serve(Server::new().add(held)).await).await;
+        let client = client_of(&serve(Server::new().add_service(held)).await).await;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             let begun = Instant::now();
@@ -353,7 +353,7 @@ async fn a_handler_in_this_process_is_dropped_at_the_deadline_and_not_before() {
     let timeout = Duration::from_secs(5);
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let client = Client::new(Channel::in_process(Router::new().add(held)));
+        let client = Client::new(Channel::in_process(Router::new().add_service(held)));
         let begun = Instant::now();
         let open = Open::new(&client, case, timeout, &mut probe).await;
         // With the clock paused, time passes only when there is nothing else to do: this is exact
@@ -426,7 +426,7 @@ impl Bare {
 async fn a_handler_is_dropped_when_its_stream_is_reset() {
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let mut bare = Bare::connect(&serve(Server::new().add(held)).await).await;
+        let mut bare = Bare::connect(&serve(Server::new().add_service(held)).await).await;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             let (_response, mut stream) = bare.open(case, &mut probe).await;
@@ -442,7 +442,7 @@ async fn a_handler_is_dropped_when_its_stream_is_reset() {
 async fn a_handler_is_dropped_when_its_client_disconnects() {
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let address = serve(Server::new().add(held)).await;
+        let address = serve(Server::new().add_service(held)).await;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             let mut bare = Bare::connect(&address).await;
@@ -472,11 +472,11 @@ fn listener(heard: UnboundedSender<Heard>) -> impl Service {
             &Arc::new(heard),
             |heard: Arc<UnboundedSender<Heard>>,
              mut requests: Request<Streaming<Raw>>,
-             mut replies: Sender<Raw>| async move {
+             mut responses: Sender<Raw>| async move {
                 loop {
                     let (next, is_over) = match requests.message().await {
                         Ok(Some(message)) => {
-                            replies.send(message).await?;
+                            responses.send(message).await?;
                             (Heard::Message, false)
                         }
                         Ok(None) => (Heard::End, true),
@@ -575,7 +575,7 @@ async fn a_stream_of_replies_that_is_dropped_cancels_a_call_whose_sender_is_stil
             let since = Instant::now();
             drop(rx);
             let lived = probe.dropped_after(since).await;
-            println!("replies dropped, {way}, {stage:?}: {lived:?}");
+            println!("responses dropped, {way}, {stage:?}: {lived:?}");
             within("the sender hears of it", tx.closed()).await;
             let status = tx.send(raw("x")).await.unwrap_err();
             assert_eq!(status.code(), Code::CANCELLED, "{way}: {status:?}");
@@ -592,18 +592,18 @@ fn shared(held: &Arc<Held>) -> impl Service + use<> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_call_cancels_the_calls_that_its_handler_makes() {
     let (far, mut probe) = held(Stage::Silent);
-    let far = client_of(&serve(Server::new().add(far)).await).await;
+    let far = client_of(&serve(Server::new().add_service(far)).await).await;
     let near = With(move |router: &mut Router| {
         router.unary(
             UNARY,
             &Arc::new(far),
             |far: Arc<Client>, request: Request<Raw>| async move {
-                let reply = far.unary::<Raw, Raw>(UNARY, request.into_inner()).await?;
-                Ok(reply.into_inner())
+                let response = far.unary::<Raw, Raw>(UNARY, request.into_inner()).await?;
+                Ok(response.into_inner())
             },
         );
     });
-    let client = client_of(&serve(Server::new().add(near)).await).await;
+    let client = client_of(&serve(Server::new().add_service(near)).await).await;
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         times.push(drop_the_call(&client, (Kind::Unary, Stage::Silent), &mut probe).await);
@@ -614,7 +614,7 @@ async fn a_cancelled_call_cancels_the_calls_that_its_handler_makes() {
 #[tokio::test]
 async fn a_call_that_is_never_awaited_sends_nothing() {
     let (held, mut probe) = held(Stage::Silent);
-    let client = client_of(&serve(Server::new().add(held)).await).await;
+    let client = client_of(&serve(Server::new().add_service(held)).await).await;
     drop(client.unary::<Raw, Raw>(UNARY, raw("x")));
     drop(client.bidi_streaming::<Raw, Raw>(BIDI));
     // The next call is the first that the server sees.
@@ -624,17 +624,17 @@ async fn a_call_that_is_never_awaited_sends_nothing() {
 
 #[tokio::test]
 async fn neighbours_of_a_cancelled_call_go_on() {
-    let client = client_of(&serve(Server::new().add(Echo)).await).await;
+    let client = client_of(&serve(Server::new().add_service(Echo)).await).await;
     let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     for round in 0..50_u8 {
-        let (mut other, replies) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
+        let (mut other, responses) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
         other.send(raw(vec![round; 5000])).await.unwrap();
         match round % 2 {
             0 => drop(other),
-            _ => drop(replies),
+            _ => drop(responses),
         }
         tx.send(raw(vec![round])).await.unwrap();
-        let reply = within("the neighbour", rx.message()).await.unwrap();
-        assert_eq!(reply, Some(raw(vec![round])));
+        let response = within("the neighbour", rx.message()).await.unwrap();
+        assert_eq!(response, Some(raw(vec![round])));
     }
 }

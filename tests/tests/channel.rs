@@ -113,7 +113,7 @@ async fn the_back_off_begins_anew_when_there_was_a_connection() {
     net.serve(A, &probe);
     let mut watch = channel.watch_state();
     within("the next attempt", watch.until(Ready)).await;
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     let before = net.dial_times();
     assert_eq!(rounded(before.clone()), [0.0, 1.0, 2.6, 5.16, 9.26, 15.81]);
     net.refuse(A);
@@ -233,7 +233,7 @@ async fn addresses_that_say_nothing_hold_up_the_next_one_for_250_ms_each() {
         net.serve(C, &probe);
         let began = Instant::now();
         let (_channel, client) = lazy(to(&net, [A, B, C]));
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         assert_eq!(began.elapsed().as_secs_f64(), wanted, "{first}, {second}");
         pass(10.0).await;
         let dials = net.dials().len();
@@ -248,19 +248,19 @@ async fn with_pick_first_all_calls_go_to_the_first_that_is_there_and_move_when_i
     net.serve(B, &b);
     let (_channel, client) = lazy(to(&net, [A, B]));
     for _ in 0..10 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!((called(&a), called(&b)), (10, 0));
     net.refuse(A);
     settle().await;
     for _ in 0..10 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!((called(&a), called(&b)), (10, 10));
     // It stays where it is, although the first is back.
     net.serve(A, &a);
     pass(300.0).await;
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     assert_eq!((called(&a), called(&b)), (10, 11));
 }
 
@@ -276,12 +276,12 @@ async fn with_round_robin_calls_take_all_addresses_in_turn_and_pass_over_those_t
     channel.request_connection();
     settle().await;
     for _ in 0..30 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(counts(), [10, 10, 10]);
     net.refuse(B);
     for _ in 0..20 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(counts(), [20, 10, 20]);
     assert_eq!(channel.state(), Ready);
@@ -289,7 +289,7 @@ async fn with_round_robin_calls_take_all_addresses_in_turn_and_pass_over_those_t
     net.serve(B, &probes[1].1);
     pass(1.1).await;
     for _ in 0..30 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(counts(), [30, 20, 30]);
     for address in [A, B, C] {
@@ -305,7 +305,7 @@ async fn with_round_robin_calls_take_all_addresses_in_turn_and_pass_over_those_t
     net.serve(C, &probes[2].1);
     let mut watch = channel.watch_state();
     within("the next attempt", watch.until(Ready)).await;
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     assert_eq!(counts(), [30, 20, 31]);
 }
 
@@ -353,7 +353,7 @@ async fn states_are_watched_from_idle_to_shutdown() {
     net.refuse(A);
     settle().await;
     net.serve(A, &probe);
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     drop((channel, client));
     assert_eq!(
         within("the end", watching).await.expect("no panic"),
@@ -393,11 +393,11 @@ async fn a_channel_without_calls_falls_idle_and_one_with_calls_does_not() {
         };
         let (channel, client) = lazy(builder);
         let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(minutes * 60));
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         // One call in each half hour keeps it up.
         for _ in 0..5 {
             minutes(29).await;
-            echo(&client).await.expect("a reply");
+            echo(&client).await.expect("a response");
             assert_eq!(channel.state(), Ready);
         }
         // So does a call that goes on.
@@ -405,13 +405,13 @@ async fn a_channel_without_calls_falls_idle_and_one_with_calls_does_not() {
         minutes(180).await;
         assert_eq!(channel.state(), Ready);
         probe.release(1);
-        held.await.expect("no panic").expect("a reply");
+        held.await.expect("no panic").expect("a response");
         minutes(61).await;
         assert_eq!(channel.state(), Idle);
         assert_eq!(net.dials().len(), before + 1);
         minutes(600).await;
         assert_eq!((channel.state(), net.dials().len()), (Idle, before + 1));
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         assert_eq!((channel.state(), net.dials().len()), (Ready, before + 2));
     }
 }
@@ -498,7 +498,7 @@ async fn a_name_is_resolved_again_when_a_connection_is_lost_and_not_more_often_t
     net.serve(B, &b);
     names.set(&[A]);
     let (_channel, client) = lazy(to(&net, "name:7").resolver(names.clone()));
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     assert_eq!(names.asked(), 1);
     // The name moves, and the old server refuses, at once: it takes the 30 s.
     names.set(&[B]);
@@ -513,7 +513,7 @@ async fn a_name_is_resolved_again_when_a_connection_is_lost_and_not_more_often_t
     )
     .await
     .expect("in time")
-    .expect("a reply");
+    .expect("a response");
     assert_eq!((began.elapsed().as_secs(), names.asked()), (30, 2));
     // Later it takes no time.
     pass(100.0).await;
@@ -521,7 +521,7 @@ async fn a_name_is_resolved_again_when_a_connection_is_lost_and_not_more_often_t
     names.set(&[A]);
     net.refuse(B);
     settle().await;
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
     assert_eq!((called(&a), called(&b), names.asked()), (2, 1, 3));
 }
 
@@ -575,21 +575,21 @@ async fn connections_to_addresses_that_a_name_still_has_stay_and_calls_on_others
                 held.await.expect("no panic").unwrap_err().code(),
                 Code::UNAVAILABLE
             );
-            echo(&client).await.expect("a reply");
+            echo(&client).await.expect("a response");
             settle().await;
             assert_eq!((called(&c), called(&a)), (1, 1), "in the new order");
             continue;
         }
         settle().await;
         for _ in 0..10 {
-            echo(&client).await.expect("a reply");
+            echo(&client).await.expect("a response");
         }
         assert_eq!((called(&a), called(&b), called(&c)), (6, 0, 5));
         let dials = net.dials()[before..].to_vec();
         let to_a = dials.iter().filter(|(_, to)| to.to_string() == A).count();
         assert_eq!(to_a, 0, "the connection to A stays: {dials:?}");
         a.release(1);
-        held.await.expect("no panic").expect("a reply");
+        held.await.expect("no panic").expect("a response");
         assert_eq!(channel.state(), Ready);
     }
 }
@@ -615,7 +615,7 @@ async fn a_name_that_does_not_resolve_is_tried_again_and_one_that_did_keeps_its_
         let began = Instant::now();
         within("ready", waiting.wait_for_ready().into_future())
             .await
-            .expect("a reply");
+            .expect("a response");
         assert_eq!((began.elapsed().as_secs_f64(), names.asked()), (1.0, 2));
         pass(60.0).await;
         names.set(&[failure]);
@@ -639,7 +639,7 @@ async fn a_channel_is_not_dead_after_a_panic_in_its_connector() {
     );
     net.serve(A, &probe);
     pass(1.1).await;
-    echo(&client).await.expect("a reply");
+    echo(&client).await.expect("a response");
 }
 
 #[tokio::test(start_paused = true)]
@@ -684,10 +684,10 @@ async fn the_authority_is_that_of_the_target_for_which_the_connection_was_made()
     }
 }
 
-/// A whole reply.
-fn reply(stream: u32) -> Vec<Frame> {
+/// A whole response.
+fn response(stream: u32) -> Vec<Frame> {
     vec![
-        Frame::headers(stream, &Fields::reply()),
+        Frame::headers(stream, &Fields::response()),
         Frame::data(stream, message(b"x")),
         Frame::headers(stream, &Fields::trailers("0")).ending(),
     ]
@@ -712,10 +712,10 @@ async fn a_call_that_waits_for_a_stream_takes_the_first_that_is_free_on_any_conn
         calls.extend([spawn(&client, Probe::ECHO), spawn(&client, Probe::ECHO)]);
         settle().await;
         // The other connection stays full for ever: both calls that wait are made on this one.
-        peers[free].write(&reply(streams[free])).await;
+        peers[free].write(&response(streams[free])).await;
         for _ in 0..2 {
             let stream = peers[free].next_full_request().await;
-            peers[free].write(&reply(stream)).await;
+            peers[free].write(&response(stream)).await;
         }
         settle().await;
         assert_eq!(calls.iter().filter(|call| call.is_finished()).count(), 3);
@@ -738,11 +738,11 @@ async fn a_call_that_waits_for_a_stream_gets_a_further_connection_when_the_pause
     assert_eq!(net.dials().len(), 2, "the further one is lost");
     let mut peer = listener.accept_with(&one).await;
     let stream = peer.next_full_request().await;
-    peer.write(&reply(stream)).await;
+    peer.write(&response(stream)).await;
     within("the call", second)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
     assert_eq!(rounded(net.dial_times()), [0.0, 0.0, 1.0]);
     first.abort();
 }
@@ -767,19 +767,19 @@ async fn calls_that_stop_waiting_for_a_stream_leave_no_trace() {
             assert!(call.await.expect_err("aborted").is_cancelled());
         }
     }
-    peer.write(&reply(stream)).await;
+    peer.write(&response(stream)).await;
     within("the call", first)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
     let next = spawn(&client, Probe::ECHO);
     let stream = peer.next_full_request().await;
     assert_eq!(stream, 3, "nothing was sent for those that waited");
-    peer.write(&reply(stream)).await;
+    peer.write(&response(stream)).await;
     within("the call", next)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
 }
 
 #[tokio::test(start_paused = true)]
@@ -801,7 +801,7 @@ async fn calls_wait_their_turn_without_a_poll_while_another_address_is_down() {
         let (mut call, polls) = (call.into_future(), polls.clone());
         calls.push(tokio::spawn(poll_fn(move |cx| {
             polls.fetch_add(1, Ordering::Relaxed);
-            call.as_mut().poll(cx).map(|reply| reply.map(drop))
+            call.as_mut().poll(cx).map(|response| response.map(drop))
         })));
         settle().await;
     }
@@ -816,7 +816,7 @@ async fn calls_wait_their_turn_without_a_poll_while_another_address_is_down() {
             [&[at][..]],
             "in their order"
         );
-        peer.write(&reply(stream)).await;
+        peer.write(&response(stream)).await;
     }
 }
 
@@ -855,7 +855,7 @@ async fn a_name_that_fails_for_once_loses_no_server_and_does_not_hold_up_what_is
     channel.request_connection();
     settle().await;
     for _ in 0..10 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(called(), [5, 5, 0]);
     pass(60.0).await;
@@ -864,14 +864,14 @@ async fn a_name_that_fails_for_once_loses_no_server_and_does_not_hold_up_what_is
     net.refuse(A);
     settle().await;
     for _ in 0..10 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(called(), [5, 10, 5]);
     *names.lock().expect("no panic") = vec![("a", C), ("b", A)];
     net.serve(A, &probes[0]);
     pass(2.0).await;
     for _ in 0..10 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
     }
     assert_eq!(called(), [10, 10, 10], "the name is asked for again");
 }
@@ -885,7 +885,7 @@ async fn what_is_known_does_not_wait_for_a_name_that_takes_long() {
         let to = to(&net, ["silent:1", target]).resolver(resolver(&names));
         let (channel, client) = lazy(to);
         let began = Instant::now();
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         assert_eq!(
             began.elapsed(),
             Limits::default().connect_stagger,
@@ -910,7 +910,7 @@ async fn what_refuses_is_not_the_last_word_while_another_name_is_asked_for() {
         };
         let channel = within("a connection", builder.connect()).await;
         let channel = channel.expect("one of the two can be reached");
-        echo(&Client::new(channel)).await.expect("a reply");
+        echo(&Client::new(channel)).await.expect("a response");
     }
     assert_eq!(called(&probe), 2);
 }
@@ -924,7 +924,7 @@ async fn every_address_is_tried_whatever_the_timeout() {
         net.serve(&targets[5], &probe);
         let timeout = Duration::from_millis(millis);
         let (_channel, client) = lazy(to(&net, &targets).connect_timeout(timeout));
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         assert_eq!(net.dials().len(), 6, "{millis} ms");
     }
 }
@@ -953,13 +953,13 @@ async fn a_request_that_http2_does_not_take_costs_no_connection() {
     net.serve(A, &probe);
     let (mut channel, client) = lazy(to(&net, A));
     for _ in 0..3 {
-        echo(&client).await.expect("a reply");
+        echo(&client).await.expect("a response");
         // What a proxy gives on that passes the header of HTTP/1.
         let request = http::Request::post("/test.Probe/Echo")
             .header("connection", "keep-alive")
             .body(Default::default());
-        let reply = channel.call(request.expect("a request")).await;
-        reply.map(drop).expect_err("not one of HTTP/2");
+        let response = channel.call(request.expect("a request")).await;
+        response.map(drop).expect_err("not one of HTTP/2");
     }
     assert_eq!((net.dials().len(), channel.state()), (1, Ready));
 }

@@ -98,10 +98,10 @@ async fn our_long_stream(target: String, tls: Option<ClientTls>) {
         response_parameters: vec![one; MESSAGES],
         ..Default::default()
     };
-    let mut replies = client.streaming_output_call(request).await.expect("a head");
+    let mut responses = client.streaming_output_call(request).await.expect("a head");
     let mut arrived = 0;
     loop {
-        match replies.message().await {
+        match responses.message().await {
             Ok(Some(_)) => arrived += 1,
             Ok(None) => break,
             Err(status) => panic!("{arrived} of {MESSAGES} messages: {status}"),
@@ -236,14 +236,14 @@ async fn the_last_bytes_of_a_request_arrive_when_the_client_closes_its_connectio
     let mut server = listener.accept().await;
     let stream = server.next_request().await;
     // An answer that does not wait for the request: the call is over, and the channel is gone.
-    let reply = [
-        Frame::headers(stream, &Fields::reply()),
+    let response = [
+        Frame::headers(stream, &Fields::response()),
         Frame::data(stream, message(b"early")),
         Frame::headers(stream, &Fields::trailers("0")).ending(),
     ];
-    server.write(&reply).await;
-    let reply = within("the reply", calling).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0, "early");
+    server.write(&response).await;
+    let response = within("the response", calling).await.expect("no panic");
+    assert_eq!(response.expect("a response").0, "early");
     // The server reads, and says so.
     while !server.is_closed() {
         server.write(&[Frame::window_update(0, 1)]).await;
@@ -258,7 +258,7 @@ async fn the_last_bytes_of_a_request_arrive_when_the_client_closes_its_connectio
 /// A server in memory, and a client that has asked it to close: it has, and the client has not.
 async fn closed_by_one_end(server: Server) -> (RawPeer<DuplexStream>, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let serving = tokio::spawn(server.add(Probe::new()).serve_connection(far));
+    let serving = tokio::spawn(server.add_service(Probe::new()).serve_connection(far));
     let mut client = RawPeer::client(near, &[]).await;
     let call = client
         .call(&Fields::call(Probe::ECHO.path()), message(b"x"))
@@ -303,11 +303,13 @@ async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_limit_says(
 #[tokio::test]
 async fn a_socket_of_the_servers_own_waits_also_for_a_peer_that_says_nothing() {
     let linger = Duration::from_millis(300);
-    let server = Server::new().add(Probe::new()).with_limits(|limits| {
-        limits.linger_time = linger;
-        limits.brought_linger_time = Duration::ZERO;
-        limits.drain_grace = Duration::from_secs(60);
-    });
+    let server = Server::new()
+        .add_service(Probe::new())
+        .with_limits(|limits| {
+            limits.linger_time = linger;
+            limits.brought_linger_time = Duration::ZERO;
+            limits.drain_grace = Duration::from_secs(60);
+        });
     let bound = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = bound.local_addr().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -361,7 +363,7 @@ impl AsyncWrite for NoShutdown {
 #[tokio::test(start_paused = true)]
 async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let server = Server::new().add(Probe::new());
+    let server = Server::new().add_service(Probe::new());
     let serving = tokio::spawn(server.serve_connection(NoShutdown(far)));
     let near = std::sync::Mutex::new(Some(NoShutdown(near)));
     let channel = Channel::to("127.0.0.1:1").connector(move |_| {
@@ -370,8 +372,8 @@ async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
     });
     let client = Client::new(channel.connect().await.expect("a server"));
     let request = Raw(b"x"[..].into());
-    let reply = client.unary::<Raw, Raw>(Probe::ECHO, request).await;
-    assert_eq!(reply.expect("a reply").0, "x");
+    let response = client.unary::<Raw, Raw>(Probe::ECHO, request).await;
+    assert_eq!(response.expect("a response").0, "x");
     let began = Instant::now();
     drop(client);
     serving.await.expect("no panic");
@@ -403,7 +405,7 @@ async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_grace() {
     let grace = Duration::from_millis(500);
     let (near, far) = tokio::io::duplex(1 << 16);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = Server::new().add(Probe::new()).drain_grace(grace);
+    let server = Server::new().add_service(Probe::new()).drain_grace(grace);
     let serving = tokio::spawn(server.serve_connection_until(far, async {
         let _ = stopped.await;
     }));
@@ -416,7 +418,7 @@ async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_grace() {
     assert_eq!(began.elapsed(), grace);
 
     let server = Server::new()
-        .add(Probe::new())
+        .add_service(Probe::new())
         .max_connection_age(Duration::from_secs(1))
         .max_connection_age_grace(grace);
     let (near, far) = tokio::io::duplex(1 << 16);

@@ -8,12 +8,12 @@ use std::future::IntoFuture;
 use bytes::{Buf, BufMut, BytesMut};
 use fixture::{BIDI, CLIENT, Echo, SERVER, UNARY, With, client_with, nothing, raw, serve, within};
 use trunkline::{
-    Channel, Client, Code, Compress, Deflate, Encoding, EncodingError, Encodings, Gzip, Raw,
+    Channel, Client, Code, Compress, CompressionError, Compressor, Compressors, Deflate, Gzip, Raw,
     Request, Router, Sender, Server, Streaming, Zstd,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, message, message_flagged};
 
-/// Says of each request whether it was compressed, in a reply of as many bytes as it has.
+/// Says of each request whether it was compressed, in a response of as many bytes as it has.
 fn telling() -> impl trunkline::Service {
     With(|router: &mut Router| {
         router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
@@ -34,14 +34,14 @@ fn telling() -> impl trunkline::Service {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(request.clone()).await?;
-                replies.compress(Compress::Off);
-                replies.send(request.clone()).await?;
-                replies.compress(Compress::On);
-                replies.send(request.clone()).await?;
-                replies.compress(Compress::Auto);
-                replies.send(request.clone()).await
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(request.clone()).await?;
+                responses.compress(Compress::Off);
+                responses.send(request.clone()).await?;
+                responses.compress(Compress::On);
+                responses.send(request.clone()).await?;
+                responses.compress(Compress::Auto);
+                responses.send(request.clone()).await
             },
         );
     })
@@ -60,18 +60,18 @@ fn noise(len: usize) -> Raw {
 }
 
 async fn unary(client: &Client, request: Raw) -> (bool, bool) {
-    let reply = within(
+    let response = within(
         "the call",
         client.unary::<Raw, Raw>(UNARY, request).into_future(),
     );
-    let reply = reply.await.unwrap();
-    (reply.0.first() == Some(&1), reply.is_compressed())
+    let response = response.await.unwrap();
+    (response.0.first() == Some(&1), response.is_compressed())
 }
 
 #[tokio::test]
 async fn a_channel_and_a_server_compress_what_has_more_bytes_than_they_were_told() {
     for (above, sizes) in [(None, [1_023, 1_024, 1_025]), (Some(100), [99, 100, 101])] {
-        let mut server = Server::new().add(telling()).compress("gzip");
+        let mut server = Server::new().add_service(telling()).compress("gzip");
         if let Some(above) = above {
             server = server.compress_above(above);
         }
@@ -82,21 +82,27 @@ async fn a_channel_and_a_server_compress_what_has_more_bytes_than_they_were_told
         }
         let client = client_with(channel).await;
         for (size, is_above) in sizes.into_iter().zip([false, false, true]) {
-            let (request, reply) = unary(&client, bytes(size)).await;
-            assert_eq!((request, reply), (is_above, is_above), "{size}");
+            let (request, response) = unary(&client, bytes(size)).await;
+            assert_eq!((request, response), (is_above, is_above), "{size}");
         }
     }
 }
 
 #[tokio::test]
 async fn without_being_told_nobody_compresses() {
-    let client = client_with(Channel::to(&serve(Server::new().add(telling())).await)).await;
+    let client = client_with(Channel::to(
+        &serve(Server::new().add_service(telling())).await,
+    ))
+    .await;
     assert_eq!(unary(&client, bytes(100_000)).await, (false, false));
 }
 
 #[tokio::test]
 async fn a_message_that_would_get_larger_goes_as_it_is_at_every_size() {
-    let server = Server::new().add(Echo).compress("gzip").compress_above(0);
+    let server = Server::new()
+        .add_service(Echo)
+        .compress("gzip")
+        .compress_above(0);
     let address = serve(server).await;
     let channel = Channel::to(&address).compress("gzip").compress_above(0);
     let client = client_with(channel).await;
@@ -107,22 +113,25 @@ async fn a_message_that_would_get_larger_goes_as_it_is_at_every_size() {
             if by_call {
                 call = call.compress("gzip");
             }
-            let reply = within("the call", call.into_future()).await.unwrap();
-            assert!(reply.0 == noise(size).0 && !reply.is_compressed(), "{size}");
+            let response = within("the call", call.into_future()).await.unwrap();
+            assert!(
+                response.0 == noise(size).0 && !response.is_compressed(),
+                "{size}"
+            );
 
-            let (mut requests, mut replies) =
+            let (mut requests, mut responses) =
                 client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
             requests.send(noise(size)).await.unwrap();
-            let reply = within("the reply", replies.message()).await.unwrap();
-            assert!(reply.unwrap().0 == noise(size).0, "{size}");
-            assert!(!replies.is_compressed(), "{size}");
+            let response = within("the response", responses.message()).await.unwrap();
+            assert!(response.unwrap().0 == noise(size).0, "{size}");
+            assert!(!responses.is_compressed(), "{size}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_call_decides_over_its_channel_and_a_message_over_its_call() {
-    let address = serve(Server::new().add(telling())).await;
+    let address = serve(Server::new().add_service(telling())).await;
     let client = client_with(Channel::to(&address).compress("gzip")).await;
     for (encoding, size, expected) in [
         (None, 100, 0),
@@ -134,8 +143,8 @@ async fn a_call_decides_over_its_channel_and_a_message_over_its_call() {
         if let Some(encoding) = encoding {
             call = call.compress(encoding);
         }
-        let reply = within("the call", call.into_future()).await.unwrap();
-        assert_eq!(reply.0[0], expected, "{encoding:?} {size}");
+        let response = within("the call", call.into_future()).await.unwrap();
+        assert_eq!(response.0[0], expected, "{encoding:?} {size}");
     }
 
     let mut stream = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
@@ -152,23 +161,26 @@ async fn a_call_decides_over_its_channel_and_a_message_over_its_call() {
         }
         stream.send(bytes(size)).await.unwrap();
     }
-    let reply = within("the reply", stream.finish()).await.unwrap();
-    assert_eq!(reply.0[..], [0, 1, 0, 1, 0, 1]);
+    let response = within("the response", stream.finish()).await.unwrap();
+    assert_eq!(response.0[..], [0, 1, 0, 1, 0, 1]);
 }
 
 #[tokio::test]
 async fn a_handler_decides_over_its_server() {
-    let address = serve(Server::new().add(telling()).compress("deflate")).await;
+    let address = serve(Server::new().add_service(telling()).compress("deflate")).await;
     let client = client_with(Channel::to(&address)).await;
     for (size, expected) in [
         (100, [false, false, true, false]),
         (2_000, [true, false, true, true]),
     ] {
         let call = client.server_streaming::<Raw, Raw>(SERVER, bytes(size));
-        let mut replies = within("the call", call.into_future()).await.unwrap();
+        let mut responses = within("the call", call.into_future()).await.unwrap();
         for is_compressed in expected {
-            within("a reply", replies.message()).await.unwrap().unwrap();
-            assert_eq!(replies.is_compressed(), is_compressed, "{size}");
+            within("a response", responses.message())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(responses.is_compressed(), is_compressed, "{size}");
         }
     }
 }
@@ -201,9 +213,9 @@ async fn a_head_names_the_encoding_if_messages_may_have_it() {
 #[tokio::test]
 async fn a_server_takes_its_own_encoding_first_and_any_other_that_the_client_knows() {
     let server = Server::new()
-        .add(Echo)
+        .add_service(Echo)
         .compress("zstd")
-        .encoding(Zstd::default());
+        .compressor(Zstd::default());
     let mut client = RawPeer::connect(&serve(server).await).await;
     for (accepts, expected) in [
         ("identity,gzip,deflate,zstd", Some("zstd")),
@@ -264,27 +276,27 @@ async fn a_name_that_is_not_known_fails_before_anything_is_sent() {
 #[tokio::test]
 async fn a_server_without_encodings_takes_and_sends_messages_as_they_are() {
     let client = client_with(Channel::to(
-        &serve(Server::new().add(Echo).no_encodings()).await,
+        &serve(Server::new().add_service(Echo).no_compression()).await,
     ))
     .await;
     let call = client.unary::<Raw, Raw>(UNARY, bytes(2_000));
     let status = call.compress("gzip").await.unwrap_err();
     assert_eq!(status.code(), Code::UNIMPLEMENTED, "{status}");
-    let reply = client.unary::<Raw, Raw>(UNARY, bytes(2_000)).await.unwrap();
-    assert!(!reply.is_compressed());
+    let response = client.unary::<Raw, Raw>(UNARY, bytes(2_000)).await.unwrap();
+    assert!(!response.is_compressed());
 }
 
 /// An encoding of a user's own: leaves out the bytes that are one; only what is nothing else comes back.
 #[derive(Debug)]
 struct Sparse;
 
-impl Encoding for Sparse {
+impl Compressor for Sparse {
     fn name(&self) -> &str {
         "x-sparse"
     }
 
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
-        let len = u32::try_from(input.remaining()).map_err(|_| EncodingError::Failed)?;
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError> {
+        let len = u32::try_from(input.remaining()).map_err(|_| CompressionError::Failed)?;
         output.extend_from_slice(&len.to_be_bytes());
         while input.has_remaining() {
             match input.get_u8() {
@@ -300,10 +312,10 @@ impl Encoding for Sparse {
         input: &mut dyn Buf,
         output: &mut BytesMut,
         max_size: usize,
-    ) -> Result<(), EncodingError> {
-        let len = input.try_get_u32().map_err(|_| EncodingError::Corrupt)?;
+    ) -> Result<(), CompressionError> {
+        let len = input.try_get_u32().map_err(|_| CompressionError::Corrupt)?;
         if len as usize > max_size {
-            return Err(EncodingError::TooLarge);
+            return Err(CompressionError::TooLarge);
         }
         output.put(input);
         output.resize(len as usize, 1);
@@ -314,13 +326,13 @@ impl Encoding for Sparse {
 #[tokio::test]
 async fn encodings_of_ones_own_and_levels_are_added_on_both_sides() {
     let server = Server::new()
-        .add(telling())
-        .encoding(Sparse)
-        .encoding(Gzip::with_level(1));
+        .add_service(telling())
+        .compressor(Sparse)
+        .compressor(Gzip::with_level(1));
     let address = serve(server.compress("x-sparse")).await;
     let channel = Channel::to(&address)
-        .encoding(Sparse)
-        .encoding(Zstd::default());
+        .compressor(Sparse)
+        .compressor(Zstd::default());
     let client = client_with(channel.compress("x-sparse")).await;
     let request = vec![1; 5_000];
     assert_eq!(unary(&client, raw(request.clone())).await, (true, true));
@@ -338,11 +350,11 @@ async fn encodings_of_ones_own_and_levels_are_added_on_both_sides() {
 #[tokio::test]
 async fn a_bomb_in_any_encoding_ends_its_call_at_the_limit() {
     const LIMIT: usize = 100_000;
-    let encodings = Encodings::none()
+    let encodings = Compressors::none()
         .with(Gzip::default())
         .with(Deflate::default())
         .with(Zstd::default());
-    let server = Server::new().add(Echo).encoding(Zstd::default());
+    let server = Server::new().add_service(Echo).compressor(Zstd::default());
     let mut client = RawPeer::connect(&serve(server.max_recv_message_size(LIMIT)).await).await;
     for encoding in encodings.iter() {
         for (size, code) in [(LIMIT - 1, 0), (LIMIT, 0), (LIMIT + 1, 8), (100 * LIMIT, 8)] {
@@ -372,27 +384,27 @@ async fn a_bomb_in_any_encoding_ends_its_call_at_the_limit() {
 async fn a_large_message_is_restored_in_steps_between_which_others_go_on() {
     for encoding in ["gzip", "deflate", "zstd"] {
         let server = Server::new()
-            .encoding(Zstd::default())
+            .compressor(Zstd::default())
             .compress(encoding)
-            .add(With(|router: &mut Router| {
+            .add_service(With(|router: &mut Router| {
                 router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
                     Ok(Raw(vec![0; 4 << 20].into()))
                 });
             }));
         let address = serve(server).await;
         let channel = Channel::to(&address)
-            .encoding(Zstd::default())
+            .compressor(Zstd::default())
             .max_recv_message_size(4 << 20);
         let client = client_with(channel).await;
         let call = client.unary::<Raw, Raw>(UNARY, raw("x"));
         let mut call = std::pin::pin!(call.into_future());
         let mut polls = 0;
-        let reply = std::future::poll_fn(|cx| {
+        let response = std::future::poll_fn(|cx| {
             polls += 1;
             call.as_mut().poll(cx)
         });
-        let reply = within("the call", reply).await.expect("OK");
-        assert_eq!(reply.0.len(), 4 << 20);
+        let response = within("the call", response).await.expect("OK");
+        assert_eq!(response.0.len(), 4 << 20);
         assert!(polls > 32, "{encoding}: {polls} polls");
     }
 }

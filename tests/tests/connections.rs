@@ -35,7 +35,7 @@ async fn rig(streams: u32, served: usize) -> Rig {
     let mut servers: Vec<Server> = probes
         .iter()
         .map(|probe| {
-            let server = Server::new().add(probe.clone());
+            let server = Server::new().add_service(probe.clone());
             server.max_concurrent_streams(streams)
         })
         .collect();
@@ -106,8 +106,8 @@ fn call(client: &Client, method: Method) -> JoinHandle<Result<Response<Raw>>> {
 }
 
 async fn ended(call: JoinHandle<Result<Response<Raw>>>) {
-    let reply = within("a call", call).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0, "x");
+    let response = within("a call", call).await.expect("no panic");
+    assert_eq!(response.expect("a response").0, "x");
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn a_further_connection_that_fails_harms_no_call_and_is_tried_again_after_
 async fn the_pause_is_not_for_the_only_connection() {
     let mut limits = Limits::default();
     limits.connection_retry_pause = NEVER;
-    let bound = Server::new().add(Probe::new());
+    let bound = Server::new().add_service(Probe::new());
     let bound = bound.bind("127.0.0.1:0").await.expect("a free port");
     let address = bound.local_addr().to_string();
     let serving = tokio::spawn(bound.serve());
@@ -251,8 +251,8 @@ async fn the_pause_is_not_for_the_only_connection() {
     assert!(serving.await.is_err(), "it serves for ever");
     let refused = async {
         loop {
-            let reply = call(&client, Probe::ECHO).await.expect("no panic");
-            let status = reply.expect_err("nothing listens");
+            let response = call(&client, Probe::ECHO).await.expect("no panic");
+            let status = response.expect_err("nothing listens");
             assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
             if status.message().contains("cannot connect") {
                 return;
@@ -260,11 +260,11 @@ async fn the_pause_is_not_for_the_only_connection() {
         }
     };
     within("the loss to be seen", refused).await;
-    let bound = Server::new().add(Probe::new()).bind(&address).await;
+    let bound = Server::new().add_service(Probe::new()).bind(&address).await;
     tokio::spawn(bound.expect("the port is free again").serve());
     let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
-    let reply = within("a reply", call.wait_for_ready().into_future()).await;
-    assert_eq!(reply.expect("a reply").0, "x");
+    let response = within("a response", call.wait_for_ready().into_future()).await;
+    assert_eq!(response.expect("a response").0, "x");
 }
 
 #[tokio::test]
@@ -319,7 +319,7 @@ async fn a_connection_that_has_carried_its_calls_is_replaced_and_no_call_fails()
     let client = rig.client(|it| it.limits(limits)).await;
     for _ in 0..40 {
         let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw::default());
-        within("a reply", call.into_future()).await.expect("OK");
+        within("a response", call.into_future()).await.expect("OK");
     }
     assert_eq!(rig.seen.borrow().accepted, 4);
 }
@@ -342,7 +342,7 @@ fn a_channel_outlives_the_runtime_that_it_has_connected_in() {
         let client = Client::new(channel.clone());
         async move {
             let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw::default());
-            within("a reply", call.into_future()).await
+            within("a response", call.into_future()).await
         }
     };
     let first = runtime();

@@ -29,7 +29,7 @@ fn assert_expired(phase: &str, status: &Status) {
     assert!(status.message().contains(phase), "{phase}: {status:?}");
 }
 
-/// Methods of all kinds whose handlers never read and never reply.
+/// Methods of all kinds whose handlers never read and never response.
 fn silent() -> impl Service {
     With(|router: &mut Router| {
         router.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
@@ -38,8 +38,8 @@ fn silent() -> impl Service {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, _: Request<Raw>, replies: Sender<Raw>| async {
-                let _replies = replies;
+            |_, _: Request<Raw>, responses: Sender<Raw>| async {
+                let _replies = responses;
                 pending::<Result<()>>().await
             },
         );
@@ -54,9 +54,9 @@ fn silent() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 let _requests = requests;
-                replies.send(raw("first")).await?;
+                responses.send(raw("first")).await?;
                 pending::<Result<()>>().await
             },
         );
@@ -135,35 +135,41 @@ async fn a_deadline_counts_while_a_call_waits_for_the_head_and_says_so() {
         .timeout(SHORT)
         .await
         .unwrap_err();
-    assert_expired("while the call waited for the head of the reply", &status);
-    let mut replies = client
+    assert_expired(
+        "while the call waited for the head of the response",
+        &status,
+    );
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw("x"))
         .timeout(SHORT)
         .await
         .unwrap();
-    let status = within("the head", replies.head()).await.unwrap_err();
-    assert_expired("while the call waited for the head of the reply", &status);
+    let status = within("the head", responses.head()).await.unwrap_err();
+    assert_expired(
+        "while the call waited for the head of the response",
+        &status,
+    );
 }
 
 #[tokio::test]
 async fn a_deadline_counts_in_mid_stream_and_says_so() {
     let address = raw_server(|_| Some(frame(b"first"))).await;
     let client = client_of(&address).await;
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw("x"))
         .timeout(SHORT)
         .await
         .unwrap();
     assert_eq!(
-        within("the message", replies.message()).await.unwrap(),
+        within("the message", responses.message()).await.unwrap(),
         Some(raw("first"))
     );
-    let status = within("the end", replies.message()).await.unwrap_err();
-    assert_expired("while the reply was being received", &status);
+    let status = within("the end", responses.message()).await.unwrap_err();
+    assert_expired("while the response was being received", &status);
     // It stays what it was.
     assert_expired(
-        "while the reply was being received",
-        &replies.message().await.unwrap_err(),
+        "while the response was being received",
+        &responses.message().await.unwrap_err(),
     );
 }
 
@@ -171,7 +177,7 @@ async fn a_deadline_counts_in_mid_stream_and_says_so() {
 async fn a_deadline_ends_a_send_that_waits_for_window_and_says_so() {
     for (way, client) in both_ways(silent).await {
         let call = client.bidi_streaming::<Raw, Raw>(BIDI).timeout(SHORT);
-        // The replies are held and not read: the sender has the deadline to itself.
+        // The responses are held and not read: the sender has the deadline to itself.
         let (mut tx, _rx) = call.await.unwrap();
         let sending = async {
             loop {
@@ -203,9 +209,9 @@ async fn a_sender_says_that_the_deadline_passed_also_when_the_replies_heard_of_i
     }
 }
 
-/// A server on bare HTTP/2 that answers each call with a head and `reply`, and never ends it; with
-/// no reply, not even the head is sent.
-async fn raw_server(reply: impl Fn(&str) -> Option<Bytes> + Send + 'static) -> String {
+/// A server on bare HTTP/2 that answers each call with a head and `response`, and never ends it; with
+/// no response, not even the head is sent.
+async fn raw_server(response: impl Fn(&str) -> Option<Bytes> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -213,12 +219,12 @@ async fn raw_server(reply: impl Fn(&str) -> Option<Bytes> + Send + 'static) -> S
         let mut connection = h2::server::handshake(socket).await.unwrap();
         let mut open = Vec::new();
         while let Some(Ok((request, mut respond))) = connection.accept().await {
-            let stream = reply(request.uri().path()).map(|reply| {
+            let stream = response(request.uri().path()).map(|response| {
                 let head = http::Response::builder().header("content-type", "application/grpc");
                 let mut stream = respond
                     .send_response(head.body(()).unwrap(), false)
                     .unwrap();
-                stream.send_data(reply, false).unwrap();
+                stream.send_data(response, false).unwrap();
                 stream
             });
             open.push((request, respond, stream));
@@ -229,7 +235,7 @@ async fn raw_server(reply: impl Fn(&str) -> Option<Bytes> + Send + 'static) -> S
 
 #[tokio::test]
 async fn a_server_keeps_the_deadline_of_a_client_that_does_not() {
-    let address = serve(Server::new().add(silent())).await;
+    let address = serve(Server::new().add_service(silent())).await;
     let socket = TcpStream::connect(&address).await.unwrap();
     let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
     tokio::spawn(connection);
@@ -321,10 +327,10 @@ async fn calls_made_in_a_handler_inherit_the_smaller_deadline_over_two_hops() {
     ];
     for (first, own, is_detached, at_most) in cases {
         let (had, mut have) = unbounded_channel();
-        let far = client_of(&serve(Server::new().add(last(had.clone()))).await).await;
+        let far = client_of(&serve(Server::new().add_service(last(had.clone()))).await).await;
         let middle = relay(far, own, is_detached, had.clone());
-        let middle = client_of(&serve(Server::new().add(middle)).await).await;
-        let near = Client::new(Channel::in_process(Router::new().add(relay(
+        let middle = client_of(&serve(Server::new().add_service(middle)).await).await;
+        let near = Client::new(Channel::in_process(Router::new().add_service(relay(
             middle,
             None,
             Detached::No,
@@ -354,16 +360,16 @@ async fn calls_made_in_a_handler_inherit_the_smaller_deadline_over_two_hops() {
 
 #[tokio::test]
 async fn an_inherited_deadline_ends_the_call_of_the_handler_and_a_detached_one_goes_on() {
-    let far = client_of(&serve(Server::new().add(silent())).await).await;
+    let far = client_of(&serve(Server::new().add_service(silent())).await).await;
     let (had, _have) = unbounded_channel();
     let near = relay(far, None, Detached::No, had);
-    let client = client_of(&serve(Server::new().add(near)).await).await;
+    let client = client_of(&serve(Server::new().add_service(near)).await).await;
     let call = client.unary::<Raw, Raw>(UNARY, raw("x")).timeout(SHORT);
     let status = within("the call", call.into_future()).await.unwrap_err();
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status:?}");
 
     // A detached call in a task of its own outlives the handler that began it.
-    let echo = client_of(&serve(Server::new().add(Echo)).await).await;
+    let echo = client_of(&serve(Server::new().add_service(Echo)).await).await;
     let (done, mut is_done) = unbounded_channel();
     let near = With(move |router: &mut Router| {
         let service = Arc::new((echo, done));
@@ -387,7 +393,7 @@ async fn an_inherited_deadline_ends_the_call_of_the_handler_and_a_detached_one_g
             },
         );
     });
-    let client = client_of(&serve(Server::new().add(near)).await).await;
+    let client = client_of(&serve(Server::new().add_service(near)).await).await;
     let call = client.unary::<Raw, Raw>(UNARY, raw("x")).timeout(SHORT);
     let status = within("the call", call.into_future()).await.unwrap_err();
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status:?}");
@@ -406,9 +412,9 @@ async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_firs
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
                 loop {
-                    replies.send(raw(vec![0; 100_000])).await?;
+                    responses.send(raw(vec![0; 100_000])).await?;
                 }
             },
         );
@@ -423,15 +429,15 @@ async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_firs
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Ok(())
             },
         );
     });
-    let client = client_of(&serve(Server::new().add(busy)).await).await;
+    let client = client_of(&serve(Server::new().add_service(busy)).await).await;
     for round in 0..200_u64 {
         let timeout = Duration::from_micros(1000 + round * 20);
         let outcomes = within("a round", async {
@@ -442,8 +448,8 @@ async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_firs
                 },
                 async {
                     let call = client.server_streaming::<Raw, Raw>(SERVER, raw("x"));
-                    let mut replies = call.timeout(timeout).await?;
-                    while replies.message().await?.is_some() {}
+                    let mut responses = call.timeout(timeout).await?;
+                    while responses.message().await?.is_some() {}
                     Ok(())
                 },
                 async {
@@ -503,8 +509,8 @@ async fn a_timeout_of_eleven_thousand_years_is_sent_and_more_is_none() {
             Duration::MAX,
         ] {
             let call = client.unary::<Raw, Raw>(UNARY, raw("x")).timeout(timeout);
-            let reply = within(way, call.into_future()).await;
-            assert_eq!(*reply.unwrap(), raw("x"), "{way} {timeout:?}");
+            let response = within(way, call.into_future()).await;
+            assert_eq!(*response.unwrap(), raw("x"), "{way} {timeout:?}");
             let call = client.bidi_streaming::<Raw, Raw>(BIDI).timeout(timeout);
             let (mut tx, mut rx) = call.await.unwrap();
             tx.send(raw("x")).await.unwrap();
@@ -549,12 +555,12 @@ async fn time_remaining_falls_to_zero_and_there_the_handler_ends() {
                     had.send(request.time_remaining()).expect("the test runs");
                     tokio::time::sleep(Duration::from_secs(4)).await;
                 }
-                #[expect(unreachable_code, reason = "names the type of the reply")]
+                #[expect(unreachable_code, reason = "names the type of the response")]
                 Ok(raw(""))
             },
         );
     });
-    let client = Client::new(Channel::in_process(Router::new().add(service)));
+    let client = Client::new(Channel::in_process(Router::new().add_service(service)));
     let call = client
         .unary::<Raw, Raw>(UNARY, raw("x"))
         .timeout(Duration::from_secs(10));
@@ -584,7 +590,9 @@ async fn a_call_without_a_deadline_has_no_time_remaining() {
 
 #[tokio::test]
 async fn a_deadline_counts_while_a_call_waits_for_a_stream() {
-    let server = Server::new().add(silent()).max_concurrent_streams(1);
+    let server = Server::new()
+        .add_service(silent())
+        .max_concurrent_streams(1);
     let address = serve(server).await;
     let client = client_with(Channel::to(&address).max_connections(1)).await;
     // Takes the one stream, and waits until it has it.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 use trunkline::details::DebugInfo;
 use trunkline::{
-    Body, Channel, Client, Code, Limits, Method, Raw, Reply, Request, Result, Router, Sender,
-    Server, Service, Status, Streaming,
+    Body, Channel, Client, Code, Limits, Method, Raw, Request, ResponseHandle, Result, Router,
+    Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,
@@ -36,26 +36,26 @@ impl Service for Large {
     fn add_to(self, router: &mut Router) {
         let service = std::sync::Arc::new(self);
         router.unary(FILL, &service, |_, request: Request<Raw>| async move {
-            fill(&request.0, request.reply())?;
+            fill(&request.0, request.response())?;
             Ok(Raw("done".into()))
         });
         router.server_streaming(
             FILL_STREAM,
             &service,
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
                 if !request.0.starts_with(b"head") {
-                    replies.send(Raw("one".into())).await?;
+                    responses.send(Raw("one".into())).await?;
                     tokio::task::yield_now().await;
                 }
-                fill(&request.0, request.reply())?;
-                replies.send(Raw("last".into())).await
+                fill(&request.0, request.response())?;
+                responses.send(Raw("last".into())).await
             },
         );
     }
 }
 
 /// What `WHERE SIZE FIELDS` asks for.
-fn fill(wanted: &Bytes, reply: &Reply) -> Result<()> {
+fn fill(wanted: &Bytes, response: &ResponseHandle) -> Result<()> {
     let wanted = String::from_utf8_lossy(wanted).into_owned();
     let mut words = wanted.split(' ');
     let place = words.next().unwrap_or_default();
@@ -73,8 +73,8 @@ fn fill(wanted: &Bytes, reply: &Reply) -> Result<()> {
     for field in 0..fields {
         let (key, value) = (format!("k{field}"), "v".repeat(size / fields));
         match place {
-            "head" | "head-error" => reply.metadata(&key, &value)?,
-            "trailers" => reply.trailer(&key, &value)?,
+            "head" | "head-error" => response.metadata(&key, &value)?,
+            "trailers" => response.trailer(&key, &value)?,
             _ => status.metadata_mut().append(&key, &value).expect("a pair"),
         }
     }
@@ -92,14 +92,14 @@ fn wanted(place: &str, size: usize, fields: usize) -> Raw {
 /// A call that is open on the connection all the while.
 struct Neighbour {
     sender: Sender<Raw>,
-    replies: Streaming<Raw>,
+    responses: Streaming<Raw>,
 }
 
 impl Neighbour {
     async fn of(client: &Client) -> Self {
         let call = client.bidi_streaming::<Raw, Raw>(Probe::CHAT);
-        let (sender, replies) = call.await.expect("an open stream");
-        let mut neighbour = Self { sender, replies };
+        let (sender, responses) = call.await.expect("an open stream");
+        let mut neighbour = Self { sender, responses };
         neighbour.check("the beginning").await;
         neighbour
     }
@@ -107,17 +107,21 @@ impl Neighbour {
     async fn check(&mut self, after: &str) {
         let round = async {
             self.sender.send(Raw("ping".into())).await?;
-            self.replies.message().await
+            self.responses.message().await
         };
-        let reply = within("the neighbour's reply", round).await;
-        let reply = reply.unwrap_or_else(|status| panic!("the neighbour after {after}: {status}"));
-        assert_eq!(reply.expect("a message").0, "ping", "{after}");
+        let response = within("the neighbour's response", round).await;
+        let response =
+            response.unwrap_or_else(|status| panic!("the neighbour after {after}: {status}"));
+        assert_eq!(response.expect("a message").0, "ping", "{after}");
     }
 }
 
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()).add(Large), probe)
+    (
+        Server::new().add_service(probe.clone()).add_service(Large),
+        probe,
+    )
 }
 
 async fn unary(client: &Client, request: Raw) -> Result<()> {
@@ -130,8 +134,8 @@ async fn streaming(client: &Client, request: Raw) -> (usize, Result<()>) {
     let mut messages = 0;
     let call = client.server_streaming::<Raw, Raw>(FILL_STREAM, request);
     let ended = within("a stream", async {
-        let mut replies = call.await?;
-        while replies.message().await?.is_some() {
+        let mut responses = call.await?;
+        while responses.message().await?.is_some() {
             messages += 1;
         }
         Ok(())
@@ -250,7 +254,7 @@ async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was
 
 #[tokio::test]
 async fn a_call_in_process_has_no_limits_but_that_for_its_request() {
-    let router = Router::new().add(Probe::new()).add(Large);
+    let router = Router::new().add_service(Probe::new()).add_service(Large);
     let client = Client::new(Channel::in_process(router));
     let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
     let call = call.metadata("k", &"v".repeat(40_000));
@@ -423,7 +427,7 @@ impl tower_service::Service<http::Request<Body>> for LargeHttp {
 #[tokio::test]
 async fn a_head_that_is_too_large_and_no_grpc_is_an_http_error() {
     let (near, far) = tokio::io::duplex(MIB);
-    let server = Server::new().add(Large).fallback(LargeHttp);
+    let server = Server::new().add_service(Large).fallback(LargeHttp);
     tokio::spawn(server.serve_connection(far));
     let mut client = RawPeer::client(near, &[]).await;
     for (path, status) in [("/page", 500), ("/gone", 410)] {
@@ -484,7 +488,9 @@ async fn a_hundred_heads_of_200_kb_at_once_cost_no_more_than_their_calls() {
 async fn a_large_head_does_not_wait_for_a_permit() {
     let probe = Probe::new();
     let (near, far) = tokio::io::duplex(MIB);
-    let server = Server::new().add(probe.clone()).max_concurrent_streams(1);
+    let server = Server::new()
+        .add_service(probe.clone())
+        .max_concurrent_streams(1);
     tokio::spawn(server.serve_connection(far));
     let mut client = RawPeer::client(near, &[]).await;
     // A handler that cannot be dropped keeps its permit when its stream is gone.

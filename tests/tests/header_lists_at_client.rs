@@ -47,13 +47,13 @@ async fn raw_server(
             }
             let frames = match path.strip_prefix("/test.Raw/") {
                 Some("Neighbour") => vec![
-                    Frame::headers(stream, &Fields::reply()),
+                    Frame::headers(stream, &Fields::response()),
                     Frame::data(stream, message(b"early")),
                 ],
                 Some("Upload") => {
                     let end = Fields::trailers("5").and("grpc-message", "early");
                     let end = end.and("k", "v".repeat(200_000));
-                    let mut frames = vec![Frame::headers(stream, &Fields::reply())];
+                    let mut frames = vec![Frame::headers(stream, &Fields::response())];
                     let end = Frame::long_headers(stream, &end);
                     frames.extend(end);
                     frames[1].flags |= flag::END_STREAM;
@@ -76,7 +76,7 @@ fn neighbours_end(stream: u32) -> Vec<Frame> {
     vec![
         Frame::data(1, message(b"late")),
         Frame::headers(1, &Fields::trailers("0")).ending(),
-        Frame::headers(stream, &Fields::reply()),
+        Frame::headers(stream, &Fields::response()),
         Frame::data(stream, message(b"x")),
         Frame::headers(stream, &Fields::trailers("0")).ending(),
     ]
@@ -89,15 +89,15 @@ const RELEASE: Method = Method::new("/test.Raw/Release");
 async fn beside_a_neighbour(channel: &Channel, calls: impl AsyncFnOnce(&Client)) {
     let client = Client::new(channel.clone());
     let call = client.bidi_streaming::<Raw, Raw>(NEIGHBOUR);
-    let (_sender, mut replies) = call.await.expect("an open stream");
-    let early = within("the neighbour", replies.message()).await;
+    let (_sender, mut responses) = call.await.expect("an open stream");
+    let early = within("the neighbour", responses.message()).await;
     assert_eq!(early.expect("it is open").expect("a message").0, "early");
     calls(&client).await;
     let release = client.unary::<Raw, Raw>(RELEASE, Raw("x".into()));
     within("a good call", release.into_future())
         .await
         .expect("the connection lives");
-    let late = within("the neighbour", replies.message()).await;
+    let late = within("the neighbour", responses.message()).await;
     assert_eq!(late.expect("it lives").expect("a message").0, "late");
 }
 
@@ -106,8 +106,8 @@ async fn call_raw(client: &Client, path: &'static str) -> Result<()> {
     let unary = within("a call", call.into_future()).await.map(|_| ());
     let call = client.server_streaming::<Raw, Raw>(Method::new(path), Raw("x".into()));
     let streamed = within("a stream", async {
-        let mut replies = call.await?;
-        while replies.message().await?.is_some() {}
+        let mut responses = call.await?;
+        while responses.message().await?.is_some() {}
         Ok::<(), Status>(())
     });
     let codes = [&unary, &streamed.await].map(|it| it.as_ref().err().map(Status::code));
@@ -187,7 +187,7 @@ fn large_trailers(stream: u32, kind: &str) -> Vec<Frame> {
         frames[0].flags |= flag::END_STREAM;
         frames
     };
-    let head = Frame::headers(stream, &Fields::reply());
+    let head = Frame::headers(stream, &Fields::response());
     let data = Frame::data(stream, message(b"x"));
     match words[..] {
         ["first", code, size, fields] => {
@@ -199,12 +199,12 @@ fn large_trailers(stream: u32, kind: &str) -> Vec<Frame> {
             [vec![head, data], end(&trailers)].concat()
         }
         ["only", code, size, fields] => end(&large(
-            Fields::reply().and("grpc-status", code),
+            Fields::response().and("grpc-status", code),
             size,
             fields,
         )),
         ["head", size, fields] => {
-            let mut frames = Frame::long_headers(stream, &large(Fields::reply(), size, fields));
+            let mut frames = Frame::long_headers(stream, &large(Fields::response(), size, fields));
             frames.push(data);
             frames.extend(end(&Fields::trailers("0")));
             frames
@@ -322,7 +322,7 @@ async fn an_upload_ends_with_trailers_that_are_too_large() {
 async fn the_limit_for_what_comes_is_exact() {
     let answer: Answer = |stream, kind| {
         let size = number(kind.rsplit('-').next().unwrap_or_default());
-        let (head, trailers) = (Fields::reply(), Fields::trailers("0"));
+        let (head, trailers) = (Fields::response(), Fields::trailers("0"));
         let fill = |fields: Fields| {
             let value = size - fields.list_size() - "k".len() - 32;
             fields.and("k", "v".repeat(value))

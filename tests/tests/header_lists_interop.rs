@@ -18,7 +18,7 @@ use trunkline_tests::testing::{
 /// A call that is open all the while.
 struct Neighbour {
     sender: Sender<StreamingOutputCallRequest>,
-    replies: Streaming<StreamingOutputCallResponse>,
+    responses: Streaming<StreamingOutputCallResponse>,
 }
 
 impl Neighbour {
@@ -30,27 +30,28 @@ impl Neighbour {
         });
         request.payload = Some(Payload::default());
         let sent = self.sender.send(request).await;
-        let reply = match sent {
-            Ok(()) => self.replies.message().await,
+        let response = match sent {
+            Ok(()) => self.responses.message().await,
             Err(status) => Err(status),
         };
-        let reply = reply.unwrap_or_else(|status| panic!("the neighbour, after {after}: {status}"));
-        assert!(reply.is_some(), "{after}");
+        let response =
+            response.unwrap_or_else(|status| panic!("the neighbour, after {after}: {status}"));
+        assert!(response.is_some(), "{after}");
     }
 }
 
-/// A call to which, or to whose reply, `size` bytes of metadata belong.
+/// A call to which, or to whose response, `size` bytes of metadata belong.
 async fn call(client: &TestServiceClient, place: &str, size: usize) -> Result<()> {
     let call = client.unary_call(SimpleRequest::default());
     let call = match place {
         "request" => call.metadata("filling", &"f".repeat(size)),
         _ => call.metadata(FILL, &format!("{place} {size}")),
     };
-    let reply = call.await?;
+    let response = call.await?;
     if place != "request" {
         let filling = match place {
-            "initial" => reply.metadata().get("filling"),
-            _ => reply.trailers().get("filling"),
+            "initial" => response.metadata().get("filling"),
+            _ => response.trailers().get("filling"),
         };
         assert_eq!(filling.map(str::len), Some(size), "{place}: what came");
     }
@@ -66,8 +67,8 @@ fn outcomes(server: Peer, limits: Limits, expected: &[(&str, usize, &[Code])]) {
     Runtime::new().expect("a runtime").block_on(async {
         let channel = Channel::to(&target).limits(limits).connect().await;
         let client = TestServiceClient::new(channel.expect("the server listens"));
-        let (sender, replies) = client.full_duplex_call().await.expect("an open stream");
-        let mut neighbour = Neighbour { sender, replies };
+        let (sender, responses) = client.full_duplex_call().await.expect("an open stream");
+        let mut neighbour = Neighbour { sender, responses };
         neighbour.check("the beginning").await;
         for (place, size, codes) in expected {
             let result = call(&client, place, *size).await;

@@ -29,7 +29,7 @@ struct Hostile {
     connections: Arc<AtomicUsize>,
 }
 
-/// What comes of a call whose replies are a stream.
+/// What comes of a call whose responses are a stream.
 #[derive(Debug, PartialEq)]
 struct Streamed {
     messages: Vec<Bytes>,
@@ -58,15 +58,15 @@ impl Hostile {
 
     async fn unary(&self) -> Result<Bytes> {
         let call = self.client.unary::<Raw, Raw>(BAD, Raw("x".into()));
-        let reply = within("a unary call", call.into_future()).await;
-        reply.map(|reply| reply.into_inner().0)
+        let response = within("a unary call", call.into_future()).await;
+        response.map(|response| response.into_inner().0)
     }
 
     async fn streaming(&self) -> (Streamed, Option<Status>) {
         let call = self.client.server_streaming(BAD, Raw("x".into()));
         within("a streaming call", async {
             match call.await {
-                Ok(replies) => read_all(replies).await,
+                Ok(responses) => read_all(responses).await,
                 Err(status) => ended(Vec::new(), Some(status)),
             }
         })
@@ -88,9 +88,10 @@ impl Hostile {
 
     async fn check_alive(&self, name: &str) {
         let call = self.client.unary::<Raw, Raw>(GOOD, Raw("good".into()));
-        let reply = within("a good call", call.into_future()).await;
-        let reply = reply.unwrap_or_else(|status| panic!("a good call after {name}: {status}"));
-        assert_eq!(reply.0, "good", "{name}");
+        let response = within("a good call", call.into_future()).await;
+        let response =
+            response.unwrap_or_else(|status| panic!("a good call after {name}: {status}"));
+        assert_eq!(response.0, "good", "{name}");
     }
 
     fn connections(&self) -> usize {
@@ -110,10 +111,10 @@ async fn play(mut peer: RawPeer<TcpStream>, answer: Arc<Answer>) {
     }
 }
 
-async fn read_all(mut replies: Streaming<Raw>) -> (Streamed, Option<Status>) {
+async fn read_all(mut responses: Streaming<Raw>) -> (Streamed, Option<Status>) {
     let mut messages = Vec::new();
     loop {
-        match replies.message().await {
+        match responses.message().await {
             Ok(Some(message)) => messages.push(message.0),
             Ok(None) => return ended(messages, None),
             Err(status) => return ended(messages, Some(status)),
@@ -127,7 +128,7 @@ fn ended(messages: Vec<Bytes>, status: Option<Status>) -> (Streamed, Option<Stat
 }
 
 fn head(stream: u32) -> Frame {
-    Frame::headers(stream, &Fields::reply())
+    Frame::headers(stream, &Fields::response())
 }
 
 fn data(stream: u32, payload: &[u8]) -> Frame {
@@ -185,7 +186,7 @@ async fn an_http_response_without_grpc_status_is_a_status_by_the_table_and_its_b
 #[tokio::test]
 async fn an_http_error_that_has_a_grpc_status_is_that_status() {
     let answer = Box::new(|stream| {
-        let fields = Fields::reply()
+        let fields = Fields::response()
             .with(":status", "503")
             .and("grpc-status", "7")
             .and("grpc-message", "not you");
@@ -303,7 +304,7 @@ async fn a_response_whose_frames_are_in_the_wrong_order_ends_and_is_never_ok() {
         (
             "a grpc-status of OK in the head, DATA, and no trailers",
             Box::new(|stream| {
-                let fields = Fields::reply().and("grpc-status", "0");
+                let fields = Fields::response().and("grpc-status", "0");
                 let head = Frame::headers(stream, &fields);
                 vec![head, data(stream, b"m").ending()]
             }),
@@ -313,7 +314,7 @@ async fn a_response_whose_frames_are_in_the_wrong_order_ends_and_is_never_ok() {
         (
             "a head without :status",
             Box::new(|stream| {
-                let fields = Fields::reply().without(":status");
+                let fields = Fields::response().without(":status");
                 vec![Frame::headers(stream, &fields)]
             }),
             &[],
@@ -329,7 +330,7 @@ async fn a_response_whose_frames_are_in_the_wrong_order_ends_and_is_never_ok() {
 #[tokio::test]
 async fn trailers_win_over_a_grpc_status_in_the_head_when_both_are_there() {
     let answer = Box::new(|stream| {
-        let fields = Fields::reply().and("grpc-status", "5");
+        let fields = Fields::response().and("grpc-status", "5");
         vec![
             Frame::headers(stream, &fields),
             data(stream, b"m"),
@@ -413,7 +414,7 @@ async fn a_status_that_comes_while_the_client_still_sends_is_not_lost_to_the_res
             .expect("an open stream");
         let _ = call.send(Raw("one".into())).await;
         let stream = peer.next_request().await;
-        let fields = Fields::reply()
+        let fields = Fields::response()
             .and("grpc-status", "7")
             .and("grpc-message", "enough");
         peer.write(&[
@@ -441,9 +442,9 @@ async fn a_reply_that_comes_while_the_client_still_sends_is_not_lost_to_the_rese
         let mut frames = good(stream, b"early");
         frames.push(Frame::rst_stream(stream, error::NO_ERROR));
         peer.write(&frames).await;
-        let reply = within("the reply", call.finish()).await;
-        let reply = reply.unwrap_or_else(|status| panic!("round {round}: {status}"));
-        assert_eq!(reply.0, "early");
+        let response = within("the response", call.finish()).await;
+        let response = response.unwrap_or_else(|status| panic!("round {round}: {status}"));
+        assert_eq!(response.0, "early");
     }
 }
 
@@ -468,8 +469,8 @@ async fn messages_trailers_and_the_end_of_the_connection_in_one_segment_arrive_i
             let (streamed, status) = within("the call", async {
                 if keeps_sending {
                     let call = client.bidi_streaming::<Raw, Raw>(BAD).await;
-                    let (_sender, replies) = call.expect("an open stream");
-                    return read_all(replies).await;
+                    let (_sender, responses) = call.expect("an open stream");
+                    return read_all(responses).await;
                 }
                 let call = client.server_streaming::<Raw, Raw>(BAD, Raw("x".into()));
                 read_all(call.await.expect("an open stream")).await
@@ -493,7 +494,7 @@ async fn a_unary_reply_of_no_message_or_of_two_is_unimplemented() {
         .check("none", Code::UNIMPLEMENTED, &[], Code::OK)
         .await;
     let trailers_only = Box::new(|stream| {
-        let fields = Fields::reply().and("grpc-status", "0");
+        let fields = Fields::response().and("grpc-status", "0");
         vec![Frame::headers(stream, &fields).ending()]
     });
     let server = Hostile::answering(trailers_only).await;
@@ -514,7 +515,7 @@ async fn a_unary_reply_of_no_message_or_of_two_is_unimplemented() {
 async fn a_message_that_is_too_large_or_cannot_be_restored_ends_its_call_alone() {
     const LIMIT: u32 = 4 * 1024 * 1024;
     let zip = |stream| {
-        let fields = Fields::reply().and("grpc-encoding", "gzip");
+        let fields = Fields::response().and("grpc-encoding", "gzip");
         Frame::headers(stream, &fields)
     };
     let bomb = message_flagged(1, &gzip(&vec![0; LIMIT as usize + 1]));
@@ -564,7 +565,7 @@ async fn a_message_that_is_too_large_or_cannot_be_restored_ends_its_call_alone()
         (
             "an encoding that is unknown",
             Box::new(|stream| {
-                let fields = Fields::reply().and("grpc-encoding", "zebra");
+                let fields = Fields::response().and("grpc-encoding", "zebra");
                 let head = Frame::headers(stream, &fields);
                 vec![head, data(stream, b"m"), trailers(stream, "0")]
             }),
@@ -630,10 +631,10 @@ enum Then {
 async fn read_split(wire: &[u8], at: usize, then: Then) -> (Streamed, Option<Status>) {
     let (client, mut peer) = in_memory(&[]).await;
     let call = client.server_streaming::<Raw, Raw>(BAD, Raw("x".into()));
-    let replies = call.await.expect("an open stream");
+    let responses = call.await.expect("an open stream");
     peer.next_full_request().await;
     peer.write_bytes(&wire[..at]).await;
-    let reading = tokio::spawn(read_all(replies));
+    let reading = tokio::spawn(read_all(responses));
     // One thread: each yield lets the connection and the reader run until they wait.
     for _ in 0..8 {
         tokio::task::yield_now().await;
@@ -664,7 +665,7 @@ async fn a_connection_that_is_lost_is_unavailable_and_the_message_names_it() {
             let (channel, mut peer) = tokio::join!(channel, listener.accept());
             let client = Client::new(channel.expect("an HTTP/2 server"));
             let call = client.server_streaming::<Raw, Raw>(BAD, Raw("x".into()));
-            let replies = call.await.expect("an open stream");
+            let responses = call.await.expect("an open stream");
             let stream = peer.next_full_request().await;
             peer.write(&answer(stream)).await;
             if with_goaway {
@@ -672,7 +673,7 @@ async fn a_connection_that_is_lost_is_unavailable_and_the_message_names_it() {
                 peer.write(&[goaway]).await;
             }
             drop(peer);
-            let (streamed, status) = within("the call", read_all(replies)).await;
+            let (streamed, status) = within("the call", read_all(responses)).await;
             let name = format!("{kept:?}, GOAWAY: {with_goaway}");
             assert_eq!(streamed.code, Code::UNAVAILABLE, "{name}: {status:?}");
             let status = status.expect("an error");
@@ -685,8 +686,8 @@ async fn a_connection_that_is_lost_is_unavailable_and_the_message_names_it() {
             let mut peer = listener.accept().await;
             let stream = peer.next_full_request().await;
             peer.write(&good(stream, b"again")).await;
-            let reply = within("the next call", next).await.expect("no panic");
-            assert_eq!(reply.expect("a reply").0, "again", "{name}");
+            let response = within("the next call", next).await.expect("no panic");
+            assert_eq!(response.expect("a response").0, "again", "{name}");
         }
     }
 }
@@ -817,8 +818,8 @@ async fn settings_that_are_not_allowed_are_a_connection_error() {
             Ok(channel) => {
                 let client = Client::new(channel);
                 let call = client.unary::<Raw, Raw>(GOOD, Raw("x".into()));
-                let reply = within(name, call.into_future()).await;
-                reply.expect_err("no call passes")
+                let response = within(name, call.into_future()).await;
+                response.expect_err("no call passes")
             }
         };
         assert_eq!(status.code(), Code::UNAVAILABLE, "{name}: {status}");
@@ -848,8 +849,8 @@ async fn with_no_streams_allowed_calls_wait_until_their_deadline_or_until_some_a
         stream = peer.next_full_request().await;
     }
     peer.write(&good(stream, b"late")).await;
-    let reply = within("the reply", waiting).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0, "late");
+    let response = within("the response", waiting).await.expect("no panic");
+    assert_eq!(response.expect("a response").0, "late");
 }
 
 #[tokio::test]
@@ -893,8 +894,8 @@ async fn a_flood_of_pings_is_answered_and_the_call_beside_it_goes_on() {
         peer.write(&vec![Frame::ping(7); 100]).await;
     }
     peer.write(&good(stream, b"m")).await;
-    let reply = within("the call", call).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0, "m");
+    let response = within("the call", call).await.expect("no panic");
+    assert_eq!(response.expect("a response").0, "m");
     peer.until("10,000 acknowledgements", |it| {
         it.ping_acks().len() >= 10_000
     })
@@ -906,7 +907,7 @@ async fn a_flood_of_pings_is_answered_and_the_call_beside_it_goes_on() {
 async fn metadata_of_a_reply_is_bounded() {
     let with_metadata = |size: usize| -> Answer {
         Box::new(move |stream| {
-            let fields = Fields::reply().and("x", vec![b'v'; size]);
+            let fields = Fields::response().and("x", vec![b'v'; size]);
             let head = Frame::headers(stream, &fields);
             let trailers = Fields::trailers("0").and("y", vec![b'v'; size]);
             let trailers = Frame::headers(stream, &trailers).ending();
@@ -919,7 +920,7 @@ async fn metadata_of_a_reply_is_bounded() {
         server.check(&name, Code::OK, &[b"m"], Code::OK).await;
     }
     let answer = Box::new(move |stream| {
-        let fields = Fields::reply().and("x", vec![b'v'; 40 * 1024]);
+        let fields = Fields::response().and("x", vec![b'v'; 40 * 1024]);
         let mut frames = Frame::long_headers(stream, &fields);
         frames.extend([data(stream, b"m"), trailers(stream, "0")]);
         frames
@@ -934,7 +935,7 @@ async fn metadata_of_a_reply_is_bounded() {
 #[tokio::test]
 async fn a_header_block_without_end_is_cut_off() {
     let answer = Box::new(|stream| {
-        let block = Fields::reply().and("x", vec![b'v'; 1000]).encode();
+        let block = Fields::response().and("x", vec![b'v'; 1000]).encode();
         let mut frames = vec![Frame::new(kind::HEADERS, 0, stream, block)];
         let more = Fields::new().and("y", vec![b'v'; 16_000]).encode();
         let more = Frame::new(kind::CONTINUATION, 0, stream, more);
@@ -989,8 +990,8 @@ fn large_call(client: &Client) -> tokio::task::JoinHandle<Result<trunkline::Resp
 }
 
 async fn check_large(call: tokio::task::JoinHandle<Result<trunkline::Response<Raw>>>) {
-    let reply = within("a large reply", call).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0.len(), LARGE_REPLY);
+    let response = within("a large response", call).await.expect("no panic");
+    assert_eq!(response.expect("a response").0.len(), LARGE_REPLY);
 }
 
 async fn reply_large<IO: AsyncRead + AsyncWrite + Unpin>(peer: &mut RawPeer<IO>, stream: u32) {
@@ -1115,7 +1116,7 @@ async fn a_stream_of_many_small_messages_that_nobody_reads_does_not_end_the_conn
     const MESSAGES: usize = 9_000;
     let (client, mut peer) = in_memory(&[]).await;
     let call = client.server_streaming::<Raw, Raw>(BAD, Raw("x".into()));
-    let replies = call.await.expect("an open stream");
+    let responses = call.await.expect("an open stream");
     let stream = peer.next_full_request().await;
     peer.write(&[head(stream)]).await;
     for _ in 0..MESSAGES {
@@ -1128,9 +1129,9 @@ async fn a_stream_of_many_small_messages_that_nobody_reads_does_not_end_the_conn
     let beside = tokio::spawn(beside.into_future());
     let stream = peer.next_full_request().await;
     peer.write(&good(stream, b"beside")).await;
-    let reply = within("the call beside", beside).await.expect("no panic");
-    assert_eq!(reply.expect("a reply").0, "beside");
-    let (streamed, status) = within("the stream", read_all(replies)).await;
+    let response = within("the call beside", beside).await.expect("no panic");
+    assert_eq!(response.expect("a response").0, "beside");
+    let (streamed, status) = within("the stream", read_all(responses)).await;
     assert_eq!(streamed.code, Code::OK, "{status:?}");
     assert_eq!(streamed.messages.len(), MESSAGES);
 }
@@ -1144,6 +1145,6 @@ async fn a_call_is_told_that_its_server_has_left_though_its_request_cannot_be_se
     // It says that it is done, and reads no more of what is on its way.
     peer.shut_down().await;
     let ended = within("the end of the call", calling).await;
-    let status = ended.expect("no panic").expect_err("there is no reply");
+    let status = ended.expect("no panic").expect_err("there is no response");
     assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
 }

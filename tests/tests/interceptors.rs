@@ -36,18 +36,18 @@ const SIDES: [Side; 4] = [
 async fn with_one<S: Service>(side: Side, service: S, interceptor: impl Interceptor) -> Client {
     match side {
         Side::Client => {
-            let client = client_of(&serve(Server::new().add(service)).await).await;
+            let client = client_of(&serve(Server::new().add_service(service)).await).await;
             Client::new(client.channel().clone().intercept(interceptor))
         }
         Side::Server => {
-            client_of(&serve(Server::new().add(service).intercept(interceptor)).await).await
+            client_of(&serve(Server::new().add_service(service).intercept(interceptor)).await).await
         }
         Side::ClientInProcess => {
-            let channel = Channel::in_process(Router::new().add(service));
+            let channel = Channel::in_process(Router::new().add_service(service));
             Client::new(channel.intercept(interceptor))
         }
         Side::ServerInProcess => {
-            let router = Router::new().add(service).intercept(interceptor);
+            let router = Router::new().add_service(service).intercept(interceptor);
             Client::new(Channel::in_process(router))
         }
     }
@@ -66,10 +66,10 @@ async fn whole_call(client: &Client, kind: Kind) -> Result<Vec<u8>> {
                     .0,
             ),
             Kind::ServerStreaming => {
-                let mut replies = client
+                let mut responses = client
                     .server_streaming::<Raw, Raw>(SERVER, raw("abc"))
                     .await?;
-                while let Some(message) = replies.message().await? {
+                while let Some(message) = responses.message().await? {
                     all.extend(message.0);
                 }
             }
@@ -122,7 +122,7 @@ async fn the_first_that_was_added_is_the_outermost_on_both_sides() {
     for kind in Kind::ALL {
         let log = Log::default();
         let server = Server::new()
-            .add(Echo)
+            .add_service(Echo)
             .intercept(logging(&log, "server 1"))
             .intercept(logging(&log, "server 2"));
         let client = client_of(&serve(server).await).await;
@@ -166,8 +166,8 @@ fn reader_of_metadata() -> impl Service {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(seen(&request)).await
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(seen(&request)).await
             },
         );
         router.client_streaming(
@@ -178,10 +178,10 @@ fn reader_of_metadata() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
-                replies.send(seen(&requests)).await?;
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
+                responses.send(seen(&requests)).await?;
                 while requests.message().await?.is_some() {
-                    replies.send(raw("")).await?;
+                    responses.send(raw("")).await?;
                 }
                 Ok(())
             },
@@ -297,8 +297,8 @@ fn failing() -> impl Service {
         router.server_streaming(
             SERVER,
             &nothing(),
-            move |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(raw("x")).await?;
+            move |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(raw("x")).await?;
                 Err(end())
             },
         );
@@ -313,9 +313,9 @@ fn failing() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            move |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            move |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Err(end())
             },
@@ -402,7 +402,7 @@ async fn a_timeout_set_in_an_interceptor_ends_the_call() {
 
 #[tokio::test]
 async fn a_timeout_set_in_an_interceptor_needs_no_help_of_the_server() {
-    // Takes calls and never replies: only the client can end them.
+    // Takes calls and never responses: only the client can end them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -446,9 +446,9 @@ fn endless(dropped: &UnboundedSender<&'static str>) -> impl Service + use<> {
             &Arc::new(dropped),
             |dropped: Arc<UnboundedSender<_>>,
              _: Request<Streaming<Raw>>,
-             mut replies: Sender<Raw>| async move {
+             mut responses: Sender<Raw>| async move {
                 let _guard = Guard(UnboundedSender::clone(&dropped), "handler");
-                replies.send(raw("begun")).await?;
+                responses.send(raw("begun")).await?;
                 pending().await
             },
         );
@@ -546,18 +546,25 @@ async fn messages_flow_while_an_interceptor_waits_for_the_end() {
 #[tokio::test]
 async fn an_interceptor_of_a_server_adds_to_the_head_and_the_trailers_of_replies() {
     let adding = |call: Call, next: Next| async move {
-        let reply = call.reply().expect("a server's call has a reply").clone();
-        reply.metadata("x-head", "added")?;
+        let response = call
+            .response()
+            .expect("a server's call has a response")
+            .clone();
+        response.metadata("x-head", "added")?;
         let end = next.run(call).await;
-        reply.trailer("x-trailer", "added")?;
+        response.trailer("x-trailer", "added")?;
         end
     };
     for side in [Side::Server, Side::ServerInProcess] {
         let client = with_one(side, Echo, adding).await;
         let call = client.unary::<Raw, Raw>(UNARY, raw("x"));
-        let reply = within("the call", call.into_future()).await.unwrap();
-        assert_eq!(reply.metadata().get("x-head"), Some("added"), "{side:?}");
-        assert_eq!(reply.trailers().get("x-trailer"), Some("added"), "{side:?}");
+        let response = within("the call", call.into_future()).await.unwrap();
+        assert_eq!(response.metadata().get("x-head"), Some("added"), "{side:?}");
+        assert_eq!(
+            response.trailers().get("x-trailer"),
+            Some("added"),
+            "{side:?}"
+        );
     }
 }
 
@@ -585,9 +592,11 @@ async fn a_panic_in_an_interceptor_of_a_server_is_internal_and_the_connection_li
 
 #[tokio::test]
 async fn names_are_told_before_interceptors_unless_they_are_hidden() {
-    let server = Server::new().add(Echo).intercept(|_: Call, _: Next| async {
-        Err::<(), _>(Status::unauthenticated("nobody is let in"))
-    });
+    let server = Server::new()
+        .add_service(Echo)
+        .intercept(|_: Call, _: Next| async {
+            Err::<(), _>(Status::unauthenticated("nobody is let in"))
+        });
     for (server, expected) in [
         (
             server.clone(),

@@ -100,7 +100,7 @@ fn a_call_outlives_those_that_are_given_up_and_refused_on_its_connection() {
 
 #[test]
 fn a_go_client_whose_zstd_writes_nothing_for_nothing_is_satisfied_with_our_server() {
-    let port = our_server_with(|server| server.encoding(Zstd::default()));
+    let port = our_server_with(|server| server.compressor(Zstd::default()));
     run_client(Peer::GoZstdClient, port, &Peer::GoZstdClient.cases());
 }
 
@@ -111,13 +111,13 @@ fn our_client_reads_the_empty_messages_of_a_go_server_whose_zstd_writes_nothing_
     };
     let target = format!("127.0.0.1:{}", running.port());
     Runtime::new().unwrap().block_on(async {
-        let channel = Channel::to(&target).encoding(Zstd::default());
+        let channel = Channel::to(&target).compressor(Zstd::default());
         let client = TestServiceClient::new(channel.connect().await.unwrap());
-        let reply = client.empty_call(Empty {}).compress("zstd").await.unwrap();
-        assert!(reply.is_compressed());
+        let response = client.empty_call(Empty {}).compress("zstd").await.unwrap();
+        assert!(response.is_compressed());
 
         let call = client.full_duplex_call().compress("zstd");
-        let (mut requests, mut replies) = call.await.unwrap();
+        let (mut requests, mut responses) = call.await.unwrap();
         for size in [1000, 0, 1000] {
             let request = StreamingOutputCallRequest {
                 payload: (size > 0).then(|| Payload {
@@ -127,12 +127,15 @@ fn our_client_reads_the_empty_messages_of_a_go_server_whose_zstd_writes_nothing_
                 ..StreamingOutputCallRequest::default()
             };
             requests.send(request).await.unwrap();
-            let reply = replies.message().await.unwrap().expect("a reply");
-            assert!(replies.is_compressed());
-            assert_eq!(reply.payload.map_or(0, |payload| payload.body.len()), size);
+            let response = responses.message().await.unwrap().expect("a response");
+            assert!(responses.is_compressed());
+            assert_eq!(
+                response.payload.map_or(0, |payload| payload.body.len()),
+                size
+            );
         }
         requests.finish();
-        assert_eq!(replies.message().await.unwrap(), None);
+        assert_eq!(responses.message().await.unwrap(), None);
     });
 }
 
@@ -169,8 +172,8 @@ fn our_client_asks_a_go_server_that_minds_half_as_often_each_time() {
         const CALL: Method = Method::new("/grpc.testing.TestService/FullDuplexCall");
         for millis in [200, 400] {
             let call = client.bidi_streaming::<Raw, Raw>(CALL);
-            let (_requests, mut replies) = call.timeout(Duration::from_secs(20)).await.unwrap();
-            let status = replies.message().await.expect_err("a server that minds");
+            let (_requests, mut responses) = call.timeout(Duration::from_secs(20)).await.unwrap();
+            let status = responses.message().await.expect_err("a server that minds");
             assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
             for text in ["too_many_pings", &format!("ask after {millis}ms")] {
                 assert!(status.message().contains(text), "{status}");

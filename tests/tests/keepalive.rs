@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()), probe)
+    (Server::new().add_service(probe.clone()), probe)
 }
 
 async fn raw_client(server: Server) -> (RawPeer<DuplexStream>, JoinHandle<()>) {
@@ -185,13 +185,13 @@ async fn a_connection_that_is_slow_is_not_dead() {
     peer.stop_acknowledging();
     let call = call(&client);
     let stream = peer.next_full_request().await;
-    let reply = [
-        Frame::headers(stream, &Fields::reply()),
+    let response = [
+        Frame::headers(stream, &Fields::response()),
         Frame::data(stream, message(b"slow")),
         Frame::headers(stream, &Fields::trailers("0")).ending(),
     ];
     let mut bytes = bytes::BytesMut::new();
-    for frame in reply {
+    for frame in response {
         frame.write_to(&mut bytes);
     }
     // No PING is answered, and a byte comes in the last moment each time.
@@ -199,8 +199,8 @@ async fn a_connection_that_is_slow_is_not_dead() {
         tokio::time::sleep(10 * SECOND + SECOND * 9 / 10).await;
         peer.write_bytes(&[byte]).await;
     }
-    let reply = call.await.expect("no panic").expect("a reply");
-    assert_eq!(reply.0, "slow");
+    let response = call.await.expect("no panic").expect("a response");
+    assert_eq!(response.0, "slow");
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,7 +428,9 @@ async fn a_reader_that_gives_window_for_each_message_is_not_cut_off() {
     let call = client.call(&spell, message(&[b'x'; 5_000])).await;
     for received in 1..=50 {
         client
-            .until("replies", |it| it.stream(call).data.len() >= 600 * received)
+            .until("responses", |it| {
+                it.stream(call).data.len() >= 600 * received
+            })
             .await;
         client
             .write(&[
@@ -450,11 +452,11 @@ async fn streams_that_stay_open_for_long_are_kept_alive_by_both_ends() {
     limits.client_keepalive_without_calls = true;
     let client = Client::new(trunkline_testkit::pair(server, limits).await);
     let call = client.bidi_streaming::<Raw, Raw>(Probe::CHAT);
-    let (mut requests, mut replies): (_, Streaming<Raw>) = call.await.expect("a stream");
+    let (mut requests, mut responses): (_, Streaming<Raw>) = call.await.expect("a stream");
     for _ in 0..5 {
         tokio::time::sleep(SECOND / 4).await;
         requests.send(Raw(b"x"[..].into())).await.expect("open");
-        let reply = within("a reply", replies.message()).await;
-        assert!(reply.expect("open").is_some());
+        let response = within("a response", responses.message()).await;
+        assert!(response.expect("open").is_some());
     }
 }

@@ -87,9 +87,9 @@ fn echo<T: Message + Sync>() -> impl Service {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<T>>, mut replies: Sender<T>| async move {
+            |_, mut requests: Request<Streaming<T>>, mut responses: Sender<T>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Ok(())
             },
@@ -99,12 +99,16 @@ fn echo<T: Message + Sync>() -> impl Service {
 
 /// Clients whose servers, and who themselves, take messages of up to `limit` bytes.
 async fn both_ways<S: Service>(make: impl Fn() -> S, limit: usize) -> [(&'static str, Client); 2] {
-    let server = || Server::new().add(make()).max_recv_message_size(limit);
+    let server = || {
+        Server::new()
+            .add_service(make())
+            .max_recv_message_size(limit)
+    };
     let address = serve(server()).await;
     let socket = client_with(Channel::to(&address).max_recv_message_size(limit)).await;
     let mut limits = trunkline::Limits::default();
     limits.max_recv_message_size = limit;
-    let here = Channel::in_process(Router::new().limits(limits).add(make()));
+    let here = Channel::in_process(Router::new().limits(limits).add_service(make()));
     [("over a socket", socket), ("in process", Client::new(here))]
 }
 
@@ -128,8 +132,8 @@ async fn messages_of_all_shapes_come_back_as_they_were() {
             };
             let receiving = async {
                 let mut count = 0;
-                while let Some(reply) = rx.message().await.unwrap() {
-                    assert!(message == reply, "{what}, reply {count}");
+                while let Some(response) = rx.message().await.unwrap() {
+                    assert!(message == response, "{what}, response {count}");
                     count += 1;
                 }
                 assert_eq!(count, 3, "{what}");
@@ -149,8 +153,8 @@ async fn sixteen_mebibytes_pass_both_ways_in_calls_of_all_kinds() {
             router.server_streaming(
                 SERVER,
                 &nothing(),
-                |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                    replies.send(request.into_inner()).await
+                |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    responses.send(request.into_inner()).await
                 },
             );
         })
@@ -162,29 +166,29 @@ async fn sixteen_mebibytes_pass_both_ways_in_calls_of_all_kinds() {
             _ => payload.clone(),
         };
         let message = || Raw(payload.clone());
-        let reply = client.unary::<Raw, Raw>(UNARY, message()).into_future();
+        let response = client.unary::<Raw, Raw>(UNARY, message()).into_future();
         assert!(
-            within(way, reply).await.unwrap().0 == payload,
+            within(way, response).await.unwrap().0 == payload,
             "unary, {way}"
         );
 
         let call = client.server_streaming::<Raw, Raw>(SERVER, message());
-        let mut replies = within(way, call.into_future()).await.unwrap();
-        let reply = within(way, replies.message()).await.unwrap().unwrap();
-        assert!(reply.0 == payload, "server streaming, {way}");
-        assert_eq!(within(way, replies.message()).await.unwrap(), None);
+        let mut responses = within(way, call.into_future()).await.unwrap();
+        let response = within(way, responses.message()).await.unwrap().unwrap();
+        assert!(response.0 == payload, "server streaming, {way}");
+        assert_eq!(within(way, responses.message()).await.unwrap(), None);
 
         let mut call = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
         let (first, rest) = (payload.slice(..100), payload.slice(100..));
         within(way, call.send(Raw(first))).await.unwrap();
         within(way, call.send(Raw(rest))).await.unwrap();
-        let reply = within(way, call.finish()).await.unwrap();
-        assert!(reply.0 == payload, "client streaming, {way}");
+        let response = within(way, call.finish()).await.unwrap();
+        assert!(response.0 == payload, "client streaming, {way}");
 
         let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
         within(way, tx.send(message())).await.unwrap();
-        let reply = within(way, rx.message()).await.unwrap().unwrap();
-        assert!(reply.0 == payload, "bidi, {way}");
+        let response = within(way, rx.message()).await.unwrap().unwrap();
+        assert!(response.0 == payload, "bidi, {way}");
         tx.finish();
         assert_eq!(within(way, rx.message()).await.unwrap(), None);
     }
@@ -214,20 +218,20 @@ async fn a_large_message_at_the_limit_passes_and_one_above_it_does_not() {
 async fn a_large_reply_follows_a_head_that_went_out_before_it() {
     let payload = Bytes::from([noise(MIB / 2), vec![0; MIB / 2]].concat());
     for compress in [Compress::Off, Compress::On] {
-        let reply = payload.clone();
+        let response = payload.clone();
         let make = move || {
-            let reply = Arc::new(reply.clone());
+            let response = Arc::new(response.clone());
             With(move |router: &mut Router| {
                 router.unary(
                     UNARY,
-                    &reply,
-                    move |reply: Arc<Bytes>, request: Request<Raw>| async move {
-                        request.reply().compress(compress);
-                        request.reply().send_head();
+                    &response,
+                    move |response: Arc<Bytes>, request: Request<Raw>| async move {
+                        request.response().compress(compress);
+                        request.response().send_head();
                         tokio::task::yield_now().await;
-                        request.reply().trailer("x-trailer", "there")?;
+                        request.response().trailer("x-trailer", "there")?;
                         Ok(Mixed {
-                            shared: (*reply).clone(),
+                            shared: (*response).clone(),
                             ..Mixed::default()
                         })
                     },
@@ -236,10 +240,10 @@ async fn a_large_reply_follows_a_head_that_went_out_before_it() {
         };
         for (way, client) in both_ways(make, 4 * MIB).await {
             let call = client.unary::<Raw, Mixed>(UNARY, raw(""));
-            let reply = within(way, call.into_future()).await.unwrap();
-            assert!(reply.shared == payload, "{way}");
-            assert_eq!(reply.trailers().get("x-trailer"), Some("there"), "{way}");
-            assert_eq!(reply.is_compressed(), compress == Compress::On, "{way}");
+            let response = within(way, call.into_future()).await.unwrap();
+            assert!(response.shared == payload, "{way}");
+            assert_eq!(response.trailers().get("x-trailer"), Some("there"), "{way}");
+            assert_eq!(response.is_compressed(), compress == Compress::On, "{way}");
         }
     }
 }
@@ -258,10 +262,10 @@ async fn bytes_pass_from_a_client_to_a_handler_in_the_same_process_without_a_cop
             },
         );
     });
-    let client = Client::new(Channel::in_process(Router::new().add(service)));
+    let client = Client::new(Channel::in_process(Router::new().add_service(service)));
     let payload = Bytes::from(noise(MIB));
-    let reply = client.unary::<Raw, Raw>(UNARY, Raw(payload.clone()));
-    let reply = within("in process", reply.into_future()).await.unwrap();
+    let response = client.unary::<Raw, Raw>(UNARY, Raw(payload.clone()));
+    let response = within("in process", response.into_future()).await.unwrap();
     assert_eq!(was_seen.recv().await, Some(payload.as_ptr() as usize));
-    assert_eq!(reply.0.as_ptr(), payload.as_ptr());
+    assert_eq!(response.0.as_ptr(), payload.as_ptr());
 }

@@ -23,7 +23,7 @@ const ALL_STREAMS: u32 = (1 << 31) - 1;
 
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()), probe)
+    (Server::new().add_service(probe.clone()), probe)
 }
 
 /// A server on a port, and what makes it shut down.
@@ -118,7 +118,7 @@ async fn silent_clients(address: &str, probe: &Probe) -> (Vec<TcpStream>, Vec<Ra
 
 async fn check_drain(server: Server) {
     let (server, probe) = (server, Probe::new());
-    let server = server.add(probe.clone()).drain_grace(SECOND);
+    let server = server.add_service(probe.clone()).drain_grace(SECOND);
     let mut running = Running::new(server).await;
     let _silent = silent_clients(&running.address, &probe).await;
     let began = Instant::now();
@@ -238,7 +238,7 @@ async fn calls_that_run_finish_and_the_port_is_free_meanwhile() {
     assert_eq!(echo.await.expect("the new server").0, "y");
     probe.release(1);
     let held = within("the call", held).await.expect("no panic");
-    assert_eq!(held.expect("a reply").0, "x");
+    assert_eq!(held.expect("a response").0, "x");
     running.ended().await;
     drop(next);
 }

@@ -23,7 +23,7 @@ const MIB: usize = 1024 * KIB;
 /// A server of ours with a probe in it.
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()), probe)
+    (Server::new().add_service(probe.clone()), probe)
 }
 
 /// A raw client of `server`, in memory.
@@ -139,8 +139,8 @@ async fn calls_beyond_the_streams_of_a_connection_wait_at_the_client_and_are_ser
     probe.until("2 handlers", |it| it.running == 2).await;
     probe.release(20);
     for call in calls {
-        let reply = within("a call that waited", call).await.expect("no panic");
-        assert_eq!(reply.expect("a reply").0, "x");
+        let response = within("a call that waited", call).await.expect("no panic");
+        assert_eq!(response.expect("a response").0, "x");
     }
     assert_eq!((probe.counts().peak, probe.counts().called), (2, 20));
 }
@@ -201,7 +201,7 @@ async fn check_message_limit(server: Server, limit: usize, encoding: Option<&str
             Some(name) => call.compress(name),
         };
         match within("the call", call.into_future()).await {
-            Ok(reply) => assert_eq!((reply.0.len(), Code::OK), (len, code)),
+            Ok(response) => assert_eq!((response.0.len(), Code::OK), (len, code)),
             Err(status) => {
                 assert_eq!(status.code(), code, "{len}: {status}");
                 assert!(status.message().contains(&limit.to_string()), "{status}");
@@ -217,13 +217,13 @@ async fn check_second_message(client: &Client, len: usize, code: Code, encoding:
         None => call,
         Some(name) => call.compress(name),
     };
-    let (mut sender, mut replies) = call.await.expect("an open stream");
+    let (mut sender, mut responses) = call.await.expect("an open stream");
     sender.send(raw(1)).await.expect("the first");
-    let first = within("the first", replies.message()).await;
-    assert_eq!(first.expect("a reply").expect("a message").0, "x");
+    let first = within("the first", responses.message()).await;
+    assert_eq!(first.expect("a response").expect("a message").0, "x");
     let second = within("the second", async {
         let _ = sender.send(raw(len)).await;
-        replies.message().await
+        responses.message().await
     });
     match second.await {
         Ok(message) => {
@@ -251,8 +251,8 @@ async fn a_client_takes_replies_up_to_its_own_limit() {
         (10_001, Code::RESOURCE_EXHAUSTED),
     ] {
         let call = client.unary::<Raw, Raw>(Probe::ECHO, raw(len));
-        let reply = within("the call", call.into_future()).await;
-        let actual = reply.map_or_else(|status| status.code(), |_| Code::OK);
+        let response = within("the call", call.into_future()).await;
+        let actual = response.map_or_else(|status| status.code(), |_| Code::OK);
         assert_eq!(actual, code, "{len}");
     }
 }
@@ -439,8 +439,8 @@ async fn honest_cancels_of_calls_that_reply_never_end_the_connection() {
             tokio::spawn(async move {
                 for _ in 0..CALLS / AT_ONCE {
                     let call = client.server_streaming::<Raw, Raw>(Probe::STALL, raw(1));
-                    let mut replies: Streaming<Raw> = call.await?;
-                    replies.message().await?;
+                    let mut responses: Streaming<Raw> = call.await?;
+                    responses.message().await?;
                     // The call goes on; dropping it is the cancel.
                 }
                 Ok::<_, trunkline::Status>(())

@@ -33,7 +33,7 @@ fn report(what: &str, begun: Instant) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_unary_calls_at_once_pass_on_one_connection() {
-    let address = serve(Server::new().add(Echo)).await;
+    let address = serve(Server::new().add_service(Echo)).await;
     let client = client_with(Channel::to(&address).max_connections(1)).await;
     let begun = Instant::now();
     let mut calls = JoinSet::new();
@@ -42,8 +42,8 @@ async fn a_thousand_unary_calls_at_once_pass_on_one_connection() {
         calls.spawn(async move { (i, call.await) });
     }
     while let Some(done) = within("a call", calls.join_next()).await {
-        let (i, reply) = done.unwrap();
-        assert_eq!(reply.unwrap().0, i.to_be_bytes()[..]);
+        let (i, response) = done.unwrap();
+        assert_eq!(response.unwrap().0, i.to_be_bytes()[..]);
     }
     report("1 000 unary calls", begun);
 }
@@ -51,7 +51,7 @@ async fn a_thousand_unary_calls_at_once_pass_on_one_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_streams_of_ten_thousand_messages_keep_order_and_count() {
     const MESSAGES: u32 = 10_000;
-    let client = client_of(&serve(Server::new().add(Echo)).await).await;
+    let client = client_of(&serve(Server::new().add_service(Echo)).await).await;
     let begun = Instant::now();
     let mut streams = JoinSet::new();
     for _ in 0..100 {
@@ -102,9 +102,9 @@ async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(request.into_inner()).await?;
-                replies.send(large(2)).await
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(request.into_inner()).await?;
+                responses.send(large(2)).await
             },
         );
         router.client_streaming(
@@ -121,28 +121,30 @@ async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Ok(())
             },
         );
     });
-    let server = Server::new().add(service).max_recv_message_size(16 * MIB);
+    let server = Server::new()
+        .add_service(service)
+        .max_recv_message_size(16 * MIB);
     let address = serve(server).await;
     let client = client_with(Channel::to(&address).max_recv_message_size(16 * MIB)).await;
     let begun = Instant::now();
     let all = async {
-        let reply = client.unary::<Raw, Raw>(UNARY, large(1)).await?;
-        assert!(*reply == large(1));
+        let response = client.unary::<Raw, Raw>(UNARY, large(1)).await?;
+        assert!(*response == large(1));
 
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, large(1))
             .await?;
-        assert!(replies.message().await? == Some(large(1)));
-        assert!(replies.message().await? == Some(large(2)));
-        assert!(replies.message().await?.is_none());
+        assert!(responses.message().await? == Some(large(1)));
+        assert!(responses.message().await? == Some(large(2)));
+        assert!(responses.message().await?.is_none());
 
         let mut requests = client.client_streaming::<Raw, Raw>(CLIENT).await?;
         requests.send(large(3)).await?;
@@ -170,7 +172,7 @@ fn small_windows(limits: &mut Limits) {
 /// H1: window that is given to streams that are not open yet is missing where it is needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_streaming_calls_in_64_kib_windows_do_not_lock_each_other_up() {
-    let server = Server::new().add(Echo).with_limits(small_windows);
+    let server = Server::new().add_service(Echo).with_limits(small_windows);
     let address = serve(server).await;
     let mut limits = Limits::default();
     small_windows(&mut limits);
@@ -213,7 +215,7 @@ async fn messages_at_the_edges_of_frames_windows_and_buffers_arrive() {
         (64 * KIB, 4 * MIB),
         (400 * KIB, 4 * MIB),
     ] {
-        let server = Server::new().add(Echo);
+        let server = Server::new().add_service(Echo);
         let server = server.with_limits(|limits| limits.max_send_buffer_size = send_buffer);
         let address = serve(server).await;
         let mut limits = Limits::default();
@@ -235,14 +237,14 @@ async fn messages_at_the_edges_of_frames_windows_and_buffers_arrive() {
                 }
                 let message = raw(vec![7; size]);
                 let case = format!("{size} bytes through {send_buffer}");
-                let reply = client.unary::<Raw, Raw>(UNARY, message.clone());
-                let reply = within(&case, reply.into_future()).await.unwrap();
-                assert!(*reply == message, "{case}");
+                let response = client.unary::<Raw, Raw>(UNARY, message.clone());
+                let response = within(&case, response.into_future()).await.unwrap();
+                assert!(*response == message, "{case}");
                 let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
                 tx.send(message.clone()).await.unwrap();
                 tx.finish();
-                let reply = within(&case, rx.message()).await.unwrap();
-                assert!(reply == Some(message), "{case}");
+                let response = within(&case, rx.message()).await.unwrap();
+                assert!(response == Some(message), "{case}");
                 assert!(
                     within(&case, rx.message()).await.unwrap().is_none(),
                     "{case}"
@@ -300,10 +302,10 @@ fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
         router.server_streaming(
             SERVER,
             &gauge,
-            |gauge: Arc<Gauge>, _: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |gauge: Arc<Gauge>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
                 let _running = gauge.enter();
                 loop {
-                    replies.send(raw(vec![1; 10_000])).await?;
+                    responses.send(raw(vec![1; 10_000])).await?;
                 }
             },
         );
@@ -320,11 +322,13 @@ fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
         router.bidi_streaming(
             BIDI,
             &gauge,
-            |gauge: Arc<Gauge>, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |gauge: Arc<Gauge>,
+             mut requests: Request<Streaming<Raw>>,
+             mut responses: Sender<Raw>| async move {
                 let _running = gauge.enter();
                 // The first message is echoed, and the others are left unread.
                 if let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 pending().await
             },
@@ -346,13 +350,13 @@ async fn give_up(client: &Client, place: usize) -> Result<()> {
     match place {
         0 => drop(client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?),
         1 => {
-            let mut replies = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
-            replies.head().await?;
+            let mut responses = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
+            responses.head().await?;
         }
         2 => {
-            let mut replies = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
+            let mut responses = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
             for _ in 0..3 {
-                replies.message().await?;
+                responses.message().await?;
             }
         }
         3 => drop(client.bidi_streaming::<Raw, Raw>(BIDI).await?),
@@ -372,7 +376,7 @@ async fn give_up(client: &Client, place: usize) -> Result<()> {
             stream.send(raw(vec![0; 100_000])).await?;
         }
         _ => {
-            // A large request whose reply nobody waits for.
+            // A large request whose response nobody waits for.
             let mut call = client
                 .unary::<Raw, Raw>(UNARY, raw(vec![0; 40_000]))
                 .into_future();
@@ -395,7 +399,9 @@ async fn calls_that_are_given_up_leave_no_window_behind() {
         limits.initial_connection_window_size = MIB as u32;
     };
     let gauge = Arc::new(Gauge::default());
-    let server = Server::new().add(endless(&gauge)).with_limits(narrow);
+    let server = Server::new()
+        .add_service(endless(&gauge))
+        .with_limits(narrow);
     let address = serve(server).await;
     let mut limits = Limits::default();
     narrow(&mut limits);
@@ -417,12 +423,12 @@ async fn calls_that_are_given_up_leave_no_window_behind() {
         .unwrap();
     report("8 MiB after them", begun);
     assert_eq!(after, before, "the connection is another one");
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))
         .await
         .unwrap();
     for _ in 0..800 {
-        within("8 MiB the other way", replies.message())
+        within("8 MiB the other way", responses.message())
             .await
             .unwrap();
     }
@@ -432,7 +438,7 @@ async fn calls_that_are_given_up_leave_no_window_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_dropped_at_any_await_leave_no_handler_behind() {
     let gauge = Arc::new(Gauge::default());
-    let client = client_of(&serve(Server::new().add(endless(&gauge))).await).await;
+    let client = client_of(&serve(Server::new().add_service(endless(&gauge))).await).await;
     let before = within("the first upload", upload(&client, 1))
         .await
         .unwrap();
@@ -488,7 +494,7 @@ async fn an_early_status_reaches_a_client_that_is_still_uploading() {
             Err(deny(requests).await)
         });
     });
-    let client = client_of(&serve(Server::new().add(service)).await).await;
+    let client = client_of(&serve(Server::new().add_service(service)).await).await;
     let chunk = |i: usize| raw(vec![0; if i == 0 { 1024 } else { 64 * 1024 }]);
     let begun = Instant::now();
     for round in 0..200 {
@@ -534,15 +540,15 @@ async fn wire_image(messages: u32) -> Vec<u8> {
         router.server_streaming(
             SERVER,
             &nothing(),
-            move |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
+            move |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
                 for i in 0..messages {
-                    replies.send(raw(i.to_be_bytes().to_vec())).await?;
+                    responses.send(raw(i.to_be_bytes().to_vec())).await?;
                 }
                 Err(Status::aborted("done"))
             },
         );
     });
-    let address = serve(Server::new().add(counting)).await;
+    let address = serve(Server::new().add_service(counting)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let between = listener.local_addr().unwrap().to_string();
     let recording = tokio::spawn(async move {
@@ -570,13 +576,13 @@ async fn wire_image(messages: u32) -> Vec<u8> {
 /// Reads numbers in order; gives how many there were, and the end.
 async fn count_messages(client: &Client) -> (u32, Status) {
     let counting = async {
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(SERVER, raw("x"))
             .await
             .map_err(|status| (0, status))?;
         let mut next = 0_u32;
         loop {
-            match replies.message().await {
+            match responses.message().await {
                 Ok(Some(message)) => {
                     assert_eq!(message.0, next.to_be_bytes()[..]);
                     next += 1;
@@ -617,7 +623,7 @@ async fn replay(image: &[u8], at: usize, has_rest: bool) -> (u32, Status) {
     let serving = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.set_nodelay(true).unwrap();
-        // The reply to a call must not come before it: the settings first, which a client waits
+        // The response to a call must not come before it: the settings first, which a client waits
         // for, and the rest behind its request.
         socket
             .write_all(&image[..settings_len(image)])
@@ -680,7 +686,7 @@ async fn messages_keep_order_and_count_wherever_the_wire_is_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_cancels_every_call_keeps_its_connection() {
     let gauge = Arc::new(Gauge::default());
-    let client = client_of(&serve(Server::new().add(endless(&gauge))).await).await;
+    let client = client_of(&serve(Server::new().add_service(endless(&gauge))).await).await;
     let before = within("the first upload", upload(&client, 1))
         .await
         .unwrap();
@@ -690,11 +696,11 @@ async fn a_client_that_cancels_every_call_keeps_its_connection() {
         let client = client.clone();
         workers.spawn(async move {
             for _ in 0..40 {
-                let mut replies = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
-                replies.message().await?;
+                let mut responses = client.server_streaming::<Raw, Raw>(SERVER, raw("")).await?;
+                responses.message().await?;
                 // The server is still sending; what is on its way meets no stream any more.
                 let rest = async {
-                    while replies.message().await?.is_some() {}
+                    while responses.message().await?.is_some() {}
                     Ok::<_, Status>(())
                 };
                 if let Ok(end) = tokio::time::timeout(Duration::from_millis(5), rest).await {
@@ -717,7 +723,7 @@ async fn a_client_that_cancels_every_call_keeps_its_connection() {
 #[tokio::test]
 async fn bursts_of_cancelled_calls_keep_their_connection() {
     let gauge = Arc::new(Gauge::default());
-    let client = client_of(&serve(Server::new().add(endless(&gauge))).await).await;
+    let client = client_of(&serve(Server::new().add_service(endless(&gauge))).await).await;
     let before = within("the first upload", upload(&client, 1))
         .await
         .unwrap();
@@ -742,7 +748,7 @@ async fn bursts_of_cancelled_calls_keep_their_connection() {
     assert_eq!(after, before, "the connection is another one");
 }
 
-/// H34: a reply that ends early gives its stream back, though the client goes on sending.
+/// H34: a response that ends early gives its stream back, though the client goes on sending.
 #[tokio::test]
 async fn early_errors_give_their_streams_back_and_say_no_error() {
     let refusing = With(|router: &mut Router| {
@@ -754,7 +760,9 @@ async fn early_errors_give_their_streams_back_and_say_no_error() {
             },
         );
     });
-    let server = Server::new().add(refusing).max_concurrent_streams(10);
+    let server = Server::new()
+        .add_service(refusing)
+        .max_concurrent_streams(10);
     let socket = TcpStream::connect(serve(server).await).await.unwrap();
     let (send, connection) = h2::client::handshake(socket).await.unwrap();
     tokio::spawn(connection);
@@ -788,9 +796,9 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
             router.server_streaming(
                 SERVER,
                 &sent,
-                |sent: Arc<AtomicUsize>, _: Request<Raw>, mut replies: Sender<Raw>| async move {
+                |sent: Arc<AtomicUsize>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
                     for _ in 0..1_000_000 {
-                        replies.send(raw(vec![0; SIZE])).await?;
+                        responses.send(raw(vec![0; SIZE])).await?;
                         sent.fetch_add(1, Ordering::SeqCst);
                     }
                     Ok(())
@@ -798,8 +806,8 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
             );
         })
     };
-    let client = client_of(&serve(Server::new().add(service)).await).await;
-    let mut replies = client
+    let client = client_of(&serve(Server::new().add_service(service)).await).await;
+    let mut responses = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))
         .await
         .unwrap();
@@ -822,7 +830,7 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
         "{at} bytes, and {bound} allowed"
     );
     for _ in 0..1000 {
-        within("a message", replies.message()).await.unwrap();
+        within("a message", responses.message()).await.unwrap();
     }
     let later = within("the handler gets stuck again", stuck_at()).await;
     assert!(
@@ -835,7 +843,9 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
 #[tokio::test]
 async fn calls_that_wait_for_a_stream_are_bounded_and_can_be_given_up() {
     let gauge = Arc::new(Gauge::default());
-    let server = Server::new().add(endless(&gauge)).max_concurrent_streams(1);
+    let server = Server::new()
+        .add_service(endless(&gauge))
+        .max_concurrent_streams(1);
     let mut limits = Limits::default();
     limits.max_queued_calls = 10;
     limits.max_connections = 1;

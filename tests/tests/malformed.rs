@@ -64,7 +64,7 @@ struct Served {
 
 async fn serve() -> Served {
     let probe = Probe::new();
-    let server = Server::new().add(probe.clone());
+    let server = Server::new().add_service(probe.clone());
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());

@@ -33,7 +33,7 @@ use trunkline_testkit::{Authority, Fields, Frame, Outcome, RawListener, RawPeer}
 /// Set where the test runs as a program of its own: the target that it calls.
 const CHILD: &str = "TRUNKLINE_MISTAKES_TARGET";
 const SHORT: Duration = Duration::from_millis(50);
-/// Long enough for a reply to begin, on a machine that is busy.
+/// Long enough for a response to begin, on a machine that is busy.
 const BEGUN_BY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn no_such_name() -> [String; 1] {
 }
 
 async fn no_scheme() -> [String; 3] {
-    let address = fixture::serve(Server::new().add(Echo)).await;
+    let address = fixture::serve(Server::new().add_service(Echo)).await;
     assert_eq!(call(&client_of(&address).await).await.expect("OK"), "x");
     let invalid = |target: &str, words: &[&str]| {
         let status = Channel::to(target).connect_lazy().expect_err(target);
@@ -165,7 +165,7 @@ async fn no_scheme() -> [String; 3] {
 async fn no_tls_set_up() -> [String; 1] {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let target = tls_ends::serve(Server::new().tls(tls).add(Echo)).await;
+    let target = tls_ends::serve(Server::new().tls(tls).add_service(Echo)).await;
     let roots = std::env::temp_dir().join(format!("trunkline-roots-{}.pem", std::process::id()));
     std::fs::write(&roots, authority.pem()).expect("a file");
     // What a process trusts is read from its environment, which is not to be changed while it runs.
@@ -197,13 +197,17 @@ async fn call_over_tls_as_it_comes(target: &str) {
 
 async fn plaintext_to_tls() -> [String; 3] {
     let tls = || server_tls(&Authority::new().issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls()).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls()).add_service(Echo)).await;
     let at: SocketAddr = address.parse().expect("an address");
     let named = Channel::to("greeter.example:50051");
     let named = named.resolver(move |_, _| async move { Ok(vec![Address::Tcp(at)]) });
     let path = std::env::temp_dir().join(format!("trunkline-5-{}.sock", std::process::id()));
     let socket = format!("unix:{}", path.display());
-    let bound = Server::new().tls(tls()).add(Echo).bind(&socket).await;
+    let bound = Server::new()
+        .tls(tls())
+        .add_service(Echo)
+        .bind(&socket)
+        .await;
     tokio::spawn(bound.expect("a socket").serve());
 
     let tells = |status: &Status, way_out: &str, names: &[(&str, &str)]| {
@@ -235,7 +239,7 @@ async fn plaintext_to_tls() -> [String; 3] {
 }
 
 async fn tls_to_plaintext() -> [String; 1] {
-    let address = fixture::serve(Server::new().add(Echo)).await;
+    let address = fixture::serve(Server::new().add_service(Echo)).await;
     let target = format!("https://{address}");
     let status = refused(Channel::to(&target).tls(trusting(&Authority::new()))).await;
     let words = ["does not speak TLS", "use http://"];
@@ -250,7 +254,7 @@ async fn tls_to_plaintext() -> [String; 1] {
 async fn wrong_certificate() -> [String; 2] {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(&["greeter.example"]));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     let target = format!("https://{address}");
     let to = |tls: ClientTls| refused(Channel::to(&target).tls(tls));
     let name = to(trusting(&authority)).await;
@@ -319,7 +323,9 @@ async fn late() -> [String; 5] {
     let connecting = ends(&Client::new(connecting), SHORT).await;
 
     let begun = Arc::new(Notify::new());
-    let one = Server::new().max_concurrent_streams(1).add(stuck(&begun));
+    let one = Server::new()
+        .max_concurrent_streams(1)
+        .add_service(stuck(&begun));
     let client = client_with(Channel::to(&fixture::serve(one).await).max_connections(1)).await;
     let first = client.unary::<Raw, Raw>(UNARY, raw("x"));
     let first = tokio::spawn(first.into_future());
@@ -343,12 +349,12 @@ async fn late() -> [String; 5] {
         ),
         late(
             &silent,
-            &["waited for the head of the reply", "timeout short?"],
+            &["waited for the head of the response", "timeout short?"],
             &[],
         ),
         late(
             &slow,
-            &["while the reply was being received", "need longer?"],
+            &["while the response was being received", "need longer?"],
             &[],
         ),
         late(
@@ -370,16 +376,16 @@ fn stuck(begun: &Arc<Notify>) -> impl trunkline::Service + use<> {
     })
 }
 
-/// A client of a server that begins a reply, if it has one, and never ends it.
-async fn server_that_stops(reply: Option<bytes::Bytes>) -> Client {
+/// A client of a server that begins a response, if it has one, and never ends it.
+async fn server_that_stops(response: Option<bytes::Bytes>) -> Client {
     let listener = RawListener::bind().await;
     let address = listener.address();
     tokio::spawn(async move {
         let mut peer = listener.accept().await;
         let stream = peer.next_request().await;
-        if let Some(reply) = reply {
-            let head = Frame::headers(stream, &Fields::reply());
-            peer.write(&[head, Frame::data(stream, reply)]).await;
+        if let Some(response) = response {
+            let head = Frame::headers(stream, &Fields::response());
+            peer.write(&[head, Frame::data(stream, response)]).await;
         }
         peer.until_closed().await;
     });
@@ -388,7 +394,7 @@ async fn server_that_stops(reply: Option<bytes::Bytes>) -> Client {
 
 /// What a server says that ends the call before its client does.
 async fn status_of_a_late_handler() -> Status {
-    let server = Server::new().add(stuck(&Arc::default()));
+    let server = Server::new().add_service(stuck(&Arc::default()));
     let mut peer = RawPeer::connect(&fixture::serve(server).await).await;
     let head = Fields::call(UNARY.path()).and("grpc-timeout", "50m");
     let stream = peer.call(&head, frame(b"x")).await;
@@ -407,7 +413,7 @@ async fn panicking() -> [String; 1] {
             Ok(request.into_inner())
         });
     });
-    let client = client_of(&fixture::serve(Server::new().add(service)).await).await;
+    let client = client_of(&fixture::serve(Server::new().add_service(service)).await).await;
     let status = call(&client).await.expect_err("a panic");
     assert!(!format!("{status:?}").contains("4711"), "{status:?}");
     let logged = log.0.lock().expect("no panic").clone();
@@ -455,11 +461,11 @@ impl Visit for Line<'_> {
 
 async fn large() -> [String; 4] {
     let over = async |server: Server, channel: fn(ChannelBuilder) -> ChannelBuilder| {
-        let address = fixture::serve(server.add(Echo)).await;
+        let address = fixture::serve(server.add_service(Echo)).await;
         let client = client_with(channel(Channel::to(&address))).await;
         for text in ["at most 10", "this has 11"] {
             match try_echo(&client, text).await {
-                Ok(reply) => assert_eq!(reply, "at most 10"),
+                Ok(response) => assert_eq!(response, "at most 10"),
                 Err(status) => return status,
             }
         }
@@ -477,11 +483,11 @@ async fn large() -> [String; 4] {
         ),
         (
             over(server().max_send_message_size(10), |it| it).await,
-            ["max_send_message_size", "of the server for a reply"],
+            ["max_send_message_size", "of the server for a response"],
         ),
         (
             over(server(), |it| it.max_recv_message_size(10)).await,
-            ["a reply message", "max_recv_message_size of the channel"],
+            ["a response message", "max_recv_message_size of the channel"],
         ),
     ];
     table.map(|(status, words)| {
@@ -493,7 +499,7 @@ async fn large() -> [String; 4] {
 }
 
 async fn unknown() -> [String; 4] {
-    let client = client_of(&fixture::serve(Server::new().add(Echo)).await).await;
+    let client = client_of(&fixture::serve(Server::new().add_service(Echo)).await).await;
     let call = async |path: &'static str, words: &[&str]| {
         let call = client.unary::<Raw, Raw>(Method::new(path), raw("x"));
         let status = within(path, call.into_future()).await.expect_err(path);
@@ -508,8 +514,8 @@ async fn unknown() -> [String; 4] {
 }
 
 async fn port_in_use() -> [String; 1] {
-    let address = fixture::serve(Server::new().add(Echo)).await;
-    let second = Server::new().add(Echo).bind(&address).await;
+    let address = fixture::serve(Server::new().add_service(Echo)).await;
+    let second = Server::new().add_service(Echo).bind(&address).await;
     let status = second.expect_err("the port is taken");
     let words = ["another process listens there", "choose another port"];
     [said(
@@ -521,7 +527,7 @@ async fn port_in_use() -> [String; 1] {
 }
 
 async fn no_grpc_client() -> [String; 3] {
-    let address = fixture::serve(Server::new().add(Echo)).await;
+    let address = fixture::serve(Server::new().add_service(Echo)).await;
     let mut peer = RawPeer::connect(&address).await;
     let mut asked = async |head: Fields, http: u16, words: &str| {
         let stream = peer.call(&head, "{}").await;
@@ -562,11 +568,11 @@ async fn large_metadata() -> [String; 4] {
                 let large = DebugInfo::new("x".repeat(40_000));
                 return Err(Status::not_found("no such greeting").with_detail(large));
             }
-            request.reply().trailer("large", &"x".repeat(40_000))?;
+            request.response().trailer("large", &"x".repeat(40_000))?;
             Ok(request.into_inner())
         });
     });
-    let client = client_of(&fixture::serve(Server::new().add(service)).await).await;
+    let client = client_of(&fixture::serve(Server::new().add_service(service)).await).await;
     let told = async |size: usize, text: &'static str, code: Code, words: &[&str]| {
         let call = client.unary::<Raw, Raw>(UNARY, raw(text));
         let call = call.metadata("large", &"x".repeat(size));

@@ -41,24 +41,24 @@ fn in_front_of(address: &str, more: &str) -> Option<Nginx> {
 fn telling() -> With<impl FnOnce(&mut Router)> {
     With(|router: &mut Router| {
         router.unary(TELL, &nothing(), |_, request: Request<Raw>| async move {
-            let (reply, told) = (request.reply(), request.metadata());
+            let (response, told) = (request.response(), request.metadata());
             for value in told.get_all("told_x.y") {
-                reply.metadata("head", value)?;
-                reply.trailer("x-trailer", value)?;
+                response.metadata("head", value)?;
+                response.trailer("x-trailer", value)?;
             }
             if let Some(bytes) = told.get_bin("told-bin") {
-                reply.metadata_bin("head-bin", &bytes)?;
-                reply.trailer_bin("trailer-bin", &bytes)?;
+                response.metadata_bin("head-bin", &bytes)?;
+                response.trailer_bin("trailer-bin", &bytes)?;
             }
             match &request.0[..] {
                 b"fail" => Err(Status::aborted("as it was asked: 50 % \u{e9}")),
                 b"fail late" => {
-                    reply.send_head();
+                    response.send_head();
                     tokio::task::yield_now().await;
                     Err(Status::aborted("as it was asked: 50 % \u{e9}"))
                 }
                 _ => {
-                    reply.compress(Compress::On);
+                    response.compress(Compress::On);
                     Ok(request.into_inner())
                 }
             }
@@ -69,22 +69,22 @@ fn telling() -> With<impl FnOnce(&mut Router)> {
 #[tokio::test]
 async fn calls_of_all_four_types_pass() {
     let probe = Probe::new();
-    let address = serve(Server::new().add(probe.clone())).await;
+    let address = serve(Server::new().add_service(probe.clone())).await;
     let Some(nginx) = in_front_of(&address, "") else {
         return;
     };
     let client = client_of(&nginx.address()).await;
     for size in [0, 1, 100_000, 4 << 20] {
         let call = client.unary::<Raw, Raw>(Probe::ECHO, raw(vec![7; size]));
-        let reply = within("the reply", call.into_future()).await.unwrap();
-        assert!(reply.0 == vec![7; size], "{size}");
+        let response = within("the response", call.into_future()).await.unwrap();
+        assert!(response.0 == vec![7; size], "{size}");
     }
 
     let call = client.server_streaming::<Raw, Raw>(Probe::SPELL, raw("spell"));
-    let mut replies = call.await.unwrap();
+    let mut responses = call.await.unwrap();
     let mut spelt = Vec::new();
-    while let Some(reply) = within("a letter", replies.message()).await.unwrap() {
-        spelt.extend_from_slice(&reply.0);
+    while let Some(response) = within("a letter", responses.message()).await.unwrap() {
+        spelt.extend_from_slice(&response.0);
     }
     assert_eq!(spelt, b"spell");
 
@@ -97,26 +97,26 @@ async fn calls_of_all_four_types_pass() {
         let sending = within("sending", requests.send(raw(vec![0; 100_000])));
         sending.await.unwrap();
     }
-    let reply = within("the count", requests.finish()).await.unwrap();
-    assert_eq!(reply.0, "40");
+    let response = within("the count", requests.finish()).await.unwrap();
+    assert_eq!(response.0, "40");
 
     // In turns: nothing waits in nginx for more to come.
     let chat = client.bidi_streaming::<Raw, Raw>(Probe::CHAT);
-    let (mut requests, mut replies) = within("the chat", chat.into_future()).await.unwrap();
+    let (mut requests, mut responses) = within("the chat", chat.into_future()).await.unwrap();
     for turn in 0..100 {
         let said = raw(format!("{turn}"));
         requests.send(said.clone()).await.unwrap();
-        let reply = within("a reply", replies.message()).await.unwrap();
-        assert_eq!(reply, Some(said));
+        let response = within("a response", responses.message()).await.unwrap();
+        assert_eq!(response, Some(said));
     }
     requests.finish();
-    assert_eq!(within("the end", replies.message()).await.unwrap(), None);
+    assert_eq!(within("the end", responses.message()).await.unwrap(), None);
     probe.until("no handlers", |it| it.running == 0).await;
 }
 
 #[tokio::test]
 async fn metadata_trailers_statuses_and_compressed_messages_pass() {
-    let address = serve(Server::new().add(telling())).await;
+    let address = serve(Server::new().add_service(telling())).await;
     let Some(nginx) = in_front_of(&address, "") else {
         return;
     };
@@ -133,11 +133,11 @@ async fn metadata_trailers_statuses_and_compressed_messages_pass() {
     let call = client
         .unary::<Raw, Raw>(TELL, raw(long.clone()))
         .compress("gzip");
-    let reply = within("the reply", call.into_future()).await.unwrap();
-    assert!(reply.is_compressed() && reply.0 == long);
+    let response = within("the response", call.into_future()).await.unwrap();
+    assert!(response.is_compressed() && response.0 == long);
 
-    let reply = within("the reply", tell("ok")).await.unwrap();
-    let (head, trailers) = (reply.metadata(), reply.trailers());
+    let response = within("the response", tell("ok")).await.unwrap();
+    let (head, trailers) = (response.metadata(), response.trailers());
     assert_eq!(
         head.get_all("head").collect::<Vec<_>>(),
         ["one", "two, three"]
@@ -161,7 +161,7 @@ async fn metadata_trailers_statuses_and_compressed_messages_pass() {
 
 #[tokio::test]
 async fn six_kilobytes_of_metadata_pass_both_ways() {
-    let address = serve(Server::new().add(telling())).await;
+    let address = serve(Server::new().add_service(telling())).await;
     let Some(nginx) = in_front_of(&address, "") else {
         return;
     };
@@ -169,15 +169,15 @@ async fn six_kilobytes_of_metadata_pass_both_ways() {
     let value = "v".repeat(6 * 1024);
     let call = client.unary::<Raw, Raw>(TELL, raw("ok"));
     let call = call.metadata("told_x.y", &value).into_future();
-    let reply = within("the reply", call).await.unwrap();
-    assert_eq!(reply.metadata().get("head"), Some(&*value));
-    assert_eq!(reply.trailers().get("x-trailer"), Some(&*value));
+    let response = within("the response", call).await.unwrap();
+    assert_eq!(response.metadata().get("head"), Some(&*value));
+    assert_eq!(response.trailers().get("x-trailer"), Some(&*value));
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_call_at_the_client_and_at_the_server() {
     let probe = Probe::new();
-    let address = serve(Server::new().add(probe.clone())).await;
+    let address = serve(Server::new().add_service(probe.clone())).await;
     let Some(nginx) = in_front_of(&address, "") else {
         return;
     };
@@ -203,7 +203,7 @@ async fn a_deadline_ends_a_call_at_the_client_and_at_the_server() {
 #[tokio::test]
 async fn a_call_that_is_given_up_drops_its_handler() {
     let probe = Probe::new();
-    let address = serve(Server::new().add(probe.clone())).await;
+    let address = serve(Server::new().add_service(probe.clone())).await;
     let Some(nginx) = in_front_of(&address, "") else {
         return;
     };
@@ -216,13 +216,13 @@ async fn a_call_that_is_given_up_drops_its_handler() {
     hold.abort();
     probe.until("no handler", |it| it.running == 0).await;
 
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<Raw, Raw>(Probe::STALL, raw("x"))
         .await
         .unwrap();
-    within("the first", replies.message()).await.unwrap();
+    within("the first", responses.message()).await.unwrap();
     probe.until("the handler", |it| it.running == 1).await;
-    drop(replies);
+    drop(responses);
     probe.until("no handler", |it| it.running == 0).await;
 
     let chat = client
@@ -235,7 +235,7 @@ async fn a_call_that_is_given_up_drops_its_handler() {
     // The connection to nginx has outlived them all.
     let call = client.unary::<Raw, Raw>(Probe::ECHO, raw("x"));
     assert_eq!(
-        within("the reply", call.into_future()).await.unwrap().0,
+        within("the response", call.into_future()).await.unwrap().0,
         "x"
     );
 }
@@ -253,7 +253,7 @@ async fn a_server_that_is_away_or_does_not_answer_is_unavailable() {
     assert!(status.message().contains("502 Bad Gateway"), "{status}");
 
     let probe = Probe::new();
-    let address = serve(Server::new().add(probe.clone())).await;
+    let address = serve(Server::new().add_service(probe.clone())).await;
     let nginx = in_front_of(&address, "grpc_read_timeout 1s;").expect("it was there");
     let client = client_of(&nginx.address()).await;
     let call = client.unary::<Raw, Raw>(Probe::HOLD, raw("x"));

@@ -67,15 +67,15 @@ async fn lines(lines: &mut mpsc::UnboundedReceiver<String>, n: usize) -> Vec<Str
 async fn call(client: &Client, kind: Kind) {
     match kind {
         Kind::Unary => {
-            let reply = client.unary::<_, Raw>(UNARY, raw("abc")).await.unwrap();
-            assert_eq!(reply.into_inner(), raw("abc"));
+            let response = client.unary::<_, Raw>(UNARY, raw("abc")).await.unwrap();
+            assert_eq!(response.into_inner(), raw("abc"));
         }
         Kind::ServerStreaming => {
-            let mut replies = client
+            let mut responses = client
                 .server_streaming::<_, Raw>(SERVER, raw("abc"))
                 .await
                 .unwrap();
-            while replies.message().await.unwrap().is_some() {}
+            while responses.message().await.unwrap().is_some() {}
         }
         Kind::ClientStreaming => {
             let mut requests = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
@@ -84,19 +84,19 @@ async fn call(client: &Client, kind: Kind) {
             requests.finish().await.unwrap();
         }
         Kind::Bidi => {
-            let (mut requests, mut replies) =
+            let (mut requests, mut responses) =
                 client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
             requests.send(raw("ab")).await.unwrap();
-            assert!(replies.message().await.unwrap().is_some());
+            assert!(responses.message().await.unwrap().is_some());
             requests.finish();
-            assert!(replies.message().await.unwrap().is_none());
+            assert!(responses.message().await.unwrap().is_none());
         }
     }
 }
 
 #[tokio::test]
 async fn both_sides_tell_the_messages_and_bytes_of_each_kind_of_call() {
-    let (client, mut told) = heard(Server::new().add(Echo)).await;
+    let (client, mut told) = heard(Server::new().add_service(Echo)).await;
     for (kind, sent, received) in [
         (Kind::Unary, "1 of 8 B", "1 of 8 B"),
         (Kind::ServerStreaming, "1 of 8 B", "3 of 18 B"),
@@ -175,7 +175,7 @@ async fn a_call_whose_deadline_passes_at_the_server_ends_so_there() {
 
 #[tokio::test]
 async fn a_method_that_the_server_does_not_have_does_not_name_a_metric() {
-    let (client, mut told) = heard(Server::new().add(Echo)).await;
+    let (client, mut told) = heard(Server::new().add_service(Echo)).await;
     let made_up = trunkline::Method::new("/made.Up/Name");
     let status = client.unary::<_, Raw>(made_up, raw("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::UNIMPLEMENTED);
@@ -215,7 +215,7 @@ async fn a_call_that_finds_no_server_has_an_end_and_no_stream() {
 }
 
 fn never() -> Server {
-    Server::new().add(With(|router: &mut trunkline::Router| {
+    Server::new().add_service(With(|router: &mut trunkline::Router| {
         router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
             std::future::pending::<Result<Raw>>().await
         });
@@ -232,7 +232,7 @@ async fn a_handler_that_panics_ends_its_call_with_internal() {
             }
         });
     });
-    let (client, mut told) = heard(Server::new().add(service)).await;
+    let (client, mut told) = heard(Server::new().add_service(service)).await;
     let call = client.unary::<_, Raw>(UNARY, raw("x"));
     assert_eq!(call.await.unwrap_err().code(), Code::INTERNAL);
     let told = lines(&mut told, 4).await;
@@ -243,7 +243,7 @@ async fn a_handler_that_panics_ends_its_call_with_internal() {
 #[tokio::test]
 async fn both_sides_know_what_passed_on_a_connection() {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let address = serve(Server::new().add(Echo).metrics(Ends(ended))).await;
+    let address = serve(Server::new().add_service(Echo).metrics(Ends(ended))).await;
     let channel = Channel::connect(&address).await.unwrap();
     let client = Client::new(channel.clone());
     for kind in Kind::ALL {
@@ -292,13 +292,13 @@ async fn a_reply_that_cannot_be_read_is_told_as_its_caller_sees_it() {
         let mut peer = listener.accept().await;
         let stream = peer.next_full_request().await;
         peer.write(&[
-            Frame::headers(stream, &Fields::reply()),
+            Frame::headers(stream, &Fields::response()),
             Frame::data(stream, message(payload)),
             Frame::headers(stream, &Fields::trailers("0")).ending(),
         ])
         .await;
-        let reply = within("the call", call).await.unwrap();
-        assert_eq!(reply.err().map(|status| status.code()), code);
+        let response = within("the call", call).await.unwrap();
+        assert_eq!(response.err().map(|status| status.code()), code);
         let ended = &lines(&mut told, 2).await[1];
         let name = code.unwrap_or(Code::OK).to_string();
         assert!(ended.contains(&format!(" {name}: ")), "{ended}");
@@ -311,8 +311,8 @@ async fn a_call_whose_replies_are_dropped_ends_before_its_sender_is() {
     let call = tokio::spawn(client.bidi_streaming::<Raw, Raw>(BIDI).into_future());
     let mut peer = listener.accept().await;
     peer.next_request().await;
-    let (sender, replies) = within("open", call).await.unwrap().unwrap();
-    drop(replies);
+    let (sender, responses) = within("open", call).await.unwrap().unwrap();
+    drop(responses);
     let ended = &lines(&mut told, 2).await[1];
     assert!(ended.contains("BidiStreaming CANCELLED: "), "{ended}");
     drop(sender);

@@ -149,14 +149,14 @@ fn a_capture_shows_frames_headers_and_messages() {
     );
 
     // The last call of the case: a stream that is compressed, except for its second message.
-    let mut replies = frames
+    let mut responses = frames
         .iter()
         .filter(|frame| frame.from == Side::Server)
         .flat_map(|frame| &frame.messages)
         .rev();
     let last = [
-        replies.next().expect("a response"),
-        replies.next().expect("two responses"),
+        responses.next().expect("a response"),
+        responses.next().expect("two responses"),
     ];
     assert_eq!(last.map(|message| message.compressed), [false, true]);
 }

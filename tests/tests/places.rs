@@ -25,8 +25,8 @@ const TRIAL: usize = 50;
 /// What a handler of `HOLD` does once it is released.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
-    Reply,
-    /// Keeps its thread for far longer than is quick, and replies.
+    ResponseHandle,
+    /// Keeps its thread for far longer than is quick, and responses.
     Dawdle,
 }
 
@@ -68,9 +68,9 @@ impl Service for Places {
         router.bidi_streaming(
             TASKS,
             &service,
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while requests.message().await?.is_some() {
-                    replies.send(task()).await?;
+                    responses.send(task()).await?;
                 }
                 Ok(())
             },
@@ -137,7 +137,7 @@ async fn connected(quick: Duration, in_place: Duration) -> Place {
         dropped,
         is_done: is_done.clone(),
     };
-    let server = Server::new().add(places).with_limits(|limits| {
+    let server = Server::new().add_service(places).with_limits(|limits| {
         limits.quick_poll_max = quick;
         limits.in_place_max = in_place;
     });
@@ -159,8 +159,8 @@ async fn unary(channel: &Channel, method: Method) -> String {
 async fn ask(channel: &Channel, method: Method, message: &'static str) -> String {
     let client = Client::new(channel.clone());
     let call = client.unary(method, Raw(message.into()));
-    let reply: Response<Raw> = within("a reply", call.into_future()).await.expect("OK");
-    String::from_utf8(reply.into_inner().0.to_vec()).expect("a number")
+    let response: Response<Raw> = within("a response", call.into_future()).await.expect("OK");
+    String::from_utf8(response.into_inner().0.to_vec()).expect("a number")
 }
 
 /// Has `method` polled in its connection's task; gives that task.
@@ -216,7 +216,7 @@ async fn a_stream_that_began_in_a_task_moves_to_its_connection_when_its_method_i
     let place = connected(HOUR, HOUR).await;
     let channel = &place.channel;
     let client = Client::new(channel.clone());
-    let (mut requests, mut replies) = within(
+    let (mut requests, mut responses) = within(
         "a call",
         client.bidi_streaming::<Raw, Raw>(TASKS).into_future(),
     )
@@ -225,8 +225,8 @@ async fn a_stream_that_began_in_a_task_moves_to_its_connection_when_its_method_i
     let mut tasks = Vec::new();
     for _ in 0..TRIAL + 10 {
         requests.send(Raw::default()).await.expect("it is read");
-        let reply = within("a reply", replies.message()).await.expect("OK");
-        tasks.push(reply.expect("a message").0);
+        let response = within("a response", responses.message()).await.expect("OK");
+        tasks.push(response.expect("a message").0);
     }
     let settled: BTreeSet<_> = tasks[TRIAL..].iter().collect();
     assert_eq!(settled.len(), 1, "{tasks:?}");
@@ -266,12 +266,12 @@ async fn calls_that_wait_in_their_connection_leave_it_when_their_method_turns_ou
         held.push((call, release));
     }
     let mut tasks = Vec::new();
-    for ((call, release), then) in held
-        .into_iter()
-        .zip([Then::Dawdle, Then::Reply, Then::Reply])
+    for ((call, release), then) in
+        held.into_iter()
+            .zip([Then::Dawdle, Then::ResponseHandle, Then::ResponseHandle])
     {
         release.send(then).expect("it waits");
-        tasks.push(within("a reply", call).await.expect("no panic"));
+        tasks.push(within("a response", call).await.expect("no panic"));
     }
     assert_eq!(tasks[0], connection);
     assert_ne!(tasks[1], connection);
@@ -313,8 +313,11 @@ async fn a_handler_that_panics_as_it_is_dropped_harms_no_other_call() {
     .expect("the server lives");
     assert_eq!(unary(&place.channel, HOLD).await, connection);
     let (call, release) = calls.remove(0);
-    release.send(Then::Reply).expect("it waits");
-    assert_eq!(within("a reply", call).await.expect("no panic"), connection);
+    release.send(Then::ResponseHandle).expect("it waits");
+    assert_eq!(
+        within("a response", call).await.expect("no panic"),
+        connection
+    );
     // Two at once: were one to unwind, the other would end the process.
     for (call, _) in &calls {
         call.abort();

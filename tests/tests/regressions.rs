@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_call_ends_at_its_deadline_whatever_an_interceptor_waits_for() {
-    let address = serve(Server::new().add(Echo)).await;
+    let address = serve(Server::new().add_service(Echo)).await;
     let channel = within("connecting", Channel::connect(&address))
         .await
         .unwrap();
@@ -84,7 +84,7 @@ async fn calls_that_wait_for_a_connection_share_one_attempt_when_it_fails() {
 
 #[tokio::test]
 async fn calls_with_deadlines_shorter_than_connecting_connect_in_the_end() {
-    let far = serve(Server::new().add(Echo)).await;
+    let far = serve(Server::new().add_service(Echo)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -161,18 +161,18 @@ async fn a_connection_that_buffers_is_flushed_to_the_end() {
             buffer: Vec::new(),
         },
     );
-    tokio::spawn(Server::new().add(Echo).serve_connection(far));
+    tokio::spawn(Server::new().add_service(Echo).serve_connection(far));
     let channel = within("connecting", channel_over(near, Limits::default()))
         .await
         .unwrap();
     let client = Client::new(channel);
     for _ in 0..10 {
         let call = client.unary::<Raw, Raw>(UNARY, raw(vec![1; 50_000]));
-        let reply = timeout(LONG, call.into_future())
+        let response = timeout(LONG, call.into_future())
             .await
-            .expect("a reply")
+            .expect("a response")
             .unwrap();
-        assert_eq!(reply.0.len(), 50_000);
+        assert_eq!(response.0.len(), 50_000);
     }
 }
 
@@ -182,8 +182,8 @@ async fn window_that_idle_streams_have_read_comes_back() {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, _request: Request<Raw>, mut replies: Sender<Raw>| async move {
-                replies.send(raw(vec![1; 30 << 10])).await?;
+            |_, _request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(raw(vec![1; 30 << 10])).await?;
                 pending().await
             },
         );
@@ -191,7 +191,12 @@ async fn window_that_idle_streams_have_read_comes_back() {
             Ok(raw(vec![1; 1 << 20]))
         });
     });
-    let address = serve(Server::new().add(service).max_concurrent_streams(2000)).await;
+    let address = serve(
+        Server::new()
+            .add_service(service)
+            .max_concurrent_streams(2000),
+    )
+    .await;
     let client = client_with(Channel::to(&address).max_connections(1)).await;
     let mut streams = Vec::new();
     for i in 0..700 {
@@ -207,7 +212,7 @@ async fn window_that_idle_streams_have_read_comes_back() {
     let call = client.unary::<Raw, Raw>(UNARY, raw(""));
     timeout(LONG, call.into_future())
         .await
-        .expect("a reply")
+        .expect("a response")
         .unwrap();
 }
 
@@ -233,7 +238,7 @@ async fn a_handler_that_uses_up_its_budget_ends_at_its_deadline() {
             }
         });
     });
-    let address = serve(Server::new().add(service)).await;
+    let address = serve(Server::new().add_service(service)).await;
     let mut peer = RawPeer::connect(&address).await;
     let head = Fields::call("/test.Fixture/Unary").and("grpc-timeout", "200m");
     peer.call(&head, vec![0; 5]).await;
@@ -244,7 +249,7 @@ async fn a_handler_that_uses_up_its_budget_ends_at_its_deadline() {
 
 #[tokio::test]
 async fn a_server_stops_although_a_client_has_not_shaken_hands() {
-    let server = Server::new().add(Echo).with_limits(|limits| {
+    let server = Server::new().add_service(Echo).with_limits(|limits| {
         limits.drain_grace = SHORT;
     });
     let bound = server.bind("127.0.0.1:0").await.unwrap();
@@ -265,11 +270,11 @@ async fn what_a_task_of_the_handler_sends_arrives() {
         router.server_streaming(
             SERVER,
             &nothing(),
-            |_, _: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
                 let task = tokio::spawn(async move {
                     for _ in 0..10 {
                         sleep(Duration::from_millis(10)).await;
-                        replies.send(raw(vec![1; 10_000])).await?;
+                        responses.send(raw(vec![1; 10_000])).await?;
                     }
                     Ok::<_, Status>(())
                 });
@@ -277,7 +282,7 @@ async fn what_a_task_of_the_handler_sends_arrives() {
             },
         );
     });
-    let client = client_of(&serve(Server::new().add(service)).await).await;
+    let client = client_of(&serve(Server::new().add_service(service)).await).await;
     let mut stream = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))
         .await
@@ -319,7 +324,7 @@ async fn a_deadline_ends_a_stream_that_always_has_more() {
     tokio::spawn(async move {
         let mut peer = listener.accept().await;
         let stream = peer.next_request().await;
-        peer.write(&[Frame::headers(stream, &Fields::reply())])
+        peer.write(&[Frame::headers(stream, &Fields::response())])
             .await;
         loop {
             let message: Bytes = [0, 0, 0, 0, 100].into_iter().chain([7; 100]).collect();
@@ -362,7 +367,7 @@ async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
             }
         });
     });
-    let address = serve(Server::new().add(service).max_concurrent_streams(1)).await;
+    let address = serve(Server::new().add_service(service).max_concurrent_streams(1)).await;
     let mut peer = RawPeer::connect(&address).await;
     let first = Fields::call("/test.Fixture/Unary");
     let first = peer.call(&first, vec![0; 5]).await;
@@ -381,7 +386,7 @@ async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_answer_that_comes_before_the_message_has_left_is_the_answer() {
     const UNKNOWN: Method = Method::new("/test.Fixture/Unknown");
-    let address = serve(Server::new().add(Echo)).await;
+    let address = serve(Server::new().add_service(Echo)).await;
     let channel = within("connecting", Channel::connect(&address))
         .await
         .unwrap();

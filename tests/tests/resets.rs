@@ -65,7 +65,7 @@ async fn malformed_heads(client: &mut RawPeer<DuplexStream>, batches: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn mistakes_that_are_long_forgiven_are_not_held_against_malformed_heads() {
-    let mut client = raw_client(Server::new().add(Probe::new())).await;
+    let mut client = raw_client(Server::new().add_service(Probe::new())).await;
     for minute in 0..3_000 {
         let stream = client.next_stream();
         let head = Frame::headers(stream, &Fields::call(DEAF));
@@ -86,10 +86,12 @@ async fn mistakes_that_are_long_forgiven_are_not_held_against_malformed_heads() 
 #[tokio::test]
 async fn resets_that_come_with_their_calls_count_however_long_the_handlers_take() {
     let spinning = Spinning::default();
-    let server = Server::new().add(spinning.clone()).with_limits(|limits| {
-        limits.reset_budget = 100;
-        limits.resets_per_second = 1;
-    });
+    let server = Server::new()
+        .add_service(spinning.clone())
+        .with_limits(|limits| {
+            limits.reset_budget = 100;
+            limits.resets_per_second = 1;
+        });
     let mut client = raw_client(server).await;
     for _ in 0..20 {
         let mut frames = Vec::new();
@@ -114,7 +116,7 @@ async fn resets_that_come_with_their_calls_count_however_long_the_handlers_take(
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_a_little_before_each_reset_is_cut_off_in_a_second() {
     let probe = Probe::new();
-    let mut client = raw_client(Server::new().add(probe.clone())).await;
+    let mut client = raw_client(Server::new().add_service(probe.clone())).await;
     for _ in 0..1_000 {
         let mut calls = Vec::new();
         for _ in 0..100 {

@@ -23,10 +23,10 @@ const METHOD: Method = Method::new("/test.Raw/Method");
 
 type Peer = RawPeer<DuplexStream>;
 
-fn reply(stream: u32) -> Vec<Frame> {
+fn response(stream: u32) -> Vec<Frame> {
     vec![
-        Frame::headers(stream, &Fields::reply()),
-        Frame::data(stream, message(b"reply")),
+        Frame::headers(stream, &Fields::response()),
+        Frame::data(stream, message(b"response")),
         Frame::headers(stream, &Fields::trailers("0")).ending(),
     ]
 }
@@ -94,13 +94,13 @@ async fn a_call_that_the_server_has_not_taken_is_made_again_once() {
                 assert_eq!(request.messages(), [&b"request"[..]], "{name}");
                 let timeout = request.head.expect("a head").text("grpc-timeout");
                 assert_eq!(timeout.as_deref(), Some("100000m"), "{name}");
-                peer.write(&reply(stream)).await;
-                let reply = within(&name, call).await.expect("no panic");
-                assert_eq!(reply.expect("a reply").0, "reply");
+                peer.write(&response(stream)).await;
+                let response = within(&name, call).await.expect("no panic");
+                assert_eq!(response.expect("a response").0, "response");
             } else {
-                let reply = within(&name, call).await.expect("no panic");
+                let response = within(&name, call).await.expect("no panic");
                 assert_eq!(
-                    reply.expect_err("refused").code(),
+                    response.expect_err("refused").code(),
                     Code::UNAVAILABLE,
                     "{name}"
                 );
@@ -124,7 +124,7 @@ async fn a_call_that_the_server_may_have_taken_is_not_made_again() {
             vec![Frame::rst_stream(it, error::INTERNAL_ERROR)]
         }),
         ("refused behind a head", |it| {
-            let head = Frame::headers(it, &Fields::reply());
+            let head = Frame::headers(it, &Fields::response());
             vec![head, Frame::rst_stream(it, error::REFUSED_STREAM)]
         }),
         ("GOAWAY that covers it", |it| {
@@ -178,25 +178,25 @@ async fn each_of_many_calls_around_a_goaway_is_served_once() {
                 streams
                     .iter()
                     .take(taken as usize)
-                    .flat_map(|it| reply(*it)),
+                    .flat_map(|it| response(*it)),
             );
             peer.write(&frames).await;
             if taken < CALLS {
                 let mut next = listener.accept().await;
                 for _ in taken..CALLS {
                     let stream = next.next_full_request().await;
-                    next.write(&reply(stream)).await;
+                    next.write(&response(stream)).await;
                 }
                 assert_eq!(next.waiting_requests(), 0);
                 for call in calls {
-                    let reply = within("a call", call).await.expect("no panic");
-                    reply.expect("each is served");
+                    let response = within("a call", call).await.expect("no panic");
+                    response.expect("each is served");
                 }
                 continue;
             }
             for call in calls {
-                let reply = within("a call", call).await.expect("no panic");
-                reply.expect("each is served");
+                let response = within("a call", call).await.expect("no panic");
+                response.expect("each is served");
             }
             assert_eq!(listener.waiting(), 0, "all were taken");
         }
@@ -227,11 +227,11 @@ async fn a_retry_passes_through_interceptors_and_layers_once() {
         let stream = peer.next_full_request().await;
         let after = peer.stream(stream);
         assert_eq!(before.messages(), after.messages());
-        peer.write(&reply(stream)).await;
+        peer.write(&response(stream)).await;
         within("the call", call)
             .await
             .expect("no panic")
-            .expect("a reply");
+            .expect("a response");
     }
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
@@ -257,11 +257,11 @@ async fn metadata_and_large_messages_are_sent_again_as_they_were() {
         (head.text("key"), head.text("key-bin")),
         (Some("value".into()), Some("AQI".into()))
     );
-    peer.write(&reply(stream)).await;
+    peer.write(&response(stream)).await;
     within("the call", call)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
 }
 
 /// A bidirectional call whose stream is open.
@@ -273,11 +273,11 @@ async fn streaming(
     let call = tokio::spawn(call.into_future());
     let mut peer = listener.accept().await;
     let stream = peer.next_request().await;
-    let (sender, replies) = within("the call", call)
+    let (sender, responses) = within("the call", call)
         .await
         .expect("no panic")
         .expect("open");
-    (sender, replies, peer, stream)
+    (sender, responses, peer, stream)
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,14 +286,14 @@ async fn a_stream_of_requests_is_made_again_if_nothing_was_sent_yet_and_fails_ot
         for sends_before in [false, true] {
             let (channel, mut listener) = rig();
             let client = Client::new(channel);
-            let (mut sender, mut replies, mut peer, stream) =
+            let (mut sender, mut responses, mut peer, stream) =
                 streaming(&client, &mut listener).await;
             if sends_before {
                 sender.send(Raw("early".into())).await.expect("it is open");
                 peer.until("a message", |it| !it.stream(stream).data.is_empty())
                     .await;
             }
-            let reading = tokio::spawn(async move { replies.message().await });
+            let reading = tokio::spawn(async move { responses.message().await });
             if sends_before && how == "GOAWAY" {
                 let goaway = Frame::goaway(stream - 1, error::NO_ERROR, "going");
                 peer.write(&[goaway]).await;
@@ -319,12 +319,12 @@ async fn a_stream_of_requests_is_made_again_if_nothing_was_sent_yet_and_fails_ot
             sender.finish();
             peer.until_end(stream).await;
             assert_eq!(peer.stream(stream).messages(), [&b"late"[..]], "{how}");
-            peer.write(&reply(stream)).await;
+            peer.write(&response(stream)).await;
             let message = within(how, reading)
                 .await
                 .expect("no panic")
                 .expect("a message");
-            assert_eq!(message.expect("one").0, "reply", "{how}");
+            assert_eq!(message.expect("one").0, "response", "{how}");
         }
     }
 }
@@ -339,7 +339,7 @@ async fn calls_that_begin_around_a_goaway_are_all_served() {
         let mut peer = listener.accept().await;
         let stream = peer.next_full_request().await;
         let mut frames = vec![Frame::goaway(stream, error::NO_ERROR, "going")];
-        frames.extend(reply(stream));
+        frames.extend(response(stream));
         peer.write(&frames).await;
         for _ in 0..yields {
             tokio::task::yield_now().await;
@@ -348,11 +348,11 @@ async fn calls_that_begin_around_a_goaway_are_all_served() {
         let mut next = listener.accept().await;
         for _ in 0..5 {
             let stream = next.next_full_request().await;
-            next.write(&reply(stream)).await;
+            next.write(&response(stream)).await;
         }
         for call in calls.into_iter().chain([first]) {
-            let reply = within("a call", call).await.expect("no panic");
-            reply.expect("each is served");
+            let response = within("a call", call).await.expect("no panic");
+            response.expect("each is served");
         }
     }
 }
@@ -371,18 +371,18 @@ async fn an_early_reply_to_a_large_request_resets_the_stream_and_the_next_call_g
         ];
         let mut peer = listener.accept_with(&no_window).await;
         let stream = peer.next_request().await;
-        peer.write(&reply(stream)).await;
+        peer.write(&response(stream)).await;
         within("the call", call)
             .await
             .expect("no panic")
-            .expect("a reply");
+            .expect("a response");
         let what = "RST_STREAM with NO_ERROR";
         peer.until(what, |it| it.stream(stream).reset == Some(error::NO_ERROR))
             .await;
         assert_eq!(peer.stream(stream).data.len(), 0);
         let next = unary(&client, b"");
         let stream = peer.next_request().await;
-        peer.write(&reply(stream)).await;
+        peer.write(&response(stream)).await;
         next.abort();
     }
 }
@@ -413,20 +413,20 @@ async fn a_call_is_not_lost_between_a_goaway_and_the_client_noticing() {
     let call = tokio::spawn(call.into_future());
     let mut peer = listener.accept().await;
     let stream = peer.next_full_request().await;
-    peer.write(&[Frame::headers(stream, &Fields::reply())])
+    peer.write(&[Frame::headers(stream, &Fields::response())])
         .await;
-    let mut replies = within("the call", call)
+    let mut responses = within("the call", call)
         .await
         .expect("no panic")
         .expect("open");
-    within("the head", replies.head()).await.expect("a head");
+    within("the head", responses.head()).await.expect("a head");
     let unary = client.unary::<Raw, Raw>(METHOD, Raw("request".into()));
     let waker = Arc::new(BeginsWhenWoken {
         call: Mutex::new(Some(unary.into_future())),
         begun: Notify::new(),
     });
     {
-        let reading = pin!(replies.message());
+        let reading = pin!(responses.message());
         let polled = reading.poll(&mut Context::from_waker(&waker.clone().into()));
         assert!(polled.is_pending());
     }
@@ -440,11 +440,11 @@ async fn a_call_is_not_lost_between_a_goaway_and_the_client_noticing() {
     let mut next = listener.accept().await;
     let stream = next.next_full_request().await;
     assert_eq!(next.stream(stream).messages(), [&b"request"[..]]);
-    next.write(&reply(stream)).await;
+    next.write(&response(stream)).await;
     within("the call", call)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
     assert_eq!(peer.waiting_requests(), 0);
 }
 
@@ -461,7 +461,7 @@ async fn a_sender_hears_of_the_end_of_its_call_though_nobody_reads_and_nothing_w
         for sends in [false, true] {
             let (channel, mut listener) = rig();
             let client = Client::new(channel);
-            let (mut sender, mut replies, mut peer, stream) =
+            let (mut sender, mut responses, mut peer, stream) =
                 streaming(&client, &mut listener).await;
             match how {
                 "CANCEL" => peer.write(&reset(stream, error::CANCEL)).await,
@@ -482,7 +482,7 @@ async fn a_sender_hears_of_the_end_of_its_call_though_nobody_reads_and_nothing_w
             let waited = began.elapsed();
             assert_eq!(waited.is_zero(), at_once, "{how}: {waited:?}");
             assert!(waited <= Duration::from_secs(1), "{how}: {waited:?}");
-            let status = within(how, replies.message()).await.expect_err(how);
+            let status = within(how, responses.message()).await.expect_err(how);
             let wanted = match how {
                 "CANCEL" => Code::CANCELLED,
                 _ => Code::UNAVAILABLE,

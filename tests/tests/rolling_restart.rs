@@ -63,7 +63,7 @@ enum Policy {
 /// Serves at `address`, with the same counts in every life.
 async fn start(server: &Server, address: &str, counting: &Counting) -> (String, Running) {
     let bound = loop {
-        let server = server.clone().add(counting.clone());
+        let server = server.clone().add_service(counting.clone());
         match server.bind(address).await {
             Ok(bound) => break bound,
             Err(_) => tokio::task::yield_now().await,
@@ -123,8 +123,8 @@ async fn load(client: Client, mut stop: oneshot::Receiver<()>) -> Load {
         running.spawn(async move {
             let request = Raw(format!("{number}").into());
             let call = client.unary::<Raw, Raw>(METHOD, request.clone());
-            let reply = call.timeout(Duration::from_secs(20)).await?;
-            assert_eq!(reply.into_inner(), request);
+            let response = call.timeout(Duration::from_secs(20)).await?;
+            assert_eq!(response.into_inner(), request);
             Ok(due.elapsed())
         });
         load.calls += 1;

@@ -33,11 +33,11 @@ impl RouteGuide for Guide {
     async fn list_features(
         &self,
         request: Request<Rectangle>,
-        replies: &mut Sender<Feature>,
+        responses: &mut Sender<Feature>,
     ) -> Result<()> {
         for location in [request.lo, request.hi] {
             let name = "corner".to_owned();
-            replies.send(Feature { name, location }).await?;
+            responses.send(Feature { name, location }).await?;
         }
         Ok(())
     }
@@ -53,10 +53,10 @@ impl RouteGuide for Guide {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
-            replies.send(note).await?;
+            responses.send(note).await?;
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ fn says(message: &Message, field: &str, value: &str) -> bool {
 #[test]
 fn every_message_of_a_route_guide_run_is_decoded_by_name() {
     let runtime = Runtime::new().expect("a runtime");
-    let server = Server::new().add(RouteGuideServer(Guide));
+    let server = Server::new().add_service(RouteGuideServer(Guide));
     let server = runtime
         .block_on(server.bind("127.0.0.1:0"))
         .expect("a port");
@@ -115,7 +115,7 @@ fn every_message_of_a_route_guide_run_is_decoded_by_name() {
         let names = messages.iter().map(|message| message.name.clone());
         names.collect::<Vec<_>>()
     };
-    let (requests, replies) = (sent_by(Side::Client), sent_by(Side::Server));
+    let (requests, responses) = (sent_by(Side::Client), sent_by(Side::Server));
     let note = "routeguide.RouteNote";
     let point = "routeguide.Point";
     assert_eq!(
@@ -132,7 +132,7 @@ fn every_message_of_a_route_guide_run_is_decoded_by_name() {
     );
     let feature = "routeguide.Feature";
     assert_eq!(
-        names(&replies),
+        names(&responses),
         [
             feature,
             feature,
@@ -143,7 +143,11 @@ fn every_message_of_a_route_guide_run_is_decoded_by_name() {
         ]
     );
     assert!(says(requests[0], "routeguide.Point.latitude", "1"));
-    assert!(says(replies[0], "routeguide.Feature.name", "at 1"));
-    assert!(says(replies[3], "routeguide.RouteSummary.point_count", "3"));
-    assert!(says(replies[5], "routeguide.RouteNote.message", "Calm."));
+    assert!(says(responses[0], "routeguide.Feature.name", "at 1"));
+    assert!(says(
+        responses[3],
+        "routeguide.RouteSummary.point_count",
+        "3"
+    ));
+    assert!(says(responses[5], "routeguide.RouteNote.message", "Calm."));
 }

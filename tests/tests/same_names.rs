@@ -23,9 +23,9 @@ fn server() -> u16 {
     thread::spawn(move || {
         Runtime::new().expect("a runtime").block_on(async {
             let bound = Server::new()
-                .add(UserServiceServer(Users))
-                .add(Reflection::new())
-                .add(OrderServiceServer(Orders))
+                .add_service(UserServiceServer(Users))
+                .add_service(Reflection::new())
+                .add_service(OrderServiceServer(Orders))
                 .bind("127.0.0.1:0")
                 .await
                 .expect("a free port, and descriptors that agree");
@@ -86,7 +86,7 @@ fn grpcurl_describes_and_calls_both() {
             "{described}"
         );
     }
-    for (method, request, reply) in [
+    for (method, request, response) in [
         (
             "users.UserService/GetUser",
             r#"{"id": {"number": 7}}"#,
@@ -98,6 +98,6 @@ fn grpcurl_describes_and_calls_both() {
             r#"{ "key": { "text": "a" } }"#,
         ),
     ] {
-        assert_eq!(grpcurl(&["-d", request, &address, method]), reply);
+        assert_eq!(grpcurl(&["-d", request, &address, method]), response);
     }
 }

@@ -181,28 +181,28 @@ impl Edition2024 for Echo {
 /// Calls all three services, and expects the messages back.
 async fn call_all(channel: Channel) -> Result<()> {
     let message = legacy_message();
-    let reply = LegacyClient::new(channel.clone())
+    let response = LegacyClient::new(channel.clone())
         .echo(message.clone())
         .await?;
-    assert_eq!(reply.into_inner(), message);
+    assert_eq!(response.into_inner(), message);
     let message = edition_2023_message();
-    let reply = Edition2023Client::new(channel.clone())
+    let response = Edition2023Client::new(channel.clone())
         .echo(message.clone())
         .await?;
-    assert_eq!(reply.into_inner(), message);
+    assert_eq!(response.into_inner(), message);
     let message = edition_2024_message();
-    let reply = Edition2024Client::new(channel)
+    let response = Edition2024Client::new(channel)
         .echo(message.clone())
         .await?;
-    assert_eq!(reply.into_inner(), message);
+    assert_eq!(response.into_inner(), message);
     Ok(())
 }
 
 fn server() -> Server {
     Server::new()
-        .add(LegacyServer(Echo))
-        .add(Edition2023Server(Echo))
-        .add(Edition2024Server(Echo))
+        .add_service(LegacyServer(Echo))
+        .add_service(Edition2023Server(Echo))
+        .add_service(Edition2024Server(Echo))
 }
 
 /// The directory of a toolkit; `None`, and a line on standard error, when this machine lacks it.

@@ -92,7 +92,7 @@ impl Running {
 /// Binds as soon as the one before has gone.
 async fn follow(server: &Server, address: &str) -> BoundServer {
     loop {
-        match server.clone().add(Echo).bind(address).await {
+        match server.clone().add_service(Echo).bind(address).await {
             Ok(bound) => return bound,
             Err(status) => assert_eq!(status.code(), Code::UNAVAILABLE, "{status}"),
         }
@@ -153,7 +153,7 @@ fn start_two(address: &str) -> [Result<BoundServer>; 2] {
         std::thread::spawn(move || {
             let _guard = runtime.enter();
             barrier.wait();
-            runtime.block_on(Server::new().add(Echo).bind(&address))
+            runtime.block_on(Server::new().add_service(Echo).bind(&address))
         })
     };
     [start(), start()].map(|starting| starting.join().expect("no panic"))
@@ -237,7 +237,11 @@ async fn a_server_whose_files_were_removed_leaves_those_of_the_next_one_alone() 
     for by_renaming in [false, true] {
         let directory = Directory::new(&format!("removed-{by_renaming}"));
         let (_, address) = directory.socket();
-        let first = Server::new().add(Echo).bind(&address).await.expect("free");
+        let first = Server::new()
+            .add_service(Echo)
+            .bind(&address)
+            .await
+            .expect("free");
         for name in directory.names() {
             let path = directory.0.join(&name);
             // A file that was moved, as NFS does with one that is open, has a name still.
@@ -263,7 +267,11 @@ async fn a_server_whose_files_were_removed_leaves_those_of_the_next_one_alone() 
 async fn a_server_whose_lock_file_was_removed_keeps_others_out_and_leaves_nothing() {
     let directory = Directory::new("unlocked");
     let (path, address) = directory.socket();
-    let first = Server::new().add(Echo).bind(&address).await.expect("free");
+    let first = Server::new()
+        .add_service(Echo)
+        .bind(&address)
+        .await
+        .expect("free");
     std::fs::remove_file(path.with_extension("sock.lock")).expect("a file of ours");
     Server::new().bind(&address).await.expect_err("it runs");
     drop(first);
@@ -318,7 +326,11 @@ async fn what_is_wrong_with_a_path_is_said() {
 async fn a_socket_without_a_file_serves_calls_and_is_free_when_its_server_ends() {
     let address = format!("unix-abstract:trunkline%20{}", std::process::id());
     for server in [Server::new(), Server::new().threads(2)] {
-        let bound = server.add(Echo).bind(&address).await.expect("it is free");
+        let bound = server
+            .add_service(Echo)
+            .bind(&address)
+            .await
+            .expect("it is free");
         assert_eq!(bound.local_addr().to_string(), address);
         let again = Server::new().bind(&address).await.expect_err("it runs");
         assert!(
@@ -349,7 +361,7 @@ async fn addresses_with_a_zone_are_bound_and_reached() {
     }
     // The loopback interface is the first on Linux; in a URI the % is in encoding.
     for address in ["[::1%1]:0", "http://[::1%251]:0"] {
-        let bound = Server::new().add(Echo).bind(address).await;
+        let bound = Server::new().add_service(Echo).bind(address).await;
         let bound = bound.expect("a free port");
         let port = bound.local_addr().tcp().expect("TCP").port();
         let running = run(bound);
@@ -434,7 +446,11 @@ fn of_c_core(client: &mut RawPeer<DuplexStream>) -> Frame {
 
 async fn raw_client() -> RawPeer<DuplexStream> {
     let (near, far) = tokio::io::duplex(1 << 20);
-    tokio::spawn(Server::new().add(Probe::new()).serve_connection(far));
+    tokio::spawn(
+        Server::new()
+            .add_service(Probe::new())
+            .serve_connection(far),
+    );
     RawPeer::client(near, &[]).await
 }
 

@@ -62,7 +62,7 @@ async fn raw_client(server: Server, settings: &[(u16, u32)]) -> RawPeer<DuplexSt
 /// A raw client of a [`Probe`].
 async fn probed() -> (Probe, RawPeer<DuplexStream>) {
     let probe = Probe::new();
-    let server = Server::new().add(probe.clone());
+    let server = Server::new().add_service(probe.clone());
     (probe, raw_client(server, &[]).await)
 }
 
@@ -71,7 +71,7 @@ fn trailers(stream: u32, status: &str) -> Frame {
 }
 
 fn good(stream: u32, payload: &[u8]) -> Vec<Frame> {
-    let head = Frame::headers(stream, &Fields::reply());
+    let head = Frame::headers(stream, &Fields::response());
     vec![
         head,
         Frame::data(stream, message(payload)),
@@ -80,7 +80,7 @@ fn good(stream: u32, payload: &[u8]) -> Vec<Frame> {
 }
 
 fn trailers_only(stream: u32, status: &str) -> Frame {
-    Frame::headers(stream, &Fields::reply().and("grpc-status", status)).ending()
+    Frame::headers(stream, &Fields::response().and("grpc-status", status)).ending()
 }
 
 /// Fields as text, in their order.
@@ -126,8 +126,8 @@ impl Open {
             }
             Kind::Bidi => {
                 let call = client.bidi_streaming(BIDI).timeout(timeout);
-                let (sender, replies) = call.await.expect(opened);
-                Self::Bidi(sender, replies)
+                let (sender, responses) = call.await.expect(opened);
+                Self::Bidi(sender, responses)
             }
         }
     }
@@ -136,8 +136,8 @@ impl Open {
     async fn end(self) -> Status {
         let end = match self {
             Self::Unary(call) => call.await.map(|_| ()),
-            Self::Server(mut replies) => replies.message().await.map(|_| ()),
-            Self::Bidi(_sender, mut replies) => replies.message().await.map(|_| ()),
+            Self::Server(mut responses) => responses.message().await.map(|_| ()),
+            Self::Bidi(_sender, mut responses) => responses.message().await.map(|_| ()),
             Self::Client(mut stream) => loop {
                 if let Err(status) = stream.send(raw(vec![0; 10_000])).await {
                     break Err(status);
@@ -192,10 +192,10 @@ async fn a_request_begins_with_its_call_definition_and_custom_metadata_comes_beh
         ];
         assert_eq!(head, expected);
         peer.write(&good(stream, b"")).await;
-        within("the reply", call)
+        within("the response", call)
             .await
             .expect("no panic")
-            .expect("a reply");
+            .expect("a response");
     }
 }
 
@@ -219,10 +219,10 @@ async fn a_timeout_is_sent_in_eight_digits_rounded_up_and_not_at_all_without_a_d
         let head = peer.stream(stream).head.expect("a head");
         assert_eq!(head.text("grpc-timeout").as_deref(), expected);
         peer.write(&good(stream, b"")).await;
-        within("the reply", call)
+        within("the response", call)
             .await
             .expect("no panic")
-            .expect("a reply");
+            .expect("a response");
     }
 }
 
@@ -311,11 +311,11 @@ async fn binary_metadata_leaves_without_padding_and_in_order() {
     assert_eq!(values, ["AA", "/+8", ""]);
     assert_eq!(head.text("text").as_deref(), Some("two words"));
 
-    let server = Server::new().add(With(|router: &mut Router| {
+    let server = Server::new().add_service(With(|router: &mut Router| {
         router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
-            request.reply().metadata_bin("head-bin", [0])?;
-            request.reply().trailer_bin("end-bin", [0xff, 0xef])?;
-            request.reply().trailer_bin("end-bin", [1])?;
+            request.response().metadata_bin("head-bin", [0])?;
+            request.response().trailer_bin("end-bin", [0xff, 0xef])?;
+            request.response().trailer_bin("end-bin", [1])?;
             Ok(request.into_inner())
         });
     }));
@@ -347,16 +347,16 @@ async fn a_compressed_message_has_the_flag_and_its_head_names_the_encoding() {
         assert_eq!(head.text("grpc-encoding").as_deref(), encoding);
     }
 
-    let server = Server::new().add(With(|router: &mut Router| {
+    let server = Server::new().add_service(With(|router: &mut Router| {
         router.bidi_streaming(
             BIDI,
             &nothing(),
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
-                replies.compress(Compress::On);
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
+                responses.compress(Compress::On);
                 while let Some(request) = requests.message().await? {
-                    replies.send(request).await?;
+                    responses.send(request).await?;
                     // The head still names the encoding: each message says for itself.
-                    replies.compress(Compress::Off);
+                    responses.compress(Compress::Off);
                 }
                 Ok(())
             },
@@ -459,11 +459,11 @@ async fn a_reply_that_is_no_protobuf_of_its_type_is_internal() {
         let call = tokio::spawn(call.into_future());
         let stream = peer.next_full_request().await;
         peer.write(&good(stream, body)).await;
-        let reply = within("the reply", call).await.expect("no panic");
-        match (reply, expected) {
-            (Ok(reply), Some(text)) => assert_eq!(*reply, text),
+        let response = within("the response", call).await.expect("no panic");
+        match (response, expected) {
+            (Ok(response), Some(text)) => assert_eq!(*response, text),
             (Err(status), None) => assert_eq!(status.code(), Code::INTERNAL, "{status}"),
-            (reply, _) => panic!("{body:?}: {reply:?}"),
+            (response, _) => panic!("{body:?}: {response:?}"),
         }
     }
 }
@@ -502,18 +502,18 @@ async fn a_client_resets_without_error_when_the_reply_ends_before_the_request() 
         ("trailers, OK", false, "0"),
     ] {
         let call = client.bidi_streaming::<Raw, Raw>(BIDI);
-        let (mut sender, mut replies) = call.await.expect("an open stream");
+        let (mut sender, mut responses) = call.await.expect("an open stream");
         sender.send(raw("x")).await.expect("an open stream");
         let stream = peer.next_request().await;
         peer.write(&match is_trailers_only {
             true => vec![trailers_only(stream, status)],
             false => {
-                let head = Frame::headers(stream, &Fields::reply());
+                let head = Frame::headers(stream, &Fields::response());
                 vec![head, trailers(stream, status)]
             }
         })
         .await;
-        let end = within(name, replies.message()).await;
+        let end = within(name, responses.message()).await;
         let code = end.map_or_else(|status| status.code(), |_| Code::OK);
         assert_eq!(code.as_i32().to_string(), status, "{name}");
         peer.until_end(stream).await;
@@ -527,10 +527,10 @@ async fn a_client_resets_without_error_when_the_reply_ends_before_the_request() 
     let call = tokio::spawn(call.into_future());
     let stream = peer.next_full_request().await;
     peer.write(&good(stream, b"")).await;
-    within("the reply", call)
+    within("the response", call)
         .await
         .expect("no panic")
-        .expect("a reply");
+        .expect("a response");
     assert!(peer.settle().await);
     assert_eq!(peer.stream(stream).reset, None);
 }
@@ -539,14 +539,14 @@ async fn a_client_resets_without_error_when_the_reply_ends_before_the_request() 
 async fn a_reset_ends_both_directions_of_a_call() {
     let (client, mut peer) = client().await;
     let call = client.bidi_streaming::<Raw, Raw>(BIDI);
-    let (mut sender, mut replies) = call.await.expect("an open stream");
+    let (mut sender, mut responses) = call.await.expect("an open stream");
     let stream = peer.next_request().await;
     peer.write(&[
-        Frame::headers(stream, &Fields::reply()),
+        Frame::headers(stream, &Fields::response()),
         Frame::rst_stream(stream, error::INTERNAL_ERROR),
     ])
     .await;
-    let status = within("the replies", replies.message()).await;
+    let status = within("the responses", responses.message()).await;
     assert_eq!(status.expect_err("an error").code(), Code::INTERNAL);
     within("the sender", sender.closed()).await;
     assert!(sender.send(raw("x")).await.is_err());
@@ -564,15 +564,15 @@ async fn more_data_than_the_window_allows_costs_the_stream_and_is_internal() {
     };
     let (client, mut peer) = client().await;
     let call = client.server_streaming::<Raw, Raw>(SERVER, raw("x"));
-    let mut replies = call.await.expect("an open stream");
+    let mut responses = call.await.expect("an open stream");
     let stream = peer.next_full_request().await;
-    let head = Frame::headers(stream, &Fields::reply());
+    let head = Frame::headers(stream, &Fields::response());
     peer.write(&[&[head][..], &too_much(stream)].concat()).await;
     peer.until("RST_STREAM", |it| it.stream(stream).reset.is_some())
         .await;
     let reset = peer.stream(stream).reset;
     assert_eq!(reset, Some(error::FLOW_CONTROL_ERROR));
-    let status = within("the status", replies.message()).await;
+    let status = within("the status", responses.message()).await;
     assert_eq!(status.expect_err("an error").code(), Code::INTERNAL);
     assert_eq!(peer.goaway(), None);
 
@@ -599,7 +599,7 @@ async fn a_client_that_drops_a_call_resets_it_with_cancel() {
             let open = Open::new(&client, kind, HOUR).await;
             let stream = peer.next_request().await;
             if has_head {
-                let head = Frame::headers(stream, &Fields::reply());
+                let head = Frame::headers(stream, &Fields::response());
                 peer.write(&[head]).await;
             }
             assert!(peer.settle().await);
@@ -621,7 +621,7 @@ async fn a_client_whose_deadline_passes_resets_the_call_with_cancel() {
             let open = Open::new(&client, kind, SHORT).await;
             let stream = peer.next_request().await;
             if has_head {
-                let head = Frame::headers(stream, &Fields::reply());
+                let head = Frame::headers(stream, &Fields::response());
                 peer.write(&[head]).await;
             }
             let reading = tokio::spawn(open.end());
@@ -640,7 +640,7 @@ async fn cancelled_behind_the_deadline_is_deadline_exceeded_with_nothing_of_the_
     let (client, mut peer) = client().await;
     let reset = |stream| Frame::rst_stream(stream, error::CANCEL);
     let status = |stream| {
-        let fields = Fields::reply()
+        let fields = Fields::response()
             .and("grpc-status", "1")
             .and("grpc-message", "theirs")
             .and("x-theirs", "1");
@@ -654,18 +654,18 @@ async fn cancelled_behind_the_deadline_is_deadline_exceeded_with_nothing_of_the_
             (SHORT * 2, Code::DEADLINE_EXCEEDED),
         ] {
             let call = client.server_streaming::<Raw, Raw>(SERVER, raw("x"));
-            let mut replies = call.timeout(SHORT).await.expect("an open stream");
+            let mut responses = call.timeout(SHORT).await.expect("an open stream");
             let stream = peer.next_full_request().await;
             peer.write(&[answer(stream)]).await;
             assert!(peer.settle().await);
             tokio::time::advance(waited).await;
-            let status = replies.message().await.expect_err("an error");
+            let status = responses.message().await.expect_err("an error");
             assert_eq!(status.code(), expected, "{name}");
             if expected == Code::DEADLINE_EXCEEDED {
                 assert!(!status.message().contains("theirs"), "{name}: {status}");
                 assert!(!status.is_from_peer(), "{name}: {status:?}");
                 assert!(status.metadata().is_empty(), "{name}: {status:?}");
-                let trailers = replies.trailers().expect("the call has ended");
+                let trailers = responses.trailers().expect("the call has ended");
                 assert!(trailers.is_empty(), "{name}: {trailers:?}");
             }
         }
@@ -676,7 +676,7 @@ async fn cancelled_behind_the_deadline_is_deadline_exceeded_with_nothing_of_the_
 async fn a_server_at_the_deadline_says_so_or_resets_with_cancel_inside_a_message() {
     let timed = |path| Fields::call(path).and("grpc-timeout", "50m");
     let probe = Probe::new();
-    let server = Server::new().add(probe.clone());
+    let server = Server::new().add_service(probe.clone());
     let mut client = raw_client(server, &[(setting::INITIAL_WINDOW_SIZE, 100)]).await;
     // Before the head, behind it, and in the middle of a message for which there is no window.
     for (path, len, expected) in [
@@ -716,7 +716,7 @@ async fn a_server_at_the_deadline_says_so_or_resets_with_cancel_inside_a_message
 #[tokio::test]
 async fn a_server_that_drains_says_goaway_around_a_ping_and_closes_behind_its_last_call() {
     let probe = Probe::new();
-    let server = Server::new().add(probe.clone());
+    let server = Server::new().add_service(probe.clone());
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = server.local_addr().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -771,7 +771,7 @@ async fn a_server_that_drains_says_goaway_around_a_ping_and_closes_behind_its_la
 async fn a_call_that_a_stopping_server_cuts_off_is_unavailable() {
     let probe = Probe::new();
     let server = Server::new()
-        .add(probe.clone())
+        .add_service(probe.clone())
         .with_limits(|limits| limits.drain_grace = SHORT);
     let server = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = server.local_addr().to_string();
@@ -810,8 +810,8 @@ async fn a_stream_above_the_last_of_a_goaway_is_unavailable_and_those_below_go_o
     assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
     for (stream, call) in [1, 3].into_iter().zip(calls) {
         peer.write(&good(stream, b"still")).await;
-        let reply = within("a call below", call).await.expect("no panic");
-        assert_eq!(reply.expect("a reply").0, "still");
+        let response = within("a call below", call).await.expect("no panic");
+        assert_eq!(response.expect("a response").0, "still");
     }
 }
 
@@ -863,11 +863,11 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/tls/mod.rs invalid_argument",
         "transport/tls/server.rs invalid_argument",
         "transport/tls/store.rs invalid_argument",
-        "trunkline/channel.rs invalid_argument",
-        "trunkline/channel_builder.rs invalid_argument",
-        "trunkline/client_stream.rs failed_precondition",
-        "trunkline/reply.rs failed_precondition",
-        "trunkline/server.rs invalid_argument",
+        "trunkline/call/response_handle.rs failed_precondition",
+        "trunkline/client/channel.rs invalid_argument",
+        "trunkline/client/channel_builder.rs invalid_argument",
+        "trunkline/client/client_stream.rs failed_precondition",
+        "trunkline/server/builder.rs invalid_argument",
     ];
     assert_eq!(made, expected);
 }

@@ -52,11 +52,11 @@ impl guide::RouteGuide for Guide {
     async fn list_features(
         &self,
         request: Request<Rectangle>,
-        replies: &mut Sender<Feature>,
+        responses: &mut Sender<Feature>,
     ) -> Result<()> {
         let Rectangle { lo, hi } = request.into_inner();
         for corner in [lo, hi].into_iter().flatten() {
-            replies.send(feature(corner)).await?;
+            responses.send(feature(corner)).await?;
         }
         Ok(())
     }
@@ -75,11 +75,11 @@ impl guide::RouteGuide for Guide {
     async fn route_chat(
         &self,
         mut notes: Request<Streaming<RouteNote>>,
-        replies: &mut Sender<RouteNote>,
+        responses: &mut Sender<RouteNote>,
     ) -> Result<()> {
         while let Some(note) = notes.message().await? {
             let message = format!("{}?", note.message);
-            replies.send(RouteNote { message, ..note }).await?;
+            responses.send(RouteNote { message, ..note }).await?;
         }
         Ok(())
     }
@@ -99,10 +99,10 @@ fn standard_server() -> (u16, Health) {
         Runtime::new().expect("a runtime").block_on(async {
             let health = Health::new();
             let bound = Server::new()
-                .add(Reflection::new())
-                .add(health.clone())
-                .add(hello::GreeterServer(Greeter(health.clone())))
-                .add(guide::RouteGuideServer(Guide))
+                .add_service(Reflection::new())
+                .add_service(health.clone())
+                .add_service(hello::GreeterServer(Greeter(health.clone())))
+                .add_service(guide::RouteGuideServer(Guide))
                 .bind("127.0.0.1:0")
                 .await
                 .expect("a free port");
@@ -125,7 +125,7 @@ fn output(program: Peer, arguments: &[&str]) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
-/// A method of each call type, requests as JSON, and the replies.
+/// A method of each call type, requests as JSON, and the responses.
 const CALLS: [(&str, &str, &str); 4] = [
     (
         "GetFeature",
@@ -220,10 +220,10 @@ fn grpcurl_lists_describes_and_calls_without_a_proto_file() {
             "{service}"
         );
     }
-    for (method, requests, replies) in CALLS {
+    for (method, requests, responses) in CALLS {
         let method = format!("routeguide.RouteGuide/{method}");
         let said = said(&["-d", requests, &address, &method]);
-        assert_eq!(packed(&said), replies, "{method}");
+        assert_eq!(packed(&said), responses, "{method}");
     }
     let check = |service: &str| {
         let request = format!(r#"{{"service": "{service}"}}"#);
@@ -261,10 +261,10 @@ fn buf_curl_lists_and_calls_without_a_proto_file() {
         ] {
             assert!(methods.contains(method), "{version}: {methods}");
         }
-        for (method, requests, replies) in CALLS {
+        for (method, requests, responses) in CALLS {
             let url = format!("{address}/routeguide.RouteGuide/{method}");
             let said = buf(&["--reflect-protocol", version, "-d", requests, &url]);
-            assert_eq!(packed(&said.expect("buf is there")), replies, "{method}");
+            assert_eq!(packed(&said.expect("buf is there")), responses, "{method}");
         }
     }
     let url = format!("{address}/grpc.health.v1.Health/Check");

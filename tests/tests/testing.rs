@@ -19,8 +19,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 async fn call(client: &Client, method: Method) -> trunkline::Result<Raw> {
     let call = client.unary::<Raw, Raw>(method, Raw(b"x"[..].into()));
-    let reply = within("a call", call.timeout(5 * SECOND).into_future());
-    Ok(reply.await?.into_inner())
+    let response = within("a call", call.timeout(5 * SECOND).into_future());
+    Ok(response.await?.into_inner())
 }
 
 async fn code_of(client: &Client) -> Code {
@@ -31,7 +31,7 @@ async fn code_of(client: &Client) -> Code {
 
 fn server() -> (Server, Probe) {
     let probe = Probe::new();
-    (Server::new().add(probe.clone()), probe)
+    (Server::new().add_service(probe.clone()), probe)
 }
 
 /// A channel through faults, with a connection.
@@ -103,9 +103,9 @@ async fn a_layered_server_in_process_keeps_deadlines_and_drops_handlers() {
 
     // A stream that nobody reads any more.
     let stall = client.server_streaming::<Raw, Raw>(Probe::STALL, Raw::default());
-    let mut replies = stall.await.expect("a stream");
-    assert!(replies.message().await.expect("a message").is_some());
-    drop(replies);
+    let mut responses = stall.await.expect("a stream");
+    assert!(responses.message().await.expect("a message").is_some());
+    drop(responses);
     probe.until("no handler", |it| it.running == 0).await;
 }
 
@@ -113,8 +113,8 @@ async fn a_layered_server_in_process_keeps_deadlines_and_drops_handlers() {
 async fn a_channel_in_process_takes_replies_up_to_its_limit() {
     let echo = |channel: Channel, size: usize| async move {
         let client = Client::new(channel);
-        let reply = client.unary::<Raw, Raw>(Probe::ECHO, Raw(vec![7; size].into()));
-        reply.await.map(|reply| reply.0.len())
+        let response = client.unary::<Raw, Raw>(Probe::ECHO, Raw(vec![7; size].into()));
+        response.await.map(|response| response.0.len())
     };
     let (server, _) = server();
     let default = Channel::in_process(server.max_recv_message_size(9 << 20));
@@ -331,12 +331,12 @@ async fn a_cut_is_not_before_its_byte_and_restoring_takes_it_back() {
 
 #[tokio::test]
 async fn a_reply_that_is_cut_in_the_middle_is_no_reply() {
-    // The connection's own frames and the head of the reply are less than this, and the reply more.
+    // The connection's own frames and the head of the response are less than this, and the response more.
     for received in [600, 3_000] {
         let (faults, client, _) = faulty().await;
         faults.cut_after_received(received);
         let request = Raw(vec![7; 5_000].into());
-        let reply = client.unary::<Raw, Raw>(Probe::ECHO, request).await;
-        assert_eq!(reply.expect_err("a cut").code(), Code::UNAVAILABLE);
+        let response = client.unary::<Raw, Raw>(Probe::ECHO, request).await;
+        assert_eq!(response.expect_err("a cut").code(), Code::UNAVAILABLE);
     }
 }

@@ -85,7 +85,7 @@ fn server() -> (Server, Rig) {
         left: has_left,
         blocked: is_blocked,
     };
-    (Server::new().add(service), rig)
+    (Server::new().add_service(service), rig)
 }
 
 async fn bind(server: Server) -> (BoundServer, String) {
@@ -105,13 +105,13 @@ fn call(client: &Client, method: Method) -> JoinHandle<Result<Response<Raw>>> {
 }
 
 async fn ended(call: JoinHandle<Result<Response<Raw>>>) -> Result<String> {
-    let reply = within("a call", call).await.expect("no panic")?;
-    Ok(String::from_utf8_lossy(&reply.0).into_owned())
+    let response = within("a call", call).await.expect("no panic")?;
+    Ok(String::from_utf8_lossy(&response.0).into_owned())
 }
 
 /// The thread that serves a client's connection.
 async fn thread_of(client: &Client) -> String {
-    ended(call(client, THREAD)).await.expect("a reply")
+    ended(call(client, THREAD)).await.expect("a response")
 }
 
 async fn nothing_listens(address: &str) {
@@ -181,7 +181,11 @@ async fn the_threads_share_a_socket_where_there_is_one() {
         let second = client(&address).await;
         let thread = thread_of(&second).await;
         release.send(()).expect("it waits");
-        assert_ne!(ended(blocked).await.expect("a reply"), thread, "{listens}");
+        assert_ne!(
+            ended(blocked).await.expect("a response"),
+            thread,
+            "{listens}"
+        );
         assert_eq!(path.exists(), listens == "unix");
         shut_down.send(()).expect("it serves");
         let served = within("the end", serving).await.expect("no panic");
@@ -194,13 +198,13 @@ async fn the_threads_share_a_socket_where_there_is_one() {
 async fn a_shutdown_lets_calls_on_all_threads_finish_and_ends_what_they_have_left() {
     let probe = Probe::new();
     let (server, rig) = server();
-    let (bound, address) = bind(server.add(probe.clone()).threads(4)).await;
+    let (bound, address) = bind(server.add_service(probe.clone()).threads(4)).await;
     let (shut_down, shutdown) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(bound.serve_until(async { drop(shutdown.await) }));
     let mut calls = Vec::new();
     for _ in 0..16 {
         let client = client(&address).await;
-        ended(call(&client, LEAVE)).await.expect("a reply");
+        ended(call(&client, LEAVE)).await.expect("a response");
         calls.push(call(&client, Probe::HOLD));
     }
     probe.until("all handlers", |it| it.running == 16).await;
@@ -209,7 +213,7 @@ async fn a_shutdown_lets_calls_on_all_threads_finish_and_ends_what_they_have_lef
     assert!(!serving.is_finished());
     probe.release(16);
     for call in calls {
-        assert_eq!(ended(call).await.expect("a reply"), "x");
+        assert_eq!(ended(call).await.expect("a response"), "x");
     }
     let served = within("the end", &mut serving).await.expect("no panic");
     served.expect("no error");
@@ -221,7 +225,7 @@ async fn a_shutdown_lets_calls_on_all_threads_finish_and_ends_what_they_have_lef
 async fn calls_that_outlast_the_grace_are_cut_off_on_all_threads() {
     let probe = Probe::new();
     let grace = Duration::from_millis(50);
-    let server = Server::new().add(probe.clone()).threads(2);
+    let server = Server::new().add_service(probe.clone()).threads(2);
     let server = server.with_limits(|limits| limits.drain_grace = grace);
     let (bound, address) = bind(server).await;
     let (shut_down, shutdown) = oneshot::channel::<()>();
@@ -245,12 +249,12 @@ async fn calls_that_outlast_the_grace_are_cut_off_on_all_threads() {
 async fn dropping_the_future_ends_the_threads_and_all_on_them() {
     let probe = Probe::new();
     let (server, mut rig) = server();
-    let (bound, address) = bind(server.add(probe.clone()).threads(4)).await;
+    let (bound, address) = bind(server.add_service(probe.clone()).threads(4)).await;
     let serving = tokio::spawn(bound.serve());
     let mut calls = Vec::new();
     for _ in 0..16 {
         let client = client(&address).await;
-        ended(call(&client, LEAVE)).await.expect("a reply");
+        ended(call(&client, LEAVE)).await.expect("a response");
         calls.push(call(&client, Probe::HOLD));
     }
     probe.until("all handlers", |it| it.running == 16).await;
@@ -266,7 +270,7 @@ async fn dropping_the_future_ends_the_threads_and_all_on_them() {
 
 #[tokio::test]
 async fn a_handler_that_panics_ends_its_call_and_nothing_else() {
-    let server = Server::new().add(Probe::new()).threads(1);
+    let server = Server::new().add_service(Probe::new()).threads(1);
     let (bound, address) = bind(server).await;
     tokio::spawn(bound.serve());
     let client = client(&address).await;
@@ -276,7 +280,7 @@ async fn a_handler_that_panics_ends_its_call_and_nothing_else() {
             .expect_err("INTERNAL");
         assert_eq!(status.code(), Code::INTERNAL, "{status}");
         assert_eq!(
-            ended(call(&client, Probe::ECHO)).await.expect("a reply"),
+            ended(call(&client, Probe::ECHO)).await.expect("a response"),
             "x"
         );
     }

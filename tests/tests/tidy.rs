@@ -367,7 +367,7 @@ fn the_house_stays_small() {
     // polled in their connection's task, and those that end in one poll: 10,000. TLS is 900 more,
     // lifecycle and keepalive 1,000, compression 500, observability and what users test with 900.
     // What use has shown is about 2,700: sizes of header lists in both directions 430, budgets that refill
-    // 450, replies that wait and connections that close slowly 560, locks of socket files, addresses and
+    // 450, responses that wait and connections that close slowly 560, locks of socket files, addresses and
     // reloads 420, messages that are restored in steps or read where they lie 230, heads and ends of calls
     // and their senders 200, the rest in small parts and limits.
     assert!(

@@ -49,20 +49,23 @@ async fn all_four_call_types_pass_over_tls_on_tcp_and_unix_sockets_and_on_thread
     let tls = || server_tls(&authority.issue(LOCAL));
     let path = std::env::temp_dir().join(format!("trunkline-tls-{}.sock", std::process::id()));
     let unix = format!("unix:{}", path.display());
-    let bound = Server::new().tls(tls()).add(Echo).bind(&unix).await;
+    let bound = Server::new().tls(tls()).add_service(Echo).bind(&unix).await;
     tokio::spawn(bound.expect("a socket").serve());
-    let tcp = serve(Server::new().tls(tls()).add(Echo)).await;
-    let threads = serve(Server::new().tls(tls()).threads(2).add(Echo)).await;
+    let tcp = serve(Server::new().tls(tls()).add_service(Echo)).await;
+    let threads = serve(Server::new().tls(tls()).threads(2).add_service(Echo)).await;
     for target in [tcp, threads, unix] {
         let client = connect(&target, trusting(&authority)).await.expect(&target);
         assert_eq!(echo(&client, "one").await, "one");
-        let mut replies = client
+        let mut responses = client
             .server_streaming::<Raw, Raw>(fixture::SERVER, raw("ab"))
             .await
             .expect(&target);
         let mut seen = Vec::new();
-        while let Some(reply) = within("a reply", replies.message()).await.expect(&target) {
-            seen.extend_from_slice(&reply.0);
+        while let Some(response) = within("a response", responses.message())
+            .await
+            .expect(&target)
+        {
+            seen.extend_from_slice(&response.0);
         }
         assert_eq!(seen, b"ab");
         let mut requests = client
@@ -74,19 +77,23 @@ async fn all_four_call_types_pass_over_tls_on_tcp_and_unix_sockets_and_on_thread
         for _ in 0..3 {
             requests.send(raw(part.clone())).await.expect(&target);
         }
-        let reply = within("the reply", requests.finish()).await.expect(&target);
-        assert_eq!(reply.0.len(), 900_000);
-        let (mut requests, mut replies) = client
+        let response = within("the response", requests.finish())
+            .await
+            .expect(&target);
+        assert_eq!(response.0.len(), 900_000);
+        let (mut requests, mut responses) = client
             .bidi_streaming::<Raw, Raw>(fixture::BIDI)
             .await
             .expect(&target);
         for text in ["a", "b"] {
             requests.send(raw(text)).await.expect(&target);
-            let reply = within("a reply", replies.message()).await.expect(&target);
-            assert_eq!(reply, Some(raw(text)));
+            let response = within("a response", responses.message())
+                .await
+                .expect(&target);
+            assert_eq!(response, Some(raw(text)));
         }
         requests.finish();
-        assert_eq!(replies.message().await.expect(&target), None);
+        assert_eq!(responses.message().await.expect(&target), None);
     }
 }
 
@@ -94,7 +101,7 @@ async fn all_four_call_types_pass_over_tls_on_tcp_and_unix_sockets_and_on_thread
 async fn a_handler_sees_who_calls_also_when_the_session_is_resumed() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL)).client_ca_pem(authority.pem());
-    let target = serve(Server::new().tls(tls).add(who())).await;
+    let target = serve(Server::new().tls(tls).add_service(who())).await;
     let identity = authority.issue(&["client.test", "spiffe://test/client"]);
     let client_tls = trusting(&authority)
         .identity_pem(&identity.certificate, &identity.key)
@@ -111,9 +118,9 @@ async fn a_handler_sees_who_calls_also_when_the_session_is_resumed() {
 async fn a_certificate_is_asked_for_only_by_a_server_that_has_authorities_for_it() {
     let authority = Authority::new();
     let tls = || server_tls(&authority.issue(LOCAL));
-    let open = serve(Server::new().tls(tls()).add(who())).await;
+    let open = serve(Server::new().tls(tls()).add_service(who())).await;
     let optional = tls().client_ca_pem(authority.pem()).client_auth_optional();
-    let optional = serve(Server::new().tls(optional).add(who())).await;
+    let optional = serve(Server::new().tls(optional).add_service(who())).await;
     let identity = authority.issue(&["client.test"]);
     let identified = trusting(&authority).identity_pem(&identity.certificate, &identity.key);
     for (target, tls, told) in [
@@ -137,7 +144,7 @@ async fn a_certificate_is_asked_for_only_by_a_server_that_has_authorities_for_it
 #[tokio::test]
 async fn the_scheme_of_a_request_is_that_of_the_connection() {
     let authority = Authority::new();
-    let schemes = || Server::new().fallback(SchemeInHeader).add(Echo);
+    let schemes = || Server::new().fallback(SchemeInHeader).add_service(Echo);
     let tls = server_tls(&authority.issue(LOCAL));
     let secure = serve(schemes().tls(tls)).await;
     let plain = fixture::serve(schemes()).await;
@@ -148,8 +155,8 @@ async fn the_scheme_of_a_request_is_that_of_the_connection() {
         let mut channel = channel.connect_lazy().expect("a target");
         let request = http::Request::get("/not-grpc").body(trunkline::Body::empty());
         let asking = tower_service::Service::call(&mut channel, request.expect("a request"));
-        let reply = within("a reply", asking).await.expect("a reply");
-        assert_eq!(reply.headers()["x-scheme"], scheme);
+        let response = within("a response", asking).await.expect("a response");
+        assert_eq!(response.headers()["x-scheme"], scheme);
     }
 }
 
@@ -168,8 +175,10 @@ impl tower_service::Service<http::Request<trunkline::Body>> for SchemeInHeader {
 
     fn call(&mut self, request: http::Request<trunkline::Body>) -> Self::Future {
         let scheme = request.uri().scheme_str().unwrap_or("-").to_owned();
-        let reply = http::Response::builder().header("x-scheme", scheme);
-        std::future::ready(Ok(reply.body(trunkline::Body::empty()).expect("a reply")))
+        let response = http::Response::builder().header("x-scheme", scheme);
+        std::future::ready(Ok(response
+            .body(trunkline::Body::empty())
+            .expect("a response")))
     }
 }
 
@@ -177,8 +186,9 @@ impl tower_service::Service<http::Request<trunkline::Body>> for SchemeInHeader {
 async fn a_client_says_what_is_wrong_with_the_servers_certificate_and_what_to_do() {
     let authority = Authority::named("one of two");
     let namesake = Authority::named("one of two");
-    let serving =
-        async |identity: Identity| serve(Server::new().tls(server_tls(&identity)).add(Echo)).await;
+    let serving = async |identity: Identity| {
+        serve(Server::new().tls(server_tls(&identity)).add_service(Echo)).await
+    };
     let good = serving(authority.issue(LOCAL)).await;
     let elsewhere = serving(authority.issue(&["a.test", "b.test"])).await;
     let nameless = serving(authority.issue(&[])).await;
@@ -233,7 +243,7 @@ async fn a_client_says_what_is_wrong_with_the_servers_certificate_and_what_to_do
 async fn a_client_is_told_why_the_server_refuses_its_certificate() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL)).client_ca_pem(authority.pem());
-    let target = serve(Server::new().tls(tls).add(Echo)).await;
+    let target = serve(Server::new().tls(tls).add_service(Echo)).await;
     let message = failure(&target, trusting(&authority)).await;
     assert!(
         message.contains("asks for a client certificate"),
@@ -256,7 +266,7 @@ async fn a_client_is_told_why_the_server_refuses_its_certificate() {
 #[tokio::test]
 async fn each_end_that_speaks_plaintext_to_one_that_speaks_tls_is_told_so() {
     let authority = Authority::new();
-    let plain = fixture::serve(Server::new().add(Echo)).await;
+    let plain = fixture::serve(Server::new().add_service(Echo)).await;
     let message = failure(&format!("https://{plain}"), trusting(&authority)).await;
     assert!(
         message.contains("does not speak TLS: use http://"),
@@ -264,7 +274,7 @@ async fn each_end_that_speaks_plaintext_to_one_that_speaks_tls_is_told_so() {
     );
 
     let tls = server_tls(&authority.issue(LOCAL));
-    let secure = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let secure = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     let connecting = Channel::to(&secure).connect();
     let failed = within("connecting", connecting)
         .await
@@ -376,7 +386,7 @@ fn localhost() -> ServerName<'static> {
 async fn a_server_takes_no_client_that_does_not_choose_http2_in_alpn() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     for (alpn, is_taken) in [
         (&[&b"h2"[..], b"http/1.1"][..], true),
         (&[b"http/1.1"], false),
@@ -416,7 +426,12 @@ async fn a_client_takes_no_server_that_does_not_choose_http2_in_alpn() {
     assert!(message.contains("h2 in ALPN"), "{message}");
 
     // What rustls is set up for is kept, and h2 is ours to set, at both ends.
-    let target = serve(Server::new().tls(ServerTls::from_rustls(config)).add(Echo)).await;
+    let target = serve(
+        Server::new()
+            .tls(ServerTls::from_rustls(config))
+            .add_service(Echo),
+    )
+    .await;
     let tls = ClientTls::from_rustls(foreign(&authority, &[b"http/1.1"]));
     let client = connect(&target, tls.clone()).await.expect("h2");
     assert_eq!(echo(&client, "x").await, "x");
@@ -438,7 +453,7 @@ async fn hurried(
 ) {
     let server = Server::new()
         .tls(server_tls(&authority.issue(LOCAL)))
-        .add(Echo)
+        .add_service(Echo)
         .with_limits(|limits| {
             limits.handshake_timeout = timeout;
             limits.drain_grace = Duration::from_millis(200);
@@ -496,7 +511,11 @@ async fn a_server_that_drains_waits_for_a_handshake_no_longer_than_its_grace() {
 async fn a_handshake_behind_the_beginning_of_a_drain_is_finished_and_its_call_served() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let bound = Server::new().tls(tls).add(Echo).bind("127.0.0.1:0").await;
+    let bound = Server::new()
+        .tls(tls)
+        .add_service(Echo)
+        .bind("127.0.0.1:0")
+        .await;
     let bound = bound.expect("a port");
     let stream = TcpStream::connect(bound.local_addr().to_string()).await;
     let serving = tokio::spawn(bound.serve_until(std::future::ready(())));
@@ -518,7 +537,7 @@ async fn a_handshake_behind_the_beginning_of_a_drain_is_finished_and_its_call_se
 async fn a_flood_of_failed_handshakes_leaves_the_server_serving() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     let mut random = fixture::Random(7);
     for at in 0..500 {
         let mut stream = TcpStream::connect(&address).await.expect("a port");
@@ -629,7 +648,7 @@ impl tokio::io::AsyncWrite for Dribble {
 async fn a_handshake_in_single_bytes_and_one_of_tls_1_2_are_served() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let target = serve(Server::new().tls(tls).add(who())).await;
+    let target = serve(Server::new().tls(tls).add_service(who())).await;
     let address = target.trim_start_matches("https://");
     let stream = TcpStream::connect(address).await.expect("a port");
     stream.set_nodelay(true).expect("a socket");
@@ -658,7 +677,7 @@ async fn a_handshake_in_single_bytes_and_one_of_tls_1_2_are_served() {
 async fn versions_before_tls_1_2_are_refused() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     for minor in [1, 2] {
         // RFC 2246, section 7.4.1.2: a hello with one cipher, no compression and no extension.
         let mut hello = vec![3, minor];
@@ -684,7 +703,7 @@ async fn versions_before_tls_1_2_are_refused() {
 async fn a_client_that_is_refused_can_read_why_whatever_it_has_sent_meanwhile() {
     let authority = Authority::new();
     let tls = server_tls(&authority.issue(LOCAL));
-    let address = fixture::serve(Server::new().tls(tls).add(Echo)).await;
+    let address = fixture::serve(Server::new().tls(tls).add_service(Echo)).await;
     let mut stream = TcpStream::connect(&address).await.expect("a port");
     // More than the server reads before it knows that this is no TLS.
     stream.write_all(&[b'P'; 40_000]).await.expect("a server");
@@ -740,7 +759,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_served_or_called() {
     let tls = server_tls(&one).client_ca_file("/no/such/ca.pem");
     let server = Server::new()
         .tls(tls)
-        .add(Echo)
+        .add_service(Echo)
         .bind("127.0.0.1:0")
         .await
         .map(drop);

@@ -90,8 +90,8 @@ async fn load(target: String, tls: ClientTls, stop: Arc<AtomicBool>, done: Arc<A
     while !stop.load(Ordering::Relaxed) {
         let channel = Channel::to(&target).tls(tls.clone()).connect_lazy();
         for client in [&steady, &Client::new(channel.expect("a target"))] {
-            let reply = client.unary::<Raw, Raw>(UNARY, raw("x")).await;
-            assert_eq!(reply.expect("no call fails").0, "x");
+            let response = client.unary::<Raw, Raw>(UNARY, raw("x")).await;
+            assert_eq!(response.expect("no call fails").0, "x");
             done.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -111,7 +111,7 @@ async fn a_certificate_is_replaced_under_load_and_no_call_fails() {
     let files = directory.put_identity(&old.issue(LOCAL));
     let (report, mut told) = telling();
     let tls = server_tls(&files).reload_every(OFTEN).on_reload(report);
-    let target = serve(Server::new().tls(tls).add(Echo)).await;
+    let target = serve(Server::new().tls(tls).add_service(Echo)).await;
 
     let both = trusting(&old).ca_pem(new.pem());
     let (stop, done) = (
@@ -154,7 +154,7 @@ async fn what_cannot_be_used_is_told_once_and_the_last_good_one_stays() {
     let files = directory.put_identity(&authority.issue(LOCAL));
     let (report, mut told) = telling();
     let tls = server_tls(&files).reload_every(OFTEN).on_reload(report);
-    let target = serve(Server::new().tls(tls.clone()).add(Echo)).await;
+    let target = serve(Server::new().tls(tls.clone()).add_service(Echo)).await;
     let reachable = async || {
         let client = connect(&target, trusting(&authority)).await;
         assert_eq!(echo(&client.expect("the last good one"), "x").await, "x");
@@ -192,7 +192,7 @@ async fn a_certificate_is_replaced_by_hand() {
     // Settings after the clone was taken are no reason to miss it.
     let served = tls.clone().reload_every(3600 * OFTEN).on_reload(|_| {});
     let served = served.reload_every(Duration::from_secs(3600));
-    let target = serve(Server::new().tls(served).threads(2).add(Echo)).await;
+    let target = serve(Server::new().tls(served).threads(2).add_service(Echo)).await;
     let client = connect(&target, trusting(&old)).await.expect("the old one");
     assert_eq!(echo(&client, "x").await, "x");
     let early = Channel::to(&target).tls(trusting(&new)).connect_lazy();
@@ -202,8 +202,8 @@ async fn a_certificate_is_replaced_by_hand() {
     tls.reload().expect("the new one is good");
     // A channel that has failed tries again, at its own pace.
     let again = early.unary::<Raw, Raw>(UNARY, raw("x")).wait_for_ready();
-    let reply = within("the channel", again.into_future()).await;
-    assert!(reply.is_ok(), "{reply:?}");
+    let response = within("the channel", again.into_future()).await;
+    assert!(response.is_ok(), "{response:?}");
     let client = connect(&target, trusting(&new)).await.expect("the new one");
     assert_eq!(echo(&client, "x").await, "x");
 }
@@ -214,7 +214,7 @@ async fn the_authorities_of_clients_are_replaced_and_sessions_of_the_old_ones_en
     let directory = Directory::new("clients");
     let ca = directory.put("clients.pem", old.pem());
     let tls = server_tls(&directory.put_identity(&server.issue(LOCAL))).client_ca_file(ca);
-    let target = serve(Server::new().tls(tls.clone()).add(Echo)).await;
+    let target = serve(Server::new().tls(tls.clone()).add_service(Echo)).await;
     let known_by = |authority: &Authority| {
         let identity = authority.issue(&["client.test"]);
         trusting(&server).identity_pem(&identity.certificate, &identity.key)
@@ -250,7 +250,7 @@ async fn a_client_reads_its_authorities_and_its_identity_again() {
     let (certificate, key) = directory.put_identity(&old.issue(&["old.test"]));
     let serving = async |authority: &Authority| {
         let tls = tls_ends::server_tls(&authority.issue(LOCAL)).client_ca_pem(authority.pem());
-        serve(Server::new().tls(tls).add(Echo)).await
+        serve(Server::new().tls(tls).add_service(Echo)).await
     };
     let (at_old, at_new) = (serving(&old).await, serving(&new).await);
     let (report, mut told) = telling();
@@ -291,7 +291,11 @@ async fn nobody_looks_at_files_once_the_server_has_ended() {
     let files = directory.put_identity(&authority.issue(LOCAL));
     let (report, mut told) = telling();
     let tls = server_tls(&files).reload_every(OFTEN).on_reload(report);
-    let bound = Server::new().tls(tls).add(Echo).bind("127.0.0.1:0").await;
+    let bound = Server::new()
+        .tls(tls)
+        .add_service(Echo)
+        .bind("127.0.0.1:0")
+        .await;
     let serving = tokio::spawn(bound.expect("a port").serve());
     directory.put_identity(&authority.issue(LOCAL));
     success(&mut told).await;
@@ -333,7 +337,11 @@ async fn serve_while_a_reload_is_stuck(files: PathBuf) {
     };
     let files = (files.join("certificate.pem"), files.join("key.pem"));
     let tls = server_tls(&files).reload_every(OFTEN).on_reload(stuck);
-    let bound = Server::new().tls(tls).add(Echo).bind("127.0.0.1:0").await;
+    let bound = Server::new()
+        .tls(tls)
+        .add_service(Echo)
+        .bind("127.0.0.1:0")
+        .await;
     let serving = tokio::spawn(
         bound
             .expect("a port")
@@ -400,7 +408,7 @@ async fn what_can_be_read_once_is_read_the_first_time_and_refused_to_a_reload() 
     let path = files.0.clone();
     let writing = std::thread::spawn(move || std::fs::write(path, certificate));
     let tls = server_tls(&files);
-    let target = serve(Server::new().tls(tls.clone()).add(Echo)).await;
+    let target = serve(Server::new().tls(tls.clone()).add_service(Echo)).await;
     writing.join().expect("no panic").expect("it is read");
     let trusting = ClientTls::new().ca_pem(authority.pem());
     let client = connect(&target, trusting.clone()).await;
@@ -422,7 +430,7 @@ async fn a_client_whose_files_cannot_be_read_again_connects_with_what_was_in_use
     let directory = Directory::new("stuck-client");
     let ca = directory.put("ca.pem", authority.pem());
     let tls = tls_ends::server_tls(&authority.issue(LOCAL));
-    let target = serve(Server::new().tls(tls).add(Echo)).await;
+    let target = serve(Server::new().tls(tls).add_service(Echo)).await;
     let (told, mut tells) = mpsc::unbounded_channel();
     let (free, stuck) = std::sync::mpsc::channel::<()>();
     let stuck = std::sync::Mutex::new(stuck);

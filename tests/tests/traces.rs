@@ -86,13 +86,13 @@ async fn calls_have_spans_and_what_handlers_log_is_in_them() {
 }
 
 async fn a_call_has_a_span_on_each_side_with_method_status_sizes_and_times(spans: &Spans) {
-    let address = serve(Server::new().add(Echo)).await;
+    let address = serve(Server::new().add_service(Echo)).await;
     let client = client_of(&address).await;
-    let mut replies = client
+    let mut responses = client
         .server_streaming::<_, Raw>(SERVER, raw("abc"))
         .await
         .unwrap();
-    while replies.message().await.unwrap().is_some() {}
+    while responses.message().await.unwrap().is_some() {}
     let seen = spans.0.lock().unwrap();
     assert_eq!(seen.spans.len(), 2, "{:?}", seen.spans);
     for span in &seen.spans {
@@ -133,7 +133,7 @@ async fn what_a_handler_logs_is_in_the_span_of_its_call_and_so_is_its_panic(span
             Ok(raw(""))
         });
     });
-    let address = serve(Server::new().add(service)).await;
+    let address = serve(Server::new().add_service(service)).await;
     let client = client_of(&address).await;
     let status = client.unary::<_, Raw>(UNARY, raw("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::INTERNAL);

@@ -32,7 +32,7 @@ struct Large {
     called: Arc<AtomicUsize>,
 }
 
-/// The bytes of a reply.
+/// The bytes of a response.
 struct Counted {
     bytes: Vec<u8>,
     held: Arc<AtomicUsize>,
@@ -100,11 +100,11 @@ impl Service for Large {
         router.server_streaming(
             STREAM,
             &large,
-            |large: Arc<Self>, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |large: Arc<Self>, request: Request<Raw>, mut responses: Sender<Raw>| async move {
                 large.called.fetch_add(1, Ordering::Relaxed);
                 let size = size_of(&request);
                 for _ in 0..3 {
-                    replies.send(large.message(size)).await?;
+                    responses.send(large.message(size)).await?;
                 }
                 Ok(())
             },
@@ -137,7 +137,7 @@ where
 
 fn server(large: &Large, change: impl FnOnce(&mut Limits)) -> Server {
     Server::new()
-        .add(large.clone())
+        .add_service(large.clone())
         .keepalive_time(Duration::MAX)
         .with_limits(change)
 }
@@ -244,7 +244,7 @@ async fn replies_that_wait_for_their_turn_are_left_alone_while_the_client_takes_
     }
 }
 
-/// Asks for large replies on one connection, all at once, and reads them.
+/// Asks for large responses on one connection, all at once, and reads them.
 async fn read_all(address: String, calls: usize, kib: usize) {
     let mut limits = Limits::default();
     limits.max_connections = 1;
@@ -258,8 +258,8 @@ async fn read_all(address: String, calls: usize, kib: usize) {
             if call % 2 == 0 {
                 return client.unary::<Raw, Raw>(WHOLE, request).await.map(drop);
             }
-            let mut replies = client.server_streaming::<Raw, Raw>(STREAM, request).await?;
-            while replies.message().await?.is_some() {}
+            let mut responses = client.server_streaming::<Raw, Raw>(STREAM, request).await?;
+            while responses.message().await?.is_some() {}
             Ok(())
         });
     }
@@ -271,7 +271,10 @@ async fn read_all(address: String, calls: usize, kib: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_large_replies_at_once_reach_a_client_that_reads() {
     let large = Large::default();
-    let bound = Server::new().add(large.clone()).bind("127.0.0.1:0").await;
+    let bound = Server::new()
+        .add_service(large.clone())
+        .bind("127.0.0.1:0")
+        .await;
     let bound = bound.expect("a free port");
     let address = bound.local_addr().to_string();
     tokio::spawn(bound.serve());

@@ -181,7 +181,7 @@ fn our_replies_end_in_one_head_of_trailers_or_are_nothing_else() {
     let good = sent_by(&calls[0], Side::Server);
     assert_eq!(good[0].header(":status"), Some("200"));
     assert_eq!(good[0].header("content-type"), Some("application/grpc"));
-    let trailers = good.last().expect("a reply");
+    let trailers = good.last().expect("a response");
     assert_eq!(
         (
             trailers.kind,

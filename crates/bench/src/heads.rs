@@ -185,7 +185,7 @@ mod tests {
     fn a_right_block_is_taken_again_and_a_wrong_one_is_told_in_words() {
         let mut heads = Heads::new();
         for _ in 0..2 {
-            heads.head(&Written::reply().encode()).expect("right");
+            heads.head(&Written::response().encode()).expect("right");
             heads
                 .trailers(&Written::trailers("0").encode())
                 .expect("right");

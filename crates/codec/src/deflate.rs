@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::encoding::{Encoding, EncodingError, Restore, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
 use crate::flate::{self, Format, Inflating};
 
 /// deflate, which in gRPC as in HTTP is the zlib format (RFC 1950): a header and a checksum around
@@ -29,12 +29,12 @@ impl Default for Deflate {
     }
 }
 
-impl Encoding for Deflate {
+impl Compressor for Deflate {
     fn name(&self) -> &str {
         "deflate"
     }
 
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError> {
         flate::compress(Format::Zlib, self.level, input, output)
     }
 
@@ -43,11 +43,11 @@ impl Encoding for Deflate {
         input: &mut dyn Buf,
         output: &mut BytesMut,
         max_size: usize,
-    ) -> Result<(), EncodingError> {
+    ) -> Result<(), CompressionError> {
         restore_all(Inflating::new(Format::Zlib, max_size), input, output)
     }
 
-    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+    fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         Some(Box::new(Inflating::new(Format::Zlib, max_size)))
     }
 }
@@ -69,8 +69,8 @@ mod tests {
             0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0x06, 0x2c, 0x02, 0x15,
         ];
         assert_eq!(restored(&wire).unwrap(), b"hello"[..]);
-        assert_eq!(restored(&wire[2..9]), Err(EncodingError::Corrupt));
+        assert_eq!(restored(&wire[2..9]), Err(CompressionError::Corrupt));
         // Unlike gzip, zlib knows no series.
-        assert_eq!(restored(&wire.repeat(2)), Err(EncodingError::Corrupt));
+        assert_eq!(restored(&wire.repeat(2)), Err(CompressionError::Corrupt));
     }
 }

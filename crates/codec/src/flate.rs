@@ -6,8 +6,8 @@ use bytes::{Buf, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 #[cfg(feature = "gzip")]
-use crate::encoding::MAX_PARTS;
-use crate::encoding::{EncodingError, Restore};
+use crate::compression::MAX_PARTS;
+use crate::compression::{CompressionError, Decompressor};
 use crate::step::{self, Work};
 
 /// The largest window of deflate, as a power of two: what every gzip has.
@@ -34,7 +34,7 @@ pub(crate) fn compress(
     level: u32,
     input: &mut dyn Buf,
     output: &mut BytesMut,
-) -> Result<(), EncodingError> {
+) -> Result<(), CompressionError> {
     // The thread's own values are gone while it ends, which `try_with` allows for.
     let mut compressor = match COMPRESSOR.try_with(Cell::take) {
         Ok(Some((of, at, mut compressor))) if (of, at) == (format, level) => {
@@ -79,7 +79,7 @@ impl Inflating {
     }
 
     /// The stream that is read has ended: whether that is the end of the message.
-    fn end_part(&mut self, input: &dyn Buf) -> Result<bool, EncodingError> {
+    fn end_part(&mut self, input: &dyn Buf) -> Result<bool, CompressionError> {
         if !input.has_remaining() {
             return Ok(true);
         }
@@ -93,15 +93,19 @@ impl Inflating {
             }
             // A member can be 20 bytes that hold nothing, and each costs an inflater.
             #[cfg(feature = "gzip")]
-            Format::Gzip => Err(EncodingError::TooCostly),
+            Format::Gzip => Err(CompressionError::TooCostly),
             #[cfg(feature = "deflate")]
-            Format::Zlib => Err(EncodingError::Corrupt),
+            Format::Zlib => Err(CompressionError::Corrupt),
         }
     }
 }
 
-impl Restore for Inflating {
-    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+impl Decompressor for Inflating {
+    fn step(
+        &mut self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+    ) -> Result<bool, CompressionError> {
         let mut work = Work::default();
         while !work.is_enough() {
             let start = output.len();
@@ -116,13 +120,13 @@ impl Restore for Inflating {
             output.truncate(start + made);
             input.advance(taken);
             let left = self.room.checked_sub(made);
-            self.room = left.ok_or(EncodingError::TooLarge)?;
+            self.room = left.ok_or(CompressionError::TooLarge)?;
             work.did(taken, made);
             match status {
                 Ok(Status::StreamEnd) if self.end_part(input)? => return Ok(true),
                 Ok(Status::StreamEnd) => work.began_part(),
                 Ok(Status::Ok | Status::BufError) if taken > 0 || made > 0 => {}
-                Ok(_) | Err(_) => return Err(EncodingError::Corrupt),
+                Ok(_) | Err(_) => return Err(CompressionError::Corrupt),
             }
         }
         Ok(false)
@@ -142,7 +146,7 @@ fn deflate(
     compressor: &mut Compress,
     input: &mut dyn Buf,
     output: &mut BytesMut,
-) -> Result<(), EncodingError> {
+) -> Result<(), CompressionError> {
     loop {
         let chunk = input.chunk();
         let flush = match chunk.len() == input.remaining() {
@@ -160,7 +164,7 @@ fn deflate(
             Ok(Status::StreamEnd) => return Ok(()),
             Ok(Status::Ok) => {}
             Ok(Status::BufError) if taken > 0 || output.len() > start => {}
-            Ok(Status::BufError) | Err(_) => return Err(EncodingError::Failed),
+            Ok(Status::BufError) | Err(_) => return Err(CompressionError::Failed),
         }
     }
 }

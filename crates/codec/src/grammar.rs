@@ -34,7 +34,7 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::encoding::{self, Encoding, EncodingError, Encodings, Restore};
+use crate::compression::{self, CompressionError, Compressor, Compressors, Decompressor};
 use crate::frame::{self, Decoder, Frame, FrameError, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
@@ -91,7 +91,7 @@ pub struct Reader {
     state: State,
     decoder: Decoder,
     /// What compressed messages are compressed with.
-    encoding: Option<Arc<dyn Encoding>>,
+    encoding: Option<Arc<dyn Compressor>>,
     /// The message that is being restored: it comes before all others.
     restoring: Option<Box<Restoring>>,
     /// Whether any bytes of messages have come.
@@ -105,13 +105,13 @@ pub struct Reader {
 struct Restoring {
     input: Payload,
     output: BytesMut,
-    by: Box<dyn Restore>,
+    by: Box<dyn Decompressor>,
 }
 
 #[derive(Debug)]
 enum Direction {
     Request,
-    Response(Encodings),
+    Response(Compressors),
 }
 
 #[derive(Debug)]
@@ -152,7 +152,7 @@ pub fn only_message(
     data: &Bytes,
     trailers: &HeaderMap,
     max_size: usize,
-    encodings: &Encodings,
+    encodings: &Compressors,
 ) -> Option<Bytes> {
     let message = frame::only_message(data, max_size)?;
     head::parse_response(head.status, &head.headers, encodings).ok()?;
@@ -163,7 +163,7 @@ impl Reader {
     /// A reader of a response, with the largest message in bytes and the encodings that were
     /// announced to the server.
     #[inline]
-    pub fn response(expect: Expect, max_message_size: usize, encodings: Encodings) -> Self {
+    pub fn response(expect: Expect, max_message_size: usize, encodings: Compressors) -> Self {
         Self {
             direction: Direction::Response(encodings),
             expect,
@@ -182,7 +182,7 @@ impl Reader {
     pub fn request(
         expect: Expect,
         max_message_size: usize,
-        encoding: Option<Arc<dyn Encoding>>,
+        encoding: Option<Arc<dyn Compressor>>,
     ) -> Self {
         Self {
             direction: Direction::Request,
@@ -422,7 +422,7 @@ impl Reader {
                 "a request message {what} the limit of {limit} bytes: raise max_recv_message_size of the server, or send smaller messages"
             ),
             Direction::Response(_) => format!(
-                "a reply message {what} the limit of {limit} bytes: raise max_recv_message_size of the channel, or have the server send smaller messages"
+                "a response message {what} the limit of {limit} bytes: raise max_recv_message_size of the channel, or have the server send smaller messages"
             ),
         })
     }
@@ -444,7 +444,7 @@ impl Reader {
                 compressed: false,
             }));
         }
-        // PROTOCOL-HTTP2.md, "Requests": if the Message-Encoding header is omitted then the
+        // PROTOCOL-HTTP2.md, "Requests": if the Message-Compressor header is omitted then the
         // Compressed-Flag must be 0.
         let Some(encoding) = &self.encoding else {
             let message = "a message is compressed, and grpc-encoding does not name an encoding";
@@ -460,7 +460,7 @@ impl Reader {
         }
         let (limit, mut output, mut input) =
             (self.decoder.max_size(), BytesMut::new(), frame.payload);
-        let restored = match encoding.restore(limit) {
+        let restored = match encoding.decompressor(limit) {
             None => encoding.decompress(&mut input, &mut output, limit),
             Some(by) => {
                 let restoring = Restoring { input, output, by };
@@ -473,7 +473,7 @@ impl Reader {
     /// One step further with a message that is being restored.
     fn restore_further(&mut self, mut restoring: Box<Restoring>) -> Option<Event> {
         let Restoring { input, output, by } = &mut *restoring;
-        let outcome = match encoding::step_further(&mut **by, input, output) {
+        let outcome = match compression::step_further(&mut **by, input, output) {
             Ok(false) if output.len() <= self.decoder.max_size() => {
                 self.restoring = Some(restoring);
                 return None;
@@ -484,10 +484,10 @@ impl Reader {
         Some(self.restored(outcome, output))
     }
 
-    fn restored(&mut self, outcome: Result<(), EncodingError>, output: BytesMut) -> Event {
+    fn restored(&mut self, outcome: Result<(), CompressionError>, output: BytesMut) -> Event {
         let error = match outcome {
             // An encoding of a user's own may not have looked.
-            Ok(()) if output.len() > self.decoder.max_size() => EncodingError::TooLarge,
+            Ok(()) if output.len() > self.decoder.max_size() => CompressionError::TooLarge,
             Ok(()) => {
                 return Event::Message(Message {
                     payload: output.freeze().into(),
@@ -498,8 +498,10 @@ impl Reader {
         };
         let name = self.encoding.as_ref().map_or("", |it| it.name());
         let status = match error {
-            EncodingError::TooLarge => self.too_large(&format!("in {name} inflates to more than")),
-            EncodingError::TooCostly => {
+            CompressionError::TooLarge => {
+                self.too_large(&format!("in {name} inflates to more than"))
+            }
+            CompressionError::TooCostly => {
                 Status::resource_exhausted(format!("a message in {name} is not restored: {error}"))
             }
             error => Status::internal(format!("a message in {name} cannot be restored: {error}")),

@@ -2,12 +2,12 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::encoding::{Encoding, EncodingError, Restore, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
 use crate::flate::{self, Format, Inflating};
 
 /// gzip, the encoding that every implementation knows.
 ///
-/// A message of more than [`MAX_PARTS`](crate::encoding::MAX_PARTS) members is not restored; every
+/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) members is not restored; every
 /// compressor makes one.
 #[derive(Copy, Clone, Debug)]
 pub struct Gzip {
@@ -31,12 +31,12 @@ impl Default for Gzip {
     }
 }
 
-impl Encoding for Gzip {
+impl Compressor for Gzip {
     fn name(&self) -> &str {
         "gzip"
     }
 
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError> {
         flate::compress(Format::Gzip, self.level, input, output)
     }
 
@@ -45,11 +45,11 @@ impl Encoding for Gzip {
         input: &mut dyn Buf,
         output: &mut BytesMut,
         max_size: usize,
-    ) -> Result<(), EncodingError> {
+    ) -> Result<(), CompressionError> {
         restore_all(Inflating::new(Format::Gzip, max_size), input, output)
     }
 
-    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+    fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         Some(Box::new(Inflating::new(Format::Gzip, max_size)))
     }
 }
@@ -57,9 +57,9 @@ impl Encoding for Gzip {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoding::MAX_PARTS;
+    use crate::compression::MAX_PARTS;
 
-    fn restored(bytes: &[u8], max_size: usize) -> Result<BytesMut, EncodingError> {
+    fn restored(bytes: &[u8], max_size: usize) -> Result<BytesMut, CompressionError> {
         let mut output = BytesMut::new();
         Gzip::default()
             .decompress(&mut &bytes[..], &mut output, max_size)
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(restored(&wire, 5).unwrap(), b"hello"[..]);
         let twice = [wire, wire].concat();
         assert_eq!(restored(&twice, 10).unwrap(), b"hellohello"[..]);
-        assert_eq!(restored(&twice, 9), Err(EncodingError::TooLarge));
+        assert_eq!(restored(&twice, 9), Err(CompressionError::TooLarge));
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         for (members, expected) in [
             (MAX_PARTS - 1, Ok(BytesMut::new())),
             (MAX_PARTS, Ok(BytesMut::new())),
-            (MAX_PARTS + 1, Err(EncodingError::TooCostly)),
+            (MAX_PARTS + 1, Err(CompressionError::TooCostly)),
         ] {
             assert_eq!(restored(&empty.repeat(members), 100), expected, "{members}");
         }

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::code::Code;
-use crate::encoding::{Encoding, Encodings};
+use crate::compression::{Compressor, Compressors};
 use crate::header_list::{field_size, pseudo_size};
 use crate::limits::Limits;
 use crate::status::Status;
@@ -38,9 +38,9 @@ pub struct RequestHead {
     pub timeout: Option<Duration>,
     /// What compressed messages of the request are compressed with; `None` if they may not be
     /// compressed.
-    pub encoding: Option<Arc<dyn Encoding>>,
+    pub encoding: Option<Arc<dyn Compressor>>,
     /// The first of our encodings that the client accepts.
-    pub reply_encoding: Option<Arc<dyn Encoding>>,
+    pub reply_encoding: Option<Arc<dyn Compressor>>,
 }
 
 /// Why a request is no call, and what it is answered with. The connection goes on.
@@ -57,7 +57,7 @@ pub enum Refusal {
     /// The request is gRPC that does not work: HTTP status 200 and a gRPC status.
     Status(Status),
     /// As `Status`, for messages in an encoding that is not known: the answer says which ones are.
-    Encoding(Status),
+    Compressor(Status),
 }
 
 impl From<Status> for Refusal {
@@ -71,7 +71,7 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::Http { status, .. } => Code::from_http_status(*status),
-            Self::Status(status) | Self::Encoding(status) => status.code(),
+            Self::Status(status) | Self::Compressor(status) => status.code(),
         }
     }
 
@@ -82,14 +82,14 @@ impl Refusal {
     /// that clients use.
     pub fn into_response(
         self,
-        encodings: &Encodings,
+        encodings: &Compressors,
     ) -> (http::Response<String>, Option<HeaderMap>) {
         let mut response = http::Response::new(String::new());
         write_trailers_only(response.headers_mut());
         match self {
             Self::Status(status) => status.write_to(response.headers_mut()),
             // PROTOCOL-HTTP2.md, "Responses": Trailers-Only has no room for grpc-accept-encoding.
-            Self::Encoding(status) => {
+            Self::Compressor(status) => {
                 write_encodings(response.headers_mut(), None, encodings);
                 return (response, Some(status.into_trailers()));
             }
@@ -124,7 +124,7 @@ impl Refusal {
 pub fn parse_request(
     parts: &Parts,
     limits: &Limits,
-    encodings: &Encodings,
+    encodings: &Compressors,
 ) -> Result<RequestHead, Refusal> {
     if parts.method != Method::POST {
         let method: String = parts.method.as_str().chars().take(40).collect();
@@ -173,10 +173,10 @@ pub fn parse_request(
         MessageEncoding::Identity => None,
         MessageEncoding::Known(encoding) => Some(encoding.clone()),
         // compression.md, "Compression Method Asymmetry Between Peers": UNIMPLEMENTED, and the
-        // reply's grpc-accept-encoding says what would do.
+        // response's grpc-accept-encoding says what would do.
         MessageEncoding::Unknown(name) => {
             let message = unknown_encoding("the request", &name, encodings);
-            return Err(Refusal::Encoding(Status::unimplemented(message)));
+            return Err(Refusal::Compressor(Status::unimplemented(message)));
         }
     };
     Ok(RequestHead {
@@ -211,8 +211,8 @@ pub fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
 pub fn write_request(
     headers: &mut HeaderMap,
     timeout: Option<Duration>,
-    encoding: Option<&dyn Encoding>,
-    encodings: &Encodings,
+    encoding: Option<&dyn Compressor>,
+    encodings: &Compressors,
 ) {
     // PROTOCOL-HTTP2.md, "Requests": the timeout should come first, and all of these before custom
     // metadata. A header map keeps the order in which names come into it.
@@ -235,12 +235,12 @@ pub struct ClientFields {
     plain: HeaderMap,
     /// With a `grpc-timeout` of any value.
     timed: HeaderMap,
-    encodings: Encodings,
+    encodings: Compressors,
 }
 
 impl ClientFields {
     /// The fields of a client that knows `encodings`.
-    pub fn new(encodings: Encodings) -> Self {
+    pub fn new(encodings: Compressors) -> Self {
         let fields = |timeout| {
             let mut headers = HeaderMap::new();
             write_request(&mut headers, timeout, None, &encodings);
@@ -255,7 +255,7 @@ impl ClientFields {
 
     /// The encodings that the client knows.
     #[inline]
-    pub fn encodings(&self) -> &Encodings {
+    pub fn encodings(&self) -> &Compressors {
         &self.encodings
     }
 
@@ -264,7 +264,7 @@ impl ClientFields {
         &self,
         headers: &mut HeaderMap,
         timeout: Option<Duration>,
-        encoding: Option<&dyn Encoding>,
+        encoding: Option<&dyn Compressor>,
     ) {
         if encoding.is_some() || headers.contains_key(header::USER_AGENT) {
             return write_request(headers, timeout, encoding, &self.encodings);
@@ -302,8 +302,8 @@ fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
 #[inline]
 pub fn write_response(
     headers: &mut HeaderMap,
-    encoding: Option<&dyn Encoding>,
-    encodings: &Encodings,
+    encoding: Option<&dyn Compressor>,
+    encodings: &Compressors,
 ) {
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
     write_encodings(headers, encoding, encodings);
@@ -319,8 +319,8 @@ pub fn write_trailers_only(headers: &mut HeaderMap) {
 
 fn write_encodings(
     headers: &mut HeaderMap,
-    encoding: Option<&dyn Encoding>,
-    encodings: &Encodings,
+    encoding: Option<&dyn Compressor>,
+    encodings: &Compressors,
 ) {
     if let Some(value) = encoding.and_then(|encoding| encodings.header_of(encoding)) {
         set(headers, GRPC_ENCODING, value);
@@ -344,11 +344,11 @@ struct RequestFields<'a> {
     content_type: Option<&'a [u8]>,
     timeout: Option<&'a [u8]>,
     encoding: Option<&'a [u8]>,
-    accepted: Option<&'a Arc<dyn Encoding>>,
+    accepted: Option<&'a Arc<dyn Compressor>>,
 }
 
 impl<'a> RequestFields<'a> {
-    fn collect(parts: &'a Parts, encodings: &'a Encodings) -> Self {
+    fn collect(parts: &'a Parts, encodings: &'a Compressors) -> Self {
         let mut fields = Self {
             size: pseudo_size(&parts.method, &parts.uri),
             ..Self::default()
@@ -376,7 +376,7 @@ fn keep_first<'a>(field: &mut Option<&'a [u8]>, value: &'a HeaderValue) {
 
 /// What the head of a response says.
 pub(crate) struct ResponseHead {
-    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    pub(crate) encoding: Option<Arc<dyn Compressor>>,
     /// Whether there is a `grpc-status`, so that this can be all of the response.
     pub(crate) has_status: bool,
 }
@@ -385,7 +385,7 @@ pub(crate) struct ResponseHead {
 pub(crate) fn parse_response(
     status: StatusCode,
     headers: &HeaderMap,
-    encodings: &Encodings,
+    encodings: &Compressors,
 ) -> Result<ResponseHead, Status> {
     let fields = ResponseFields::collect(headers);
     let content_type = fields
@@ -455,7 +455,7 @@ impl<'a> ResponseFields<'a> {
 }
 
 /// compression.md, "Test cases": the description names the encoding and those that are supported.
-fn unknown_encoding(whose: &str, name: &str, encodings: &Encodings) -> String {
+fn unknown_encoding(whose: &str, name: &str, encodings: &Compressors) -> String {
     let supported = encodings.accept_header();
     format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
 }
@@ -502,13 +502,13 @@ impl ContentType {
 /// What `grpc-encoding` says.
 enum MessageEncoding<'a> {
     Identity,
-    Known(&'a Arc<dyn Encoding>),
+    Known(&'a Arc<dyn Compressor>),
     /// The start of the name, for people.
     Unknown(String),
 }
 
 impl<'a> MessageEncoding<'a> {
-    fn of(value: Option<&[u8]>, encodings: &'a Encodings) -> Self {
+    fn of(value: Option<&[u8]>, encodings: &'a Compressors) -> Self {
         let Some(value) = value.filter(|value| *value != b"identity") else {
             return Self::Identity;
         };
@@ -540,7 +540,7 @@ mod tests {
         parse_request(
             &parts(method, pairs),
             &Limits::default(),
-            &Encodings::default(),
+            &Compressors::default(),
         )
     }
 
@@ -553,7 +553,7 @@ mod tests {
 
     /// A refusal as its HTTP status and its `grpc-status`.
     fn answer(refusal: Refusal) -> (u16, String) {
-        let (response, trailers) = refusal.into_response(&Encodings::default());
+        let (response, trailers) = refusal.into_response(&Compressors::default());
         assert_eq!(trailers, None);
         for name in [GRPC_ENCODING, GRPC_ACCEPT_ENCODING] {
             assert!(!response.headers().contains_key(name));
@@ -621,7 +621,7 @@ mod tests {
         }
         assert!(parse("POST", &[grpc, ("host", "a")]).is_ok());
         let refusal = parse("GET", &[grpc]).unwrap_err();
-        let (response, _) = refusal.into_response(&Encodings::none());
+        let (response, _) = refusal.into_response(&Compressors::none());
         assert_eq!(response.headers()["allow"], "POST");
     }
 
@@ -648,7 +648,7 @@ mod tests {
     #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn encodings_are_found_and_unknown_ones_are_refused_with_those_that_would_do() {
-        let name = |encoding: Option<Arc<dyn Encoding>>| encoding.map(|it| it.name().to_owned());
+        let name = |encoding: Option<Arc<dyn Compressor>>| encoding.map(|it| it.name().to_owned());
         for (value, expected) in [("identity", None), ("gzip", Some("gzip"))] {
             let head = parse_with("grpc-encoding", value).unwrap();
             assert_eq!(name(head.encoding).as_deref(), expected);
@@ -659,7 +659,7 @@ mod tests {
         }
         for value in ["br", "", "GZIP", "identity,gzip"] {
             let refusal = parse_with("grpc-encoding", value).unwrap_err();
-            let (response, trailers) = refusal.into_response(&Encodings::default());
+            let (response, trailers) = refusal.into_response(&Compressors::default());
             assert!(!response.headers().contains_key("grpc-status"), "{value:?}");
             assert_eq!(
                 response.headers()["grpc-accept-encoding"],
@@ -723,7 +723,7 @@ mod tests {
     #[test]
     fn the_head_of_a_request_has_what_strict_servers_look_for() {
         let mut headers = HeaderMap::new();
-        let encodings = Encodings::none();
+        let encodings = Compressors::none();
         write_request(&mut headers, None, None, &encodings);
         let lines: Vec<_> = headers
             .iter()
@@ -756,7 +756,7 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let timeout = Some(Duration::from_secs(1));
-        write_request(&mut headers, timeout, None, &Encodings::none());
+        write_request(&mut headers, timeout, None, &Compressors::none());
         let lines: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
@@ -775,7 +775,7 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_client_are_those_that_are_written_one_by_one() {
-        let encodings = Encodings::default();
+        let encodings = Compressors::default();
         let fields = ClientFields::new(encodings.clone());
         let encoding = fields.encodings().find("gzip").cloned();
         for custom in [
@@ -810,7 +810,7 @@ mod tests {
         let mut names = (0..40_000).map(|at| HeaderName::try_from(format!("k{at}")).unwrap());
         let value = HeaderValue::from_static("");
         assert!(names.any(|name| headers.try_append(name, value.clone()).is_err()));
-        write_request(&mut headers, None, None, &Encodings::none());
+        write_request(&mut headers, None, None, &Compressors::none());
         assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["content-type"], "application/grpc");
         assert!(headers.contains_key("k0"));
@@ -819,7 +819,7 @@ mod tests {
     #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
     fn heads_name_encodings_timeout_and_the_users_agent() {
-        let encodings = Encodings::default();
+        let encodings = Compressors::default();
         let gzip = encodings.find("gzip").unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static("mine/1"));
@@ -838,7 +838,7 @@ mod tests {
         assert_eq!(headers["grpc-encoding"], "gzip");
         assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
         let mut headers = HeaderMap::new();
-        write_response(&mut headers, None, &Encodings::none());
+        write_response(&mut headers, None, &Compressors::none());
         assert_eq!(headers.len(), 1);
     }
 }

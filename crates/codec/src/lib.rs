@@ -9,7 +9,7 @@
 //! | [`header_list`] | how large heads and trailers are, and what is left of those that are too large |
 //! | [`status`], [`code`], [`details`] | how a call ended |
 //! | [`metadata`] | the pairs beside the messages |
-//! | [`encoding`] | compression, and which kind of it two peers use |
+//! | [`compression`] | compression, and which kind of it two peers use |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
 //! | [`limits`] | every limit, with its default |
 //!
@@ -18,10 +18,10 @@
 
 pub mod blocks;
 pub mod code;
+pub mod compression;
 #[cfg(feature = "deflate")]
 mod deflate;
 pub mod details;
-pub mod encoding;
 #[cfg(any(feature = "gzip", feature = "deflate"))]
 mod flate;
 pub mod frame;
@@ -43,14 +43,14 @@ pub mod timeout;
 mod zstd;
 
 pub use code::Code;
-pub use details::Detail;
 #[cfg(feature = "deflate")]
-pub use encoding::Deflate;
+pub use compression::Deflate;
 #[cfg(feature = "gzip")]
-pub use encoding::Gzip;
+pub use compression::Gzip;
 #[cfg(feature = "zstd")]
-pub use encoding::Zstd;
-pub use encoding::{Encoding, EncodingError, Encodings, Restore};
+pub use compression::Zstd;
+pub use compression::{CompressionError, Compressor, Compressors, Decompressor};
+pub use details::Detail;
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};
 pub use head::{Refusal, RequestHead};

@@ -69,22 +69,22 @@ pub struct Limits {
     /// How many bytes a stream may hold for a peer that does not take them, besides the message that
     /// is being sent, of which it may be up to 256 KiB ahead. Default: 64 KiB.
     pub max_send_buffer_size: usize,
-    /// The most bytes of replies that wait for the clients of a server to take them. A reply counts in
+    /// The most bytes of responses that wait for the clients of a server to take them. A response counts in
     /// full while more of it than `max_send_buffer_size` waits. Default: 1 GiB. At the limit the connection
-    /// that holds the most gives up the reply that has not moved for longest, which fails with
+    /// that holds the most gives up the response that has not moved for longest, which fails with
     /// RESOURCE_EXHAUSTED, until a 64th of the limit is free.
     pub max_unsent_size: usize,
-    /// The most bytes of replies that wait for a client that takes nothing. Default: 64 MiB. At the limit,
-    /// and after `unsent_grace`, the replies that have not moved for longest fail with RESOURCE_EXHAUSTED,
-    /// and the others go on. A reply that waits alone may be larger. For a client that reads there is only
+    /// The most bytes of responses that wait for a client that takes nothing. Default: 64 MiB. At the limit,
+    /// and after `unsent_grace`, the responses that have not moved for longest fail with RESOURCE_EXHAUSTED,
+    /// and the others go on. A response that waits alone may be larger. For a client that reads there is only
     /// `max_unsent_size`.
     pub max_connection_unsent_size: usize,
     /// The time for which a client may take less than 256 KiB of all that it is sent while more waits for
     /// it than `max_connection_unsent_size`. Default: 20 s, after which a client that does not answer a
     /// PING is gone as well. The time is given again when the client has taken as much.
     pub unsent_grace: Duration,
-    /// The longest time in which a client may take less than 256 KiB of a reply that waits, while more
-    /// than half of one of these limits is in use. Default: 5 min; then the reply fails with
+    /// The longest time in which a client may take less than 256 KiB of a response that waits, while more
+    /// than half of one of these limits is in use. Default: 5 min; then the response fails with
     /// RESOURCE_EXHAUSTED. Below that half it may wait for as long as its connection lives.
     pub unsent_timeout: Duration,
     /// The number of streams that may lie reset by the peer before the server has accepted them.

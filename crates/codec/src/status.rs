@@ -9,8 +9,8 @@ use prost::Message as _;
 use prost_types::Any;
 
 use crate::code::Code;
+use crate::compression::CompressionError;
 use crate::details::{self, Detail};
-use crate::encoding::EncodingError;
 use crate::frame::FrameError;
 use crate::limits::MAX_STATUS_MESSAGE_SIZE;
 use crate::metadata::{self, Metadata, MetadataError};
@@ -207,7 +207,7 @@ impl Status {
         self
     }
 
-    /// The metadata of the head of the reply, if a call has failed after its head had come: what the
+    /// The metadata of the head of the response, if a call has failed after its head had come: what the
     /// server sent before the end. Empty otherwise, and on a server.
     pub fn head(&self) -> &Metadata {
         static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::new);
@@ -216,7 +216,7 @@ impl Status {
 
     /// Replaces what [`head`](Self::head) returns, as if it had been received. A call that fails has it
     /// already; this is for tests that make the status of such a call. It is never sent: metadata for the
-    /// head of a handler's reply is set with `Reply::metadata`.
+    /// head of a handler's response is set with `ResponseHandle::metadata`.
     #[must_use]
     pub fn with_received_head(mut self, head: Metadata) -> Self {
         self.0.head = (!head.as_headers().is_empty()).then(|| Box::new(head));
@@ -249,11 +249,11 @@ impl Status {
         self.0.origin == Origin::PeerForwarded
     }
 
-    /// What a server replies when a handler returns this status.
+    /// What a server responses when a handler returns this status.
     ///
     /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
     /// were meant for this process, and may tell its callers more than they should know. The
-    /// [head](Self::head) of the call that failed is no part of any reply.
+    /// [head](Self::head) of the call that failed is no part of any response.
     #[must_use]
     pub fn into_reply(mut self) -> Self {
         self.0.head = None;
@@ -480,10 +480,10 @@ impl From<TimeoutError> for Status {
     }
 }
 
-impl From<EncodingError> for Status {
-    fn from(error: EncodingError) -> Self {
+impl From<CompressionError> for Status {
+    fn from(error: CompressionError) -> Self {
         match error {
-            EncodingError::TooLarge => Self::resource_exhausted(error.to_string()),
+            CompressionError::TooLarge => Self::resource_exhausted(error.to_string()),
             _ => Self::internal(error.to_string()),
         }
     }
@@ -758,11 +758,14 @@ mod tests {
         head.insert("internal-head", "yes").unwrap();
         let received = received.with_received_head(head);
         assert_eq!(received.head().get("internal-head"), Some("yes"));
-        let reply = received.clone().into_reply();
-        assert_eq!((reply.details().len(), reply.metadata().len()), (0, 0));
-        assert!(reply.head().is_empty());
+        let response = received.clone().into_reply();
         assert_eq!(
-            lines(&reply.into_trailers()),
+            (response.details().len(), response.metadata().len()),
+            (0, 0)
+        );
+        assert!(response.head().is_empty());
+        assert_eq!(
+            lines(&response.into_trailers()),
             ["grpc-status: 5", "grpc-message: no row"]
         );
         let forwarded = received.forward();
@@ -853,8 +856,8 @@ mod tests {
                 "INTERNAL",
             ),
             (too_large.into(), "RESOURCE_EXHAUSTED"),
-            (EncodingError::Corrupt.into(), "INTERNAL"),
-            (EncodingError::TooLarge.into(), "RESOURCE_EXHAUSTED"),
+            (CompressionError::Corrupt.into(), "INTERNAL"),
+            (CompressionError::TooLarge.into(), "RESOURCE_EXHAUSTED"),
             (TimeoutError::Unit.into(), "INTERNAL"),
             (
                 Metadata::new().insert("te", "x").unwrap_err().into(),

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
-use crate::encoding::{Encoding, EncodingError, MAX_PARTS, Restore, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, MAX_PARTS, restore_all};
 use crate::step::{self, Work};
 
 /// The largest window that a message may ask for, as a power of two: 8 MiB, which RFC 8878 (3.1.1.1.2)
@@ -21,9 +21,9 @@ thread_local! {
 }
 
 /// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC know it, and so it
-/// is no part of the default [`Encodings`](crate::Encodings): it is added to them.
+/// is no part of the default [`Compressors`](crate::Compressors): it is added to them.
 ///
-/// A message of more than [`MAX_PARTS`](crate::encoding::MAX_PARTS) frames, or with a window of more
+/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) frames, or with a window of more
 /// than 8 MiB, is not restored; no compressor makes such a message unless it is told to.
 #[derive(Copy, Clone, Debug)]
 pub struct Zstd {
@@ -61,14 +61,14 @@ impl Default for Zstd {
     }
 }
 
-impl Encoding for Zstd {
+impl Compressor for Zstd {
     fn name(&self) -> &str {
         "zstd"
     }
 
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
-        let mut compressor = self.compressor().ok_or(EncodingError::Failed)?;
-        compress(&mut compressor, input, output).map_err(|_| EncodingError::Failed)?;
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError> {
+        let mut compressor = self.compressor().ok_or(CompressionError::Failed)?;
+        compress(&mut compressor, input, output).map_err(|_| CompressionError::Failed)?;
         // One that has failed is not used again.
         let _kept = COMPRESSOR.try_with(|cell| cell.set(Some((self.level, compressor))));
         Ok(())
@@ -79,11 +79,11 @@ impl Encoding for Zstd {
         input: &mut dyn Buf,
         output: &mut BytesMut,
         max_size: usize,
-    ) -> Result<(), EncodingError> {
+    ) -> Result<(), CompressionError> {
         restore_all(Inflating::new(max_size)?, input, output)
     }
 
-    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+    fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         // What cannot begin fails in `decompress`.
         Some(Box::new(Inflating::new(max_size).ok()?))
     }
@@ -127,11 +127,11 @@ struct Inflating {
 }
 
 impl Inflating {
-    fn new(max_size: usize) -> Result<Self, EncodingError> {
-        let mut inflater = DCtx::try_create().ok_or(EncodingError::Failed)?;
+    fn new(max_size: usize) -> Result<Self, CompressionError> {
+        let mut inflater = DCtx::try_create().ok_or(CompressionError::Failed)?;
         inflater
             .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
-            .map_err(|_| EncodingError::Failed)?;
+            .map_err(|_| CompressionError::Failed)?;
         Ok(Self {
             inflater,
             frames: 0,
@@ -149,8 +149,12 @@ impl fmt::Debug for Inflating {
     }
 }
 
-impl Restore for Inflating {
-    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+impl Decompressor for Inflating {
+    fn step(
+        &mut self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+    ) -> Result<bool, CompressionError> {
         let mut work = Work::default();
         while !work.is_enough() {
             let start = output.len();
@@ -163,7 +167,7 @@ impl Restore for Inflating {
             output.truncate(start + made);
             input.advance(taken);
             let room = self.room.checked_sub(made);
-            self.room = room.ok_or(EncodingError::TooLarge)?;
+            self.room = room.ok_or(CompressionError::TooLarge)?;
             work.did(taken, made);
             match left {
                 // RFC 8878, 3: frames, one after the other; what they hold is put together.
@@ -171,14 +175,14 @@ impl Restore for Inflating {
                 Ok(0) => {
                     self.frames += 1;
                     if self.frames == MAX_PARTS {
-                        return Err(EncodingError::TooCostly);
+                        return Err(CompressionError::TooCostly);
                     }
                     work.began_part();
                 }
                 Ok(_) if taken > 0 || made > 0 => {}
-                Ok(_) => return Err(EncodingError::Corrupt),
-                Err(code) if is_window(code) => return Err(EncodingError::TooCostly),
-                Err(_) => return Err(EncodingError::Corrupt),
+                Ok(_) => return Err(CompressionError::Corrupt),
+                Err(code) if is_window(code) => return Err(CompressionError::TooCostly),
+                Err(_) => return Err(CompressionError::Corrupt),
             }
         }
         Ok(false)
@@ -197,7 +201,7 @@ mod tests {
     /// `printf '' | zstd --no-check`: a frame that holds one empty block.
     const EMPTY: [u8; 9] = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x00, 0x01, 0x00, 0x00];
 
-    fn restored(bytes: &[u8]) -> Result<BytesMut, EncodingError> {
+    fn restored(bytes: &[u8]) -> Result<BytesMut, CompressionError> {
         let mut output = BytesMut::new();
         Zstd::default()
             .decompress(&mut &bytes[..], &mut output, 100)
@@ -209,7 +213,7 @@ mod tests {
         for (frames, expected) in [
             (MAX_PARTS - 1, Ok(BytesMut::new())),
             (MAX_PARTS, Ok(BytesMut::new())),
-            (MAX_PARTS + 1, Err(EncodingError::TooCostly)),
+            (MAX_PARTS + 1, Err(CompressionError::TooCostly)),
         ] {
             assert_eq!(restored(&EMPTY.repeat(frames)), expected, "{frames}");
         }
@@ -226,8 +230,8 @@ mod tests {
         for (exponent, eighths, expected) in [
             (12, 7, Ok(&b"x"[..])),
             (13, 0, Ok(&b"x"[..])),
-            (13, 1, Err(EncodingError::TooCostly)),
-            (31, 7, Err(EncodingError::TooCostly)),
+            (13, 1, Err(CompressionError::TooCostly)),
+            (31, 7, Err(CompressionError::TooCostly)),
         ] {
             let restored = restored(&frame(exponent << 3 | eighths));
             assert_eq!(

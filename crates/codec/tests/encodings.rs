@@ -1,10 +1,10 @@
 //! What every encoding does, whichever it is.
 
 use bytes::{Buf, Bytes, BytesMut};
-use trunkline_codec::{Decoder, Encoding, EncodingError, Payload, frame};
+use trunkline_codec::{CompressionError, Compressor, Decoder, Payload, frame};
 
 /// The encodings that are built in: each at its default level, its fastest and its smallest.
-fn encodings() -> Vec<[Box<dyn Encoding>; 3]> {
+fn encodings() -> Vec<[Box<dyn Compressor>; 3]> {
     vec![
         #[cfg(feature = "gzip")]
         [
@@ -28,7 +28,7 @@ fn encodings() -> Vec<[Box<dyn Encoding>; 3]> {
 }
 
 /// Each encoding at its default level.
-fn defaults() -> impl Iterator<Item = Box<dyn Encoding>> {
+fn defaults() -> impl Iterator<Item = Box<dyn Compressor>> {
     encodings().into_iter().map(|[default, _, _]| default)
 }
 
@@ -58,17 +58,17 @@ fn in_pieces(bytes: &[u8], size: usize) -> Payload {
     decoder.next().unwrap().unwrap().payload
 }
 
-fn compressed(encoding: &dyn Encoding, bytes: &[u8]) -> BytesMut {
+fn compressed(encoding: &dyn Compressor, bytes: &[u8]) -> BytesMut {
     let mut output = BytesMut::new();
     encoding.compress(&mut &bytes[..], &mut output).unwrap();
     output
 }
 
 fn restored(
-    encoding: &dyn Encoding,
+    encoding: &dyn Compressor,
     bytes: &[u8],
     max_size: usize,
-) -> Result<BytesMut, EncodingError> {
+) -> Result<BytesMut, CompressionError> {
     let mut output = BytesMut::new();
     encoding
         .decompress(&mut &bytes[..], &mut output, max_size)
@@ -134,13 +134,13 @@ fn a_message_that_is_cut_or_has_more_behind_it_is_corrupt() {
         for end in 0..wire.len() {
             assert_eq!(
                 restored(&*encoding, &wire[..end], 100),
-                Err(EncodingError::Corrupt),
+                Err(CompressionError::Corrupt),
                 "{encoding:?} cut at {end}"
             );
         }
         for bad in [&[&wire[..], &[0]].concat()[..], b"by no means compressed"] {
             let result = restored(&*encoding, bad, 100);
-            assert_eq!(result, Err(EncodingError::Corrupt), "{encoding:?}");
+            assert_eq!(result, Err(CompressionError::Corrupt), "{encoding:?}");
         }
     }
 }
@@ -156,7 +156,7 @@ fn a_message_whose_checksum_or_size_is_a_lie_is_corrupt() {
             wire[at] ^= 0x41;
             assert_eq!(
                 restored(&*encoding, &wire, 100),
-                Err(EncodingError::Corrupt),
+                Err(CompressionError::Corrupt),
                 "{encoding:?} {back}"
             );
         }
@@ -170,7 +170,7 @@ fn a_bomb_is_cut_off_at_the_limit_and_costs_no_more_than_that() {
         let limit = 100_000;
         let mut output = BytesMut::new();
         let result = encoding.decompress(&mut &wire[..], &mut output, limit);
-        assert_eq!(result, Err(EncodingError::TooLarge), "{encoding:?}");
+        assert_eq!(result, Err(CompressionError::TooLarge), "{encoding:?}");
         // The contract allows 64 KiB more; one byte is enough to know.
         assert_eq!(output.len(), limit + 1, "{encoding:?}");
         assert!(output.capacity() <= 2 * limit + 64 * 1024, "{encoding:?}");
@@ -183,13 +183,13 @@ fn the_limit_is_exact() {
         let restored = |wire: &[u8], limit| restored(&*encoding, wire, limit);
         for wire in [&[7; 20_000][..], &noise(20_000)] {
             let wire = compressed(&*encoding, wire);
-            assert_eq!(restored(&wire, 19_999), Err(EncodingError::TooLarge));
+            assert_eq!(restored(&wire, 19_999), Err(CompressionError::TooLarge));
             assert_eq!(restored(&wire, 20_000).unwrap().len(), 20_000);
             assert_eq!(restored(&wire, 20_001).unwrap().len(), 20_000);
         }
         let (none, one) = (compressed(&*encoding, b""), compressed(&*encoding, b"x"));
         assert_eq!(restored(&none, 0).unwrap().len(), 0);
-        assert_eq!(restored(&one, 0), Err(EncodingError::TooLarge));
+        assert_eq!(restored(&one, 0), Err(CompressionError::TooLarge));
         assert_eq!(restored(&one, usize::MAX).unwrap(), b"x"[..]);
     }
 }
@@ -292,8 +292,8 @@ fn costly(size: usize) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Restores a message step by step, each of which is bounded; returns how many steps it took.
-fn in_steps(encoding: &dyn Encoding, bytes: &[u8], max_size: usize) -> (BytesMut, usize) {
-    let mut restoring = encoding.restore(max_size).expect("it goes in steps");
+fn in_steps(encoding: &dyn Compressor, bytes: &[u8], max_size: usize) -> (BytesMut, usize) {
+    let mut restoring = encoding.decompressor(max_size).expect("it goes in steps");
     let (mut input, mut output, mut steps) = (bytes, BytesMut::new(), 1);
     loop {
         let before = (input.len(), output.len());

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use trunkline_codec::{Encodings, Event, Expect, Reader, Status, grammar};
+use trunkline_codec::{Compressors, Event, Expect, Reader, Status, grammar};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/grammar.txt");
 const STORED: &str = include_str!("grammar.txt");
@@ -206,7 +206,7 @@ fn line(mut reader: Reader, script: &[Input], input: Input, below: usize) -> Str
 fn table(below: usize) -> String {
     let mut table = String::new();
     for expect in [Expect::One, Expect::Many] {
-        let response = || Reader::response(expect, LIMIT, Encodings::default());
+        let response = || Reader::response(expect, LIMIT, Compressors::default());
         for (state, script) in RESPONSES {
             writeln!(table, "response of {expect:?}, {state}").unwrap();
             for (name, input) in INPUTS {
@@ -263,7 +263,7 @@ fn messages_that_are_read_where_they_lie_change_no_event() {
 
 /// The one message of a response to one request, by the states.
 fn by_the_states(head: (u16, Pairs), data: &'static [u8], trailers: Pairs) -> Option<Bytes> {
-    let mut reader = Reader::response(Expect::One, LIMIT, Encodings::default());
+    let mut reader = Reader::response(Expect::One, LIMIT, Compressors::default());
     put(&mut reader, Input::Head(head.0, head.1), 0);
     put(&mut reader, Input::Data(data), 0);
     put(&mut reader, Input::Trailers(trailers), 0);
@@ -304,7 +304,7 @@ fn a_response_that_is_read_at_once_is_read_as_by_the_states() {
         parts.headers = headers(head.1);
         for (data_name, data) in datas.clone() {
             for (end_name, end) in &trailers {
-                let (body, encodings) = (Bytes::from_static(data), Encodings::default());
+                let (body, encodings) = (Bytes::from_static(data), Compressors::default());
                 let at_once =
                     grammar::only_message(&parts, &body, &headers(end), LIMIT, &encodings);
                 let case = format!("{head_name}, {data_name}, {end_name}");

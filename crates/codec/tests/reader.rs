@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use trunkline_codec::frame::prefix;
 use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, End, Event, Expect, Gzip, Message, Reader, Restore,
-    Status,
+    Code, CompressionError, Compressor, Compressors, Decompressor, End, Event, Expect, Gzip,
+    Message, Reader, Status,
 };
 
 const LIMIT: usize = 1_000;
@@ -50,7 +50,7 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 }
 
 fn response(expect: Expect, encoding: &str) -> Reader {
-    let mut reader = Reader::response(expect, LIMIT, Encodings::default());
+    let mut reader = Reader::response(expect, LIMIT, Compressors::default());
     reader.head(StatusCode::OK, head(encoding));
     assert!(matches!(reader.next(), Some(Event::Head(head)) if head.get("h") == Some("1")));
     reader
@@ -108,7 +108,7 @@ fn a_message_that_comes_with_its_trailers_is_delivered_before_the_status() {
 
 #[test]
 fn trailers_only_has_no_head_and_its_metadata_is_in_the_trailers() {
-    let mut reader = Reader::response(Expect::One, LIMIT, Encodings::default());
+    let mut reader = Reader::response(Expect::One, LIMIT, Compressors::default());
     let pairs = [
         ("content-type", "application/grpc"),
         ("grpc-status", "7"),
@@ -129,7 +129,7 @@ fn trailers_only_has_no_head_and_its_metadata_is_in_the_trailers() {
 
 #[test]
 fn a_refusal_by_http_keeps_its_headers_and_ignores_its_body() {
-    let mut reader = Reader::response(Expect::Many, LIMIT, Encodings::default());
+    let mut reader = Reader::response(Expect::Many, LIMIT, Compressors::default());
     let pairs = [("content-type", "text/html"), ("retry-after", "120")];
     reader.head(StatusCode::TOO_MANY_REQUESTS, headers(&pairs));
     reader.data(Bytes::from_static(b"<html>"));
@@ -177,32 +177,37 @@ fn compressed_and_plain_messages_share_a_stream() {
 #[derive(Debug)]
 struct Own;
 
-impl Encoding for Own {
+impl Compressor for Own {
     fn name(&self) -> &str {
         "x-own"
     }
 
-    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), EncodingError> {
-        Err(EncodingError::Failed)
+    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), CompressionError> {
+        Err(CompressionError::Failed)
     }
 
-    fn decompress(&self, _: &mut dyn Buf, _: &mut BytesMut, _: usize) -> Result<(), EncodingError> {
-        Err(EncodingError::Corrupt)
+    fn decompress(
+        &self,
+        _: &mut dyn Buf,
+        _: &mut BytesMut,
+        _: usize,
+    ) -> Result<(), CompressionError> {
+        Err(CompressionError::Corrupt)
     }
 }
 
 #[test]
 fn a_compressed_message_of_no_bytes_is_the_empty_message_in_every_encoding() {
-    let encodings = Encodings::default().with(Own);
+    let encodings = Compressors::default().with(Own);
     #[cfg(feature = "zstd")]
-    let encodings = encodings.with(trunkline_codec::encoding::Zstd::default());
+    let encodings = encodings.with(trunkline_codec::compression::Zstd::default());
     for encoding in encodings.iter() {
         let name = encoding.name();
-        let mut reply = Reader::response(Expect::One, LIMIT, encodings.clone());
-        reply.head(StatusCode::OK, head(name));
-        assert!(matches!(reply.next(), Some(Event::Head(_))));
+        let mut response = Reader::response(Expect::One, LIMIT, encodings.clone());
+        response.head(StatusCode::OK, head(name));
+        assert!(matches!(response.next(), Some(Event::Head(_))));
         let request = Reader::request(Expect::One, LIMIT, Some(encoding.clone()));
-        for mut reader in [reply, request] {
+        for mut reader in [response, request] {
             reader.data(Bytes::from(frame_of(b"")));
             reader.trailers(headers(&[("grpc-status", "0")]));
             let (messages, end) = collect(&mut reader);
@@ -327,12 +332,12 @@ fn messages_that_nobody_takes_stay_as_they_came() {
 #[derive(Debug)]
 struct Longer;
 
-impl Encoding for Longer {
+impl Compressor for Longer {
     fn name(&self) -> &str {
         "longer"
     }
 
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError> {
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError> {
         output.put(input.take(input.remaining() - 1));
         Ok(())
     }
@@ -342,7 +347,7 @@ impl Encoding for Longer {
         input: &mut dyn Buf,
         output: &mut BytesMut,
         _max_size: usize,
-    ) -> Result<(), EncodingError> {
+    ) -> Result<(), CompressionError> {
         output.put(input);
         output.put_u8(0);
         Ok(())
@@ -449,7 +454,7 @@ fn a_message_that_takes_long_to_restore_comes_after_some_asks_and_what_is_behind
     let mut reader = Reader::request(
         Expect::Many,
         large.len(),
-        Encodings::default().find("gzip").cloned(),
+        Compressors::default().find("gzip").cloned(),
     );
     reader.data([frame_of(&gzip(&large)), frame(b"small")].concat().into());
     reader.fail(Status::cancelled("meanwhile"));
@@ -481,7 +486,7 @@ fn a_message_that_turns_out_too_large_or_damaged_on_the_way_ends_the_call() {
         (&large, (1 << 20) - 1, Code::RESOURCE_EXHAUSTED),
         (&damaged, 1 << 20, Code::INTERNAL),
     ] {
-        let encoding = Encodings::default().find("gzip").cloned();
+        let encoding = Compressors::default().find("gzip").cloned();
         let mut reader = Reader::request(Expect::One, limit, encoding);
         reader.data(frame_of(wire).into());
         reader.eof();
@@ -503,26 +508,35 @@ struct Stuck {
     steps: usize,
 }
 
-impl Encoding for Stuck {
+impl Compressor for Stuck {
     fn name(&self) -> &str {
         "x-stuck"
     }
 
-    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), EncodingError> {
-        Err(EncodingError::Failed)
+    fn compress(&self, _: &mut dyn Buf, _: &mut BytesMut) -> Result<(), CompressionError> {
+        Err(CompressionError::Failed)
     }
 
-    fn decompress(&self, _: &mut dyn Buf, _: &mut BytesMut, _: usize) -> Result<(), EncodingError> {
-        Err(EncodingError::Failed)
+    fn decompress(
+        &self,
+        _: &mut dyn Buf,
+        _: &mut BytesMut,
+        _: usize,
+    ) -> Result<(), CompressionError> {
+        Err(CompressionError::Failed)
     }
 
-    fn restore(&self, _: usize) -> Option<Box<dyn Restore>> {
+    fn decompressor(&self, _: usize) -> Option<Box<dyn Decompressor>> {
         Some(Box::new(Self { steps: self.steps }))
     }
 }
 
-impl Restore for Stuck {
-    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError> {
+impl Decompressor for Stuck {
+    fn step(
+        &mut self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+    ) -> Result<bool, CompressionError> {
         match self.steps {
             0 => return Ok(false),
             at if at % 2 == 0 => input.advance(1),
@@ -536,7 +550,7 @@ impl Restore for Stuck {
 #[test]
 fn a_message_whose_encoding_gets_no_further_ends_its_call() {
     for steps in [0, 1, 2, 5] {
-        let encoding: Arc<dyn Encoding> = Arc::new(Stuck { steps });
+        let encoding: Arc<dyn Compressor> = Arc::new(Stuck { steps });
         let mut reader = Reader::request(Expect::One, LIMIT, Some(encoding));
         reader.data(Bytes::from(frame_of(b"four")));
         reader.eof();

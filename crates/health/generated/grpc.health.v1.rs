@@ -195,7 +195,7 @@ pub trait Health: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn watch(
         &self,
         request: ::trunkline::Request<HealthCheckRequest>,
-        replies: &mut ::trunkline::Sender<HealthCheckResponse>,
+        responses: &mut ::trunkline::Sender<HealthCheckResponse>,
     ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 }
 
@@ -217,8 +217,8 @@ impl<S: Health> ::trunkline::Service for HealthServer<S> {
         router.unary(HEALTH_LIST, &service, |service, request| async move {
             S::list(&service, request).await
         });
-        router.server_streaming(HEALTH_WATCH, &service, |service, request, mut replies| async move {
-            S::watch(&service, request, &mut replies).await
+        router.server_streaming(HEALTH_WATCH, &service, |service, request, mut responses| async move {
+            S::watch(&service, request, &mut responses).await
         });
     }
 }

@@ -84,7 +84,7 @@ impl Health {
     /// use trunkline_health::Health;
     ///
     /// let health = Health::new();
-    /// let server = Server::new().add(greeter).add(health.clone()).bind("127.0.0.1:50051").await?;
+    /// let server = Server::new().add_service(greeter).add_service(health.clone()).bind("127.0.0.1:50051").await?;
     /// server.serve_until(health.shutdown_on(terminated(), Duration::from_secs(5))).await
     /// # }
     /// ```

@@ -5,7 +5,7 @@
 //! use trunkline::Server;
 //! use trunkline_health::Health;
 //!
-//! Server::new().add(greeter).add(Health::new()).serve("127.0.0.1:50051").await
+//! Server::new().add_service(greeter).add_service(Health::new()).serve("127.0.0.1:50051").await
 //! # }
 //! ```
 //!
@@ -17,7 +17,7 @@
 //! # use trunkline::Server;
 //! # use trunkline_health::Health;
 //! let health = Health::new();
-//! let server = Server::new().add(greeter).add(health.clone()).bind("127.0.0.1:50051").await?;
+//! let server = Server::new().add_service(greeter).add_service(health.clone()).bind("127.0.0.1:50051").await?;
 //! health.set_not_serving("helloworld.Greeter");
 //! # server.serve().await
 //! # }

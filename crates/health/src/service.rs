@@ -59,7 +59,7 @@ impl Health for Answers {
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
-        replies: &mut Sender<HealthCheckResponse>,
+        responses: &mut Sender<HealthCheckResponse>,
     ) -> Result<()> {
         let service = request.into_inner().service;
         if service.len() > WATCHED_NAME_MAX {
@@ -79,7 +79,7 @@ impl Health for Answers {
             // health.proto, "Watch": for an unknown service SERVICE_UNKNOWN, and the call goes on.
             let status = status.unwrap_or(ServingStatus::ServiceUnknown);
             if told != Some(status) {
-                replies.send(response(status)).await?;
+                responses.send(response(status)).await?;
                 told = Some(status);
             }
             // health.proto, "Watch": whatever the status but UNIMPLEMENTED, clients try again later.

@@ -28,8 +28,8 @@ impl hello::Greeter for MyGreeter {
 
 fn greeter_with(health: &Health) -> HealthClient {
     let router = Router::new()
-        .add(health.clone())
-        .add(hello::GreeterServer(MyGreeter));
+        .add_service(health.clone())
+        .add_service(hello::GreeterServer(MyGreeter));
     HealthClient::new(Channel::in_process(router))
 }
 
@@ -111,7 +111,9 @@ async fn what_was_set_before_the_service_was_added_stays() {
 #[tokio::test]
 async fn a_list_has_a_hundred_statuses_at_most() {
     let health = Health::new();
-    let client = HealthClient::new(Channel::in_process(Router::new().add(health.clone())));
+    let client = HealthClient::new(Channel::in_process(
+        Router::new().add_service(health.clone()),
+    ));
     // There are two already: the server and the health service.
     for number in 0..97 {
         health.set_not_serving(&format!("service {number}"));
@@ -266,7 +268,7 @@ async fn a_shutdown_on_a_signal_gives_notice_and_then_ends_the_streams() {
 async fn a_server_that_is_watched_ends_at_once_and_not_after_its_grace() {
     let health = Health::new();
     let server = Server::new()
-        .add(health.clone())
+        .add_service(health.clone())
         .bind("127.0.0.1:0")
         .await
         .unwrap();
@@ -292,7 +294,7 @@ async fn a_server_that_is_watched_ends_at_once_and_not_after_its_grace() {
 async fn streams_that_are_given_up_leave_nothing_behind() {
     let health = Health::new();
     let server = Server::new()
-        .add(health.clone())
+        .add_service(health.clone())
         .bind("127.0.0.1:0")
         .await
         .unwrap();

@@ -45,12 +45,12 @@ use trunkline_build::{CompileError, Config};
 /// }
 ///
 /// # async fn serve() -> Result<()> {
-/// Server::new().add(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await
+/// Server::new().add_service(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await
 /// # }
 /// # async fn call() -> Result<()> {
 /// let client = GreeterClient::connect("127.0.0.1:50051").await?;
-/// let reply = client.say_hello(HelloRequest { name: "you".into() }).await?;
-/// # drop(reply); Ok(()) }
+/// let response = client.say_hello(HelloRequest { name: "you".into() }).await?;
+/// # drop(response); Ok(()) }
 /// ```
 ///
 /// No `protoc`, no build script, and no dependency but `trunkline` is needed. The file may be of proto2,
@@ -89,9 +89,9 @@ use trunkline_build::{CompileError, Config};
 /// | method | handler | call |
 /// | --- | --- | --- |
 /// | `rpc A(Q) returns (R)` | `async fn a(&self, request: Request<Q>) -> Result<R>` | `client.a(q).await?` is a `Response<R>` |
-/// | `rpc A(Q) returns (stream R)` | `async fn a(&self, request: Request<Q>, replies: &mut Sender<R>) -> Result<()>` | `client.a(q).await?` is a `Streaming<R>` |
+/// | `rpc A(Q) returns (stream R)` | `async fn a(&self, request: Request<Q>, responses: &mut Sender<R>) -> Result<()>` | `client.a(q).await?` is a `Streaming<R>` |
 /// | `rpc A(stream Q) returns (R)` | `async fn a(&self, requests: Request<Streaming<Q>>) -> Result<R>` | `client.a().await?` is a `ClientStream<Q, R>` |
-/// | `rpc A(stream Q) returns (stream R)` | `async fn a(&self, requests: Request<Streaming<Q>>, replies: &mut Sender<R>) -> Result<()>` | `client.a().await?` is a `(Sender<Q>, Streaming<R>)` |
+/// | `rpc A(stream Q) returns (stream R)` | `async fn a(&self, requests: Request<Streaming<Q>>, responses: &mut Sender<R>) -> Result<()>` | `client.a().await?` is a `(Sender<Q>, Streaming<R>)` |
 ///
 /// `google.protobuf.Empty` is `()`, and the wrappers such as `google.protobuf.StringValue` are
 /// `String` and so on; other types of that package are those of `trunkline::prost_types`.

@@ -79,18 +79,18 @@ impl Keywords for Echo {
     async fn super_(
         &self,
         _: Request<nasty::Result>,
-        replies: &mut Sender<nasty::Request>,
+        responses: &mut Sender<nasty::Request>,
     ) -> Result<()> {
-        replies.send(nasty::Request {}).await
+        responses.send(nasty::Request {}).await
     }
 
     async fn r#async(
         &self,
         mut requests: Request<Streaming<nasty::Send>>,
-        replies: &mut Sender<nasty::Future>,
+        responses: &mut Sender<nasty::Future>,
     ) -> Result<()> {
         while requests.message().await?.is_some() {
-            replies.send(nasty::Future {}).await?;
+            responses.send(nasty::Future {}).await?;
         }
         Ok(())
     }
@@ -109,8 +109,8 @@ impl Keywords for Echo {
         Ok(prost_types::Timestamp { seconds, nanos: 0 })
     }
 
-    async fn into(&self, _: Request<prost_types::Any>, replies: &mut Sender<()>) -> Result<()> {
-        replies.send(()).await
+    async fn into(&self, _: Request<prost_types::Any>, responses: &mut Sender<()>) -> Result<()> {
+        responses.send(()).await
     }
 
     async fn try_into(&self, request: Request<Foo>) -> Result<Foo> {
@@ -120,11 +120,11 @@ impl Keywords for Echo {
     async fn drop(
         &self,
         mut requests: Request<Streaming<bool>>,
-        replies: &mut Sender<prost_types::Duration>,
+        responses: &mut Sender<prost_types::Duration>,
     ) -> Result<()> {
         while let Some(request) = requests.message().await? {
             let seconds = i64::from(request);
-            replies
+            responses
                 .send(prost_types::Duration { seconds, nanos: 0 })
                 .await?;
         }
@@ -146,9 +146,9 @@ impl Keywords for Echo {
     async fn to_string(
         &self,
         _: Request<Streaming<Thing>>,
-        replies: &mut Sender<Old>,
+        responses: &mut Sender<Old>,
     ) -> Result<()> {
-        replies.send(Old::default()).await
+        responses.send(Old::default()).await
     }
 
     async fn lower_case(&self, request: Request<Foo>) -> Result<Foo> {
@@ -162,7 +162,7 @@ impl Keywords for Echo {
 
 #[tokio::test]
 async fn methods_named_like_those_of_rust_are_called_all_the_same() -> Result<()> {
-    let channel = Channel::in_process(Router::new().add(KeywordsServer(Echo)));
+    let channel = Channel::in_process(Router::new().add_service(KeywordsServer(Echo)));
     let client = KeywordsClient::new(channel);
 
     let deepest = Deepest {
@@ -183,11 +183,11 @@ async fn methods_named_like_those_of_rust_are_called_all_the_same() -> Result<()
             .is_some()
     );
 
-    let (mut requests, mut replies) = client.r#async().await?;
+    let (mut requests, mut responses) = client.r#async().await?;
     requests.send(nasty::Send {}).await?;
-    assert!(replies.message().await?.is_some());
+    assert!(responses.message().await?.is_some());
     requests.finish();
-    assert!(replies.message().await?.is_none());
+    assert!(responses.message().await?.is_none());
 
     let requests = client.new_().await?;
     requests.finish().await?;

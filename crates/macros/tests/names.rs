@@ -50,9 +50,9 @@ impl ours::NamesService for Names {
     async fn get_foo__(
         &self,
         _: Request<Streaming<ours::Str>>,
-        replies: &mut Sender<ours::str::Is>,
+        responses: &mut Sender<ours::str::Is>,
     ) -> Result<()> {
-        replies.send(ours::str::Is {}).await
+        responses.send(ours::str::Is {}).await
     }
 
     async fn new(&self, _: Request<ours::Unnamed>) -> Result<ours::_1_::A> {
@@ -75,18 +75,18 @@ impl ours::NamesService for Names {
 #[tokio::test]
 async fn each_method_leads_to_its_handler_whatever_it_is_called() -> Result<()> {
     let server = ours::NamesServiceServer(Names);
-    let channel = Channel::in_process(Router::new().add(server));
+    let channel = Channel::in_process(Router::new().add_service(server));
     let client = ours::NamesServiceClient::new(channel);
     let asked = FooBar { a: "a".to_owned() };
-    let reply = client.get_foo(asked.clone()).await?;
-    let Some(foo_bar_::Choice::Chosen(inner)) = &reply.choice else {
-        panic!("{reply:?}");
+    let response = client.get_foo(asked.clone()).await?;
+    let Some(foo_bar_::Choice::Chosen(inner)) = &response.choice else {
+        panic!("{response:?}");
     };
     assert_eq!(inner.a, Some(asked));
     assert_eq!(client.get_foo_(FooBar_::default()).await?.a, None);
-    let (requests, mut replies) = client.get_foo__().await?;
+    let (requests, mut responses) = client.get_foo__().await?;
     requests.finish();
-    assert!(replies.message().await?.is_some());
+    assert!(responses.message().await?.is_some());
     client.new_(ours::Unnamed {}).await?;
     client.new__(ours::Unnamed {}).await?;
     assert_eq!(client.connect_(ours::_1::default()).await?.state, 0);

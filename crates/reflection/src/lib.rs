@@ -6,7 +6,7 @@
 //! use trunkline::Server;
 //! use trunkline_reflection::Reflection;
 //!
-//! Server::new().add(greeter).add(Reflection::new()).serve("127.0.0.1:50051").await
+//! Server::new().add_service(greeter).add_service(Reflection::new()).serve("127.0.0.1:50051").await
 //! # }
 //! ```
 //!

@@ -76,7 +76,7 @@ impl Service for Reflection {
     const FILE_DESCRIPTORS: &'static FileDescriptors = &v1::FILE_DESCRIPTORS;
 
     fn add_to(self, router: &mut Router) {
-        *router = mem::take(router).add(V1Alpha);
+        *router = mem::take(router).add_service(V1Alpha);
         let latest = Arc::new(Latest::new(self));
         let checked = latest.clone();
         router.before_serving(move |router| checked.of(router).index().map(drop));
@@ -86,8 +86,8 @@ impl Service for Reflection {
                 router.bidi_streaming(
                     method,
                     &served,
-                    |served, requests, mut replies| async move {
-                        served.answer(requests, &mut replies).await
+                    |served, requests, mut responses| async move {
+                        served.answer(requests, &mut responses).await
                     },
                 );
             }
@@ -161,11 +161,11 @@ impl Served {
     async fn answer(
         &self,
         mut requests: Request<Streaming<ServerReflectionRequest>>,
-        replies: &mut Sender<ServerReflectionResponse>,
+        responses: &mut Sender<ServerReflectionResponse>,
     ) -> Result<()> {
         let mut answers = Answers::new(self.index()?);
         while let Some(request) = requests.message().await? {
-            replies.send(answers.answer(request)).await?;
+            responses.send(answers.answer(request)).await?;
         }
         Ok(())
     }
@@ -196,12 +196,12 @@ mod tests {
     #[test]
     fn descriptors_are_read_once_for_a_router_and_again_after_an_add() {
         let latest = Latest::new(Reflection::new());
-        let router = Router::new().add(Reflection::new());
+        let router = Router::new().add_service(Reflection::new());
         let served = latest.of(&router);
         served.index().unwrap();
         let index = latest.of(&router).index().unwrap();
         assert!(Arc::ptr_eq(&served.index().unwrap(), &index));
-        let router = router.add(More);
+        let router = router.add_service(More);
         let later = latest.of(&router);
         assert!(!Arc::ptr_eq(&served, &later));
         assert_eq!(later.services.last(), Some(&"more.More"));

@@ -47,8 +47,8 @@ impl hello::Greeter for MyGreeter {
 
 fn with_shelf() -> Router {
     Router::new()
-        .add(Reflection::new())
-        .add(shelf::ShelfServer(Shelf))
+        .add_service(Reflection::new())
+        .add_service(shelf::ShelfServer(Shelf))
 }
 
 fn request(request: MessageRequest) -> ServerReflectionRequest {
@@ -269,13 +269,13 @@ async fn the_bytes_of_a_file_are_those_of_the_compiler_options_that_are_extensio
 #[tokio::test]
 async fn services_are_listed_whether_they_are_added_before_or_after() {
     let (greeter, shelf) = ("helloworld.Greeter", "shelf.v1.Shelf");
-    let before = Router::new().add(hello::GreeterServer(MyGreeter));
-    let both = before.add(Reflection::new());
-    let after = both.clone().add(shelf::ShelfServer(Shelf));
+    let before = Router::new().add_service(hello::GreeterServer(MyGreeter));
+    let both = before.add_service(Reflection::new());
+    let after = both.clone().add_service(shelf::ShelfServer(Shelf));
     let twice = after
         .clone()
-        .add(shelf::ShelfServer(Shelf))
-        .add(Reflection::new());
+        .add_service(shelf::ShelfServer(Shelf))
+        .add_service(Reflection::new());
     for (router, expected) in [
         (both, vec![greeter]),
         (after, vec![greeter, shelf]),
@@ -304,13 +304,15 @@ impl Service for ByHand {
 #[tokio::test]
 async fn a_service_without_descriptors_is_listed_and_descriptors_can_be_given_for_it() {
     let wanted = vec![list(), symbol("routeguide.RouteGuide")];
-    let without = Router::new().add(ByHand).add(Reflection::new());
+    let without = Router::new()
+        .add_service(ByHand)
+        .add_service(Reflection::new());
     let without = answers(without, wanted.clone()).await;
     assert!(told(&without[0]).contains(&"routeguide.RouteGuide".to_owned()));
     assert_eq!(told(&without[1]), NOT_FOUND);
 
     let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
-    let with = Router::new().add(ByHand).add(reflection);
+    let with = Router::new().add_service(ByHand).add_service(reflection);
     let with = answers(with, wanted).await;
     assert_eq!(told(&with[0]), told(&without[0]));
     assert_eq!(told(&with[1]), ["route_guide.proto"]);
@@ -339,7 +341,9 @@ impl Service for Broken {
 
 #[tokio::test]
 async fn descriptors_that_cannot_be_read_are_internal_and_say_so() {
-    let router = Router::new().add(Reflection::new()).add(Broken);
+    let router = Router::new()
+        .add_service(Reflection::new())
+        .add_service(Broken);
     let status = ask(router, vec![request(list())]).await.unwrap_err();
     assert_eq!(status.code(), Code::INTERNAL);
     assert!(status.message().contains("descriptors"), "{status}");
@@ -368,7 +372,7 @@ async fn of_sets(sets: &[Vec<u8>], requests: Vec<MessageRequest>) -> Vec<Vec<Str
     for set in sets {
         reflection = reflection.with_file_descriptor_set(set.clone()).unwrap();
     }
-    let answers = answers(Router::new().add(reflection), requests).await;
+    let answers = answers(Router::new().add_service(reflection), requests).await;
     answers.iter().map(told).collect()
 }
 

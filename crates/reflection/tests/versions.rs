@@ -53,7 +53,7 @@ fn router(sets: &[&[FileDescriptorProto]]) -> Router {
         let reflection = reflection.with_file_descriptor_set(set.encode_to_vec());
         reflection.expect("it is a set")
     });
-    Router::new().add(reflection)
+    Router::new().add_service(reflection)
 }
 
 /// The files that are sent for a symbol.

@@ -23,14 +23,14 @@ impl Fields {
             .and("content-type", "application/grpc")
     }
 
-    /// The head of a good reply.
-    pub fn reply() -> Self {
+    /// The head of a good response.
+    pub fn response() -> Self {
         Self::new()
             .and(":status", "200")
             .and("content-type", "application/grpc")
     }
 
-    /// The trailers of a reply.
+    /// The trailers of a response.
     pub fn trailers(status: &str) -> Self {
         Self::new().and("grpc-status", status)
     }

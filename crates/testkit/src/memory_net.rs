@@ -117,7 +117,7 @@ impl MemoryNet {
             Some(Place::Panics) => return Box::pin(async { panic!("in the connector") }),
             Some(Place::Listens(sender)) => drop(sender.send(far)),
             Some(Place::Serves(probe, tasks)) => {
-                let server = Server::new().add(probe.clone());
+                let server = Server::new().add_service(probe.clone());
                 let serving = tokio::spawn(server.serve_connection(far));
                 tasks.push(serving.abort_handle());
             }

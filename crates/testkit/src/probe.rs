@@ -223,10 +223,12 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
     router.server_streaming(
         Probe::SPELL,
         service,
-        |probe, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+        |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
             let _running = probe.begin();
             for byte in request.0.iter() {
-                replies.send(Raw(Bytes::copy_from_slice(&[*byte]))).await?;
+                responses
+                    .send(Raw(Bytes::copy_from_slice(&[*byte])))
+                    .await?;
             }
             Ok(())
         },
@@ -234,10 +236,10 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
     router.bidi_streaming(
         Probe::CHAT,
         service,
-        |probe, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+        |probe, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
             let _running = probe.begin();
             while let Some(message) = requests.message().await? {
-                replies.send(message).await?;
+                responses.send(message).await?;
             }
             Ok(())
         },
@@ -245,9 +247,9 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
     router.server_streaming(
         Probe::STALL,
         service,
-        |probe, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+        |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
             let _running = probe.begin();
-            replies.send(request.into_inner()).await?;
+            responses.send(request.into_inner()).await?;
             std::future::pending().await
         },
     );
@@ -261,9 +263,9 @@ fn add_failing(router: &mut Router, service: &Arc<Probe>) {
     router.server_streaming(
         Probe::PANIC_LATE,
         service,
-        |probe, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+        |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
             let _running = probe.begin();
-            replies.send(request.into_inner()).await?;
+            responses.send(request.into_inner()).await?;
             tokio::task::yield_now().await;
             panic_as_asked()
         },

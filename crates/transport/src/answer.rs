@@ -15,7 +15,7 @@ use trunkline_codec::{Status, head};
 
 use crate::body::Body;
 use crate::hub::{Hub, Permit};
-use crate::pace::Pace;
+use crate::poll_budget::PollBudget;
 use crate::send::{SendBody, SendError};
 use crate::turn::poll_sleep;
 
@@ -36,15 +36,15 @@ pub(crate) struct Answering<F> {
     /// It had just begun when its poll did: the time that a handler takes for a poll makes no reset older.
     is_young: bool,
     deadline: Option<Deadline>,
-    pace: Option<Arc<Pace>>,
-    /// Where the reply is among those that wait.
+    poll_budget: Option<Arc<PollBudget>>,
+    /// Where the response is among those that wait.
     unsent: Option<usize>,
     /// Goes last: see [`Opened`].
     permit: Permit,
 }
 
 enum Stage<F> {
-    /// Waits for the head of the reply.
+    /// Waits for the head of the response.
     Handling(F, SendResponse<Bytes>),
     /// The head has been sent. The handler may still be at work, inside the body.
     Sending(SendBody),
@@ -72,20 +72,20 @@ impl Opened {
 }
 
 impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
-    pub(crate) fn new(future: F, opened: Opened, pace: Option<Arc<Pace>>) -> Self {
+    pub(crate) fn new(future: F, opened: Opened, poll_budget: Option<Arc<PollBudget>>) -> Self {
         Self {
             stage: Stage::Handling(future, opened.respond),
             since: opened.since,
             is_young: true,
             deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
-            pace,
+            poll_budget,
             unsent: None,
             permit: opened.permit,
         }
     }
 
-    pub(crate) fn pace(&self) -> Option<&Pace> {
-        self.pace.as_deref()
+    pub(crate) fn poll_budget(&self) -> Option<&PollBudget> {
+        self.poll_budget.as_deref()
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -170,7 +170,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         Poll::Ready(())
     }
 
-    /// Counts a reply that waits. True if it has to be given up for others, and has been.
+    /// Counts a response that waits. True if it has to be given up for others, and has been.
     #[cold]
     fn waits(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
         if let Some(unsent) = self.permit.hub().unsent() {
@@ -293,7 +293,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Answering<F> {
         let doing = match self.stage {
             Stage::Handling(..) => "the handler was at work: is it slow, or the timeout short?",
             Stage::Sending(_) | Stage::Over => {
-                "the reply was being sent: does the client read, and is the timeout short?"
+                "the response was being sent: does the client read, and is the timeout short?"
             }
         };
         self.end(Status::deadline_exceeded(format!(

@@ -14,7 +14,7 @@ use trunkline_codec::Limits;
 use crate::answer::Answering;
 use crate::body::Body;
 use crate::hub::{Hub, lock};
-use crate::pace::{FIRST_TRIAL, Pace};
+use crate::poll_budget::{FIRST_TRIAL, PollBudget};
 
 /// The calls that are polled in the connection's task: one that is woken costs its poll, and
 /// neither a task nor the lock of a scheduler.
@@ -95,7 +95,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
     /// done so; `begun` is when it was called.
     pub(crate) fn begin(&mut self, mut answering: Answering<F>, begun: Instant) -> Instant {
-        if !self.is_for_here(answering.pace()) {
+        if !self.is_for_here(answering.poll_budget()) {
             // To be called has taken time as well, of the connection and not of the method's polls.
             let now = self.polled(None, begun);
             // What is over by now is not begun.
@@ -106,9 +106,9 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         }
         // Whoever takes over polls again, with a waker that wakes it.
         let polled = answering.poll_undated(&mut Context::from_waker(Waker::noop()));
-        let now = self.polled(answering.pace(), begun);
+        let now = self.polled(answering.poll_budget(), begun);
         if polled.is_pending() {
-            match self.is_for_here(answering.pace()) {
+            match self.is_for_here(answering.poll_budget()) {
                 true => self.push(answering),
                 false => self.give_task(answering),
             }
@@ -157,17 +157,17 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         let Some(mut waiting) = place.take_if(|it| it.is_woken_by(waker)) else {
             return now;
         };
-        if self.is_for_here(waiting.answering.pace()) {
+        if self.is_for_here(waiting.answering.poll_budget()) {
             let mut cx = Context::from_waker(&waiting.waker);
             waiting.answering.begin_poll(now);
             let polled = Pin::new(&mut *waiting.answering).poll(&mut cx);
-            now = self.polled(waiting.answering.pace(), now);
+            now = self.polled(waiting.answering.poll_budget(), now);
             if polled.is_ready() {
                 self.free.push(waker.slot);
                 return now;
             }
         }
-        match self.is_for_here(waiting.answering.pace()) {
+        match self.is_for_here(waiting.answering.poll_budget()) {
             true => self.slots[waker.slot] = Some(waiting),
             false => {
                 self.free.push(waker.slot);
@@ -208,18 +208,19 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         });
     }
 
-    fn is_for_here(&self, pace: Option<&Pace>) -> bool {
-        // Without a pace it is not a handler that is polled.
-        pace.is_none_or(|pace| self.spent < self.in_place_max && pace.is_quick())
+    fn is_for_here(&self, poll_budget: Option<&PollBudget>) -> bool {
+        // Without a poll_budget it is not a handler that is polled.
+        poll_budget
+            .is_none_or(|poll_budget| self.spent < self.in_place_max && poll_budget.is_quick())
     }
 
     /// Takes note of a poll that began at `begun`; gives the time now.
-    fn polled(&mut self, pace: Option<&Pace>, begun: Instant) -> Instant {
+    fn polled(&mut self, poll_budget: Option<&PollBudget>, begun: Instant) -> Instant {
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
         self.spent += took;
-        if let Some(pace) = pace {
-            pace.polled(took, self.quick_poll_max);
+        if let Some(poll_budget) = poll_budget {
+            poll_budget.polled(took, self.quick_poll_max);
         }
         now
     }
@@ -252,18 +253,18 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
         let begun = Instant::now();
         answering.begin_poll(begun);
         let polled = Pin::new(&mut *answering).poll(cx);
-        let Some(pace) = answering.pace() else {
+        let Some(poll_budget) = answering.poll_budget() else {
             return polled;
         };
         let took = begun.elapsed();
-        pace.polled(took, this.quick_poll_max);
+        poll_budget.polled(took, this.quick_poll_max);
         this.quick_polls = match took <= this.quick_poll_max {
             true => this.quick_polls.saturating_add(1),
             false => 0,
         };
         if polled.is_pending()
             && this.quick_polls >= FIRST_TRIAL
-            && pace.is_quick()
+            && poll_budget.is_quick()
             && let Some(home) = this.home.upgrade()
         {
             let hub = answering.hub().clone();

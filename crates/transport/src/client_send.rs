@@ -22,7 +22,7 @@ const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
 /// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
 pub(crate) const DATA_MAX: usize = (1 << 31) - 1;
 
-/// Gives h2 all of a request. What it gives back is to be kept until the reply has ended.
+/// Gives h2 all of a request. What it gives back is to be kept until the response has ended.
 pub(crate) fn send_whole(
     mut stream: SendStream<Bytes>,
     mut data: Payload,
@@ -38,8 +38,8 @@ pub(crate) fn send_whole(
     is_large.then_some(stream)
 }
 
-/// How long the body of a request that the server has not taken waits for who reads the reply. Who
-/// awaits it is there at once; the writer of a call whose reply nobody asks for is told of its end
+/// How long the body of a request that the server has not taken waits for who reads the response. Who
+/// awaits it is there at once; the writer of a call whose response nobody asks for is told of its end
 /// after that, and does not wait for ever.
 const UNTAKEN_KEPT: Duration = Duration::from_secs(1);
 

@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::linger::{End, Whose, see_off};
-use crate::pace::Pace;
+use crate::poll_budget::PollBudget;
 use crate::timers::after;
 use crate::turn::{Turn, Work};
 use crate::unsent::ServerUnsent;
@@ -36,9 +36,9 @@ pub trait Handler: Send + 'static {
     /// The answer to a call. Dropping it drops what is at work there.
     type Answer: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
-    /// Answers a call, and says which method's [`Pace`] it goes at: none for an answer that is known
+    /// Answers a call, and says which method's [`PollBudget`] it goes at: none for an answer that is known
     /// already.
-    fn call(&mut self, request: Request<Body>) -> (Self::Answer, Option<Arc<Pace>>);
+    fn call(&mut self, request: Request<Body>) -> (Self::Answer, Option<Arc<PollBudget>>);
 
     /// The connection has ended, and this is what passed on it. Not told of one whose future is
     /// dropped.
@@ -481,7 +481,9 @@ impl<IO, H: Handler> Serving<IO, H> {
         }
         let handler = &mut self.handler;
         match catch_unwind(AssertUnwindSafe(|| handler.call(call.request))) {
-            Ok((answer, pace)) => self.calls.begin(Answering::new(answer, opened, pace), now),
+            Ok((answer, poll_budget)) => self
+                .calls
+                .begin(Answering::new(answer, opened, poll_budget), now),
             Err(_) => {
                 opened.fail();
                 now

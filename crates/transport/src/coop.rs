@@ -8,6 +8,6 @@ use std::task::{Context, Poll};
 ///
 /// Whatever can be ready again and again has to ask, or a loop around it never lets go of its thread:
 /// no timer, and no other branch of a `select!`, is heard.
-pub fn poll_budget(cx: &Context<'_>) -> Poll<()> {
+pub fn poll_coop(cx: &Context<'_>) -> Poll<()> {
     pin!(tokio::task::consume_budget()).poll(&mut Context::from_waker(cx.waker()))
 }

@@ -531,7 +531,7 @@ fn stream_of(bytes: [u8; 4]) -> u32 {
 }
 
 /// RFC 9113, section 6.4: the code is all that RST_STREAM holds. h2 says ENHANCE_YOUR_CALM in GOAWAY alone:
-/// in a reset it is ours, for a reply that is given up.
+/// in a reset it is ours, for a response that is given up.
 fn is_error(payload: &[u8]) -> bool {
     !matches!(
         payload,

@@ -47,7 +47,7 @@ pub(crate) struct Hub {
     ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
     header_lists: Arc<HeaderLists>,
-    /// At a server: replies that wait.
+    /// At a server: responses that wait.
     unsent: Option<Arc<Unsent>>,
 }
 
@@ -113,7 +113,7 @@ impl Hub {
         Self::counting(limits.rapid_reset_time, header_lists, unsent)
     }
 
-    /// At a server: replies that wait.
+    /// At a server: responses that wait.
     pub(crate) fn unsent(&self) -> Option<&Arc<Unsent>> {
         self.unsent.as_ref()
     }
@@ -197,7 +197,7 @@ impl Hub {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Calls whose reply has begun, since the connection began.
+    /// Calls whose response has begun, since the connection began.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }

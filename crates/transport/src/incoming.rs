@@ -202,7 +202,7 @@ pub(crate) struct Held {
     pub(crate) request: Option<SendStream<Bytes>>,
 }
 
-/// The reply has come to its end: nobody waits for the rest of the request, and it stays here. The
+/// The response has come to its end: nobody waits for the rest of the request, and it stays here. The
 /// stream then counts no longer, at either end. If all has left, nobody hears of this.
 #[inline]
 fn replied(request: Option<SendStream<Bytes>>, sending: Option<Sending>) {
@@ -231,7 +231,7 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    /// Looks at what h2 has for the stream: a request or a reply that has arrived in full, in one
+    /// Looks at what h2 has for the stream: a request or a response that has arrived in full, in one
     /// piece, needs no buffer and no waker.
     pub(crate) fn arrive(
         mut recv: RecvStream,

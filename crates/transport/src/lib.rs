@@ -9,7 +9,7 @@
 //! | `listen`, `socket_file` | sockets that listen; the file of a Unix socket |
 //! | `server`, `threads` | accepts; a task for each connection; the same on several threads |
 //! | `connection`, `answer` | the server's driver; one call on it |
-//! | `calls`, `pace` | calls that wait, in the connection's task or in one each; which of the two |
+//! | `calls`, `poll_budget` | calls that wait, in the connection's task or in one each; which of the two |
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
 //! | `budget` | how much a peer may do that costs more than it brings |
@@ -19,7 +19,7 @@
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `header_lists` | how large heads and trailers may be, in both directions |
-//! | `unsent` | replies that wait for clients to take them |
+//! | `unsent` | responses that wait for clients to take them |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
 //! | `target`, `host_port`, `lookup` | addresses, as they are written, and from names |
 //! | `detached` | work that blocks, and does not hold the exit |
@@ -51,8 +51,8 @@ mod linger;
 mod listen;
 mod lookup;
 mod net_stream;
-mod pace;
 mod pipe;
+mod poll_budget;
 mod send;
 mod server;
 mod slots;
@@ -74,14 +74,14 @@ pub use body::{Body, Source};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::Refused;
 pub use connection::{Handler, Phase, serve_connection};
-pub use coop::poll_budget;
+pub use coop::poll_coop;
 pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use listen::Listener;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;
-pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
+pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]
 pub use rustls;
 pub use server::{Spawner, serve, serve_one};

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use trunkline_codec::{Payload, Status};
 
-use crate::coop::poll_budget;
+use crate::coop::poll_coop;
 use crate::hub::lock;
 
 /// Messages of this size and more are passed on as they are; smaller ones are gathered.
@@ -120,7 +120,7 @@ impl State {
             self.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        ready!(poll_budget(cx));
+        ready!(poll_coop(cx));
         self.until = size.min(self.len.saturating_add(STEP));
         Poll::Ready(Ok(()))
     }
@@ -270,7 +270,7 @@ fn dropped() -> Status {
 }
 
 impl PipeWatch {
-    /// Ready when the pipe has failed, with what the reader of the replies is to be told; a pipe that
+    /// Ready when the pipe has failed, with what the reader of the responses is to be told; a pipe that
     /// ends well leaves it pending.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Status> {
         let mut state = lock(&self.0.state);

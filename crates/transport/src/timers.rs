@@ -32,7 +32,7 @@ pub(crate) enum Timed {
     Idle,
     /// The connection is old enough.
     Age,
-    /// Replies that wait are in the way, and may not have moved for too long.
+    /// Responses that wait are in the way, and may not have moved for too long.
     Unsent,
     /// Calls on a connection that is too old have had their time.
     Grace,

@@ -68,7 +68,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
     ) -> Poll<io::Result<W::End>> {
         let woken_by = self.hub.begin(cx.waker());
         // On tokio's multi-thread runtime a call that has finished wakes this task into the
-        // worker's LIFO slot: it would run at once, with one reply to send. Stepping back once
+        // worker's LIFO slot: it would run at once, with one response to send. Stepping back once
         // lets the calls that are already queued finish first, and one write carries them all. With
         // one call open there is nobody to wait for.
         if woken_by == WokenBy::Calls && self.hub.open() > 1 && !self.stepped_back {

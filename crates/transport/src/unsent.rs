@@ -1,7 +1,7 @@
-//! Replies that wait for clients to take them: how many bytes, of a connection and of a server.
+//! Responses that wait for clients to take them: how many bytes, of a connection and of a server.
 //!
-//! A reply that holds more than `max_send_buffer_size` counts in full, and only while it waits: streams
-//! of small messages never come here, nor do replies that leave at once.
+//! A response that holds more than `max_send_buffer_size` counts in full, and only while it waits: streams
+//! of small messages never come here, nor do responses that leave at once.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use trunkline_codec::{Limits, Status};
 
 use crate::hub::lock;
 
-/// The bytes that have to leave for a reply to have moved. What h2 has been given ahead is seen to
+/// The bytes that have to leave for a response to have moved. What h2 has been given ahead is seen to
 /// leave when all of it has: see `SendBody`.
 const STEP: usize = 16 * 1024;
 
@@ -26,13 +26,13 @@ const LITTLE: u64 = 256 * 1024;
 pub(crate) struct ServerUnsent {
     max: usize,
     bytes: AtomicUsize,
-    /// Those with a reply that waits, by their addresses. This lock is taken last.
+    /// Those with a response that waits, by their addresses. This lock is taken last.
     connections: Mutex<HashMap<usize, Weak<Unsent>>>,
     /// One makes room at a time.
     turn: Mutex<()>,
 }
 
-/// The replies that wait on a connection.
+/// The responses that wait on a connection.
 #[derive(Debug)]
 pub(crate) struct Unsent {
     server: Arc<ServerUnsent>,
@@ -47,12 +47,12 @@ pub(crate) struct Unsent {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    replies: Vec<Option<Reply>>,
+    responses: Vec<Option<Response>>,
     /// The server knows of this connection.
     is_listed: bool,
 }
 
-/// What a client takes while its replies fill its connection.
+/// What a client takes while its responses fill its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
     /// What had been sent when it last was enough.
@@ -63,9 +63,9 @@ pub(crate) struct Taking {
     full_since: Option<Instant>,
 }
 
-/// A reply that waits.
+/// A response that waits.
 #[derive(Debug)]
-struct Reply {
+struct Response {
     bytes: usize,
     /// When it last moved, and what it held then.
     moved: Instant,
@@ -75,7 +75,7 @@ struct Reply {
     given_up: Option<Bound>,
 }
 
-/// The reason for which a reply is given up.
+/// The reason for which a response is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     Connection(usize),
@@ -88,13 +88,13 @@ impl Bound {
     pub(crate) fn status(self) -> Status {
         Status::resource_exhausted(match self {
             Self::Connection(max) => format!(
-                "the reply was given up: replies fill the connection (max_connection_unsent_size, {max} bytes), and its client takes none of them; read on, or have fewer calls open"
+                "the response was given up: responses fill the connection (max_connection_unsent_size, {max} bytes), and its client takes none of them; read on, or have fewer calls open"
             ),
             Self::Server(max) => format!(
-                "the reply was given up: replies that clients do not take fill the server (max_unsent_size, {max} bytes); read faster, or have fewer calls open"
+                "the response was given up: responses that clients do not take fill the server (max_unsent_size, {max} bytes); read faster, or have fewer calls open"
             ),
             Self::Time(timeout) => format!(
-                "the reply was given up: the client has taken next to nothing of it for {timeout:?} (unsent_timeout), and others wait"
+                "the response was given up: the client has taken next to nothing of it for {timeout:?} (unsent_timeout), and others wait"
             ),
         })
     }
@@ -114,7 +114,7 @@ impl ServerUnsent {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Gives up replies of the connection that holds the most, until there is room: a little more than is
+    /// Gives up responses of the connection that holds the most, until there is room: a little more than is
     /// asked for, so that not each growth looks through all connections.
     #[cold]
     fn make_room(&self) {
@@ -152,9 +152,9 @@ impl Unsent {
         })
     }
 
-    /// Takes note of a reply that waits with `bytes` bytes in hand, which is at `at` if it is known.
+    /// Takes note of a response that waits with `bytes` bytes in hand, which is at `at` if it is known.
     ///
-    /// At the bound of the server that reply is given up which has not moved for longest, of the
+    /// At the bound of the server that response is given up which has not moved for longest, of the
     /// connection that holds the most; that of the connection is looked after by its [`Taking`]. Fails if
     /// this one has to end.
     #[inline]
@@ -198,19 +198,19 @@ impl Unsent {
         self.given_up(*at).map_or(Ok(()), Err)
     }
 
-    /// Why the reply at `at` has to end, if it has.
+    /// Why the response at `at` has to end, if it has.
     pub(crate) fn given_up(&self, at: Option<usize>) -> Option<Bound> {
         let at = at?;
-        lock(&self.waiting).replies.get(at)?.as_ref()?.given_up
+        lock(&self.waiting).responses.get(at)?.as_ref()?.given_up
     }
 
-    /// A reply has ended, or waits no more.
+    /// A response has ended, or waits no more.
     pub(crate) fn forget(&self, at: &mut Option<usize>) {
         let Some(at) = at.take() else {
             return;
         };
         let mut waiting = lock(&self.waiting);
-        let gone = waiting.replies.get_mut(at).and_then(Option::take);
+        let gone = waiting.responses.get_mut(at).and_then(Option::take);
         self.count(gone.map_or(0, |it| it.bytes), 0);
         if self.bytes() == 0 && std::mem::take(&mut waiting.is_listed) {
             lock(&self.server.connections).remove(&self.key());
@@ -225,7 +225,7 @@ impl Unsent {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// True if so much waits that replies which do not move are in the way.
+    /// True if so much waits that responses which do not move are in the way.
     pub(crate) fn is_pressed(&self) -> bool {
         let bytes = self.bytes();
         bytes > 0 && (bytes > self.max / 2 || self.server.bytes() > self.server.max / 2)
@@ -236,7 +236,7 @@ impl Unsent {
         self.bytes() > self.max
     }
 
-    /// Gives up replies until the connection is not full, or only one is left, which may be larger.
+    /// Gives up responses until the connection is not full, or only one is left, which may be larger.
     #[cold]
     fn give_up_excess(&self) {
         while self.is_full()
@@ -245,7 +245,7 @@ impl Unsent {
         {}
     }
 
-    /// Gives up the replies that have not moved for `unsent_timeout`, as long as they are in the way.
+    /// Gives up the responses that have not moved for `unsent_timeout`, as long as they are in the way.
     pub(crate) fn give_up_stalled(&self, now: Instant) {
         while self.is_pressed()
             && self.next_stalled().is_some_and(|at| at <= now)
@@ -253,13 +253,13 @@ impl Unsent {
         {}
     }
 
-    /// When the first reply has not moved for `unsent_timeout`.
+    /// When the first response has not moved for `unsent_timeout`.
     pub(crate) fn next_stalled(&self) -> Option<Instant> {
         let (_, moved) = lock(&self.waiting).oldest()?;
         moved.checked_add(self.timeout)
     }
 
-    /// Gives up the reply that has not moved for longest. False if there is none.
+    /// Gives up the response that has not moved for longest. False if there is none.
     fn give_up_oldest(&self, bound: Bound) -> bool {
         let waker = {
             let mut waiting = lock(&self.waiting);
@@ -275,7 +275,7 @@ impl Unsent {
         waker.map(Waker::wake).is_some()
     }
 
-    /// A reply that held `before` bytes holds `now`.
+    /// A response that held `before` bytes holds `now`.
     fn count(&self, before: usize, now: usize) {
         for bytes in [&self.bytes, &self.server.bytes] {
             match now >= before {
@@ -299,7 +299,7 @@ impl Taking {
     /// has taken next to nothing while it was full, for `unsent_grace` in all; returns when that may be.
     ///
     /// A client that takes nothing does not have this time again until it takes something. One that reads is
-    /// never hit: which of its replies moves is for h2 and its windows to say, and some may wait for long.
+    /// never hit: which of its responses moves is for h2 and its windows to say, and some may wait for long.
     pub(crate) fn look(&mut self, unsent: &Unsent, sent: u64) -> Option<Instant> {
         let is_full = unsent.is_full();
         if !is_full && self.full_since.is_none() {
@@ -334,60 +334,60 @@ impl Taking {
 
 impl Waiting {
     fn add(&mut self, waker: &Waker) -> usize {
-        let reply = Reply {
+        let response = Response {
             bytes: 0,
             moved: Instant::now(),
             held: 0,
             waker: waker.clone(),
             given_up: None,
         };
-        match self.replies.iter().position(Option::is_none) {
+        match self.responses.iter().position(Option::is_none) {
             Some(free) => {
-                self.replies[free] = Some(reply);
+                self.responses[free] = Some(response);
                 free
             }
             None => {
-                self.replies.push(Some(reply));
-                self.replies.len() - 1
+                self.responses.push(Some(response));
+                self.responses.len() - 1
             }
         }
     }
 
-    /// Returns what the reply has held, and what it holds now, of what counts.
+    /// Returns what the response has held, and what it holds now, of what counts.
     fn update(&mut self, at: usize, bytes: usize, waker: &Waker) -> (usize, usize) {
-        let Some(Some(reply)) = self.replies.get_mut(at) else {
+        let Some(Some(response)) = self.responses.get_mut(at) else {
             return (0, 0);
         };
-        reply.waker.clone_from(waker);
-        if reply.given_up.is_some() {
+        response.waker.clone_from(waker);
+        if response.given_up.is_some() {
             return (0, 0);
         }
         // The next message of a stream has more, and the one before it has left.
-        if bytes > reply.held || reply.held - bytes >= STEP {
-            reply.moved = Instant::now();
-            reply.held = bytes;
+        if bytes > response.held || response.held - bytes >= STEP {
+            response.moved = Instant::now();
+            response.held = bytes;
         }
-        (std::mem::replace(&mut reply.bytes, bytes), bytes)
+        (std::mem::replace(&mut response.bytes, bytes), bytes)
     }
 
-    /// The replies that have not been given up.
-    fn left(&self) -> impl Iterator<Item = (usize, &Reply)> {
-        let replies = self.replies.iter().enumerate();
-        replies
-            .filter_map(|(at, reply)| Some((at, reply.as_ref()?)))
-            .filter(|(_, reply)| reply.given_up.is_none())
+    /// The responses that have not been given up.
+    fn left(&self) -> impl Iterator<Item = (usize, &Response)> {
+        let responses = self.responses.iter().enumerate();
+        responses
+            .filter_map(|(at, response)| Some((at, response.as_ref()?)))
+            .filter(|(_, response)| response.given_up.is_none())
     }
 
-    /// The reply that has not moved for longest, and since when.
+    /// The response that has not moved for longest, and since when.
     fn oldest(&self) -> Option<(usize, Instant)> {
-        let moved = self.left().map(|(at, reply)| (at, reply.moved));
+        let moved = self.left().map(|(at, response)| (at, response.moved));
         moved.min_by_key(|(_, moved)| *moved)
     }
 
     fn give_up(&mut self, at: usize, bound: Bound) -> Option<(usize, Waker)> {
-        let reply = self.replies.get_mut(at)?.as_mut()?;
-        reply.given_up = Some(bound);
-        Some((std::mem::take(&mut reply.bytes), reply.waker.clone()))
+        let response = self.responses.get_mut(at)?.as_mut()?;
+        response.given_up = Some(bound);
+        Some((std::mem::take(&mut response.bytes), response.waker.clone()))
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct Watch {
 pub(crate) enum Duty {
     /// Answer the calls whose deadlines have passed while they waited for handlers.
     TellWaiting,
-    /// Give up the replies that the client does not take.
+    /// Give up the responses that the client does not take.
     GiveUp,
     /// Ask whether the client is there.
     Ask,
@@ -215,7 +215,7 @@ impl Watch {
         times.into_iter().flatten().min()
     }
 
-    /// Replies that do not move are given up when their time is over, if they are in the way. `sent` is how
+    /// Responses that do not move are given up when their time is over, if they are in the way. `sent` is how
     /// many bytes have been sent.
     #[inline]
     pub(crate) fn look_for_unsent(&mut self, unsent: &Unsent, sent: u64) {

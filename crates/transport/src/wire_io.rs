@@ -355,7 +355,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     /// Puts what the socket has into `scratch`, but for DATA frames that carry nothing: some proxies send
-    /// one for each reply, and h2 takes a hundred in the life of a connection. Bytes that may be the
+    /// one for each response, and h2 takes a hundred in the life of a connection. Bytes that may be the
     /// beginning of one are held until its header is complete.
     #[inline]
     fn poll_frames(&mut self, scratch: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use trunkline_codec::{Encodings, Status, head};
+use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
 use crate::call::deadline;
@@ -54,7 +54,7 @@ async fn run(
         }
         // Before the handler, which would take a sender's failure for one of its own.
         if let Poll::Ready(status) = bounds.poll(cx) {
-            return Poll::Ready(Some(refused(status.into(), &Encodings::none())));
+            return Poll::Ready(Some(refused(status.into(), &Compressors::none())));
         }
         Pin::new(&mut answering).poll(cx).map(Some)
     })

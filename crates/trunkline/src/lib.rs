@@ -21,19 +21,19 @@
 //!
 //! # async fn example() -> Result<()> {
 //! // In one program:
-//! Server::new().add(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await?;
+//! Server::new().add_service(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await?;
 //!
 //! // In another:
 //! let client = GreeterClient::connect("127.0.0.1:50051").await?;
-//! let reply = client.say_hello(HelloRequest { name: "you".into() }).await?;
-//! println!("{}", reply.message);
+//! let response = client.say_hello(HelloRequest { name: "you".into() }).await?;
+//! println!("{}", response.message);
 //! # Ok(()) }
 //! ```
 //!
 //! | what | where |
 //! | --- | --- |
 //! | code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
-//! | a server | [`Server`], [`Router`], [`Request`], [`Reply`] |
+//! | a server | [`Server`], [`Router`], [`Request`], [`ResponseHandle`] |
 //! | a client | [`Channel`], [`Call`], [`Response`]; [`Client`] for calls without generated code |
 //! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`StateWatch`] |
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
@@ -82,9 +82,9 @@ pub use call::intercept::{Interceptor, Next};
 pub use call::message::{Message, Raw};
 pub use call::method::Method;
 pub use call::observe::{CallStats, MetricsSink, Side};
-pub use call::reply::{Compress, Reply};
 pub use call::request::Request;
 pub use call::response::Response;
+pub use call::response_handle::{Compress, ResponseHandle};
 pub use call::sender::Sender;
 pub use call::streaming::Streaming;
 pub use client::call::Call;
@@ -106,8 +106,8 @@ pub use trunkline_codec::Gzip;
 #[cfg(feature = "zstd")]
 pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
-    Code, Encoding, EncodingError, Encodings, Limits, Metadata, MetadataError, Payload, Restore,
-    Rope, Status, details,
+    Code, CompressionError, Compressor, Compressors, Decompressor, Limits, Metadata, MetadataError,
+    Payload, Rope, Status, details,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;

@@ -29,9 +29,9 @@ impl Service for Echo {
         router.server_streaming(
             SERVER,
             &service,
-            |_, request: Request<Raw>, mut replies: Sender<Raw>| async move {
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
                 for byte in request.0.iter() {
-                    replies.send(Raw(vec![*byte].into())).await?;
+                    responses.send(Raw(vec![*byte].into())).await?;
                 }
                 Ok(())
             },
@@ -50,9 +50,9 @@ impl Service for Echo {
         router.bidi_streaming(
             BIDI,
             &service,
-            |_, mut requests: Request<Streaming<Raw>>, mut replies: Sender<Raw>| async move {
+            |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
                 while let Some(message) = requests.message().await? {
-                    replies.send(message).await?;
+                    responses.send(message).await?;
                 }
                 Ok(())
             },
@@ -66,17 +66,17 @@ fn raw(bytes: &'static [u8]) -> Raw {
 
 async fn all_four(channel: Channel) {
     let client = Client::new(channel);
-    let reply: Response<Raw> = client.unary(UNARY, raw(b"hello")).await.unwrap();
-    assert_eq!(*reply, raw(b"hello"));
+    let response: Response<Raw> = client.unary(UNARY, raw(b"hello")).await.unwrap();
+    assert_eq!(*response, raw(b"hello"));
     let status = client.unary::<Raw, Raw>(UNARY, raw(b"")).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
         (Code::INVALID_ARGUMENT, "empty")
     );
 
-    let mut replies: Streaming<Raw> = client.server_streaming(SERVER, raw(b"abc")).await.unwrap();
+    let mut responses: Streaming<Raw> = client.server_streaming(SERVER, raw(b"abc")).await.unwrap();
     let mut all = Vec::new();
-    while let Some(message) = replies.message().await.unwrap() {
+    while let Some(message) = responses.message().await.unwrap() {
         all.push(message.0[0]);
     }
     assert_eq!(all, b"abc");
@@ -103,7 +103,7 @@ async fn all_four(channel: Channel) {
 }
 
 async fn serve() -> Result<String> {
-    let server = Server::new().add(Echo).bind("127.0.0.1:0").await?;
+    let server = Server::new().add_service(Echo).bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
     Ok(address)
@@ -129,7 +129,7 @@ async fn four_call_types_pass_on_many_threads() {
 
 #[tokio::test]
 async fn four_call_types_pass_in_this_process() {
-    let all = all_four(Channel::in_process(Router::new().add(Echo)));
+    let all = all_four(Channel::in_process(Router::new().add_service(Echo)));
     tokio::time::timeout(Duration::from_secs(10), all)
         .await
         .unwrap();

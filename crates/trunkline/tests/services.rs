@@ -54,9 +54,9 @@ async fn names(router: &Router) -> String {
 
 #[tokio::test]
 async fn a_service_learns_of_those_before_and_after_it() {
-    let router = Router::new().add(One).add(Names);
+    let router = Router::new().add_service(One).add_service(Names);
     assert_eq!(names(&router).await, "test.One test.Names");
-    let more = router.clone().add(Two);
+    let more = router.clone().add_service(Two);
     assert_eq!(names(&more).await, "test.One test.Names test.Two");
     // The router that was cloned has no such service.
     assert_eq!(names(&router).await, "test.One test.Names");
@@ -64,7 +64,10 @@ async fn a_service_learns_of_those_before_and_after_it() {
 
 #[test]
 fn a_router_names_services_once_and_has_their_descriptors() {
-    let router = Router::new().add(One).add(Two).add(One);
+    let router = Router::new()
+        .add_service(One)
+        .add_service(Two)
+        .add_service(One);
     assert_eq!(router.services(), ["test.One", "test.Two"]);
     let sets: Vec<_> = router
         .file_descriptors()

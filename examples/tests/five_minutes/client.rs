@@ -9,7 +9,7 @@ mod hello {
 async fn main() -> Result<()> {
     let client = GreeterClient::connect("127.0.0.1:50051").await?;
     let name = "world".to_string();
-    let reply = client.say_hello(HelloRequest { name }).await?;
-    println!("{}", reply.message);
+    let response = client.say_hello(HelloRequest { name }).await?;
+    println!("{}", response.message);
     Ok(())
 }

@@ -17,5 +17,8 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let greeter = GreeterServer(MyGreeter);
-    Server::new().add(greeter).serve("127.0.0.1:50051").await
+    Server::new()
+        .add_service(greeter)
+        .serve("127.0.0.1:50051")
+        .await
 }

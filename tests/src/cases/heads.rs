@@ -1,4 +1,4 @@
-//! Where the metadata of a reply is: in its head and its trailers, of calls of each kind that end well, and of those that the
+//! Where the metadata of a response is: in its head and its trailers, of calls of each kind that end well, and of those that the
 //! server ends at once with an error.
 
 use bytes::BytesMut;
@@ -33,10 +33,11 @@ async fn unary(client: &TestServiceClient, fails: bool) -> Result<Both> {
 }
 
 async fn output(client: &TestServiceClient, fails: bool) -> Result<Both> {
-    let mut replies = echoing(client.streaming_output_call(output_request(0, &[])), fails).await?;
-    while replies.message().await?.is_some() {}
-    let trailers = replies.trailers().cloned().unwrap_or_default();
-    Ok((replies.head().await?.clone(), trailers))
+    let mut responses =
+        echoing(client.streaming_output_call(output_request(0, &[])), fails).await?;
+    while responses.message().await?.is_some() {}
+    let trailers = responses.trailers().cloned().unwrap_or_default();
+    Ok((responses.head().await?.clone(), trailers))
 }
 
 async fn input(client: &TestServiceClient, fails: bool) -> Result<Both> {
@@ -50,14 +51,14 @@ async fn input(client: &TestServiceClient, fails: bool) -> Result<Both> {
 }
 
 async fn duplex(client: &TestServiceClient, fails: bool) -> Result<Both> {
-    let (mut requests, mut replies) = echoing(client.full_duplex_call(), fails).await?;
+    let (mut requests, mut responses) = echoing(client.full_duplex_call(), fails).await?;
     if fails {
         requests.send(output_request(0, &[1])).await?;
     }
     requests.finish();
-    while replies.message().await?.is_some() {}
-    let trailers = replies.trailers().cloned().unwrap_or_default();
-    Ok((replies.head().await?.clone(), trailers))
+    while responses.message().await?.is_some() {}
+    let trailers = responses.trailers().cloned().unwrap_or_default();
+    Ok((responses.head().await?.clone(), trailers))
 }
 
 fn check_same(head: &Metadata, of_response: &Metadata) -> Result<()> {

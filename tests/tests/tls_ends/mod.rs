@@ -39,8 +39,8 @@ pub(crate) async fn failure(target: &str, tls: ClientTls) -> String {
 
 pub(crate) async fn try_echo(client: &Client, text: &'static str) -> trunkline::Result<String> {
     let call = client.unary::<Raw, Raw>(UNARY, raw(text));
-    let reply = within("a call", call.into_future()).await?;
-    Ok(String::from_utf8_lossy(&reply.0).into_owned())
+    let response = within("a call", call.into_future()).await?;
+    Ok(String::from_utf8_lossy(&response.0).into_owned())
 }
 
 pub(crate) async fn echo(client: &Client, text: &'static str) -> String {

@@ -91,7 +91,7 @@ fn reply(payload: Vec<u8>) -> Vec<u8> {
 }
 
 fn head(stream: u32) -> Frame {
-    Frame::headers(stream, &Fields::reply())
+    Frame::headers(stream, &Fields::response())
 }
 
 fn trailers(stream: u32) -> Frame {

@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 
 use trunkline_codec::frame::PREFIX_SIZE;
 use trunkline_codec::{
-    Decoder, Encodings, Event, Expect, Limits, Metadata, Path, Reader, Status, head, percent,
+    Compressors, Decoder, Event, Expect, Limits, Metadata, Path, Reader, Status, head, percent,
     timeout,
 };
 
@@ -58,7 +58,7 @@ fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Bytes>, bool) {
 /// nothing after it.
 pub(crate) fn call(data: &[u8]) {
     for expect in [Expect::One, Expect::Many] {
-        let encodings = Encodings::default();
+        let encodings = Compressors::default();
         let encoding = encodings.find("gzip").cloned();
         run(Reader::request(expect, MAX_SIZE, encoding), data);
         run(Reader::response(expect, MAX_SIZE, encodings), data);
@@ -124,7 +124,7 @@ pub(crate) fn request_head(mut data: &[u8]) {
     *request.method_mut() = http::Method::POST;
     *request.headers_mut() = take_headers(&mut data);
     let (parts, ()) = request.into_parts();
-    let encodings = Encodings::default();
+    let encodings = Compressors::default();
     match head::parse_request(&parts, &Limits::default(), &encodings) {
         Ok(head) => assert!(head.timeout.is_none_or(|timeout| timeout <= timeout::MAX)),
         Err(refusal) => {
@@ -170,7 +170,7 @@ pub(crate) fn path(data: &[u8]) {
 
 /// A compressed message: restoring it never passes the limit by more than 64 KiB.
 pub(crate) fn decompress(data: &[u8]) {
-    let encodings = Encodings::default();
+    let encodings = Compressors::default();
     #[cfg(feature = "zstd")]
     let encodings = encodings.with(trunkline_codec::Zstd::default());
     for encoding in encodings.iter() {

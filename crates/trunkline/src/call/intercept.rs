@@ -117,7 +117,7 @@ impl Next {
     }
 }
 
-/// The interceptors of a client's call, around a reply that is read elsewhere.
+/// The interceptors of a client's call, around a response that is read elsewhere.
 pub(crate) struct Chain {
     /// In a mutex that is never locked: it makes what holds a call `Sync`.
     running: Option<Mutex<Running>>,

@@ -1,7 +1,7 @@
 //! What a message is to the framework: something with a length, an encoding and a decoding.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use trunkline_codec::{Encoding, Payload, Rope, Status, frame};
+use trunkline_codec::{Compressor, Payload, Rope, Status, frame};
 
 use crate::call::fields::Fields;
 
@@ -120,7 +120,7 @@ impl Message for Raw {
 pub(crate) fn encode_frame<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Encoding>,
+    encoding: Option<&dyn Compressor>,
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
@@ -158,7 +158,7 @@ pub(crate) fn encode_frame<T: Message>(
 fn encode_compressed<T: Message>(
     message: &T,
     len: usize,
-    encoding: &dyn Encoding,
+    encoding: &dyn Compressor,
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
@@ -175,7 +175,7 @@ fn encode_compressed<T: Message>(
 pub(crate) fn frame_of<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Encoding>,
+    encoding: Option<&dyn Compressor>,
     max_size: usize,
 ) -> Result<Payload, Status> {
     if len >= PIECES_FROM {
@@ -194,7 +194,7 @@ pub(crate) fn frame_of<T: Message>(
 fn frame_in_pieces<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Encoding>,
+    encoding: Option<&dyn Compressor>,
     max_size: usize,
 ) -> Result<Payload, Status> {
     let wire_len = wire_len(len, max_size)?;
@@ -218,7 +218,7 @@ fn frame_in_pieces<T: Message>(
 /// Appends `plain` as a compressed frame, if it gets smaller by that, and says so.
 pub(crate) fn compress_frame(
     plain: &mut dyn Buf,
-    encoding: &dyn Encoding,
+    encoding: &dyn Compressor,
     buffer: &mut BytesMut,
 ) -> Result<bool, Status> {
     let (start, plain_len) = (buffer.len(), plain.remaining());
@@ -255,12 +255,12 @@ fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     }
 }
 
-/// Who reads it may be at the other end, where the server could not send its reply.
+/// Who reads it may be at the other end, where the server could not send its response.
 #[cold]
 fn too_large(len: usize, max_size: usize) -> Status {
     let limit = max_size.min(u32::MAX as usize);
     Status::resource_exhausted(format!(
-        "a message of {len} bytes is larger than its sender's limit of {limit} bytes: raise max_send_message_size there (of the channel for a request, of the server for a reply), or send smaller messages"
+        "a message of {len} bytes is larger than its sender's limit of {limit} bytes: raise max_send_message_size there (of the channel for a request, of the server for a response), or send smaller messages"
     ))
 }
 

@@ -89,7 +89,7 @@ impl CallStats<'_> {
         self.code
     }
 
-    /// Messages sent: requests on a client, replies on a server.
+    /// Messages sent: requests on a client, responses on a server.
     pub fn messages_sent(&self) -> u64 {
         self.recorder.sent.messages.load(Ordering::Relaxed)
     }
@@ -115,14 +115,14 @@ impl CallStats<'_> {
         self.recorder.stream.passed()
     }
 
-    /// From the beginning until the head of the reply was there: received on a client, made on a
+    /// From the beginning until the head of the response was there: received on a client, made on a
     /// server. None if it never was.
     pub fn time_to_head(&self) -> Option<Duration> {
         self.recorder.head.passed()
     }
 
     /// From the beginning to the end: on a client until the caller knows it, on a server until the
-    /// reply is complete, which HTTP/2 may still have to send.
+    /// response is complete, which HTTP/2 may still have to send.
     pub fn duration(&self) -> Duration {
         self.duration
     }

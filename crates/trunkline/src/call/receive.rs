@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
-use trunkline_transport::{Body, poll_budget};
+use trunkline_transport::{Body, poll_coop};
 
 use crate::call::deadline::{self, Deadline};
 use crate::call::fields::SHARE_FROM;
@@ -59,9 +59,9 @@ impl Receive {
         receive
     }
 
-    /// The replies of a call, on a client. `again` is what it takes to make it again, if the server has
+    /// The responses of a call, on a client. `again` is what it takes to make it again, if the server has
     /// not taken it.
-    pub(crate) fn replies(
+    pub(crate) fn responses(
         reader: Reader,
         opening: Opening,
         again: Option<Box<(Channel, Call)>>,
@@ -71,7 +71,7 @@ impl Receive {
         Self::new(reader, source, deadline.map(Deadline::new))
     }
 
-    /// The replies of a call whose head is there.
+    /// The responses of a call whose head is there.
     pub(crate) fn response(
         reader: Reader,
         response: http::Response<Body>,
@@ -82,7 +82,7 @@ impl Receive {
         receive
     }
 
-    /// The replies of a call that has failed before their head came.
+    /// The responses of a call that has failed before their head came.
     pub(crate) fn failed(reader: Reader, status: Status, deadline: Option<Deadline>) -> Self {
         let mut receive = Self::new(reader, Source::Ended, deadline);
         receive.reader.fail(status);
@@ -231,7 +231,7 @@ impl Receive {
         }
     }
 
-    /// The one message of a reply, and its end.
+    /// The one message of a response, and its end.
     pub(crate) fn poll_only<R: Message>(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,19 +241,19 @@ impl Receive {
     }
 
     fn take_only<R: Message>(&mut self) -> Result<Response<R>, Status> {
-        // The reader lets no reply end well without its message.
+        // The reader lets no response end well without its message.
         let message = self
             .early
             .take()
-            .ok_or_else(|| Status::unimplemented("the reply ended without a message"))?;
-        let reply = R::decode(message.payload);
+            .ok_or_else(|| Status::unimplemented("the response ended without a message"))?;
+        let response = R::decode(message.payload);
         if let Some(recorder) = &self.recorder {
-            recorder.received_all(reply.as_ref().map_or_else(Status::code, |_| Code::OK));
+            recorder.received_all(response.as_ref().map_or_else(Status::code, |_| Code::OK));
         }
-        let reply = reply.map_err(|status| self.with_head(status))?;
+        let response = response.map_err(|status| self.with_head(status))?;
         let trailers = self.end.take().map(|end| end.trailers).unwrap_or_default();
         let head = std::mem::take(&mut self.head);
-        Ok(Response::new(reply, head, trailers, message.compressed))
+        Ok(Response::new(response, head, trailers, message.compressed))
     }
 
     /// The one message of a request.
@@ -344,7 +344,7 @@ impl Receive {
         self.source = Source::Body(body);
     }
 
-    /// What the head of the reply said is told with the status: of a call of one reply there is no
+    /// What the head of the response said is told with the status: of a call of one response there is no
     /// other way to it.
     fn with_head(&self, status: Status) -> Status {
         match !self.head.is_empty() && status.head().is_empty() {
@@ -382,7 +382,7 @@ impl Receive {
 
     fn end(&mut self, mut end: End) {
         end.status = end.status.map_err(|status| self.with_head(status));
-        // A reply that is one message has ended well only when that can be read: see `take_only`.
+        // A response that is one message has ended well only when that can be read: see `take_only`.
         if let Some(recorder) = &self.recorder
             && !(end.status.is_ok() && self.early.is_some())
         {
@@ -441,7 +441,7 @@ impl Receive {
                     Err(status) => self.reader.fail(status),
                 }
             }
-            Source::Body(_) if self.is_client && poll_budget(cx).is_pending() => {
+            Source::Body(_) if self.is_client && poll_coop(cx).is_pending() => {
                 return Poll::Pending;
             }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
@@ -472,7 +472,7 @@ impl Receive {
         let phase = match &self.source {
             Source::Opening { opening, .. } => opening.phase(),
             Source::Body(_) | Source::Ended => {
-                "while the reply was being received: the timeout bounds the call to the end of its last message; does it need longer?"
+                "while the response was being received: the timeout bounds the call to the end of its last message; does it need longer?"
             }
         };
         Some(deadline::exceeded(phase))
@@ -502,7 +502,7 @@ impl Receive {
     }
 }
 
-/// Who lets go of the replies lets go of the call, whatever becomes of its requests.
+/// Who lets go of the responses lets go of the call, whatever becomes of its requests.
 impl Drop for Receive {
     fn drop(&mut self) {
         if let Some(recorder) = &self.recorder {

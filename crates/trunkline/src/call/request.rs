@@ -8,7 +8,7 @@ use trunkline_transport::Peer;
 
 use crate::call::head::Head;
 use crate::call::message::Message;
-use crate::call::reply::Reply;
+use crate::call::response_handle::ResponseHandle;
 
 /// A request: the message, or the stream of messages, and what came with it.
 ///
@@ -17,16 +17,21 @@ use crate::call::reply::Reply;
 pub struct Request<T> {
     message: T,
     head: Head,
-    reply: Reply,
+    response: ResponseHandle,
     is_compressed: bool,
 }
 
 impl<T> Request<T> {
-    pub(crate) fn new(message: T, head: Head, reply: Reply, is_compressed: bool) -> Self {
+    pub(crate) fn new(
+        message: T,
+        head: Head,
+        response: ResponseHandle,
+        is_compressed: bool,
+    ) -> Self {
         Self {
             message,
             head,
-            reply,
+            response,
             is_compressed,
         }
     }
@@ -63,9 +68,9 @@ impl<T> Request<T> {
         self.head.extensions()
     }
 
-    /// The head and the trailers of the reply.
-    pub fn reply(&self) -> &Reply {
-        &self.reply
+    /// The head and the trailers of the response.
+    pub fn response(&self) -> &ResponseHandle {
+        &self.response
     }
 
     /// The same request around another message.
@@ -73,7 +78,7 @@ impl<T> Request<T> {
         Request {
             message: map(self.message),
             head: self.head,
-            reply: self.reply,
+            response: self.response,
             is_compressed: self.is_compressed,
         }
     }

@@ -1,10 +1,10 @@
-//! What a client call of one reply gives.
+//! What a client call of one response gives.
 
 use std::ops::{Deref, DerefMut};
 
 use trunkline_codec::Metadata;
 
-/// A reply: the message, and what came with it.
+/// A response: the message, and what came with it.
 ///
 /// It derefs to the message.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl<T> Response<T> {
         self.message
     }
 
-    /// What the server sent in the head of its reply.
+    /// What the server sent in the head of its response.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }

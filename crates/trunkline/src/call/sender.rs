@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use trunkline_codec::{Encoding, Limits, Status};
-use trunkline_transport::{PipeWriter, ReaderGone, poll_budget};
+use trunkline_codec::{Compressor, Limits, Status};
+use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
 use crate::call::deadline::{self, Deadline};
 use crate::call::message::{Message, encode_frame, frame_of};
 use crate::call::observe::Recorder;
-use crate::call::reply::{Compress, Reply};
+use crate::call::response_handle::{Compress, ResponseHandle};
 use crate::client::call::Call;
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
 
-/// The messages that go out: requests on a client, replies on a server.
+/// The messages that go out: requests on a client, responses on a server.
 ///
 /// On a client, [`finish`](Self::finish) says that there are no more. Dropping it without that
 /// cancels the call: half of a request is not a request.
@@ -33,11 +33,11 @@ pub struct Sender<T> {
 }
 
 enum Compression {
-    /// A server's: the handler decides, through its reply.
-    Reply(Reply),
+    /// A server's: the handler decides, through its response.
+    ResponseHandle(ResponseHandle),
     /// A client's: the call's encoding, used or not.
     Call {
-        encoding: Option<Arc<dyn Encoding>>,
+        encoding: Option<Arc<dyn Compressor>>,
         /// From which size on the next message is compressed.
         compress_from: usize,
         compress_above: usize,
@@ -49,14 +49,14 @@ impl Compression {
     #[inline]
     fn recorder(&self) -> Option<&Arc<Recorder>> {
         match self {
-            Self::Reply(reply) => reply.recorder(),
+            Self::ResponseHandle(response) => response.recorder(),
             Self::Call { recorder, .. } => recorder.as_ref(),
         }
     }
 
-    fn encoding(&self, len: usize) -> Option<&dyn Encoding> {
+    fn encoding(&self, len: usize) -> Option<&dyn Compressor> {
         match self {
-            Self::Reply(reply) => reply.encoding(len),
+            Self::ResponseHandle(response) => response.encoding(len),
             Self::Call {
                 encoding,
                 compress_from,
@@ -89,10 +89,10 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    pub(crate) fn of_reply(pipe: PipeWriter, reply: Reply, max_size: usize) -> Self {
+    pub(crate) fn of_reply(pipe: PipeWriter, response: ResponseHandle, max_size: usize) -> Self {
         Self {
             pipe,
-            compression: Compression::Reply(reply),
+            compression: Compression::ResponseHandle(response),
             max_size,
             deadline: None,
             takes: PhantomData,
@@ -207,7 +207,7 @@ impl<T: Message> Sender<T> {
 /// at once.
 #[cold]
 fn poll_told(status: Status, cx: &Context<'_>) -> Poll<Status> {
-    ready!(poll_budget(cx));
+    ready!(poll_coop(cx));
     Poll::Ready(status)
 }
 
@@ -260,10 +260,10 @@ impl<T> Sender<T> {
     /// Whether the messages that follow are compressed. On a client, `On` by default for a call that
     /// was given an encoding with [`Call::compress`], `Auto` for one that has that of its
     /// [channel](crate::ChannelBuilder::compress), and without effect for any other; on a server the
-    /// same as [`Reply::compress`].
+    /// same as [`ResponseHandle::compress`].
     pub fn compress(&mut self, compress: Compress) {
         match &mut self.compression {
-            Compression::Reply(reply) => reply.compress(compress),
+            Compression::ResponseHandle(response) => response.compress(compress),
             Compression::Call {
                 compress_from,
                 compress_above,

@@ -12,7 +12,7 @@ use trunkline_codec::{Metadata, Status};
 use crate::call::message::Message;
 use crate::call::receive::Receive;
 
-/// The messages that come in: replies on a client, requests on a server.
+/// The messages that come in: responses on a client, requests on a server.
 ///
 /// It is also a [`Stream`] of results. On a client, dropping it before its end cancels the call.
 pub struct Streaming<T> {
@@ -46,7 +46,7 @@ impl<T: Message> Streaming<T> {
 }
 
 impl<T> Streaming<T> {
-    /// Waits for the head of the reply, which may come before the first message, and gives its
+    /// Waits for the head of the response, which may come before the first message, and gives its
     /// metadata. On a server there is no head to wait for: see `Request::metadata`.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl<T> Streaming<T> {
         Ok(self.receive.head())
     }
 
-    /// The trailers of the reply, once the stream has ended.
+    /// The trailers of the response, once the stream has ended.
     pub fn trailers(&self) -> Option<&Metadata> {
         self.receive.trailers()
     }

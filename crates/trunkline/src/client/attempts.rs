@@ -2,7 +2,7 @@
 //!
 //! gRFC A6, "Transparent Retries": a call of which nothing has left is made again as often as it
 //! takes; one that has reached the server, which says that it has done nothing with it, once. Both
-//! only before the head of a reply is there. The head is made anew for each attempt, with what is
+//! only before the head of a response is there. The head is made anew for each attempt, with what is
 //! left of the deadline; a body that is known in full is shared between them, and one that is a
 //! stream goes to the next attempt if nothing has been taken out of it.
 
@@ -82,8 +82,8 @@ pub(crate) async fn forward(
     let mut attempts = Attempts::new(body, Arc::default());
     loop {
         let ready = connections.ready(None, Patience::FailFast).await?;
-        if let Some(reply) = attempts.make(ready, head).await {
-            return reply;
+        if let Some(response) = attempts.make(ready, head).await {
+            return response;
         }
     }
 }
@@ -123,8 +123,8 @@ impl Attempts {
             };
             // The server is told what is left of the deadline now.
             let head = |origin| channel.request(&call, origin);
-            if let Some(reply) = self.make(ready, head).await {
-                return reply;
+            if let Some(response) = self.make(ready, head).await {
+                return response;
             }
         }
     }
@@ -152,9 +152,9 @@ impl Attempts {
             },
         };
         self.is_open.store(true, Ordering::Release);
-        let reply = (&mut open).await;
-        if reply.is_ok() || !open.is_untaken() || self.refusals >= REFUSALS_MAX {
-            return Some(reply);
+        let response = (&mut open).await;
+        if response.is_ok() || !open.is_untaken() || self.refusals >= REFUSALS_MAX {
+            return Some(response);
         }
         match untouched(spare, open).await {
             Some(body) => {
@@ -162,7 +162,7 @@ impl Attempts {
                 self.refusals += 1;
                 None
             }
-            None => Some(reply),
+            None => Some(response),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
 use trunkline_channel::Patience;
-use trunkline_codec::{Encoding, Expect, Metadata, Payload, Status, frame};
+use trunkline_codec::{Compressor, Expect, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
 use crate::call::deadline;
@@ -18,8 +18,8 @@ use crate::call::head::Head;
 use crate::call::message::{Message, compress_frame};
 use crate::call::method::Method;
 use crate::call::receive::Receive;
-use crate::call::reply::{Compress, Reply};
 use crate::call::response::Response;
+use crate::call::response_handle::{Compress, ResponseHandle};
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 use crate::client::channel::{Channel, unknown_encoding};
@@ -51,12 +51,12 @@ pub(crate) struct Options {
     timeout: Option<Duration>,
     is_detached: bool,
     pub(crate) patience: Patience,
-    pub(crate) encoding: Option<Arc<dyn Encoding>>,
+    pub(crate) encoding: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
     /// A server's call.
-    reply: Option<Reply>,
+    response: Option<ResponseHandle>,
 }
 
 impl<T> Call<T> {
@@ -240,7 +240,7 @@ impl<T> Call<T> {
         self.options.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Starts a call whose requests are a stream, or whose replies are; done when the stream is
+    /// Starts a call whose requests are a stream, or whose responses are; done when the stream is
     /// open.
     async fn start(mut self, expect: Expect) -> Result<Receive, Status> {
         let (channel, request) = self.begin()?;
@@ -273,7 +273,7 @@ impl<T> Call<T> {
 /// The frame of a message compressed, if it has `from` bytes or more and gets smaller by it.
 fn compressed(
     frame: &Payload,
-    encoding: &dyn Encoding,
+    encoding: &dyn Compressor,
     from: usize,
 ) -> Result<Option<Payload>, Status> {
     let mut plain = frame.clone();
@@ -304,19 +304,19 @@ impl Call {
         }
     }
 
-    pub(crate) fn of_server(head: Head, reply: Reply) -> Self {
+    pub(crate) fn of_server(head: Head, response: ResponseHandle) -> Self {
         Self::from_head(
             head,
             Options {
-                reply: Some(reply),
+                response: Some(response),
                 ..Options::default()
             },
         )
     }
 
-    /// The head and the trailers of the reply, on a server; none on a client.
-    pub fn reply(&self) -> Option<&Reply> {
-        self.options.reply.as_ref()
+    /// The head and the trailers of the response, on a server; none on a client.
+    pub fn response(&self) -> Option<&ResponseHandle> {
+        self.options.response.as_ref()
     }
 }
 

@@ -12,7 +12,7 @@ use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
 use trunkline_channel::{Connections, ConnectivityState, Origin, StateWatch, Targets};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Encoding, Encodings, Expect, Limits, Reader, Status};
+use trunkline_codec::{Compressor, Compressors, Expect, Limits, Reader, Status};
 use trunkline_transport::{Body, ConnectionStats};
 
 use crate::call::deadline;
@@ -61,7 +61,7 @@ struct ChannelOptions {
     fields: ClientFields,
     paths: Paths,
     /// What messages are compressed with unless their call says otherwise.
-    compress: Option<Arc<dyn Encoding>>,
+    compress: Option<Arc<dyn Compressor>>,
 }
 
 impl Channel {
@@ -101,7 +101,7 @@ impl Channel {
     /// metadata, message limits. What belongs to a connection is not there: TLS, threads, a peer. It
     /// must be called in a tokio runtime; each call has a task there.
     ///
-    /// The server's limits hold for requests, and the channel's for replies:
+    /// The server's limits hold for requests, and the channel's for responses:
     /// [`max_recv_message_size`](Self::max_recv_message_size).
     pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Backend::Service(Arc::new(
@@ -132,7 +132,7 @@ impl Channel {
     fn over(backend: Backend) -> Self {
         let options = ChannelOptions {
             limits: Arc::new(Limits::default()),
-            fields: ClientFields::new(Encodings::default()),
+            fields: ClientFields::new(Compressors::default()),
             paths: Paths::default(),
             compress: None,
         };
@@ -148,7 +148,7 @@ impl Channel {
         connections: Arc<Connections>,
         limits: Arc<Limits>,
         fields: ClientFields,
-        compress: Option<Arc<dyn Encoding>>,
+        compress: Option<Arc<dyn Compressor>>,
     ) -> Self {
         Self {
             backend: Backend::Server(connections),
@@ -245,12 +245,12 @@ impl Channel {
         }
     }
 
-    pub(crate) fn encodings(&self) -> &Encodings {
+    pub(crate) fn encodings(&self) -> &Compressors {
         self.options.fields.encodings()
     }
 
     #[inline]
-    pub(crate) fn compresses_with(&self) -> Option<&Arc<dyn Encoding>> {
+    pub(crate) fn compresses_with(&self) -> Option<&Arc<dyn Compressor>> {
         self.options.compress.as_ref()
     }
 
@@ -280,7 +280,7 @@ impl Channel {
         if self.interceptors.is_empty() {
             let opening = self.open(&mut call, body, start);
             let again = Some(Box::new((self, call)));
-            return Receive::replies(reader, opening, again, deadline).recorded(recorder);
+            return Receive::responses(reader, opening, again, deadline).recorded(recorder);
         }
         let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
@@ -304,7 +304,7 @@ impl Channel {
         });
         let waiting = link.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
-        Receive::replies(reader, Opening::waiting(is_open, response), None, deadline)
+        Receive::responses(reader, Opening::waiting(is_open, response), None, deadline)
             .chained(Chain::new(running, link))
             .recorded(recorder)
     }
@@ -421,14 +421,14 @@ impl<T> Drop for AbortOnDrop<T> {
 pub(crate) fn known_encoding(
     who: &str,
     name: &str,
-    encodings: &Encodings,
-) -> Result<Arc<dyn Encoding>, Status> {
+    encodings: &Compressors,
+) -> Result<Arc<dyn Compressor>, Status> {
     let unknown = || Status::invalid_argument(unknown_encoding(who, name, encodings));
     encodings.find(name).cloned().ok_or_else(unknown)
 }
 
 /// What is wrong with the name of an encoding, and what would do.
-pub(crate) fn unknown_encoding(who: &str, name: &str, encodings: &Encodings) -> String {
+pub(crate) fn unknown_encoding(who: &str, name: &str, encodings: &Compressors) -> String {
     let known = encodings.accept_header();
     format!(
         "{who} knows no encoding {name:?}, only {known:?}; `encoding` adds one, and zstd needs the feature of its name"

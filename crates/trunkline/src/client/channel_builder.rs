@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline_channel::{Connections, Policy, Resolver, Settings, Targets};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Encoding, Encodings, Limits, Status};
+use trunkline_codec::{Compressor, Compressors, Limits, Status};
 use trunkline_transport::Address;
 #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
 use trunkline_transport::ClientTls;
@@ -23,7 +23,7 @@ pub struct ChannelBuilder {
     settings: Settings,
     authority: Option<String>,
     limits: Limits,
-    encodings: Encodings,
+    encodings: Compressors,
     compress: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl ChannelBuilder {
             settings: Settings::new(targets),
             authority: None,
             limits: Limits::default(),
-            encodings: Encodings::default(),
+            encodings: Compressors::default(),
             compress: None,
         }
     }
@@ -244,15 +244,15 @@ impl ChannelBuilder {
     /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
     /// name; gzip and deflate are there by default.
     #[must_use]
-    pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
-        self.encodings = self.encodings.with(encoding);
+    pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
+        self.encodings = self.encodings.with(compressor);
         self
     }
 
     /// Takes no compressed messages, and sends none.
     #[must_use]
-    pub fn no_encodings(mut self) -> Self {
-        self.encodings = Encodings::none();
+    pub fn no_compression(mut self) -> Self {
+        self.encodings = Compressors::none();
         self
     }
 

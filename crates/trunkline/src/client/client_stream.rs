@@ -1,4 +1,4 @@
-//! A client's call of many requests and one reply.
+//! A client's call of many requests and one response.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
-use trunkline_transport::{ReaderGone, poll_budget};
+use trunkline_transport::{ReaderGone, poll_coop};
 
 use crate::call::message::Message;
 use crate::call::receive::Receive;
-use crate::call::reply::Compress;
 use crate::call::response::Response;
+use crate::call::response_handle::Compress;
 use crate::call::sender::Sender;
 
 /// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each
@@ -19,7 +19,7 @@ use crate::call::sender::Sender;
 const LOOK_EVERY: usize = 1024;
 const EACH: usize = 16;
 
-/// A call that sends many requests and gets one reply.
+/// A call that sends many requests and gets one response.
 ///
 /// Dropping it cancels the call.
 pub struct ClientStream<Q, R> {
@@ -44,12 +44,12 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// Sends a message. Waits while more bytes are on their way than the server takes.
     ///
     /// A server may answer before it has read everything. Nobody listens then, and soon after each `send`
-    /// fails: once what it sends has to wait, or is 1 KiB further. [`finish`](Self::finish) has the reply.
+    /// fails: once what it sends has to wait, or is 1 KiB further. [`finish`](Self::finish) has the response.
     ///
     /// # Errors
     ///
     /// The status with which the server, or the deadline, has ended the call. CANCELLED if the server has
-    /// ended it with a reply: call `finish`. RESOURCE_EXHAUSTED if the message is over
+    /// ended it with a response: call `finish`. RESOURCE_EXHAUSTED if the message is over
     /// `max_send_message_size`; nothing is sent, and the call goes on. FAILED_PRECONDITION after
     /// [`half_close`](Self::half_close).
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
@@ -76,7 +76,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// the same, at once.
     fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let end = ready!(self.receive.poll_end(cx));
-        ready!(poll_budget(cx));
+        ready!(poll_coop(cx));
         Poll::Ready(told(end))
     }
 
@@ -108,7 +108,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         }
     }
 
-    /// Waits for the head of the reply, which may come long before the reply, and gives its metadata.
+    /// Waits for the head of the response, which may come long before the response, and gives its metadata.
     /// Requests can be sent before and after.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         Ok(self.receive.head())
     }
 
-    /// Says that there are no more messages, without waiting for the reply: the half-close of a call.
+    /// Says that there are no more messages, without waiting for the response: the half-close of a call.
     /// [`finish`](Self::finish) waits for it. The second time it does nothing.
     pub fn half_close(&mut self) {
         if let Some(sender) = self.sender.take() {
@@ -127,7 +127,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         }
     }
 
-    /// Says that there are no more messages, and waits for the reply.
+    /// Says that there are no more messages, and waits for the response.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 fn told(end: Result<(), Status>) -> Status {
     end.err().unwrap_or_else(|| {
         Status::cancelled(
-            "the server has answered, and nobody listens any more: `finish` has the reply",
+            "the server has answered, and nobody listens any more: `finish` has the response",
         )
     })
 }

@@ -1,4 +1,4 @@
-//! What a call waits for until the head of its reply is there.
+//! What a call waits for until the head of its response is there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::client::call::Call;
 use crate::client::channel::Channel;
 use crate::tower::Calling;
 
-/// A call that has begun, and the head of whose reply is not there yet.
+/// A call that has begun, and the head of whose response is not there yet.
 #[expect(
     clippy::large_enum_variant,
     reason = "most calls are open at once, and a box would be allocated for each"
@@ -68,7 +68,7 @@ impl Opening {
     pub(crate) fn phase(&self) -> &'static str {
         match self.is_open() {
             true => {
-                "while the call waited for the head of the reply: the server has the call and has not begun to answer; is it slow, or the timeout short?"
+                "while the call waited for the head of the response: the server has the call and has not begun to answer; is it slow, or the timeout short?"
             }
             false => "while the call waited for a connection, or for a stream on it",
         }
@@ -87,7 +87,7 @@ impl Opening {
                     Some(again) => self.poll_again(cx, again, status),
                     None => Poll::Ready(Err(status)),
                 },
-                reply => Poll::Ready(reply),
+                response => Poll::Ready(response),
             },
         }
     }

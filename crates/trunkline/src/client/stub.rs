@@ -20,8 +20,8 @@ use crate::client::client_stream::ClientStream;
 /// # async fn example() -> trunkline::Result<()> {
 /// let client = Client::new(Channel::connect("localhost:50051").await?);
 /// let method = Method::new("/helloworld.Greeter/SayHello");
-/// let reply = client.unary::<Raw, Raw>(method, Raw("\n\x05World".into())).await?;
-/// println!("{:?}", reply.0);
+/// let response = client.unary::<Raw, Raw>(method, Raw("\n\x05World".into())).await?;
+/// println!("{:?}", response.0);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -35,12 +35,12 @@ impl Client {
         Self { channel }
     }
 
-    /// A call of one request and one reply.
+    /// A call of one request and one response.
     pub fn unary<Q: Message, R: Message>(&self, method: Method, request: Q) -> Call<Response<R>> {
         Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
     }
 
-    /// A call of one request and many replies.
+    /// A call of one request and many responses.
     pub fn server_streaming<Q: Message, R: Message>(
         &self,
         method: Method,
@@ -49,7 +49,7 @@ impl Client {
         Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
     }
 
-    /// A call of many requests and one reply.
+    /// A call of many requests and one response.
     pub fn client_streaming<Q: Message, R: Message>(
         &self,
         method: Method,
@@ -57,7 +57,7 @@ impl Client {
         Call::new(self.channel.clone(), &method, None)
     }
 
-    /// A call of many requests and many replies.
+    /// A call of many requests and many responses.
     pub fn bidi_streaming<Q: Message, R: Message>(
         &self,
         method: Method,

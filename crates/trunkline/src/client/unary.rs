@@ -1,4 +1,4 @@
-//! A client's call of one request and one reply.
+//! A client's call of one request and one response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,7 @@ use crate::client::opening::Opening;
 /// A call that has been awaited.
 ///
 /// It is allocated for each call, and so it is kept small: what only some calls need, with
-/// interceptors or with a reply that comes in parts, is in a box.
+/// interceptors or with a response that comes in parts, is in a box.
 pub(crate) struct Unary<R> {
     /// Kept, because it may have to be made again.
     call: Call<Response<R>>,
@@ -31,7 +31,7 @@ pub(crate) struct Unary<R> {
 enum Stage {
     /// Nothing has been sent.
     New,
-    /// No interceptors, and the head of the reply is not there.
+    /// No interceptors, and the head of the response is not there.
     Plain(Plain),
     Receive(Box<Receive>),
     Ended,
@@ -74,20 +74,20 @@ impl<R: Message> Future for Unary<R> {
         if let Stage::New = this.stage {
             this.stage = this.begin()?;
         }
-        let reply = match &mut this.stage {
+        let response = match &mut this.stage {
             Stage::Plain(plain) => match ready!(plain.poll_reply(cx, &mut this.call)) {
-                Replied::Whole(reply) => reply,
+                Replied::Whole(response) => response,
                 Replied::InParts(mut receive) => {
-                    let reply = receive.poll_only(cx);
+                    let response = receive.poll_only(cx);
                     this.stage = Stage::Receive(receive);
-                    ready!(reply)
+                    ready!(response)
                 }
             },
             Stage::Receive(receive) => ready!(receive.poll_only(cx)),
             Stage::New | Stage::Ended => Err(Status::internal("the call has ended")),
         };
         this.stage = Stage::Ended;
-        Poll::Ready(reply)
+        Poll::Ready(response)
     }
 }
 
@@ -130,12 +130,12 @@ impl Plain {
             let status = deadline::exceeded(self.opening.phase());
             return Poll::Ready(Replied::Whole(Err(status)));
         }
-        head.map(|response| self.reply(response))
+        head.map(|response| self.response(response))
     }
 
-    /// Most replies have arrived whole: there is nothing to wait for, and nothing that the grammar
+    /// Most responses have arrived whole: there is nothing to wait for, and nothing that the grammar
     /// would not let pass.
-    fn reply<R: Message>(&mut self, response: http::Response<Body>) -> Replied<R> {
+    fn response<R: Message>(&mut self, response: http::Response<Body>) -> Replied<R> {
         let (head, mut body) = response.into_parts();
         if body.full_data().is_some()
             && let Some((data, trailers)) = body.take_full()

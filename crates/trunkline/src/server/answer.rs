@@ -10,27 +10,27 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
-use trunkline_codec::{Code, Encodings, Metadata, Payload, Status, head};
+use trunkline_codec::{Code, Compressors, Metadata, Payload, Status, head};
 use trunkline_transport::{Body, PipeReader, Source};
 
 use crate::call::deadline;
 use crate::call::observe::{Recorder, code_of};
-use crate::call::reply::{Outcome, Reply};
+use crate::call::response_handle::{Outcome, ResponseHandle};
 
 /// A handler that has been called.
 pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// The answer to a call. Dropping it drops the handler.
 ///
-/// The handler is polled where its reply is: polling the body runs it, so that it is suspended
+/// The handler is polled where its response is: polling the body runs it, so that it is suspended
 /// while the client gives no window, and dropping the body (reset, disconnect, deadline, shutdown)
 /// drops it. There is no channel and no token between them.
 pub(crate) struct Answer {
     handler: Option<Handling>,
-    reply: Reply,
+    response: ResponseHandle,
     /// What the handler sends, if its messages are a stream.
     outbox: Option<PipeReader>,
-    /// The one message of the reply, if its head went out before it.
+    /// The one message of the response, if its head went out before it.
     frame: Option<Box<Payload>>,
     /// Sent when everything else is.
     trailers: Option<HeaderMap>,
@@ -43,14 +43,14 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn new(
         handler: Handling,
-        reply: Reply,
+        response: ResponseHandle,
         outbox: Option<PipeReader>,
         deadline: Option<Instant>,
         gather_size: usize,
     ) -> Self {
         Self {
             handler: Some(handler),
-            reply,
+            response,
             outbox,
             frame: None,
             trailers: None,
@@ -60,7 +60,7 @@ impl Answer {
         }
     }
 
-    /// Ready with the head of the reply when the handler has ended, has sent something, or wants
+    /// Ready with the head of the response when the handler has ended, has sent something, or wants
     /// the head to go out. What is still to come is in the body.
     pub(crate) fn poll_head(
         this: &mut Option<Self>,
@@ -81,7 +81,7 @@ impl Answer {
             Poll::Pending => {
                 let outbox = answer.outbox.as_ref();
                 let has_sent = outbox.is_some_and(|outbox| outbox.watch_some(cx.waker()));
-                if !has_sent && !answer.reply.is_head_wanted(cx.waker()) {
+                if !has_sent && !answer.response.is_head_wanted(cx.waker()) {
                     return Poll::Pending;
                 }
                 let Some(answer) = this.take() else {
@@ -104,25 +104,25 @@ impl Answer {
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => Err(panicked(&*panic, self.reply.recorder())),
+            Err(panic) => Err(panicked(&*panic, self.response.recorder())),
         };
         self.handler = None;
         Poll::Ready(outcome)
     }
 
     fn head(&self) -> http::Response<Body> {
-        if let Some(recorder) = self.reply.recorder() {
+        if let Some(recorder) = self.response.recorder() {
             recorder.head_seen();
         }
-        let (metadata, encoding, announced) = self.reply.take_head();
+        let (metadata, encoding, announced) = self.response.take_head();
         let mut response = http::Response::new(Body::empty());
         metadata.merge_into(response.headers_mut());
-        let announced = announced.unwrap_or_else(Encodings::none);
+        let announced = announced.unwrap_or_else(Compressors::none);
         head::write_response(response.headers_mut(), encoding, &announced);
         response
     }
 
-    /// The whole reply of a handler that has ended before its head was sent.
+    /// The whole response of a handler that has ended before its head was sent.
     fn into_ended(mut self, outcome: Outcome) -> http::Response<Body> {
         let end = match outcome {
             Ok(Some(frame)) => {
@@ -137,7 +137,7 @@ impl Answer {
             Err(status) => Err(status),
         };
         let is_empty = self.unwatch() == 0;
-        if is_empty && !self.reply.close_head() {
+        if is_empty && !self.response.close_head() {
             return self.trailers_only(end);
         }
         let mut response = self.head();
@@ -159,7 +159,7 @@ impl Answer {
     /// PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block, for calls that end at
     /// once. It has no place for metadata of the head.
     fn trailers_only(&self, end: Result<(), Status>) -> http::Response<Body> {
-        if let Some(recorder) = self.reply.recorder() {
+        if let Some(recorder) = self.response.recorder() {
             recorder.head_seen();
         }
         self.tell(&end);
@@ -170,13 +170,13 @@ impl Answer {
             Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
             Err(status) => status.into_reply().write_to(headers),
         }
-        self.reply.take_trailers().merge_into(headers);
+        self.response.take_trailers().merge_into(headers);
         response
     }
 
     fn end(&self, end: Result<(), Status>) -> HeaderMap {
         self.tell(&end);
-        let metadata = self.reply.take_trailers();
+        let metadata = self.response.take_trailers();
         match end {
             Ok(()) => Status::ok_trailers(metadata),
             Err(status) => {
@@ -188,7 +188,7 @@ impl Answer {
     }
 
     fn tell(&self, end: &Result<(), Status>) {
-        if let Some(recorder) = self.reply.recorder() {
+        if let Some(recorder) = self.response.recorder() {
             recorder.end(code_of(end));
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use trunkline_codec::{Encodings, Refusal};
+use trunkline_codec::{Compressors, Refusal};
 use trunkline_transport::Body;
 
 use crate::server::answer::Answer;
@@ -21,7 +21,7 @@ pub(crate) enum Where {
     Elsewhere(Calling),
 }
 
-pub(crate) fn refused(refusal: Refusal, encodings: &Encodings) -> http::Response<Body> {
+pub(crate) fn refused(refusal: Refusal, encodings: &Compressors) -> http::Response<Body> {
     let (response, trailers) = refusal.into_response(encodings);
     response.map(|text| Body::full(text.into(), trailers))
 }
@@ -45,7 +45,7 @@ impl Answering {
                         status: http::StatusCode::INTERNAL_SERVER_ERROR,
                         message: status.message().to_owned(),
                     };
-                    refused(refusal, &Encodings::none())
+                    refused(refusal, &Compressors::none())
                 })
             }),
         }

@@ -10,10 +10,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service as TowerService;
-use trunkline_codec::{Encoding, Encodings, Limits, Status};
+use trunkline_codec::{Compressor, Compressors, Limits, Status};
 use trunkline_transport::{
-    Address, Body, ConnectionStats, Listener, Pace, Peer, ServerTls, Spawner, bind_threads, serve,
-    serve_one, serve_threads,
+    Address, Body, ConnectionStats, Listener, Peer, PollBudget, ServerTls, Spawner, bind_threads,
+    serve, serve_one, serve_threads,
 };
 
 use crate::call::intercept::Interceptor;
@@ -26,7 +26,7 @@ use crate::tower::{BoxError, ForeignService, Shared};
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
-/// trunkline::Server::new().add(greeter).serve("127.0.0.1:50051").await
+/// trunkline::Server::new().add_service(greeter).serve("127.0.0.1:50051").await
 /// # }
 /// ```
 #[derive(Clone, Default)]
@@ -45,12 +45,8 @@ impl Server {
 
     /// Adds a service.
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "adding a service is no arithmetic"
-    )]
-    pub fn add<S: Service>(mut self, service: S) -> Self {
-        self.router = self.router.add(service);
+    pub fn add_service<S: Service>(mut self, service: S) -> Self {
+        self.router = self.router.add_service(service);
         self
     }
 
@@ -181,7 +177,7 @@ impl Server {
     /// use trunkline::{Server, ServerTls};
     ///
     /// let tls = ServerTls::from_files("server.pem", "server.key")?;
-    /// Server::new().tls(tls).add(greeter).serve("0.0.0.0:50051").await
+    /// Server::new().tls(tls).add_service(greeter).serve("0.0.0.0:50051").await
     /// # }
     /// ```
     #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
@@ -194,23 +190,23 @@ impl Server {
     /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
     /// name; gzip and deflate are there by default.
     #[must_use]
-    pub fn encoding(mut self, encoding: impl Encoding + 'static) -> Self {
-        let encodings = self.router.current_encodings().clone().with(encoding);
+    pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
+        let encodings = self.router.current_encodings().clone().with(compressor);
         self.router = self.router.encodings(encodings);
         self
     }
 
     /// Takes no compressed messages, and sends none.
     #[must_use]
-    pub fn no_encodings(mut self) -> Self {
-        self.router = self.router.encodings(Encodings::none());
+    pub fn no_compression(mut self) -> Self {
+        self.router = self.router.encodings(Compressors::none());
         self
     }
 
-    /// Compresses replies with the encoding of that name, such as `gzip`, or, for a client that does
+    /// Compresses responses with the encoding of that name, such as `gzip`, or, for a client that does
     /// not accept it, with the first other one that both know, as far as they have more than
     /// [`compress_above`](Self::compress_above) bytes and get smaller by it. A handler can say
-    /// otherwise: [`Reply::compress`](crate::Reply::compress).
+    /// otherwise: [`ResponseHandle::compress`](crate::ResponseHandle::compress).
     ///
     /// With a name that the server does not know, to bind and to serve fail with INVALID_ARGUMENT.
     #[must_use]
@@ -445,14 +441,17 @@ struct PeerHandler {
 impl trunkline_transport::Handler for PeerHandler {
     type Answer = PeerAnswer;
 
-    fn call(&mut self, mut request: http::Request<Body>) -> (PeerAnswer, Option<Arc<Pace>>) {
+    fn call(&mut self, mut request: http::Request<Body>) -> (PeerAnswer, Option<Arc<PollBudget>>) {
         let Some((layered, peer)) = &self.layered else {
-            let (answering, pace) = self.router.answer(request);
-            return (PeerAnswer::Router(answering), pace);
+            let (answering, poll_budget) = self.router.answer(request);
+            return (PeerAnswer::Router(answering), poll_budget);
         };
-        let pace = self.router.pace(&request);
+        let poll_budget = self.router.poll_budget(&request);
         request.extensions_mut().insert(peer.clone());
-        (PeerAnswer::Layered(layered.0.call(request)), Some(pace))
+        (
+            PeerAnswer::Layered(layered.0.call(request)),
+            Some(poll_budget),
+        )
     }
 
     fn connection_ended(&self, stats: &ConnectionStats) {
@@ -472,7 +471,7 @@ impl Future for PeerAnswer {
         match &mut *self {
             Self::Router(answering) => answering.poll_response(cx),
             Self::Layered(calling) => calling.as_mut().poll(cx).map(|response| {
-                response.unwrap_or_else(|status| refused(status.into(), &Encodings::none()))
+                response.unwrap_or_else(|status| refused(status.into(), &Compressors::none()))
             }),
         }
     }

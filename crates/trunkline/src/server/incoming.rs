@@ -1,4 +1,4 @@
-//! A request on its way to its handler, and the one message of a reply on its way back.
+//! A request on its way to its handler, and the one message of a response on its way back.
 
 use trunkline_codec::Status;
 use trunkline_transport::PipeWriter;
@@ -6,17 +6,17 @@ use trunkline_transport::PipeWriter;
 use crate::call::head::Head;
 use crate::call::message::{Message, frame_of};
 use crate::call::receive::Receive;
-use crate::call::reply::{Outcome, Reply};
 use crate::call::request::Request;
+use crate::call::response_handle::{Outcome, ResponseHandle};
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 
 /// A request as a handler takes it apart.
 pub(crate) struct Incoming {
     pub(crate) head: Head,
-    pub(crate) reply: Reply,
+    pub(crate) response: ResponseHandle,
     pub(crate) receive: Receive,
-    /// Where a stream of replies goes.
+    /// Where a stream of responses goes.
     pub(crate) writer: Option<PipeWriter>,
     pub(crate) max_send_size: usize,
 }
@@ -27,7 +27,7 @@ impl Incoming {
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
         match self.receive.whole_request() {
             Some(message) => Ok(Q::decode(message.into())
-                .map(|message| Request::new(message, self.head, self.reply, false))),
+                .map(|message| Request::new(message, self.head, self.response, false))),
             None => Err(Box::new(self)),
         }
     }
@@ -35,33 +35,42 @@ impl Incoming {
     /// In a box: an async function holds what it is given by value twice.
     pub(crate) async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
         let (message, is_compressed) = self.receive.only_request().await?;
-        let Self { head, reply, .. } = *self;
-        Ok(Request::new(message, head, reply, is_compressed))
+        let Self { head, response, .. } = *self;
+        Ok(Request::new(message, head, response, is_compressed))
     }
 
     pub(crate) fn many<Q: Message>(self) -> Request<Streaming<Q>> {
-        Request::new(Streaming::new(self.receive), self.head, self.reply, false)
+        Request::new(
+            Streaming::new(self.receive),
+            self.head,
+            self.response,
+            false,
+        )
     }
 
-    pub(crate) fn replies<R: Message>(&mut self) -> Result<Sender<R>, Status> {
+    pub(crate) fn responses<R: Message>(&mut self) -> Result<Sender<R>, Status> {
         let writer = self
             .writer
             .take()
-            .ok_or_else(|| Status::internal("the method has no stream of replies"))?;
+            .ok_or_else(|| Status::internal("the method has no stream of responses"))?;
         Ok(Sender::of_reply(
             writer,
-            self.reply.clone(),
+            self.response.clone(),
             self.max_send_size,
         ))
     }
 }
 
-/// The one message of a reply, as its frame.
+/// The one message of a response, as its frame.
 #[inline]
-pub(crate) fn one_frame<R: Message>(message: &R, reply: &Reply, max_size: usize) -> Outcome {
+pub(crate) fn one_frame<R: Message>(
+    message: &R,
+    response: &ResponseHandle,
+    max_size: usize,
+) -> Outcome {
     let len = message.encoded_len();
-    let frame = frame_of(message, len, reply.encoding(len), max_size)?;
-    if let Some(recorder) = reply.recorder() {
+    let frame = frame_of(message, len, response.encoding(len), max_size)?;
+    if let Some(recorder) = response.recorder() {
         recorder.message_sent(frame.len());
     }
     Ok(Some(frame))

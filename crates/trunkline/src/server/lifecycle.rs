@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// How often a client with an open call may ask whether the server is there; every 5 minutes by
-    /// default. One that does so more often, three times without a reply in between, loses its
+    /// default. One that does so more often, three times without a response in between, loses its
     /// connection and is told why ("too_many_pings").
     #[must_use]
     pub fn permit_keepalive_time(self, time: Duration) -> Self {

@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
 use trunkline_codec::{
-    Encodings, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
+    Compressors, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
-use trunkline_transport::{Body, ConnectionStats, Pace, Peer, pipe};
+use trunkline_transport::{Body, ConnectionStats, Peer, PollBudget, pipe};
 
 use crate::call::deadline;
 use crate::call::head::Head;
@@ -22,8 +22,8 @@ use crate::call::message::Message;
 use crate::call::method::Method;
 use crate::call::observe::{self, Metrics, MetricsSink, Side};
 use crate::call::receive::Receive;
-use crate::call::reply::{Compress, Reply};
 use crate::call::request::Request;
+use crate::call::response_handle::{Compress, ResponseHandle};
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 use crate::client::call::Call;
@@ -73,12 +73,12 @@ struct Routes {
     interceptors: Interceptors,
     fallback: Option<Arc<dyn Shared>>,
     /// Of what is not a method of ours.
-    foreign_pace: Arc<Pace>,
+    foreign_poll_budget: Arc<PollBudget>,
     limits: Limits,
-    encodings: Encodings,
+    encodings: Compressors,
     metrics: Metrics,
     hides_names: bool,
-    /// The encoding that replies are to be compressed with, and whether it is known.
+    /// The encoding that responses are to be compressed with, and whether it is known.
     compress: Option<String>,
     compresses: bool,
 }
@@ -93,8 +93,8 @@ type Check = Arc<dyn Fn(&Router) -> Result<(), Status> + Send + Sync>;
 #[derive(Clone)]
 struct Route {
     requests: Expect,
-    replies: Expect,
-    pace: Arc<Pace>,
+    responses: Expect,
+    poll_budget: Arc<PollBudget>,
     handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
 }
 
@@ -106,11 +106,7 @@ impl Router {
 
     /// Adds a service. Methods that are there already are replaced.
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "adding a service is no arithmetic"
-    )]
-    pub fn add<S: Service>(mut self, service: S) -> Self {
+    pub fn add_service<S: Service>(mut self, service: S) -> Self {
         let routes = self.routes_mut();
         if !routes.services.contains(&S::NAME) {
             routes.services.push(S::NAME);
@@ -126,7 +122,7 @@ impl Router {
         self
     }
 
-    /// Runs `install` now, and again after each service that is [`add`](Self::add)ed later: for a
+    /// Runs `install` now, and again after each service that is [`add_service`](Self::add_service)ed later: for a
     /// service that tells of all others, so that it need not be added last.
     ///
     /// Such a service calls this in its [`Service::add_to`]. `install` sees what is there by
@@ -138,7 +134,7 @@ impl Router {
         self.routes_mut().after_each_add.push(Arc::new(install));
     }
 
-    /// Adds a method of one request and one reply.
+    /// Adds a method of one request and one response.
     ///
     /// `service` is handed to `handler` with each call.
     pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
@@ -152,25 +148,25 @@ impl Router {
         let service = service.clone();
         self.insert(&method, Expect::One, Expect::One, move |incoming| {
             let service = service.clone();
-            let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+            let (response, max_size) = (incoming.response.clone(), incoming.max_send_size);
             // Two futures, since one has the size of both: a call that waits holds its own.
             match incoming.whole() {
                 Ok(request) => {
                     let handling = request.map(|request| handler(service, request));
-                    Box::pin(async move { one_frame(&handling?.await?, &reply, max_size) })
+                    Box::pin(async move { one_frame(&handling?.await?, &response, max_size) })
                 }
                 Err(incoming) => {
                     let handler = handler.clone();
                     Box::pin(async move {
                         let message = handler(service, incoming.one().await?).await?;
-                        one_frame(&message, &reply, max_size)
+                        one_frame(&message, &response, max_size)
                     })
                 }
             }
         });
     }
 
-    /// Adds a method of one request and many replies.
+    /// Adds a method of one request and many responses.
     pub fn server_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -187,15 +183,15 @@ impl Router {
         self.insert(&method, Expect::One, Expect::Many, move |mut incoming| {
             let (service, handler) = (service.clone(), handler.clone());
             Box::pin(async move {
-                let replies = incoming.replies()?;
-                handler(service, Box::new(incoming).one().await?, replies)
+                let responses = incoming.responses()?;
+                handler(service, Box::new(incoming).one().await?, responses)
                     .await
                     .map(|()| None)
             })
         });
     }
 
-    /// Adds a method of many requests and one reply.
+    /// Adds a method of many requests and one response.
     pub fn client_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -210,13 +206,13 @@ impl Router {
     {
         let service = service.clone();
         self.insert(&method, Expect::Many, Expect::One, move |incoming| {
-            let (reply, max_size) = (incoming.reply.clone(), incoming.max_send_size);
+            let (response, max_size) = (incoming.response.clone(), incoming.max_send_size);
             let handling = handler(service.clone(), incoming.many());
-            Box::pin(async move { one_frame(&handling.await?, &reply, max_size) })
+            Box::pin(async move { one_frame(&handling.await?, &response, max_size) })
         });
     }
 
-    /// Adds a method of many requests and many replies.
+    /// Adds a method of many requests and many responses.
     pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
     where
         S: Send + Sync + 'static,
@@ -227,8 +223,8 @@ impl Router {
     {
         let service = service.clone();
         self.insert(&method, Expect::Many, Expect::Many, move |mut incoming| {
-            let replies = incoming.replies();
-            let handling = replies.map(|it| handler(service.clone(), incoming.many(), it));
+            let responses = incoming.responses();
+            let handling = responses.map(|it| handler(service.clone(), incoming.many(), it));
             Box::pin(async move { handling?.await.map(|()| None) })
         });
     }
@@ -291,14 +287,14 @@ impl Router {
     /// The encodings for compressed messages, both ways, the preferred one first; gzip and deflate by
     /// default.
     #[must_use]
-    pub fn encodings(mut self, encodings: Encodings) -> Self {
+    pub fn encodings(mut self, encodings: Compressors) -> Self {
         self.routes_mut().encodings = encodings;
         self.routes_mut().prefer();
         self
     }
 
-    /// Compresses replies: see [`Server::compress`](crate::Server::compress). With a name that is not
-    /// known replies go as they are.
+    /// Compresses responses: see [`Server::compress`](crate::Server::compress). With a name that is not
+    /// known responses go as they are.
     #[must_use]
     pub fn compress(mut self, encoding: &str) -> Self {
         self.routes_mut().compress = Some(encoding.to_owned());
@@ -326,7 +322,7 @@ impl Router {
         &self.routes.limits
     }
 
-    pub(crate) fn current_encodings(&self) -> &Encodings {
+    pub(crate) fn current_encodings(&self) -> &Compressors {
         &self.routes.encodings
     }
 
@@ -338,12 +334,12 @@ impl Router {
         self.routes.checks.iter().try_for_each(|check| check(self))
     }
 
-    /// The pace of a request's method, as something around this router answers it.
-    pub(crate) fn pace(&self, request: &http::Request<Body>) -> Arc<Pace> {
+    /// The poll_budget of a request's method, as something around this router answers it.
+    pub(crate) fn poll_budget(&self, request: &http::Request<Body>) -> Arc<PollBudget> {
         let path = request.uri().path_and_query();
         let route = path.and_then(|path| self.routes.methods.get(path.as_str()));
         route
-            .map_or(&self.routes.foreign_pace, |route| &route.pace)
+            .map_or(&self.routes.foreign_poll_budget, |route| &route.poll_budget)
             .clone()
     }
 
@@ -361,8 +357,11 @@ impl Router {
         }
     }
 
-    /// Answers a request, and says at which pace; at none if the answer is known.
-    pub(crate) fn answer(&self, request: http::Request<Body>) -> (Answering, Option<Arc<Pace>>) {
+    /// Answers a request, and says at which poll_budget; at none if the answer is known.
+    pub(crate) fn answer(
+        &self,
+        request: http::Request<Body>,
+    ) -> (Answering, Option<Arc<PollBudget>>) {
         let routes = &self.routes;
         let (parts, body) = request.into_parts();
         let head = match head::parse_request(&parts, &routes.limits, &routes.encodings) {
@@ -371,8 +370,8 @@ impl Router {
                 return match (&refusal, &routes.fallback) {
                     (Refusal::Http { .. }, Some(fallback)) => {
                         let calling = fallback.call(http::Request::from_parts(parts, body));
-                        let pace = routes.foreign_pace.clone();
-                        (Answering(Where::Elsewhere(calling)), Some(pace))
+                        let poll_budget = routes.foreign_poll_budget.clone();
+                        (Answering(Where::Elsewhere(calling)), Some(poll_budget))
                     }
                     _ if parts.method == http::Method::HEAD => {
                         let bodiless = refused(refusal, &routes.encodings).map(|_| Body::empty());
@@ -409,7 +408,7 @@ impl Router {
         let answer = routes.begin(route, call_head, head, body);
         (
             Answering(Where::Here(Some(answer))),
-            Some(route.pace.clone()),
+            Some(route.poll_budget.clone()),
         )
     }
 
@@ -421,13 +420,13 @@ impl Router {
         &mut self,
         method: &Method,
         requests: Expect,
-        replies: Expect,
+        responses: Expect,
         handle: impl Fn(Incoming) -> Handling + Send + Sync + 'static,
     ) {
         let route = Route {
             requests,
-            replies,
-            pace: Arc::default(),
+            responses,
+            poll_budget: Arc::default(),
             handle: Arc::new(handle),
         };
         self.routes_mut()
@@ -454,7 +453,7 @@ where
 }
 
 impl Routes {
-    /// Puts the encoding first that replies are to be compressed with.
+    /// Puts the encoding first that responses are to be compressed with.
     fn prefer(&mut self) {
         if let Some(name) = &self.compress {
             self.compresses = self.encodings.find(name).is_some();
@@ -465,25 +464,25 @@ impl Routes {
     fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
         let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
         let recorder = self.metrics.record(Side::Server, Some(&head));
-        let reply = Reply::new(
+        let response = ResponseHandle::new(
             request.reply_encoding,
             self.limits.compress_above,
             recorder.clone(),
         );
         if self.compresses {
-            reply.compress(Compress::Auto);
+            response.compress(Compress::Auto);
         }
         // compression.md, "Compression Method Asymmetry Between Peers": who gets messages in an encoding
-        // that it has not named to the peer names it in the reply.
+        // that it has not named to the peer names it in the response.
         if request.encoding.is_some() {
-            reply.announce(&self.encodings);
+            response.announce(&self.encodings);
         }
         let reader = Reader::request(
             route.requests,
             self.limits.max_recv_message_size,
             request.encoding,
         );
-        let (writer, outbox) = match route.replies {
+        let (writer, outbox) = match route.responses {
             Expect::One => (None, None),
             Expect::Many => {
                 let (writer, reader) = pipe(gather_size);
@@ -492,7 +491,7 @@ impl Routes {
         };
         let incoming = Incoming {
             head,
-            reply: reply.clone(),
+            response: response.clone(),
             receive: Receive::requests(reader, body, recorder),
             writer,
             max_send_size: self.limits.max_send_message_size,
@@ -502,34 +501,34 @@ impl Routes {
                 deadline::within(deadline, || (route.handle)(incoming))
             }))
             .unwrap_or_else(|panic| {
-                Box::pin(ready(Err(answer::panicked(&*panic, reply.recorder()))))
+                Box::pin(ready(Err(answer::panicked(&*panic, response.recorder()))))
             }),
             false => self.intercepted(route, incoming),
         };
-        let handling = match reply.recorder() {
+        let handling = match response.recorder() {
             None => handling,
             Some(recorder) => observe::watch(recorder.clone(), handling),
         };
-        Answer::new(handling, reply, outbox, deadline, gather_size)
+        Answer::new(handling, response, outbox, deadline, gather_size)
     }
 
     fn intercepted(&self, route: &Route, incoming: Incoming) -> Handling {
         let Incoming {
             head,
-            reply,
+            response,
             receive,
             writer,
             max_send_size,
         } = incoming;
         let (route, ran) = (route.clone(), Arc::new(Mutex::new(None)));
-        let (inmost_ran, inmost_reply, before) = (ran.clone(), reply.clone(), head.deadline);
+        let (inmost_ran, inmost_reply, before) = (ran.clone(), response.clone(), head.deadline);
         let running = self
             .interceptors
-            .run(Call::of_server(head, reply), move |call| {
+            .run(Call::of_server(head, response), move |call| {
                 let moved_to = call.head.deadline;
                 let incoming = Incoming {
                     head: call.head,
-                    reply: inmost_reply,
+                    response: inmost_reply,
                     receive,
                     writer,
                     max_send_size,

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
-/// let server = trunkline::Server::new().add(greeter).bind("0.0.0.0:50051").await?;
+/// let server = trunkline::Server::new().add_service(greeter).bind("0.0.0.0:50051").await?;
 /// server.serve_until(trunkline::shutdown_signal()).await
 /// # }
 /// ```

@@ -82,8 +82,8 @@ impl Case {
             "ServerStream" => {
                 let call = client.server_stream(self.request::<ServerStreamRequest>(0)?);
                 match self.prepared(call).await {
-                    Ok(replies) => {
-                        self.rest(replies, 0, |it: ServerStreamResponse| it.payload)
+                    Ok(responses) => {
+                        self.rest(responses, 0, |it: ServerStreamResponse| it.payload)
                             .await
                     }
                     Err(status) => self.failed(&status),
@@ -151,8 +151,8 @@ impl Case {
         }
     }
 
-    fn is_cancelled_after(&self, replies: usize) -> bool {
-        matches!(self.cancel(), Some(CancelTiming::AfterNumResponses(n)) if *n as usize == replies)
+    fn is_cancelled_after(&self, responses: usize) -> bool {
+        matches!(self.cancel(), Some(CancelTiming::AfterNumResponses(n)) if *n as usize == responses)
     }
 
     /// The call is dropped: its own end is what the caller makes of it.
@@ -192,22 +192,22 @@ impl Case {
         }
     }
 
-    /// Reads a stream of replies to its end, of which some have come before.
+    /// Reads a stream of responses to its end, of which some have come before.
     async fn rest<R: trunkline::Message>(
         &mut self,
-        mut replies: Streaming<R>,
+        mut responses: Streaming<R>,
         before: usize,
         payload: impl Fn(R) -> Option<ConformancePayload>,
     ) {
         let mut count = before;
         loop {
             let next = tokio::select! {
-                next = replies.message() => next,
+                next = responses.message() => next,
                 () = self.cancelled() => return self.give_up(),
             };
             match next {
-                Ok(Some(reply)) => {
-                    self.came(payload(reply));
+                Ok(Some(response)) => {
+                    self.came(payload(response));
                     count += 1;
                     if self.is_cancelled_after(count) {
                         return self.give_up();
@@ -220,14 +220,14 @@ impl Case {
                 }
             }
         }
-        self.ends(&mut replies).await;
+        self.ends(&mut responses).await;
     }
 
     /// The head and the trailers of a stream that has ended.
-    async fn ends<R: trunkline::Message>(&mut self, replies: &mut Streaming<R>) {
-        let head = replies.head().await.map(headers_of);
+    async fn ends<R: trunkline::Message>(&mut self, responses: &mut Streaming<R>) {
+        let head = responses.head().await.map(headers_of);
         self.seen.response_headers = head.unwrap_or_default();
-        self.seen.response_trailers = replies.trailers().map(headers_of).unwrap_or_default();
+        self.seen.response_trailers = responses.trailers().map(headers_of).unwrap_or_default();
     }
 
     async fn client_stream(&mut self, client: &ConformanceServiceClient) -> Result<()> {
@@ -253,7 +253,7 @@ impl Case {
     }
 
     async fn bidi_stream(&mut self, client: &ConformanceServiceClient) -> Result<()> {
-        let (mut requests, mut replies) = match self.prepared(client.bidi_stream()).await {
+        let (mut requests, mut responses) = match self.prepared(client.bidi_stream()).await {
             Ok(call) => call,
             Err(status) => {
                 self.failed(&status);
@@ -271,9 +271,9 @@ impl Case {
             if !is_full_duplex {
                 continue;
             }
-            match replies.message().await {
-                Ok(Some(reply)) => {
-                    self.came(reply.payload);
+            match responses.message().await {
+                Ok(Some(response)) => {
+                    self.came(response.payload);
                     count += 1;
                     if self.is_cancelled_after(count) {
                         self.give_up();
@@ -283,7 +283,7 @@ impl Case {
                 Ok(None) => break,
                 Err(status) => {
                     self.seen.error = Some(error_of(&status));
-                    self.ends(&mut replies).await;
+                    self.ends(&mut responses).await;
                     return Ok(());
                 }
             }
@@ -293,7 +293,7 @@ impl Case {
             return Ok(());
         }
         requests.finish();
-        self.rest(replies, count, |it: BidiStreamResponse| it.payload)
+        self.rest(responses, count, |it: BidiStreamResponse| it.payload)
             .await;
         Ok(())
     }

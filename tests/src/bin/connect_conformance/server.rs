@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use trunkline::{
-    Metadata, Reply, Request, Result, Sender, Server, ServerTls, Status, Streaming, shutdown_signal,
+    Metadata, Request, ResponseHandle, Result, Sender, Server, ServerTls, Status, Streaming,
+    shutdown_signal,
 };
 
 use crate::suite::unary_response_definition::Response as Defined;
@@ -19,7 +20,7 @@ use crate::{RequestInfo, any, bytes_of, each, headers_of, read, status_of, write
 pub(crate) async fn run() -> Result<()> {
     let wanted: ServerCompatRequest =
         read().ok_or_else(|| Status::internal("the suite asks for no server"))?;
-    let mut server = Server::new().add(ConformanceServiceServer(Defining));
+    let mut server = Server::new().add_service(ConformanceServiceServer(Defining));
     if wanted.message_receive_limit > 0 {
         server = server.max_recv_message_size(wanted.message_receive_limit as usize);
     }
@@ -57,17 +58,17 @@ fn info(
     }
 }
 
-fn set(reply: &Reply, head: &[Header], trailers: &[Header]) -> Result<()> {
+fn set(response: &ResponseHandle, head: &[Header], trailers: &[Header]) -> Result<()> {
     for (key, value) in each(head) {
         match key.ends_with("-bin") {
-            true => reply.metadata_bin(&key, bytes_of(value))?,
-            false => reply.metadata(&key, value)?,
+            true => response.metadata_bin(&key, bytes_of(value))?,
+            false => response.metadata(&key, value)?,
         }
     }
     for (key, value) in each(trailers) {
         match key.ends_with("-bin") {
-            true => reply.trailer_bin(&key, bytes_of(value))?,
-            false => reply.trailer(&key, value)?,
+            true => response.trailer_bin(&key, bytes_of(value))?,
+            false => response.trailer(&key, value)?,
         }
     }
     Ok(())
@@ -79,20 +80,20 @@ async fn pause(milliseconds: u32) {
     }
 }
 
-/// The one message of a reply, as it was defined.
+/// The one message of a response, as it was defined.
 async fn one(
-    reply: &Reply,
+    response: &ResponseHandle,
     definition: Option<UnaryResponseDefinition>,
     info: RequestInfo,
 ) -> Result<ConformancePayload> {
     let mut payload = ConformancePayload::default();
     if let Some(definition) = definition {
         set(
-            reply,
+            response,
             &definition.response_headers,
             &definition.response_trailers,
         )?;
-        reply.send_head();
+        response.send_head();
         pause(definition.response_delay_ms).await;
         match definition.response {
             Some(Defined::Error(mut error)) => {
@@ -114,8 +115,8 @@ impl ConformanceService for Defining {
             request.time_remaining(),
             vec![any(&*request)],
         );
-        let reply = request.reply().clone();
-        let payload = one(&reply, request.into_inner().response_definition, info).await?;
+        let response = request.response().clone();
+        let payload = one(&response, request.into_inner().response_definition, info).await?;
         Ok(UnaryResponse {
             payload: Some(payload),
         })
@@ -148,7 +149,7 @@ impl ConformanceService for Defining {
             }
         }
         let info = info(request.metadata(), request.time_remaining(), requests);
-        let payload = one(request.reply(), definition, info).await?;
+        let payload = one(request.response(), definition, info).await?;
         Ok(ClientStreamResponse {
             payload: Some(payload),
         })
@@ -157,23 +158,23 @@ impl ConformanceService for Defining {
     async fn server_stream(
         &self,
         request: Request<ServerStreamRequest>,
-        replies: &mut Sender<ServerStreamResponse>,
+        responses: &mut Sender<ServerStreamResponse>,
     ) -> Result<()> {
         let info = info(
             request.metadata(),
             request.time_remaining(),
             vec![any(&*request)],
         );
-        let reply = request.reply().clone();
+        let response = request.response().clone();
         let Some(definition) = request.into_inner().response_definition else {
             return Ok(());
         };
         set(
-            &reply,
+            &response,
             &definition.response_headers,
             &definition.response_trailers,
         )?;
-        reply.send_head();
+        response.send_head();
         let mut info = Some(info);
         for data in definition.response_data {
             pause(definition.response_delay_ms).await;
@@ -182,7 +183,7 @@ impl ConformanceService for Defining {
                 request_info: info.take(),
             };
             let payload = Some(payload);
-            replies.send(ServerStreamResponse { payload }).await?;
+            responses.send(ServerStreamResponse { payload }).await?;
         }
         ended(definition.error, info)
     }
@@ -190,7 +191,7 @@ impl ConformanceService for Defining {
     async fn bidi_stream(
         &self,
         mut request: Request<Streaming<BidiStreamRequest>>,
-        replies: &mut Sender<BidiStreamResponse>,
+        responses: &mut Sender<BidiStreamResponse>,
     ) -> Result<()> {
         let (mut definition, mut is_full_duplex) = (None, false);
         let (mut requests, mut sent) = (Vec::new(), 0);
@@ -200,9 +201,9 @@ impl ConformanceService for Defining {
                 let defined = message.response_definition.unwrap_or_default();
                 is_full_duplex = message.full_duplex;
                 let (head, trailers) = (&defined.response_headers, &defined.response_trailers);
-                set(request.reply(), head, trailers)?;
+                set(request.response(), head, trailers)?;
                 if is_full_duplex {
-                    request.reply().send_head();
+                    request.response().send_head();
                 }
                 definition = Some(defined);
             }
@@ -226,7 +227,7 @@ impl ConformanceService for Defining {
                 request_info: Some(info),
             };
             let payload = Some(payload);
-            replies.send(BidiStreamResponse { payload }).await?;
+            responses.send(BidiStreamResponse { payload }).await?;
             sent += 1;
         }
         let Some(definition) = definition else {
@@ -241,7 +242,7 @@ impl ConformanceService for Defining {
                 request_info: info.take(),
             };
             let payload = Some(payload);
-            replies.send(BidiStreamResponse { payload }).await?;
+            responses.send(BidiStreamResponse { payload }).await?;
         }
         ended(definition.error, info)
     }

@@ -22,7 +22,7 @@ const CREDIT: u32 = 50;
 /// account, and each quick one takes something off; when there is too much, the method has to show
 /// twice as many quick ones.
 #[derive(Debug)]
-pub struct Pace {
+pub struct PollBudget {
     /// Quick polls still to be shown.
     missing: AtomicU32,
     trial: AtomicU32,
@@ -30,7 +30,7 @@ pub struct Pace {
     debt: AtomicU32,
 }
 
-impl Default for Pace {
+impl Default for PollBudget {
     fn default() -> Self {
         Self {
             missing: AtomicU32::new(FIRST_TRIAL),
@@ -40,7 +40,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl PollBudget {
     pub(crate) fn is_quick(&self) -> bool {
         self.missing.load(Ordering::Relaxed) == 0
     }
@@ -92,10 +92,10 @@ mod tests {
     const TOO_MUCH: Duration = Duration::from_micros(100 * (CREDIT as u64 + 1) + 1);
 
     /// Quick polls until the method is quick.
-    fn trial_of(pace: &Pace) -> u32 {
+    fn trial_of(poll_budget: &PollBudget) -> u32 {
         let mut polls = 0;
-        while !pace.is_quick() {
-            pace.polled(MAX, MAX);
+        while !poll_budget.is_quick() {
+            poll_budget.polled(MAX, MAX);
             polls += 1;
         }
         polls
@@ -103,21 +103,21 @@ mod tests {
 
     #[test]
     fn a_method_earns_its_place_by_quick_polls_in_a_row() {
-        let pace = Pace::default();
+        let poll_budget = PollBudget::default();
         for _ in 1..FIRST_TRIAL {
-            pace.polled(MAX, MAX);
+            poll_budget.polled(MAX, MAX);
         }
-        pace.polled(MAX + Duration::from_nanos(1), MAX);
-        assert_eq!(trial_of(&pace), FIRST_TRIAL);
+        poll_budget.polled(MAX + Duration::from_nanos(1), MAX);
+        assert_eq!(trial_of(&poll_budget), FIRST_TRIAL);
     }
 
     #[test]
     fn a_method_loses_its_place_for_longer_each_time() {
-        let pace = Pace::default();
-        assert_eq!(trial_of(&pace), FIRST_TRIAL);
+        let poll_budget = PollBudget::default();
+        assert_eq!(trial_of(&poll_budget), FIRST_TRIAL);
         let trials = std::iter::repeat_with(|| {
-            pace.polled(TOO_MUCH, MAX);
-            trial_of(&pace)
+            poll_budget.polled(TOO_MUCH, MAX);
+            trial_of(&poll_budget)
         });
         let trials: Vec<u32> = trials.take(6).collect();
         assert_eq!(trials, [16, 32, 64, 128, 128, 128]);
@@ -125,27 +125,27 @@ mod tests {
 
     #[test]
     fn a_slow_poll_is_forgiven_up_to_the_credit_and_quick_ones_make_up_for_it() {
-        let pace = Pace::default();
-        trial_of(&pace);
+        let poll_budget = PollBudget::default();
+        trial_of(&poll_budget);
         for _ in 0..3 {
-            pace.polled(TOO_MUCH - Duration::from_micros(1), MAX);
-            assert!(pace.is_quick(), "at the credit");
+            poll_budget.polled(TOO_MUCH - Duration::from_micros(1), MAX);
+            assert!(poll_budget.is_quick(), "at the credit");
             for _ in 0..CREDIT {
-                pace.polled(Duration::ZERO, MAX);
+                poll_budget.polled(Duration::ZERO, MAX);
             }
         }
-        pace.polled(TOO_MUCH - Duration::from_micros(1), MAX);
-        pace.polled(MAX + Duration::from_micros(1), MAX);
-        assert!(!pace.is_quick(), "above the credit");
+        poll_budget.polled(TOO_MUCH - Duration::from_micros(1), MAX);
+        poll_budget.polled(MAX + Duration::from_micros(1), MAX);
+        assert!(!poll_budget.is_quick(), "above the credit");
     }
 
     #[test]
     fn a_method_that_is_a_little_slow_each_time_loses_its_place() {
-        let pace = Pace::default();
-        trial_of(&pace);
+        let poll_budget = PollBudget::default();
+        trial_of(&poll_budget);
         let mut polls = 0;
-        while pace.is_quick() {
-            pace.polled(2 * MAX, MAX);
+        while poll_budget.is_quick() {
+            poll_budget.polled(2 * MAX, MAX);
             polls += 1;
         }
         assert_eq!(polls, CREDIT + 1);

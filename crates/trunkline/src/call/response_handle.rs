@@ -1,11 +1,11 @@
-//! What a handler says about its reply besides the messages: head, trailers, compression.
+//! What a handler says about its response besides the messages: head, trailers, compression.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use trunkline_codec::{Encoding, Encodings, Metadata, Payload, Status};
+use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
 use crate::call::observe::Recorder;
 
@@ -38,11 +38,11 @@ impl Compress {
     }
 }
 
-/// The reply of the call that a handler answers: its head and its trailers.
+/// The response of the call that a handler answers: its head and its trailers.
 ///
-/// A cheap handle; [`Request::reply`](crate::Request::reply) gives it.
+/// A cheap handle; [`Request::response`](crate::Request::response) gives it.
 #[derive(Clone)]
-pub struct Reply(Arc<Shared>);
+pub struct ResponseHandle(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -52,7 +52,7 @@ struct Shared {
     /// What `Compress::Auto` stands for.
     compress_above: usize,
     /// The first of our encodings that the client accepts.
-    encoding: Option<Arc<dyn Encoding>>,
+    encoding: Option<Arc<dyn Compressor>>,
     /// Whoever wants to know of the call.
     recorder: Option<Arc<Recorder>>,
 }
@@ -68,13 +68,13 @@ struct State {
     /// What the head promised, once it is sent; before, what it will promise.
     encoding: bool,
     /// The encodings that the head says we know; none says nothing.
-    announced: Option<Encodings>,
+    announced: Option<Compressors>,
     answer: Option<Waker>,
 }
 
-impl Reply {
+impl ResponseHandle {
     pub(crate) fn new(
-        encoding: Option<Arc<dyn Encoding>>,
+        encoding: Option<Arc<dyn Compressor>>,
         compress_above: usize,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
@@ -87,7 +87,7 @@ impl Reply {
         }))
     }
 
-    /// Adds metadata to the head of the reply.
+    /// Adds metadata to the head of the response.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Reply {
         Ok(self.head()?.head.append(key, value)?)
     }
 
-    /// Adds a binary value, whose key ends in `-bin`, to the head of the reply.
+    /// Adds a binary value, whose key ends in `-bin`, to the head of the response.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Reply {
         Ok(self.head()?.head.append_bin(key, value)?)
     }
 
-    /// Adds metadata to the trailers, which end the reply.
+    /// Adds metadata to the trailers, which end the response.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl Reply {
     }
 
     /// The encoding for the next message, of `len` bytes, if it is to be compressed.
-    pub(crate) fn encoding(&self, len: usize) -> Option<&dyn Encoding> {
+    pub(crate) fn encoding(&self, len: usize) -> Option<&dyn Compressor> {
         match len >= self.0.compress_from.load(Ordering::Acquire) {
             true => self.0.encoding.as_deref(),
             false => None,
@@ -168,13 +168,13 @@ impl Reply {
     }
 
     /// Says in the head which encodings we know.
-    pub(crate) fn announce(&self, encodings: &Encodings) {
+    pub(crate) fn announce(&self, encodings: &Compressors) {
         self.lock().announced = Some(encodings.clone());
     }
 
     /// Takes the head, the encoding it promises, and those it announces. It cannot be changed any
     /// more.
-    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Encoding>, Option<Encodings>) {
+    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Compressor>, Option<Compressors>) {
         let mut state = self.lock();
         state.head_sent = true;
         let encoding = match state.encoding {
@@ -211,7 +211,7 @@ impl Reply {
         match state.head_sent {
             false => Ok(state),
             true => Err(Status::failed_precondition(
-                "the head of the reply has been sent; metadata can still go into the trailers",
+                "the head of the response has been sent; metadata can still go into the trailers",
             )),
         }
     }
@@ -221,12 +221,12 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for ResponseHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").finish_non_exhaustive()
+        f.debug_struct("ResponseHandle").finish_non_exhaustive()
     }
 }
 
-/// What a handler comes to: the one message of its reply as a frame, or none if its messages went
+/// What a handler comes to: the one message of its response as a frame, or none if its messages went
 /// through a [`Sender`](crate::Sender).
 pub(crate) type Outcome = Result<Option<Payload>, Status>;

@@ -21,8 +21,8 @@ pub const MAX_PARTS: usize = 1_000;
 
 /// A way to compress messages, each for itself.
 ///
-/// To add one of your own, implement this trait and give it to [`Encodings::with`] on both sides.
-pub trait Encoding: Send + Sync + fmt::Debug {
+/// To add one of your own, implement this trait and give it to [`Compressors::with`] on both sides.
+pub trait Compressor: Send + Sync + fmt::Debug {
     /// The name on the wire, such as `"gzip"`: lower-case letters, digits and `-`.
     fn name(&self) -> &str;
 
@@ -31,7 +31,7 @@ pub trait Encoding: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// When it cannot be done; the call then fails with INTERNAL.
-    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), EncodingError>;
+    fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError>;
 
     /// Restores all of `input` and appends it to `output`, but no more than `max_size` bytes.
     ///
@@ -40,49 +40,53 @@ pub trait Encoding: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`EncodingError::TooLarge`] when there is more than `max_size` bytes, and
-    /// [`EncodingError::TooCostly`] when it takes more memory or work than a message may, which end
-    /// the call with RESOURCE_EXHAUSTED; [`EncodingError::Corrupt`] when the input is not whole or
+    /// [`CompressionError::TooLarge`] when there is more than `max_size` bytes, and
+    /// [`CompressionError::TooCostly`] when it takes more memory or work than a message may, which end
+    /// the call with RESOURCE_EXHAUSTED; [`CompressionError::Corrupt`] when the input is not whole or
     /// not in this encoding, which ends it with INTERNAL.
     fn decompress(
         &self,
         input: &mut dyn Buf,
         output: &mut BytesMut,
         max_size: usize,
-    ) -> Result<(), EncodingError>;
+    ) -> Result<(), CompressionError>;
 
     /// Begins to restore a message of up to `max_size` bytes in steps, between which others go on. A
     /// small input can take long.
     ///
     /// None, the default, if this encoding does it at once, by [`decompress`](Self::decompress).
-    fn restore(&self, max_size: usize) -> Option<Box<dyn Restore>> {
+    fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         let _ = max_size;
         None
     }
 }
 
 /// One message that is being restored.
-pub trait Restore: Send + Sync + fmt::Debug {
+pub trait Decompressor: Send + Sync + fmt::Debug {
     /// Takes some of `input`, which is all that is left of it, and appends what comes out to `output`;
     /// for a tenth of a millisecond or so. Returns whether the message is whole, and else is called
     /// again; if it has neither taken nor appended anything, it gets no further, and the message fails with
-    /// [`EncodingError::Failed`]. It must stop before it has written 64 KiB more than its `max_size`.
+    /// [`CompressionError::Failed`]. It must stop before it has written 64 KiB more than its `max_size`.
     ///
     /// # Errors
     ///
-    /// As [`Encoding::decompress`].
-    fn step(&mut self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<bool, EncodingError>;
+    /// As [`Compressor::decompress`].
+    fn step(
+        &mut self,
+        input: &mut dyn Buf,
+        output: &mut BytesMut,
+    ) -> Result<bool, CompressionError>;
 }
 
 /// One step further with a message: whether it is whole. Fails if the step has done nothing.
 pub(crate) fn step_further(
-    restoring: &mut dyn Restore,
+    restoring: &mut dyn Decompressor,
     input: &mut dyn Buf,
     output: &mut BytesMut,
-) -> Result<bool, EncodingError> {
+) -> Result<bool, CompressionError> {
     let before = (input.remaining(), output.len());
     match restoring.step(input, output) {
-        Ok(false) if before == (input.remaining(), output.len()) => Err(EncodingError::Failed),
+        Ok(false) if before == (input.remaining(), output.len()) => Err(CompressionError::Failed),
         outcome => outcome,
     }
 }
@@ -90,10 +94,10 @@ pub(crate) fn step_further(
 /// Restores a message at once.
 #[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
 pub(crate) fn restore_all(
-    mut restoring: impl Restore,
+    mut restoring: impl Decompressor,
     input: &mut dyn Buf,
     output: &mut BytesMut,
-) -> Result<(), EncodingError> {
+) -> Result<(), CompressionError> {
     while !step_further(&mut restoring, input, output)? {}
     Ok(())
 }
@@ -101,7 +105,7 @@ pub(crate) fn restore_all(
 /// Why a message could not be compressed or restored.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum EncodingError {
+pub enum CompressionError {
     /// The input is not in this encoding, is damaged, or is not whole.
     Corrupt,
     /// The output is larger than it may be.
@@ -114,7 +118,7 @@ pub enum EncodingError {
     Failed,
 }
 
-impl fmt::Display for EncodingError {
+impl fmt::Display for CompressionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Corrupt => "the compressed message is damaged",
@@ -125,29 +129,29 @@ impl fmt::Display for EncodingError {
     }
 }
 
-impl std::error::Error for EncodingError {}
+impl std::error::Error for CompressionError {}
 
 /// The encodings that one side knows, the preferred one first. A clone shares them.
 ///
 /// ```
-/// use trunkline_codec::Encodings;
+/// use trunkline_codec::Compressors;
 ///
-/// assert_eq!(Encodings::none().accept_header(), "identity");
+/// assert_eq!(Compressors::none().accept_header(), "identity");
 /// # #[cfg(all(feature = "gzip", feature = "deflate"))]
-/// assert_eq!(Encodings::default().accept_header(), "identity,gzip,deflate");
+/// assert_eq!(Compressors::default().accept_header(), "identity,gzip,deflate");
 /// ```
 #[derive(Clone)]
-pub struct Encodings(Arc<Known>);
+pub struct Compressors(Arc<Known>);
 
 struct Known {
-    list: Vec<(HeaderValue, Arc<dyn Encoding>)>,
+    list: Vec<(HeaderValue, Arc<dyn Compressor>)>,
     accept: HeaderValue,
 }
 
-impl Encodings {
+impl Compressors {
     /// No encodings: messages are sent and accepted only as they are.
     pub fn none() -> Self {
-        static NONE: LazyLock<Encodings> = LazyLock::new(|| Encodings::of(Vec::new()));
+        static NONE: LazyLock<Compressors> = LazyLock::new(|| Compressors::of(Vec::new()));
         NONE.clone()
     }
 
@@ -158,14 +162,14 @@ impl Encodings {
     /// When its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
     /// `.`.
     #[must_use]
-    pub fn with(self, encoding: impl Encoding + 'static) -> Self {
+    pub fn with(self, encoding: impl Compressor + 'static) -> Self {
         let name = encoding.name();
         assert!(is_name(name), "{name:?} cannot be the name of an encoding");
         let value =
             name_header(name).expect("the characters of a name are those of a header value");
         let mut list = self.0.list.clone();
         let place = list.iter().position(|(_, known)| known.name() == name);
-        let added: (_, Arc<dyn Encoding>) = (value, Arc::new(encoding));
+        let added: (_, Arc<dyn Compressor>) = (value, Arc::new(encoding));
         match place {
             Some(at) => list[at] = added,
             None => list.push(added),
@@ -183,7 +187,7 @@ impl Encodings {
     }
 
     /// The encoding of this name.
-    pub fn find(&self, name: &str) -> Option<&Arc<dyn Encoding>> {
+    pub fn find(&self, name: &str) -> Option<&Arc<dyn Compressor>> {
         self.0
             .list
             .iter()
@@ -193,7 +197,7 @@ impl Encodings {
 
     /// The first of these encodings that a peer accepts, by one of its `grpc-accept-encoding`
     /// headers.
-    pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Encoding>> {
+    pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Compressor>> {
         let accepts = |name: &str| {
             let mut accepted = accept
                 .as_bytes()
@@ -211,7 +215,7 @@ impl Encodings {
     }
 
     /// The encodings, the preferred one first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Encoding>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Compressor>> {
         self.0.list.iter().map(|(_, encoding)| encoding)
     }
 
@@ -223,7 +227,7 @@ impl Encodings {
 
     /// The value of the `grpc-encoding` header for `encoding`, which may also be one that is not in
     /// the list.
-    pub(crate) fn header_of(&self, encoding: &dyn Encoding) -> Option<HeaderValue> {
+    pub(crate) fn header_of(&self, encoding: &dyn Compressor) -> Option<HeaderValue> {
         let name = encoding.name();
         match self.0.list.iter().find(|(value, _)| value == name) {
             Some((value, _)) => Some(value.clone()),
@@ -231,7 +235,7 @@ impl Encodings {
         }
     }
 
-    fn of(list: Vec<(HeaderValue, Arc<dyn Encoding>)>) -> Self {
+    fn of(list: Vec<(HeaderValue, Arc<dyn Compressor>)>) -> Self {
         let mut accept = String::from("identity");
         for (_, encoding) in &list {
             accept.push(',');
@@ -249,12 +253,12 @@ impl Encodings {
 
 /// gzip and deflate, in this order, as far as the features of these names are on.
 ///
-/// zstd is added with [`with`](Encodings::with): a feature that some other crate turns on changes
+/// zstd is added with [`with`](Compressors::with): a feature that some other crate turns on changes
 /// nothing that is announced to peers.
-impl Default for Encodings {
+impl Default for Compressors {
     fn default() -> Self {
-        static BUILT_IN: LazyLock<Encodings> = LazyLock::new(|| {
-            let encodings = Encodings::none();
+        static BUILT_IN: LazyLock<Compressors> = LazyLock::new(|| {
+            let encodings = Compressors::none();
             #[cfg(feature = "gzip")]
             let encodings = encodings.with(Gzip::default());
             #[cfg(feature = "deflate")]
@@ -265,7 +269,7 @@ impl Default for Encodings {
     }
 }
 
-impl fmt::Debug for Encodings {
+impl fmt::Debug for Compressors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
@@ -295,7 +299,7 @@ mod tests {
     #[derive(Debug)]
     struct Named(&'static str);
 
-    impl Encoding for Named {
+    impl Compressor for Named {
         fn name(&self) -> &str {
             self.0
         }
@@ -304,7 +308,7 @@ mod tests {
             &self,
             input: &mut dyn Buf,
             output: &mut BytesMut,
-        ) -> Result<(), EncodingError> {
+        ) -> Result<(), CompressionError> {
             output.put(input);
             Ok(())
         }
@@ -314,7 +318,7 @@ mod tests {
             input: &mut dyn Buf,
             output: &mut BytesMut,
             _max_size: usize,
-        ) -> Result<(), EncodingError> {
+        ) -> Result<(), CompressionError> {
             output.put(input);
             Ok(())
         }
@@ -322,7 +326,7 @@ mod tests {
 
     #[test]
     fn encodings_are_found_by_name_and_announced_in_order() {
-        let encodings = Encodings::none().with(Named("zstd")).with(Named("x-own"));
+        let encodings = Compressors::none().with(Named("zstd")).with(Named("x-own"));
         assert_eq!(encodings.accept_header(), "identity,zstd,x-own");
         assert_eq!(encodings.find("x-own").unwrap().name(), "x-own");
         for name in ["gzip", "identity", "", "ZSTD", "zstd "] {
@@ -331,7 +335,7 @@ mod tests {
         assert_eq!(encodings.header_of(&Named("zstd")).unwrap(), "zstd");
         assert_eq!(encodings.header_of(&Named("other")).unwrap(), "other");
         assert!(encodings.header_of(&Named("no\nheader")).is_none());
-        assert!(Encodings::none().is_empty() && !encodings.is_empty());
+        assert!(Compressors::none().is_empty() && !encodings.is_empty());
         assert_eq!(
             format!("{encodings:?}"),
             r#"[Named("zstd"), Named("x-own")]"#
@@ -340,7 +344,7 @@ mod tests {
 
     #[test]
     fn an_encoding_of_the_same_name_takes_the_place_of_the_older_one() {
-        let encodings = Encodings::none()
+        let encodings = Compressors::none()
             .with(Named("a"))
             .with(Named("b"))
             .with(Named("a"));
@@ -350,7 +354,7 @@ mod tests {
     #[test]
     fn the_preferred_encoding_comes_first_and_the_others_keep_their_order() {
         let encodings = || {
-            Encodings::none()
+            Compressors::none()
                 .with(Named("a"))
                 .with(Named("b"))
                 .with(Named("c"))
@@ -366,7 +370,7 @@ mod tests {
 
     #[test]
     fn ours_are_chosen_in_our_order_from_what_the_peer_accepts() {
-        let encodings = Encodings::none().with(Named("zstd")).with(Named("gzip"));
+        let encodings = Compressors::none().with(Named("zstd")).with(Named("gzip"));
         let table: [(&[u8], Option<&str>); 10] = [
             (b"gzip", Some("gzip")),
             (b"identity,deflate,gzip", Some("gzip")),
