@@ -1,4 +1,4 @@
-//! What users can choose.
+//! The options of code generation.
 
 use std::env;
 use std::fs;
@@ -15,11 +15,11 @@ use crate::names::{EnumPrefix, Names, Wishes};
 use crate::service::Sides;
 use crate::well_known;
 
-/// How `.proto` files become Rust, for those who want something else than [`compile`](crate::compile).
+/// Options for generating Rust from `.proto` files; [`compile`](crate::compile) uses the defaults.
 ///
-/// Where a method takes the path of a type or a field, this is its name in protobuf:
-/// `.package.Message.field` for one, `.package` or `.` for all in it, and without a dot at the
-/// start, `Message.field` or `field`, for every name that ends so.
+/// Methods that take the path of a type or a field expect its protobuf name:
+/// `.package.Message.field` names one item, `.package` or `.` everything in it. A path without a
+/// leading dot, such as `Message.field` or `field`, matches every name that ends with it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), trunkline_build::CompileError> {
@@ -48,7 +48,7 @@ pub struct Config {
     layout: Layout,
 }
 
-/// What attributes are put before.
+/// The items that an attribute applies to.
 #[derive(Clone, Copy, Debug)]
 enum AttributeOf {
     Types,
@@ -64,8 +64,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Clients and servers, types as prost has them but for `Bytes` in fields of type `bytes`, paths
-    /// from the current directory.
+    /// Creates the default options: clients and servers, the types of prost with `Bytes` for fields of
+    /// type `bytes`, and paths relative to the current directory.
     pub fn new() -> Self {
         let mut prost = prost_build::Config::new();
         prost
@@ -96,68 +96,70 @@ impl Config {
         }
     }
 
-    /// Looks for imports in `dir` too, before the directories of the named files.
+    /// Adds a directory to search for imports, before the directories of the named files.
     ///
-    /// Of several such directories the first that holds a file wins. Without any, imports are
-    /// looked for in the directory of each named file and in those above it, up to the directory of
-    /// `Cargo.toml`. The files of `google/protobuf` are always there.
+    /// If several of these directories contain a file, the first one added wins. By default, imports
+    /// are searched in the directory of each named file and its parents, up to the directory of
+    /// `Cargo.toml`. The files of `google/protobuf` are built in.
     pub fn include(mut self, dir: impl Into<PathBuf>) -> Self {
         self.includes.push(dir.into());
         self
     }
 
-    /// Sets the directory at which relative paths of files start; by default the current one, which
-    /// for a build script is that of `Cargo.toml`.
+    /// Sets the directory that relative paths start from. The default is the current directory, which
+    /// for a build script is the directory of `Cargo.toml`.
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.base = dir.into();
         self
     }
 
-    /// Sets the directory for generated files; by default that in the variable `OUT_DIR`.
+    /// Sets the directory for generated files. The default is the value of the environment variable
+    /// `OUT_DIR`.
     pub fn out_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.out_dir = Some(dir.into());
         self
     }
 
-    /// Writes one more file, `name` in the output directory, that holds a module for each package
-    /// and includes the others: the thing to include where packages use one another's types.
+    /// Writes an additional file, `name` in the output directory, that declares a module for each
+    /// package. Include this file if packages use each other's types.
     pub fn include_file(mut self, name: impl Into<PathBuf>) -> Self {
         self.include_file = Some(name.into());
         self
     }
 
     /// Writes a serialized `google.protobuf.FileDescriptorSet` of all files, without comments, to
-    /// `path`. Each package has its own as the static `FILE_DESCRIPTORS` in any case.
+    /// `path`. Generated code contains the static `FILE_DESCRIPTORS` of each package with or without
+    /// this option.
     pub fn file_descriptor_set(mut self, path: impl Into<PathBuf>) -> Self {
         self.descriptor_set = Some(path.into());
         self
     }
 
-    /// Takes the type or the package `proto_path`, such as `.google.rpc`, from `rust_path`, such as
-    /// `::shared::google::rpc`, rather than generating it. Nothing is generated for the services of
-    /// such a package either.
+    /// Uses the existing Rust item `rust_path`, such as `::shared::google::rpc`, for the type or
+    /// package `proto_path`, such as `.google.rpc`, instead of generating it. The services of such a
+    /// package are not generated either.
     pub fn extern_path(mut self, proto_path: &str, rust_path: &str) -> Self {
         let path = (proto_path.to_owned(), rust_path.to_owned());
         self.extern_paths.push(path);
         self
     }
 
-    /// Puts an attribute, such as `#[derive(serde::Serialize)]`, before messages, enums and oneofs.
+    /// Adds an attribute, such as `#[derive(serde::Serialize)]`, to messages, enums and oneofs.
     pub fn type_attribute(self, path: &str, attribute: &str) -> Self {
         self.attribute(AttributeOf::Types, path, attribute)
     }
 
-    /// Puts an attribute before messages.
+    /// Adds an attribute to messages.
     pub fn message_attribute(self, path: &str, attribute: &str) -> Self {
         self.attribute(AttributeOf::Messages, path, attribute)
     }
 
-    /// Puts an attribute before enums and oneofs.
+    /// Adds an attribute to enums and oneofs.
     pub fn enum_attribute(self, path: &str, attribute: &str) -> Self {
         self.attribute(AttributeOf::Enums, path, attribute)
     }
 
-    /// Puts an attribute before fields.
+    /// Adds an attribute to fields.
     pub fn field_attribute(self, path: &str, attribute: &str) -> Self {
         self.attribute(AttributeOf::Fields, path, attribute)
     }
@@ -168,13 +170,15 @@ impl Config {
         self
     }
 
-    /// Names what `path` leads to as if the file called it `name`: a message, an enum or a value of
-    /// one, a field, a oneof, a service, a method or a package. `path` is a full name with a dot at
-    /// its start, and `name` one as a file might have it; a path that leads nowhere is ignored.
+    /// Generates the Rust name of an item as if its name in the `.proto` file were `name`.
     ///
-    /// Only the names in Rust change; descriptors and what is sent do not. Files are fine without
-    /// this: of names that are one in Rust, all but the first end in an underscore. It is for better
-    /// names, and for names that stay when the file gets more of them.
+    /// The item can be a message, an enum or one of its values, a field, a oneof, a service, a method
+    /// or a package. `path` is its full name with a leading dot; `name` is written as in a `.proto`
+    /// file. A path that does not exist is ignored.
+    ///
+    /// Only Rust names change; descriptors and the encoding do not. Names that collide in Rust compile
+    /// without this option, because all but the first get a trailing underscore. Use it to choose
+    /// better names, or names that stay the same if the file gains items.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), trunkline_build::CompileError> {
@@ -188,68 +192,68 @@ impl Config {
         self
     }
 
-    /// Makes fields of type `bytes` a `Vec<u8>`, rather than a `Bytes`.
+    /// Uses `Vec<u8>` instead of `Bytes` for fields of type `bytes`.
     ///
-    /// A large `Bytes` goes through clients and servers without a copy; a `Vec<u8>` is copied both
-    /// ways. The types of `google.protobuf` have `Vec<u8>` in any case. All maps of a message have
-    /// the same: one of them speaks for all.
+    /// Clients and servers pass a large `Bytes` on without copying it; a `Vec<u8>` is copied in both
+    /// directions. The types of `google.protobuf` always use `Vec<u8>`. The choice for one map field
+    /// applies to all map fields of its message.
     pub fn vec_bytes(mut self, path: &str) -> Self {
         self.vec_bytes.push(path.to_owned());
         self
     }
 
-    /// Makes map fields a `BTreeMap`, which is ordered, rather than a `HashMap`.
+    /// Uses `BTreeMap`, which is ordered, instead of `HashMap` for map fields.
     ///
-    /// The `Debug` of a message with such a field shows its enums as numbers.
+    /// The `Debug` output of a message with such a field shows enum values as numbers.
     pub fn btree_map(mut self, path: &str) -> Self {
         self.btree_maps.push(path.to_owned());
         self
     }
 
-    /// Leaves the name of an enum in the names of its values: `State::StateOpen` for `STATE_OPEN`,
-    /// rather than `State::Open`.
+    /// Keeps the name of an enum in the names of its values: `STATE_OPEN` becomes `State::StateOpen`
+    /// instead of `State::Open`.
     pub fn retain_enum_prefix(mut self) -> Self {
         self.prost.retain_enum_prefix();
         self.prefix = EnumPrefix::Retain;
         self
     }
 
-    /// Generates no server for services.
+    /// Generates clients only.
     pub fn client_only(mut self) -> Self {
         self.sides = Sides::Client;
         self
     }
 
-    /// Generates no client for services.
+    /// Generates servers only.
     pub fn server_only(mut self) -> Self {
         self.sides = Sides::Server;
         self
     }
 
-    /// Generates nothing for services.
+    /// Generates messages only, and neither clients nor servers.
     pub fn messages_only(mut self) -> Self {
         self.sides = Sides::Neither;
         self
     }
 
-    /// Changes anything else about messages.
+    /// Changes other options of message generation through the configuration of prost-build.
     ///
-    /// What prost-build would read and write on its own is not used: its directories and files, its
-    /// service generator, and protoc.
+    /// Options about prost-build's own inputs and outputs have no effect: directories, files, the
+    /// service generator and protoc.
     pub fn prost(mut self, change: impl FnOnce(&mut prost_build::Config)) -> Self {
         change(&mut self.prost);
         self
     }
 
-    /// Generates Rust from `files` and writes a file for each package: `shop.v1.rs` for `shop.v1`,
-    /// and `_.rs` for files without a package.
+    /// Generates Rust from `files` and writes one file per package: `shop.v1.rs` for `shop.v1`, and
+    /// `_.rs` for files without a package.
     ///
-    /// Files that would not change are not written. Tells Cargo to run the build script again when
-    /// one of the files that were read changes.
+    /// Files whose content would not change are not written. Cargo runs the build script again if one
+    /// of the files that were read changes.
     ///
     /// # Errors
     ///
-    /// A file that is missing or wrong, or one that cannot be written.
+    /// Returns an error if a file cannot be found, read or compiled, or if the output cannot be written.
     pub fn compile<P: AsRef<Path>>(
         mut self,
         files: impl IntoIterator<Item = P>,
@@ -271,7 +275,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// A set that cannot be read, is none, or lacks an import; a file that cannot be written.
+    /// Returns an error if the set cannot be read or decoded, if it lacks an import, or if the output
+    /// cannot be written.
     pub fn compile_descriptor_set(mut self, set: impl AsRef<Path>) -> Result<(), CompileError> {
         let outputs = self.take_outputs();
         let path = self.base.join(set);
@@ -282,11 +287,11 @@ impl Config {
         outputs.write(&generated)
     }
 
-    /// Generates Rust from `files` and writes nothing.
+    /// Generates Rust from `files` without writing it to disk.
     ///
     /// # Errors
     ///
-    /// A file that is missing or wrong.
+    /// Returns an error if a file cannot be found, read or compiled.
     pub fn generate<P: AsRef<Path>>(
         self,
         files: impl IntoIterator<Item = P>,
@@ -295,19 +300,19 @@ impl Config {
         let files: Vec<PathBuf> = files.collect();
         if files.is_empty() {
             return Err(CompileError::new(
-                "no .proto file is named; name at least one",
+                "the list of .proto files is empty; name at least one",
             ));
         }
         let loaded = load(&self.base, &self.includes, &files)?;
         self.generate_loaded(loaded)
     }
 
-    /// Generates Rust from the files of a serialized `google.protobuf.FileDescriptorSet` and writes
-    /// nothing; see [`compile_descriptor_set`](Self::compile_descriptor_set).
+    /// Generates Rust from a serialized `google.protobuf.FileDescriptorSet` without writing it to
+    /// disk; see [`compile_descriptor_set`](Self::compile_descriptor_set).
     ///
     /// # Errors
     ///
-    /// A set that is none, or lacks an import.
+    /// Returns an error if the set cannot be decoded or lacks an import.
     pub fn generate_descriptor_set(self, set: &[u8]) -> Result<Generated, CompileError> {
         let loaded = Loaded::from_set(set)?;
         self.generate_loaded(loaded)
@@ -364,14 +369,14 @@ impl Config {
         generate(loaded, choices)
     }
 
-    /// Leaves messages on one line, for the macro, whose text nobody reads.
+    /// Skips the formatting of messages, for the macro, whose text is not read by people.
     #[doc(hidden)]
     pub fn unformatted(mut self) -> Self {
         self.layout.is_unformatted = true;
         self
     }
 
-    /// Says which modules there are where the text is used.
+    /// Sets the modules that exist where the text is used.
     pub(crate) fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
@@ -390,7 +395,7 @@ impl Config {
 /// The package whose types come from prost-types.
 const WELL_KNOWN: &str = ".google.protobuf";
 
-/// Refuses what could not name anything.
+/// Rejects a path or a name that cannot be valid.
 fn check_rename(path: &str, name: &str) -> Result<(), CompileError> {
     let mut letters = name.chars();
     let is_name = letters
@@ -401,7 +406,7 @@ fn check_rename(path: &str, name: &str) -> Result<(), CompileError> {
     let message = match (path.starts_with('.'), is_name) {
         (true, true) => return Ok(()),
         (false, _) => {
-            format!("rename: {path} is not a full name; begin it with a dot, as in .shop.v1.Order")
+            format!("rename: {path} is not a full name; begin with a dot, as in .shop.v1.Order")
         }
         (true, false) => format!(
             "rename: {name:?} is not a name for {path}; use letters, digits and underscores"
@@ -410,7 +415,7 @@ fn check_rename(path: &str, name: &str) -> Result<(), CompileError> {
     Err(CompileError::new(message))
 }
 
-/// What is written, and where.
+/// The files that are written, and their directory.
 struct Outputs {
     dir: Option<PathBuf>,
     include_file: Option<PathBuf>,
@@ -421,7 +426,7 @@ impl Outputs {
     fn write(self, generated: &Generated) -> Result<(), CompileError> {
         let set_by_cargo = || env::var_os("OUT_DIR").map(PathBuf::from);
         let dir = self.dir.or_else(set_by_cargo).ok_or_else(|| {
-            CompileError::new("OUT_DIR is not set; call this from build.rs or give Config::out_dir")
+            CompileError::new("OUT_DIR is not set; call this from build.rs or set Config::out_dir")
         })?;
         for (module, package) in generated.modules() {
             let name = modules::file_name(module);
@@ -438,7 +443,7 @@ impl Outputs {
     }
 }
 
-/// Writes a file unless it has these contents already: its time of change makes rustc run again.
+/// Writes a file unless its content is the same already: a new modification time makes rustc run again.
 fn write(path: &Path, contents: &[u8]) -> Result<(), CompileError> {
     if fs::read(path).is_ok_and(|present| present == contents) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What went wrong, on one line.
+//! Errors of code generation, each on one line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use miette::{Diagnostic, LabeledSpan};
 use prost_types::FileDescriptorProto;
 
-/// Why `.proto` files did not become Rust: one line that names the place, the cause and a way out.
+/// An error of code generation: one line with the place, the cause and a way to fix it.
 ///
-/// Both `Display` and `Debug` give `file:line:column: message`, so that a build script may return
-/// this error from `main` and still be readable. Lines and columns count from one. The file is
-/// given relative to the current directory where it lies below that.
+/// Both `Display` and `Debug` print `file:line:column: message`, so a build script can return this
+/// error from `main` and the output stays readable. Lines and columns count from one. A file below
+/// the current directory is shown with its relative path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CompileError {
     file: Option<PathBuf>,
@@ -51,22 +51,22 @@ impl Position {
 }
 
 impl CompileError {
-    /// The file at fault; `None` if the error is not about one.
+    /// Returns the file that caused the error, or `None` if no single file did.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The line at fault, counted from one; `None` if the file as a whole is.
+    /// Returns the line, counted from one, or `None` if the error concerns the whole file.
     pub fn line(&self) -> Option<usize> {
         self.position.map(|position| position.line)
     }
 
-    /// The column at fault, counted from one.
+    /// Returns the column, counted from one.
     pub fn column(&self) -> Option<usize> {
         self.position.map(|position| position.column)
     }
 
-    /// The cause and the way out, without the place.
+    /// Returns the message without the place.
     pub fn message(&self) -> &str {
         &self.message
     }

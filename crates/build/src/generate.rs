@@ -1,4 +1,4 @@
-//! Descriptors in, the Rust of each package out.
+//! Generates the Rust of each package from descriptors.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::modules;
 use crate::names::{Names, Wishes};
 use crate::service::{ALLOW, Generator, Sides, Texts};
 
-/// Generated Rust, one text for each package, and what it was made from.
+/// Generated Rust, one text per package, with its sources and descriptors.
 #[derive(Debug)]
 pub struct Generated {
     packages: BTreeMap<Module, Package>,
@@ -36,30 +36,30 @@ pub(crate) struct Package {
 }
 
 impl Generated {
-    /// The packages in order of their names, each with its Rust.
+    /// Returns the packages in order of their names, each with its Rust.
     ///
-    /// Files without a package have the empty name. A package whose types all come from elsewhere,
-    /// as those of `google.protobuf` do, is not among them.
+    /// The name of the package of files without one is empty. Packages whose types all come from other
+    /// crates, such as `google.protobuf`, are left out.
     pub fn packages(&self) -> impl Iterator<Item = (&str, &str)> {
         let packages = self.packages.values();
         packages.map(|package| (package.name.as_str(), package.text.as_str()))
     }
 
-    /// All packages as one text for one place.
+    /// Returns all packages as one text, to be included in one module.
     ///
-    /// The items of the package of the named files are at that place itself. If there are more
-    /// packages, each is in a module of its name, such as `google::rpc`; then the items at that
-    /// place are re-exports. If files of several packages were named, all are in modules only.
+    /// The items of the named files' package are at the top level. If there are more packages, each
+    /// is in a module with its name, such as `google::rpc`, and the top level re-exports the items
+    /// of the named files. If the named files belong to several packages, all items are in modules.
     pub fn nested(&self) -> String {
         modules::nested(&self.packages)
     }
 
-    /// The `.proto` files that were read: those named and those imported.
+    /// Returns the `.proto` files that were read: the named ones and their imports.
     pub fn sources(&self) -> impl Iterator<Item = &Path> {
         self.sources.iter().map(PathBuf::as_path)
     }
 
-    /// All descriptors as a serialized `google.protobuf.FileDescriptorSet`, without comments.
+    /// Returns all descriptors as a serialized `google.protobuf.FileDescriptorSet`, without comments.
     pub fn descriptor_set(&self) -> &[u8] {
         &self.descriptor_set
     }
@@ -81,7 +81,7 @@ impl Generated {
     }
 }
 
-/// What users have chosen about the text.
+/// The options that affect the text.
 pub(crate) struct Choices<'a> {
     pub(crate) prost: prost_build::Config,
     pub(crate) names: Names,
@@ -90,10 +90,10 @@ pub(crate) struct Choices<'a> {
     pub(crate) layout: Layout,
 }
 
-/// Which modules there are where the text is used.
+/// The modules that exist where the text is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// All are in one tree; otherwise each is where the user includes it, and where others name it.
+    /// All modules are in one tree; otherwise users include each of them where other modules expect it.
     pub(crate) is_tree: bool,
     /// Only those of named files are written.
     pub(crate) only_named: bool,

@@ -1,8 +1,8 @@
 //! Compiles `.proto` files into Rust for trunkline, without `protoc`.
 //!
-//! Most programs need none of this: `trunkline::include_proto!("proto/helloworld.proto")` puts the
-//! same code into a module. A build script is for choices that a macro does not offer, and for
-//! files that you want to look at. It needs this crate under `[build-dependencies]`:
+//! Most programs do not need this crate: `trunkline::include_proto!("proto/helloworld.proto")`
+//! expands to the same code. Use a build script for options that the macro does not offer, or to
+//! keep the generated files where you can read them. Add this crate to `[build-dependencies]`:
 //!
 //! ```no_run
 //! // build.rs
@@ -11,7 +11,7 @@
 //! }
 //! ```
 //!
-//! This writes a file for each package, here `helloworld.rs`, to be included in a module:
+//! This writes one file per package, here `helloworld.rs`. Include it in a module:
 //!
 //! ```
 //! # /*
@@ -22,76 +22,80 @@
 //! # fn main() {}
 //! ```
 //!
-//! Packages that use one another's types must be modules by their names, since generated code says
-//! `super::other::Type`. [`Config::include_file`] writes a file that holds them all in this way.
+//! Generated code refers to the types of another package as `super::other::Type`, so packages that
+//! use each other's types must be modules named after them. [`Config::include_file`] writes a file
+//! that declares these modules.
 //!
 //! # What is generated
 //!
-//! Messages, enums and oneofs as prost has them. For a service `Greeter`:
+//! Messages, enums and oneofs are those of prost. A service `Greeter` becomes:
 //!
-//! | item | is |
+//! | item | description |
 //! | --- | --- |
-//! | `GreeterClient` | a client: `connect`, `new`, and a method for each of the service |
-//! | `Greeter` | a trait for handlers, to be implemented with `async fn` |
+//! | `GreeterClient` | a client with `connect`, `new` and one method per RPC |
+//! | `Greeter` | a trait for handlers; implement its methods as `async fn` |
 //! | `GreeterServer(handlers)` | what a server or a router adds |
 //!
-//! And for each package of a named file, or with a service, `FILE_DESCRIPTORS`: its descriptors, which
-//! the services take along for reflection. Each file's are there once; other packages refer to them. All paths begin with `::trunkline`, `::core` or
-//! `::std`: users need no other crate.
+//! Each package that has a service, or belongs to a named file, also gets `FILE_DESCRIPTORS`: its
+//! descriptors, which server reflection uses. A program contains the descriptor of each file once;
+//! other packages refer to it. All paths in generated code begin with `::trunkline`, `::core` or
+//! `::std`, so your crate needs no other dependency.
 //!
-//! Comments become documentation. They are not trusted to be Markdown: code in them is never a
-//! doctest, and what looks like a link or a tag is text.
+//! Comments become documentation. They are escaped rather than interpreted as Markdown: code in a
+//! comment never runs as a doctest, and links and tags appear as text.
 //!
-//! A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
-//! methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
-//! `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
-//! `GreeterService`. Of names that are one in Rust, such as `FooBar` and `foo_bar`, all but the first
-//! end in `_`; [`Config::rename`] chooses others.
+//! Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
+//! (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
+//! if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message is called
+//! `Greeter`, `GreeterClient` or `GreeterServer`, the names of the three items begin with
+//! `GreeterService`. If several names become the same Rust name, as `FooBar` and `foo_bar` do, all
+//! but the first get a trailing underscore; [`Config::rename`] sets other names.
 //!
 //! # proto2 and editions
 //!
-//! Files of proto2, proto3 and the editions 2023 and 2024 may import one another. Of an edition,
-//! the features that decide what is sent are obeyed: presence, packing, groups. Those of other
-//! languages are left out, and what only protoc checks (`enforce_naming_style`, `export`, `local`) is
-//! not checked. `FILE_DESCRIPTORS` has such a file as one of its edition. Extensions are not
-//! generated; a closed enum keeps numbers that have no name, as an open one does.
+//! Files of proto2, proto3 and the editions 2023 and 2024 can import each other. The features of an
+//! edition that affect the encoding are supported: presence, packing and delimited (group) encoding.
+//! Features of other languages are left out, and rules that only protoc enforces
+//! (`enforce_naming_style`, `export`, `local`) are not checked. `FILE_DESCRIPTORS` keeps the edition
+//! of a file. No code is generated for extensions. A closed enum keeps unknown values, as an open
+//! enum does.
 //!
 //! # protoc and buf
 //!
-//! Who has them in place gets the same Rust from [`protoc-gen-trunkline`](protoc_plugin), or from what
-//! they write: [`Config::compile_descriptor_set`].
+//! If your build already uses protoc or buf, [`protoc-gen-trunkline`](protoc_plugin) generates the
+//! same Rust, and [`Config::compile_descriptor_set`] reads the descriptors that they write.
 //!
 //! # Modules
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `config` | what users choose; files written |
-//! | `bytes` | which fields are `Bytes`, which `Vec<u8>` |
-//! | `boxes` | which groups lead back to the message that they are in |
-//! | `load` | where imports are found, how files are named, and their texts read |
+//! | `config` | the options, and the files that are written |
+//! | `bytes` | which fields are `Bytes` and which are `Vec<u8>` |
+//! | `boxes` | recursive groups, which need a `Box` |
+//! | `load` | resolution of imports, names of files, reading of files |
 //! | `tokens`, `scan`, `source` | the text of a file, edited so that the compiler can read it |
-//! | `link` | files and their imports to descriptors |
-//! | `symbols`, `absolute`, `options` | the names in descriptors made absolute, by the rules of protoc |
-//! | `defaults` | defaults of floating-point fields |
-//! | `maps` | the maps in values of options, in order |
+//! | `link` | from files and their imports to descriptors |
+//! | `symbols`, `absolute`, `options` | names in descriptors, made absolute by the rules of protoc |
+//! | `defaults` | default values of floating-point fields |
+//! | `maps` | maps in option values, in order |
 //! | `numbers` | the extensions of message sets |
-//! | `descriptors` | the files to generate from, and those of a set of descriptors |
-//! | `features` | what such a file means, as prost-build understands it |
-//! | `enums` | which enums fields may have, across files |
+//! | `descriptors` | the files to generate from, and those of a descriptor set |
+//! | `features` | the features of editions, translated for prost-build |
+//! | `enums` | checks of enum fields across files |
 //! | `well_known` | types of `google.protobuf` that prost-types lacks |
-//! | `raw` | serialized descriptors, changed without a loss |
-//! | `generate` | descriptors to the text of each package |
+//! | `raw` | lossless edits of serialized descriptors |
+//! | `generate` | from descriptors to the text of each package |
 //! | `service` | the text of a service |
-//! | `names`, `accessors`, `markers` | the names in Rust, and of the methods of fields; how prost-build is made to use them |
-//! | `json` | names of fields that are one in JSON |
-//! | `carried` | which module has the descriptor of which file |
-//! | `docs` | comments to documentation |
-//! | `modules` | packages as modules within one another |
-//! | `plugin` | the program for protoc and buf |
-//! | `error` | what went wrong, on one line |
+//! | `names`, `accessors`, `markers` | Rust names of items and of field accessors, and how prost-build is made to use them |
+//! | `json` | fields that share a JSON name |
+//! | `carried` | the module that holds the descriptor of each file |
+//! | `docs` | from comments to documentation |
+//! | `modules` | packages as nested modules |
+//! | `plugin` | the plugin for protoc and buf |
+//! | `error` | errors, each on one line |
 //!
-//! This crate does not know the runtime: it prints the path `::trunkline` and depends on none of
-//! its crates. It generates data, signatures and calls of one line, never a loop or a decision.
+//! This crate does not depend on the runtime: it prints the path `::trunkline`. It generates data,
+//! signatures and one-line calls, never a loop or a decision.
 
 mod absolute;
 mod accessors;
@@ -133,13 +137,13 @@ pub use prost_build;
 
 use std::path::Path;
 
-/// Generates Rust from `files` and writes a file for each package to `OUT_DIR`, for `build.rs`.
+/// Generates Rust from `files` and writes one file per package to `OUT_DIR`. Call it from `build.rs`.
 ///
-/// Paths start at the directory of `Cargo.toml`. [`Config`] is for everything else.
+/// Relative paths start at the directory of `Cargo.toml`. [`Config`] has options for everything else.
 ///
 /// # Errors
 ///
-/// A file that is missing or wrong, or one that cannot be written.
+/// Returns an error if a file cannot be found, read or compiled, or if the output cannot be written.
 pub fn compile<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<(), CompileError> {
     Config::new().compile(files)
 }

@@ -1,11 +1,12 @@
-//! `protoc-gen-trunkline`: the same Rust, for those who compile their files with protoc or buf.
+//! `protoc-gen-trunkline`, the plugin for protoc and buf.
 //!
-//! The same to the byte but for the descriptors, where a file has options that protoc leaves out
-//! of descriptors (source retention), or features of other languages.
+//! Its output equals that of a build script byte for byte, except for the descriptors of files with
+//! options that protoc leaves out of descriptors (source retention) or with features of other
+//! languages.
 //!
-//! plugin.proto: a plugin reads a `CodeGeneratorRequest` from its standard input and writes a
-//! `CodeGeneratorResponse` to its standard output. What is wrong with the files, or with the
-//! parameter, is told in the response; only a request that is none is a failure of the program.
+//! plugin.proto: a plugin reads a `CodeGeneratorRequest` from standard input and writes a
+//! `CodeGeneratorResponse` to standard output. Errors in files and in the parameter are part of the
+//! response; the program fails only if the request cannot be decoded.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -34,17 +35,18 @@ or in buf.gen.yaml:
         opt: [include_file=mod.rs]
 ";
 
-/// Runs `protoc-gen-trunkline`: reads a request of protoc from standard input, writes the response to
-/// standard output, and gives what `main` returns.
+/// Runs `protoc-gen-trunkline`: reads protoc's request from standard input and writes the response to
+/// standard output. Returns the exit code for `main`.
 ///
-/// The program of that name comes with this crate: `cargo install trunkline-build`. It writes a file
-/// for each package of which protoc was given a file: `shop.v1.rs` for `shop.v1`. buf starts a plugin
-/// for each directory unless `strategy: all` is said, which it has to be with `include_file`, and
-/// where the files of a package are in several directories.
+/// `cargo install trunkline-build` installs the program. It writes one file for each package that
+/// contains a file named on protoc's command line: `shop.v1.rs` for `shop.v1`. buf runs a plugin once
+/// per directory by default. Set `strategy: all` if you use `include_file`, or if the files of one
+/// package are in several directories.
 ///
 /// # Parameters
 ///
-/// Each is a method of [`Config`], and so is its value, as in `--trunkline_opt=client_only,vec_bytes=.`:
+/// Each parameter corresponds to a method of [`Config`], as in
+/// `--trunkline_opt=client_only,vec_bytes=.`:
 ///
 /// | parameter | method |
 /// | --- | --- |
@@ -54,9 +56,9 @@ or in buf.gen.yaml:
 /// | `extern_path=PATH=RUST` | of the same name |
 /// | `rename=PATH=NAME` | of the same name |
 /// | `type_attribute=PATH=ATTRIBUTE`, and `message_`, `enum_` and `field_attribute` | of the same name |
-/// | `include_file=NAME` | of the same name; the file names the others as its neighbours |
+/// | `include_file=NAME` | of the same name; the file includes the others from its own directory |
 ///
-/// A comma within brackets or quotes does not end a parameter.
+/// Commas inside brackets or quotes do not separate parameters.
 pub fn protoc_plugin() -> ExitCode {
     if let Some(argument) = env::args().nth(1) {
         return match argument.as_str() {

@@ -1,16 +1,15 @@
 //! The macro `trunkline::include_proto!`.
 //!
-//! It is a thin face of `trunkline_build`, which reads and generates: what the macro puts into a
-//! program is the text that a build script would write. Use it through the crate `trunkline`, whose
-//! path the generated code names.
+//! The macro is a thin layer over `trunkline_build` and expands to the text that a build script would
+//! write. Use it through the crate `trunkline`, because generated code refers to `::trunkline`.
 //!
 //! | function | does |
 //! | --- | --- |
-//! | [`include_proto!`] | from names of files to tokens, or to an error at the name |
-//! | `expand` | from names of files to text |
+//! | [`include_proto!`] | from file names to tokens, or to an error at the name |
+//! | `expand` | from file names to text |
 //! | `located` | from the place of the macro to that of the name |
 //!
-//! This crate does not know the runtime.
+//! This crate does not depend on the runtime.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ use syn::punctuated::Punctuated;
 use syn::{Ident, LitStr, Token, bracketed, parse_macro_input};
 use trunkline_build::{CompileError, Config};
 
-/// Puts messages, clients and servers for a `.proto` file in its place.
+/// Expands to the messages, clients and servers of a `.proto` file.
 ///
 /// ```no_run
 /// # /*
@@ -53,17 +52,17 @@ use trunkline_build::{CompileError, Config};
 /// # drop(response); Ok(()) }
 /// ```
 ///
-/// No `protoc`, no build script, and no dependency but `trunkline` is needed. The file may be of proto2,
-/// proto3, or edition 2023 or 2024.
+/// The macro needs no `protoc`, no build script and no dependency other than `trunkline`. It reads
+/// proto2, proto3, and editions 2023 and 2024.
 ///
 /// # Paths
 ///
-/// The path starts at the directory of `Cargo.toml`. Imports are looked for in the directory of the
-/// file and in those above it, up to that of `Cargo.toml`; the files of `google/protobuf` are
-/// always there. When one of the files changes, the program is compiled again.
+/// Paths are relative to the directory of `Cargo.toml`. Imports are searched in the directory of the
+/// file and its parents, up to the directory of `Cargo.toml`; the files of `google/protobuf` are
+/// built in. Cargo compiles the program again if one of the files changes.
 ///
-/// Include paths come last, by the rules of `Config::include` in a build script: they start at the
-/// directory of `Cargo.toml` and are searched first, in order.
+/// List additional include directories after the files. They are relative to the directory of
+/// `Cargo.toml` and are searched first, in order, like those of `Config::include` in a build script.
 ///
 /// ```
 /// # /*
@@ -74,17 +73,17 @@ use trunkline_build::{CompileError, Config};
 /// # fn main() {}
 /// ```
 ///
-/// # What there is
+/// # Generated items
 ///
 /// | in the file | in Rust |
 /// | --- | --- |
-/// | `message HelloRequest` | a struct with a field for each field |
-/// | `enum Colour`, `oneof kind` | an enum; for what is nested in `message Car`, in a module `car` |
+/// | `message HelloRequest` | a struct with the same fields |
+/// | `enum Colour`, `oneof kind` | an enum; items nested in `message Car` are in the module `car` |
 /// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer(handlers)` |
-/// | all of it | `FILE_DESCRIPTORS`, for reflection |
+/// | the whole file | `FILE_DESCRIPTORS`, for server reflection |
 /// | a comment | documentation |
 ///
-/// A handler and a call for each of the four kinds of method:
+/// Handlers and calls of the four types of method:
 ///
 /// | method | handler | call |
 /// | --- | --- | --- |
@@ -93,22 +92,23 @@ use trunkline_build::{CompileError, Config};
 /// | `rpc A(stream Q) returns (R)` | `async fn a(&self, requests: Request<Streaming<Q>>) -> Result<R>` | `client.a().await?` is a `ClientStream<Q, R>` |
 /// | `rpc A(stream Q) returns (stream R)` | `async fn a(&self, requests: Request<Streaming<Q>>, responses: &mut Sender<R>) -> Result<()>` | `client.a().await?` is a `(Sender<Q>, Streaming<R>)` |
 ///
-/// `google.protobuf.Empty` is `()`, and the wrappers such as `google.protobuf.StringValue` are
-/// `String` and so on; other types of that package are those of `trunkline::prost_types`.
+/// `google.protobuf.Empty` is `()`, and wrappers such as `google.protobuf.StringValue` are `String`
+/// and so on; the other types of that package are in `trunkline::prost_types`.
 ///
-/// A name that is a keyword becomes `r#type`, or `self_` where Rust allows no such thing. A client's
-/// methods end in `_` if they would be `new`, `connect`, `clone`, `into` or `try_into`. Where `Greeter`,
-/// `GreeterClient` or `GreeterServer` is the name of a message too, the three begin with
-/// `GreeterService`. Of names that are one in Rust, such as `FooBar` and `foo_bar`, all but the first
-/// end in `_`.
+/// Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
+/// (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
+/// if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message is called
+/// `Greeter`, `GreeterClient` or `GreeterServer`, the names of the three items begin with
+/// `GreeterService`. If several names become the same Rust name, as `FooBar` and `foo_bar` do, all
+/// but the first get a trailing underscore.
 ///
 /// # Several packages, several files
 ///
-/// If the file imports others of another package, each package is a module by its name, and the
-/// items of the file's own are re-exported: next to `hello::Greeter` there are
-/// `hello::helloworld::Greeter` and `hello::google::rpc::Status`.
+/// If the file imports files of another package, each package becomes a module with its name, and the
+/// items of the file's own package are re-exported: `hello::Greeter` is also
+/// `hello::helloworld::Greeter`, and an imported status is `hello::google::rpc::Status`.
 ///
-/// Each use of the macro makes types of its own. Files that share types go into one:
+/// Each use of the macro creates distinct types. List files that share types in one use:
 ///
 /// ```
 /// # /*
@@ -119,18 +119,18 @@ use trunkline_build::{CompileError, Config};
 /// # fn main() {}
 /// ```
 ///
-/// Files of one package are one module. If they are of several, all are in modules by their names
-/// only: `shop::orders::v1::Order`.
+/// Files of the same package share one module. If the files belong to several packages, all items are
+/// in modules named after their packages: `shop::orders::v1::Order`.
 ///
 /// # Errors
 ///
-/// What is wrong with a file is an error of the compiler, with the file, the line and the column.
+/// An error in a `.proto` file becomes a compiler error with the file, the line and the column.
 ///
-/// # Choices
+/// # Options
 ///
-/// Include paths are the only one here. To have `Vec<u8>` for `bytes`, attributes on types, only a
-/// client or only a server, or types from elsewhere, use `trunkline_build::Config` in a build script;
-/// it generates the same code.
+/// The macro has no options other than include paths. For `Vec<u8>` instead of `Bytes`, attributes on
+/// types, clients or servers only, or types of other crates, use `trunkline_build::Config` in a build
+/// script; it generates the same code.
 #[proc_macro]
 pub fn include_proto(input: TokenStream) -> TokenStream {
     let Input { files, includes } = parse_macro_input!(input as Input);
@@ -182,7 +182,7 @@ impl Parse for Input {
     }
 }
 
-/// The Rust of `files`, and what makes rustc read them again when they change.
+/// Returns the Rust of `files`, with the text that makes rustc read them again if they change.
 fn expand(base: &Path, files: &[String], includes: &[String]) -> Result<String, CompileError> {
     let config = Config::new().base_dir(base).unformatted();
     let config = includes
@@ -199,7 +199,7 @@ fn expand(base: &Path, files: &[String], includes: &[String]) -> Result<String, 
     Ok(text)
 }
 
-/// Gives all tokens the place of the name of the file.
+/// Moves all tokens to the span of the file name.
 ///
 /// So they are the user's own code for every lint, as those of an included file are. At the place of
 /// the macro, rustc would take the use of a deprecated field in a derived `impl` for the user's.
