@@ -314,7 +314,7 @@ fn a_file_that_an_include_path_hides_is_told_with_the_other() {
 fn at_least_one_file_must_be_named() {
     let none: [&str; 0] = [];
     let result = Config::new().generate(none).map(|_| ());
-    check_result("none", result, "no .proto file is named; name at least one");
+    check_result("none", result, "the list of .proto files is empty; name at least one");
 }
 
 #[test]

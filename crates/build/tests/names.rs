@@ -351,7 +351,7 @@ fn names_may_be_chosen_and_paths_of_other_choices_stay_those_of_the_file() {
         (
             "p.config",
             "A",
-            "rename: p.config is not a full name; begin it with a dot, as in .shop.v1.Order",
+            "rename: p.config is not a full name; begin with a dot, as in .shop.v1.Order",
         ),
         (
             ".p.config",
