@@ -124,7 +124,8 @@ impl Loaded {
             .add_file_descriptor_protos(checked)
             .map_err(|error| {
                 let mut explained = wrong(&error);
-                explained.add("a set of descriptors has all imports, as protoc makes it with --include_imports");
+                explained
+                    .add("the set must contain all imports; run protoc with --include_imports");
                 explained
             })?;
         let files = files.into_iter().map(|file| {

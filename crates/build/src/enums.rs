@@ -85,7 +85,7 @@ fn fields(
             "a closed enum needs a field that tells whether it is set; give the field explicit presence, \
              or make the enum open"
         } else if of_value.is_some_and(|it| !it.begins_with_zero) {
-            "the first value of an enum in a map is 0; make it so, or take another type"
+            "the first value of an enum in a map must be 0; change it, or use another type"
         } else {
             continue;
         };

@@ -142,7 +142,7 @@ impl CompileError {
 const WAYS_OUT: [(&str, &str); 10] = [
     (
         " for option '",
-        "if protoc accepts it, give what protoc writes to Config::compile_descriptor_set",
+        "if protoc accepts it, pass its output to Config::compile_descriptor_set",
     ),
     (
         "' is not defined",
@@ -154,13 +154,13 @@ const WAYS_OUT: [(&str, &str); 10] = [
     ("conflicts with reserved range", "choose another number"),
     (
         "import cycle detected",
-        "move what both need into a file of its own",
+        "move the shared definitions into a separate file",
     ),
     ("was listed twice", "remove one"),
     ("is not valid utf-8", "save it as UTF-8"),
     (
         "found 'edition'",
-        "an edition is the first statement of a file",
+        "the edition must be the first statement of a file",
     ),
 ];
 

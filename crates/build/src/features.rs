@@ -178,14 +178,15 @@ impl FileFeatures {
             "" | "proto2" | "proto3" => return Ok(Vec::new()),
             "editions" => {}
             other => {
-                let message = format!("syntax \"{other}\" is not known; say syntax = \"proto3\"");
+                let message =
+                    format!("syntax \"{other}\" is not supported; write syntax = \"proto3\"");
                 return Err(CompileError::new(message));
             }
         }
         let known = Edition::ALL.iter().any(|it| it.number() == self.edition);
         if !known {
             let message = format!(
-                "edition {} is not known, but 2023 and 2024 are",
+                "edition {} is not supported; supported editions are 2023 and 2024",
                 // descriptor.proto, `Edition`: 1000 is 2023, and each edition is one more.
                 self.edition.saturating_add(1023)
             );
@@ -207,7 +208,7 @@ impl FileFeatures {
             closed: Vec::new(),
         };
         if features.presence == FieldPresence::LegacyRequired {
-            let message = "LEGACY_REQUIRED is not for a whole file; set it on fields";
+            let message = "LEGACY_REQUIRED does not apply to a whole file; set it on fields";
             return Err(walk.error(message));
         }
         for (index, (message, own)) in (0..).zip(lowered.iter_mut().zip(&self.messages)) {
@@ -356,11 +357,11 @@ impl Walk<'_> {
     ) -> Result<(), CompileError> {
         let implicit = presence == FieldPresence::Implicit as i32;
         let message = if field.label() == Label::Repeated {
-            "a repeated field has no features.field_presence; take it away"
+            "features.field_presence does not apply to repeated fields; remove it"
         } else if field.oneof_index.is_some() {
-            "a field of a oneof has no features.field_presence; take it away"
+            "features.field_presence does not apply to fields of a oneof; remove it"
         } else if implicit && matches!(field.r#type(), Type::Message | Type::Group) {
-            "a message always tells whether it is set; take features.field_presence away"
+            "message fields always track presence; remove features.field_presence"
         } else {
             return Ok(());
         };
@@ -411,7 +412,7 @@ impl Walk<'_> {
                 _ => "the file or on fields",
             };
             Err(self.error(&format!(
-                "features.{name} is not for this; set it on {places}"
+                "features.{name} does not apply here; set it on {places}"
             )))
         })
     }

@@ -72,7 +72,7 @@ impl<'a> Linker<'a> {
             } else if self.open.contains(import) {
                 let circle = format!("{} -> {import}", self.open.join(" -> "));
                 format!(
-                    "import cycle detected: {circle}; move what both need into a file of its own"
+                    "import cycle detected: {circle}; move the shared definitions into a separate file"
                 )
             } else if !self.search.has(import) {
                 self.search.not_found(import).message().to_owned()

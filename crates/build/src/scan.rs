@@ -160,7 +160,7 @@ impl<'a> Scan<'a> {
         let first = &self.tokens[0];
         let value = self.token(2).filter(|_| self.says(1, "="));
         let Some((value, name)) = value.and_then(|it| Some((it, it.quoted()?))) else {
-            return Err(self.error(first.at, "an edition is written edition = \"2023\";"));
+            return Err(self.error(first.at, "write the edition as edition = \"2023\";"));
         };
         let known = Edition::ALL.into_iter().find(|it| it.name() == name);
         let Some(edition) = known else {
@@ -188,7 +188,7 @@ impl<'a> Scan<'a> {
         }
         // parser.cc, "ParseImport": imports should precede any option imports.
         if self.has_option_import && !for_options {
-            let message = "imports stand before each `import option`; move this one up";
+            let message = "imports must come before `import option`; move this one up";
             return Err(self.error(self.tokens[first].at, message));
         }
         self.has_option_import |= for_options;
@@ -281,7 +281,7 @@ impl<'a> Scan<'a> {
     fn reserved(&mut self) -> Result<(), CompileError> {
         let names = self.token(1).is_some_and(|it| it.kind == Kind::Name);
         if let Some(text) = self.token(1).filter(|it| it.kind == Kind::Text) {
-            let message = "a reserved name has no quotes in editions; take them away";
+            let message = "reserved names have no quotes in editions; remove them";
             return Err(self.error(text.at, message));
         }
         self.at += 1;
@@ -408,12 +408,12 @@ impl<'a> Scan<'a> {
             .is_some_and(|it| it.kind == Kind::Name || it.text == ".");
         match first.text {
             "optional" if more => {
-                let message = "editions have no label `optional`; take it away, a field tells whether \
-                               it is set unless features.field_presence says otherwise";
+                let message = "editions have no label `optional`; remove it, because fields have explicit \
+                               presence unless features.field_presence changes it";
                 return Err(self.error(first.at, message));
             }
             "required" if more => {
-                let message = "editions have no label `required`; give the field \
+                let message = "editions have no label `required`; set on the field \
                                [features.field_presence = LEGACY_REQUIRED]";
                 return Err(self.error(first.at, message));
             }

@@ -149,7 +149,7 @@ fn an_unknown_syntax_is_told_with_those_that_are_known() {
             "edition_late",
             "package p;\nedition = \"2023\";\n",
             "~/a.proto:2:1: expected 'enum', 'extend', 'import', 'message', 'option', 'service', \
-             'package' or ';', but found 'edition'; an edition is the first statement of a file",
+             'package' or ';', but found 'edition'; the edition must be the first statement of a file",
         ),
         (
             "no_syntax",
@@ -237,8 +237,8 @@ fn imports_in_a_circle_are_told_in_order() {
             ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
             ("b.proto", "syntax = \"proto3\";\nimport \"a.proto\";\n"),
         ],
-        "~/b.proto:2:1: import cycle detected: a.proto -> b.proto -> a.proto; move what both need into \
-         a file of its own",
+        "~/b.proto:2:1: import cycle detected: a.proto -> b.proto -> a.proto; move the shared \
+         definitions into a separate file",
     );
 }
 
@@ -314,7 +314,11 @@ fn a_file_that_an_include_path_hides_is_told_with_the_other() {
 fn at_least_one_file_must_be_named() {
     let none: [&str; 0] = [];
     let result = Config::new().generate(none).map(|_| ());
-    check_result("none", result, "the list of .proto files is empty; name at least one");
+    check_result(
+        "none",
+        result,
+        "the list of .proto files is empty; name at least one",
+    );
 }
 
 #[test]
@@ -374,14 +378,14 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "edition_optional",
             "2023",
             "message A { optional string a = 1; }\n",
-            "~/a.proto:2:13: editions have no label `optional`; take it away, a field tells whether \
-             it is set unless features.field_presence says otherwise",
+            "~/a.proto:2:13: editions have no label `optional`; remove it, because fields have explicit \
+             presence unless features.field_presence changes it",
         ),
         (
             "edition_required",
             "2023",
             "message A { required string a = 1; }\n",
-            "~/a.proto:2:13: editions have no label `required`; give the field \
+            "~/a.proto:2:13: editions have no label `required`; set on the field \
              [features.field_presence = LEGACY_REQUIRED]",
         ),
         (
@@ -395,7 +399,7 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "edition_quotes",
             "2023",
             "message A { reserved \"a\"; }\n",
-            "~/a.proto:2:22: a reserved name has no quotes in editions; take them away",
+            "~/a.proto:2:22: reserved names have no quotes in editions; remove them",
         ),
         (
             "edition_export",
@@ -413,7 +417,7 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "edition_import_late",
             "2024",
             "import option \"b.proto\";\nimport \"b.proto\";\n",
-            "~/a.proto:3:1: imports stand before each `import option`; move this one up",
+            "~/a.proto:3:1: imports must come before `import option`; move this one up",
         ),
         (
             "edition_implicit_enum",
@@ -428,7 +432,7 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "2023",
             "option features.enum_type = CLOSED;\nenum B { C = 1; }\nmessage A {\n  message D {\n    \
              map<int32, B> b = 1;\n  }\n}\n",
-            "~/a.proto:6:19: the first value of an enum in a map is 0; make it so, or take another type",
+            "~/a.proto:6:19: the first value of an enum in a map must be 0; change it, or use another type",
         ),
         (
             "edition_packed",
@@ -448,31 +452,31 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
             "edition_oneof",
             "2023",
             "message A {\n  oneof b {\n    int32 a = 1 [features.field_presence = IMPLICIT];\n  }\n}\n",
-            "~/a.proto:4:11: a field of a oneof has no features.field_presence; take it away",
+            "~/a.proto:4:11: features.field_presence does not apply to fields of a oneof; remove it",
         ),
         (
             "edition_repeated",
             "2023",
             "message A { repeated int32 a = 1 [features.field_presence = IMPLICIT]; }\n",
-            "~/a.proto:2:28: a repeated field has no features.field_presence; take it away",
+            "~/a.proto:2:28: features.field_presence does not apply to repeated fields; remove it",
         ),
         (
             "edition_message",
             "2023",
             "message A { A a = 1 [features.field_presence = IMPLICIT]; }\n",
-            "~/a.proto:2:15: a message always tells whether it is set; take features.field_presence away",
+            "~/a.proto:2:15: message fields always track presence; remove features.field_presence",
         ),
         (
             "edition_misplaced",
             "2023",
             "message A { option features.field_presence = IMPLICIT; }\n",
-            "~/a.proto:2:9: features.field_presence is not for this; set it on the file or on fields",
+            "~/a.proto:2:9: features.field_presence does not apply here; set it on the file or on fields",
         ),
         (
             "edition_all_required",
             "2023",
             "option features.field_presence = LEGACY_REQUIRED;\n",
-            "~/a.proto: LEGACY_REQUIRED is not for a whole file; set it on fields",
+            "~/a.proto: LEGACY_REQUIRED does not apply to a whole file; set it on fields",
         ),
         (
             "edition_enum",
@@ -519,7 +523,7 @@ fn what_is_wrong_in_a_file_of_an_edition_is_told_at_its_place_in_the_file() {
     let expected = "~/b.proto:1:11: edition \"2030\" is not known, but \"2023\" and \"2024\" are; for \
                     older files say syntax = \"proto3\" or \"proto2\"";
     check("edition_imported", &import, expected);
-    let expected = "~/a.proto:1:1: an edition is written edition = \"2023\";";
+    let expected = "~/a.proto:1:1: write the edition as edition = \"2023\";";
     check("edition_bare", &[("a.proto", "edition 2023;")], expected);
 }
 
@@ -531,7 +535,7 @@ fn an_enum_of_another_file_is_as_wrong_and_a_right_one_is_taken() {
     );
     let closed = "a closed enum needs a field that tells whether it is set; give the field explicit \
                   presence, or make the enum open";
-    let first = "the first value of an enum in a map is 0; make it so, or take another type";
+    let first = "the first value of an enum in a map must be 0; change it, or use another type";
     let cases = [
         (
             "enum_implicit",
@@ -588,7 +592,7 @@ fn what_is_wrong_with_a_descriptor_set_is_told() {
         (b"no set", "not a descriptor set: "),
         (
             without_import,
-            "imported file 'b.proto' has not been added; a set of descriptors has all ",
+            "imported file 'b.proto' has not been added; the set must contain all imports",
         ),
         (&set[..set.len() - 1], "not a descriptor set: "),
     ];
