@@ -176,7 +176,7 @@ impl Report<'_> {
         heading(
             text,
             "Processor time",
-            "Microseconds of user and system time of the whole server process per operation; medians over rounds. The last two lines are the client's.",
+            "User and system time of the server process in microseconds per operation; medians over rounds. The last two lines are the client's.",
         );
         let mut columns = vec!["workload".to_owned(), "per".to_owned()];
         columns.extend(self.names().map(str::to_owned));
@@ -228,8 +228,8 @@ impl Report<'_> {
         }
         heading(
             text,
-            "Ours beside bare h2 and tonic",
-            "Ratios within a round: their median, and in brackets the lowest and the highest.",
+            "Ours compared with bare h2 and tonic",
+            "Ratios within a round: the median, with the lowest and the highest in brackets.",
         );
         let columns = ["", "ours / bare", "goal", "ours / tonic", "goal"];
         header(text, &columns.map(str::to_owned));
@@ -244,7 +244,7 @@ impl Report<'_> {
             return;
         }
         let note = format!(
-            "Microseconds; medians over rounds. Closed loop: as fast as replies come, which is saturation. Open loop: calls come as from independent users (Poisson) at {:.0} % of the rate that the same server had in the closed loop of the same visit, and latency counts from when a call was due, so that a server that falls behind is seen to.",
+            "Microseconds; medians over rounds. Closed loop: as fast as responses arrive, which is saturation. Open loop: calls arrive as from independent users (Poisson) at {:.0} % of the rate that the same server had in the closed loop of the same visit, and latency counts from the time when a call was due, which exposes a server that falls behind.",
             OPEN_LOAD * 100.0
         );
         heading(text, "Latency", &note);
@@ -294,7 +294,7 @@ impl Report<'_> {
         heading(
             text,
             "Memory",
-            "Resident bytes: of an open call that waits in its handler (1,000 against 1), of an idle connection that has made one call (201 against 1), and of the whole process after a visit, in MiB.",
+            "Resident bytes of an open call that waits in its handler (1,000 calls compared with 1), of an idle connection that has made one call (201 compared with 1), and of the process after a visit, in MiB.",
         );
         let columns = [
             "program",
@@ -333,7 +333,7 @@ impl Report<'_> {
         heading(
             text,
             "System calls",
-            "Of the server per operation, counted by strace in visits of their own; strace slows a server down, which lets more calls gather in a batch.",
+            "System calls of the server per operation, counted by strace in separate visits. strace slows a server down, so more calls gather in a batch.",
         );
         let mut columns = vec!["workload".to_owned(), "per".to_owned()];
         columns.extend(self.names().map(str::to_owned));
@@ -358,11 +358,11 @@ impl Report<'_> {
                 continue;
             }
             let note = format!(
-                "{NEIGHBOURS_RATE} unary calls a second on the same connection as something slow, for 6 s: milliseconds from when each was due, p50 / p99 / max. The server has {cores}."
+                "{NEIGHBOURS_RATE} unary calls a second on the same connection as something slow, for 6 s: milliseconds from the time when each was due, p50 / p99 / max. The server has {cores}."
             );
             heading(text, &format!("Neighbours of a slow call, {cores}"), &note);
             let mut columns = vec!["program".to_owned()];
-            columns.extend(NEIGHBOURS.iter().map(|(_, it)| format!("beside {it}")));
+            columns.extend(NEIGHBOURS.iter().map(|(_, it)| (*it).to_owned()));
             header(text, &columns);
             for program in self.names() {
                 let mut cells = vec![program.to_owned()];
@@ -395,7 +395,7 @@ impl Report<'_> {
         heading(
             text,
             "Runtimes and cores",
-            "Our server: microseconds of processor time per call, and thousands of calls per second. One connection can keep one core busy; where servers have all cores, the load takes its own from them.",
+            "Our server: processor time in microseconds per call, and thousands of calls per second. One connection can occupy one core. If the server has all cores, it shares them with the load generator.",
         );
         let mut columns = vec!["server".to_owned()];
         columns.extend(
@@ -428,7 +428,7 @@ impl Report<'_> {
         heading(
             text,
             "The load generator",
-            "Its own microseconds of processor time per operation, the lowest and the highest beside any server: most of it is the kernel's. With one call in flight it spins, so that its time is the time of the call.",
+            "The load generator's own processor time in microseconds per operation, the lowest and the highest over all servers. Most of it is spent in the kernel. With one call in flight it spins, so its time is the time of the call.",
         );
         header(text, &["workload", "lowest", "highest"].map(str::to_owned));
         for workload in loads {

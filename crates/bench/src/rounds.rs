@@ -15,11 +15,11 @@ use crate::workloads::{Length, WORKLOADS, Workload};
 
 /// What slow calls do, and how tables name it.
 pub(crate) const NEIGHBOURS: [(&str, &str); 5] = [
-    ("nothing", "nothing"),
-    ("sleep", "a call that waits 5 s"),
-    ("block", "a call that blocks its thread for 5 s"),
-    ("spin", "a call a second that computes for 50 ms"),
-    ("unread", "a stream that is not read"),
+    ("nothing", "alone"),
+    ("sleep", "with a call that waits 5 s"),
+    ("block", "with a call that blocks its thread for 5 s"),
+    ("spin", "with a call per second that computes for 50 ms"),
+    ("unread", "with a stream that is not read"),
 ];
 
 /// Ways to run our server on several cores, and how tables name them.
