@@ -861,6 +861,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/tls/client.rs invalid_argument",
         "transport/tls/material.rs invalid_argument",
         "transport/tls/mod.rs invalid_argument",
+        "transport/tls/roots.rs invalid_argument",
         "transport/tls/server.rs invalid_argument",
         "transport/tls/store.rs invalid_argument",
         "trunkline/call/response_handle.rs failed_precondition",

@@ -363,7 +363,7 @@ impl Waits {
                 match is_counted {
                     true => connection.ready().await,
                     false => {
-                        let ready = connection.ready_beside().await;
+                        let ready = connection.ready_uncounted().await;
                         ready.ok_or_else(|| connection.failure())
                     }
                 }

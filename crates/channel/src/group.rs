@@ -189,7 +189,7 @@ impl Group {
 
     /// The last connection is lost.
     fn lose(&mut self, member: &Member, limits: &Limits) {
-        let was_of_use = member.connection.has_answered()
+        let was_of_use = member.connection.has_responded()
             || member.started.elapsed() >= limits.connect_backoff_base;
         if was_of_use {
             self.flaps = 0;

@@ -12,7 +12,7 @@ use trunkline_codec::{Payload, Status};
 
 use crate::hub::lock;
 use crate::incoming::{Arrived, Incoming};
-use crate::pipe::{PipeReader, PipeWatch};
+use crate::pipe::{PipeFailure, PipeReader};
 
 /// The bytes and the trailers of one direction of a call.
 ///
@@ -34,18 +34,18 @@ enum Kind {
     /// users may hold references to what has one across an `.await`.
     Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
     /// In a mutex as well, for the same reason.
-    Made(Mutex<Pin<Box<dyn Source>>>),
+    Source(Mutex<Pin<Box<dyn BodySource>>>),
 }
 
 /// A body that knows, when it gives something, whether there is more at once.
-pub trait Source: http_body::Body<Data = Bytes, Error = Status> + Send {
+pub trait BodySource: http_body::Body<Data = Bytes, Error = Status> + Send {
     /// Whether what the last poll gave was all for now, and the waker that it was given hears of
     /// more: there is no need to ask again.
     fn is_waiting(&self) -> bool;
 
     /// Returns how many bytes wait in memory to be sent. `waker` hears if that becomes much more while
     /// nobody asks.
-    fn held(&self, waker: &Waker) -> usize;
+    fn buffered(&self, waker: &Waker) -> usize;
 }
 
 struct Pieces {
@@ -96,14 +96,14 @@ impl Body {
     }
 
     /// A body that is made while it is sent.
-    pub fn made(source: impl Source + 'static) -> Self {
-        Self(Kind::Made(Mutex::new(Box::pin(source))))
+    pub fn from_source(source: impl BodySource + 'static) -> Self {
+        Self(Kind::Source(Mutex::new(Box::pin(source))))
     }
 
-    /// See [`Source::is_waiting`].
+    /// See [`BodySource::is_waiting`].
     pub(crate) fn is_waiting(&mut self) -> bool {
         match &mut self.0 {
-            Kind::Made(source) => {
+            Kind::Source(source) => {
                 let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
                 source.is_waiting()
             }
@@ -113,12 +113,12 @@ impl Body {
 
     /// Returns how many bytes it holds in memory, and `waker` hears if that becomes much more: as far as it
     /// is known.
-    pub(crate) fn held(&mut self, waker: &Waker) -> usize {
+    pub(crate) fn buffered(&mut self, waker: &Waker) -> usize {
         match &mut self.0 {
-            Kind::Pipe(reader) => reader.held(waker),
-            Kind::Made(source) => {
+            Kind::Pipe(reader) => reader.buffered(waker),
+            Kind::Source(source) => {
                 let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
-                source.held(waker)
+                source.buffered(waker)
             }
             Kind::Incoming(_) | Kind::Boxed(_) => 0,
             Kind::Full { .. } | Kind::Pieces(_) => self.full_size().unwrap_or(0),
@@ -134,7 +134,7 @@ impl Body {
             | Kind::Incoming(_)
             | Kind::Pipe(_)
             | Kind::Boxed(_)
-            | Kind::Made(_) => None,
+            | Kind::Source(_) => None,
         }
     }
 
@@ -143,7 +143,7 @@ impl Body {
         match &self.0 {
             Kind::Full { data, .. } => Some(data.len()),
             Kind::Pieces(pieces) => Some(pieces.data.len()),
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Body {
             Kind::Pieces(pieces) => {
                 Some((std::mem::take(&mut pieces.data), pieces.trailers.take()))
             }
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
@@ -167,19 +167,19 @@ impl Body {
             Kind::Pieces(pieces) => {
                 Some(Self::pieces(pieces.data.clone(), pieces.trailers.clone()))
             }
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Made(_) => None,
+            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
     /// Hears when the body fails, if it is one that a writer of this process fills.
-    pub fn watch(&self) -> Option<PipeWatch> {
+    pub fn failure(&self) -> Option<PipeFailure> {
         match &self.0 {
-            Kind::Pipe(reader) => Some(reader.watch()),
+            Kind::Pipe(reader) => Some(reader.failure()),
             Kind::Full { .. }
             | Kind::Pieces(_)
             | Kind::Incoming(_)
             | Kind::Boxed(_)
-            | Kind::Made(_) => None,
+            | Kind::Source(_) => None,
         }
     }
 
@@ -205,7 +205,7 @@ impl fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Pipe(_) => "pipe",
             Kind::Boxed(_) => "boxed",
-            Kind::Made(_) => "made",
+            Kind::Source(_) => "source",
         };
         f.debug_tuple("Body").field(&kind).finish()
     }
@@ -232,7 +232,7 @@ impl http_body::Body for Body {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
                 body.as_mut().poll_frame(cx)
             }
-            Kind::Made(source) => {
+            Kind::Source(source) => {
                 let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
                 source.as_mut().poll_frame(cx)
             }
@@ -246,7 +246,7 @@ impl http_body::Body for Body {
             Kind::Incoming(incoming) => incoming.is_end(),
             Kind::Pipe(reader) => reader.is_end(),
             Kind::Boxed(body) => lock(body).is_end_stream(),
-            Kind::Made(source) => lock(source).is_end_stream(),
+            Kind::Source(source) => lock(source).is_end_stream(),
         }
     }
 
@@ -256,7 +256,7 @@ impl http_body::Body for Body {
             Kind::Pieces(pieces) => SizeHint::with_exact(pieces.data.len() as u64),
             Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
             Kind::Boxed(body) => lock(body).size_hint(),
-            Kind::Made(source) => lock(source).size_hint(),
+            Kind::Source(source) => lock(source).size_hint(),
         }
     }
 }

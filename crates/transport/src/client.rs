@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use trunkline_codec::{Limits, Status};
 
 use crate::body::Body;
-use crate::client_send::{DATA_MAX, Refused, send_body, send_whole, sending};
+use crate::client_send::{DATA_MAX, RefusedRequest, send_body, send_whole, sending};
 use crate::client_watch::Watch;
 use crate::error::{cannot_connect, ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
@@ -95,14 +95,14 @@ impl Opener {
     }
 
     /// What h2 says to a request that it does not take.
-    fn refused(&self, error: &h2::Error, body: Body) -> Box<Refused> {
+    fn refused(&self, error: &h2::Error, body: Body) -> Box<RefusedRequest> {
         // What is wrong with the request itself would be wrong elsewhere as well, and is no harm to
         // the other calls here.
         let is_connection_lost = error.is_go_away() || error.is_io();
         if is_connection_lost {
             self.leave();
         }
-        Box::new(Refused {
+        Box::new(RefusedRequest {
             status: self.hub.failure(error),
             body,
             is_connection_lost,
@@ -161,7 +161,7 @@ impl Connection {
             let whose = stream.whose();
             let stream = match to.tls {
                 None => stream,
-                Some(tls) => tls.secure(stream, to.name, to.target).await?.into(),
+                Some(tls) => tls.secure(stream, to.name, to.target).await?,
             };
             Self::begin(stream, whose, to.name, to.limits.clone(), to.keepalive).await
         })
@@ -245,8 +245,8 @@ impl Connection {
     }
 
     /// Whether the server has answered a call here.
-    pub fn has_answered(&self) -> bool {
-        self.0.hub.has_answered()
+    pub fn has_responded(&self) -> bool {
+        self.0.hub.has_responded()
     }
 
     /// Why no new calls can begin here, once they cannot.
@@ -298,7 +298,7 @@ impl Connection {
 
     /// What [`ready`](Self::ready) gives, for a call that waits on another connection as well, and
     /// counts there; none when the connection takes no new calls.
-    pub async fn ready_beside(&self) -> Option<ReadyConnection> {
+    pub async fn ready_uncounted(&self) -> Option<ReadyConnection> {
         let slot = self.0.slots.take().await?;
         Some(self.with(self.0.hub.permit(), slot))
     }
@@ -364,10 +364,10 @@ impl ReadyConnection {
     ///
     /// When h2 takes no request on this connection any more, or the server no head as large as this:
     /// nothing of it has been sent.
-    pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<Refused>> {
+    pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<RefusedRequest>> {
         let Self { opener, mut held } = self;
         if let Err(status) = opener.hub.header_lists().check_request(&head) {
-            return Err(Refused::for_good(status, body));
+            return Err(RefusedRequest::for_good(status, body));
         }
         opener.count();
         let full_size = body.full_size().filter(|size| *size <= DATA_MAX);
@@ -394,7 +394,7 @@ impl ReadyConnection {
             held,
             sending: task,
             failed: None,
-            is_untaken: false,
+            is_unprocessed: false,
         })
     }
 }
@@ -414,13 +414,13 @@ pub struct OpenCall {
     sending: Option<JoinHandle<Option<Body>>>,
     /// What the stream has failed with, until it is known why its connection has.
     failed: Option<Box<h2::Error>>,
-    is_untaken: bool,
+    is_unprocessed: bool,
 }
 
 impl OpenCall {
     /// After an error: whether the server says that it has done nothing with the call.
-    pub fn is_untaken(&self) -> bool {
-        self.is_untaken
+    pub fn is_unprocessed(&self) -> bool {
+        self.is_unprocessed
     }
 
     /// The body of a request that the server has not taken, if nothing has come out of it, and it
@@ -443,7 +443,7 @@ impl Future for OpenCall {
         };
         Poll::Ready(match head {
             Ok(response) => {
-                hub.set_answered();
+                hub.set_responded();
                 let held = std::mem::take(&mut this.held);
                 hub.header_lists().check_response(&response)?;
                 Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
@@ -463,8 +463,8 @@ impl Future for OpenCall {
                     status = sending.failure.or(status);
                 }
                 this.held = Held::default();
-                this.is_untaken = is_untaken(&error);
-                if !this.is_untaken {
+                this.is_unprocessed = is_unprocessed(&error);
+                if !this.is_unprocessed {
                     // Nobody asks for what it gives back, and its writer is to hear of the end.
                     this.sending = None;
                 }
@@ -476,7 +476,7 @@ impl Future for OpenCall {
 
 /// RFC 9113, sections 6.8 and 8.7: what is behind the last stream of a GOAWAY, and what is reset with
 /// REFUSED_STREAM, has not been processed at all.
-fn is_untaken(error: &h2::Error) -> bool {
+fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote()
         && (error.is_go_away()
             || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))

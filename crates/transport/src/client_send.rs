@@ -138,7 +138,7 @@ pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped)
 
 /// A request that a connection did not take: nothing of it has been sent.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedRequest {
     /// The status of the call if that ends it.
     pub status: Status,
     /// Nothing has been taken out of it.
@@ -147,7 +147,7 @@ pub struct Refused {
     pub is_connection_lost: bool,
 }
 
-impl Refused {
+impl RefusedRequest {
     /// A request that no other connection to the server would take either.
     pub(crate) fn for_good(status: Status, body: Body) -> Box<Self> {
         Box::new(Self {

@@ -32,13 +32,13 @@ use crate::watch::{Duty, Watch};
 use crate::wire_io::{ConnectionStats, WireIo};
 
 /// What answers calls.
-pub trait Handler: Send + 'static {
+pub trait ConnectionHandler: Send + 'static {
     /// The answer to a call. Dropping it drops what is at work there.
-    type Answer: Future<Output = Response<Body>> + Send + Unpin + 'static;
+    type Future: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
     /// Answers a call, and says which method's [`PollBudget`] it goes at: none for an answer that is known
     /// already.
-    fn call(&mut self, request: Request<Body>) -> (Self::Answer, Option<Arc<PollBudget>>);
+    fn call(&mut self, request: Request<Body>) -> (Self::Future, Option<Arc<PollBudget>>);
 
     /// The connection has ended, and this is what passed on it. Not told of one whose future is
     /// dropped.
@@ -70,7 +70,7 @@ pub async fn serve_connection<IO, H>(
 ) -> ConnectionStats
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
+    H: ConnectionHandler,
 {
     let by = after(limits.handshake_timeout);
     let unsent = ServerUnsent::new(&limits);
@@ -90,7 +90,7 @@ pub(crate) async fn serve_shaken<IO, H>(
 ) -> ConnectionStats
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
+    H: ConnectionHandler,
 {
     let wire = WireIo::new(io, Sender::Client, &limits);
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
@@ -231,7 +231,7 @@ impl Accepted {
 }
 
 /// The engine goes before the turn: see [`Turn`].
-struct Driver<IO, H: Handler> {
+struct Driver<IO, H: ConnectionHandler> {
     serving: Serving<IO, H>,
     turn: Turn<IO>,
     watch: Watch,
@@ -240,7 +240,7 @@ struct Driver<IO, H: Handler> {
 }
 
 /// What a turn drives.
-struct Serving<IO, H: Handler> {
+struct Serving<IO, H: ConnectionHandler> {
     h2: Engine<IO>,
     hub: Arc<Hub>,
     handler: H,
@@ -254,10 +254,10 @@ struct Serving<IO, H: Handler> {
     /// When a call last came in this turn.
     clock: Option<Instant>,
     /// Begun, and waiting.
-    calls: Calls<H::Answer>,
+    calls: Calls<H::Future>,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
     /// Serves until the connection is over, or `phase` says so.
     async fn run(&mut self, phase: &mut watch::Receiver<Phase>) -> End {
         loop {
@@ -382,7 +382,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<IO, H> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Work for Serving<IO, H> {
     type End = ();
 
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -442,7 +442,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: Handler> Work for Serving<IO, H> {
     }
 }
 
-impl<IO, H: Handler> Serving<IO, H> {
+impl<IO, H: ConnectionHandler> Serving<IO, H> {
     /// Ends the calls that are left, and gives what has answered them.
     fn end(self) -> H {
         let Self { h2, handler, .. } = self;
@@ -492,7 +492,7 @@ impl<IO, H: Handler> Serving<IO, H> {
     }
 }
 
-impl<IO, H: Handler> Serving<IO, H> {
+impl<IO, H: ConnectionHandler> Serving<IO, H> {
     /// Answers the call that was accepted last, if it has to wait and its head is too large to be kept.
     fn refuse_large(&mut self) {
         let Some(last) = self.accepted.last() else {

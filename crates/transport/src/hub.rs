@@ -43,7 +43,7 @@ pub(crate) struct Hub {
     /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
     /// At a client: the server has answered a call.
-    has_answered: AtomicBool,
+    has_responded: AtomicBool,
     ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
     header_lists: Arc<HeaderLists>,
@@ -90,7 +90,7 @@ impl Hub {
             rapid_resets: AtomicU64::default(),
             unanswered_resets: AtomicU64::default(),
             is_leaving: AtomicBool::default(),
-            has_answered: AtomicBool::default(),
+            has_responded: AtomicBool::default(),
             ended: Mutex::default(),
             stats: Mutex::default(),
             header_lists,
@@ -255,16 +255,16 @@ impl Hub {
         self.is_leaving.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_answered(&self) {
+    pub(crate) fn set_responded(&self) {
         // Asked first: a connection's calls end on several threads, which would take the line from
         // each other.
-        if !self.has_answered() {
-            self.has_answered.store(true, Ordering::Relaxed);
+        if !self.has_responded() {
+            self.has_responded.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn has_answered(&self) -> bool {
-        self.has_answered.load(Ordering::Relaxed)
+    pub(crate) fn has_responded(&self) -> bool {
+        self.has_responded.load(Ordering::Relaxed)
     }
 
     /// The first reason wins: what follows is its consequence.

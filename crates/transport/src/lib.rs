@@ -70,17 +70,17 @@ mod unsent;
 mod watch;
 mod wire_io;
 
-pub use body::{Body, Source};
+pub use body::{Body, BodySource};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection};
-pub use client_send::Refused;
-pub use connection::{Handler, Phase, serve_connection};
+pub use client_send::RefusedRequest;
+pub use connection::{ConnectionHandler, Phase, serve_connection};
 pub use coop::poll_coop;
 pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use listen::Listener;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;
-pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
+pub use pipe::{PipeFailure, PipeReader, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]
 pub use rustls;

@@ -5,15 +5,15 @@ use trunkline_codec::Status;
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
-/// TLS for a server: the feature `tls` is off.
+/// TLS for a server: not in this build.
 #[derive(Clone, Debug)]
 pub enum ServerTls {}
 
-/// TLS for a channel: the feature `tls` is off.
+/// TLS for a channel: not in this build.
 #[derive(Clone, Debug)]
 pub enum ClientTls {}
 
-/// What a TLS handshake has shown: the feature `tls` is off.
+/// What a TLS handshake has shown: not in this build.
 #[derive(Clone, Debug)]
 pub(crate) enum TlsSession {}
 

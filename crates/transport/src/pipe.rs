@@ -60,7 +60,7 @@ pub struct PipeWriter(Arc<Shared>);
 pub struct PipeReader(Arc<Shared>);
 
 /// Hears when a pipe fails, whether its reader asks or not.
-pub struct PipeWatch(Arc<Shared>);
+pub struct PipeFailure(Arc<Shared>);
 
 /// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
@@ -148,7 +148,7 @@ impl State {
         self.len += self.tail.len() - keep;
     }
 
-    fn watch_some(&mut self, waker: &Waker) -> bool {
+    fn register(&mut self, waker: &Waker) -> bool {
         if self.len > 0 {
             return true;
         }
@@ -269,7 +269,7 @@ fn dropped() -> Status {
     )
 }
 
-impl PipeWatch {
+impl PipeFailure {
     /// Ready when the pipe has failed, with what the reader of the responses is to be told; a pipe that
     /// ends well leaves it pending.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Status> {
@@ -288,8 +288,8 @@ impl PipeWatch {
 
 impl PipeReader {
     /// Hears of a failure before the reader comes to it.
-    pub(crate) fn watch(&self) -> PipeWatch {
-        PipeWatch(self.0.clone())
+    pub(crate) fn failure(&self) -> PipeFailure {
+        PipeFailure(self.0.clone())
     }
 
     /// Bytes that wait.
@@ -298,7 +298,7 @@ impl PipeReader {
     }
 
     /// Bytes that wait; `waker` hears when a message makes them more than the pipe is meant for.
-    pub fn held(&self, waker: &Waker) -> usize {
+    pub fn buffered(&self, waker: &Waker) -> usize {
         let mut state = lock(&self.0.state);
         if state.len <= self.0.size {
             match &mut state.filled {
@@ -314,26 +314,26 @@ impl PipeReader {
         self.len() == 0
     }
 
-    /// Bytes that wait. Nobody hears of more until the next [`watch_some`](Self::watch_some) or
-    /// [`take_or_watch`](Self::take_or_watch).
-    pub fn unwatch(&self) -> usize {
+    /// Bytes that wait. Nobody hears of more until the next [`register`](Self::register) or
+    /// [`take_or_register`](Self::take_or_register).
+    pub fn deregister(&self) -> usize {
         let mut state = lock(&self.0.state);
         state.reader = None;
         state.len
     }
 
     /// Whether something waits; if not, `waker` hears of it.
-    pub fn watch_some(&self, waker: &Waker) -> bool {
-        lock(&self.0.state).watch_some(waker)
+    pub fn register(&self, waker: &Waker) -> bool {
+        lock(&self.0.state).register(waker)
     }
 
     /// The next chunk that waits, without waiting for one and without asking for the end, and
     /// whether there is another; if not, `waker` hears of it.
-    pub fn take_or_watch(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
+    pub fn take_or_register(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
         let (chunk, has_more, writer) = {
             let mut state = lock(&self.0.state);
             let chunk = state.pop();
-            (chunk, state.watch_some(waker), state.writer.take())
+            (chunk, state.register(waker), state.writer.take())
         };
         wake(writer);
         (chunk, has_more)
@@ -416,9 +416,9 @@ impl fmt::Debug for PipeWriter {
     }
 }
 
-impl fmt::Debug for PipeWatch {
+impl fmt::Debug for PipeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipeWatch").finish_non_exhaustive()
+        f.debug_struct("PipeFailure").finish_non_exhaustive()
     }
 }
 
@@ -520,12 +520,12 @@ mod tests {
     #[test]
     fn a_watch_hears_of_a_failure_that_nobody_reads_and_of_no_end() {
         let (writer, reader) = pipe(10);
-        let watch = reader.watch();
+        let watch = reader.failure();
         assert!(now(|cx| watch.poll_failed(cx)).is_pending());
         drop(writer);
         assert!(now(|cx| watch.poll_failed(cx)).is_ready());
         let (writer, reader) = pipe(10);
-        let watch = reader.watch();
+        let watch = reader.failure();
         writer.finish(None);
         drop(writer);
         assert!(now(|cx| watch.poll_failed(cx)).is_pending());

@@ -73,7 +73,7 @@ impl SendBody {
     pub(crate) fn unsent(&mut self, waker: &Waker) -> usize {
         match self.pending.is_empty() {
             true => 0,
-            false => self.ahead + self.pending.len() + self.body.held(waker),
+            false => self.ahead + self.pending.len() + self.body.buffered(waker),
         }
     }
 

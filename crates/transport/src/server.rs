@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_codec::Limits;
 
 use crate::accept::{Backoff, Place, Places, accept};
-use crate::connection::{Handler, Phase, serve_connection, serve_shaken};
+use crate::connection::{ConnectionHandler, Phase, serve_connection, serve_shaken};
 use crate::keepalive;
 use crate::linger::Whose;
 use crate::listen::{Listener, QUEUE_MAX};
@@ -49,7 +49,7 @@ pub async fn serve_one<IO, H>(
 ) -> ConnectionStats
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
+    H: ConnectionHandler,
 {
     let (phase, phases) = watch::channel(Phase::Serving);
     let grace = limits.drain_grace;
@@ -177,7 +177,7 @@ pub struct Spawner(Arc<dyn Fn(Accepted) + Send + Sync>);
 
 impl Spawner {
     /// `handler` makes what answers the calls of one connection, after its TLS handshake if there is one.
-    pub fn new<H: Handler>(
+    pub fn new<H: ConnectionHandler>(
         handler: impl Fn(Arc<Peer>) -> H + Clone + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(move |accepted| accepted.spawn(handler.clone())))
@@ -191,7 +191,7 @@ impl fmt::Debug for Spawner {
 }
 
 impl Accepted {
-    fn spawn<H: Handler>(self, handler: impl FnOnce(Arc<Peer>) -> H + Send + 'static) {
+    fn spawn<H: ConnectionHandler>(self, handler: impl FnOnce(Arc<Peer>) -> H + Send + 'static) {
         let Self {
             stream,
             mut peer,
@@ -239,5 +239,5 @@ async fn shake(
     let stopped = std::pin::pin!(left(phase, Phase::Draining));
     let accepting = tokio::time::timeout_at(by, tls.accept(stream));
     let (stream, session) = before(stopped, accepting).await?.ok()??;
-    Some((stream.into(), session))
+    Some((stream, session))
 }

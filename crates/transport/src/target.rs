@@ -65,7 +65,7 @@ impl Target {
         if wants_tls == Some(true) && !cfg!(feature = "__tls") {
             return Err(invalid(
                 target,
-                "this build has no TLS: enable the feature `tls` of trunkline",
+                "this build has no TLS: enable the feature `tls-ring` or `tls-aws-lc` of trunkline",
             ));
         }
         let rest = match wants_tls {
@@ -453,7 +453,9 @@ mod tests {
                 (false, read) => {
                     let status = read.expect_err("there is no TLS");
                     assert!(
-                        status.message().contains("enable the feature `tls`"),
+                        status
+                            .message()
+                            .contains("enable the feature `tls-ring` or `tls-aws-lc` of trunkline"),
                         "{status}"
                     );
                 }

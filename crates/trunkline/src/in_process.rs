@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use trunkline_codec::{Compressors, Status, head};
-use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
+use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
 
 use crate::call::deadline;
 use crate::server::answering::refused;
@@ -89,7 +89,7 @@ async fn run(
 struct Bounds {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Over a connection this is a reset, which drops the handler whether it reads or not.
-    watch: Option<PipeWatch>,
+    watch: Option<PipeFailure>,
     /// What the handler does not read waits, and so does its sender, for as long as the call lives: only its
     /// end is told as one.
     _requests: Option<Arc<Mutex<Body>>>,
@@ -98,7 +98,7 @@ struct Bounds {
 impl Bounds {
     fn around(request: http::Request<Body>) -> (Self, http::Request<Body>) {
         let deadline = head::timeout_of(request.headers()).and_then(deadline::after);
-        let watch = request.body().watch();
+        let watch = request.body().failure();
         let (head, body) = request.into_parts();
         let (requests, body) = match body.full_size() {
             Some(_) => (None, body),

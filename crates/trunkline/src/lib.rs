@@ -49,8 +49,9 @@
 //! is reset, and the server drops the handler's future.
 //!
 //! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
-//! [`shutdown_signal`]) and `tls` (with ring), all on by default; `aws-lc-rs` takes that library for
-//! TLS instead of ring (both build with a C compiler); `zstd`, off, because it builds a C library, and
+//! [`shutdown_signal`]), `tls-ring` (TLS, with ring for cryptography) and `tls-native-roots` (clients trust
+//! the authorities that the system trusts), all on by default; `tls-aws-lc` uses aws-lc-rs instead of ring
+//! (both need a C compiler), and `tls-webpki-roots` Mozilla's list of authorities; `zstd`, off, because it builds a C library, and
 //! because it has to be [added](Server::encoding) to be announced; `testing`, off, for the module of that name.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
@@ -112,7 +113,7 @@ pub use trunkline_codec::{
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
-#[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+#[cfg(feature = "__tls")]
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 
 /// What everything here that can fail gives: a value or a [`Status`].

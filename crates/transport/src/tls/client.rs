@@ -12,7 +12,7 @@ use trunkline_codec::Status;
 use super::material::{Contents, Identity, Material, Pem};
 use super::store::{Configuration, Store};
 use super::stream::Secured;
-use super::{ALPN_H2, explain, provider, unusable};
+use super::{ALPN_H2, explain, provider, roots, unusable};
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
@@ -142,9 +142,12 @@ impl ClientTls {
             (Some(true) | None, Some(given)) => given,
         };
         tls.name_of(target)?;
-        match tls.store.reads_system() {
-            // The system's authorities take a moment to read: the first connection sees to that.
-            true => tls.store.material.check(&provider())?,
+        match tls.store.uses_default_roots() {
+            // The system's authorities take a moment to read: the first connection reads them.
+            true => {
+                roots::check()?;
+                tls.store.material.check(&provider())?;
+            }
             false => drop(tls.store.current()?),
         }
         Ok(Some(tls))
@@ -156,7 +159,7 @@ impl ClientTls {
         socket: NetStream,
         called: &str,
         target: &Target,
-    ) -> Result<Secured, Status> {
+    ) -> Result<NetStream, Status> {
         let (name, config) = (self.name_of(target)?, self.store.renewed().await?);
         let connecting = TlsConnector::from(config).connect(name.clone(), socket);
         let stream = connecting
@@ -166,7 +169,7 @@ impl ClientTls {
             let message = format!("cannot connect to {called}: {}", explain::NO_H2);
             return Err(Status::unavailable(message));
         }
-        Ok(Secured::new(stream))
+        Ok(Secured::new(stream).into())
     }
 
     fn name_of(&self, target: &Target) -> Result<ServerName<'static>, Status> {
@@ -194,7 +197,7 @@ impl Configuration for ClientConfig {
         let identity = material.identity(contents, &provider)?;
         let roots = match material.authorities(contents)? {
             Some(roots) => roots,
-            None => material.system()?,
+            None => material.default_roots()?,
         };
         let builder = Self::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -16,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use trunkline_codec::Status;
 
+use super::roots;
+
 /// What is told of a reload that has been tried.
 pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
 
@@ -23,13 +25,14 @@ pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
 #[derive(Clone, Default)]
 pub(super) struct Material {
     pub(super) identity: Option<Identity>,
-    /// Whose certificates are trusted. At a client, none means those of the system.
+    /// Whose certificates are trusted. At a client, none means the default roots.
     pub(super) authorities: Vec<Pem>,
     pub(super) client_auth: ClientAuth,
     pub(super) key_log: bool,
     pub(super) reload_every: Option<Duration>,
     pub(super) on_reload: Option<Report>,
-    pub(super) system: Arc<OnceLock<Arc<RootCertStore>>>,
+    /// See [`roots`].
+    pub(super) default_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
 
 /// Whether clients have to show a certificate, at a server that has authorities for them.
@@ -202,25 +205,13 @@ impl Material {
         Ok(Some(Arc::new(roots)))
     }
 
-    /// The authorities that the system trusts, read once.
-    pub(super) fn system(&self) -> Result<Arc<RootCertStore>, Status> {
-        if let Some(roots) = self.system.get() {
+    /// The authorities for a client that was given none, read once.
+    pub(super) fn default_roots(&self) -> Result<Arc<RootCertStore>, Status> {
+        if let Some(roots) = self.default_roots.get() {
             return Ok(roots.clone());
         }
-        let loaded = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Systems carry certificates that no verifier understands; the others are of use.
-        roots.add_parsable_certificates(loaded.certs);
-        if roots.is_empty() {
-            let why = match loaded.errors.first() {
-                None => String::new(),
-                Some(error) => format!(": {error}"),
-            };
-            return Err(Status::unavailable(format!(
-                "this system has no certificates of authorities{why}; install them (Debian: ca-certificates), or name your own with ClientTls::ca_file"
-            )));
-        }
-        Ok(self.system.get_or_init(|| Arc::new(roots)).clone())
+        let roots = roots::load()?;
+        Ok(self.default_roots.get_or_init(|| Arc::new(roots)).clone())
     }
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `server`, `client` | the settings of either side, and its handshake |
 //! | `material` | certificates, keys and authorities: as files or text, read and understood |
+//! | `roots` | the authorities that a client trusts by default |
 //! | `store` | the configuration in use, and its renewal when files change |
 //! | `session` | who is at the other end |
 //! | `stream` | what HTTP/2 reads and writes |
@@ -12,6 +13,7 @@
 mod client;
 mod explain;
 mod material;
+mod roots;
 mod server;
 mod session;
 mod store;
@@ -32,9 +34,9 @@ const ALPN_H2: &[u8] = b"h2";
 /// The provider of cryptography that was compiled in. The one of the process, if it has one, is for
 /// those who bring their own configuration.
 fn provider() -> Arc<CryptoProvider> {
-    #[cfg(feature = "aws-lc-rs")]
+    #[cfg(feature = "tls-aws-lc")]
     return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    #[cfg(not(feature = "aws-lc-rs"))]
+    #[cfg(not(feature = "tls-aws-lc"))]
     return Arc::new(rustls::crypto::ring::default_provider());
 }
 

@@ -149,7 +149,7 @@ impl ServerTls {
     }
 
     /// The handshake. None if it fails; the client is told why.
-    pub(crate) async fn accept(&self, socket: NetStream) -> Option<(Secured, TlsSession)> {
+    pub(crate) async fn accept(&self, socket: NetStream) -> Option<(NetStream, TlsSession)> {
         let config = self.0.current().ok()?;
         let accepted = TlsAcceptor::from(config).accept(socket).into_fallible();
         let mut stream = match accepted.await {
@@ -167,7 +167,7 @@ impl ServerTls {
             return None;
         }
         let session = TlsSession::of(connection);
-        Some((Secured::new(stream), session))
+        Some((Secured::new(stream).into(), session))
     }
 
     fn with(self, change: impl FnOnce(&mut Material)) -> Self {

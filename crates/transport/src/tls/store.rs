@@ -91,8 +91,8 @@ impl<C: Configuration + Send + Sync + 'static> Store<C> {
         store
     }
 
-    /// Whether loading reads more than the files that were named.
-    pub(super) fn reads_system(&self) -> bool {
+    /// Whether a client trusts the default roots.
+    pub(super) fn uses_default_roots(&self) -> bool {
         self.ready.is_none() && self.material.authorities.is_empty()
     }
 

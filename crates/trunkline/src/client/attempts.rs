@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use trunkline_channel::{Connections, Origin, Patience, Ready};
 use trunkline_codec::Status;
-use trunkline_transport::{Body, OpenCall, Refused};
+use trunkline_transport::{Body, OpenCall, RefusedRequest};
 
 use crate::client::call::Call;
 use crate::client::channel::Channel;
@@ -153,7 +153,7 @@ impl Attempts {
         };
         self.is_open.store(true, Ordering::Release);
         let response = (&mut open).await;
-        if response.is_ok() || !open.is_untaken() || self.refusals >= REFUSALS_MAX {
+        if response.is_ok() || !open.is_unprocessed() || self.refusals >= REFUSALS_MAX {
             return Some(response);
         }
         match untouched(spare, open).await {
@@ -176,8 +176,8 @@ impl Attempt {
     }
 
     /// After an error: whether the call can be made again.
-    pub(crate) fn is_untaken(&self) -> bool {
-        self.open.is_untaken()
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.open.is_unprocessed()
     }
 
     /// The call again, which has failed with `status`.
@@ -196,7 +196,7 @@ impl Attempt {
 }
 
 /// The body of a call that was not sent, if it can go to another connection.
-fn not_sent(refused: Refused) -> Result<Body, Status> {
+fn not_sent(refused: RefusedRequest) -> Result<Body, Status> {
     match refused.is_connection_lost {
         true => Ok(refused.body),
         false => Err(refused.status),

@@ -9,7 +9,7 @@ use trunkline_channel::{Connections, Policy, Resolver, Settings, Targets};
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Limits, Status};
 use trunkline_transport::Address;
-#[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+#[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
 
 use crate::client::channel::{Channel, known_encoding};
@@ -89,7 +89,7 @@ impl ChannelBuilder {
     ///     .await?;
     /// # Ok(()) }
     /// ```
-    #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+    #[cfg(feature = "__tls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.settings.tls = Some(tls);

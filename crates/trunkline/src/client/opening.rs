@@ -83,7 +83,7 @@ impl Opening {
         match self {
             Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
             Self::Open(attempt) => match ready!(attempt.poll(cx)) {
-                Err(status) if attempt.is_untaken() => match again() {
+                Err(status) if attempt.is_unprocessed() => match again() {
                     Some(again) => self.poll_again(cx, again, status),
                     None => Poll::Ready(Err(status)),
                 },

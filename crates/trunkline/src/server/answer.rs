@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
 use trunkline_codec::{Code, Compressors, Metadata, Payload, Status, head};
-use trunkline_transport::{Body, PipeReader, Source};
+use trunkline_transport::{Body, BodySource, PipeReader};
 
 use crate::call::deadline;
 use crate::call::observe::{Recorder, code_of};
@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     trailers: Option<HeaderMap>,
     deadline: Option<Instant>,
     gather_size: usize,
-    /// See [`Source::is_waiting`].
+    /// See [`BodySource::is_waiting`].
     is_waiting: bool,
 }
 
@@ -70,7 +70,7 @@ impl Answer {
             return Poll::Pending;
         };
         // What the handler sends while it is polled is seen without a wake.
-        answer.unwatch();
+        answer.deregister();
         match answer.poll_handler(cx) {
             Poll::Ready(outcome) => {
                 let Some(answer) = this.take() else {
@@ -80,7 +80,7 @@ impl Answer {
             }
             Poll::Pending => {
                 let outbox = answer.outbox.as_ref();
-                let has_sent = outbox.is_some_and(|outbox| outbox.watch_some(cx.waker()));
+                let has_sent = outbox.is_some_and(|outbox| outbox.register(cx.waker()));
                 if !has_sent && !answer.response.is_head_wanted(cx.waker()) {
                     return Poll::Pending;
                 }
@@ -88,7 +88,7 @@ impl Answer {
                     return Poll::Pending;
                 };
                 let mut response = answer.head();
-                *response.body_mut() = Body::made(answer);
+                *response.body_mut() = Body::from_source(answer);
                 Poll::Ready(response)
             }
         }
@@ -136,7 +136,7 @@ impl Answer {
             Ok(None) => Ok(()),
             Err(status) => Err(status),
         };
-        let is_empty = self.unwatch() == 0;
+        let is_empty = self.deregister() == 0;
         if is_empty && !self.response.close_head() {
             return self.trailers_only(end);
         }
@@ -150,7 +150,7 @@ impl Answer {
             Some(data) => Body::full(data, Some(trailers)),
             None => {
                 self.trailers = Some(trailers);
-                Body::made(self)
+                Body::from_source(self)
             }
         };
         response
@@ -194,8 +194,8 @@ impl Answer {
     }
 
     /// Bytes that the handler has sent. Nobody hears of more until they are asked for.
-    fn unwatch(&self) -> usize {
-        self.outbox.as_ref().map_or(0, PipeReader::unwatch)
+    fn deregister(&self) -> usize {
+        self.outbox.as_ref().map_or(0, PipeReader::deregister)
     }
 
     /// Something to send, and whether there is more; if not, `waker` hears of what a task of the
@@ -203,7 +203,7 @@ impl Answer {
     fn take_sent(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
         match (&mut self.frame, &mut self.outbox) {
             (Some(frame), _) if !frame.is_empty() => (Some(frame.pop()), true),
-            (_, Some(outbox)) => outbox.take_or_watch(waker),
+            (_, Some(outbox)) => outbox.take_or_register(waker),
             (_, None) => (None, false),
         }
     }
@@ -237,7 +237,7 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         // Messages gather while the handler can produce them without waiting, up to a frame or so.
-        let is_enough = self.unwatch() >= self.gather_size && self.outbox.is_some();
+        let is_enough = self.deregister() >= self.gather_size && self.outbox.is_some();
         if !is_enough && let Poll::Ready(outcome) = self.poll_handler(cx) {
             let end = outcome.map(|frame| self.frame = frame.map(Box::new));
             self.trailers = Some(self.end(end));
@@ -262,13 +262,17 @@ impl http_body::Body for Answer {
     }
 }
 
-impl Source for Answer {
+impl BodySource for Answer {
     fn is_waiting(&self) -> bool {
         self.is_waiting
     }
 
-    fn held(&self, waker: &Waker) -> usize {
+    fn buffered(&self, waker: &Waker) -> usize {
         let frame = self.frame.as_ref().map_or(0, |frame| frame.len());
-        frame + self.outbox.as_ref().map_or(0, |outbox| outbox.held(waker))
+        frame
+            + self
+                .outbox
+                .as_ref()
+                .map_or(0, |outbox| outbox.buffered(waker))
     }
 }

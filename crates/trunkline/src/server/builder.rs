@@ -180,7 +180,7 @@ impl Server {
     /// Server::new().tls(tls).add_service(greeter).serve("0.0.0.0:50051").await
     /// # }
     /// ```
-    #[cfg(any(feature = "tls", feature = "aws-lc-rs"))]
+    #[cfg(feature = "__tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);
@@ -438,8 +438,8 @@ struct PeerHandler {
     layered: Option<(Layered, Arc<Peer>)>,
 }
 
-impl trunkline_transport::Handler for PeerHandler {
-    type Answer = PeerAnswer;
+impl trunkline_transport::ConnectionHandler for PeerHandler {
+    type Future = PeerAnswer;
 
     fn call(&mut self, mut request: http::Request<Body>) -> (PeerAnswer, Option<Arc<PollBudget>>) {
         let Some((layered, peer)) = &self.layered else {
