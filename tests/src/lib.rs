@@ -11,6 +11,10 @@
 //! - [`test_service`]: the server of the interop tests, on `trunkline`
 //! - [`cases`]: the client of the interop tests, on `trunkline`
 //! - [`flags`]: the command lines of the two interop programs in `src/bin`
+//! - [`interop_ends`]: both of these, run by a test
+//! - [`fixture`]: what the end-to-end tests share: methods of the four kinds, servers, bounded waits
+//! - [`tls_ends`]: the same over TLS
+//! - [`own_process`]: a test that needs a process of its own
 //!
 //! The first six block, and know nothing of `trunkline`: a peer is a name and a port. Asynchronous tests call them from a
 //! thread of its own (`spawn_blocking`). They need Unix: signals, advisory locks, a loopback interface to listen to.
@@ -21,13 +25,16 @@
 #[cfg(unix)]
 pub mod capture;
 pub mod cases;
+pub mod fixture;
 pub mod flags;
 #[cfg(unix)]
 pub mod frames;
 #[cfg(unix)]
 pub mod h2spec;
+pub mod interop_ends;
 #[cfg(unix)]
 pub mod nginx;
+pub mod own_process;
 #[cfg(unix)]
 pub mod peers;
 #[cfg(unix)]
@@ -35,6 +42,7 @@ pub mod prepare;
 #[cfg(unix)]
 pub mod process;
 pub mod test_service;
+pub mod tls_ends;
 
 /// The messages and services of the interop tests.
 #[allow(missing_debug_implementations, reason = "generated")]

@@ -1,0 +1,57 @@
+//! Both ends of `trunkline`, and raw peers that stand in for one of them, by subject.
+
+mod calls {
+    mod cancellation;
+    mod compression;
+    mod deadlines;
+    mod ends;
+    mod everyday;
+    mod heads;
+    mod interceptors;
+    mod large_messages;
+    mod retries;
+    mod specification;
+}
+
+mod channel {
+    mod connecting;
+    mod connections;
+    mod rolling_restart;
+    mod testing;
+}
+
+mod hostile {
+    mod clients;
+    mod servers;
+}
+
+mod limits {
+    mod budgets;
+    mod header_lists;
+    mod header_lists_at_client;
+    mod load;
+    mod numbers;
+    mod resets;
+    mod unsent;
+}
+
+mod observe {
+    mod metrics;
+    mod traces;
+}
+
+mod regressions;
+
+mod server {
+    mod closing;
+    mod handler_tasks;
+    mod keepalive;
+    mod lifecycle;
+    mod sockets;
+    mod threads;
+}
+
+mod tls {
+    mod connections;
+    mod reload;
+}

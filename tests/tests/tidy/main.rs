@@ -1,0 +1,5 @@
+//! The repository itself: its crates, its files and its pages.
+
+mod errors_index;
+mod house;
+mod mistakes;
