@@ -1,6 +1,5 @@
 //! Answers one call: its handler, raced against the peer's reset and the deadline.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -9,15 +8,16 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Response, StatusCode, header, response};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use trunkline_codec::header_list::What;
 use trunkline_codec::{Status, head};
 
 use crate::body::Body;
+use crate::deadline::Deadline;
 use crate::hub::{Hub, Permit};
+use crate::panics::{Panic, catch_panic, drop_caught};
 use crate::poll_budget::PollBudget;
 use crate::send::{SendBody, SendError};
-use crate::turn::poll_sleep;
 
 /// A call that has been accepted and not answered.
 pub(crate) struct Opened {
@@ -51,12 +51,6 @@ enum Stage<F> {
     Over,
 }
 
-struct Deadline {
-    at: Instant,
-    /// From when the call waits: most do not.
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
 impl Opened {
     /// Answers with a status and nothing else.
     pub(crate) fn refuse(mut self, status: Status) {
@@ -64,10 +58,9 @@ impl Opened {
         send_status(&mut self.respond, status, is_young, &self.permit);
     }
 
-    /// What a panic comes to that nobody above has caught: its text is for the server's log,
-    /// where the panic hook has put it, and not for the peer.
-    pub(crate) fn fail(self) {
-        self.refuse(panicked());
+    /// Ends the call after a panic that nobody above has caught.
+    pub(crate) fn fail(self, panic: &Panic) {
+        self.refuse(panicked(panic));
     }
 }
 
@@ -77,7 +70,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             stage: Stage::Handling(future, opened.respond),
             since: opened.since,
             is_young: true,
-            deadline: opened.deadline.map(|at| Deadline { at, sleep: None }),
+            deadline: opened.deadline.map(Deadline::new),
             poll_budget,
             unsent: None,
             permit: opened.permit,
@@ -115,13 +108,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     /// The deadline is around everything: a handler inside the body is not polled while the
     /// transport waits for window, and nor would be a timer there.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = &mut self.deadline else {
-            return Poll::Pending;
-        };
-        let sleep = deadline
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
-        poll_sleep(sleep.as_mut(), cx)
+        match &mut self.deadline {
+            None => Poll::Pending,
+            Some(deadline) => deadline.poll(cx),
+        }
     }
 
     /// Polls the call and not its deadline, which a call that does not wait has no use for.
@@ -138,22 +128,20 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             return Poll::Ready(());
         }
         match &mut self.stage {
-            Stage::Handling(future, respond) => {
-                match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
-                    Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
-                        return Poll::Pending;
-                    }
-                    Ok(Poll::Pending) => {
-                        self.hub().call_reset(self.is_young);
-                        self.let_go();
-                    }
-                    Ok(Poll::Ready(response)) => self.send_head(response),
-                    Err(_) => self.end(panicked()),
+            Stage::Handling(future, respond) => match catch_panic(|| Pin::new(future).poll(cx)) {
+                Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
+                    return Poll::Pending;
                 }
-            }
+                Ok(Poll::Pending) => {
+                    self.hub().call_reset(self.is_young);
+                    self.let_go();
+                }
+                Ok(Poll::Ready(response)) => self.send_head(response),
+                Err(panic) => self.end(panicked(&panic)),
+            },
             Stage::Sending(send) => {
                 let lists = self.permit.hub().header_lists();
-                match catch_unwind(AssertUnwindSafe(|| send.poll(cx, lists))) {
+                match catch_panic(|| send.poll(cx, lists)) {
                     Ok(Poll::Pending) => {
                         let bytes = send.unsent(cx.waker());
                         if bytes == 0 && self.unsent.is_none() || !self.waits(bytes, cx) {
@@ -162,7 +150,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                     }
                     Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
                     Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
-                    Err(_) => self.end(panicked()),
+                    Err(panic) => self.end(panicked(&panic)),
                 }
             }
             Stage::Over => {}
@@ -342,12 +330,6 @@ fn is_grpc(head: &HeaderMap) -> bool {
         .is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Drops what may be, or hold, a handler. What panics there must not unwind through the task of the
-/// connection, where other calls are; a second panic on the way would end the process.
-fn drop_caught<T>(handler: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
-}
-
-fn panicked() -> Status {
-    Status::internal("the service panicked; the server's log says why")
+fn panicked(panic: &Panic) -> Status {
+    panic.status("service")
 }

@@ -1,7 +1,6 @@
 //! The server's side of one connection: accepts calls, answers them, drains and ends.
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -24,6 +23,7 @@ use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::linger::{End, Whose, see_off};
+use crate::panics::catch_panic;
 use crate::poll_budget::PollBudget;
 use crate::timers::after;
 use crate::turn::{Turn, Work};
@@ -480,12 +480,12 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
             return now;
         }
         let handler = &mut self.handler;
-        match catch_unwind(AssertUnwindSafe(|| handler.call(call.request))) {
+        match catch_panic(|| handler.call(call.request)) {
             Ok((answer, poll_budget)) => self
                 .calls
                 .begin(Answering::new(answer, opened, poll_budget), now),
-            Err(_) => {
-                opened.fail();
+            Err(panic) => {
+                opened.fail(&panic);
                 now
             }
         }

@@ -13,7 +13,9 @@
 //! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
 //! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
 //! | `budget` | how much a peer may do that costs more than it brings |
-//! | `timers`, `keepalive` | times; whether the peer is there |
+//! | `deadline`, `timers` | one moment to wait for; all those of a connection on one timer |
+//! | `keepalive` | pings: is the peer there |
+//! | `panics` | catches the panics of handlers |
 //! | `linger` | the end of a connection that has said everything |
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
 //! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
@@ -38,6 +40,7 @@ mod client_send;
 mod client_watch;
 mod connection;
 mod coop;
+mod deadline;
 mod detached;
 mod error;
 mod frame_guard;
@@ -51,6 +54,7 @@ mod linger;
 mod listen;
 mod lookup;
 mod net_stream;
+mod panics;
 mod pipe;
 mod poll_budget;
 mod send;
@@ -75,11 +79,13 @@ pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::RefusedRequest;
 pub use connection::{ConnectionHandler, Phase, serve_connection};
 pub use coop::poll_coop;
+pub use deadline::Deadline;
 pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use listen::Listener;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;
+pub use panics::{Panic, catch_panic};
 pub use pipe::{PipeFailure, PipeReader, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::turn::poll_sleep;
+use crate::deadline::poll_sleep;
 
 /// As good as never, and a time that can be told.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

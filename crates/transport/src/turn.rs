@@ -1,12 +1,10 @@
 //! One turn of a connection's task, the same for servers and clients.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep};
 
 use crate::hub::{Hub, WokenBy};
 use crate::incoming::Stream;
@@ -143,14 +141,5 @@ impl<IO> Turn<IO> {
 impl<IO> Drop for Turn<IO> {
     fn drop(&mut self) {
         self.hand_out();
-    }
-}
-
-/// Ready when the time of `sleep` has come, also in a task whose handlers have used up its budget,
-/// where a timer is silent.
-pub(crate) fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-    match sleep.as_mut().poll(cx) {
-        Poll::Pending if sleep.deadline() > Instant::now() => Poll::Pending,
-        Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
     }
 }

@@ -8,11 +8,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
 use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
 
-use crate::call::deadline;
+use crate::call::deadline::{self, Deadline};
 use crate::server::answering::refused;
 use crate::server::builder::{Handler, Server};
 use crate::tower::{Calling, Shared};
@@ -87,7 +86,7 @@ async fn run(
 /// What a call has around it: its deadline, and a sender that gives it up, or sends what nobody
 /// reads.
 struct Bounds {
-    sleep: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
     /// Over a connection this is a reset, which drops the handler whether it reads or not.
     watch: Option<PipeFailure>,
     /// What the handler does not read waits, and so does its sender, for as long as the call lives: only its
@@ -108,7 +107,7 @@ impl Bounds {
             }
         };
         let bounds = Self {
-            sleep: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            deadline: deadline.map(Deadline::new),
             watch,
             _requests: requests,
         };
@@ -122,10 +121,10 @@ impl Bounds {
         {
             return Poll::Ready(status);
         }
-        let Some(sleep) = &mut self.sleep else {
+        let Some(deadline) = &mut self.deadline else {
             return Poll::Pending;
         };
-        sleep.as_mut().poll(cx).map(|()| {
+        deadline.poll(cx).map(|()| {
             Status::deadline_exceeded(
                 "the deadline passed while the handler was at work: is it slow, or the timeout short?",
             )

@@ -1,45 +1,10 @@
 //! The deadline of a call, and the one that a handler's calls inherit.
 
-use std::pin::Pin;
-use std::task::Context;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use trunkline_codec::Status;
-
-/// The deadline of a call that is being polled.
-pub(crate) struct Deadline {
-    at: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadline {
-    pub(crate) fn new(at: Instant) -> Self {
-        Self { at, sleep: None }
-    }
-
-    pub(crate) fn has_passed(&self) -> bool {
-        self.at <= Instant::now()
-    }
-
-    /// Whether it has passed; else `cx` hears of it, if the call is going to wait.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, will_wait: bool) -> bool {
-        // The clock is asked, not the timer, which says nothing in a task that has used up its
-        // budget.
-        if self.has_passed() {
-            return true;
-        }
-        if will_wait {
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.at)));
-            if sleep.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
-        }
-        false
-    }
-}
+pub(crate) use trunkline_transport::Deadline;
 
 tokio::task_local! {
     static DEADLINE: Option<Instant>;

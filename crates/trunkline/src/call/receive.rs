@@ -466,7 +466,12 @@ impl Receive {
     /// The status to end with, if the deadline has passed; else `cx` hears of it, if the call is
     /// going to wait.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, will_wait: bool) -> Option<Status> {
-        if !self.deadline.as_mut()?.poll(cx, will_wait) {
+        let deadline = self.deadline.as_mut()?;
+        let has_passed = match will_wait {
+            true => deadline.poll(cx).is_ready(),
+            false => deadline.has_passed(),
+        };
+        if !has_passed {
             return None;
         }
         let phase = match &self.source {

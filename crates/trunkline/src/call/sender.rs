@@ -226,7 +226,7 @@ impl<T> Sender<T> {
     /// Ready once the deadline has passed, with what to tell; else `cx` hears of it.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let deadline = self.deadline.as_mut();
-        match deadline.is_some_and(|deadline| deadline.poll(cx, true)) {
+        match deadline.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
             true => poll_told(late(), cx),
             false => Poll::Pending,
         }

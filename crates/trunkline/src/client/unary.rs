@@ -125,7 +125,10 @@ impl Plain {
             Poll::Pending => Poll::Pending,
         };
         if let Some(deadline) = &mut self.deadline
-            && deadline.poll(cx, head.is_pending())
+            && match head.is_pending() {
+                true => deadline.poll(cx).is_ready(),
+                false => deadline.has_passed(),
+            }
         {
             let status = deadline::exceeded(self.opening.phase());
             return Poll::Ready(Replied::Whole(Err(status)));

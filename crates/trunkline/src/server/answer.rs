@@ -1,7 +1,5 @@
 //! A handler at work: first the future of a response, then, if it goes on, inside its body.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,7 +9,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
 use trunkline_codec::{Code, Compressors, Metadata, Payload, Status, head};
-use trunkline_transport::{Body, BodySource, PipeReader};
+use trunkline_transport::{Body, BodySource, Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
 use crate::call::observe::{Recorder, code_of};
@@ -98,13 +96,11 @@ impl Answer {
         let Some(handler) = &mut self.handler else {
             return Poll::Pending;
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            deadline::within(self.deadline, || handler.as_mut().poll(cx))
-        }));
+        let polled = catch_panic(|| deadline::within(self.deadline, || handler.as_mut().poll(cx)));
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => Err(panicked(&*panic, self.response.recorder())),
+            Err(panic) => Err(panicked(&panic, self.response.recorder())),
         };
         self.handler = None;
         Poll::Ready(outcome)
@@ -209,15 +205,11 @@ impl Answer {
     }
 }
 
-/// The text of a panic is for the server's log, and not for the peer.
+/// Logs a panic in the span of its call; returns what the client is told.
 #[cold]
-pub(crate) fn panicked(panic: &(dyn Any + Send), recorder: Option<&Arc<Recorder>>) -> Status {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is no text");
-    let log = || tracing::error!(target: "trunkline::call", panic = text, "a handler panicked");
+pub(crate) fn panicked(panic: &Panic, recorder: Option<&Arc<Recorder>>) -> Status {
+    let log =
+        || tracing::error!(target: "trunkline::call", panic = panic.text(), "a handler panicked");
     match recorder {
         None => log(),
         Some(recorder) => {
@@ -225,7 +217,7 @@ pub(crate) fn panicked(panic: &(dyn Any + Send), recorder: Option<&Arc<Recorder>
             recorder.end(Code::INTERNAL);
         }
     }
-    Status::internal("the handler panicked; the server's log says why")
+    panic.status("handler")
 }
 
 impl http_body::Body for Answer {

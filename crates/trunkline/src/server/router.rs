@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use tower_service::Service as TowerService;
 use trunkline_codec::{
     Compressors, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
 };
-use trunkline_transport::{Body, ConnectionStats, Peer, PollBudget, pipe};
+use trunkline_transport::{Body, ConnectionStats, Peer, PollBudget, catch_panic, pipe};
 
 use crate::call::deadline;
 use crate::call::head::Head;
@@ -497,12 +496,10 @@ impl Routes {
             max_send_size: self.limits.max_send_message_size,
         };
         let handling = match self.interceptors.is_empty() {
-            true => catch_unwind(AssertUnwindSafe(|| {
-                deadline::within(deadline, || (route.handle)(incoming))
-            }))
-            .unwrap_or_else(|panic| {
-                Box::pin(ready(Err(answer::panicked(&*panic, response.recorder()))))
-            }),
+            true => catch_panic(|| deadline::within(deadline, || (route.handle)(incoming)))
+                .unwrap_or_else(|panic| {
+                    Box::pin(ready(Err(answer::panicked(&panic, response.recorder()))))
+                }),
             false => self.intercepted(route, incoming),
         };
         let handling = match response.recorder() {

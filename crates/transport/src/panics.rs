@@ -1,0 +1,77 @@
+//! The one place that catches panics of handlers and of what is around them.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use trunkline_codec::Status;
+
+/// A panic that was caught.
+pub struct Panic(Box<dyn Any + Send>);
+
+/// Runs code of a user. A panic there ends one call, and must not unwind through the task of the connection,
+/// which has other calls.
+///
+/// # Errors
+///
+/// The panic, if there was one. The panic hook has reported it already.
+#[inline]
+pub fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
+    // State that the panic has left half-changed goes with the call: nothing of it is used again.
+    catch_unwind(AssertUnwindSafe(run)).map_err(Panic)
+}
+
+/// Drops a value of a user, and ignores a panic there: a second one on the way would end the process.
+pub(crate) fn drop_caught<T>(value: T) {
+    let _ = catch_panic(|| drop(value));
+}
+
+impl Panic {
+    /// Returns the text of the panic, for a log; a placeholder if the panic has none.
+    pub fn text(&self) -> &str {
+        match (
+            self.0.downcast_ref::<&str>(),
+            self.0.downcast_ref::<String>(),
+        ) {
+            (Some(text), _) => text,
+            (None, Some(text)) => text,
+            (None, None) => "a panic without text",
+        }
+    }
+
+    /// Makes the status that a client is told: INTERNAL, without the text of the panic, which is for
+    /// the server's log. `what` names the code that panicked, such as `"handler"`.
+    pub fn status(&self, what: &str) -> Status {
+        Status::internal(format!("the {what} panicked; the server's log says why"))
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.text()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_panic_is_for_the_log_and_not_for_the_client() {
+        let secret = String::from("secret");
+        for panic in [
+            catch_panic(|| panic!("secret")),
+            catch_panic(|| panic!("{secret}")),
+        ] {
+            let panic = panic.map(|()| "no panic").expect_err("it panics");
+            assert_eq!(panic.text(), "secret");
+            let status = panic.status("handler");
+            assert_eq!(
+                status.message(),
+                "the handler panicked; the server's log says why"
+            );
+        }
+        assert_eq!(catch_panic(|| 7).expect("no panic"), 7);
+        drop_caught(7);
+    }
+}
