@@ -62,11 +62,11 @@ async fn each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out() {
         made("The server speaks HTTP/1.1", http_1_server().await),
         made("The deadline passes", late().await),
         made("The handler panics", panicking().await),
-        made("A message is over the limit", large().await),
-        made("There is no such service or method", unknown().await),
+        made("A message exceeds the limit", large().await),
+        made("The service or method does not exist", unknown().await),
         made("The port is in use", port_in_use().await),
-        made("The caller is no gRPC client", no_grpc_client().await),
-        made("Metadata is over the limit", large_metadata().await),
+        made("The caller is not a gRPC client", no_grpc_client().await),
+        made("Metadata exceeds the limit", large_metadata().await),
     ];
     errors_index::print(&mistakes);
     errors_index::hold(&mistakes);
