@@ -10,9 +10,10 @@ use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
+use trunkline::limits::{ChannelLimits, ServerLimits};
 use trunkline::{
-    Address, Call, Channel, Code, ConnectivityState, Limits, Next, Request, Result, Router, Sender,
-    Server, Status, Streaming, shutdown_signal,
+    Address, Call, Channel, Code, ConnectivityState, Next, Request, Result, Router, Sender, Server,
+    Status, Streaming, shutdown_signal,
 };
 use trunkline_health::v1::HealthCheckRequest;
 use trunkline_health::{Health, HealthClient, ServingStatus};
@@ -503,7 +504,9 @@ async fn a_server_is_set_up_as_the_guide_says() {
         .max_connections(10_000)
         .max_concurrent_streams(200)
         .max_recv_message_size(16 << 20)
-        .with_limits(|limits: &mut Limits| limits.header_block_timeout = Duration::from_secs(5));
+        .with_limits(|limits: &mut ServerLimits| {
+            limits.header_block_timeout = Duration::from_secs(5)
+        });
     let server = server.drain_grace(Duration::from_secs(20));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let address = bound.local_addr().to_string();
@@ -577,7 +580,7 @@ async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
     let client = GreeterClient::new(channel);
     is_greeted(&client).await?;
     let channel = Channel::to(&address);
-    let channel = channel.with_limits(|limits: &mut Limits| limits.max_addresses = 10);
+    let channel = channel.with_limits(|limits: &mut ChannelLimits| limits.max_addresses = 10);
     is_greeted(&GreeterClient::new(channel.connect().await?)).await
 }
 

@@ -7,9 +7,10 @@ use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use guide::{RouteGuideClient, RouteGuideServer};
 use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
+use trunkline::limits::ServerLimits;
 use trunkline::{
-    Call, CallStats, Channel, Client, Code, ConnectionStats, Limits, Method, MetricsSink, Next,
-    Peer, Request, Result, Sender, Server, Status, Streaming,
+    Call, CallStats, Channel, Client, Code, ConnectionStats, Method, MetricsSink, Next, Peer,
+    Request, Result, Sender, Server, Status, Streaming,
 };
 use trunkline_health::Health;
 use trunkline_reflection::Reflection;
@@ -233,7 +234,7 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
         .metrics(Sink)
         .max_recv_message_size(16 << 20)
         .max_concurrent_streams(1_000)
-        .with_limits(|limits: &mut Limits| limits.initial_window_size = 1 << 20)
+        .with_limits(|limits: &mut ServerLimits| limits.http2.initial_window_size = 1 << 20)
         .max_connection_idle(minutes(15))
         .max_connection_age(minutes(30))
         .max_connection_age_grace(minutes(5))

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use trunkline_codec::Limits;
+use crate::limits::ChannelLimits;
 
 /// grpc/doc/connection-backoff.md: each pause is longer than the one before, up to a limit, and
 /// clients that lost the same server spread out.
@@ -14,14 +14,14 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &ChannelLimits) -> Self {
         Self {
             next: limits.connect_backoff_base.min(limits.connect_backoff_max),
         }
     }
 
     /// From the beginning of an attempt to the beginning of the next. `random` is from -1 to 1.
-    pub(crate) fn pause(&mut self, limits: &Limits, random: f64) -> Duration {
+    pub(crate) fn pause(&mut self, limits: &ChannelLimits, random: f64) -> Duration {
         let pause = self.next;
         let longer = pause.as_secs_f64() * limits.connect_backoff_multiplier;
         let longer = Duration::try_from_secs_f64(longer).unwrap_or(Duration::MAX);
@@ -45,7 +45,7 @@ pub(crate) fn random() -> f64 {
 mod tests {
     use super::*;
 
-    fn pauses(limits: &Limits, random: f64) -> Vec<f64> {
+    fn pauses(limits: &ChannelLimits, random: f64) -> Vec<f64> {
         let mut backoff = Backoff::new(limits);
         let pauses = std::iter::repeat_with(|| backoff.pause(limits, random).as_secs_f64());
         let rounded = pauses.map(|pause| (pause * 1000.0).round() / 1000.0);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_by_1_6_from_1_s_to_120_s_and_vary_by_a_fifth() {
-        let limits = Limits::default();
+        let limits = ChannelLimits::default();
         let exact = [
             1.0, 1.6, 2.56, 4.096, 6.554, 10.486, 16.777, 26.844, 42.95, 68.719, 109.951, 120.0,
             120.0,
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn limits_that_make_no_sense_make_no_panic() {
-        let mut limits = Limits::default();
+        let mut limits = ChannelLimits::default();
         for (multiplier, jitter) in [(f64::NAN, f64::NAN), (-1.0, 7.0), (f64::MAX, -3.0)] {
             limits.connect_backoff_multiplier = multiplier;
             limits.connect_backoff_jitter = jitter;

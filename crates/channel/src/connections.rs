@@ -9,13 +9,16 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use trunkline_codec::{Limits, Status};
-use trunkline_transport::{Address, ConnectionStats, Keepalive, ReadyConnection, Target};
+use trunkline_codec::Status;
+use trunkline_transport::{
+    Address, ClientLimits, ConnectionStats, Keepalive, ReadyConnection, Target,
+};
 
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, StateWatch};
 use crate::endpoint::{Endpoint, Origin};
 use crate::group::Group;
+use crate::limits::ChannelLimits;
 use crate::member::Member;
 use crate::settings::Settings;
 use crate::task::Task;
@@ -34,6 +37,8 @@ const WAITS_ON_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Connections {
     pub(crate) settings: Settings,
+    /// The part of the limits that each connection keeps to.
+    pub(crate) client_limits: Arc<ClientLimits>,
     /// What a server that is asked too often has taught all connections.
     pub(crate) keepalive: Keepalive,
     pub(crate) targets: Arc<[Arc<Target>]>,
@@ -114,7 +119,8 @@ impl Connections {
         let targets = settings.parse()?;
         let limits = settings.limits.clone();
         let connections = Arc::new(Self {
-            keepalive: Keepalive::new(&limits),
+            keepalive: Keepalive::new(limits.http2.keepalive_time),
+            client_limits: Arc::new((&*limits).into()),
             settings,
             state: RwLock::new(State::new(&limits, &targets)),
             targets,
@@ -421,7 +427,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl State {
-    fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
+    fn new(limits: &ChannelLimits, targets: &[Arc<Target>]) -> Self {
         Self {
             groups: Vec::new(),
             ready: Vec::new(),
@@ -476,7 +482,7 @@ impl State {
         self.groups.iter_mut().find(|it| it.id == id)
     }
 
-    pub(crate) fn new_group(&mut self, endpoints: Vec<Endpoint>, limits: &Limits) -> Group {
+    pub(crate) fn new_group(&mut self, endpoints: Vec<Endpoint>, limits: &ChannelLimits) -> Group {
         self.next_id += 1;
         Group::new(self.next_id, endpoints, limits)
     }
@@ -487,7 +493,7 @@ impl Resolution {
         self.is_partial && self.task.as_ref().is_some_and(Task::is_running)
     }
 
-    pub(crate) fn new(limits: &Limits, targets: &[Arc<Target>]) -> Self {
+    pub(crate) fn new(limits: &ChannelLimits, targets: &[Arc<Target>]) -> Self {
         let known = targets.iter().map(|it| it.address());
         Self {
             task: None,

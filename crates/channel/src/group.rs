@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 use trunkline_transport::Connection;
 
 use crate::backoff::{self, Backoff};
 use crate::connections::Ready;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::{Endpoint, Origin};
+use crate::limits::ChannelLimits;
 use crate::member::Member;
 use crate::task::Task;
 
@@ -41,7 +42,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(id: u64, endpoints: Vec<Endpoint>, limits: &Limits) -> Self {
+    pub(crate) fn new(id: u64, endpoints: Vec<Endpoint>, limits: &ChannelLimits) -> Self {
         Self {
             id,
             endpoints: endpoints.into(),
@@ -99,7 +100,11 @@ impl Group {
 
     /// A stream to be opened at once, on the least busy connection. Says by `needs_tending` if the
     /// group has lost one, or needs another.
-    pub(crate) fn try_ready(&self, limits: &Limits, needs_tending: &mut bool) -> Option<Ready> {
+    pub(crate) fn try_ready(
+        &self,
+        limits: &ChannelLimits,
+        needs_tending: &mut bool,
+    ) -> Option<Ready> {
         let member = self.least_busy()?;
         if !self.open.iter().all(|it| it.is_usable()) || self.wants_more(member, limits) {
             *needs_tending = true;
@@ -107,19 +112,19 @@ impl Group {
         member.try_ready()
     }
 
-    fn wants_more(&self, least_busy: &Member, limits: &Limits) -> bool {
+    fn wants_more(&self, least_busy: &Member, limits: &ChannelLimits) -> bool {
         least_busy.is_busy() && self.grows_at(limits).is_some_and(|at| at <= Instant::now())
     }
 
     /// Whether another connection is to be opened beside those that there are.
-    pub(crate) fn is_too_small(&self, limits: &Limits) -> bool {
+    pub(crate) fn is_too_small(&self, limits: &ChannelLimits) -> bool {
         self.least_busy()
             .is_some_and(|member| self.wants_more(member, limits))
     }
 
     /// When another connection may be opened beside those that there are; none if there are none, or
     /// as many as may be, or one is under way.
-    pub(crate) fn grows_at(&self, limits: &Limits) -> Option<Instant> {
+    pub(crate) fn grows_at(&self, limits: &ChannelLimits) -> Option<Instant> {
         let is_under_way = self.further.as_ref().is_some_and(Task::is_running);
         if self.open.is_empty() || self.open.len() >= limits.max_connections || is_under_way {
             return None;
@@ -137,7 +142,7 @@ impl Group {
         endpoint: Endpoint,
         origin: Origin,
         started: Instant,
-        limits: &Limits,
+        limits: &ChannelLimits,
     ) -> Arc<Member> {
         self.failing = None;
         self.not_before = None;
@@ -152,7 +157,7 @@ impl Group {
     }
 
     /// An attempt that began at `started` has failed: the next one comes after a pause.
-    pub(crate) fn fail(&mut self, status: Status, started: Instant, limits: &Limits) {
+    pub(crate) fn fail(&mut self, status: Status, started: Instant, limits: &ChannelLimits) {
         let pause = self.backoff.pause(limits, backoff::random());
         tracing::debug!(
             target: "trunkline::connection",
@@ -170,7 +175,7 @@ impl Group {
     }
 
     /// Takes out the connections that take no more calls.
-    pub(crate) fn take_lost(&mut self, limits: &Limits) -> Vec<Arc<Member>> {
+    pub(crate) fn take_lost(&mut self, limits: &ChannelLimits) -> Vec<Arc<Member>> {
         let (usable, lost) = std::mem::take(&mut self.open)
             .into_iter()
             .partition(|it: &Arc<Member>| it.is_usable());
@@ -188,7 +193,7 @@ impl Group {
     }
 
     /// The last connection is lost.
-    fn lose(&mut self, member: &Member, limits: &Limits) {
+    fn lose(&mut self, member: &Member, limits: &ChannelLimits) {
         let was_of_use = member.connection.has_responded()
             || member.started.elapsed() >= limits.connect_backoff_base;
         if was_of_use {
@@ -213,7 +218,7 @@ impl Group {
     }
 
     /// As it was before it was first used.
-    pub(crate) fn fall_idle(&mut self, limits: &Limits) -> Vec<Arc<Member>> {
+    pub(crate) fn fall_idle(&mut self, limits: &ChannelLimits) -> Vec<Arc<Member>> {
         let fresh = Self::new(self.id, Vec::new(), limits);
         let before = std::mem::replace(self, fresh);
         self.endpoints = before.endpoints.clone();

@@ -9,6 +9,7 @@
 //! | `targets` | what users write |
 //! | `resolver`, `endpoint` | names to addresses; an address and what calls to it are told |
 //! | `connector`, `race` | byte streams of users; the attempt that is first (RFC 8305) |
+//! | `limits` | every limit of a channel, with its default |
 //! | `policy` | how endpoints become groups |
 //! | `group`, `member` | the connections to one of several endpoints, and its back-off; one connection |
 //! | `connections` | which connection a call takes, and what it waits for |
@@ -23,6 +24,7 @@ mod connectivity;
 mod connector;
 mod endpoint;
 mod group;
+mod limits;
 mod member;
 mod policy;
 mod race;
@@ -35,6 +37,7 @@ mod upkeep;
 pub use connections::{Connections, Patience, Ready};
 pub use connectivity::{ConnectivityState, StateWatch};
 pub use endpoint::Origin;
+pub use limits::ChannelLimits;
 pub use policy::Policy;
 pub use resolver::Resolver;
 pub use settings::Settings;

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinSet};
-use trunkline_codec::{Limits, Status};
-use trunkline_transport::{ClientTls, Connection, Destination, Keepalive, cannot_connect};
+use trunkline_codec::Status;
+use trunkline_transport::{
+    ClientLimits, ClientTls, Connection, Destination, Keepalive, cannot_connect,
+};
 
 use crate::connector::Connector;
 use crate::endpoint::Endpoint;
+use crate::limits::ChannelLimits;
 
 /// What an attempt needs, and nothing of the channel that makes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Racer {
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Arc<ChannelLimits>,
+    /// Those of each connection.
+    pub(crate) client_limits: Arc<ClientLimits>,
     pub(crate) connector: Option<Connector>,
     pub(crate) tls: Option<ClientTls>,
     pub(crate) keepalive: Keepalive,
@@ -81,7 +86,7 @@ impl Racer {
             name: &name,
             target: &endpoint.target,
             tls: self.tls.as_ref().filter(|_| endpoint.is_secure()),
-            limits: &self.limits,
+            limits: &self.client_limits,
             keepalive: &self.keepalive,
         };
         let connection = match &self.connector {

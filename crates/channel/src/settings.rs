@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 use trunkline_transport::{Address, ClientTls, Target};
 
 use crate::connector::Connector;
+use crate::limits::ChannelLimits;
 use crate::policy::Policy;
 use crate::resolver::{AnyResolver, Resolver, System};
 use crate::targets::Targets;
@@ -19,7 +20,7 @@ pub struct Settings {
     /// Where to connect.
     pub targets: Targets,
     /// All limits.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<ChannelLimits>,
     /// What goes into `:authority` in the place of each target's own.
     pub authority: Option<Authority>,
     /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
@@ -35,7 +36,7 @@ impl Settings {
     pub fn new(targets: Targets) -> Self {
         Self {
             targets,
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(ChannelLimits::default()),
             authority: None,
             tls: None,
             policy: Policy::default(),

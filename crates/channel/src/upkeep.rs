@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 use trunkline_transport::{Connection, Target};
 
 use crate::backoff::{self, Backoff};
@@ -16,6 +16,7 @@ use crate::connections::{Connections, Resolution, State};
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
 use crate::group::Group;
+use crate::limits::ChannelLimits;
 use crate::member::{Member, Observer};
 use crate::race::Racer;
 use crate::resolver::{Answer, AnyResolver, endpoints};
@@ -99,6 +100,7 @@ impl Connections {
     fn racer(&self) -> Racer {
         Racer {
             limits: self.settings.limits.clone(),
+            client_limits: self.client_limits.clone(),
             connector: self.settings.connector.clone(),
             tls: self.settings.tls.clone(),
             keepalive: self.keepalive.clone(),
@@ -365,7 +367,7 @@ async fn keep_resolving(
     weak: Weak<Connections>,
     resolver: AnyResolver,
     targets: Arc<[Arc<Target>]>,
-    limits: Arc<Limits>,
+    limits: Arc<ChannelLimits>,
 ) {
     let mut due: Vec<Option<Instant>> = vec![None; targets.len()];
     loop {

@@ -11,7 +11,6 @@ use http::{Method, StatusCode};
 use crate::code::Code;
 use crate::compression::{Compressor, Compressors};
 use crate::header_list::{field_size, pseudo_size};
-use crate::limits::Limits;
 use crate::status::Status;
 use crate::timeout;
 
@@ -119,11 +118,11 @@ impl Refusal {
 ///
 /// 405 for another method than POST, 415 for a content type that is not gRPC, 400 for several
 /// `host` headers; UNIMPLEMENTED for a codec or a `grpc-encoding` that is not known, INTERNAL for a
-/// malformed `grpc-timeout`, RESOURCE_EXHAUSTED for more headers than
-/// [`Limits::max_header_list_size`].
+/// malformed `grpc-timeout`, RESOURCE_EXHAUSTED for more than
+/// `max_header_list_size` bytes of headers.
 pub fn parse_request(
     parts: &Parts,
-    limits: &Limits,
+    max_header_list_size: u32,
     encodings: &Compressors,
 ) -> Result<RequestHead, Refusal> {
     if parts.method != Method::POST {
@@ -159,10 +158,10 @@ pub fn parse_request(
             message,
         });
     }
-    let (size, limit) = (fields.size, limits.max_header_list_size);
+    let (size, limit) = (fields.size, max_header_list_size);
     if size > limit as usize {
         return Err(Refusal::Status(Status::resource_exhausted(format!(
-            "{size} bytes of request headers are more than the limit of {limit}: send less metadata, or raise Limits::max_header_list_size of the server, and max_header_list_size_hard with it beyond 32 KiB"
+            "{size} bytes of request headers are more than the limit of {limit}: send less metadata, or raise ServerLimits::max_header_list_size, and Http2Limits::max_header_list_size_hard with it beyond 32 KiB"
         ))));
     }
     let timeout = match fields.timeout {
@@ -536,10 +535,12 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    const MAX_HEADER_LIST_SIZE: u32 = 16 * 1024;
+
     fn parse(method: &str, pairs: &[(&str, &str)]) -> Result<RequestHead, Refusal> {
         parse_request(
             &parts(method, pairs),
-            &Limits::default(),
+            MAX_HEADER_LIST_SIZE,
             &Compressors::default(),
         )
     }
@@ -697,7 +698,7 @@ mod tests {
             let pseudo: usize = pseudo.iter().map(|field| field.len() + 32).sum();
             pseudo + "content-typeapplication/grpc".len() + 32 + "k".len() + value + 32
         };
-        let limit = Limits::default().max_header_list_size as usize;
+        let limit = MAX_HEADER_LIST_SIZE as usize;
         let room = limit - size(0);
         for (len, fits) in [(room - 1, true), (room, true), (room + 1, false)] {
             let result = parse_with("k", &"x".repeat(len));

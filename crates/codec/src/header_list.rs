@@ -5,8 +5,8 @@ use http::{Method, Uri};
 
 use crate::code::Code;
 use crate::head::{APPLICATION_GRPC, GRPC_ACCEPT_ENCODING};
-use crate::limits::MAX_STATUS_MESSAGE_SIZE;
 use crate::percent;
+use crate::status::MAX_STATUS_MESSAGE_SIZE;
 use crate::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, Status};
 
 /// The size of `:status`, with which the head of a response begins.
@@ -57,7 +57,7 @@ pub struct Room {
 pub enum Source {
     /// SETTINGS_MAX_HEADER_LIST_SIZE of the peer.
     Peer,
-    /// `Limits::max_send_header_list_size`: the peer's SETTINGS name no limit.
+    /// `Http2Limits::max_send_header_list_size`: the peer's SETTINGS name no limit.
     Ours,
     /// The peer has not sent its SETTINGS.
     Early,
@@ -175,7 +175,7 @@ fn append_all(fields: &mut HeaderMap, more: &HeaderMap) {
 /// than `limit` are taken. What the peer says in `fields` is repeated.
 pub fn refused(what: &str, size: usize, limit: u32, fields: &HeaderMap) -> Status {
     let mut message = format!(
-        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Limits::max_header_list_size_hard at this end"
+        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Http2Limits::max_header_list_size_hard at this end"
     );
     if let Some(Err(status)) = Status::from_trailers(fields) {
         let status = status.to_string();
@@ -307,7 +307,7 @@ mod tests {
         let ok = refused("trailers", 40_000, 32_768, &fields(&[("grpc-status", "0")]));
         assert!(
             ok.message()
-                .ends_with("Limits::max_header_list_size_hard at this end")
+                .ends_with("Http2Limits::max_header_list_size_hard at this end")
         );
     }
 }

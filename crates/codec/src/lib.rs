@@ -11,7 +11,7 @@
 //! | [`metadata`] | the pairs beside the messages |
 //! | [`compression`] | compression, and which kind of it two peers use |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
-//! | [`limits`] | every limit, with its default |
+//! | [`limits`] | the limits for messages, with their defaults |
 //!
 //! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
 //! (time is an argument), what a method does, or which messages it takes.
@@ -54,7 +54,7 @@ pub use details::Detail;
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};
 pub use head::{Refusal, RequestHead};
-pub use limits::Limits;
+pub use limits::MessageLimits;
 pub use metadata::{Metadata, MetadataError};
 pub use path::Path;
 pub use prost_types::Any;

@@ -12,7 +12,6 @@ use crate::code::Code;
 use crate::compression::CompressionError;
 use crate::details::{self, Detail};
 use crate::frame::FrameError;
-use crate::limits::MAX_STATUS_MESSAGE_SIZE;
 use crate::metadata::{self, Metadata, MetadataError};
 use crate::percent;
 use crate::timeout::TimeoutError;
@@ -21,6 +20,10 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_STATUS_DETAILS: HeaderName =
     HeaderName::from_static("grpc-status-details-bin");
+
+/// The longest `grpc-message` that is sent, in bytes, percent-encoded. A longer one is cut, so that it
+/// does not become a header list that the client refuses.
+pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 
 /// Why a call failed: a code, a message, and optionally details and metadata.
 ///

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use trunkline::{Body, Channel, Limits, Server, Status};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Body, Channel, Server, Status};
 use trunkline_transport::{Connection, Keepalive};
 
 /// Bytes that a pipe in memory holds: less than a window, so that both ends have to wait at times.
@@ -17,7 +18,7 @@ const PIPE_SIZE: usize = 64 * 1024;
 /// # Panics
 ///
 /// When the two do not come together.
-pub async fn pair(server: Server, limits: Limits) -> Channel {
+pub async fn pair(server: Server, limits: ChannelLimits) -> Channel {
     let (near, far) = tokio::io::duplex(PIPE_SIZE);
     tokio::spawn(server.serve_connection(far));
     channel_over(near, limits)
@@ -30,13 +31,18 @@ pub async fn pair(server: Server, limits: Limits) -> Channel {
 /// # Errors
 ///
 /// What [`Connection::over`] says of the other end.
-pub async fn channel_over<IO>(io: IO, limits: Limits) -> Result<Channel, Status>
+pub async fn channel_over<IO>(io: IO, limits: ChannelLimits) -> Result<Channel, Status>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let keepalive = Keepalive::new(&limits);
-    let connection =
-        Connection::over(io, "the peer in memory", Arc::new(limits), &keepalive).await?;
+    let keepalive = Keepalive::new(limits.http2.keepalive_time);
+    let connection = Connection::over(
+        io,
+        "the peer in memory",
+        Arc::new((&limits).into()),
+        &keepalive,
+    )
+    .await?;
     Ok(Channel::new(OneConnection(connection)))
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use trunkline_codec::Limits;
 
+use crate::limits::ServerLimits;
 use crate::listen::Listener;
 use crate::net_stream::NetStream;
 use crate::target::Address;
@@ -50,8 +50,8 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let places = limits.max_accepted_connections.min(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(limits: &ServerLimits) -> Self {
+        let places = limits.max_connections.min(Semaphore::MAX_PERMITS);
         Self {
             connections: Arc::new(Semaphore::new(places)),
             unsent: ServerUnsent::new(limits),
@@ -100,7 +100,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &ServerLimits) -> Self {
         Self {
             next: limits.accept_backoff_min,
             min: limits.accept_backoff_min,
@@ -125,7 +125,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_the_limit_and_begin_anew_after_a_success() {
-        let mut backoff = Backoff::new(&Limits::default());
+        let mut backoff = Backoff::new(&ServerLimits::default());
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let began = Instant::now();

@@ -9,11 +9,11 @@ use std::time::Duration;
 use http::Response;
 use tokio::task::coop;
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
 use crate::answer::Answering;
 use crate::body::Body;
 use crate::hub::{Hub, lock};
+use crate::limits::ServerLimits;
 use crate::poll_budget::{FIRST_TRIAL, PollBudget};
 
 /// The calls that are polled in the connection's task: one that is woken costs its poll, and
@@ -60,7 +60,7 @@ impl Wake for CallWaker {
 }
 
 impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
-    pub(crate) fn new(hub: Arc<Hub>, limits: &Limits) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>, limits: &ServerLimits) -> Self {
         hub.list_woken();
         Self {
             slots: Vec::new(),

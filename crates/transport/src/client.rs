@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 
 use crate::body::Body;
 use crate::client_send::{DATA_MAX, RefusedRequest, send_body, send_whole, sending};
@@ -26,6 +26,7 @@ use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::{Keepalive, set_user_timeout};
+use crate::limits::{ClientLimits, Http2Limits};
 use crate::linger::{End, Whose, see_off};
 use crate::net_stream::{ByteStream, NetStream};
 use crate::send::SendBody;
@@ -53,8 +54,8 @@ pub struct Destination<'a> {
     pub target: &'a Target,
     /// TLS, if it is wanted.
     pub tls: Option<&'a ClientTls>,
-    /// All limits.
-    pub limits: &'a Arc<Limits>,
+    /// The limits of the connection.
+    pub limits: &'a Arc<ClientLimits>,
     /// When the server is asked whether it is there.
     pub keepalive: &'a Keepalive,
 }
@@ -64,7 +65,7 @@ struct Opener {
     send: SendRequest<Bytes>,
     hub: Arc<Hub>,
     slots: Arc<Slots>,
-    limits: Arc<Limits>,
+    limits: Arc<ClientLimits>,
     /// Streams that have been opened.
     opened: AtomicU32,
     counted: Box<dyn Counted>,
@@ -125,7 +126,7 @@ impl Connection {
                 let stream = stream.map_err(|error| cannot_connect(name, error))?;
                 let _ = stream.set_nodelay(true);
                 if to.keepalive.time() < Duration::MAX {
-                    set_user_timeout(&stream, to.limits.keepalive_timeout);
+                    set_user_timeout(&stream, to.limits.http2.keepalive_timeout);
                 }
                 Self::secure(stream.into(), to).await
             }
@@ -175,7 +176,7 @@ impl Connection {
     pub async fn over<IO>(
         io: IO,
         name: &str,
-        limits: Arc<Limits>,
+        limits: Arc<ClientLimits>,
         keepalive: &Keepalive,
     ) -> Result<Self, Status>
     where
@@ -188,14 +189,14 @@ impl Connection {
         io: IO,
         whose: Whose,
         name: &str,
-        limits: Arc<Limits>,
+        limits: Arc<ClientLimits>,
         keepalive: &Keepalive,
     ) -> Result<Self, Status>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let wire = WireIo::new(io, Sender::Server, &limits);
-        let (send, h2) = builder(&limits)
+        let wire = WireIo::new(io, Sender::Server, &limits.http2);
+        let (send, h2) = builder(&limits.http2)
             .handshake::<_, Bytes>(wire.clone())
             .await
             .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
@@ -215,7 +216,7 @@ impl Connection {
         let (wire, bounds) = (driver.turn.wire().clone(), limits.clone());
         tokio::spawn(async move {
             let end = driver.run().await;
-            see_off(wire, whose, end, &bounds, None).await;
+            see_off(wire, whose, end, &bounds.http2, None).await;
         });
         match is_ready.await {
             Ok(()) => Ok(Self(Arc::new(Opener {
@@ -446,7 +447,8 @@ impl Future for OpenCall {
                 hub.set_responded();
                 let held = std::mem::take(&mut this.held);
                 hub.header_lists().check_response(&response)?;
-                Ok(response.map(|recv| Body::arrived(Incoming::arrive(recv, hub, limits, held))))
+                Ok(response
+                    .map(|recv| Body::arrived(Incoming::arrive(recv, hub, &limits.http2, held))))
             }
             Err(error) => {
                 let stream = || this.head.stream_id();
@@ -482,7 +484,7 @@ fn is_unprocessed(error: &h2::Error) -> bool {
             || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
-fn builder(limits: &Limits) -> h2::client::Builder {
+fn builder(limits: &Http2Limits) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)

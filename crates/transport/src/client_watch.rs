@@ -9,18 +9,18 @@ use bytes::Bytes;
 use h2::{PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
 use crate::error::status_from_h2;
 use crate::frame_guard::FrameGuard;
 use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask};
+use crate::limits::ClientLimits;
 use crate::timers::{Timed, Timers};
 use crate::watch::{Flood, Floods};
 use crate::wire_io::WireIo;
 
 /// The watch over one connection of a client.
 pub(crate) struct Watch {
-    limits: Arc<Limits>,
+    limits: Arc<ClientLimits>,
     floods: Floods,
     keepalive: Keepalive,
     /// The time that this connection keeps to.
@@ -31,17 +31,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(limits: Arc<Limits>, keepalive: &Keepalive) -> Self {
+    pub(crate) fn new(limits: Arc<ClientLimits>, keepalive: &Keepalive) -> Self {
         let time = keepalive.time();
         let now = Instant::now();
-        let heartbeat = Heartbeat::new(time, limits.keepalive_timeout, now);
+        let heartbeat = Heartbeat::new(time, limits.http2.keepalive_timeout, now);
         let mut timers = Timers::default();
         timers.set(
             Timed::Keepalive,
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
-            floods: Floods::new(&limits, limits.client_error_reset_budget, now),
+            floods: Floods::new(&limits.http2, now),
             keepalive: keepalive.clone(),
             ping: None,
             time,
@@ -67,7 +67,7 @@ impl Watch {
         let Some(heartbeat) = &mut self.heartbeat else {
             return Poll::Pending;
         };
-        let is_wanted = open > 0 || self.limits.client_keepalive_without_calls;
+        let is_wanted = open > 0 || self.limits.keepalive_without_calls;
         if let Some(next) = heartbeat.hear(bytes, Instant::now) {
             self.timers.set(Timed::Keepalive, Some(next));
         }
@@ -88,7 +88,7 @@ impl Watch {
                     cx.waker().wake_by_ref();
                 }
                 Beat::Gone => {
-                    let timeout = self.limits.keepalive_timeout;
+                    let timeout = self.limits.http2.keepalive_timeout;
                     return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
                 }
             }
@@ -102,7 +102,7 @@ impl Watch {
 
     /// Words what calls are told of that.
     pub(crate) fn flooded(&self, flood: Flood) -> String {
-        let limits = &self.limits;
+        let limits = &self.limits.http2;
         match flood {
             Flood::Control => format!(
                 "the server sends frames without end that carry nothing; control_frame_budget allows {} more than are due",
@@ -113,8 +113,8 @@ impl Watch {
                 limits.short_data_budget, limits.short_data_per_second
             ),
             Flood::Errors => format!(
-                "the server sends frames without end for calls that are over, or that HTTP/2 does not allow; client_error_reset_budget allows {}, and error_resets_per_second {} more each second",
-                limits.client_error_reset_budget, limits.error_resets_per_second
+                "the server sends frames without end for calls that are over, or that HTTP/2 does not allow; error_reset_budget allows {}, and error_resets_per_second {} more each second",
+                limits.error_reset_budget, limits.error_resets_per_second
             ),
         }
     }

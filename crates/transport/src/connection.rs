@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use trunkline_codec::{Limits, Status, head};
+use trunkline_codec::{Status, head};
 
 use crate::answer::{Answering, Opened};
 use crate::body::Body;
@@ -22,6 +22,7 @@ use crate::http1;
 use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
+use crate::limits::ServerLimits;
 use crate::linger::{End, Whose, see_off};
 use crate::panics::catch_panic;
 use crate::poll_budget::PollBudget;
@@ -65,7 +66,7 @@ pub enum Phase {
 pub async fn serve_connection<IO, H>(
     io: IO,
     handler: H,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     phase: watch::Receiver<Phase>,
 ) -> ConnectionStats
 where
@@ -83,7 +84,7 @@ pub(crate) async fn serve_shaken<IO, H>(
     io: IO,
     whose: Whose,
     handler: H,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     mut phase: watch::Receiver<Phase>,
     handshake_by: Instant,
     unsent: Arc<ServerUnsent>,
@@ -92,7 +93,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: ConnectionHandler,
 {
-    let wire = WireIo::new(io, Sender::Client, &limits);
+    let wire = WireIo::new(io, Sender::Client, &limits.http2);
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return wire.wire().stats();
     };
@@ -122,7 +123,13 @@ where
     } = driver;
     let handler = serving.end();
     drop(turn);
-    let mut seen_off = pin!(see_off(wire.clone(), whose, end, &limits, watch.over_by()));
+    let mut seen_off = pin!(see_off(
+        wire.clone(),
+        whose,
+        end,
+        &limits.http2,
+        watch.over_by()
+    ));
     let mut stopped = pin!(until_stopped(&mut phase));
     poll_fn(|cx| match seen_off.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(()),
@@ -140,7 +147,7 @@ type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
 /// when the server stops.
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &WireIo<IO>,
-    limits: &Limits,
+    limits: &ServerLimits,
     phase: &mut watch::Receiver<Phase>,
     by: Instant,
 ) -> Option<Engine<IO>> {
@@ -186,21 +193,21 @@ async fn until_stopped(phase: &mut watch::Receiver<Phase>) {
 }
 
 /// Every limit that h2 enforces, set: what is not said here would be unlimited.
-fn builder(limits: &Limits) -> h2::server::Builder {
+fn builder(limits: &ServerLimits) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .initial_window_size(limits.initial_window_size)
-        .initial_connection_window_size(limits.initial_connection_window_size)
+        .initial_window_size(limits.http2.initial_window_size)
+        .initial_connection_window_size(limits.http2.initial_connection_window_size)
         // Never refilled for frames that come late: flow control, and `Watch`, are the limit.
         .data_frame_budget(usize::MAX)
-        .max_send_buffer_size(limits.max_send_buffer_size)
-        .max_header_list_size(limits.decoded_header_list_size())
+        .max_send_buffer_size(limits.http2.max_send_buffer_size)
+        .max_header_list_size(limits.http2.decoded_header_list_size())
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
         // h2 counts these for as long as the connection lives: see `Watch`, whose budget refills.
         .max_local_error_reset_streams(None)
-        .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
-        .reset_stream_duration(limits.reset_stream_duration);
+        .max_concurrent_reset_streams(limits.http2.max_concurrent_reset_streams)
+        .reset_stream_duration(limits.http2.reset_stream_duration);
     builder
 }
 
@@ -244,7 +251,7 @@ struct Serving<IO, H: ConnectionHandler> {
     h2: Engine<IO>,
     hub: Arc<Hub>,
     handler: H,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     /// Accepted, and waiting for their first poll, or for a permit.
     accepted: Vec<Accepted>,
     /// The number of calls that h2 has accepted.
@@ -405,7 +412,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Work for Serving<
                     self.calls_accepted += 1;
                     let timeout = head::timeout_of(request.headers());
                     let (parts, recv) = request.into_parts();
-                    let body = Incoming::arrive(recv, &self.hub, &self.limits, Held::default());
+                    let body =
+                        Incoming::arrive(recv, &self.hub, &self.limits.http2, Held::default());
                     let call = Accepted {
                         deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
                         request: Request::from_parts(parts, Body::arrived(body)),

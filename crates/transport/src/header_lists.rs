@@ -2,19 +2,23 @@
 //!
 //! h2 does not tell what its peer announces, drops without a word the fields of trailers that it does not
 //! decode, and refuses a head with nothing but an HTTP status or a reset. So it is made to decode more
-//! than is announced (see [`Limits::decoded_header_list_size`]), and what comes is looked at here.
+//! than is announced (see [`Http2Limits::decoded_header_list_size`]), and what comes is looked at here.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use h2::{RecvStream, StreamId};
 use http::{HeaderMap, Request, Response, StatusCode, response};
+use trunkline_codec::Status;
 use trunkline_codec::header_list::{self, Room, STATUS_SIZE, Source, What};
-use trunkline_codec::limits::EARLY_HEADER_LIST_SIZE;
-use trunkline_codec::{Limits, Status};
 
 use crate::frame_guard::{FrameGuard, Sender, SuspectBlock};
 use crate::hub::lock;
+use crate::limits::Http2Limits;
+
+/// The largest header list that is sent before the peer's SETTINGS have come, in bytes: what C-core,
+/// Java and the gRPC documents take by default.
+const EARLY_HEADER_LIST_SIZE: u32 = 8 * 1024;
 
 /// The number of streams that are remembered of which a suspect block has come.
 const SUSPECTS_MAX: usize = 1_000;
@@ -39,7 +43,7 @@ pub(crate) struct HeaderLists {
 }
 
 impl HeaderLists {
-    pub(crate) fn new(limits: &Limits, peer: Sender) -> Self {
+    pub(crate) fn new(limits: &Http2Limits, peer: Sender) -> Self {
         Self {
             peer,
             send_limit: AtomicU32::new(EARLY_HEADER_LIST_SIZE),
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_takes_is_cautious_at_first_then_what_it_says() {
-        let lists = HeaderLists::new(&Limits::default(), Sender::Server);
+        let lists = HeaderLists::new(&Http2Limits::default(), Sender::Server);
         let mut guard = FrameGuard::new(Sender::Server);
         lists.note(&mut guard);
         let room = |limit, source| Room { limit, source };
@@ -276,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_request_counts_its_pseudo_headers() {
-        let lists = HeaderLists::new(&Limits::default(), Sender::Server);
+        let lists = HeaderLists::new(&Http2Limits::default(), Sender::Server);
         let mut head = Request::new(());
         *head.uri_mut() = "http://host/a.B/C".parse().unwrap();
         let pseudo = [":methodGET", ":schemehttp", ":authorityhost", ":path/a.B/C"];

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 
 use crate::calls::CallWaker;
 use crate::error::status_from_h2;
 use crate::header_lists::HeaderLists;
 use crate::incoming::Stream;
+use crate::limits::ServerLimits;
 use crate::unsent::{ServerUnsent, Unsent};
 use crate::wire_io::ConnectionStats;
 
@@ -105,7 +106,7 @@ impl Hub {
 
     /// A server's: it counts calls that are given up as they begin.
     pub(crate) fn serving(
-        limits: &Limits,
+        limits: &ServerLimits,
         header_lists: Arc<HeaderLists>,
         unsent: Arc<ServerUnsent>,
     ) -> Arc<Self> {
@@ -362,11 +363,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_codec::Limits;
 
     fn hub() -> Arc<Hub> {
         Hub::new(Arc::new(HeaderLists::new(
-            &Limits::default(),
+            &crate::limits::Http2Limits::default(),
             crate::frame_guard::Sender::Client,
         )))
     }

@@ -13,10 +13,11 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http_body::Frame;
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 
 use crate::client_send::Sending;
 use crate::hub::{Hub, Permit, lock};
+use crate::limits::Http2Limits;
 use crate::slots::Slot;
 
 /// Chunks below this are copied together, so that a small one does not keep the large buffer alive
@@ -236,7 +237,7 @@ impl Incoming {
     pub(crate) fn arrive(
         mut recv: RecvStream,
         hub: &Arc<Hub>,
-        limits: &Limits,
+        limits: &Http2Limits,
         mut held: Held,
     ) -> Arrived {
         let mut cx = Context::from_waker(Waker::noop());

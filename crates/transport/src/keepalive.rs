@@ -10,9 +10,9 @@ use h2::{Ping, PingPong};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
 use crate::budget::{Budget, Savings};
+use crate::limits::ServerLimits;
 
 /// What GOAWAY says to a client whose PING frames come too often.
 ///
@@ -28,9 +28,9 @@ const PERMITTED_WITHOUT_CALLS: Duration = Duration::from_secs(2 * 60 * 60);
 pub struct Keepalive(Arc<AtomicU64>);
 
 impl Keepalive {
-    /// As `limits.client_keepalive_time` says.
-    pub fn new(limits: &Limits) -> Self {
-        let millis = limits.client_keepalive_time.as_millis();
+    /// Keepalive after `time` without a byte; `Duration::MAX` is never.
+    pub fn new(time: Duration) -> Self {
+        let millis = time.as_millis();
         Self(Arc::new(AtomicU64::new(
             u64::try_from(millis).unwrap_or(u64::MAX),
         )))
@@ -188,7 +188,7 @@ pub(crate) struct PingStrikes {
 }
 
 impl PingStrikes {
-    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: &ServerLimits, now: Instant) -> Self {
         let (burst, interval) = (limits.max_ping_strikes.into(), limits.ping_strike_time);
         Self {
             pings: 0,
@@ -215,7 +215,7 @@ impl PingStrikes {
         pings: u64,
         sent: u64,
         has_calls: bool,
-        limits: &Limits,
+        limits: &ServerLimits,
         now: Instant,
     ) -> bool {
         let new = pings - std::mem::replace(&mut self.pings, pings);
@@ -257,11 +257,9 @@ mod tests {
 
     #[test]
     fn what_a_server_minds_doubles_once_for_all_connections_that_were_told() {
-        let mut limits = Limits::default();
-        let keepalive = Keepalive::new(&limits);
+        let keepalive = Keepalive::new(Duration::MAX);
         assert_eq!(keepalive.time(), Duration::MAX);
-        limits.client_keepalive_time = 10 * SECOND;
-        let keepalive = Keepalive::new(&limits);
+        let keepalive = Keepalive::new(10 * SECOND);
         let clone = keepalive.clone();
         clone.double(10 * SECOND);
         clone.double(10 * SECOND);

@@ -15,6 +15,7 @@
 //! | `budget` | how much a peer may do that costs more than it brings |
 //! | `deadline`, `timers` | one moment to wait for; all those of a connection on one timer |
 //! | `keepalive` | pings: is the peer there |
+//! | `limits` | every limit of a connection and of a server, with its default |
 //! | `panics` | catches the panics of handlers |
 //! | `linger` | the end of a connection that has said everything |
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
@@ -50,6 +51,7 @@ mod http1;
 mod hub;
 mod incoming;
 mod keepalive;
+mod limits;
 mod linger;
 mod listen;
 mod lookup;
@@ -82,6 +84,7 @@ pub use coop::poll_coop;
 pub use deadline::Deadline;
 pub use error::cannot_connect;
 pub use keepalive::Keepalive;
+pub use limits::{ClientLimits, Http2Limits, ServerLimits};
 pub use listen::Listener;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
+use crate::limits::Http2Limits;
 use crate::timers::after;
 use crate::wire_io::{Ending, WireIo};
 
@@ -43,7 +43,7 @@ pub(crate) async fn see_off<IO>(
     wire: WireIo<IO>,
     whose: Whose,
     end: End,
-    limits: &Limits,
+    limits: &Http2Limits,
     over_by: Option<Instant>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -55,7 +55,7 @@ pub(crate) async fn see_off<IO>(
         let mut ending = Ending(wire);
         let silence = match whose {
             Whose::Ours => Duration::MAX,
-            Whose::Brought => limits.brought_linger_time,
+            Whose::Brought => limits.custom_io_linger_time,
         };
         let lingering = linger(&mut ending, limits.linger_size(), silence);
         let _ = tokio::time::timeout_at(by, lingering).await;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
 use crate::accept::{Backoff, Place, Places, accept};
 use crate::connection::{ConnectionHandler, Phase, serve_connection, serve_shaken};
 use crate::keepalive;
+use crate::limits::ServerLimits;
 use crate::linger::Whose;
 use crate::listen::{Listener, QUEUE_MAX};
 use crate::net_stream::NetStream;
@@ -30,7 +30,7 @@ use crate::wire_io::ConnectionStats;
 pub async fn serve(
     listener: Listener,
     tls: Option<ServerTls>,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     shutdown: impl Future<Output = ()>,
     spawner: Spawner,
 ) {
@@ -44,7 +44,7 @@ pub async fn serve(
 pub async fn serve_one<IO, H>(
     io: IO,
     handler: H,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     shutdown: impl Future<Output = ()>,
 ) -> ConnectionStats
 where
@@ -73,7 +73,7 @@ where
 pub(crate) async fn serve_in(
     listener: Listener,
     tls: Option<ServerTls>,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     places: Places,
     phase: PhaseGuard,
     shutdown: impl Future<Output = ()>,
@@ -164,7 +164,7 @@ struct Accepted {
     peer: Peer,
     place: Place,
     tls: Option<ServerTls>,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -203,8 +203,8 @@ impl Accepted {
         if let NetStream::Tcp(stream) = &stream {
             // Writes are gathered before they reach the socket: waiting for more only costs time.
             let _ = stream.set_nodelay(true);
-            if limits.keepalive_time < Duration::MAX {
-                keepalive::set_user_timeout(stream, limits.keepalive_timeout);
+            if limits.http2.keepalive_time < Duration::MAX {
+                keepalive::set_user_timeout(stream, limits.http2.keepalive_timeout);
             }
         }
         tokio::spawn(async move {

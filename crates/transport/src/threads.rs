@@ -8,10 +8,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 
 use crate::accept::Places;
 use crate::connection::Phase;
+use crate::limits::ServerLimits;
 use crate::listen::{Detached, Listener};
 use crate::server::{PhaseGuard, Spawner, left, serve_in};
 use crate::tls::ServerTls;
@@ -44,7 +45,7 @@ pub async fn serve_threads(
     listeners: Vec<Listener>,
     tls: Option<ServerTls>,
     threads: NonZeroUsize,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     shutdown: impl Future<Output = ()>,
     spawner: Spawner,
 ) -> Result<(), Status> {
@@ -83,7 +84,7 @@ pub async fn serve_threads(
 fn run(
     socket: Detached,
     tls: Option<ServerTls>,
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     places: Places,
     phase: watch::Receiver<Phase>,
     spawner: Spawner,

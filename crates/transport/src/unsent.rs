@@ -10,9 +10,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_codec::{Limits, Status};
+use trunkline_codec::Status;
 
 use crate::hub::lock;
+use crate::limits::ServerLimits;
 
 /// The bytes that have to leave for a response to have moved. What h2 has been given ahead is seen to
 /// leave when all of it has: see `SendBody`.
@@ -101,7 +102,7 @@ impl Bound {
 }
 
 impl ServerUnsent {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: &ServerLimits) -> Arc<Self> {
         Arc::new(Self {
             max: limits.max_unsent_size,
             bytes: AtomicUsize::new(0),
@@ -140,10 +141,10 @@ impl ServerUnsent {
 }
 
 impl Unsent {
-    pub(crate) fn new(server: Arc<ServerUnsent>, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(server: Arc<ServerUnsent>, limits: &ServerLimits) -> Arc<Self> {
         Arc::new(Self {
             server,
-            allowance: limits.max_send_buffer_size,
+            allowance: limits.http2.max_send_buffer_size,
             max: limits.max_connection_unsent_size,
             grace: limits.unsent_grace,
             timeout: limits.unsent_timeout,
@@ -397,8 +398,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn server(change: impl FnOnce(&mut Limits)) -> (Arc<ServerUnsent>, Limits) {
-        let mut limits = Limits::default();
+    fn server(change: impl FnOnce(&mut ServerLimits)) -> (Arc<ServerUnsent>, ServerLimits) {
+        let mut limits = ServerLimits::default();
         change(&mut limits);
         (ServerUnsent::new(&limits), limits)
     }

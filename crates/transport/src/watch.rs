@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use h2::Reason;
 use tokio::time::Instant;
-use trunkline_codec::Limits;
 
 use crate::budget::{Budget, Savings, per_second};
 use crate::frame_guard::FrameGuard;
 use crate::hub::Hub;
 use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
+use crate::limits::{Http2Limits, ServerLimits};
 use crate::timers::{Timed, Timers};
 use crate::unsent::{Taking, Unsent};
 
@@ -25,7 +25,7 @@ const BYTES_PER_CONTROL: u64 = 1024;
 /// The watch over one connection of a server.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    limits: Arc<Limits>,
+    limits: Arc<ServerLimits>,
     floods: Floods,
     rapid: Budget,
     unanswered: Budget,
@@ -67,9 +67,13 @@ pub(crate) enum Duty {
 }
 
 impl Watch {
-    pub(crate) fn new(limits: Arc<Limits>, handshake_by: Instant) -> Self {
+    pub(crate) fn new(limits: Arc<ServerLimits>, handshake_by: Instant) -> Self {
         let now = Instant::now();
-        let heartbeat = Heartbeat::new(limits.keepalive_time, limits.keepalive_timeout, now);
+        let heartbeat = Heartbeat::new(
+            limits.http2.keepalive_time,
+            limits.http2.keepalive_timeout,
+            now,
+        );
         let mut timers = Timers::default();
         timers.set(Timed::Settings, Some(handshake_by));
         if limits.max_connection_age < Duration::MAX {
@@ -82,7 +86,7 @@ impl Watch {
             heartbeat.as_ref().and_then(Heartbeat::next),
         );
         Self {
-            floods: Floods::new(&limits, limits.error_reset_budget, now),
+            floods: Floods::new(&limits.http2, now),
             rapid: Budget::new(
                 limits.reset_budget,
                 per_second(limits.resets_per_second),
@@ -328,7 +332,7 @@ impl Flood {
 }
 
 impl Floods {
-    pub(crate) fn new(limits: &Limits, error_resets: u64, now: Instant) -> Self {
+    pub(crate) fn new(limits: &Http2Limits, now: Instant) -> Self {
         Self {
             // What calls pay for may come long after them: a client may let megabytes lie before it takes
             // them, and then returns window for each piece.
@@ -339,7 +343,7 @@ impl Floods {
                 now,
             ),
             errors: Budget::new(
-                error_resets,
+                limits.error_reset_budget,
                 per_second(limits.error_resets_per_second),
                 Savings::Lost,
                 now,

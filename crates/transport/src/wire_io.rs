@@ -13,11 +13,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use trunkline_codec::Limits;
 
 use crate::frame_guard::{self, FrameGuard, Sender};
 use crate::header_lists::HeaderLists;
 use crate::hub::lock;
+use crate::limits::Http2Limits;
 
 /// Heads of calls that h2 is given before those that it has are accepted: it keeps them, also when
 /// they are reset. A read may bring some more.
@@ -125,7 +125,7 @@ impl<IO> Clone for WireIo<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
-    pub(crate) fn new(io: IO, peer: Sender, limits: &Limits) -> Self {
+    pub(crate) fn new(io: IO, peer: Sender, limits: &Http2Limits) -> Self {
         let header_lists = Arc::new(HeaderLists::new(limits, peer));
         Self(Arc::new(Mutex::new(Wire {
             io,
@@ -499,7 +499,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn wire(
-        limits: &Limits,
+        limits: &Http2Limits,
         capacity: usize,
     ) -> (WireIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(capacity);
@@ -508,7 +508,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_larger_than_the_buffer_is_taken_in_parts() {
-        let mut limits = Limits::default();
+        let mut limits = Http2Limits::default();
         limits.write_buffer_size = 1000;
         let (mut io, _peer) = wire(&limits, 1 << 20);
         let bytes = vec![7; 1 << 16];
@@ -520,7 +520,7 @@ mod tests {
 
     #[tokio::test]
     async fn writes_wait_until_the_task_sends() {
-        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
         io.write_all(b"one").await.unwrap();
         io.flush().await.unwrap();
         io.write_all(b"two").await.unwrap();
@@ -534,7 +534,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_socket_pushes_back_at_the_write_buffer_size() {
-        let mut limits = Limits::default();
+        let mut limits = Http2Limits::default();
         limits.write_buffer_size = 100;
         let (mut io, _peer) = wire(&limits, 10);
         let mut taken = 0;
@@ -551,8 +551,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_settings_announce_the_limit_and_not_what_h2_decodes() {
-        let decoded = Limits::default().decoded_header_list_size();
-        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let decoded = Http2Limits::default().decoded_header_list_size();
+        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
         let settings = |size: u32| {
             let mut frame = vec![0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6, 0, 6];
             frame.extend(size.to_be_bytes());
@@ -572,7 +572,7 @@ mod tests {
 
     #[tokio::test]
     async fn heads_are_read_no_faster_than_their_calls_begin() {
-        let mut limits = Limits::default();
+        let mut limits = Http2Limits::default();
         limits.header_bytes_per_turn = 50;
         let (mut io, mut peer) = wire(&limits, 1024);
         let mut head = vec![0, 0, 60, 1, 4, 0, 0, 0, 1];
@@ -595,7 +595,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_asked_for_is_kept_for_the_next_read() {
-        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
         peer.write_all(b"hello world").await.unwrap();
         let mut buf = [0; 4];
         io.read_exact(&mut buf).await.unwrap();
@@ -614,7 +614,7 @@ mod tests {
             (&[&GOAWAY, &DATA], ""),
             (&[&DATA], ""),
         ] {
-            let (mut io, mut peer) = wire(&Limits::default(), 1024);
+            let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
             for frame in frames {
                 io.write_all(frame).await.unwrap();
             }
@@ -634,7 +634,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_counted_and_a_wire_that_is_gone_counts_no_more() {
-        let (mut io, mut peer) = wire(&Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
         let counted = io.counted();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         io.write_all(&ping).await.unwrap();

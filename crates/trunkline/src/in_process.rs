@@ -44,7 +44,7 @@ async fn run(
     request: http::Request<Body>,
     mut respond: oneshot::Sender<http::Response<Body>>,
 ) {
-    let size = handler.limits().pipe_size;
+    let size = handler.limits().http2.pipe_size;
     let (mut bounds, request) = Bounds::around(request);
     let mut answering = handler.answer(request);
     let response = poll_fn(|cx| {

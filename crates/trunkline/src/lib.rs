@@ -40,7 +40,7 @@
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
 //! | code around calls | [`Interceptor`], [`Server::layer`], [`Channel::new`] |
 //! | TLS | `ServerTls`, `ClientTls`; who is there, [`Peer`] |
-//! | limits | [`Limits`] |
+//! | limits | [`limits`], set by [`Server::with_limits`] and [`ChannelBuilder::with_limits`] |
 //!
 //! Everything runs on any tokio runtime.
 //!
@@ -62,11 +62,13 @@
 //! | `client` | a call before it begins, channels, and the attempts at a call |
 //! | `server` | from a path to a handler; a handler at work |
 //! | `tower`, `in_process` | tower services; calls without a socket |
+//! | `limits` | every limit |
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
 mod call;
 mod client;
 mod in_process;
+pub mod limits;
 mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -107,7 +109,7 @@ pub use trunkline_codec::Gzip;
 #[cfg(feature = "zstd")]
 pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
-    Code, CompressionError, Compressor, Compressors, Decompressor, Limits, Metadata, MetadataError,
+    Code, CompressionError, Compressor, Compressors, Decompressor, Metadata, MetadataError,
     Payload, Rope, Status, details,
 };
 #[cfg(feature = "macros")]

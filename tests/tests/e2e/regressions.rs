@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Call, Channel, Client, Code, Limits, Listener, Method, Next, Raw, Request, Router, Sender,
-    Server, Status,
+    Call, Channel, Client, Code, Listener, Method, Next, Raw, Request, Router, Sender, Server,
+    Status,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 use trunkline_tests::fixture::{
@@ -162,7 +163,7 @@ async fn a_connection_that_buffers_is_flushed_to_the_end() {
         },
     );
     tokio::spawn(Server::new().add_service(Echo).serve_connection(far));
-    let channel = within("connecting", channel_over(near, Limits::default()))
+    let channel = within("connecting", channel_over(near, ChannelLimits::default()))
         .await
         .unwrap();
     let client = Client::new(channel);

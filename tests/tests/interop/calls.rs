@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use trunkline::{Channel, Client, Code, Limits, Method, Raw, Zstd};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Client, Code, Method, Raw, Zstd};
 use trunkline_tests::cases::CASES;
 use trunkline_tests::h2spec;
 use trunkline_tests::interop_ends::{our_client_runs, our_server, our_server_with};
@@ -161,11 +162,15 @@ fn our_client_asks_a_go_server_that_minds_half_as_often_each_time() {
         return;
     };
     // grpc-go permits one PING every five minutes, and takes two that come sooner.
-    let mut limits = Limits::default();
-    limits.client_keepalive_time = Duration::from_millis(100);
+    let mut limits = ChannelLimits::default();
+    limits.http2.keepalive_time = Duration::from_millis(100);
     let target = format!("127.0.0.1:{}", running.port());
     Runtime::new().unwrap().block_on(async {
-        let channel = Channel::to(&target).limits(limits).connect().await.unwrap();
+        let channel = Channel::to(&target)
+            .with_limits(|it| *it = limits)
+            .connect()
+            .await
+            .unwrap();
         let client = Client::new(channel);
         const CALL: Method = Method::new("/grpc.testing.TestService/FullDuplexCall");
         for millis in [200, 400] {

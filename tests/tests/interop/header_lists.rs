@@ -4,7 +4,8 @@
 #![cfg(unix)]
 
 use tokio::runtime::Runtime;
-use trunkline::{Channel, Code, Limits, Result, Sender, Streaming};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Code, Result, Sender, Streaming};
 use trunkline_tests::interop_ends::our_server;
 use trunkline_tests::peers::{Peer, PeerServer, run_client};
 use trunkline_tests::test_service::FILL;
@@ -57,13 +58,16 @@ async fn call(client: &TestServiceClient, place: &str, size: usize) -> Result<()
 }
 
 /// The code of each call of `place` and size; OK only with all that belongs to it.
-fn outcomes(server: Peer, limits: Limits, expected: &[(&str, usize, &[Code])]) {
+fn outcomes(server: Peer, limits: ChannelLimits, expected: &[(&str, usize, &[Code])]) {
     let Some(running) = PeerServer::start(server) else {
         return;
     };
     let target = format!("127.0.0.1:{}", running.port());
     Runtime::new().expect("a runtime").block_on(async {
-        let channel = Channel::to(&target).limits(limits).connect().await;
+        let channel = Channel::to(&target)
+            .with_limits(|it| *it = limits)
+            .connect()
+            .await;
         let client = TestServiceClient::new(channel.expect("the server listens"));
         let (sender, responses) = client.full_duplex_call().await.expect("an open stream");
         let mut neighbour = Neighbour { sender, responses };
@@ -100,10 +104,10 @@ fn our_client_loses_no_neighbour_at_a_go_server_by_large_metadata() {
     for size in [40_000, 200_000] {
         expected.extend(["initial", "trailing", "details"].map(|place| (place, size, its_own)));
     }
-    outcomes(Peer::GoServer, Limits::default(), &expected);
-    let mut limits = Limits::default();
-    limits.max_send_header_list_size = 1 << 20;
-    limits.max_header_list_size_hard = 1 << 20;
+    outcomes(Peer::GoServer, ChannelLimits::default(), &expected);
+    let mut limits = ChannelLimits::default();
+    limits.http2.max_send_header_list_size = 1 << 20;
+    limits.http2.max_header_list_size_hard = 1 << 20;
     outcomes(
         Peer::GoServer,
         limits,
@@ -126,7 +130,7 @@ fn our_client_loses_no_neighbour_at_a_python_server_by_large_metadata() {
         expected.push(("request", size, exhausted));
         expected.extend(["initial", "trailing", "details"].map(|place| (place, size, its_own)));
     }
-    outcomes(Peer::PythonServer, Limits::default(), &expected);
+    outcomes(Peer::PythonServer, ChannelLimits::default(), &expected);
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn our_client_loses_no_neighbour_at_a_node_server_by_large_metadata() {
     // grpc-js announces nothing, and takes 64 KiB.
     outcomes(
         Peer::NodeServer,
-        Limits::default(),
+        ChannelLimits::default(),
         &[
             ("request", 10_000, &[Code::OK]),
             ("request", 65_000, &[Code::OK]),

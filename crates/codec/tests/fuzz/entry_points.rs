@@ -12,8 +12,7 @@ use http::{Request, StatusCode};
 
 use trunkline_codec::frame::PREFIX_SIZE;
 use trunkline_codec::{
-    Compressors, Decoder, Event, Expect, Limits, Metadata, Path, Reader, Status, head, percent,
-    timeout,
+    Compressors, Decoder, Event, Expect, Metadata, Path, Reader, Status, head, percent, timeout,
 };
 
 /// The message limit of the functions here, in bytes: small, so that inputs reach it.
@@ -125,7 +124,7 @@ pub(crate) fn request_head(mut data: &[u8]) {
     *request.headers_mut() = take_headers(&mut data);
     let (parts, ()) = request.into_parts();
     let encodings = Compressors::default();
-    match head::parse_request(&parts, &Limits::default(), &encodings) {
+    match head::parse_request(&parts, 16 * 1024, &encodings) {
         Ok(head) => assert!(head.timeout.is_none_or(|timeout| timeout <= timeout::MAX)),
         Err(refusal) => {
             let (response, trailers) = refusal.into_response(&encodings);

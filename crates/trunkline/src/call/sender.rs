@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use trunkline_codec::{Compressor, Limits, Status};
+use trunkline_codec::{Compressor, MessageLimits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
 use crate::call::deadline::{self, Deadline};
@@ -71,7 +71,7 @@ impl<T: Message> Sender<T> {
     pub(crate) fn of_call(
         pipe: PipeWriter,
         call: &Call,
-        limits: &Limits,
+        limits: &MessageLimits,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let compression = Compression::Call {

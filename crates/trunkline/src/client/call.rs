@@ -212,7 +212,7 @@ impl<T> Call<T> {
             let from = self
                 .options
                 .compress
-                .least_size(channel.limits().compress_above);
+                .least_size(channel.limits().messages.compress_above);
             match compressed(frame, &**encoding, from)? {
                 Some(compressed) => *frame = compressed,
                 // Who has named it finds it in the head, in any case.
@@ -259,10 +259,10 @@ impl<T> Call<T> {
         expect: Expect,
     ) -> Result<(Sender<Q>, Receive), Status> {
         let (channel, _) = self.begin()?;
-        let (writer, reader) = pipe(channel.limits().pipe_size);
+        let (writer, reader) = pipe(channel.limits().http2.pipe_size);
         let call = self.take();
         let recorder = channel.recorder(&call);
-        let sender = Sender::of_call(writer, &call, channel.limits(), recorder.clone());
+        let sender = Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
         let body = Body::pipe(reader);
         let mut receive = channel.start(call, body, expect, Start::Watched, recorder);
         receive.started().await?;

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
-use trunkline_channel::{Connections, ConnectivityState, Origin, StateWatch, Targets};
+use trunkline_channel::{
+    ChannelLimits, Connections, ConnectivityState, Origin, StateWatch, Targets,
+};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Compressor, Compressors, Expect, Limits, Reader, Status};
+use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
 use trunkline_transport::{Body, ConnectionStats};
 
 use crate::call::deadline;
@@ -35,7 +37,7 @@ use crate::tower::{Calling, ForeignService, Shared};
 ///
 /// A connection that has ended is replaced when the next call is made. If that fails it is tried
 /// again after a pause, which grows from 1 s to 120 s (`connect_backoff_base` and what follows it in
-/// [`Limits`]); meanwhile calls fail with UNAVAILABLE and the reason, unless they
+/// [`ChannelLimits`]); meanwhile calls fail with UNAVAILABLE and the reason, unless they
 /// [wait for ready](Call::wait_for_ready). A call that the server has not taken, because it was
 /// closing the connection or refused the stream, is made again without the caller's noticing.
 ///
@@ -56,7 +58,7 @@ enum Backend {
 }
 
 struct ChannelOptions {
-    limits: Arc<Limits>,
+    limits: Arc<ChannelLimits>,
     /// What is the same in the head of each request.
     fields: ClientFields,
     paths: Paths,
@@ -131,7 +133,7 @@ impl Channel {
 
     fn over(backend: Backend) -> Self {
         let options = ChannelOptions {
-            limits: Arc::new(Limits::default()),
+            limits: Arc::new(ChannelLimits::default()),
             fields: ClientFields::new(Compressors::default()),
             paths: Paths::default(),
             compress: None,
@@ -146,7 +148,7 @@ impl Channel {
 
     pub(crate) fn of(
         connections: Arc<Connections>,
-        limits: Arc<Limits>,
+        limits: Arc<ChannelLimits>,
         fields: ClientFields,
         compress: Option<Arc<dyn Compressor>>,
     ) -> Self {
@@ -183,17 +185,17 @@ impl Channel {
     /// clones keep what they have.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
-        self.with_limits(|limits| limits.max_recv_message_size = bytes)
+        self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
     /// This channel, sending messages of up to `bytes` before compression; 4 GiB by default. Other
     /// clones keep what they have.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
-        self.with_limits(|limits| limits.max_send_message_size = bytes)
+        self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
     }
 
-    fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    fn with_limits(mut self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
         let options = &*self.options;
         let mut limits = (*options.limits).clone();
         change(&mut limits);
@@ -254,7 +256,7 @@ impl Channel {
         self.options.compress.as_ref()
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &ChannelLimits {
         &self.options.limits
     }
 
@@ -263,7 +265,7 @@ impl Channel {
     }
 
     pub(crate) fn reader(&self, expect: Expect) -> Reader {
-        let max_size = self.limits().max_recv_message_size;
+        let max_size = self.limits().messages.max_recv_message_size;
         Reader::response(expect, max_size, self.encodings().clone())
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use trunkline_channel::{Connections, Policy, Resolver, Settings, Targets};
+use trunkline_channel::{ChannelLimits, Connections, Policy, Resolver, Settings, Targets};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Compressor, Compressors, Limits, Status};
+use trunkline_codec::{Compressor, Compressors, Status};
 use trunkline_transport::Address;
 #[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
@@ -22,7 +22,7 @@ const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 pub struct ChannelBuilder {
     settings: Settings,
     authority: Option<String>,
-    limits: Limits,
+    limits: ChannelLimits,
     encodings: Compressors,
     compress: Option<String>,
 }
@@ -32,7 +32,7 @@ impl ChannelBuilder {
         Self {
             settings: Settings::new(targets),
             authority: None,
-            limits: Limits::default(),
+            limits: ChannelLimits::default(),
             encodings: Compressors::default(),
             compress: None,
         }
@@ -119,7 +119,7 @@ impl ChannelBuilder {
 
     /// Lets `connect` make the byte stream to an address: in memory, through a tunnel that the caller opens, with faults.
     /// HTTP/2 is spoken over it as over a socket. At the end it is shut down (`poll_shutdown`) and read
-    /// until the server closes it, or sends nothing for `Limits::brought_linger_time` (1 s).
+    /// until the server closes it, or sends nothing for `Http2Limits::custom_io_linger_time` (1 s).
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {
@@ -179,7 +179,7 @@ impl ChannelBuilder {
     /// ("too_many_pings"), and the next ones of this channel wait twice as long.
     #[must_use]
     pub fn keepalive_time(mut self, time: Duration) -> Self {
-        self.limits.client_keepalive_time = time.max(KEEPALIVE_TIME_MIN);
+        self.limits.http2.keepalive_time = time.max(KEEPALIVE_TIME_MIN);
         self
     }
 
@@ -187,7 +187,7 @@ impl ChannelBuilder {
     /// what was sent may stay without an acknowledgement (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.keepalive_timeout = timeout;
+        self.limits.http2.keepalive_timeout = timeout;
         self
     }
 
@@ -195,21 +195,21 @@ impl ChannelBuilder {
     /// permit that less often.
     #[must_use]
     pub fn keepalive_without_calls(mut self) -> Self {
-        self.limits.client_keepalive_without_calls = true;
+        self.limits.keepalive_without_calls = true;
         self
     }
 
     /// The largest message taken from the server, in bytes, also after inflating; 4 MiB by default.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
-        self.limits.max_recv_message_size = bytes;
+        self.limits.messages.max_recv_message_size = bytes;
         self
     }
 
     /// The largest message sent, in bytes before compression; 4 GiB by default.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
-        self.limits.max_send_message_size = bytes;
+        self.limits.messages.max_send_message_size = bytes;
         self
     }
 
@@ -237,7 +237,7 @@ impl ChannelBuilder {
     /// default. With 0 every message is compressed that gets smaller by it.
     #[must_use]
     pub fn compress_above(mut self, bytes: usize) -> Self {
-        self.limits.compress_above = bytes;
+        self.limits.messages.compress_above = bytes;
         self
     }
 
@@ -258,15 +258,8 @@ impl ChannelBuilder {
 
     /// Changes any limit.
     #[must_use]
-    pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    pub fn with_limits(mut self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
         change(&mut self.limits);
-        self
-    }
-
-    /// Replaces all limits at once, those that other methods have set included.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
         self
     }
 }

@@ -146,7 +146,7 @@ impl Plain {
             let data = data.into_bytes();
             let (limits, encodings) = (self.channel.limits(), self.channel.encodings());
             let message = trailers.as_ref().and_then(|trailers| {
-                let max_size = limits.max_recv_message_size;
+                let max_size = limits.messages.max_recv_message_size;
                 grammar::only_message(&head, &data, trailers, max_size, encodings)
             });
             if let Some(message) = message {

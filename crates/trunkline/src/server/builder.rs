@@ -10,10 +10,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service as TowerService;
-use trunkline_codec::{Compressor, Compressors, Limits, Status};
+use trunkline_codec::{Compressor, Compressors, Status};
 use trunkline_transport::{
-    Address, Body, ConnectionStats, Listener, Peer, PollBudget, ServerTls, Spawner, bind_threads,
-    serve, serve_one, serve_threads,
+    Address, Body, ConnectionStats, Listener, Peer, PollBudget, ServerLimits, ServerTls, Spawner,
+    bind_threads, serve, serve_one, serve_threads,
 };
 
 use crate::call::intercept::Interceptor;
@@ -120,13 +120,13 @@ impl Server {
     /// The largest message taken from a client, in bytes, also after inflating; 4 MiB by default.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
-        self.with_limits(|limits| limits.max_recv_message_size = bytes)
+        self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
     /// The largest message sent, in bytes before compression; 4 GiB by default.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
-        self.with_limits(|limits| limits.max_send_message_size = bytes)
+        self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
     }
 
     /// Calls that a client may have open on one connection, and handlers that run for it; 100 by
@@ -138,10 +138,8 @@ impl Server {
 
     /// Changes any limit.
     #[must_use]
-    pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = self.router.current_limits().clone();
-        change(&mut limits);
-        self.router = self.router.limits(limits);
+    pub fn with_limits(mut self, change: impl FnOnce(&mut ServerLimits)) -> Self {
+        self.router = self.router.with_limits(change);
         self
     }
 
@@ -219,7 +217,7 @@ impl Server {
     /// default. With 0 every message is compressed that gets smaller by it.
     #[must_use]
     pub fn compress_above(self, bytes: usize) -> Self {
-        self.with_limits(|limits| limits.compress_above = bytes)
+        self.with_limits(|limits| limits.messages.compress_above = bytes)
     }
 
     /// Listens on `host:port` or `unix:/path`, and serves for ever.
@@ -264,7 +262,7 @@ impl Server {
     /// ends; on the runtime that awaits it, whatever [`threads`](Self::threads) says.
     ///
     /// At the end the stream is shut down (`poll_shutdown`) and read until the client closes it, or
-    /// sends nothing for `Limits::brought_linger_time` (1 s): it need not be able to half-close.
+    /// sends nothing for `Http2Limits::custom_io_linger_time` (1 s): it need not be able to half-close.
     ///
     /// Dropping the future closes it at once, and without a word to the client.
     pub async fn serve_connection<IO>(self, io: IO)
@@ -407,7 +405,7 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &ServerLimits {
         self.router.current_limits()
     }
 

@@ -11,12 +11,9 @@ impl Server {
     /// How many connections the server has at one time; 100,000 by default. At the limit it accepts
     /// no more until one ends. Those beyond wait, in the kernel's queue, for as long as their clients
     /// do.
-    ///
-    /// In [`Limits`](crate::Limits) this is `max_accepted_connections`; `max_connections` there is the
-    /// channel's.
     #[must_use]
     pub fn max_connections(self, connections: usize) -> Self {
-        self.with_limits(|limits| limits.max_accepted_connections = connections)
+        self.with_limits(|limits| limits.max_connections = connections)
     }
 
     /// How long calls that run may go on when the server shuts down; 10 s by default.
@@ -53,14 +50,14 @@ impl Server {
     /// it are dropped.
     #[must_use]
     pub fn keepalive_time(self, time: Duration) -> Self {
-        self.with_limits(|limits| limits.keepalive_time = time.max(KEEPALIVE_TIME_MIN))
+        self.with_limits(|limits| limits.http2.keepalive_time = time.max(KEEPALIVE_TIME_MIN))
     }
 
     /// How long a client that was asked has to answer; 20 s by default. On Linux it is also how long
     /// what was sent may stay without an acknowledgement (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(self, timeout: Duration) -> Self {
-        self.with_limits(|limits| limits.keepalive_timeout = timeout)
+        self.with_limits(|limits| limits.http2.keepalive_timeout = timeout)
     }
 
     /// How often a client with an open call may ask whether the server is there; every 5 minutes by

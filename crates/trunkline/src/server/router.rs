@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
-use trunkline_codec::{
-    Compressors, Expect, Limits, Metadata, Reader, Refusal, RequestHead, Status, head,
+use trunkline_codec::{Compressors, Expect, Metadata, Reader, Refusal, RequestHead, Status, head};
+use trunkline_transport::{
+    Body, ConnectionStats, Peer, PollBudget, ServerLimits, catch_panic, pipe,
 };
-use trunkline_transport::{Body, ConnectionStats, Peer, PollBudget, catch_panic, pipe};
 
 use crate::call::deadline;
 use crate::call::head::Head;
@@ -73,7 +73,7 @@ struct Routes {
     fallback: Option<Arc<dyn Shared>>,
     /// Of what is not a method of ours.
     foreign_poll_budget: Arc<PollBudget>,
-    limits: Limits,
+    limits: ServerLimits,
     encodings: Compressors,
     metrics: Metrics,
     hides_names: bool,
@@ -276,10 +276,10 @@ impl Router {
         self.routes_mut().checks.push(Arc::new(check));
     }
 
-    /// All limits at once.
+    /// Changes any limit.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.routes_mut().limits = limits;
+    pub fn with_limits(mut self, change: impl FnOnce(&mut ServerLimits)) -> Self {
+        change(&mut self.routes_mut().limits);
         self
     }
 
@@ -317,7 +317,7 @@ impl Router {
         self
     }
 
-    pub(crate) fn current_limits(&self) -> &Limits {
+    pub(crate) fn current_limits(&self) -> &ServerLimits {
         &self.routes.limits
     }
 
@@ -363,7 +363,11 @@ impl Router {
     ) -> (Answering, Option<Arc<PollBudget>>) {
         let routes = &self.routes;
         let (parts, body) = request.into_parts();
-        let head = match head::parse_request(&parts, &routes.limits, &routes.encodings) {
+        let head = match head::parse_request(
+            &parts,
+            routes.limits.max_header_list_size,
+            &routes.encodings,
+        ) {
             Ok(head) => head,
             Err(refusal) => {
                 return match (&refusal, &routes.fallback) {
@@ -461,11 +465,11 @@ impl Routes {
     }
 
     fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
-        let (deadline, gather_size) = (head.deadline, self.limits.gather_size);
+        let (deadline, gather_size) = (head.deadline, self.limits.http2.gather_size);
         let recorder = self.metrics.record(Side::Server, Some(&head));
         let response = ResponseHandle::new(
             request.reply_encoding,
-            self.limits.compress_above,
+            self.limits.messages.compress_above,
             recorder.clone(),
         );
         if self.compresses {
@@ -478,7 +482,7 @@ impl Routes {
         }
         let reader = Reader::request(
             route.requests,
-            self.limits.max_recv_message_size,
+            self.limits.messages.max_recv_message_size,
             request.encoding,
         );
         let (writer, outbox) = match route.responses {
@@ -493,7 +497,7 @@ impl Routes {
             response: response.clone(),
             receive: Receive::requests(reader, body, recorder),
             writer,
-            max_send_size: self.limits.max_send_message_size,
+            max_send_size: self.limits.messages.max_send_message_size,
         };
         let handling = match self.interceptors.is_empty() {
             true => catch_panic(|| deadline::within(deadline, || (route.handle)(incoming)))

@@ -13,9 +13,10 @@ use futures_core::Stream;
 use tokio::io::DuplexStream;
 use tokio::sync::Notify;
 use tower_service::Service as TowerService;
+use trunkline::limits::{ChannelLimits, Http2Limits};
 use trunkline::{
-    Body, Channel, Client, Code, Limits, Raw, Request, Result, Router, Sender, Server, Service,
-    Status, Streaming,
+    Body, Channel, Client, Code, Raw, Request, Result, Router, Sender, Server, Service, Status,
+    Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, channel_over, error, message};
 use trunkline_tests::fixture::{
@@ -26,7 +27,7 @@ use trunkline_tests::fixture::{
 async fn raw_server() -> (Client, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(
-        channel_over(near, Limits::default()),
+        channel_over(near, ChannelLimits::default()),
         RawPeer::server(far, &[])
     );
     (Client::new(channel.expect("the peer speaks HTTP/2")), peer)
@@ -152,12 +153,10 @@ async fn sending_fails_after_an_answer_that_no_reset_follows() {
     within("the peer", answering).await.unwrap();
 }
 
-/// Limits under which a sender never has to wait.
-fn roomy() -> Limits {
-    let mut limits = Limits::default();
+/// With these limits a sender never has to wait.
+fn make_roomy(limits: &mut Http2Limits) {
     limits.pipe_size = usize::MAX;
     limits.gather_size = usize::MAX;
-    limits
 }
 
 /// Another task of this thread, which runs as soon as it is let.
@@ -221,10 +220,13 @@ fn never_waiting() -> impl Service {
 #[tokio::test]
 async fn a_sender_that_never_has_to_wait_lets_other_tasks_run() {
     let server = Server::new()
-        .with_limits(|limits| *limits = roomy())
+        .with_limits(|limits| make_roomy(&mut limits.http2))
         .add_service(never_waiting());
     let address = serve(server).await;
-    let channel = Channel::to(&address).limits(roomy()).connect().await;
+    let channel = Channel::to(&address)
+        .with_limits(|limits| make_roomy(&mut limits.http2))
+        .connect()
+        .await;
     let client = Client::new(channel.unwrap());
     let max = usize::MAX;
     for size in [0, 100, 10_000] {

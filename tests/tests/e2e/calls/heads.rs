@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Call, Channel, Client, Code, Compress, Limits, Metadata, Next, Raw, Request, ResponseHandle,
-    Result, Router, Sender, Server, Service, Status, Streaming,
+    Call, Channel, Client, Code, Compress, Metadata, Next, Raw, Request, ResponseHandle, Result,
+    Router, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, Received, channel_over, message};
 use trunkline_tests::fixture::{
@@ -19,7 +20,7 @@ use trunkline_tests::fixture::{
 async fn raw_server() -> (Client, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(
-        channel_over(near, Limits::default()),
+        channel_over(near, ChannelLimits::default()),
         RawPeer::server(far, &[])
     );
     (Client::new(channel.expect("the peer speaks HTTP/2")), peer)

@@ -104,9 +104,8 @@ async fn both_ways<S: Service>(make: impl Fn() -> S, limit: usize) -> [(&'static
     };
     let address = serve(server()).await;
     let socket = client_with(Channel::to(&address).max_recv_message_size(limit)).await;
-    let mut limits = trunkline::Limits::default();
-    limits.max_recv_message_size = limit;
-    let here = Channel::in_process(Router::new().limits(limits).add_service(make()));
+    let router = Router::new().with_limits(|it| it.messages.max_recv_message_size = limit);
+    let here = Channel::in_process(router.add_service(make()));
     [("over a socket", socket), ("in process", Client::new(here))]
 }
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Channel, Client, Code, Compress, Limits, Method, Raw, Request, Response, Result, Router,
-    Sender, Server, Status, Streaming,
+    Channel, Client, Code, Compress, Method, Raw, Request, Response, Result, Router, Sender,
+    Server, Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawListener, RawPeer, channel_over, error, flag, gzip, kind,
@@ -44,7 +45,7 @@ async fn client() -> (Client, RawPeer<DuplexStream>) {
 async fn client_of(settings: &[(u16, u32)]) -> (Client, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(
-        channel_over(near, Limits::default()),
+        channel_over(near, ChannelLimits::default()),
         RawPeer::server(far, settings)
     );
     (Client::new(channel.expect("the peer speaks HTTP/2")), peer)

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Address, Channel, ChannelBuilder, Client, Code, ConnectivityState, Limits, Method, Raw,
-    Response, Result, Status, Targets,
+    Address, Channel, ChannelBuilder, Client, Code, ConnectivityState, Method, Raw, Response,
+    Result, Status, Targets,
 };
 use trunkline_testkit::{Fields, Frame, MemoryNet, Probe, error, message, setting, within};
 
@@ -20,8 +21,8 @@ const A: &str = "10.0.0.1:1";
 const B: &str = "10.0.0.2:1";
 const C: &str = "10.0.0.3:1";
 
-fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
+fn limits(change: impl FnOnce(&mut ChannelLimits)) -> ChannelLimits {
+    let mut limits = ChannelLimits::default();
     limits.connect_backoff_jitter = 0.0;
     change(&mut limits);
     limits
@@ -29,7 +30,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 
 fn to(net: &MemoryNet, targets: impl Into<Targets>) -> ChannelBuilder {
     let builder = Channel::to(targets).connector(net.connector());
-    builder.limits(limits(|_| ()))
+    builder.with_limits(|it| *it = limits(|_| ()))
 }
 
 fn lazy(builder: ChannelBuilder) -> (Channel, Client) {
@@ -96,8 +97,8 @@ async fn attempts_follow_the_back_off_whatever_calls_are_made_and_calls_fail_wit
 async fn a_pause_is_counted_from_the_beginning_of_an_attempt_and_one_that_took_longer_has_none() {
     let net = MemoryNet::default();
     net.blackhole(A);
-    let timeout = |limits: &mut Limits| limits.connect_timeout = Duration::from_secs(2);
-    let (_channel, client) = lazy(to(&net, A).limits(limits(timeout)));
+    let timeout = |limits: &mut ChannelLimits| limits.connect_timeout = Duration::from_secs(2);
+    let (_channel, client) = lazy(to(&net, A).with_limits(|it| *it = limits(timeout)));
     let status = echo(&client).await.expect_err("nothing answers");
     assert!(status.message().contains("no answer within 2s"), "{status}");
     pass(12.0).await;
@@ -130,7 +131,7 @@ async fn the_back_off_begins_anew_when_there_was_a_connection() {
 async fn two_hundred_clients_of_a_server_that_was_down_do_not_come_back_together() {
     let (net, probe) = (MemoryNet::default(), Probe::new());
     let channels: Vec<_> = (0..200)
-        .map(|_| lazy(to(&net, A).limits(Limits::default())).0)
+        .map(|_| lazy(to(&net, A).with_limits(|it| *it = ChannelLimits::default())).0)
         .collect();
     channels.iter().for_each(Channel::request_connection);
     pass(60.0).await;
@@ -419,8 +420,8 @@ async fn a_channel_without_calls_falls_idle_and_one_with_calls_does_not() {
 #[tokio::test(start_paused = true)]
 async fn attempts_end_when_the_channel_falls_idle_or_is_gone() {
     let net = MemoryNet::default();
-    let idle = |limits: &mut Limits| limits.channel_idle_time = Duration::from_secs(100);
-    let (channel, client) = lazy(to(&net, A).limits(limits(idle)));
+    let idle = |limits: &mut ChannelLimits| limits.channel_idle_time = Duration::from_secs(100);
+    let (channel, client) = lazy(to(&net, A).with_limits(|it| *it = limits(idle)));
     echo(&client).await.expect_err("nothing is there");
     pass(1000.0).await;
     assert_eq!(channel.state(), Idle);
@@ -651,7 +652,8 @@ async fn no_more_addresses_are_used_than_the_limit_says() {
         }
         names.set(&[A, B, C]);
         let builder = to(&net, "name:7").resolver(names).round_robin();
-        let (channel, _client) = lazy(builder.limits(limits(|it| it.max_addresses = max)));
+        let (channel, _client) =
+            lazy(builder.with_limits(|it| *it = limits(|it| it.max_addresses = max)));
         channel.request_connection();
         settle().await;
         assert_eq!(net.dials().len(), wanted, "max_addresses {max}");
@@ -752,8 +754,12 @@ async fn calls_that_stop_waiting_for_a_stream_leave_no_trace() {
     let net = MemoryNet::default();
     let mut listener = net.listen(A);
     let one = [(setting::MAX_CONCURRENT_STREAMS, 1)];
-    let few = |limits: &mut Limits| limits.max_queued_calls = 1000;
-    let (_channel, client) = lazy(to(&net, A).limits(limits(few)).max_connections(1));
+    let few = |limits: &mut ChannelLimits| limits.max_queued_calls = 1000;
+    let (_channel, client) = lazy(
+        to(&net, A)
+            .with_limits(|it| *it = limits(few))
+            .max_connections(1),
+    );
     let first = spawn(&client, Probe::ECHO);
     let mut peer = listener.accept_with(&one).await;
     let stream = peer.next_full_request().await;
@@ -888,7 +894,7 @@ async fn what_is_known_does_not_wait_for_a_name_that_takes_long() {
         echo(&client).await.expect("a response");
         assert_eq!(
             began.elapsed(),
-            Limits::default().connect_stagger,
+            ChannelLimits::default().connect_stagger,
             "{target}"
         );
         pass(600.0).await;
@@ -933,8 +939,8 @@ async fn every_address_is_tried_whatever_the_timeout() {
 async fn no_more_calls_wait_for_a_connection_than_the_limit_says() {
     let net = MemoryNet::default();
     net.blackhole(A);
-    let ten = |limits: &mut Limits| limits.max_queued_calls = 10;
-    let (_channel, client) = lazy(to(&net, A).limits(limits(ten)));
+    let ten = |limits: &mut ChannelLimits| limits.max_queued_calls = 10;
+    let (_channel, client) = lazy(to(&net, A).with_limits(|it| *it = limits(ten)));
     for _ in 0..2 {
         let calls: Vec<_> = (0..10).map(|_| spawn(&client, Probe::ECHO)).collect();
         settle().await;

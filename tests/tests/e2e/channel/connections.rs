@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline::{
-    Channel, ChannelBuilder, Client, Code, Limits, Method, Raw, Response, Result, Server,
-};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, ChannelBuilder, Client, Code, Method, Raw, Response, Result, Server};
 use trunkline_testkit::{Probe, within};
 
 /// Long enough that what waits for it does not happen in a test.
@@ -204,9 +203,9 @@ async fn calls_go_to_the_connection_with_the_fewest_calls() {
 async fn a_further_connection_that_fails_harms_no_call_and_is_tried_again_after_a_pause() {
     for (pause, is_retried) in [(NEVER, false), (Duration::ZERO, true)] {
         let mut rig = rig(1, 1).await;
-        let mut limits = Limits::default();
+        let mut limits = ChannelLimits::default();
         limits.connection_retry_pause = pause;
-        let client = rig.client(|it| it.limits(limits)).await;
+        let client = rig.client(|it| it.with_limits(|it| *it = limits)).await;
         let mut calls = vec![call(&client, Probe::HOLD), call(&client, Probe::HOLD)];
         rig.until("the further connection, lost", |it| it.closed == 1)
             .await;
@@ -238,13 +237,15 @@ async fn a_further_connection_that_fails_harms_no_call_and_is_tried_again_after_
 
 #[tokio::test]
 async fn the_pause_is_not_for_the_only_connection() {
-    let mut limits = Limits::default();
+    let mut limits = ChannelLimits::default();
     limits.connection_retry_pause = NEVER;
     let bound = Server::new().add_service(Probe::new());
     let bound = bound.bind("127.0.0.1:0").await.expect("a free port");
     let address = bound.local_addr().to_string();
     let serving = tokio::spawn(bound.serve());
-    let channel = Channel::to(&address).limits(limits).connect();
+    let channel = Channel::to(&address)
+        .with_limits(|it| *it = limits)
+        .connect();
     let client = Client::new(within("connecting", channel).await.expect("it listens"));
     ended(call(&client, Probe::ECHO)).await;
     serving.abort();
@@ -270,9 +271,9 @@ async fn the_pause_is_not_for_the_only_connection() {
 #[tokio::test]
 async fn further_connections_that_no_call_takes_are_closed_and_the_last_one_stays() {
     let mut rig = rig(1, 7).await;
-    let mut limits = Limits::default();
+    let mut limits = ChannelLimits::default();
     limits.connection_idle_time = Duration::from_millis(20);
-    let client = rig.client(|it| it.limits(limits)).await;
+    let client = rig.client(|it| it.with_limits(|it| *it = limits)).await;
     let mut calls: Vec<_> = (0..4).map(|_| call(&client, Probe::HOLD)).collect();
     rig.until_running(&[1, 1, 1, 1, 0, 0, 0]).await;
     // The second keeps its call, and is looked at no later than those behind it.
@@ -314,9 +315,9 @@ async fn all_connections_close_with_the_channel() {
 #[tokio::test]
 async fn a_connection_that_has_carried_its_calls_is_replaced_and_no_call_fails() {
     let rig = rig(100, 4).await;
-    let mut limits = Limits::default();
+    let mut limits = ChannelLimits::default();
     limits.max_calls_per_connection = 10;
-    let client = rig.client(|it| it.limits(limits)).await;
+    let client = rig.client(|it| it.with_limits(|it| *it = limits)).await;
     for _ in 0..40 {
         let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw::default());
         within("a response", call.into_future()).await.expect("OK");

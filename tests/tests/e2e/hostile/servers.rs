@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trunkline::{Channel, Client, Code, Limits, Method, Raw, Result, Status, Streaming};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Client, Code, Method, Raw, Result, Status, Streaming};
 use trunkline_testkit::{
     Fields, Frame, RawListener, RawPeer, channel_over, error, flag, gzip, kind, message,
     message_flagged, prefix, setting, within,
@@ -397,7 +398,7 @@ async fn a_reset_behind_the_trailers_changes_nothing() {
 async fn in_memory(settings: &[(u16, u32)]) -> (Client, RawPeer<tokio::io::DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(
-        channel_over(near, Limits::default()),
+        channel_over(near, ChannelLimits::default()),
         RawPeer::server(far, settings)
     );
     let channel = channel.expect("the peer speaks HTTP/2");
@@ -808,7 +809,7 @@ async fn settings_that_are_not_allowed_are_a_connection_error() {
     ];
     for (name, id, value) in cases {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let channel = tokio::spawn(channel_over(near, Limits::default()));
+        let channel = tokio::spawn(channel_over(near, ChannelLimits::default()));
         let mut peer = RawPeer::silent(far);
         peer.write(&[Frame::settings(&[(id, value)])]).await;
         // Whether the connection was taken for good before or not: no call passes.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
-use trunkline::{Client, Limits, Raw, Server};
+use trunkline::limits::{ChannelLimits, Http2Limits};
+use trunkline::{Client, Raw, Server};
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, channel_over, error, kind, message, within,
 };
@@ -31,7 +32,7 @@ async fn raw_client(server: Server) -> RawPeer<DuplexStream> {
 }
 
 /// A client of ours whose server is raw.
-async fn raw_server(limits: Limits) -> (Client, RawPeer<DuplexStream>) {
+async fn raw_server(limits: ChannelLimits) -> (Client, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(channel_over(near, limits), RawPeer::server(far, &[]));
     (Client::new(channel.expect("HTTP/2")), peer)
@@ -402,12 +403,12 @@ async fn a_peer_that_takes_no_answers_is_read_no_further_and_gone_after_80_secon
 #[tokio::test(start_paused = true)]
 async fn two_ends_that_send_more_than_the_other_takes_do_not_wait_for_each_other() {
     let (near, far) = tokio::io::duplex(4 * 1024);
-    let mut limits = Limits::default();
-    limits.max_unanswered_frames = 10;
-    limits.write_buffer_size = 8 * 1024;
-    let ours = limits.clone();
+    let mut limits = ChannelLimits::default();
+    limits.http2.max_unanswered_frames = 10;
+    limits.http2.write_buffer_size = 8 * 1024;
+    let ours = limits.http2.clone();
     let (server, _) = server();
-    let server = server.with_limits(move |limits| *limits = ours);
+    let server = server.with_limits(move |limits| limits.http2 = ours);
     tokio::spawn(server.serve_connection(far));
     let channel = channel_over(near, limits).await.expect("HTTP/2");
     let client = Client::new(channel);
@@ -441,9 +442,9 @@ async fn two_ends_that_send_more_than_the_other_takes_do_not_wait_for_each_other
 /// A client ends what a server sends for calls that are over, and says why.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_sends_for_calls_that_are_over_without_end_is_left() {
-    let mut limits = Limits::default();
-    limits.client_error_reset_budget = 100;
-    limits.max_concurrent_reset_streams = 0;
+    let mut limits = ChannelLimits::default();
+    limits.http2.error_reset_budget = 100;
+    limits.http2.max_concurrent_reset_streams = 0;
     let (client, mut peer) = raw_server(limits).await;
     let neighbour = client.unary::<Raw, Raw>(Probe::HOLD, Raw(b"x"[..].into()));
     let neighbour = tokio::spawn(neighbour.into_future());
@@ -463,16 +464,16 @@ async fn a_server_that_sends_for_calls_that_are_over_without_end_is_left() {
     let status = within("the end", neighbour).await.expect("no panic");
     let status = status.expect_err("the connection is gone");
     let message = status.message();
-    assert!(message.contains("client_error_reset_budget"), "{message}");
+    assert!(message.contains("error_reset_budget"), "{message}");
     assert_cut_off(&mut peer, "too_many_internal_resets").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_late_for_calls_given_up_is_no_error_in_seven_days() {
-    let mut limits = Limits::default();
-    limits.client_error_reset_budget = 100;
+    let mut limits = ChannelLimits::default();
+    limits.http2.error_reset_budget = 100;
     // As if each were long forgotten.
-    limits.max_concurrent_reset_streams = 0;
+    limits.http2.max_concurrent_reset_streams = 0;
     let (client, mut peer) = raw_server(limits).await;
     for minute in 0..7 * 24 * 60 {
         let call = client.unary::<Raw, Raw>(Probe::HOLD, Raw(b"x"[..].into()));
@@ -492,7 +493,7 @@ async fn what_comes_late_for_calls_given_up_is_no_error_in_seven_days() {
 /// the life of a connection.
 #[tokio::test(start_paused = true)]
 async fn replies_with_an_empty_frame_each_are_no_abuse() {
-    let (client, mut peer) = raw_server(Limits::default()).await;
+    let (client, mut peer) = raw_server(ChannelLimits::default()).await;
     let ok = Fields::new().and("grpc-status", "0");
     for at in 0..1_000 {
         let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw(b"x"[..].into()));
@@ -547,9 +548,9 @@ async fn requests_with_an_empty_frame_each_are_no_abuse_and_empty_frames_without
 /// Small frames that come late, at either end, which h2 would count for as long as the connection lives.
 #[tokio::test(start_paused = true)]
 async fn small_messages_that_come_late_use_up_no_budget() {
-    let narrow = |limits: &mut Limits| limits.initial_connection_window_size = 65_535;
+    let narrow = |limits: &mut Http2Limits| limits.initial_connection_window_size = 65_535;
     let (server, _) = server();
-    let mut client = raw_client(server.with_limits(narrow)).await;
+    let mut client = raw_client(server.with_limits(|it| narrow(&mut it.http2))).await;
     for at in 0..200 {
         let upload = client.next_stream();
         let data = Frame::data(upload, message(b"x"));
@@ -559,8 +560,8 @@ async fn small_messages_that_come_late_use_up_no_budget() {
         client.write(&vec![data; 100]).await;
         assert!(client.settle().await, "{at}: {:?}", client.goaway());
     }
-    let mut limits = Limits::default();
-    narrow(&mut limits);
+    let mut limits = ChannelLimits::default();
+    narrow(&mut limits.http2);
     let (client, mut peer) = raw_server(limits).await;
     for at in 0..200 {
         let call = client.unary::<Raw, Raw>(Probe::HOLD, Raw(b"x"[..].into()));

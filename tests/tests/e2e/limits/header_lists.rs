@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::DuplexStream;
 use trunkline::details::DebugInfo;
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Body, Channel, Client, Code, Limits, Method, Raw, Request, ResponseHandle, Result, Router,
-    Sender, Server, Service, Status, Streaming,
+    Body, Channel, Client, Code, Method, Raw, Request, ResponseHandle, Result, Router, Sender,
+    Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,
@@ -158,7 +159,7 @@ fn assert_says(result: Result<()>, code: Code, texts: &[&str]) {
 #[tokio::test]
 async fn request_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
     let (server, probe) = server();
-    let client = Client::new(pair(server, Limits::default()).await);
+    let client = Client::new(pair(server, ChannelLimits::default()).await);
     let mut neighbour = Neighbour::of(&client).await;
     let called = probe.counts().called;
     for size in [40_000, 200_000, 2_000_000] {
@@ -182,7 +183,7 @@ async fn request_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
 #[tokio::test]
 async fn reply_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
     let (server, _) = server();
-    let client = Client::new(pair(server, Limits::default()).await);
+    let client = Client::new(pair(server, ChannelLimits::default()).await);
     let mut neighbour = Neighbour::of(&client).await;
     for size in [40_000, 200_000, 2_000_000] {
         for fields in [1, 40] {
@@ -202,7 +203,7 @@ async fn reply_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
 #[tokio::test]
 async fn trailers_of_40_kb_and_200_kb_fail_a_call_that_was_ok_and_no_other() {
     let (server, _) = server();
-    let client = Client::new(pair(server, Limits::default()).await);
+    let client = Client::new(pair(server, ChannelLimits::default()).await);
     let mut neighbour = Neighbour::of(&client).await;
     for size in [40_000, 200_000, 2_000_000] {
         for fields in [1, 40] {
@@ -222,7 +223,7 @@ async fn trailers_of_40_kb_and_200_kb_fail_a_call_that_was_ok_and_no_other() {
 #[tokio::test]
 async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was_left_out() {
     let (server, _) = server();
-    let client = Client::new(pair(server, Limits::default()).await);
+    let client = Client::new(pair(server, ChannelLimits::default()).await);
     let mut neighbour = Neighbour::of(&client).await;
     for size in [40_000, 200_000, 2_000_000] {
         for (place, left_out) in [

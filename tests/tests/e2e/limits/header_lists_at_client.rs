@@ -3,15 +3,16 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
-use trunkline::{Channel, Client, Code, Limits, Method, Raw, Result, Status};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Client, Code, Method, Raw, Result, Status};
 use trunkline_testkit::{
     Fields, Frame, RawPeer, channel_over, flag, kind, message, setting, within,
 };
 
 const MIB: usize = 1024 * 1024;
 
-fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
+fn limits(change: impl FnOnce(&mut ChannelLimits)) -> ChannelLimits {
+    let mut limits = ChannelLimits::default();
     change(&mut limits);
     limits
 }
@@ -30,7 +31,7 @@ type Answer = fn(u32, &str) -> Vec<Frame>;
 
 async fn raw_server(
     settings: &'static [(u16, u32)],
-    limits: Limits,
+    limits: ChannelLimits,
     answer: Answer,
 ) -> (Channel, JoinHandle<Vec<usize>>) {
     let (near, far) = tokio::io::duplex(MIB);
@@ -122,7 +123,7 @@ async fn a_request_larger_than_its_server_announced_is_not_sent_and_takes_no_str
         (setting::MAX_CONCURRENT_STREAMS, 2),
     ];
     let answer: Answer = |stream, _| neighbours_end(stream)[2..].to_vec();
-    let (channel, playing) = raw_server(SETTINGS, Limits::default(), answer).await;
+    let (channel, playing) = raw_server(SETTINGS, ChannelLimits::default(), answer).await;
     beside_a_neighbour(&channel, async |client| {
         for _ in 0..100 {
             for size in [8_000, 40_000, 200_000] {
@@ -150,9 +151,9 @@ async fn a_request_larger_than_its_server_announced_is_not_sent_and_takes_no_str
 async fn to_a_server_that_announces_nothing_up_to_64_kib_is_sent_or_what_the_limit_says() {
     let answer: Answer = |stream, _| neighbours_end(stream)[2..].to_vec();
     for (limits, fits, not) in [
-        (Limits::default(), 65_000, 65_536),
+        (ChannelLimits::default(), 65_000, 65_536),
         (
-            limits(|limits| limits.max_send_header_list_size = 1_000_000),
+            limits(|limits| limits.http2.max_send_header_list_size = 1_000_000),
             999_000,
             1_000_000,
         ),
@@ -240,7 +241,7 @@ fn repeated(code: &str, times: usize) -> Bytes {
 
 #[tokio::test]
 async fn trailers_larger_than_ours_are_resource_exhausted_wherever_their_status_stands() {
-    let (channel, _playing) = raw_server(&[], Limits::default(), large_trailers).await;
+    let (channel, _playing) = raw_server(&[], ChannelLimits::default(), large_trailers).await;
     beside_a_neighbour(&channel, async |client| {
         for (path, says) in [
             ("/test.Raw/first-0-40000-1", &["40", "trailers"][..]),
@@ -274,7 +275,7 @@ async fn trailers_larger_than_ours_are_resource_exhausted_wherever_their_status_
 
 #[tokio::test]
 async fn a_reply_head_larger_than_ours_is_resource_exhausted() {
-    let (channel, _playing) = raw_server(&[], Limits::default(), large_trailers).await;
+    let (channel, _playing) = raw_server(&[], ChannelLimits::default(), large_trailers).await;
     beside_a_neighbour(&channel, async |client| {
         for (path, size) in [
             ("/test.Raw/head-40000-1", "40"),
@@ -302,7 +303,7 @@ async fn a_reply_head_larger_than_ours_is_resource_exhausted() {
 
 #[tokio::test]
 async fn an_upload_ends_with_trailers_that_are_too_large() {
-    let (channel, _playing) = raw_server(&[], Limits::default(), |_, _| Vec::new()).await;
+    let (channel, _playing) = raw_server(&[], ChannelLimits::default(), |_, _| Vec::new()).await;
     beside_a_neighbour(&channel, async |client| {
         let call = client.client_streaming::<Raw, Raw>(Method::new("/test.Raw/Upload"));
         let mut stream = call.await.expect("an open stream");
@@ -337,7 +338,7 @@ async fn the_limit_for_what_comes_is_exact() {
             Frame::headers(stream, &trailers).ending(),
         ]
     };
-    let limits = limits(|limits| limits.max_header_list_size_hard = 5_000);
+    let limits = limits(|limits| limits.http2.max_header_list_size_hard = 5_000);
     let (channel, _playing) = raw_server(&[], limits, answer).await;
     beside_a_neighbour(&channel, async |client| {
         for fits in ["/test.Raw/head-5000", "/test.Raw/trailers-5000"] {

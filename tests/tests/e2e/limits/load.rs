@@ -14,9 +14,9 @@ use h2::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use trunkline::limits::{ChannelLimits, Http2Limits};
 use trunkline::{
-    Channel, Client, Code, Limits, Raw, Request, Result, Router, Sender, Server, Service, Status,
-    Streaming,
+    Channel, Client, Code, Raw, Request, Result, Router, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Random, SERVER, UNARY, With, client_of, client_with, frame, nothing, raw,
@@ -162,7 +162,7 @@ async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
     report("16 MiB, six times each way", begun);
 }
 
-fn small_windows(limits: &mut Limits) {
+fn small_windows(limits: &mut Http2Limits) {
     limits.initial_window_size = 65_535;
     limits.initial_connection_window_size = 65_535;
 }
@@ -170,13 +170,15 @@ fn small_windows(limits: &mut Limits) {
 /// H1: window that is given to streams that are not open yet is missing where it is needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_streaming_calls_in_64_kib_windows_do_not_lock_each_other_up() {
-    let server = Server::new().add_service(Echo).with_limits(small_windows);
+    let server = Server::new()
+        .add_service(Echo)
+        .with_limits(|it| small_windows(&mut it.http2));
     let address = serve(server).await;
-    let mut limits = Limits::default();
-    small_windows(&mut limits);
+    let mut limits = ChannelLimits::default();
+    small_windows(&mut limits.http2);
     // All in the windows of one.
     limits.max_connections = 1;
-    let client = client_with(Channel::to(&address).limits(limits)).await;
+    let client = client_with(Channel::to(&address).with_limits(|it| *it = limits)).await;
     let begun = Instant::now();
     let mut calls = JoinSet::new();
     for i in 0..1000_usize {
@@ -214,11 +216,11 @@ async fn messages_at_the_edges_of_frames_windows_and_buffers_arrive() {
         (400 * KIB, 4 * MIB),
     ] {
         let server = Server::new().add_service(Echo);
-        let server = server.with_limits(|limits| limits.max_send_buffer_size = send_buffer);
+        let server = server.with_limits(|limits| limits.http2.max_send_buffer_size = send_buffer);
         let address = serve(server).await;
-        let mut limits = Limits::default();
-        limits.max_send_buffer_size = send_buffer;
-        let client = client_with(Channel::to(&address).limits(limits)).await;
+        let mut limits = ChannelLimits::default();
+        limits.http2.max_send_buffer_size = send_buffer;
+        let client = client_with(Channel::to(&address).with_limits(|it| *it = limits)).await;
         for edge in [
             1,
             16 * KIB,
@@ -392,18 +394,18 @@ async fn give_up(client: &Client, place: usize) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_are_given_up_leave_no_window_behind() {
     // One in a hundred that leaks is enough to use this up.
-    let narrow = |limits: &mut Limits| {
+    let narrow = |limits: &mut Http2Limits| {
         limits.initial_window_size = 65_535;
         limits.initial_connection_window_size = MIB as u32;
     };
     let gauge = Arc::new(Gauge::default());
     let server = Server::new()
         .add_service(endless(&gauge))
-        .with_limits(narrow);
+        .with_limits(|it| narrow(&mut it.http2));
     let address = serve(server).await;
-    let mut limits = Limits::default();
-    narrow(&mut limits);
-    let client = client_with(Channel::to(&address).limits(limits)).await;
+    let mut limits = ChannelLimits::default();
+    narrow(&mut limits.http2);
+    let client = client_with(Channel::to(&address).with_limits(|it| *it = limits)).await;
     let before = within("the first upload", upload(&client, MIB))
         .await
         .unwrap();
@@ -818,7 +820,7 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
             }
         }
     };
-    let limits = Limits::default();
+    let limits = Http2Limits::default();
     let window = limits.initial_window_size as usize;
     // The window, and what lies on the way to it: the send buffer, a chunk or two that gather.
     let bound = window + limits.max_send_buffer_size + 4 * limits.gather_size;
@@ -844,10 +846,11 @@ async fn calls_that_wait_for_a_stream_are_bounded_and_can_be_given_up() {
     let server = Server::new()
         .add_service(endless(&gauge))
         .max_concurrent_streams(1);
-    let mut limits = Limits::default();
+    let mut limits = ChannelLimits::default();
     limits.max_queued_calls = 10;
     limits.max_connections = 1;
-    let client = client_with(Channel::to(&serve(server).await).limits(limits)).await;
+    let client =
+        client_with(Channel::to(&serve(server).await).with_limits(|it| *it = limits)).await;
     let mut first = client
         .server_streaming::<Raw, Raw>(SERVER, raw(""))
         .await

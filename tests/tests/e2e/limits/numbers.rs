@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
-use trunkline::{Channel, Client, Code, Limits, Raw, Server, Streaming};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Client, Code, Raw, Server, Streaming};
 use trunkline_testkit::{
     Fields, Frame, Outcome, PREFACE, Probe, RawPeer, error, flag, gzip, kind, message,
     message_flagged, pair, setting, within,
@@ -35,7 +36,7 @@ async fn raw_client(server: Server) -> RawPeer<DuplexStream> {
 
 /// A client of ours.
 async fn client(server: Server) -> Client {
-    Client::new(pair(server, Limits::default()).await)
+    Client::new(pair(server, ChannelLimits::default()).await)
 }
 
 fn raw(len: usize) -> Raw {
@@ -67,7 +68,7 @@ async fn the_limits_of_a_server_are_announced_and_its_windows_are_given() {
 async fn the_limits_of_a_client_are_announced_and_its_windows_are_given() {
     let (near, far) = tokio::io::duplex(MIB);
     let (channel, mut peer) = tokio::join!(
-        trunkline_testkit::channel_over(near, Limits::default()),
+        trunkline_testkit::channel_over(near, ChannelLimits::default()),
         RawPeer::server(far, &[])
     );
     let channel = channel.expect("the peer speaks HTTP/2");
@@ -89,9 +90,9 @@ async fn the_limits_of_a_client_are_announced_and_its_windows_are_given() {
 async fn limits_that_are_set_are_those_on_the_wire() {
     let (server, _) = server();
     let server = server.max_concurrent_streams(7).with_limits(|limits| {
-        limits.initial_window_size = 70_000;
-        limits.initial_connection_window_size = 700_000;
-        limits.max_header_list_size_hard = 7_000;
+        limits.http2.initial_window_size = 70_000;
+        limits.http2.initial_connection_window_size = 700_000;
+        limits.http2.max_header_list_size_hard = 7_000;
     });
     let mut client = raw_client(server).await;
     assert!(client.settle().await);
@@ -237,13 +238,16 @@ async fn check_second_message(client: &Client, len: usize, code: Code, encoding:
 #[tokio::test]
 async fn a_client_takes_replies_up_to_its_own_limit() {
     let (server, _) = server();
-    let mut limits = Limits::default();
-    limits.max_recv_message_size = 10_000;
+    let mut limits = ChannelLimits::default();
+    limits.messages.max_recv_message_size = 10_000;
     // A channel's limits for messages are its own; the connection's are in `pair`.
     let bound = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = bound.local_addr().to_string();
     tokio::spawn(bound.serve());
-    let channel = Channel::to(&address).limits(limits).connect().await;
+    let channel = Channel::to(&address)
+        .with_limits(|it| *it = limits)
+        .connect()
+        .await;
     let client = Client::new(channel.expect("our server"));
     for (len, code) in [
         (9_999, Code::OK),
@@ -602,7 +606,7 @@ async fn a_limit_may_be_the_largest_number_there_is() {
         limits.handshake_timeout = Duration::MAX;
         limits.reset_budget = u64::MAX;
         limits.unanswered_reset_budget = u64::MAX;
-        limits.control_frame_budget = u64::MAX;
+        limits.http2.control_frame_budget = u64::MAX;
     });
     let mut client = raw_client(server).await;
     for _ in 0..3 {

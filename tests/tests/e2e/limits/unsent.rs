@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline::{Channel, Client, Limits, Method, Raw, Request, Router, Sender, Server, Service};
+use trunkline::limits::{ChannelLimits, ServerLimits};
+use trunkline::{Channel, Client, Method, Raw, Request, Router, Sender, Server, Service};
 use trunkline_testkit::{
     Fields, Frame, Outcome, RawPeer, SlowLink, Slowness, error, message, setting, within,
 };
@@ -135,7 +136,7 @@ where
     client.call(&Fields::call(method.path()), request).await
 }
 
-fn server(large: &Large, change: impl FnOnce(&mut Limits)) -> Server {
+fn server(large: &Large, change: impl FnOnce(&mut ServerLimits)) -> Server {
     Server::new()
         .add_service(large.clone())
         .keepalive_time(Duration::MAX)
@@ -246,9 +247,12 @@ async fn replies_that_wait_for_their_turn_are_left_alone_while_the_client_takes_
 
 /// Asks for large responses on one connection, all at once, and reads them.
 async fn read_all(address: String, calls: usize, kib: usize) {
-    let mut limits = Limits::default();
+    let mut limits = ChannelLimits::default();
     limits.max_connections = 1;
-    let channel = Channel::to(&address).limits(limits).connect().await;
+    let channel = Channel::to(&address)
+        .with_limits(|it| *it = limits)
+        .connect()
+        .await;
     let channel = channel.expect("a server listens");
     let mut readers = JoinSet::new();
     for call in 0..calls {
@@ -307,8 +311,8 @@ async fn replies_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
     let server = server(&large, |it| {
         it.max_connection_unsent_size = MIB;
         it.unsent_grace = Duration::ZERO;
-        it.error_reset_budget = 3;
-        it.error_resets_per_second = 0;
+        it.http2.error_reset_budget = 3;
+        it.http2.error_resets_per_second = 0;
     });
     let mut client = stingy(&server).await;
     let mut streams = Vec::new();

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use trunkline::{Channel, Client, ClientTls, Limits, Raw, Server, ServerTls};
+use trunkline::limits::{ChannelLimits, Http2Limits};
+use trunkline::{Channel, Client, ClientTls, Raw, Server, ServerTls};
 use trunkline_testkit::{
     Authority, End, Fields, Frame, Outcome, Probe, RawListener, RawPeer, SlowLink, Slowness, error,
     message, within,
@@ -82,9 +83,9 @@ async fn far(server: Server, slowness: Slowness) -> Far {
 }
 
 async fn our_long_stream(target: String, tls: Option<ClientTls>) {
-    let mut limits = Limits::default();
-    limits.initial_window_size = WINDOW;
-    let channel = Channel::to(&target).limits(limits);
+    let mut limits = ChannelLimits::default();
+    limits.http2.initial_window_size = WINDOW;
+    let channel = Channel::to(&target).with_limits(|it| *it = limits);
     let channel = match tls {
         None => channel,
         Some(tls) => channel.tls(tls),
@@ -271,7 +272,7 @@ async fn closed_by_one_end(server: Server) -> (RawPeer<DuplexStream>, JoinHandle
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_limit_says() {
-    let limits = Limits::default();
+    let limits = Http2Limits::default();
     // It reads on, and says so.
     let (mut client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
@@ -291,7 +292,7 @@ async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_limit_says(
     let (_client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
     serving.await.expect("no panic");
-    assert_eq!(began.elapsed(), limits.brought_linger_time);
+    assert_eq!(began.elapsed(), limits.custom_io_linger_time);
 
     let (client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
@@ -306,8 +307,8 @@ async fn a_socket_of_the_servers_own_waits_also_for_a_peer_that_says_nothing() {
     let server = Server::new()
         .add_service(Probe::new())
         .with_limits(|limits| {
-            limits.linger_time = linger;
-            limits.brought_linger_time = Duration::ZERO;
+            limits.http2.linger_time = linger;
+            limits.http2.custom_io_linger_time = Duration::ZERO;
             limits.drain_grace = Duration::from_secs(60);
         });
     let bound = server.bind("127.0.0.1:0").await.expect("a free port");
@@ -377,14 +378,14 @@ async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
     let began = Instant::now();
     drop(client);
     serving.await.expect("no panic");
-    assert!(began.elapsed() <= Limits::default().brought_linger_time);
+    assert!(began.elapsed() <= Http2Limits::default().custom_io_linger_time);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_for_ever_is_read_no_further_than_the_limit_says() {
-    let mut limits = Limits::default();
+    let mut limits = Http2Limits::default();
     limits.initial_connection_window_size = 1 << 20;
-    let server = Server::new().with_limits(|it| it.clone_from(&limits));
+    let server = Server::new().with_limits(|it| it.http2.clone_from(&limits));
     let (mut client, serving) = closed_by_one_end(server).await;
     let began = Instant::now();
     let mut sent = 0;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Channel, Client, Limits, Method, Raw, Request, Response, Router, Sender, Server, Service,
-    Streaming,
+    Channel, Client, Method, Raw, Request, Response, Router, Sender, Server, Service, Streaming,
 };
 use trunkline_testkit::{pair, within};
 
@@ -142,7 +142,7 @@ async fn connected(quick: Duration, in_place: Duration) -> Place {
         limits.in_place_max = in_place;
     });
     Place {
-        channel: pair(server, Limits::default()).await,
+        channel: pair(server, ChannelLimits::default()).await,
         is_blocked,
         held,
         dropped: was_dropped,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use trunkline::{Channel, Client, Code, Limits, Raw, Response, Result, Server, Streaming};
+use trunkline::limits::ChannelLimits;
+use trunkline::{Channel, Client, Code, Raw, Response, Result, Server, Streaming};
 use trunkline_testkit::{
     Fields, Frame, GoAway, Outcome, Probe, RawListener, RawPeer, channel_over, error, flag, kind,
     message, within,
@@ -30,16 +31,16 @@ async fn raw_client(server: Server) -> (RawPeer<DuplexStream>, JoinHandle<()>) {
 }
 
 /// A client of ours whose server is raw.
-async fn raw_server(limits: Limits) -> (Client, RawPeer<DuplexStream>) {
+async fn raw_server(limits: ChannelLimits) -> (Client, RawPeer<DuplexStream>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (channel, peer) = tokio::join!(channel_over(near, limits), RawPeer::server(far, &[]));
     (Client::new(channel.expect("HTTP/2")), peer)
 }
 
-fn asking(time: Duration, timeout: Duration) -> Limits {
-    let mut limits = Limits::default();
-    limits.client_keepalive_time = time;
-    limits.keepalive_timeout = timeout;
+fn asking(time: Duration, timeout: Duration) -> ChannelLimits {
+    let mut limits = ChannelLimits::default();
+    limits.http2.keepalive_time = time;
+    limits.http2.keepalive_timeout = timeout;
     limits
 }
 
@@ -207,7 +208,7 @@ async fn a_connection_that_is_slow_is_not_dead() {
 async fn a_client_asks_while_a_call_is_open_and_at_other_times_only_if_it_is_told_to() {
     for without_calls in [false, true] {
         let mut limits = asking(10 * SECOND, 5 * SECOND);
-        limits.client_keepalive_without_calls = without_calls;
+        limits.keepalive_without_calls = without_calls;
         let (client, mut peer) = raw_server(limits).await;
         // Read, and answered.
         for _ in 0..100 {
@@ -239,7 +240,7 @@ async fn a_client_asks_while_a_call_is_open_and_at_other_times_only_if_it_is_tol
 
 #[tokio::test(start_paused = true)]
 async fn by_default_a_client_never_asks() {
-    let (client, mut peer) = raw_server(Limits::default()).await;
+    let (client, mut peer) = raw_server(ChannelLimits::default()).await;
     let _call = call(&client);
     tokio::time::sleep(100_000 * SECOND).await;
     assert!(peer.settle().await);
@@ -250,7 +251,7 @@ async fn by_default_a_client_never_asks() {
 async fn a_channel_leaves_a_dead_connection_and_half_as_often_asks_a_server_that_minds() {
     let listener = RawListener::bind().await;
     let limits = asking(SECOND / 5, SECOND / 5);
-    let channel = Channel::to(listener.address()).limits(limits);
+    let channel = Channel::to(listener.address()).with_limits(|it| *it = limits);
     let client = Client::new(channel.connect_lazy().expect("an address"));
     let first = call(&client);
     let mut dead = listener.accept().await;
@@ -381,7 +382,7 @@ fn idle_frames(n: usize) -> Vec<Frame> {
 #[tokio::test(start_paused = true)]
 async fn frames_that_carry_nothing_have_a_budget_and_calls_and_time_add_to_it() {
     let (server, _) = server();
-    let server = server.with_limits(|limits| limits.control_frame_budget = 100);
+    let server = server.with_limits(|limits| limits.http2.control_frame_budget = 100);
     let (mut client, _serving) = raw_client(server).await;
     // Its SETTINGS, the window and the acknowledgement; to settle is one more.
     let greeted = 3;
@@ -404,8 +405,8 @@ async fn frames_that_carry_nothing_have_a_budget_and_calls_and_time_add_to_it() 
 
 #[tokio::test]
 async fn a_server_that_sends_frames_without_end_is_left() {
-    let mut limits = Limits::default();
-    limits.control_frame_budget = 100;
+    let mut limits = ChannelLimits::default();
+    limits.http2.control_frame_budget = 100;
     let (client, mut peer) = raw_server(limits).await;
     let call = call(&client);
     peer.next_full_request().await;
@@ -422,7 +423,7 @@ async fn a_server_that_sends_frames_without_end_is_left() {
 #[tokio::test]
 async fn a_reader_that_gives_window_for_each_message_is_not_cut_off() {
     let (server, _) = server();
-    let server = server.with_limits(|limits| limits.control_frame_budget = 100);
+    let server = server.with_limits(|limits| limits.http2.control_frame_budget = 100);
     let (mut client, _serving) = raw_client(server).await;
     let spell = Fields::call("/test.Probe/Spell");
     let call = client.call(&spell, message(&[b'x'; 5_000])).await;
@@ -446,10 +447,10 @@ async fn a_reader_that_gives_window_for_each_message_is_not_cut_off() {
 async fn streams_that_stay_open_for_long_are_kept_alive_by_both_ends() {
     let (server, _) = server();
     let server = server
-        .with_limits(|limits| limits.keepalive_time = SECOND / 10)
+        .with_limits(|limits| limits.http2.keepalive_time = SECOND / 10)
         .permit_keepalive_time(Duration::ZERO);
     let mut limits = asking(SECOND / 10, 10 * SECOND);
-    limits.client_keepalive_without_calls = true;
+    limits.keepalive_without_calls = true;
     let client = Client::new(trunkline_testkit::pair(server, limits).await);
     let call = client.bidi_streaming::<Raw, Raw>(Probe::CHAT);
     let (mut requests, mut responses): (_, Streaming<Raw>) = call.await.expect("a stream");

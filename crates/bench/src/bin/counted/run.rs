@@ -141,7 +141,7 @@ fn server() -> Server {
             limits.in_place_max = Duration::from_secs(3600);
             limits.quick_poll_max = Duration::from_secs(3600);
             // A script does not watch the window of a stream.
-            limits.initial_window_size = 4 << 20;
+            limits.http2.initial_window_size = 4 << 20;
         })
 }
 

@@ -1,0 +1,109 @@
+//! The limits of a channel.
+
+use std::time::Duration;
+
+use trunkline_codec::MessageLimits;
+use trunkline_transport::{ClientLimits, Http2Limits};
+
+/// The limits of a channel.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut limits = trunkline_channel::ChannelLimits::default();
+/// limits.connect_timeout = Duration::from_secs(5);
+/// limits.messages.max_recv_message_size = 16 << 20;
+/// limits.http2.initial_window_size = 1 << 20;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChannelLimits {
+    /// The limits for messages.
+    pub messages: MessageLimits,
+    /// The limits of each connection that servers have as well.
+    pub http2: Http2Limits,
+    /// The number of connections to one server. Default: 4, enough to occupy several cores at either
+    /// end, and few enough for a server with many clients. A further one is opened only if all others
+    /// are busy. With 1 all calls share one connection; 0 counts as 1.
+    pub max_connections: usize,
+    /// The time without a call after which a further connection is closed. Default: 30 s, checked as
+    /// often, so that it outlives the lulls between bursts, and an idle client comes down to one
+    /// connection within a minute.
+    pub connection_idle_time: Duration,
+    /// The time after a failed connection, or after the loss of one, before a further one is tried.
+    /// Default: 1 s, the first pause of the connection backoff document.
+    pub connection_retry_pause: Duration,
+    /// The number of calls made on one connection before another replaces it; the calls that run
+    /// there go on. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
+    /// (RFC 9113, section 5.1.1).
+    pub max_calls_per_connection: u32,
+    /// The number of calls on one connection, those that wait for a stream included, and of the calls
+    /// of a channel that wait for a connection or for a stream. Default: 100,000. One more fails at
+    /// once with RESOURCE_EXHAUSTED.
+    pub max_queued_calls: usize,
+    /// Permission to send the PING of [`Http2Limits::keepalive_time`] also while no call is open.
+    /// Default: false (gRFC A8).
+    pub keepalive_without_calls: bool,
+    /// The time to connect to one address, the handshakes included, and as long again to resolve a
+    /// name. Default: 20 s, the minimum that the connection backoff document names.
+    pub connect_timeout: Duration,
+    /// The time from the beginning of a first failed attempt to connect to the beginning of the next.
+    /// Default: 1 s. This field and the three below are those of the connection backoff document.
+    pub connect_backoff_base: Duration,
+    /// The factor from one pause to the next. Default: 1.6.
+    pub connect_backoff_multiplier: f64,
+    /// The part of a pause by which it varies at random, in both directions. Default: 0.2. With 0
+    /// pauses are exact; more than 1 counts as 1.
+    pub connect_backoff_jitter: f64,
+    /// The longest pause, before jitter. Default: 120 s.
+    pub connect_backoff_max: Duration,
+    /// The time for which one address may be silent before the next one is tried as well. Default:
+    /// 250 ms (RFC 8305, section 8).
+    pub connect_stagger: Duration,
+    /// The least time between two lookups of a name. Default: 30 s, as in grpc-go.
+    pub resolve_interval: Duration,
+    /// The number of addresses used. Default: 1,000; those behind them are ignored.
+    pub max_addresses: usize,
+    /// The time without a call after which a channel falls idle: it closes its connections, and
+    /// resolves and connects again for the next call. Default: 30 min, as in other implementations,
+    /// checked as often, so that an unused channel falls idle after 30 to 60 min.
+    pub channel_idle_time: Duration,
+}
+
+impl Default for ChannelLimits {
+    fn default() -> Self {
+        let mut http2 = Http2Limits::default();
+        // Frames for calls that the client has cancelled are no mistake of the server's.
+        http2.error_reset_budget = 65_536;
+        Self {
+            messages: MessageLimits::default(),
+            http2,
+            max_connections: 4,
+            connection_idle_time: Duration::from_secs(30),
+            connection_retry_pause: Duration::from_secs(1),
+            max_calls_per_connection: 1_000_000_000,
+            max_queued_calls: 100_000,
+            keepalive_without_calls: false,
+            connect_timeout: Duration::from_secs(20),
+            connect_backoff_base: Duration::from_secs(1),
+            connect_backoff_multiplier: 1.6,
+            connect_backoff_jitter: 0.2,
+            connect_backoff_max: Duration::from_secs(120),
+            connect_stagger: Duration::from_millis(250),
+            resolve_interval: Duration::from_secs(30),
+            max_addresses: 1_000,
+            channel_idle_time: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl From<&ChannelLimits> for ClientLimits {
+    fn from(limits: &ChannelLimits) -> Self {
+        Self {
+            http2: limits.http2.clone(),
+            keepalive_without_calls: limits.keepalive_without_calls,
+            max_queued_calls: limits.max_queued_calls,
+            max_calls_per_connection: limits.max_calls_per_connection,
+        }
+    }
+}

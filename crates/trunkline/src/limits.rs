@@ -1,0 +1,26 @@
+//! Every limit: of messages, of connections, of servers and of channels.
+//!
+//! Everything that a peer could make grow has a limit with a default. [`ServerLimits`] and
+//! [`ChannelLimits`] contain the others; [`Server::with_limits`] and [`ChannelBuilder::with_limits`]
+//! change them.
+//!
+//! ```
+//! use trunkline::limits::{ChannelLimits, ServerLimits};
+//! use trunkline::{Channel, Server};
+//!
+//! let server = Server::new().with_limits(|limits: &mut ServerLimits| {
+//!     limits.max_connections = 1_000;
+//!     limits.http2.initial_window_size = 1 << 20;
+//! });
+//! let channel = Channel::to("localhost:50051").with_limits(|limits: &mut ChannelLimits| {
+//!     limits.max_addresses = 10;
+//!     limits.messages.max_recv_message_size = 16 << 20;
+//! });
+//! ```
+//!
+//! [`Server::with_limits`]: crate::Server::with_limits
+//! [`ChannelBuilder::with_limits`]: crate::ChannelBuilder::with_limits
+
+pub use trunkline_channel::ChannelLimits;
+pub use trunkline_codec::MessageLimits;
+pub use trunkline_transport::{Http2Limits, ServerLimits};
