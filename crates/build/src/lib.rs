@@ -97,6 +97,13 @@
 //! This crate does not depend on the runtime: it prints the path `::trunkline`. It generates data,
 //! signatures and one-line calls, never a loop or a decision.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
+
 mod absolute;
 mod accessors;
 mod boxes;

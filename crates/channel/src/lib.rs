@@ -18,6 +18,8 @@
 //!
 //! Does not know: message types, prost, interceptors, what a method is. It sees no frame of HTTP/2.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backoff;
 mod connections;
 mod connectivity;

@@ -16,6 +16,13 @@
 //! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
 //! (time is an argument), what a method does, or which messages it takes.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
+
 pub mod blocks;
 pub mod code;
 pub mod compression;

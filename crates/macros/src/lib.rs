@@ -11,6 +11,8 @@
 //!
 //! This crate does not depend on the runtime.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

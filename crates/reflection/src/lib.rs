@@ -26,6 +26,13 @@
 //!
 //! This crate knows nothing of `trunkline` but its public API.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
+
 mod answers;
 mod circles;
 mod files;

@@ -31,6 +31,8 @@
 //! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
 //! above.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accept;
 mod answer;
 mod body;

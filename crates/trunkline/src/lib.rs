@@ -8,7 +8,7 @@
 //! use trunkline::{Request, Result, Server};
 //!
 //! mod hello {
-//!     trunkline::include_proto!("../../proto/helloworld.proto");
+//!     trunkline::include_proto!("proto/helloworld.proto");
 //! }
 //!
 //! struct MyGreeter;
@@ -52,7 +52,7 @@
 //! [`shutdown_signal`]), `tls-ring` (TLS, with ring for cryptography) and `tls-native-roots` (clients trust
 //! the authorities that the system trusts), all on by default; `tls-aws-lc` uses aws-lc-rs instead of ring
 //! (both need a C compiler), and `tls-webpki-roots` Mozilla's list of authorities; `zstd`, off, because it builds a C library, and
-//! because it has to be [added](Server::encoding) to be announced; `testing`, off, for the module of that name.
+//! because it has to be [added](Server::compressor) to be announced; `testing`, off, for the module of that name.
 //!
 //! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
 //!
@@ -64,6 +64,13 @@
 //! | `tower`, `in_process` | tower services; calls without a socket |
 //! | `limits` | every limit |
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
 
 mod call;
 mod client;

@@ -427,6 +427,75 @@ fn every_crate_begins_with_a_map_of_itself() {
     }
 }
 
+/// What crates.io and docs.rs show of a package, and what its licence asks for.
+#[test]
+fn every_published_package_is_ready_for_a_registry() {
+    let categories = [
+        "asynchronous",
+        "development-tools::build-utils",
+        "development-tools::procedural-macro-helpers",
+        "encoding",
+        "network-programming",
+        "web-programming",
+    ];
+    let metadata = metadata();
+    for name in PUBLISHED {
+        let folder = root().join("crates").join(name);
+        let package = match name {
+            "trunkline" => name.to_owned(),
+            _ => format!("trunkline-{name}"),
+        };
+        let packages = metadata["packages"].as_array().expect("packages");
+        let found = packages.iter().find(|it| it["name"] == *package);
+        let found = found.unwrap_or_else(|| panic!("no package {package}"));
+
+        assert_eq!(found["readme"], "README.md", "{package}");
+        assert_eq!(
+            found["documentation"],
+            format!("https://docs.rs/{package}"),
+            "{package}"
+        );
+        for field in ["description", "repository", "license", "rust_version"] {
+            assert!(found[field].is_string(), "{package} has no {field}");
+        }
+        let list = |field: &str| -> Vec<String> {
+            let values = found[field].as_array().expect("a list").iter();
+            values
+                .map(|it| it.as_str().expect("a text").to_owned())
+                .collect()
+        };
+        let keywords = list("keywords");
+        assert!((1..=5).contains(&keywords.len()), "{package}: {keywords:?}");
+        assert!(keywords.contains(&"grpc".to_owned()), "{package}");
+        assert!(
+            keywords.iter().all(|it| it.len() <= 20),
+            "{package}: {keywords:?}"
+        );
+        let named = list("categories");
+        assert!((1..=5).contains(&named.len()), "{package}: {named:?}");
+        for category in named {
+            assert!(
+                categories.contains(&&*category),
+                "{package} names {category}"
+            );
+        }
+        let docs_rs = &found["metadata"]["docs"]["rs"];
+        assert_eq!(docs_rs["all-features"], true, "{package}");
+        for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            assert_eq!(
+                fs::read(folder.join(file)).ok(),
+                fs::read(root().join(file)).ok(),
+                "{package}: {file}"
+            );
+        }
+    }
+    // Documentation of the package reads the copy; examples and tests read the original.
+    assert_eq!(
+        fs::read(root().join("crates/trunkline/proto/helloworld.proto")).ok(),
+        fs::read(root().join("proto/helloworld.proto")).ok(),
+    );
+}
+
 /// Whether the file of a path such as `codec::frame::Decoder::push` defines its last name, outside of tests.
 fn defines(path: &str) -> bool {
     let parts: Vec<&str> = path.split("::").collect();
