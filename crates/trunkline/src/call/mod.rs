@@ -3,8 +3,10 @@
 pub(crate) mod deadline;
 pub(crate) mod fields;
 pub(crate) mod head;
+pub(crate) mod hooks;
 pub(crate) mod intercept;
 pub(crate) mod message;
+pub(crate) mod messages;
 pub(crate) mod method;
 pub(crate) mod observe;
 pub(crate) mod receive;

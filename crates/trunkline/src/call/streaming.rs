@@ -10,22 +10,22 @@ use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
 
 use crate::call::message::Message;
-use crate::call::receive::Receive;
+use crate::call::messages::Messages;
 
 /// The messages that come in: responses on a client, requests on a server.
 ///
 /// It is also a [`Stream`] of results. On a client, dropping it before its end cancels the call.
 pub struct Streaming<T> {
-    receive: Receive,
+    messages: Messages,
     /// The end has been given out as an item of the `Stream`.
     is_told: bool,
     gives: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> Streaming<T> {
-    pub(crate) fn new(receive: Receive) -> Self {
+    pub(crate) fn new(messages: Messages) -> Self {
         Self {
-            receive,
+            messages,
             is_told: false,
             gives: PhantomData,
         }
@@ -41,7 +41,7 @@ impl<T: Message> Streaming<T> {
     /// same. On a server what is wrong with the request: RESOURCE_EXHAUSTED for a message over
     /// `max_recv_message_size`, INTERNAL for one that cannot be read.
     pub async fn message(&mut self) -> Result<Option<T>, Status> {
-        poll_fn(|cx| self.receive.poll_decoded(cx)).await
+        poll_fn(|cx| self.messages.poll_decoded(cx)).await
     }
 }
 
@@ -53,18 +53,18 @@ impl<T> Streaming<T> {
     ///
     /// The status with which the call ended, if it ended badly without a head.
     pub async fn head(&mut self) -> Result<&Metadata, Status> {
-        poll_fn(|cx| self.receive.poll_head(cx)).await?;
-        Ok(self.receive.head())
+        poll_fn(|cx| self.messages.poll_head(cx)).await?;
+        Ok(self.messages.head())
     }
 
     /// The trailers of the response, once the stream has ended.
     pub fn trailers(&self) -> Option<&Metadata> {
-        self.receive.trailers()
+        self.messages.trailers()
     }
 
     /// Whether the last message came compressed.
     pub fn is_compressed(&self) -> bool {
-        self.receive.is_compressed()
+        self.messages.is_compressed()
     }
 }
 
@@ -76,7 +76,7 @@ impl<T: Message> Stream for Streaming<T> {
         if self.is_told {
             return Poll::Ready(None);
         }
-        let next = self.receive.poll_decoded(cx).map(Result::transpose);
+        let next = self.messages.poll_decoded(cx).map(Result::transpose);
         self.is_told = matches!(next, Poll::Ready(Some(Err(_)) | None));
         next
     }

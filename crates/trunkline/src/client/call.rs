@@ -16,8 +16,8 @@ use trunkline_transport::{Body, pipe};
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::message::{Message, compress_frame};
+use crate::call::messages::Messages;
 use crate::call::method::Method;
-use crate::call::receive::Receive;
 use crate::call::response::Response;
 use crate::call::response_handle::{Compress, ResponseHandle};
 use crate::call::sender::Sender;
@@ -242,31 +242,31 @@ impl<T> Call<T> {
 
     /// Starts a call whose requests are a stream, or whose responses are; done when the stream is
     /// open.
-    async fn start(mut self, expect: Expect) -> Result<Receive, Status> {
+    async fn start(mut self, expect: Expect) -> Result<Messages, Status> {
         let (channel, request) = self.begin()?;
         let (request, recorder) = (request.unwrap_or_default(), channel.recorder(&self));
         if let Some(recorder) = &recorder {
             recorder.message_sent(request.len());
         }
         let body = Body::pieces(request, None);
-        let mut receive = channel.start(self.take(), body, expect, Start::Watched, recorder);
-        receive.started().await?;
-        Ok(receive)
+        let mut messages = channel.start(self.take(), body, expect, Start::Watched, recorder);
+        messages.opened().await?;
+        Ok(messages)
     }
 
     async fn start_sending<Q: Message>(
         mut self,
         expect: Expect,
-    ) -> Result<(Sender<Q>, Receive), Status> {
+    ) -> Result<(Sender<Q>, Messages), Status> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().http2.pipe_size);
         let call = self.take();
         let recorder = channel.recorder(&call);
         let sender = Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
         let body = Body::pipe(reader);
-        let mut receive = channel.start(call, body, expect, Start::Watched, recorder);
-        receive.started().await?;
-        Ok((sender, receive))
+        let mut messages = channel.start(call, body, expect, Start::Watched, recorder);
+        messages.opened().await?;
+        Ok((sender, messages))
     }
 }
 
@@ -361,8 +361,8 @@ impl<Q: Message, R: Message> IntoFuture for Call<ClientStream<Q, R>> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, receive) = self.start_sending(Expect::One).await?;
-            Ok(ClientStream::new(sender, receive))
+            let (sender, messages) = self.start_sending(Expect::One).await?;
+            Ok(ClientStream::new(sender, messages))
         })
     }
 }
@@ -373,8 +373,8 @@ impl<Q: Message, R: Message> IntoFuture for Call<(Sender<Q>, Streaming<R>)> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, receive) = self.start_sending(Expect::Many).await?;
-            Ok((sender, Streaming::new(receive)))
+            let (sender, messages) = self.start_sending(Expect::Many).await?;
+            Ok((sender, Streaming::new(messages)))
         })
     }
 }

@@ -18,10 +18,12 @@ use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
 use trunkline_transport::{Body, ConnectionStats};
 
 use crate::call::deadline;
+use crate::call::hooks::Hooks;
 use crate::call::intercept::{Chain, Interceptor, Interceptors, Link};
+use crate::call::messages::Messages;
 use crate::call::method::{Method, Paths};
 use crate::call::observe::{Metrics, MetricsSink, Recorder, Side};
-use crate::call::receive::Receive;
+use crate::call::receive::{AwaitedHead, Receive};
 use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
@@ -277,12 +279,16 @@ impl Channel {
         expect: Expect,
         start: Start,
         recorder: Option<Arc<Recorder>>,
-    ) -> Receive {
+    ) -> Messages {
         let (reader, deadline) = (self.reader(expect), call.head.deadline);
         if self.interceptors.is_empty() {
             let opening = self.open(&mut call, body, start);
-            let again = Some(Box::new((self, call)));
-            return Receive::responses(reader, opening, again, deadline).recorded(recorder);
+            let head = Box::new(Repeatable {
+                opening,
+                again: Some((self, call)),
+            });
+            let receive = Receive::responses(reader, head, deadline);
+            return Messages::new(receive, Hooks::new(recorder, None));
         }
         let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
         let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
@@ -306,9 +312,10 @@ impl Channel {
         });
         let waiting = link.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
-        Receive::responses(reader, Opening::waiting(is_open, response), None, deadline)
-            .chained(Chain::new(running, link))
-            .recorded(recorder)
+        let head = Box::new(Opening::waiting(is_open, response));
+        let receive = Receive::responses(reader, head, deadline);
+        let chain = Chain::new(running, link);
+        Messages::new(receive, Hooks::new(recorder, Some(chain)))
     }
 
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
@@ -386,6 +393,26 @@ impl Service<http::Request<Body>> for Channel {
                 Box::pin(attempts::forward(connections.clone(), request))
             }
         }
+    }
+}
+
+/// A call whose head is awaited, and what it takes to make it again.
+struct Repeatable {
+    opening: Opening,
+    again: Option<(Channel, Call)>,
+}
+
+impl AwaitedHead for Repeatable {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
+        self.opening.poll(cx, || self.again.take())
+    }
+
+    fn is_open(&self) -> bool {
+        self.opening.is_open()
+    }
+
+    fn phase(&self) -> &'static str {
+        self.opening.phase()
     }
 }
 

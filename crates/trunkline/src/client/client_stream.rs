@@ -9,7 +9,7 @@ use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{ReaderGone, poll_coop};
 
 use crate::call::message::Message;
-use crate::call::receive::Receive;
+use crate::call::messages::Messages;
 use crate::call::response::Response;
 use crate::call::response_handle::Compress;
 use crate::call::sender::Sender;
@@ -27,16 +27,16 @@ pub struct ClientStream<Q, R> {
     sender: Option<Sender<Q>>,
     /// What may be sent before the receiving half is asked, in bytes.
     until_look: usize,
-    receive: Receive,
+    messages: Messages,
     gives: std::marker::PhantomData<fn() -> R>,
 }
 
 impl<Q: Message, R: Message> ClientStream<Q, R> {
-    pub(crate) fn new(sender: Sender<Q>, receive: Receive) -> Self {
+    pub(crate) fn new(sender: Sender<Q>, messages: Messages) -> Self {
         Self {
             sender: Some(sender),
             until_look: LOOK_EVERY,
-            receive,
+            messages,
             gives: std::marker::PhantomData,
         }
     }
@@ -57,7 +57,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
         let is_look_due = self.is_look_due(len) || is_late;
         poll_fn(|cx| {
-            if is_look_due && self.receive.poll_end(cx).is_ready() {
+            if is_look_due && self.messages.poll_end(cx).is_ready() {
                 return self.poll_told(cx).map(Err);
             }
             let Some(sender) = &mut self.sender else {
@@ -75,7 +75,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// Ready when the call has ended, with what a caller is told who sends after that: each further message
     /// the same, at once.
     fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let end = ready!(self.receive.poll_end(cx));
+        let end = ready!(self.messages.poll_end(cx));
         ready!(poll_coop(cx));
         Poll::Ready(told(end))
     }
@@ -115,8 +115,8 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     ///
     /// The status with which the call ended, if it ended badly without a head.
     pub async fn head(&mut self) -> Result<&Metadata, Status> {
-        poll_fn(|cx| self.receive.poll_head(cx)).await?;
-        Ok(self.receive.head())
+        poll_fn(|cx| self.messages.poll_head(cx)).await?;
+        Ok(self.messages.head())
     }
 
     /// Says that there are no more messages, without waiting for the response: the half-close of a call.
@@ -134,7 +134,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// The status with which the call ended.
     pub async fn finish(mut self) -> Result<Response<R>, Status> {
         self.half_close();
-        poll_fn(|cx| self.receive.poll_only(cx)).await
+        poll_fn(|cx| self.messages.poll_only(cx)).await
     }
 
     /// Whether the messages that follow are compressed: see [`Sender::compress`].

@@ -8,6 +8,7 @@ use trunkline_codec::Status;
 use trunkline_transport::Body;
 
 use crate::call::intercept::unlocked;
+use crate::call::receive::AwaitedHead;
 use crate::client::attempts::Attempt;
 use crate::client::call::Call;
 use crate::client::channel::Channel;
@@ -104,5 +105,19 @@ impl Opening {
             *self = attempt.again(channel, call, status);
         }
         self.poll(cx, || None)
+    }
+}
+
+impl AwaitedHead for Opening {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
+        self.poll(cx, || None)
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open()
+    }
+
+    fn phase(&self) -> &'static str {
+        self.phase()
     }
 }

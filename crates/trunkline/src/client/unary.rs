@@ -8,6 +8,7 @@ use trunkline_transport::Body;
 
 use crate::call::deadline::{self, Deadline};
 use crate::call::message::Message;
+use crate::call::messages::Messages;
 use crate::call::receive::Receive;
 use crate::call::response::Response;
 use crate::client::call::{Call, Start};
@@ -33,7 +34,7 @@ enum Stage {
     New,
     /// No interceptors, and the head of the response is not there.
     Plain(Plain),
-    Receive(Box<Receive>),
+    Messages(Box<Messages>),
     Ended,
 }
 
@@ -55,8 +56,8 @@ impl<R> Unary<R> {
                 recorder.message_sent(request.len());
             }
             let (call, body) = (call.take(), Body::pieces(request, None));
-            let receive = channel.start(call, body, Expect::One, Start::Unwatched, recorder);
-            return Ok(Stage::Receive(Box::new(receive)));
+            let messages = channel.start(call, body, Expect::One, Start::Unwatched, recorder);
+            return Ok(Stage::Messages(Box::new(messages)));
         }
         Ok(Stage::Plain(Plain {
             deadline: call.head.deadline.map(Deadline::new),
@@ -77,13 +78,13 @@ impl<R: Message> Future for Unary<R> {
         let response = match &mut this.stage {
             Stage::Plain(plain) => match ready!(plain.poll_reply(cx, &mut this.call)) {
                 Replied::Whole(response) => response,
-                Replied::InParts(mut receive) => {
-                    let response = receive.poll_only(cx);
-                    this.stage = Stage::Receive(receive);
+                Replied::InParts(mut messages) => {
+                    let response = messages.poll_only(cx);
+                    this.stage = Stage::Messages(messages);
                     ready!(response)
                 }
             },
-            Stage::Receive(receive) => ready!(receive.poll_only(cx)),
+            Stage::Messages(messages) => ready!(messages.poll_only(cx)),
             Stage::New | Stage::Ended => Err(Status::internal("the call has ended")),
         };
         this.stage = Stage::Ended;
@@ -105,7 +106,7 @@ struct Plain {
 enum Replied<R> {
     Whole(Result<Response<R>, Status>),
     /// There is more to come, or to say.
-    InParts(Box<Receive>),
+    InParts(Box<Messages>),
 }
 
 impl Plain {
@@ -119,7 +120,7 @@ impl Plain {
             Poll::Ready(Err(status)) => {
                 let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
                 let receive = Receive::failed(reader, status, deadline);
-                return Poll::Ready(Replied::InParts(Box::new(receive)));
+                return Poll::Ready(Replied::InParts(Box::new(Messages::new(receive, None))));
             }
             Poll::Ready(Ok(head)) => Poll::Ready(head),
             Poll::Pending => Poll::Pending,
@@ -163,6 +164,7 @@ impl Plain {
         }
         let response = http::Response::from_parts(head, body);
         let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
-        Replied::InParts(Box::new(Receive::response(reader, response, deadline)))
+        let receive = Receive::response(reader, response, deadline);
+        Replied::InParts(Box::new(Messages::new(receive, None)))
     }
 }

@@ -5,7 +5,7 @@ use trunkline_transport::PipeWriter;
 
 use crate::call::head::Head;
 use crate::call::message::{Message, frame_of};
-use crate::call::receive::Receive;
+use crate::call::messages::Messages;
 use crate::call::request::Request;
 use crate::call::response_handle::{Outcome, ResponseHandle};
 use crate::call::sender::Sender;
@@ -15,7 +15,7 @@ use crate::call::streaming::Streaming;
 pub(crate) struct Incoming {
     pub(crate) head: Head,
     pub(crate) response: ResponseHandle,
-    pub(crate) receive: Receive,
+    pub(crate) messages: Messages,
     /// Where a stream of responses goes.
     pub(crate) writer: Option<PipeWriter>,
     pub(crate) max_send_size: usize,
@@ -25,7 +25,7 @@ impl Incoming {
     /// The request, if it has arrived in full, as most have.
     #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
-        match self.receive.whole_request() {
+        match self.messages.whole_request() {
             Some(message) => Ok(Q::decode(message.into())
                 .map(|message| Request::new(message, self.head, self.response, false))),
             None => Err(Box::new(self)),
@@ -34,14 +34,14 @@ impl Incoming {
 
     /// In a box: an async function holds what it is given by value twice.
     pub(crate) async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
-        let (message, is_compressed) = self.receive.only_request().await?;
+        let (message, is_compressed) = self.messages.only_request().await?;
         let Self { head, response, .. } = *self;
         Ok(Request::new(message, head, response, is_compressed))
     }
 
     pub(crate) fn many<Q: Message>(self) -> Request<Streaming<Q>> {
         Request::new(
-            Streaming::new(self.receive),
+            Streaming::new(self.messages),
             self.head,
             self.response,
             false,

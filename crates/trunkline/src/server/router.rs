@@ -16,8 +16,10 @@ use trunkline_transport::{
 
 use crate::call::deadline;
 use crate::call::head::Head;
+use crate::call::hooks::Hooks;
 use crate::call::intercept::{Interceptor, Interceptors};
 use crate::call::message::Message;
+use crate::call::messages::Messages;
 use crate::call::method::Method;
 use crate::call::observe::{self, Metrics, MetricsSink, Side};
 use crate::call::receive::Receive;
@@ -495,7 +497,7 @@ impl Routes {
         let incoming = Incoming {
             head,
             response: response.clone(),
-            receive: Receive::requests(reader, body, recorder),
+            messages: Messages::new(Receive::requests(reader, body), Hooks::new(recorder, None)),
             writer,
             max_send_size: self.limits.messages.max_send_message_size,
         };
@@ -517,7 +519,7 @@ impl Routes {
         let Incoming {
             head,
             response,
-            receive,
+            messages,
             writer,
             max_send_size,
         } = incoming;
@@ -530,7 +532,7 @@ impl Routes {
                 let incoming = Incoming {
                     head: call.head,
                     response: inmost_reply,
-                    receive,
+                    messages,
                     writer,
                     max_send_size,
                 };

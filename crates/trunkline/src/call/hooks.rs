@@ -1,0 +1,143 @@
+//! The observer and the interceptors of a call, around its receiving half.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use trunkline_codec::{Code, End, Status, frame};
+
+use crate::call::intercept::Chain;
+use crate::call::observe::Recorder;
+use crate::call::receive::{Receive, Step};
+
+/// What stands around the receiving half of a call: its observer, and on a client its interceptors.
+///
+/// The observer is the outer one: what it is told of is what the caller gets.
+pub(crate) struct Hooks {
+    recorder: Option<Arc<Recorder>>,
+    chain: Option<Chain>,
+    /// The call has ended, and the interceptors have yet to say what they make of it.
+    ending: Option<End>,
+}
+
+impl Hooks {
+    /// None if there is neither.
+    #[inline]
+    pub(crate) fn new(recorder: Option<Arc<Recorder>>, chain: Option<Chain>) -> Option<Self> {
+        if recorder.is_none() && chain.is_none() {
+            return None;
+        }
+        Some(Self {
+            recorder,
+            chain,
+            ending: None,
+        })
+    }
+
+    /// A step of `receive`, of which the observer is told, and whose end the interceptors may change.
+    #[cold]
+    pub(crate) fn poll_step(&mut self, receive: &mut Receive, cx: &mut Context<'_>) -> Poll<Step> {
+        let Some(recorder) = self.recorder.clone() else {
+            return self.poll_intercepted(receive, cx);
+        };
+        let step = recorder.within(|| self.poll_intercepted(receive, cx));
+        if receive.is_client() && receive.is_open() {
+            recorder.stream_opened();
+        }
+        match &step {
+            Poll::Ready(Step::Data(bytes)) => recorder.data_received(*bytes),
+            Poll::Ready(Step::Head) => recorder.head_seen(),
+            Poll::Ready(Step::Message(_)) => recorder.message_received(),
+            Poll::Ready(Step::End(_)) | Poll::Pending => {}
+        }
+        step
+    }
+
+    fn poll_intercepted(&mut self, receive: &mut Receive, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Some(end) = self.ending.take() {
+            return self.poll_ending(receive, end, cx);
+        }
+        let Some(chain) = &mut self.chain else {
+            return receive.poll_step(cx);
+        };
+        let step = match receive.next_step() {
+            Some(step) => step,
+            None => {
+                if let Poll::Ready(status) = chain.poll(cx) {
+                    receive.fail(status);
+                }
+                ready!(receive.poll_step(cx))
+            }
+        };
+        match step {
+            Step::End(end) => {
+                chain.set_end(end.status.clone());
+                self.poll_ending(receive, end, cx)
+            }
+            step => Poll::Ready(step),
+        }
+    }
+
+    fn poll_ending(
+        &mut self,
+        receive: &mut Receive,
+        mut end: End,
+        cx: &mut Context<'_>,
+    ) -> Poll<Step> {
+        let chain = self.chain.as_mut();
+        match chain.map_or(Poll::Ready(None), |chain| chain.poll_end(cx)) {
+            Poll::Pending => match receive.poll_deadline(cx, true) {
+                // What an interceptor waits for does not hold up the call.
+                Some(status) => {
+                    self.chain = None;
+                    end.status = end.status.and(Err(status));
+                }
+                None => {
+                    self.ending = Some(end);
+                    return Poll::Pending;
+                }
+            },
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(status)) => end.status = status,
+        }
+        Poll::Ready(Step::End(end))
+    }
+
+    /// Returns true if a message may be read where it lies, without a step.
+    pub(crate) fn let_small_messages_pass(&self) -> bool {
+        self.ending.is_none()
+    }
+
+    /// A message was read where it lies.
+    #[cold]
+    pub(crate) fn message_read(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.message_received();
+        }
+    }
+
+    /// A request that had arrived in full was read, of `len` bytes without its prefix.
+    #[cold]
+    pub(crate) fn request_read(&self, len: usize) {
+        if let Some(recorder) = &self.recorder {
+            recorder.data_received(frame::PREFIX_SIZE + len);
+            recorder.message_received();
+        }
+    }
+
+    /// What is received has ended, as the caller is told.
+    #[cold]
+    pub(crate) fn ended(&self, end: Result<(), &Status>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.received_all(end.err().map_or(Code::OK, Status::code));
+        }
+    }
+}
+
+/// Whoever lets go of the responses lets go of the call, whatever becomes of its requests.
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.reader_gone();
+        }
+    }
+}
