@@ -1,4 +1,4 @@
-//! What users set, and how it ends.
+//! The handle that users set statuses with, and the shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,70 +11,72 @@ use crate::statuses::{Phase, Statuses};
 use crate::v1::HealthServer;
 use crate::v1::health_check_response::ServingStatus;
 
-/// How a server and its services are, and the service that tells it.
+/// The health service of a server, and the handle to set its statuses.
 ///
-/// All start as SERVING. A service of the server to which it is added has the status of the server
-/// until it gets one of its own. The empty name, `""`, is that of the server as a whole.
+/// Everything starts as SERVING. A service of the server has the status of the whole server until you
+/// set one for it. The empty name, `""`, stands for the whole server.
 ///
-/// It is cheap to clone, and all clones are the same: one goes into the server, one stays with who
-/// knows how things are. It works on any runtime, and from any thread.
+/// Clones are cheap and share their state: add one to the server and keep another to change the status.
+/// A clone can be used from any thread and does not need a runtime.
 #[derive(Clone, Debug)]
 pub struct Health {
     statuses: Arc<watch::Sender<Statuses>>,
 }
 
 impl Health {
-    /// The server is SERVING.
+    /// Creates a health service that reports SERVING.
     pub fn new() -> Self {
         Self {
             statuses: Arc::new(watch::Sender::new(Statuses::new())),
         }
     }
 
-    /// The service, or with `""` the server, takes calls.
+    /// Sets the status of `service`, or of the whole server for `""`, to SERVING.
     ///
-    /// A name that no server has is known from now on.
+    /// A name that is not a service of the server becomes known.
     pub fn set_serving(&self, service: &str) {
         self.set(service, ServingStatus::Serving);
     }
 
-    /// The service, or with `""` the server, takes no calls now. Calls that come are answered
-    /// nonetheless: this tells clients, balancers and probes.
+    /// Sets the status of `service`, or of the whole server for `""`, to NOT_SERVING.
+    ///
+    /// Clients, load balancers and probes read this status. The server still handles calls.
     pub fn set_not_serving(&self, service: &str) {
         self.set(service, ServingStatus::NotServing);
     }
 
-    /// Takes a service out: from now on it is not known. `""` stays.
+    /// Removes the status of `service`, which is unknown afterwards. The status of `""` cannot be removed.
     pub fn clear(&self, service: &str) {
         self.statuses.send_modify(|it| it.forget(service));
     }
 
-    /// What is told of a service now, or with `""` of the server; none if it is not known.
+    /// Returns the current status of `service`, or of the whole server for `""`; `None` if the name is
+    /// unknown.
     pub fn status(&self, service: &str) -> Option<ServingStatus> {
         self.statuses.borrow().of(service)
     }
 
-    /// From now on everything is NOT_SERVING, whatever is set, until [`resume`](Self::resume).
+    /// Reports NOT_SERVING for everything until [`resume`](Self::resume), regardless of what is set.
     ///
-    /// Those who watch are told and stay. [`shutdown_on`](Self::shutdown_on) is for a server that
-    /// ends.
+    /// `Watch` streams receive the change and stay open. For a server that shuts down, use
+    /// [`shutdown_on`](Self::shutdown_on).
     pub fn shutdown(&self) {
         self.statuses
             .send_modify(|it| it.phase = it.phase.max(Phase::ShuttingDown));
     }
 
-    /// Ends a [`shutdown`](Self::shutdown): everything is as it was set last, before or meanwhile.
+    /// Ends a [`shutdown`](Self::shutdown): every status is again the one that was set last, before or
+    /// during the shutdown.
     pub fn resume(&self) {
         self.statuses.send_modify(|it| it.phase = Phase::Serving);
     }
 
-    /// Waits for `signal`, says NOT_SERVING for `notice`, and is ready when the server should end:
-    /// for `serve_until`.
+    /// Waits for `signal`, reports NOT_SERVING, and completes after `notice`. Pass it to `serve_until`.
     ///
-    /// `notice` is what balancers and probes take to see it and to send their calls elsewhere; the
-    /// server goes on meanwhile. Afterwards streams that watch are ended with UNAVAILABLE, so that
-    /// they do not hold up the end until the grace has passed. If the future is dropped after the
-    /// signal, everything stays NOT_SERVING.
+    /// Set `notice` to the time that load balancers and probes need to notice the change; the server
+    /// continues to serve in the meantime. Afterwards, `Watch` streams end with UNAVAILABLE, because
+    /// they would otherwise delay the drain until the end of its grace. If the future is dropped after
+    /// the signal, everything stays NOT_SERVING.
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -116,7 +118,7 @@ impl Default for Health {
     }
 }
 
-/// Adds `grpc.health.v1.Health`, and takes note of all services that the router has and gets.
+/// Adds `grpc.health.v1.Health`, which covers all services of the server, also those added later.
 impl Service for Health {
     const NAME: &'static str = <HealthServer<Answers> as Service>::NAME;
     const FILE_DESCRIPTORS: &'static FileDescriptors =

@@ -1,4 +1,6 @@
-//! The standard health service, `grpc.health.v1.Health`: one line to add to a server.
+//! The standard health service, `grpc.health.v1.Health`.
+//!
+//! Add it to a server with one line:
 //!
 //! ```no_run
 //! # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -9,8 +11,7 @@
 //! # }
 //! ```
 //!
-//! That is all that a probe needs: the server is SERVING, and so is each of its services. To say
-//! something else, keep a clone:
+//! The server and each of its services now report SERVING. To change a status, keep a clone:
 //!
 //! ```no_run
 //! # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -25,12 +26,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `health` | [`Health`]: what users set, and how it ends |
-//! | `statuses` | the statuses, by name, and the rules between them |
+//! | `health` | [`Health`], the handle that sets statuses, and the shutdown |
+//! | `statuses` | the statuses by name, and how they depend on each other |
 //! | `service` | Check, List and Watch |
 //! | [`v1`] | messages and client, generated |
 //!
-//! This crate knows nothing of `trunkline` but its public API.
+//! This crate uses only the public API of `trunkline`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

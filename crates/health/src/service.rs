@@ -1,4 +1,4 @@
-//! Check, List and Watch.
+//! The methods Check, List and Watch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::v1::{
     Health, HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
 
-/// How many statuses List gives, with that of the server as a whole.
+/// The most statuses that List returns, including that of the whole server.
 const LIST_MAX: usize = 100;
 
 /// The longest name that can be watched, in bytes: a stream keeps it for as long as it lives.
 const WATCHED_NAME_MAX: usize = 1_000;
 
-/// What answers calls.
+/// The handlers of the health service.
 #[derive(Debug)]
 pub(crate) struct Answers {
     statuses: Arc<watch::Sender<Statuses>>,
@@ -68,7 +68,7 @@ impl Health for Answers {
                 service.len()
             )));
         }
-        // It holds the latest only: who reads slowly misses what is over, and nothing is queued.
+        // It holds the latest status only: slow readers miss earlier ones, and nothing is queued.
         let mut changes = self.statuses.subscribe();
         let mut told = None;
         loop {

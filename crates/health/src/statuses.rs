@@ -1,30 +1,30 @@
-//! The statuses, by name, and the rules between them.
+//! The statuses by name, and how they depend on each other.
 
 use std::collections::BTreeMap;
 
 use crate::v1::health_check_response::ServingStatus;
 
-/// The name of the server as a whole.
+/// The name of the whole server.
 ///
 /// health-checking.md, "Service Definition": an empty string is the key of the server's overall
 /// status.
 pub(crate) const SERVER: &str = "";
 
-/// How far a shutdown has come.
+/// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
-    /// All are NOT_SERVING, whatever was set.
+    /// Everything is NOT_SERVING, regardless of what is set.
     ShuttingDown,
     /// Streams of statuses end as well.
     Ended,
 }
 
-/// How the server and its services are.
+/// The statuses of the server and its services.
 #[derive(Debug)]
 pub(crate) struct Statuses {
     server: ServingStatus,
-    /// None for a service of the server that nothing was said about: it is as the server is.
+    /// `None` for a service of the server without its own status, which has that of the server.
     services: BTreeMap<String, Option<ServingStatus>>,
     pub(crate) phase: Phase,
 }
@@ -38,7 +38,7 @@ impl Statuses {
         }
     }
 
-    /// A service that a server has.
+    /// Adds a service of the server.
     pub(crate) fn know(&mut self, service: &str) {
         if !self.services.contains_key(service) {
             self.services.insert(service.to_owned(), None);
@@ -56,7 +56,7 @@ impl Statuses {
         self.services.remove(service);
     }
 
-    /// None for a service that is not known.
+    /// Returns `None` for an unknown service.
     pub(crate) fn of(&self, service: &str) -> Option<ServingStatus> {
         let said = match service {
             SERVER => self.server,
@@ -68,7 +68,7 @@ impl Statuses {
         })
     }
 
-    /// How many there are, with the server as a whole.
+    /// Returns the number of statuses, including that of the whole server.
     pub(crate) fn len(&self) -> usize {
         self.services.len() + 1
     }

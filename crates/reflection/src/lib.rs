@@ -1,5 +1,7 @@
-//! Server reflection: grpcurl, `buf curl`, Postman, k6 and others call a server without its `.proto`
-//! files. One line to add:
+//! Server reflection, with which grpcurl, `buf curl`, Postman, k6 and other tools call a server without
+//! its `.proto` files.
+//!
+//! Add it to a server with one line:
 //!
 //! ```no_run
 //! # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -10,21 +12,21 @@
 //! # }
 //! ```
 //!
-//! It tells of all services of the server, in whatever order they are added, by the descriptors
-//! that generated code has with it. Both versions of the protocol, v1 and v1alpha, are served.
+//! It describes all services of the server, regardless of the order in which they are added, with the
+//! descriptors in generated code. It supports both versions of the protocol, v1 and v1alpha.
 //!
-//! Anyone who can call the server can read what it serves. Where that should not be so, put an
-//! interceptor before it, or leave it out.
+//! Every client that can call the server can read its descriptors. To prevent that, add an interceptor
+//! or leave reflection out.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `reflection` | [`Reflection`]: what users add |
-//! | `answers` | requests of one stream to responses |
-//! | `index` | what there is, by name |
-//! | `files`, `versions`, `circles` | files that have one name, and versions of one file |
+//! | `reflection` | [`Reflection`], the service that users add |
+//! | `answers` | the responses to the requests of one stream |
+//! | `index` | lookup by name |
+//! | `files`, `versions`, `circles` | files with the same name, and versions of the same file |
 //! | [`v1`], [`v1alpha`] | messages and clients, generated |
 //!
-//! This crate knows nothing of `trunkline` but its public API.
+//! This crate uses only the public API of `trunkline`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -45,7 +47,7 @@ pub mod v1 {
     include!("../generated/grpc.reflection.v1.rs");
 }
 
-/// Messages and client of `grpc.reflection.v1alpha`, which is the same under another name.
+/// Messages and client of `grpc.reflection.v1alpha`, which differs from v1 only in its name.
 pub mod v1alpha {
     include!("../generated/grpc.reflection.v1alpha.rs");
 }

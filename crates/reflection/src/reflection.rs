@@ -1,4 +1,4 @@
-//! What users add.
+//! The service that users add.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{mem, ptr};
@@ -13,24 +13,24 @@ use crate::index::Index;
 use crate::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use crate::{v1, v1alpha};
 
-/// The methods of both versions. Their messages are the same on the wire, so one handler has both.
+/// The methods of both versions. Their messages have the same encoding, so they share one handler.
 const METHODS: [Method; 2] = [
     Method::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
     Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
 ];
 
-/// The service that tells clients what a server serves.
+/// The reflection service of a server.
 ///
-/// It lists every service of the server, whether added before or after it, and gives the descriptors
-/// of those that have any: generated ones do.
+/// It lists every service of the server, also those added later, and returns the descriptors of
+/// generated services.
 ///
-/// Crates may bring different files of one name: all but one are served under another name, with their
-/// package before it, and imports follow. Of files that define the same symbols, such as versions of one
-/// file, one that has all that the others have is served for all. If there is none, they cannot be in one
-/// pool of descriptors: that is an error of [`Server::bind`](trunkline::Server::bind) and
-/// [`Server::serve`](trunkline::Server::serve); where a router is served in another way, calls of
-/// reflection are INTERNAL and say so. Only the files of protobuf itself, package `google.protobuf`, may
-/// contradict one another: the largest is served. The order of adding does not matter.
+/// If several crates contain different files with the same name, all but one are served under a name
+/// with their package, also in the imports of other files. If several files define the same symbols,
+/// such as versions of one file, the file that contains everything that the others contain is served for
+/// all. If no file does, [`Server::bind`](trunkline::Server::bind) and
+/// [`Server::serve`](trunkline::Server::serve) fail; in a router that is served in another way,
+/// reflection calls fail with INTERNAL. Only the files of protobuf itself, package `google.protobuf`, can
+/// contradict each other: the largest is served. The result does not depend on the order of adding.
 #[derive(Clone, Debug, Default)]
 pub struct Reflection {
     known: Vec<&'static FileDescriptors>,
@@ -38,27 +38,27 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// Tells of the services of the server to which it is added.
+    /// Creates a reflection service for the server that it is added to.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tells of the files in `descriptors` as well: `FILE_DESCRIPTORS` of a generated module.
+    /// Adds the files in `descriptors`, the `FILE_DESCRIPTORS` of a generated module.
     ///
-    /// That is for what no service imports, such as messages that are sent in a
-    /// `google.protobuf.Any`, extensions, and services that are written by hand.
+    /// Use it for files that no generated service imports: messages that are sent in a
+    /// `google.protobuf.Any`, extensions, and services without generated code.
     #[must_use]
     pub fn with_file_descriptors(mut self, descriptors: &'static FileDescriptors) -> Self {
         self.known.push(descriptors);
         self
     }
 
-    /// Tells of the files in `set` as well, a serialized `google.protobuf.FileDescriptorSet`, as
-    /// `protoc --include_imports -o` writes it.
+    /// Adds the files in `set`, a serialized `google.protobuf.FileDescriptorSet` as written by
+    /// `protoc --include_imports -o`.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if `set` cannot be read.
+    /// INVALID_ARGUMENT if `set` cannot be decoded.
     pub fn with_file_descriptor_set(mut self, set: impl Into<Bytes>) -> Result<Self> {
         let set = set.into();
         files_of(&set).map_err(|error| {
@@ -95,7 +95,7 @@ impl Service for Reflection {
     }
 }
 
-/// The name of the older version, so that it is listed too. Its method is added with that of v1.
+/// The older version, which is listed too. Its method is added together with that of v1.
 struct V1Alpha;
 
 impl Service for V1Alpha {
@@ -105,7 +105,7 @@ impl Service for V1Alpha {
     fn add_to(self, _: &mut Router) {}
 }
 
-/// What was last served, so that it is read once by the check of a server and by its calls.
+/// The last index, so that the check of a server and its calls read the descriptors once.
 #[derive(Debug)]
 struct Latest {
     more: Reflection,
@@ -118,7 +118,7 @@ impl Latest {
         Self { more, served }
     }
 
-    /// What `router` serves.
+    /// Returns the index of the services of `router`.
     fn of(&self, router: &Router) -> Arc<Served> {
         let mut latest = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Served::new(router, &self.more);
@@ -135,8 +135,7 @@ struct Served {
     services: Vec<&'static str>,
     descriptors: Vec<&'static FileDescriptors>,
     sets: Vec<Bytes>,
-    /// Read when the server starts, and kept for its calls; by the first call if the router is served in
-    /// another way.
+    /// Read when the server starts, or by the first call if the router is served in another way.
     index: OnceLock<Result<Arc<Index>>>,
 }
 
@@ -150,7 +149,7 @@ impl Served {
         }
     }
 
-    /// Whether both are of the same services and descriptors.
+    /// Returns whether both have the same services and descriptors.
     fn is_same(&self, other: &Self) -> bool {
         let (one, two) = (&self.descriptors, &other.descriptors);
         self.services == other.services
