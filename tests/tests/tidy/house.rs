@@ -14,7 +14,7 @@ const ORDER: [&str; 4] = [
     "trunkline-channel",
     "trunkline",
 ];
-const PUBLISHED: [&str; 8] = [
+pub(crate) const PUBLISHED: [&str; 8] = [
     "codec",
     "transport",
     "channel",
@@ -28,7 +28,7 @@ const PUBLISHED: [&str; 8] = [
 const STANDARD: [&str; 2] = ["trunkline-health", "trunkline-reflection"];
 const MSRV: (u32, u32) = (1, 88);
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("tests lies in the workspace")
@@ -68,7 +68,7 @@ fn dependencies(metadata: &Value, package: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn rust_files(below: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(below: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(below)
         .expect("a folder of the workspace")
@@ -88,7 +88,7 @@ fn rust_files(below: &Path) -> Vec<PathBuf> {
 }
 
 /// What stands before the unit tests of a file.
-fn without_tests(text: &str) -> &str {
+pub(crate) fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text)
 }
 

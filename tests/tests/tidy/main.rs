@@ -1,5 +1,6 @@
 //! The repository itself: its crates, its files and its pages.
 
+mod circles;
 mod errors_index;
 mod house;
 mod mistakes;
