@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::sync::watch;
-use trunkline::{Call, Channel, Interceptor, Next, Request, Result, Server, Status};
+use trunkline::{Channel, Context, Interceptor, Next, Request, Result, Server, Status};
 use trunkline_health::v1::HealthCheckRequest;
 use trunkline_health::{Health, HealthClient};
 
@@ -25,19 +25,19 @@ const OPEN: [&str; 1] = ["/grpc.health.v1.Health/"];
 struct Authenticate(HashMap<&'static str, Identity>);
 
 impl Interceptor for Authenticate {
-    async fn intercept(&self, mut call: Call, next: Next) -> Result<()> {
-        if OPEN.iter().any(|service| call.path().starts_with(service)) {
-            return next.run(call).await;
+    async fn intercept(&self, mut cx: Context, next: Next) -> Result<()> {
+        if OPEN.iter().any(|service| cx.path().starts_with(service)) {
+            return next.run(&mut cx).await;
         }
-        let authorization = call.head().metadata().get("authorization");
+        let authorization = cx.metadata().get("authorization");
         let Some(token) = authorization.and_then(|it| it.strip_prefix("Bearer ")) else {
             return Err(Status::unauthenticated("a bearer token is needed"));
         };
         let Some(identity) = self.0.get(token) else {
             return Err(Status::unauthenticated("the token is unknown or expired"));
         };
-        call.head_mut().extensions_mut().insert(identity.clone());
-        next.run(call).await
+        cx.extensions_mut().insert(identity.clone());
+        next.run(&mut cx).await
     }
 }
 
@@ -45,9 +45,10 @@ impl Interceptor for Authenticate {
 struct AddToken(watch::Receiver<&'static str>);
 
 impl Interceptor for AddToken {
-    async fn intercept(&self, call: Call, next: Next) -> Result<()> {
+    async fn intercept(&self, mut cx: Context, next: Next) -> Result<()> {
         let token = format!("Bearer {}", *self.0.borrow());
-        next.run(call.metadata("authorization", &token)).await
+        cx.metadata_mut().insert("authorization", &token)?;
+        next.run(&mut cx).await
     }
 }
 

@@ -5,7 +5,7 @@
 //! Run it with `cargo run --example interceptor`.
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-use trunkline::{Call, Channel, Next, Request, Result, Server, Status};
+use trunkline::{Channel, Context, Next, Request, Result, Server, Status};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -15,21 +15,20 @@ mod hello {
 #[derive(Clone)]
 struct User(&'static str);
 
-async fn authenticate(mut call: Call, next: Next) -> Result<()> {
-    let user = match call.head().metadata().get("authorization") {
+async fn authenticate(mut cx: Context, next: Next) -> Result<()> {
+    let user = match cx.metadata().get("authorization") {
         Some("Bearer open sesame") => User("Ali"),
         _ => return Err(Status::unauthenticated("the token is missing or wrong")),
     };
-    call.head_mut().extensions_mut().insert(user);
-    next.run(call).await
+    cx.extensions_mut().insert(user);
+    next.run(&mut cx).await
 }
 
-async fn print_end(call: Call, next: Next) -> Result<()> {
-    let path = call.path().to_string();
-    let result = next.run(call).await;
+async fn print_end(mut cx: Context, next: Next) -> Result<()> {
+    let result = next.run(&mut cx).await;
     match &result {
-        Ok(()) => println!("{path}: OK"),
-        Err(status) => println!("{path}: {status}"),
+        Ok(()) => println!("{}: OK", cx.path()),
+        Err(status) => println!("{}: {status}", cx.path()),
     }
     result
 }
@@ -64,9 +63,10 @@ async fn main() -> Result<()> {
         println!("The stranger gets no greeting.");
     }
 
-    let add_token = |call: Call, next: Next| {
-        let call = call.metadata("authorization", "Bearer open sesame");
-        next.run(call)
+    let add_token = |mut cx: Context, next: Next| async move {
+        cx.metadata_mut()
+            .insert("authorization", "Bearer open sesame")?;
+        next.run(&mut cx).await
     };
     let client = GreeterClient::new(channel.intercept(add_token));
     let response = client.say_hello(request).await?;

@@ -12,8 +12,8 @@ use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
 use trunkline::limits::{ChannelLimits, ServerLimits};
 use trunkline::{
-    Address, Call, Channel, Code, ConnectivityState, Next, Request, Result, Router, Sender, Server,
-    Status, Streaming, shutdown_signal,
+    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Router, Sender,
+    Server, Status, Streaming, shutdown_signal,
 };
 use trunkline_health::v1::HealthCheckRequest;
 use trunkline_health::{Health, HealthClient, ServingStatus};
@@ -444,12 +444,12 @@ async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
     }
 }
 
-async fn authenticate_reflection(call: Call, next: Next) -> Result<()> {
-    let is_asked = call.path().starts_with("/grpc.reflection.");
-    match call.head().metadata().get("authorization") {
-        Some("Bearer open sesame") => next.run(call).await,
+async fn authenticate_reflection(mut cx: Context, next: Next) -> Result<()> {
+    let is_asked = cx.path().starts_with("/grpc.reflection.");
+    match cx.metadata().get("authorization") {
+        Some("Bearer open sesame") => next.run(&mut cx).await,
         _ if is_asked => Err(Status::unauthenticated("reflection needs a token")),
-        _ => next.run(call).await,
+        _ => next.run(&mut cx).await,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
 use trunkline::limits::ServerLimits;
 use trunkline::{
-    Call, CallStats, Channel, Client, Code, ConnectionStats, Method, MetricsSink, Next, Peer,
+    CallStats, Channel, Client, Code, ConnectionStats, Context, Method, MetricsSink, Next, Peer,
     Request, Result, Sender, Server, Status, Streaming,
 };
 use trunkline_health::Health;
@@ -70,16 +70,17 @@ fn is_inside(feature: &Feature, rectangle: &Rectangle) -> bool {
         && (lo.longitude..=hi.longitude).contains(&at.longitude)
 }
 
-async fn authenticate(call: Call, next: Next) -> Result<()> {
-    match call.head().metadata().get("authorization") {
-        Some("Bearer open sesame") => next.run(call).await,
+async fn authenticate(mut cx: Context, next: Next) -> Result<()> {
+    match cx.metadata().get("authorization") {
+        Some("Bearer open sesame") => next.run(&mut cx).await,
         _ => Err(Status::unauthenticated("the token is missing or wrong")),
     }
 }
 
-async fn add_token(call: Call, next: Next) -> Result<()> {
-    let call = call.metadata("authorization", "Bearer open sesame");
-    next.run(call).await
+async fn add_token(mut cx: Context, next: Next) -> Result<()> {
+    cx.metadata_mut()
+        .insert("authorization", "Bearer open sesame")?;
+    next.run(&mut cx).await
 }
 
 fn point(latitude: i32, longitude: i32) -> Point {

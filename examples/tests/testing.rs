@@ -11,7 +11,7 @@ use tower::Service as _;
 use tower::layer::layer_fn;
 use trunkline::testing::{Faults, in_memory};
 use trunkline::{
-    Address, Call, Channel, Code, ConnectivityState, Layered, Next, Request, Result, Router,
+    Address, Channel, Code, ConnectivityState, Context, Layered, Next, Request, Result, Router,
     Server, Status,
 };
 
@@ -143,19 +143,19 @@ async fn faults_go_between_sockets_as_well() {
 }
 
 /// Each second call is late and then fails.
-async fn every_other(calls: Arc<AtomicUsize>, call: Call, next: Next) -> Result<()> {
+async fn every_other(calls: Arc<AtomicUsize>, mut cx: Context, next: Next) -> Result<()> {
     if calls.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         return Err(Status::unavailable("injected"));
     }
-    next.run(call).await
+    next.run(&mut cx).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_interceptor_makes_calls_late_and_has_them_fail() {
     let calls = Arc::new(AtomicUsize::new(0));
     let router = Router::new()
-        .intercept(move |call, next| every_other(calls.clone(), call, next))
+        .intercept(move |cx, next| every_other(calls.clone(), cx, next))
         .add_service(GreeterServer(MyGreeter));
     let client = GreeterClient::new(Channel::in_process(router));
 

@@ -38,7 +38,7 @@
 //! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`StateWatch`] |
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
-//! | code around calls | [`Interceptor`], [`Server::layer`], [`Channel::new`] |
+//! | code around calls | [`Interceptor`], [`Context`], [`Server::layer`], [`Channel::new`] |
 //! | TLS | `ServerTls`, `ClientTls`; who is there, [`Peer`] |
 //! | limits | [`limits`], set by [`Server::with_limits`] and [`ChannelBuilder::with_limits`] |
 //!
@@ -87,8 +87,10 @@ pub use prost;
 pub use prost_types;
 
 pub use bytes::Bytes;
+pub use call::context::Context;
 pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
+pub use call::kind::CallKind;
 pub use call::message::{Message, Raw};
 pub use call::method::Method;
 pub use call::observe::{CallStats, MetricsSink, Side};

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use trunkline::{Call, Channel, ClientTls, Next};
+use trunkline::{Channel, ClientTls, Context, Next};
 use trunkline_tests::cases::{self, CASES, Soak};
 use trunkline_tests::flags::Flags;
 
@@ -145,10 +145,13 @@ fn channel(flags: &Flags, target: &str, tls: Option<ClientTls>) -> Result<Channe
             .ok_or_else(|| format!("{pair:?} is not of the form key:value"))?;
         pairs.push((key.to_owned(), value.to_owned()));
     }
-    Ok(channel.intercept(move |mut call: Call, next: Next| {
-        for (key, value) in &pairs {
-            call = call.metadata(key, value);
+    Ok(channel.intercept(move |mut cx: Context, next: Next| {
+        let added = pairs
+            .iter()
+            .try_for_each(|(key, value)| cx.metadata_mut().append(key, value));
+        async move {
+            added?;
+            next.run(&mut cx).await
         }
-        next.run(call)
     }))
 }

@@ -12,8 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Call, Channel, Client, Code, Listener, Method, Next, Raw, Request, Router, Sender, Server,
-    Status,
+    Channel, Client, Code, Listener, Method, Next, Raw, Request, Router, Sender, Server, Status,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 use trunkline_tests::fixture::{
@@ -31,12 +30,12 @@ async fn a_call_ends_at_its_deadline_whatever_an_interceptor_waits_for() {
         .unwrap();
     let before = channel
         .clone()
-        .intercept(|call: Call, next: Next| async move {
+        .intercept(|mut cx: trunkline::Context, next: Next| async move {
             pending::<()>().await;
-            next.run(call).await
+            next.run(&mut cx).await
         });
-    let after = channel.intercept(|call: Call, next: Next| async move {
-        next.run(call).await?;
+    let after = channel.intercept(|mut cx: trunkline::Context, next: Next| async move {
+        next.run(&mut cx).await?;
         pending().await
     });
     for (name, channel) in [("before", before), ("after", after)] {

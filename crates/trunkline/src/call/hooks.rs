@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use trunkline_codec::{Code, End, Status, frame};
 
-use crate::call::intercept::Chain;
+use crate::call::intercept::ClientInterceptors;
 use crate::call::observe::Recorder;
 use crate::call::receive::{Receive, Step};
 
@@ -14,7 +14,7 @@ use crate::call::receive::{Receive, Step};
 /// The observer is the outer one: what it is told of is what the caller gets.
 pub(crate) struct Hooks {
     recorder: Option<Arc<Recorder>>,
-    chain: Option<Chain>,
+    interceptors: Option<ClientInterceptors>,
     /// The call has ended, and the interceptors have yet to say what they make of it.
     ending: Option<End>,
 }
@@ -22,13 +22,16 @@ pub(crate) struct Hooks {
 impl Hooks {
     /// None if there is neither.
     #[inline]
-    pub(crate) fn new(recorder: Option<Arc<Recorder>>, chain: Option<Chain>) -> Option<Self> {
-        if recorder.is_none() && chain.is_none() {
+    pub(crate) fn new(
+        recorder: Option<Arc<Recorder>>,
+        interceptors: Option<ClientInterceptors>,
+    ) -> Option<Self> {
+        if recorder.is_none() && interceptors.is_none() {
             return None;
         }
         Some(Self {
             recorder,
-            chain,
+            interceptors,
             ending: None,
         })
     }
@@ -56,13 +59,13 @@ impl Hooks {
         if let Some(end) = self.ending.take() {
             return self.poll_ending(receive, end, cx);
         }
-        let Some(chain) = &mut self.chain else {
+        let Some(interceptors) = &mut self.interceptors else {
             return receive.poll_step(cx);
         };
         let step = match receive.next_step() {
             Some(step) => step,
             None => {
-                if let Poll::Ready(status) = chain.poll(cx) {
+                if let Poll::Ready(status) = interceptors.poll(cx) {
                     receive.fail(status);
                 }
                 ready!(receive.poll_step(cx))
@@ -70,7 +73,8 @@ impl Hooks {
         };
         match step {
             Step::End(end) => {
-                chain.set_end(end.status.clone());
+                let (head, trailers) = (receive.head().clone(), end.trailers.clone());
+                interceptors.set_end(end.status.clone(), head, trailers);
                 self.poll_ending(receive, end, cx)
             }
             step => Poll::Ready(step),
@@ -83,12 +87,14 @@ impl Hooks {
         mut end: End,
         cx: &mut Context<'_>,
     ) -> Poll<Step> {
-        let chain = self.chain.as_mut();
-        match chain.map_or(Poll::Ready(None), |chain| chain.poll_end(cx)) {
+        let Some(interceptors) = &mut self.interceptors else {
+            return Poll::Ready(Step::End(end));
+        };
+        match interceptors.poll_end(cx) {
             Poll::Pending => match receive.poll_deadline(cx, true) {
                 // What an interceptor waits for does not hold up the call.
                 Some(status) => {
-                    self.chain = None;
+                    self.interceptors = None;
                     end.status = end.status.and(Err(status));
                 }
                 None => {
@@ -96,8 +102,13 @@ impl Hooks {
                     return Poll::Pending;
                 }
             },
-            Poll::Ready(None) => {}
-            Poll::Ready(Some(status)) => end.status = status,
+            Poll::Ready(status) => {
+                if let Some(left) = interceptors.take_response() {
+                    receive.set_head(left.head);
+                    end.trailers = left.trailers;
+                }
+                end.status = status.unwrap_or(end.status);
+            }
         }
         Poll::Ready(Step::End(end))
     }

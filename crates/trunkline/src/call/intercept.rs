@@ -2,30 +2,33 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll, Waker};
 
-use trunkline_codec::Status;
+use trunkline_codec::{Metadata, Status};
 use trunkline_transport::Body;
 
-use crate::client::call::Call;
+use crate::call::context::{Context, Lent, ResponseMetadata, Slot};
 
-type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
-type Inmost = Box<dyn FnOnce(Call) -> Running + Send>;
+/// Interceptors and what they run around, at work.
+pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// What the interceptors of a call run around.
+type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 
 /// Code that runs around every call, of every kind.
 ///
-/// Any `async fn(Call, Next) -> Result<()>`, or closure of that shape, is one. It may look at the
-/// call and change its metadata; it goes on with [`Next::run`], which is ready when the whole call
-/// has ended, and says how; or it returns a status, and the call does not happen. What it returns
-/// is what the caller sees.
+/// Any `async fn(Context, Next) -> Result<()>`, or closure of that shape, is one. It reads and changes
+/// the request in its [`Context`]; it goes on with [`Next::run`], which is ready when the whole call
+/// has ended, with its status; or it returns a status of its own, and the call does not happen. The
+/// caller gets the result that the interceptor returns.
 ///
 /// ```
-/// use trunkline::{Call, Next, Result, Status};
+/// use trunkline::{Context, Next, Result, Status};
 ///
-/// async fn authenticate(call: Call, next: Next) -> Result<()> {
-///     match call.head().metadata().get("authorization") {
-///         Some("Bearer open sesame") => next.run(call).await,
+/// async fn authenticate(mut cx: Context, next: Next) -> Result<()> {
+///     match cx.metadata().get("authorization") {
+///         Some("Bearer open sesame") => next.run(&mut cx).await,
 ///         _ => Err(Status::unauthenticated("the token is missing or wrong")),
 ///     }
 /// }
@@ -33,30 +36,35 @@ type Inmost = Box<dyn FnOnce(Call) -> Running + Send>;
 /// let server = trunkline::Server::new().intercept(authenticate);
 /// ```
 ///
-/// An interceptor that was added first is the outermost. When the call is cancelled, its future is
+/// An interceptor that was added first is the outermost. If the call is cancelled, its future is
 /// dropped.
 pub trait Interceptor: Send + Sync + 'static {
     /// Runs around one call.
-    fn intercept(&self, call: Call, next: Next) -> impl Future<Output = Result<(), Status>> + Send;
+    fn intercept(&self, cx: Context, next: Next)
+    -> impl Future<Output = Result<(), Status>> + Send;
 }
 
 impl<F, Fut> Interceptor for F
 where
-    F: Fn(Call, Next) -> Fut + Send + Sync + 'static,
+    F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Status>> + Send,
 {
-    fn intercept(&self, call: Call, next: Next) -> impl Future<Output = Result<(), Status>> + Send {
-        self(call, next)
+    fn intercept(
+        &self,
+        cx: Context,
+        next: Next,
+    ) -> impl Future<Output = Result<(), Status>> + Send {
+        self(cx, next)
     }
 }
 
 trait Erased: Send + Sync {
-    fn run(self: Arc<Self>, call: Call, next: Next) -> Running;
+    fn run(self: Arc<Self>, cx: Context, next: Next) -> Running;
 }
 
 impl<I: Interceptor> Erased for I {
-    fn run(self: Arc<Self>, call: Call, next: Next) -> Running {
-        Box::pin(async move { self.intercept(call, next).await })
+    fn run(self: Arc<Self>, cx: Context, next: Next) -> Running {
+        Box::pin(async move { self.intercept(cx, next).await })
     }
 }
 
@@ -69,85 +77,102 @@ impl Interceptors {
         Arc::make_mut(&mut self.0).push(Arc::new(interceptor));
     }
 
+    /// Returns these interceptors, with `inner` further in.
+    #[expect(dead_code, reason = "for interceptors of single services")]
+    pub(crate) fn around(&self, inner: &Self) -> Self {
+        match (self.is_empty(), inner.is_empty()) {
+            (true, _) => inner.clone(),
+            (_, true) => self.clone(),
+            (false, false) => Self(Arc::new(self.0.iter().chain(&*inner.0).cloned().collect())),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Runs `call` through all of them, and then through `inmost`.
+    /// Runs a call through all of them, and then through `innermost`.
     pub(crate) fn run(
         &self,
-        call: Call,
-        inmost: impl FnOnce(Call) -> Running + Send + 'static,
+        cx: Context,
+        innermost: impl FnOnce(Context) -> Running + Send + 'static,
     ) -> Running {
         Next {
             interceptors: self.clone(),
             at: 0,
-            inmost: Box::new(inmost),
+            innermost: Box::new(innermost),
         }
-        .step(call)
+        .step(cx)
     }
 }
 
-/// The rest of a call, as an interceptor sees it.
+/// The interceptors further in, and the call itself.
+///
+/// See [`Interceptor`] for an example.
 pub struct Next {
     interceptors: Interceptors,
     at: usize,
-    inmost: Inmost,
+    innermost: Innermost,
 }
 
 impl Next {
-    /// Goes on with the call, and waits until it has ended.
+    /// Goes on with the call, and waits until it has ended: after the last message of a stream.
+    ///
+    /// The call is at most once gone on with. Dropping the future drops what runs further in: on a
+    /// server the handler, on a client the call, which is reset.
     ///
     /// # Errors
     ///
-    /// The status with which it ended.
-    pub async fn run(self, mut call: Call) -> Result<(), Status> {
-        call.check()?;
-        self.step(call).await
+    /// The status with which the call ended.
+    pub async fn run(self, cx: &mut Context) -> Result<(), Status> {
+        let (_lent, next) = Lent::new(cx);
+        self.step(next).await
     }
 
-    fn step(mut self, call: Call) -> Running {
+    fn step(mut self, cx: Context) -> Running {
         match self.interceptors.0.get(self.at).cloned() {
             Some(interceptor) => {
                 self.at += 1;
-                interceptor.run(call, self)
+                interceptor.run(cx, self)
             }
-            None => (self.inmost)(call),
+            None => (self.innermost)(cx),
         }
     }
 }
 
 /// The interceptors of a client's call, around a response that is read elsewhere.
-pub(crate) struct Chain {
+pub(crate) struct ClientInterceptors {
     /// In a mutex that is never locked: it makes what holds a call `Sync`.
     running: Option<Mutex<Running>>,
-    link: Arc<Link>,
+    exchange: Arc<Exchange>,
+    /// Where the context of the outermost interceptor ends up.
+    outermost: Slot,
 }
 
-/// Between the inmost end of a chain and the receiving half of the call.
+/// What passes between a client's call below its interceptors and the receiving half.
 #[derive(Default)]
-pub(crate) struct Link(Mutex<LinkState>);
+pub(crate) struct Exchange(Mutex<ExchangeState>);
 
 #[derive(Default)]
-struct LinkState {
+struct ExchangeState {
     response: Option<http::Response<Body>>,
     response_waker: Option<Waker>,
-    end: Option<Result<(), Status>>,
+    end: Option<(Result<(), Status>, ResponseMetadata)>,
     end_waker: Option<Waker>,
 }
 
-impl Link {
-    /// The inmost end gives the response to the receiving half.
+impl Exchange {
+    /// Passes the response to the receiving half.
     pub(crate) fn respond(&self, response: http::Response<Body>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.response = Some(response);
         if let Some(waker) = state.response_waker.take() {
             waker.wake();
         }
     }
 
-    pub(crate) fn poll_response(&self, cx: &Context<'_>) -> Poll<http::Response<Body>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn poll_response(&self, cx: &task::Context<'_>) -> Poll<http::Response<Body>> {
+        let mut state = self.lock();
         match state.response.take() {
             Some(response) => Poll::Ready(response),
             None => {
@@ -157,9 +182,12 @@ impl Link {
         }
     }
 
-    /// The inmost end waits until the receiving half has seen the end of the call.
-    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<Result<(), Status>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Ready once the receiving half knows the end of the call.
+    pub(crate) fn poll_end(
+        &self,
+        cx: &task::Context<'_>,
+    ) -> Poll<(Result<(), Status>, ResponseMetadata)> {
+        let mut state = self.lock();
         match state.end.take() {
             Some(end) => Poll::Ready(end),
             None => {
@@ -169,25 +197,30 @@ impl Link {
         }
     }
 
-    fn set_end(&self, end: Result<(), Status>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.end = Some(end);
+    fn set_end(&self, end: Result<(), Status>, response: ResponseMetadata) {
+        let mut state = self.lock();
+        state.end = Some((end, response));
         if let Some(waker) = state.end_waker.take() {
             waker.wake();
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, ExchangeState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Chain {
-    pub(crate) fn new(running: Running, link: Arc<Link>) -> Self {
+impl ClientInterceptors {
+    pub(crate) fn new(running: Running, exchange: Arc<Exchange>, outermost: Slot) -> Self {
         Self {
             running: Some(Mutex::new(running)),
-            link,
+            exchange,
+            outermost,
         }
     }
 
     /// Drives the interceptors. Ready when they have ended the call by themselves.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Status> {
         let Some(running) = &mut self.running else {
             return Poll::Pending;
         };
@@ -199,13 +232,22 @@ impl Chain {
         })
     }
 
-    /// Tells the interceptors how the call has ended.
-    pub(crate) fn set_end(&self, end: Result<(), Status>) {
-        self.link.set_end(end);
+    /// Tells the interceptors how the call has ended, and with what metadata.
+    pub(crate) fn set_end(&self, end: Result<(), Status>, head: Metadata, trailers: Metadata) {
+        let response = ResponseMetadata {
+            head,
+            trailers,
+            is_head_sent: false,
+        };
+        self.exchange.set_end(end, response);
     }
 
-    /// Ready with what the interceptors make of the end.
-    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Status>>> {
+    /// Ready when the interceptors have ended, with the end that they make of the call's; none if they
+    /// had ended before.
+    pub(crate) fn poll_end(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<(), Status>>> {
         match &mut self.running {
             None => Poll::Ready(None),
             Some(running) => unlocked(running).as_mut().poll(cx).map(|end| {
@@ -213,6 +255,11 @@ impl Chain {
                 Some(end)
             }),
         }
+    }
+
+    /// Takes the metadata of the response as the interceptors have left it, once they have ended.
+    pub(crate) fn take_response(&self) -> Option<ResponseMetadata> {
+        self.outermost.take().map(|state| state.response)
     }
 }
 

@@ -1,10 +1,12 @@
 //! What both ends of a call have: its head, its messages in either direction, and what runs around it.
 
+pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod hooks;
 pub(crate) mod intercept;
+pub(crate) mod kind;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod method;

@@ -122,6 +122,10 @@ impl Receive {
         &self.head
     }
 
+    pub(crate) fn set_head(&mut self, head: Metadata) {
+        self.head = head;
+    }
+
     pub(crate) fn take_head(&mut self) -> Metadata {
         std::mem::take(&mut self.head)
     }

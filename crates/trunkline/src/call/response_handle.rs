@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
+use crate::call::context::{ResponseMetadata, append};
 use crate::call::observe::Recorder;
 
 /// Whether the messages that follow are compressed.
@@ -63,6 +64,10 @@ struct State {
     trailers: Metadata,
     /// The head is on its way, and cannot be changed.
     head_sent: bool,
+    /// The head stays here when it is sent, for interceptors.
+    keeps_head: bool,
+    /// The handler has ended, and interceptors have the metadata: the head does not go out.
+    is_held: bool,
     /// The handler wants the head to go out before its first message.
     head_wanted: bool,
     /// What the head promised, once it is sent; before, what it will promise.
@@ -71,6 +76,9 @@ struct State {
     announced: Option<Compressors>,
     answer: Option<Waker>,
 }
+
+/// The head of a response: its metadata, the encoding it promises, and those it announces.
+pub(crate) type ResponseHead<'a> = (Metadata, Option<&'a dyn Compressor>, Option<Compressors>);
 
 impl ResponseHandle {
     pub(crate) fn new(
@@ -174,15 +182,65 @@ impl ResponseHandle {
 
     /// Takes the head, the encoding it promises, and those it announces. It cannot be changed any
     /// more.
-    pub(crate) fn take_head(&self) -> (Metadata, Option<&dyn Compressor>, Option<Compressors>) {
-        let mut state = self.lock();
+    pub(crate) fn take_head(&self) -> ResponseHead<'_> {
+        self.take_head_of(self.lock())
+    }
+
+    /// As [`take_head`](Self::take_head); none while interceptors have the metadata.
+    pub(crate) fn take_head_unless_held(&self) -> Option<ResponseHead<'_>> {
+        let state = self.lock();
+        match state.is_held {
+            true => None,
+            false => Some(self.take_head_of(state)),
+        }
+    }
+
+    fn take_head_of(&self, mut state: MutexGuard<'_, State>) -> ResponseHead<'_> {
         state.head_sent = true;
         let encoding = match state.encoding {
             true => self.0.encoding.as_deref(),
             false => None,
         };
         let announced = state.announced.take();
-        (std::mem::take(&mut state.head), encoding, announced)
+        let head = match state.keeps_head {
+            true => state.head.clone(),
+            false => std::mem::take(&mut state.head),
+        };
+        (head, encoding, announced)
+    }
+
+    /// Adds what interceptors have put into the response before its handler runs. From now on the head
+    /// can be read also when it has been sent.
+    pub(crate) fn begin_intercepted(&self, added: ResponseMetadata) {
+        let mut state = self.lock();
+        state.keeps_head = true;
+        append(&mut state.head, added.head);
+        append(&mut state.trailers, added.trailers);
+    }
+
+    /// Takes the metadata for the interceptors, once the handler has ended. Until it comes back, the
+    /// head does not go out.
+    pub(crate) fn hold(&self) -> ResponseMetadata {
+        let mut state = self.lock();
+        state.is_held = true;
+        ResponseMetadata {
+            head: std::mem::take(&mut state.head),
+            trailers: std::mem::take(&mut state.trailers),
+            is_head_sent: state.head_sent,
+        }
+    }
+
+    /// Puts the metadata back as the interceptors have left it, before what has been added meanwhile.
+    pub(crate) fn release(&self, left: Option<ResponseMetadata>) {
+        let mut state = self.lock();
+        state.is_held = false;
+        let Some(left) = left else { return };
+        let (head, trailers) = (
+            std::mem::replace(&mut state.head, left.head),
+            std::mem::replace(&mut state.trailers, left.trailers),
+        );
+        append(&mut state.head, head);
+        append(&mut state.trailers, trailers);
     }
 
     /// Closes the head to changes, and says whether it goes out apart from an end that comes at once:

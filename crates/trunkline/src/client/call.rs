@@ -10,16 +10,17 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
 use trunkline_channel::Patience;
-use trunkline_codec::{Compressor, Expect, Metadata, Payload, Status, frame};
+use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
 use crate::call::deadline;
 use crate::call::head::Head;
+use crate::call::kind::CallKind;
 use crate::call::message::{Message, compress_frame};
 use crate::call::messages::Messages;
 use crate::call::method::Method;
 use crate::call::response::Response;
-use crate::call::response_handle::{Compress, ResponseHandle};
+use crate::call::response_handle::Compress;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 use crate::client::channel::{Channel, unknown_encoding};
@@ -32,8 +33,6 @@ use crate::client::unary::Unary;
 /// [`ClientStream`], or a [`Sender`] and a [`Streaming`]. **Awaiting starts the call**; until
 /// then nothing is sent, and it can be given a timeout, metadata and compression.
 ///
-/// Interceptors, on both sides, hold a plain `Call`: the call without its messages.
-///
 /// Dropping the future that awaits a call cancels it.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<T = ()> {
@@ -45,7 +44,7 @@ pub struct Call<T = ()> {
     gives: PhantomData<fn() -> T>,
 }
 
-/// What a caller, or an interceptor, wants of a call besides its head.
+/// What a caller wants of a call besides its head.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     timeout: Option<Duration>,
@@ -55,8 +54,6 @@ pub(crate) struct Options {
     pub(crate) compress: Compress,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
-    /// A server's call.
-    response: Option<ResponseHandle>,
 }
 
 impl<T> Call<T> {
@@ -66,14 +63,9 @@ impl<T> Call<T> {
     /// The server is told (`grpc-timeout`) and drops its handler at the same time. The call ends
     /// with DEADLINE_EXCEEDED, whose message says in which phase. In a handler the smaller of this
     /// and what is left of the handler's own call counts, unless the call is
-    /// [detached](Self::detached). In an interceptor it can only shorten what there is.
+    /// [detached](Self::detached).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        match self.channel {
-            Some(_) => self.options.timeout = Some(timeout),
-            None => {
-                self.head.deadline = deadline::earlier(self.head.deadline, deadline::after(timeout))
-            }
-        }
+        self.options.timeout = Some(timeout);
         self
     }
 
@@ -203,9 +195,7 @@ impl<T> Call<T> {
             false => deadline::earlier(own, deadline::inherited()),
         };
         let Some(channel) = self.channel.take() else {
-            return Err(Status::internal(
-                "a call in an interceptor is run by Next::run",
-            ));
+            return Err(Status::internal("the call has no channel"));
         };
         let mut request = self.request.take();
         if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
@@ -225,38 +215,47 @@ impl<T> Call<T> {
 
     /// The call without its messages.
     pub(crate) fn take(&mut self) -> Call {
-        let head = Head {
+        Call::from_head(self.take_head(), std::mem::take(&mut self.options))
+    }
+
+    pub(crate) fn take_head(&mut self) -> Head {
+        Head {
             path: self.head.path.clone(),
             metadata: std::mem::take(&mut self.head.metadata),
             extensions: std::mem::take(&mut self.head.extensions),
             deadline: self.head.deadline,
             peer: self.head.peer.take(),
-        };
-        Call::from_head(head, std::mem::take(&mut self.options))
+        }
     }
 
-    /// What an interceptor, or the caller, got wrong.
+    /// What the caller got wrong.
     pub(crate) fn check(&mut self) -> Result<(), Status> {
         self.options.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Starts a call whose requests are a stream, or whose responses are; done when the stream is
+    /// Starts a call whose responses are a stream, and whose requests are not; done when the stream is
     /// open.
-    async fn start(mut self, expect: Expect) -> Result<Messages, Status> {
+    async fn start(mut self) -> Result<Messages, Status> {
         let (channel, request) = self.begin()?;
         let (request, recorder) = (request.unwrap_or_default(), channel.recorder(&self));
         if let Some(recorder) = &recorder {
             recorder.message_sent(request.len());
         }
         let body = Body::pieces(request, None);
-        let mut messages = channel.start(self.take(), body, expect, Start::Watched, recorder);
+        let mut messages = channel.start(
+            self.take(),
+            body,
+            CallKind::ServerStreaming,
+            Start::Watched,
+            recorder,
+        );
         messages.opened().await?;
         Ok(messages)
     }
 
     async fn start_sending<Q: Message>(
         mut self,
-        expect: Expect,
+        kind: CallKind,
     ) -> Result<(Sender<Q>, Messages), Status> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().http2.pipe_size);
@@ -264,7 +263,7 @@ impl<T> Call<T> {
         let recorder = channel.recorder(&call);
         let sender = Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
         let body = Body::pipe(reader);
-        let mut messages = channel.start(call, body, expect, Start::Watched, recorder);
+        let mut messages = channel.start(call, body, kind, Start::Watched, recorder);
         messages.opened().await?;
         Ok((sender, messages))
     }
@@ -303,21 +302,6 @@ impl Call {
             gives: PhantomData,
         }
     }
-
-    pub(crate) fn of_server(head: Head, response: ResponseHandle) -> Self {
-        Self::from_head(
-            head,
-            Options {
-                response: Some(response),
-                ..Options::default()
-            },
-        )
-    }
-
-    /// The head and the trailers of the response, on a server; none on a client.
-    pub fn response(&self) -> Option<&ResponseHandle> {
-        self.options.response.as_ref()
-    }
 }
 
 impl Options {
@@ -351,7 +335,7 @@ impl<R: Message> IntoFuture for Call<Streaming<R>> {
     type IntoFuture = Started<Streaming<R>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(Streaming::new(self.start(Expect::Many).await?)) })
+        Box::pin(async move { Ok(Streaming::new(self.start().await?)) })
     }
 }
 
@@ -361,7 +345,7 @@ impl<Q: Message, R: Message> IntoFuture for Call<ClientStream<Q, R>> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, messages) = self.start_sending(Expect::One).await?;
+            let (sender, messages) = self.start_sending(CallKind::ClientStreaming).await?;
             Ok(ClientStream::new(sender, messages))
         })
     }
@@ -373,7 +357,7 @@ impl<Q: Message, R: Message> IntoFuture for Call<(Sender<Q>, Streaming<R>)> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, messages) = self.start_sending(Expect::Many).await?;
+            let (sender, messages) = self.start_sending(CallKind::BidiStreaming).await?;
             Ok((sender, Streaming::new(messages)))
         })
     }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
@@ -17,9 +17,11 @@ use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
 use trunkline_transport::{Body, ConnectionStats};
 
+use crate::call::context::{Context, Slot};
 use crate::call::deadline;
 use crate::call::hooks::Hooks;
-use crate::call::intercept::{Chain, Interceptor, Interceptors, Link};
+use crate::call::intercept::{ClientInterceptors, Exchange, Interceptor, Interceptors};
+use crate::call::kind::CallKind;
 use crate::call::messages::Messages;
 use crate::call::method::{Method, Paths};
 use crate::call::observe::{Metrics, MetricsSink, Recorder, Side};
@@ -276,11 +278,11 @@ impl Channel {
         self,
         mut call: Call,
         body: Body,
-        expect: Expect,
+        kind: CallKind,
         start: Start,
         recorder: Option<Arc<Recorder>>,
     ) -> Messages {
-        let (reader, deadline) = (self.reader(expect), call.head.deadline);
+        let (reader, deadline) = (self.reader(kind.responses()), call.head.deadline);
         if self.interceptors.is_empty() {
             let opening = self.open(&mut call, body, start);
             let head = Box::new(Repeatable {
@@ -290,32 +292,40 @@ impl Channel {
             let receive = Receive::responses(reader, head, deadline);
             return Messages::new(receive, Hooks::new(recorder, None));
         }
-        let (link, is_open) = (Arc::new(Link::default()), Arc::new(AtomicBool::new(false)));
-        let (inmost_link, inmost_open) = (link.clone(), is_open.clone());
-        let interceptors = self.interceptors.clone();
-        let running = interceptors.run(call, move |mut call| {
+        let (exchange, is_open) = (
+            Arc::new(Exchange::default()),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (innermost_exchange, innermost_open) = (exchange.clone(), is_open.clone());
+        let (interceptors, outermost) = (self.interceptors.clone(), Slot::default());
+        let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
+        let running = interceptors.run(cx, move |mut cx| {
             Box::pin(async move {
+                let added = cx.take_response();
+                call.head = cx.copy_head();
                 let moved_to = call.head.deadline;
                 let inside = async {
                     let mut opening = self.open(&mut call, body, start);
                     let response = poll_fn(|cx| {
                         let again = || Some((self.clone(), call.take()));
                         let response = opening.poll(cx, again);
-                        inmost_open.store(opening.is_open(), Ordering::Release);
+                        innermost_open.store(opening.is_open(), Ordering::Release);
                         response
                     });
-                    inmost_link.respond(response.await?);
-                    poll_fn(|cx| inmost_link.poll_end(cx)).await
+                    innermost_exchange.respond(response.await?);
+                    let (end, response) = poll_fn(|cx| innermost_exchange.poll_end(cx)).await;
+                    cx.set_response(added.followed_by(response));
+                    end
                 };
                 deadline::moved(deadline, moved_to, inside).await
             })
         });
-        let waiting = link.clone();
+        let waiting = exchange.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
         let head = Box::new(Opening::waiting(is_open, response));
         let receive = Receive::responses(reader, head, deadline);
-        let chain = Chain::new(running, link);
-        Messages::new(receive, Hooks::new(recorder, Some(chain)))
+        let interceptors = ClientInterceptors::new(running, exchange, outermost);
+        Messages::new(receive, Hooks::new(recorder, Some(interceptors)))
     }
 
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
@@ -382,7 +392,7 @@ impl Service<http::Request<Body>> for Channel {
     type Error = Status;
     type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 
@@ -403,7 +413,10 @@ struct Repeatable {
 }
 
 impl AwaitedHead for Repeatable {
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
         self.opening.poll(cx, || self.again.take())
     }
 

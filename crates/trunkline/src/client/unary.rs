@@ -7,6 +7,7 @@ use trunkline_codec::{Expect, Metadata, Status, grammar};
 use trunkline_transport::Body;
 
 use crate::call::deadline::{self, Deadline};
+use crate::call::kind::CallKind;
 use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::receive::Receive;
@@ -56,7 +57,7 @@ impl<R> Unary<R> {
                 recorder.message_sent(request.len());
             }
             let (call, body) = (call.take(), Body::pieces(request, None));
-            let messages = channel.start(call, body, Expect::One, Start::Unwatched, recorder);
+            let messages = channel.start(call, body, CallKind::Unary, Start::Unwatched, recorder);
             return Ok(Stage::Messages(Box::new(messages)));
         }
         Ok(Stage::Plain(Plain {

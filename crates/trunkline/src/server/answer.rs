@@ -13,7 +13,7 @@ use trunkline_transport::{Body, BodySource, Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
 use crate::call::observe::{Recorder, code_of};
-use crate::call::response_handle::{Outcome, ResponseHandle};
+use crate::call::response_handle::{Outcome, ResponseHandle, ResponseHead};
 
 /// A handler that has been called.
 pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -82,10 +82,13 @@ impl Answer {
                 if !has_sent && !answer.response.is_head_wanted(cx.waker()) {
                     return Poll::Pending;
                 }
+                let Some(head) = answer.response.take_head_unless_held() else {
+                    return Poll::Pending;
+                };
+                let mut response = answer.response_of(head);
                 let Some(answer) = this.take() else {
                     return Poll::Pending;
                 };
-                let mut response = answer.head();
                 *response.body_mut() = Body::from_source(answer);
                 Poll::Ready(response)
             }
@@ -107,10 +110,16 @@ impl Answer {
     }
 
     fn head(&self) -> http::Response<Body> {
+        self.response_of(self.response.take_head())
+    }
+
+    fn response_of(
+        &self,
+        (metadata, encoding, announced): ResponseHead<'_>,
+    ) -> http::Response<Body> {
         if let Some(recorder) = self.response.recorder() {
             recorder.head_seen();
         }
-        let (metadata, encoding, announced) = self.response.take_head();
         let mut response = http::Response::new(Body::empty());
         metadata.merge_into(response.headers_mut());
         let announced = announced.unwrap_or_else(Compressors::none);

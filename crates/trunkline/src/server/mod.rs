@@ -5,6 +5,7 @@ pub(crate) mod answering;
 pub(crate) mod builder;
 pub(crate) mod descriptors;
 pub(crate) mod incoming;
+mod intercepted;
 mod lifecycle;
 mod nearest;
 pub(crate) mod router;

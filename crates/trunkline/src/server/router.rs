@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
@@ -18,6 +18,7 @@ use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::hooks::Hooks;
 use crate::call::intercept::{Interceptor, Interceptors};
+use crate::call::kind::CallKind;
 use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::method::Method;
@@ -27,12 +28,12 @@ use crate::call::request::Request;
 use crate::call::response_handle::{Compress, ResponseHandle};
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
-use crate::client::call::Call;
 use crate::client::channel::known_encoding;
 use crate::server::answer::{self, Answer, Handling};
 use crate::server::answering::{Answering, Where, refused};
 use crate::server::descriptors::FileDescriptors;
 use crate::server::incoming::{Incoming, one_frame};
+use crate::server::intercepted::intercepted;
 use crate::server::nearest;
 use crate::tower::{BoxError, ForeignService, Shared, body_of};
 
@@ -506,52 +507,16 @@ impl Routes {
                 .unwrap_or_else(|panic| {
                     Box::pin(ready(Err(answer::panicked(&panic, response.recorder()))))
                 }),
-            false => self.intercepted(route, incoming),
+            false => {
+                let kind = CallKind::new(route.requests, route.responses);
+                intercepted(&self.interceptors, kind, incoming, route.handle.clone())
+            }
         };
         let handling = match response.recorder() {
             None => handling,
             Some(recorder) => observe::watch(recorder.clone(), handling),
         };
         Answer::new(handling, response, outbox, deadline, gather_size)
-    }
-
-    fn intercepted(&self, route: &Route, incoming: Incoming) -> Handling {
-        let Incoming {
-            head,
-            response,
-            messages,
-            writer,
-            max_send_size,
-        } = incoming;
-        let (route, ran) = (route.clone(), Arc::new(Mutex::new(None)));
-        let (inmost_ran, inmost_reply, before) = (ran.clone(), response.clone(), head.deadline);
-        let running = self
-            .interceptors
-            .run(Call::of_server(head, response), move |call| {
-                let moved_to = call.head.deadline;
-                let incoming = Incoming {
-                    head: call.head,
-                    response: inmost_reply,
-                    messages,
-                    writer,
-                    max_send_size,
-                };
-                Box::pin(async move {
-                    let handling = (route.handle)(incoming);
-                    let outcome = deadline::moved(before, moved_to, handling).await;
-                    let (frame, end) = match outcome {
-                        Ok(frame) => (frame, Ok(())),
-                        Err(status) => (None, Err(status)),
-                    };
-                    *inmost_ran.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame);
-                    end
-                })
-            });
-        Box::pin(async move {
-            running.await?;
-            let ran = ran.lock().unwrap_or_else(PoisonError::into_inner).take();
-            ran.ok_or_else(|| Status::internal("an interceptor ended the call without running it"))
-        })
     }
 
     fn refuse(&self, refusal: Refusal) -> Answering {

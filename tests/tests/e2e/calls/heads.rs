@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Call, Channel, Client, Code, Compress, Metadata, Next, Raw, Request, ResponseHandle, Result,
-    Router, Sender, Server, Service, Status, Streaming,
+    Call, Channel, Client, Code, Compress, Context, Metadata, Next, Raw, Request, ResponseHandle,
+    Result, Router, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, Received, channel_over, message};
 use trunkline_tests::fixture::{
@@ -176,13 +176,18 @@ async fn a_head_that_the_handler_asks_for_is_a_header_block_of_its_own_also_if_i
 
 #[tokio::test]
 async fn what_an_interceptor_puts_into_the_head_stays_there_when_it_refuses_the_call() {
-    async fn refuse(call: Call, _: Next) -> Result<()> {
-        let response = call.response().expect("a server's call");
-        Says::of(call.head().metadata()).say(response, call.head().metadata())
+    async fn refuse(mut cx: Context, _: Next) -> Result<()> {
+        if Says::of(cx.metadata()) == Says::Metadata {
+            cx.response_metadata_mut()?
+                .insert("x-head", "of the handler")?;
+        }
+        cx.response_trailers_mut()
+            .insert("x-trailer", "at the end")?;
+        Err(Status::aborted("as was asked"))
     }
     let mut peer = raw_client(Server::new().intercept(refuse).add_service(hasty())).await;
     for kind in Kind::ALL {
-        for says in Says::ALL {
+        for says in [Says::Nothing, Says::Metadata] {
             let head = Fields::call(kind.method().path())
                 .and("x-fails", "yes")
                 .and("x-says", format!("{says:?}"));
@@ -289,10 +294,10 @@ async fn an_interceptor_of_the_client_sees_the_head_of_a_failed_call_and_may_cha
     let log = seen.clone();
     let address = serve(Server::new().add_service(hasty())).await;
     let channel = Channel::connect(&address).await.unwrap();
-    let client = Client::new(channel.intercept(move |call: Call, next: Next| {
+    let client = Client::new(channel.intercept(move |mut cx: Context, next: Next| {
         let log = log.clone();
         async move {
-            let status = next.run(call).await.unwrap_err();
+            let status = next.run(&mut cx).await.unwrap_err();
             let head = status.head().get("x-head").map(str::to_owned);
             log.lock().unwrap().push(head);
             Err(Status::not_found("changed"))

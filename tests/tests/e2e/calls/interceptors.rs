@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use trunkline::{
-    Call, Channel, Client, Code, Interceptor, Next, Raw, Request, Result, Router, Sender, Server,
-    Service, Status, Streaming,
+    Channel, Client, Code, Context, Interceptor, Metadata, Next, Raw, Request, Response, Result,
+    Router, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, client_of, nothing, raw, serve, within,
@@ -104,11 +104,11 @@ fn note(log: &Log, entry: impl Into<String>) {
 /// Notes when a call begins and how it ends.
 fn logging(log: &Log, name: &'static str) -> impl Interceptor + use<> {
     let log = log.clone();
-    move |call: Call, next: Next| {
+    move |mut cx: Context, next: Next| {
         let log = log.clone();
         async move {
-            note(&log, format!("{name} begins {}", call.path()));
-            let end = next.run(call).await;
+            note(&log, format!("{name} begins {}", cx.path()));
+            let end = next.run(&mut cx).await;
             note(&log, format!("{name} ends {}", end.is_ok()));
             end
         }
@@ -190,10 +190,10 @@ fn reader_of_metadata() -> impl Service {
 #[tokio::test]
 async fn an_interceptor_changes_the_metadata_that_the_handler_sees() {
     for side in SIDES {
-        let adding = |call: Call, next: Next| async move {
-            let mut call = call.metadata("x-added", "one");
-            call.head_mut().metadata_mut().append("x-added", "two")?;
-            next.run(call).await
+        let adding = |mut cx: Context, next: Next| async move {
+            cx.metadata_mut().append("x-added", "one")?;
+            cx.metadata_mut().append("x-added", "two")?;
+            next.run(&mut cx).await
         };
         let client = with_one(side, reader_of_metadata(), adding).await;
         for kind in Kind::ALL {
@@ -247,7 +247,8 @@ fn running(ran: &UnboundedSender<()>) -> impl Service + use<> {
 async fn an_interceptor_rejects_a_call_before_its_handler_runs() {
     for side in SIDES {
         let (ran, mut runs) = unbounded_channel();
-        let rejecting = |_: Call, _: Next| async { Err(Status::unauthenticated("who are you?")) };
+        let rejecting =
+            |_: Context, _: Next| async { Err(Status::unauthenticated("who are you?")) };
         let client = with_one(side, running(&ran), rejecting).await;
         for kind in Kind::ALL {
             let status = whole_call(&client, kind).await.unwrap_err();
@@ -266,7 +267,7 @@ async fn an_interceptor_rejects_a_call_before_its_handler_runs() {
 async fn an_interceptor_that_never_calls_next_and_says_ok_is_internal() {
     for side in SIDES {
         let (ran, mut runs) = unbounded_channel();
-        let silent = |_: Call, _: Next| async { Ok(()) };
+        let silent = |_: Context, _: Next| async { Ok(()) };
         let client = with_one(side, running(&ran), silent).await;
         for kind in Kind::ALL {
             let end = whole_call(&client, kind).await;
@@ -325,10 +326,10 @@ fn failing() -> impl Service {
 async fn an_interceptor_sees_how_a_call_ended_and_maps_it() {
     for side in SIDES {
         let (seen, mut sees) = unbounded_channel();
-        let mapping = move |call: Call, next: Next| {
+        let mapping = move |mut cx: Context, next: Next| {
             let seen = seen.clone();
             async move {
-                let end = next.run(call).await;
+                let end = next.run(&mut cx).await;
                 let _ = seen.send(end.as_ref().map_err(Status::code).err());
                 end.map_err(|status| Status::data_loss(format!("mapped: {}", status.message())))
             }
@@ -358,8 +359,8 @@ async fn an_interceptor_sees_how_a_call_ended_and_maps_it() {
 #[tokio::test]
 async fn an_interceptor_fails_a_call_that_ended_well() {
     for side in SIDES {
-        let failing = |call: Call, next: Next| async move {
-            next.run(call).await?;
+        let failing = |mut cx: Context, next: Next| async move {
+            next.run(&mut cx).await?;
             Err(Status::aborted("after all"))
         };
         let client = with_one(side, Echo, failing).await;
@@ -387,7 +388,10 @@ async fn a_timeout_set_in_an_interceptor_ends_the_call() {
         })
     };
     for side in SIDES {
-        let limiting = |call: Call, next: Next| async move { next.run(call.timeout(SHORT)).await };
+        let limiting = |mut cx: Context, next: Next| async move {
+            cx.shorten_deadline(SHORT);
+            next.run(&mut cx).await
+        };
         let client = with_one(side, stuck(), limiting).await;
         let status = whole_call(&client, Kind::Unary).await.unwrap_err();
         assert_eq!(
@@ -412,8 +416,10 @@ async fn a_timeout_set_in_an_interceptor_needs_no_help_of_the_server() {
         }
     });
     let channel = client_of(&address).await.channel().clone();
-    let channel = channel
-        .intercept(|call: Call, next: Next| async move { next.run(call.timeout(SHORT)).await });
+    let channel = channel.intercept(|mut cx: Context, next: Next| async move {
+        cx.shorten_deadline(SHORT);
+        next.run(&mut cx).await
+    });
     let client = Client::new(channel);
     for kind in Kind::ALL {
         let status = whole_call(&client, kind).await.unwrap_err();
@@ -474,11 +480,11 @@ async fn a_cancelled_call_drops_its_interceptors_and_its_handler() {
     for side in SIDES {
         let (dropped, mut drops) = unbounded_channel();
         let handlers = endless(&dropped);
-        let guarding = move |call: Call, next: Next| {
+        let guarding = move |mut cx: Context, next: Next| {
             let guard = Guard(dropped.clone(), "interceptor");
             async move {
                 let _guard = guard;
-                next.run(call).await
+                next.run(&mut cx).await
             }
         };
         let client = with_one(side, handlers, guarding).await;
@@ -494,11 +500,11 @@ async fn an_interceptor_that_gives_up_on_the_rest_drops_the_handler() {
     for side in SIDES {
         let (dropped, mut drops) = unbounded_channel();
         let handlers = endless(&dropped);
-        let impatient = move |call: Call, next: Next| {
+        let impatient = move |mut cx: Context, next: Next| {
             let guard = Guard(dropped.clone(), "interceptor");
             async move {
                 let _guard = guard;
-                match tokio::time::timeout(SHORT, next.run(call)).await {
+                match tokio::time::timeout(SHORT, next.run(&mut cx)).await {
                     Ok(end) => end,
                     Err(_) => Err(Status::aborted("no patience")),
                 }
@@ -541,16 +547,320 @@ async fn messages_flow_while_an_interceptor_waits_for_the_end() {
     }
 }
 
+/// Handlers that end at once, with `x-head` and `x-trailer` in their response; those of streams of
+/// responses after a message, but for bidirectional ones.
+fn with_metadata() -> impl Service {
+    fn say<T>(request: &Request<T>) -> Result<()> {
+        request.response().metadata("x-head", "handler")?;
+        request.response().trailer("x-trailer", "handler")
+    }
+    With(|router: &mut Router| {
+        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+            say(&request).map(|()| raw("response"))
+        });
+        router.server_streaming(
+            SERVER,
+            &nothing(),
+            |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                say(&request)?;
+                responses.send(raw("response")).await
+            },
+        );
+        router.client_streaming(
+            CLIENT,
+            &nothing(),
+            |_, mut request: Request<Streaming<Raw>>| async move {
+                while request.message().await?.is_some() {}
+                say(&request).map(|()| raw("response"))
+            },
+        );
+        router.bidi_streaming(
+            BIDI,
+            &nothing(),
+            |_, mut request: Request<Streaming<Raw>>, _: Sender<Raw>| async move {
+                while request.message().await?.is_some() {}
+                say(&request)
+            },
+        );
+    })
+}
+
+/// The metadata of the head and of the trailers, as the caller gets it.
+async fn metadata_of(client: &Client, kind: Kind) -> Result<(Metadata, Metadata)> {
+    async fn of_stream(mut responses: Streaming<Raw>) -> Result<(Metadata, Metadata)> {
+        while responses.message().await?.is_some() {}
+        let head = responses.head().await?.clone();
+        let trailers = responses.trailers().cloned().unwrap_or_default();
+        Ok((head, trailers))
+    }
+    let of_one =
+        |response: Response<Raw>| Ok((response.metadata().clone(), response.trailers().clone()));
+    let call = async {
+        match kind {
+            Kind::Unary => of_one(client.unary::<Raw, Raw>(UNARY, raw("x")).await?),
+            Kind::ServerStreaming => {
+                of_stream(
+                    client
+                        .server_streaming::<Raw, Raw>(SERVER, raw("x"))
+                        .await?,
+                )
+                .await
+            }
+            Kind::ClientStreaming => {
+                let stream = client.client_streaming::<Raw, Raw>(CLIENT).await?;
+                of_one(stream.finish().await?)
+            }
+            Kind::Bidi => {
+                let (sender, responses) = client.bidi_streaming::<Raw, Raw>(BIDI).await?;
+                sender.finish();
+                of_stream(responses).await
+            }
+        }
+    };
+    within("the call", call).await
+}
+
+fn all(metadata: &Metadata, key: &str) -> Vec<String> {
+    metadata.get_all(key).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn an_interceptor_sees_and_changes_the_metadata_of_the_response() {
+    for side in SIDES {
+        let (seen, mut sees) = unbounded_channel();
+        let changing = move |mut cx: Context, next: Next| {
+            let seen = seen.clone();
+            async move {
+                cx.response_metadata_mut()?.append("x-head", "before")?;
+                cx.response_trailers_mut().append("x-trailer", "before")?;
+                next.run(&mut cx).await?;
+                let head = all(cx.response_metadata(), "x-head");
+                let _ = seen.send((head, all(cx.response_trailers(), "x-trailer")));
+                cx.response_metadata_mut()?.append("x-head", "after")?;
+                cx.response_trailers_mut().append("x-trailer", "after")?;
+                Ok(())
+            }
+        };
+        let client = with_one(side, with_metadata(), changing).await;
+        for kind in Kind::ALL {
+            let case = format!("{side:?} {kind:?}");
+            let (head, trailers) = metadata_of(&client, kind).await.expect(&case);
+            let (seen_head, seen_trailers) = sees.recv().await.expect(&case);
+            assert_eq!(seen_head, ["before", "handler"], "{case}");
+            assert_eq!(seen_trailers, ["before", "handler"], "{case}");
+            let whole = ["before", "handler", "after"];
+            assert_eq!(all(&head, "x-head"), whole, "{case}");
+            assert_eq!(all(&trailers, "x-trailer"), whole, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_has_gone_out_can_be_read_and_not_changed() {
+    let handlers = || {
+        With(|router: &mut Router| {
+            router.bidi_streaming(
+                BIDI,
+                &nothing(),
+                |_, mut request: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
+                    request.response().metadata("x-head", "handler")?;
+                    responses.send(raw("begun")).await?;
+                    while request.message().await?.is_some() {}
+                    Ok(())
+                },
+            );
+        })
+    };
+    for side in [Side::Server, Side::ServerInProcess] {
+        let (seen, mut sees) = unbounded_channel();
+        let late = move |mut cx: Context, next: Next| {
+            let seen = seen.clone();
+            async move {
+                let end = next.run(&mut cx).await;
+                let head = all(cx.response_metadata(), "x-head");
+                let changed = cx.response_metadata_mut().map(|_| ());
+                let _ = seen.send((head, changed.map_err(|status| status.code())));
+                end
+            }
+        };
+        let client = with_one(side, handlers(), late).await;
+        let (tx, mut rx) = begin(&client).await;
+        tx.finish();
+        assert_eq!(within("the end", rx.message()).await.unwrap(), None);
+        let (head, changed) = sees.recv().await.unwrap();
+        assert_eq!(head, ["handler"], "{side:?}");
+        assert_eq!(changed, Err(Code::FAILED_PRECONDITION), "{side:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_refusing_interceptor_puts_into_the_response_arrives() {
+    for side in SIDES {
+        let refusing = |mut cx: Context, _: Next| async move {
+            cx.response_metadata_mut()?.insert("x-head", "refused")?;
+            cx.response_trailers_mut().insert("x-trailer", "refused")?;
+            Err(Status::permission_denied("not today"))
+        };
+        let client = with_one(side, Echo, refusing).await;
+        for kind in Kind::ALL {
+            let case = format!("{side:?} {kind:?}");
+            let status = whole_call(&client, kind).await.unwrap_err();
+            assert_eq!(status.code(), Code::PERMISSION_DENIED, "{case}");
+            assert_eq!(status.head().get("x-head"), Some("refused"), "{case}");
+            // A client's own trailers are no part of a status that it has made.
+            if matches!(side, Side::Server | Side::ServerInProcess) {
+                let trailer = status.metadata().get("x-trailer");
+                assert_eq!(trailer, Some("refused"), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_context_says_which_call_it_is_of() {
+    for side in SIDES {
+        let (seen, mut sees) = unbounded_channel();
+        let telling = move |mut cx: Context, next: Next| {
+            let seen = seen.clone();
+            async move {
+                let is_server = cx.side() == trunkline::Side::Server;
+                let texts = [cx.path(), cx.service(), cx.method()].map(str::to_owned);
+                let _ = seen.send((is_server, cx.kind(), texts, cx.peer().is_some()));
+                assert_eq!(cx.time_remaining(), None);
+                cx.shorten_deadline(Duration::from_secs(60));
+                cx.shorten_deadline(Duration::from_secs(600));
+                assert!(cx.time_remaining() <= Some(Duration::from_secs(60)));
+                next.run(&mut cx).await
+            }
+        };
+        let client = with_one(side, Echo, telling).await;
+        for kind in Kind::ALL {
+            let case = format!("{side:?} {kind:?}");
+            whole_call(&client, kind).await.expect(&case);
+            let (is_server, seen_kind, [path, service, method], has_peer) =
+                sees.recv().await.expect(&case);
+            let at_server = matches!(side, Side::Server | Side::ServerInProcess);
+            assert_eq!(is_server, at_server, "{case}");
+            assert_eq!(has_peer, side == Side::Server, "{case}");
+            assert_eq!(path, kind.method().path(), "{case}");
+            assert_eq!(format!("/{service}/{method}"), path, "{case}");
+            let streams = (
+                matches!(kind, Kind::ClientStreaming | Kind::Bidi),
+                matches!(kind, Kind::ServerStreaming | Kind::Bidi),
+            );
+            let seen = (
+                seen_kind.is_client_streaming(),
+                seen_kind.is_server_streaming(),
+            );
+            assert_eq!(seen, streams, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outer_interceptor_sees_afterwards_what_an_inner_one_has_left() {
+    let outer = |seen: UnboundedSender<(Option<&'static str>, Vec<String>)>| {
+        move |mut cx: Context, next: Next| {
+            let seen = seen.clone();
+            async move {
+                cx.metadata_mut().append("x-way", "outer")?;
+                let end = next.run(&mut cx).await;
+                let left = cx.extensions().get::<&'static str>().copied();
+                let _ = seen.send((left, all(cx.metadata(), "x-way")));
+                end
+            }
+        }
+    };
+    let inner = |is_refused: bool| {
+        move |mut cx: Context, next: Next| async move {
+            cx.metadata_mut().append("x-way", "inner")?;
+            cx.extensions_mut().insert("left by the inner one");
+            match is_refused {
+                true => Err(Status::unavailable("refused")),
+                false => next.run(&mut cx).await,
+            }
+        }
+    };
+    for is_refused in [false, true] {
+        let (seen, mut sees) = unbounded_channel();
+        let server = Router::new()
+            .add_service(Echo)
+            .intercept(outer(seen.clone()))
+            .intercept(inner(is_refused));
+        let channel = Channel::in_process(Router::new().add_service(Echo))
+            .intercept(outer(seen))
+            .intercept(inner(is_refused));
+        for channel in [Channel::in_process(server), channel] {
+            for kind in Kind::ALL {
+                let end = whole_call(&Client::new(channel.clone()), kind).await;
+                assert_eq!(end.is_err(), is_refused, "{kind:?}");
+                let (left, way) = sees.recv().await.unwrap();
+                assert_eq!(left, Some("left by the inner one"), "{kind:?}");
+                assert_eq!(way, ["outer", "inner"], "{kind:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_context_is_whole_after_its_interceptor_has_given_up_on_the_rest() {
+    for side in SIDES {
+        let (dropped, _drops) = unbounded_channel();
+        let (seen, mut sees) = unbounded_channel();
+        let impatient = move |mut cx: Context, next: Next| {
+            let seen = seen.clone();
+            async move {
+                cx.metadata_mut().append("x-key", "value")?;
+                let timeout = tokio::time::timeout(SHORT, next.run(&mut cx)).await;
+                let _ = seen.send((timeout.is_err(), all(cx.metadata(), "x-key")));
+                Err(Status::aborted("no patience"))
+            }
+        };
+        let client = with_one(side, endless(&dropped), impatient).await;
+        let (_tx, mut rx) = begin(&client).await;
+        let status = within("the end", rx.message()).await.unwrap_err();
+        assert_eq!(status.code(), Code::ABORTED, "{side:?}: {status:?}");
+        let expected = (true, vec!["value".to_owned()]);
+        assert_eq!(sees.recv().await.unwrap(), expected, "{side:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_handler_inherit_the_deadline_that_an_interceptor_has_shortened() {
+    let (seen, mut sees) = unbounded_channel();
+    let backend = Channel::in_process(Router::new().add_service(Echo).intercept(
+        move |mut cx: Context, next: Next| {
+            let _ = seen.send(cx.time_remaining());
+            async move { next.run(&mut cx).await }
+        },
+    ));
+    let calling = With(move |router: &mut Router| {
+        let backend = Arc::new(Client::new(backend));
+        router.unary(
+            UNARY,
+            &backend,
+            |backend: Arc<Client>, request: Request<Raw>| async move {
+                let call = backend.unary::<Raw, Raw>(UNARY, request.into_inner());
+                call.await.map(Response::into_inner)
+            },
+        );
+    });
+    let shortening = |mut cx: Context, next: Next| async move {
+        cx.shorten_deadline(Duration::from_secs(60));
+        next.run(&mut cx).await
+    };
+    let client = with_one(Side::ServerInProcess, calling, shortening).await;
+    whole_call(&client, Kind::Unary).await.unwrap();
+    let remaining = sees.recv().await.unwrap().expect("a deadline");
+    assert!(remaining <= Duration::from_secs(60), "{remaining:?}");
+}
+
 #[tokio::test]
 async fn an_interceptor_of_a_server_adds_to_the_head_and_the_trailers_of_replies() {
-    let adding = |call: Call, next: Next| async move {
-        let response = call
-            .response()
-            .expect("a server's call has a response")
-            .clone();
-        response.metadata("x-head", "added")?;
-        let end = next.run(call).await;
-        response.trailer("x-trailer", "added")?;
+    let adding = |mut cx: Context, next: Next| async move {
+        cx.response_metadata_mut()?.append("x-head", "added")?;
+        let end = next.run(&mut cx).await;
+        cx.response_trailers_mut().append("x-trailer", "added")?;
         end
     };
     for side in [Side::Server, Side::ServerInProcess] {
@@ -569,9 +879,9 @@ async fn an_interceptor_of_a_server_adds_to_the_head_and_the_trailers_of_replies
 /// H21: a panic there is as one in a handler.
 #[tokio::test]
 async fn a_panic_in_an_interceptor_of_a_server_is_internal_and_the_connection_lives() {
-    let panicking = |call: Call, next: Next| async move {
-        assert!(!call.head().metadata().contains_key("x-panic"), "a test");
-        next.run(call).await
+    let panicking = |mut cx: Context, next: Next| async move {
+        assert!(!cx.metadata().contains_key("x-panic"), "a test");
+        next.run(&mut cx).await
     };
     for side in [Side::Server, Side::ServerInProcess] {
         let client = with_one(side, Echo, panicking).await;
@@ -592,7 +902,7 @@ async fn a_panic_in_an_interceptor_of_a_server_is_internal_and_the_connection_li
 async fn names_are_told_before_interceptors_unless_they_are_hidden() {
     let server = Server::new()
         .add_service(Echo)
-        .intercept(|_: Call, _: Next| async {
+        .intercept(|_: Context, _: Next| async {
             Err::<(), _>(Status::unauthenticated("nobody is let in"))
         });
     for (server, expected) in [

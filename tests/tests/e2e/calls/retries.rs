@@ -12,7 +12,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use trunkline::{
-    Call, Channel, Client, Code, Method, Next, Raw, Response, Result, Sender, Status, Streaming,
+    Channel, Client, Code, Method, Next, Raw, Response, Result, Sender, Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, MemoryListener, MemoryNet, RawPeer, error, message, setting, within,
@@ -209,9 +209,9 @@ async fn a_retry_passes_through_interceptors_and_layers_once() {
     let count = Arc::new(AtomicUsize::new(0));
     let counting = count.clone();
     let layered = Channel::new(channel.clone());
-    let intercepted = channel.intercept(move |call: Call, next: Next| {
+    let intercepted = channel.intercept(move |mut cx: trunkline::Context, next: Next| {
         counting.fetch_add(1, Ordering::Relaxed);
-        next.run(call)
+        async move { next.run(&mut cx).await }
     });
     let mut peer = None;
     for channel in [intercepted, layered] {

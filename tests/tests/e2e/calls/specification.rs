@@ -863,6 +863,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/tls/roots.rs invalid_argument",
         "transport/tls/server.rs invalid_argument",
         "transport/tls/store.rs invalid_argument",
+        "trunkline/call/context.rs failed_precondition",
         "trunkline/call/response_handle.rs failed_precondition",
         "trunkline/client/channel.rs invalid_argument",
         "trunkline/client/channel_builder.rs invalid_argument",

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tower_layer::layer_fn;
 use trunkline::testing::{Faults, in_memory};
 use trunkline::{
-    Address, Body, Call, Channel, Client, Code, Layered, Method, Next, Raw, Request, Router,
-    Server, Status,
+    Address, Body, Channel, Client, Code, Layered, Method, Next, Raw, Request, Router, Server,
+    Status,
 };
 use trunkline_testkit::{Probe, within};
 
@@ -67,11 +67,11 @@ impl tower_service::Service<http::Request<Body>> for Gate {
     }
 }
 
-async fn interceptor(mut call: Call, next: Next) -> trunkline::Result<()> {
-    let way = call.head().metadata().get("way") == Some("layer");
+async fn interceptor(mut cx: trunkline::Context, next: Next) -> trunkline::Result<()> {
+    let way = cx.metadata().get("way") == Some("layer");
     assert!(way, "the layer is further out");
-    call.head_mut().extensions_mut().insert("interceptor");
-    next.run(call).await
+    cx.extensions_mut().insert("interceptor");
+    next.run(&mut cx).await
 }
 
 #[tokio::test]

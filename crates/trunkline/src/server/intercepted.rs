@@ -1,0 +1,97 @@
+//! A handler with interceptors around it.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use trunkline_codec::Status;
+
+use crate::call::context::{Context, Slot};
+use crate::call::deadline;
+use crate::call::intercept::Interceptors;
+use crate::call::kind::CallKind;
+use crate::call::observe::Side;
+use crate::call::response_handle::ResponseHandle;
+use crate::server::answer::Handling;
+use crate::server::incoming::Incoming;
+
+/// Runs `handle` inside of `interceptors`.
+pub(crate) fn intercepted(
+    interceptors: &Interceptors,
+    kind: CallKind,
+    incoming: Incoming,
+    handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
+) -> Handling {
+    let Incoming {
+        head,
+        response,
+        messages,
+        writer,
+        max_send_size,
+    } = incoming;
+    let (before, outermost) = (head.deadline, Slot::default());
+    let cx = Context::new(Side::Server, kind, head, outermost.clone());
+    // None if no handler has run.
+    let frame = Arc::new(Mutex::new(None));
+    let (innermost_frame, innermost_response) = (frame.clone(), response.clone());
+    let running = interceptors.run(cx, move |mut cx| {
+        Box::pin(async move {
+            let (head, deadline) = (cx.copy_head(), cx.deadline());
+            let response = innermost_response;
+            response.begin_intercepted(cx.take_response());
+            let _handler = Handler(cx, response.clone());
+            let incoming = Incoming {
+                head,
+                response,
+                messages,
+                writer,
+                max_send_size,
+            };
+            let mut handling = deadline::within(deadline, || handle(incoming));
+            let handling = poll_fn(|cx| deadline::within(deadline, || handling.as_mut().poll(cx)));
+            let (sent, end) = match deadline::moved(before, deadline, handling).await {
+                Ok(sent) => (sent, Ok(())),
+                Err(status) => (None, Err(status)),
+            };
+            *innermost_frame
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(sent);
+            end
+        })
+    });
+    let outer = Outer {
+        outermost,
+        response,
+    };
+    Box::pin(async move {
+        let outer = outer;
+        let end = running.await;
+        drop(outer);
+        end?;
+        let frame = frame.lock().unwrap_or_else(PoisonError::into_inner).take();
+        frame.ok_or_else(|| Status::internal("an interceptor ended the call without running it"))
+    })
+}
+
+/// A handler at work, and the innermost context. When it ends, or is dropped, the interceptors have
+/// the metadata of its response.
+struct Handler(Context, ResponseHandle);
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.0.set_response(self.1.hold());
+    }
+}
+
+/// All interceptors of a call. When they have ended, or are dropped, the metadata of the response is
+/// as they have left it.
+struct Outer {
+    outermost: Slot,
+    response: ResponseHandle,
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        let left = self.outermost.take();
+        self.response.release(left.map(|state| state.response));
+    }
+}
