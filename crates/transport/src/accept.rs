@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::limits::ServerLimits;
 use crate::listen::Listener;
 use crate::net_stream::NetStream;
-use crate::target::Address;
 use crate::unsent::ServerUnsent;
 
 /// The next connection.

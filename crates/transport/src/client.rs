@@ -13,25 +13,25 @@ use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use trunkline_codec::Status;
 
+use crate::address::Address;
 use crate::body::Body;
 use crate::client_send::{DATA_MAX, RefusedRequest, send_body, send_whole, sending};
 use crate::client_watch::Watch;
-use crate::error::{cannot_connect, ended, status_from_h2};
+use crate::error::{ended, status_from_h2};
 use crate::frame_guard::{Sender, Speaks};
 use crate::hub::{Hub, Permit};
 use crate::incoming::{Held, Incoming};
-use crate::keepalive::{Keepalive, set_user_timeout};
+use crate::keepalive::Keepalive;
 use crate::limits::{ClientLimits, Http2Limits};
-use crate::linger::{End, Whose, see_off};
-use crate::net_stream::{ByteStream, NetStream};
+use crate::linger::{End, see_off};
+use crate::net_stream::{ByteStream, NetStream, Origin};
 use crate::send::SendBody;
 use crate::slots::{Slot, Slots};
-use crate::target::{Address, Target};
+use crate::target::Target;
 use crate::tls::ClientTls;
 use crate::turn::{Turn, Work};
 use crate::wire_io::{ConnectionStats, Counted, WireIo};
@@ -119,28 +119,10 @@ impl Connection {
     ///
     /// UNAVAILABLE; the message has the name, the cause and the way out.
     pub async fn connect(address: &Address, to: &Destination<'_>) -> Result<Self, Status> {
-        let name = to.name;
-        match address {
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await;
-                let stream = stream.map_err(|error| cannot_connect(name, error))?;
-                let _ = stream.set_nodelay(true);
-                if to.keepalive.time() < Duration::MAX {
-                    set_user_timeout(&stream, to.limits.http2.keepalive_timeout);
-                }
-                Self::secure(stream.into(), to).await
-            }
-            local => {
-                let Some((path, _)) = local.to_unix_path() else {
-                    return Err(Status::unavailable(format!(
-                        "cannot connect to {name}: {address} is no address to connect to; a connector of your own may know what it means"
-                    )));
-                };
-                let stream = UnixStream::connect(path).await;
-                let stream = stream.map_err(|error| cannot_connect(name, error))?;
-                Self::secure(stream.into(), to).await
-            }
-        }
+        let stream = NetStream::connect(address, to.name).await?;
+        let has_keepalive = to.keepalive.time() < Duration::MAX;
+        stream.set_options(has_keepalive.then_some(to.limits.http2.keepalive_timeout));
+        Self::secure(stream, to).await
     }
 
     /// As [`connect`](Self::connect), over a byte stream that there is.
@@ -159,12 +141,12 @@ impl Connection {
         to: &'a Destination<'_>,
     ) -> Pin<Box<dyn Future<Output = Result<Self, Status>> + Send + 'a>> {
         Box::pin(async move {
-            let whose = stream.whose();
+            let origin = stream.origin();
             let stream = match to.tls {
                 None => stream,
                 Some(tls) => tls.secure(stream, to.name, to.target).await?,
             };
-            Self::begin(stream, whose, to.name, to.limits.clone(), to.keepalive).await
+            Self::begin(stream, origin, to.name, to.limits.clone(), to.keepalive).await
         })
     }
 
@@ -182,12 +164,12 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        Self::begin(io, Whose::Brought, name, limits, keepalive).await
+        Self::begin(io, Origin::Custom, name, limits, keepalive).await
     }
 
     async fn begin<IO>(
         io: IO,
-        whose: Whose,
+        origin: Origin,
         name: &str,
         limits: Arc<ClientLimits>,
         keepalive: &Keepalive,
@@ -216,7 +198,7 @@ impl Connection {
         let (wire, bounds) = (driver.turn.wire().clone(), limits.clone());
         tokio::spawn(async move {
             let end = driver.run().await;
-            see_off(wire, whose, end, &bounds.http2, None).await;
+            see_off(wire, origin, end, &bounds.http2, None).await;
         });
         match is_ready.await {
             Ok(()) => Ok(Self(Arc::new(Opener {

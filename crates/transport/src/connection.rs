@@ -23,7 +23,8 @@ use crate::hub::Hub;
 use crate::incoming::{Held, Incoming};
 use crate::keepalive::ask;
 use crate::limits::ServerLimits;
-use crate::linger::{End, Whose, see_off};
+use crate::linger::{End, see_off};
+use crate::net_stream::Origin;
 use crate::panics::catch_panic;
 use crate::poll_budget::PollBudget;
 use crate::timers::after;
@@ -75,14 +76,14 @@ where
 {
     let by = after(limits.handshake_timeout);
     let unsent = ServerUnsent::new(&limits);
-    serve_shaken(io, Whose::Brought, handler, limits, phase, by, unsent).await
+    serve_shaken(io, Origin::Custom, handler, limits, phase, by, unsent).await
 }
 
 /// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `unsent` is what
 /// others of the server have as well.
 pub(crate) async fn serve_shaken<IO, H>(
     io: IO,
-    whose: Whose,
+    origin: Origin,
     handler: H,
     limits: Arc<ServerLimits>,
     mut phase: watch::Receiver<Phase>,
@@ -125,7 +126,7 @@ where
     drop(turn);
     let mut seen_off = pin!(see_off(
         wire.clone(),
-        whose,
+        origin,
         end,
         &limits.http2,
         watch.over_by()

@@ -6,9 +6,6 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Savings};
@@ -163,16 +160,6 @@ pub(crate) fn ask(ping: Option<&mut PingPong>) {
     }
 }
 
-/// gRFC A18: a PING finds out nothing while the kernel still tries to deliver what was written before
-/// it. Other systems have no such option.
-pub(crate) fn set_user_timeout(stream: &TcpStream, timeout: Duration) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    // A connection without it lives; the PING goes out all the same.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = (stream, timeout);
-}
-
 /// How far a client has tried a server's patience.
 #[derive(Debug)]
 pub(crate) struct PingStrikes {
@@ -243,18 +230,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    #[tokio::test]
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    async fn a_socket_with_keepalive_has_the_timeout_of_the_kernel_as_well() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
-        set_user_timeout(&stream, 20 * SECOND);
-        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
-        assert_eq!(timeout, Some(20 * SECOND));
-    }
-
     #[test]
     fn what_a_server_minds_doubles_once_for_all_connections_that_were_told() {
         let keepalive = Keepalive::new(Duration::MAX);

@@ -24,7 +24,9 @@
 //! | `header_lists` | how large heads and trailers may be, in both directions |
 //! | `unsent` | responses that wait for clients to take them |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
-//! | `target`, `host_port`, `lookup` | addresses, as they are written, and from names |
+//! | `address`, `target` | addresses of sockets; where calls go, as users write it |
+//! | `host_port`, `lookup` | hosts and ports as text; addresses of names |
+//! | `peer` | the two ends of a connection |
 //! | `detached` | work that blocks, and does not hold the exit |
 //! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
 //!
@@ -34,6 +36,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
+mod address;
 mod answer;
 mod body;
 mod budget;
@@ -59,11 +62,13 @@ mod listen;
 mod lookup;
 mod net_stream;
 mod panics;
+mod peer;
 mod pipe;
 mod poll_budget;
 mod send;
 mod server;
 mod slots;
+#[cfg(unix)]
 mod socket_file;
 mod target;
 mod threads;
@@ -78,6 +83,7 @@ mod unsent;
 mod watch;
 mod wire_io;
 
+pub use address::Address;
 pub use body::{Body, BodySource};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::RefusedRequest;
@@ -91,12 +97,13 @@ pub use listen::Listener;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;
 pub use panics::{Panic, catch_panic};
+pub use peer::Peer;
 pub use pipe::{PipeFailure, PipeReader, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]
 pub use rustls;
 pub use server::{Spawner, serve, serve_one};
-pub use target::{Address, Peer, Target};
+pub use target::Target;
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]
 pub use tls::TlsSession;

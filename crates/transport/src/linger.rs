@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use crate::limits::Http2Limits;
+use crate::net_stream::Origin;
 use crate::timers::after;
 use crate::wire_io::{Ending, WireIo};
 
@@ -28,20 +29,11 @@ pub(crate) enum End {
     Left,
 }
 
-/// Whose the byte stream of a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    /// A socket that was accepted or connected here. It half-closes, and a reset loses what it has.
-    Ours,
-    /// A user's. It may be a socket as well, or something that cannot say that nothing more comes.
-    Brought,
-}
-
 /// Waits until the peer of a connection has taken what was said, and has closed: until `over_by` at the
 /// latest, and for the time that the limits allow.
 pub(crate) async fn see_off<IO>(
     wire: WireIo<IO>,
-    whose: Whose,
+    origin: Origin,
     end: End,
     limits: &Http2Limits,
     over_by: Option<Instant>,
@@ -53,9 +45,9 @@ pub(crate) async fn see_off<IO>(
         let by = over_by.map_or(by, |over| by.min(over));
         wire.wire().drop_read();
         let mut ending = Ending(wire);
-        let silence = match whose {
-            Whose::Ours => Duration::MAX,
-            Whose::Brought => limits.custom_io_linger_time,
+        let silence = match origin {
+            Origin::Socket => Duration::MAX,
+            Origin::Custom => limits.custom_io_linger_time,
         };
         let lingering = linger(&mut ending, limits.linger_size(), silence);
         let _ = tokio::time::timeout_at(by, lingering).await;

@@ -3,19 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+#[cfg(unix)]
 use std::sync::Arc;
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use socket2::{SockRef, Socket as RawSocket};
+#[cfg(unix)]
+use tokio::net::UnixListener;
+use tokio::net::{TcpListener, TcpSocket};
 use trunkline_codec::Status;
 
+use crate::address::Address;
 use crate::host_port::HostPort;
 use crate::lookup::lookup;
 use crate::net_stream::NetStream;
+#[cfg(unix)]
 use crate::socket_file::SocketFile;
-use crate::target::Address;
 
 /// Connections the kernel keeps ready for `accept`.
 const BACKLOG: u32 = 1024;
@@ -37,6 +39,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
+    #[cfg(unix)]
     Unix {
         /// Goes first: a listener that has closed must not have a file.
         file: Option<Arc<SocketFile>>,
@@ -46,10 +49,11 @@ enum Socket {
 
 /// A second handle of a listener's socket, for another runtime.
 #[derive(Debug)]
-pub(crate) enum Detached {
-    Tcp(OwnedFd),
+pub(crate) enum ListenerHandle {
+    Tcp(RawSocket),
     /// The file goes first, as in the listener.
-    Unix(Option<Arc<SocketFile>>, OwnedFd),
+    #[cfg(unix)]
+    Unix(Option<Arc<SocketFile>>, RawSocket),
 }
 
 impl Listener {
@@ -84,6 +88,14 @@ impl Listener {
         Ok(sockets.into_iter().map(Self::from_tcp).collect())
     }
 
+    #[cfg(not(unix))]
+    async fn bind_local(address: &str, local: Result<Address, String>) -> Result<Self, Status> {
+        // Such an address is always an error here, which says why.
+        let why = local.map_or_else(|why| why, |_| "it is not a socket's".to_owned());
+        Err(cannot_read(address, &why))
+    }
+
+    #[cfg(unix)]
     async fn bind_local(address: &str, local: Result<Address, String>) -> Result<Self, Status> {
         let local = local.map_err(|why| cannot_read(address, &why))?;
         let failed = |error| cannot_listen_locally(address, error);
@@ -110,6 +122,7 @@ impl Listener {
     }
 
     /// Takes over a Unix socket that listens already. Its file stays when this is dropped.
+    #[cfg(unix)]
     pub fn from_unix(listener: UnixListener) -> Self {
         let file = None;
         Self {
@@ -123,8 +136,9 @@ impl Listener {
             Socket::Tcp(listener) => listener
                 .local_addr()
                 .map_or(Address::InMemory, Address::Tcp),
-            Socket::Unix { listener, file } => match SockRef::from(listener).local_addr() {
-                Ok(addr) => Address::of_unix(&addr),
+            #[cfg(unix)]
+            Socket::Unix { listener, file } => match listener.local_addr() {
+                Ok(addr) => addr.into(),
                 Err(_) => Address::Unix(file.as_ref().map(|file| file.path().to_owned())),
             },
         }
@@ -133,6 +147,7 @@ impl Listener {
     /// Removes the file of a Unix socket, if it is this listener's: no client connects from then on,
     /// and another server may have the path.
     pub(crate) fn remove_file(&self) {
+        #[cfg(unix)]
         if let Socket::Unix {
             file: Some(file), ..
         } = &self.socket
@@ -141,11 +156,12 @@ impl Listener {
         }
     }
 
-    pub(crate) fn detach(&self) -> io::Result<Detached> {
+    pub(crate) fn try_handle(&self) -> io::Result<ListenerHandle> {
         Ok(match &self.socket {
-            Socket::Tcp(listener) => Detached::Tcp(listener.as_fd().try_clone_to_owned()?),
+            Socket::Tcp(listener) => ListenerHandle::Tcp(SockRef::from(listener).try_clone()?),
+            #[cfg(unix)]
             Socket::Unix { listener, file } => {
-                Detached::Unix(file.clone(), listener.as_fd().try_clone_to_owned()?)
+                ListenerHandle::Unix(file.clone(), SockRef::from(listener).try_clone()?)
             }
         })
     }
@@ -156,20 +172,21 @@ impl Listener {
                 let (stream, remote) = listener.accept().await?;
                 Ok((NetStream::Tcp(stream), Address::Tcp(remote)))
             }
+            #[cfg(unix)]
             Socket::Unix { listener, .. } => {
                 let (stream, remote) = listener.accept().await?;
-                let remote = remote.as_pathname().map(Path::to_owned);
-                Ok((NetStream::Unix(stream), Address::Unix(remote)))
+                Ok((NetStream::Unix(stream), remote.into()))
             }
         }
     }
 }
 
-impl Detached {
+impl ListenerHandle {
     /// Listens in the runtime that this is called in.
-    pub(crate) fn attach(self) -> io::Result<Listener> {
+    pub(crate) fn listen(self) -> io::Result<Listener> {
         let socket = match self {
             Self::Tcp(socket) => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            #[cfg(unix)]
             Self::Unix(file, socket) => {
                 let listener = UnixListener::from_std(socket.into())?;
                 Socket::Unix { file, listener }
@@ -184,6 +201,9 @@ async fn bind_name<T>(
     address: &str,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> Result<T, Status> {
+    if let Some(why) = of_a_target(address) {
+        return Err(cannot_read(address, &why));
+    }
     let (host, is_uri) = match address.strip_prefix("http://") {
         None => (address, false),
         Some(rest) => (rest, true),
@@ -201,7 +221,7 @@ async fn bind_name<T>(
         Some(address) => vec![address],
         None => lookup(&parsed.to_resolve(), port)
             .await
-            .map_err(|error| cannot_listen(address, error))?,
+            .map_err(|error| cannot_resolve(address, &parsed, error))?,
     };
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for addr in addresses {
@@ -235,6 +255,8 @@ fn bind_tcp_threads(addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Vec<T
 
 fn bind_tcp_shared(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_socket(addr)?;
+    // Called only where the kernel spreads connections: see `KERNEL_SPREADS`.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     SockRef::from(&socket).set_reuse_port(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
@@ -245,9 +267,42 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // A restarted server takes its port back at once; one that runs keeps it.
-    socket.set_reuseaddr(true)?;
+    // A restarted server takes its port back at once; one that runs keeps it. On Windows the option
+    // would let another process take the port of one that runs.
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
     Ok(socket)
+}
+
+/// Returns what to write instead of a target, which clients connect to and servers do not listen on.
+fn of_a_target(address: &str) -> Option<String> {
+    if let Some(rest) = address.strip_prefix("https://") {
+        return Some(format!(
+            "a server listens on host:port, and Server::tls makes it HTTPS: use {}",
+            rest.trim_end_matches('/')
+        ));
+    }
+    let scheme = ["dns:", "ipv4:", "ipv6:"];
+    let scheme = scheme.into_iter().find(|it| address.starts_with(it))?;
+    let rest = address[scheme.len()..].rsplit('/').next();
+    let rest = rest.filter(|it| !it.is_empty() && !it.contains(','));
+    Some(format!(
+        "`{scheme}` is for the targets of clients, and a server listens on one address: use {}",
+        rest.unwrap_or("host:port")
+    ))
+}
+
+fn cannot_resolve(address: &str, host: &HostPort, error: io::Error) -> Status {
+    let way_out = match &host.zone {
+        Some(zone) => format!("; is there an interface {zone} on this machine?"),
+        None => {
+            "; use an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all interfaces"
+                .to_owned()
+        }
+    };
+    let message = format!("cannot listen on {address}: {error}{way_out}");
+    Status::unavailable(message).with_source(error)
 }
 
 fn cannot_read(address: &str, why: &str) -> Status {
@@ -269,12 +324,13 @@ fn cannot_listen(address: &str, error: io::Error) -> Status {
     Status::unavailable(message).with_source(error)
 }
 
+#[cfg(unix)]
 fn cannot_listen_locally(address: &str, error: io::Error) -> Status {
     let way_out = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "; another process listens there: stop it, or choose another path"
         }
-        io::ErrorKind::NotFound => "; is there no such directory?",
+        io::ErrorKind::NotFound => "; the directory does not exist",
         io::ErrorKind::PermissionDenied => "; this user may not make a socket there",
         _ => "",
     };
@@ -285,6 +341,28 @@ fn cannot_listen_locally(address: &str, error: io::Error) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_an_address_to_listen_on_is_refused_with_one_that_is() {
+        for (address, way_out) in [
+            ("dns:///localhost:50051", "use localhost:50051"),
+            ("dns:localhost:50051", "use localhost:50051"),
+            ("ipv4:127.0.0.1:50051", "use 127.0.0.1:50051"),
+            ("ipv4:127.0.0.1:1,127.0.0.1:2", "use host:port"),
+            ("ipv6:[::1]:50051", "use [::1]:50051"),
+            ("https://localhost:50051", "use localhost:50051"),
+            ("localhost", "the port is missing"),
+            ("[fe80::1%nowhere]:0", "is there an interface nowhere"),
+        ] {
+            let status = Listener::bind(address).await.expect_err("no address");
+            let message = status.message();
+            assert!(
+                message.starts_with(&format!("cannot listen on {address}: ")),
+                "{message}"
+            );
+            assert!(message.contains(way_out), "{message}");
+        }
+    }
 
     #[tokio::test]
     async fn each_thread_has_a_socket_at_the_same_address_where_the_kernel_spreads() {

@@ -12,12 +12,10 @@ use tokio::time::Instant;
 
 use crate::accept::{Backoff, Place, Places, accept};
 use crate::connection::{ConnectionHandler, Phase, serve_connection, serve_shaken};
-use crate::keepalive;
 use crate::limits::ServerLimits;
-use crate::linger::Whose;
 use crate::listen::{Listener, QUEUE_MAX};
-use crate::net_stream::NetStream;
-use crate::target::Peer;
+use crate::net_stream::{NetStream, Origin};
+use crate::peer::Peer;
 use crate::timers::after;
 use crate::tls::{ServerTls, TlsSession};
 use crate::wire_io::ConnectionStats;
@@ -200,13 +198,8 @@ impl Accepted {
             limits,
             phase,
         } = self;
-        if let NetStream::Tcp(stream) = &stream {
-            // Writes are gathered before they reach the socket: waiting for more only costs time.
-            let _ = stream.set_nodelay(true);
-            if limits.http2.keepalive_time < Duration::MAX {
-                keepalive::set_user_timeout(stream, limits.http2.keepalive_timeout);
-            }
-        }
+        let has_keepalive = limits.http2.keepalive_time < Duration::MAX;
+        stream.set_options(has_keepalive.then_some(limits.http2.keepalive_timeout));
         tokio::spawn(async move {
             let by = after(limits.handshake_timeout);
             let stream = match tls {
@@ -221,7 +214,7 @@ impl Accepted {
                 },
             };
             let (handler, unsent) = (handler(Arc::new(peer)), place.unsent.clone());
-            serve_shaken(stream, Whose::Ours, handler, limits, phase, by, unsent).await;
+            serve_shaken(stream, Origin::Socket, handler, limits, phase, by, unsent).await;
             drop(place);
         });
     }

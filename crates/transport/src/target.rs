@@ -1,25 +1,14 @@
-//! Addresses: what a client connects to, what a server listens on, who is at the other end.
+//! Targets: what a user writes to say where calls go.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
 
-use socket2::SockAddr;
 use trunkline_codec::Status;
 
-use crate::host_port::{HostPort, percent_decoded, percent_encoded};
-use crate::tls::TlsSession;
+use crate::address::Address;
+use crate::host_port::HostPort;
 
 /// The port of a target that names none: the naming document's (grpc/doc/naming.md).
 const DEFAULT_PORT: u16 = 443;
-
-/// The longest path or name of a Unix socket, in bytes: `sun_path` has room for it and for a NUL.
-const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", target_os = "android")) {
-    true => 107,
-    false => 103,
-};
 
 /// Where a server is, as a client names it.
 ///
@@ -173,156 +162,10 @@ impl fmt::Display for Target {
     }
 }
 
-/// The address of one end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Address {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket; none for a peer that has not bound its own.
-    Unix(Option<PathBuf>),
-    /// The name of a Unix socket that has no file, which Linux knows.
-    UnixAbstract(Vec<u8>),
-    /// Neither: an in-memory connection, or one that a user brought.
-    InMemory,
-}
-
-impl Address {
-    /// The IP address and port, if this is TCP.
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(addr) => Some(*addr),
-            Self::Unix(_) | Self::UnixAbstract(_) | Self::InMemory => None,
-        }
-    }
-
-    /// A Unix socket as clients and servers write it, with `unix:` or `unix-abstract:` in front; none
-    /// if it is not one. What is wrong with it is for a message.
-    ///
-    /// The naming document (grpc/doc/naming.md): `unix:path`, `unix:///absolute_path`. They are URIs,
-    /// in percent-encoding.
-    pub(crate) fn local(text: &str) -> Option<Result<Self, String>> {
-        if let Some(name) = text.strip_prefix("unix-abstract:") {
-            return Some(local_name(name, "name").and_then(abstract_address));
-        }
-        let path = text.strip_prefix("unix:")?;
-        Some(
-            local_name(path, "path").and_then(|path| match path.contains(&0) {
-                true => Err("the path has a NUL byte".to_owned()),
-                false => Ok(Self::Unix(Some(OsString::from_vec(path).into()))),
-            }),
-        )
-    }
-
-    /// A Unix socket as tokio names it, and whether it has a file: a name without one has NUL in front.
-    pub(crate) fn to_unix_path(&self) -> Option<(PathBuf, bool)> {
-        match self {
-            Self::Unix(Some(path)) => Some((path.clone(), true)),
-            Self::UnixAbstract(name) => {
-                let name = [b"\0", &name[..]].concat();
-                Some((OsString::from_vec(name).into(), false))
-            }
-            Self::Unix(None) | Self::Tcp(_) | Self::InMemory => None,
-        }
-    }
-
-    pub(crate) fn of_unix(addr: &SockAddr) -> Self {
-        match addr.as_abstract_namespace() {
-            Some(name) => Self::UnixAbstract(name.to_owned()),
-            None => Self::Unix(addr.as_pathname().map(Path::to_owned)),
-        }
-    }
-}
-
-/// The part behind the scheme of a Unix socket.
-fn local_name(text: &str, what: &str) -> Result<Vec<u8>, String> {
-    let name = match text.strip_prefix("//") {
-        None => text,
-        Some(name) if name.starts_with('/') => name,
-        Some(_) => return Err(format!("a {what} behind // has to begin with /")),
-    };
-    match name.is_empty() {
-        true => Err(format!("the {what} is empty")),
-        false => {
-            let decoded = percent_decoded(name)?;
-            match decoded.len() > UNIX_NAME_MAX {
-                true => Err(format!(
-                    "the {what} has {} bytes, and a socket's has at most {UNIX_NAME_MAX}",
-                    decoded.len()
-                )),
-                false => Ok(decoded),
-            }
-        }
-    }
-}
-
-fn abstract_address(name: Vec<u8>) -> Result<Address, String> {
-    match cfg!(any(target_os = "linux", target_os = "android")) {
-        true => Ok(Address::UnixAbstract(name)),
-        false => Err("only Linux has sockets without a file: use unix:/path".to_owned()),
-    }
-}
-
-/// As users write targets: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`, `in-memory`.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(Some(path)) => {
-                write!(f, "unix:{}", path.display().to_string().replace('%', "%25"))
-            }
-            Self::Unix(None) => f.write_str("unix:"),
-            Self::UnixAbstract(name) => write!(f, "unix-abstract:{}", percent_encoded(name)),
-            Self::InMemory => f.write_str("in-memory"),
-        }
-    }
-}
-
-/// The two ends of a connection.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    pub(crate) local: Address,
-    pub(crate) remote: Address,
-    pub(crate) tls: Option<TlsSession>,
-}
-
-impl Peer {
-    /// Both ends in memory.
-    pub fn in_memory() -> Self {
-        Self {
-            local: Address::InMemory,
-            remote: Address::InMemory,
-            tls: None,
-        }
-    }
-
-    /// This end.
-    pub fn local(&self) -> &Address {
-        &self.local
-    }
-
-    /// The other end.
-    pub fn remote(&self) -> &Address {
-        &self.remote
-    }
-
-    /// What the TLS handshake has shown; none for a connection in plaintext.
-    #[cfg(feature = "__tls")]
-    pub fn tls(&self) -> Option<&TlsSession> {
-        self.tls.as_ref()
-    }
-
-    /// The client's certificates, its own first, in DER; none if it has shown none.
-    #[cfg(feature = "__tls")]
-    pub fn certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
-        let certificates = self.tls.as_ref()?.certificates();
-        (!certificates.is_empty()).then_some(certificates)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::UNIX_NAME_MAX;
 
     /// A target as it is shown, the address that it is, and its authority.
     fn read(text: &str) -> Result<(String, Option<String>, String), Status> {

@@ -13,7 +13,7 @@ use trunkline_codec::Status;
 use crate::accept::Places;
 use crate::connection::Phase;
 use crate::limits::ServerLimits;
-use crate::listen::{Detached, Listener};
+use crate::listen::{Listener, ListenerHandle};
 use crate::server::{PhaseGuard, Spawner, left, serve_in};
 use crate::tls::ServerTls;
 
@@ -53,7 +53,7 @@ pub async fn serve_threads(
     let places = Places::new(&limits);
     let (failed, mut failures) = mpsc::channel(1);
     for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
-        let socket = listener.detach().map_err(cannot_start)?;
+        let socket = listener.try_handle().map_err(cannot_start)?;
         let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
         let (phase, spawner, failed) = (phase.0.subscribe(), spawner.clone(), failed.clone());
         let thread = move || {
@@ -82,7 +82,7 @@ pub async fn serve_threads(
 
 /// One thread's work.
 fn run(
-    socket: Detached,
+    socket: ListenerHandle,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
     places: Places,
@@ -93,7 +93,7 @@ fn run(
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let listener = socket.attach()?;
+        let listener = socket.listen()?;
         let shutdown = left(phase.clone(), Phase::Serving);
         let here = watch::channel(Phase::Serving).0;
         {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -111,16 +110,31 @@ impl Pem {
 /// that was read is empty.
 fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(path)?.file_type();
-    let what = match kind {
-        kind if kind.is_file() => return std::fs::read(path),
-        kind if kind.is_dir() => "a directory",
+    if kind.is_file() {
+        return std::fs::read(path);
+    }
+    let what = match kind.is_dir() {
+        true => "a directory",
+        false => special(kind),
+    };
+    Err(io::Error::other(format!(
+        "it is {what}, and a file that is read again has to be a regular one; the functions that take PEM take it from elsewhere"
+    )))
+}
+
+#[cfg(unix)]
+fn special(kind: std::fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
         kind if kind.is_fifo() => "a FIFO",
         kind if kind.is_socket() => "a socket",
         _ => "a device",
-    };
-    Err(io::Error::other(format!(
-        "it is {what}, and what is read again has to be a regular file; the functions that take PEM take it from elsewhere"
-    )))
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_: std::fs::FileType) -> &'static str {
+    "not a regular file"
 }
 
 /// As messages say it.

@@ -22,7 +22,7 @@ impl Secured {
 
 impl From<Secured> for NetStream {
     fn from(secured: Secured) -> Self {
-        Self::Brought(Box::new(secured))
+        Self::Custom(Box::new(secured))
     }
 }
 

@@ -4,9 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
+#[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+#[cfg(windows)]
+use tokio::signal::windows::{CtrlC, ctrl_c};
 
-/// Ready when the process is asked to end: at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C).
+/// Ready when the process is asked to end: at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on
+/// Windows at Ctrl-C.
 /// For [`BoundServer::serve_until`](crate::BoundServer::serve_until).
 ///
 /// ```no_run
@@ -54,9 +58,15 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
+#[cfg(unix)]
 fn listen() -> io::Result<[Signal; 2]> {
     Ok([
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     ])
+}
+
+#[cfg(windows)]
+fn listen() -> io::Result<[CtrlC; 1]> {
+    Ok([ctrl_c()?])
 }
