@@ -154,7 +154,7 @@ fn lock_path(socket: &Path) -> PathBuf {
 fn cannot_lock(path: &Path, error: &io::Error) -> io::Error {
     use rustix::io::Errno;
     let way_out = match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOENT | Errno::NOTDIR) => "is there no such directory?",
+        Some(Errno::NOENT | Errno::NOTDIR) => "the directory does not exist",
         Some(Errno::LOOP | Errno::ISDIR) => "a lock file is a regular file: remove what is there",
         Some(Errno::ACCESS | Errno::PERM) => {
             "this user has to be able to write it, and to make files in its directory; one that another user has left can be removed when no server runs"

@@ -508,8 +508,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_larger_than_the_buffer_is_taken_in_parts() {
-        let mut limits = Http2Limits::default();
-        limits.write_buffer_size = 1000;
+        let limits = Http2Limits {
+            write_buffer_size: 1000,
+            ..Http2Limits::default()
+        };
         let (mut io, _peer) = wire(&limits, 1 << 20);
         let bytes = vec![7; 1 << 16];
         assert_eq!(io.write(&bytes).await.unwrap(), 1000);
@@ -534,8 +536,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_socket_pushes_back_at_the_write_buffer_size() {
-        let mut limits = Http2Limits::default();
-        limits.write_buffer_size = 100;
+        let limits = Http2Limits {
+            write_buffer_size: 100,
+            ..Http2Limits::default()
+        };
         let (mut io, _peer) = wire(&limits, 10);
         let mut taken = 0;
         let mut cx = Context::from_waker(Waker::noop());
@@ -572,8 +576,10 @@ mod tests {
 
     #[tokio::test]
     async fn heads_are_read_no_faster_than_their_calls_begin() {
-        let mut limits = Http2Limits::default();
-        limits.header_bytes_per_turn = 50;
+        let limits = Http2Limits {
+            header_bytes_per_turn: 50,
+            ..Http2Limits::default()
+        };
         let (mut io, mut peer) = wire(&limits, 1024);
         let mut head = vec![0, 0, 60, 1, 4, 0, 0, 0, 1];
         head.extend([0; 60]);
