@@ -1,5 +1,5 @@
 //! Authentication with bearer tokens: an interceptor of the client adds the token of the moment, and
-//! one of the server's turns it into who calls. Probes of health need none.
+//! one of the service's turns it into who calls. Probes of health need none.
 //!
 //! Run it with `cargo run --example authentication`.
 
@@ -15,20 +15,14 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// Who calls: the server's interceptor leaves it for the handler.
+/// Who calls: the interceptor of the service leaves it for the handler.
 #[derive(Clone)]
 struct Identity(&'static str);
-
-/// What answers without a token: services, by the beginning of their paths.
-const OPEN: [&str; 1] = ["/grpc.health.v1.Health/"];
 
 struct Authenticate(HashMap<&'static str, Identity>);
 
 impl Interceptor for Authenticate {
     async fn intercept(&self, mut cx: Context, next: Next) -> Result<()> {
-        if OPEN.iter().any(|service| cx.path().starts_with(service)) {
-            return next.run(&mut cx).await;
-        }
         let authorization = cx.metadata().get("authorization");
         let Some(token) = authorization.and_then(|it| it.strip_prefix("Bearer ")) else {
             return Err(Status::unauthenticated("a bearer token is needed"));
@@ -57,7 +51,7 @@ struct MyGreeter;
 impl Greeter for MyGreeter {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
         match request.extensions().get::<Identity>() {
-            None => Err(Status::internal("the server has no authentication")),
+            None => Err(Status::internal("the service has no authentication")),
             Some(Identity("guest")) => Err(Status::permission_denied("guests greet nobody")),
             Some(Identity(name)) => Ok(HelloReply {
                 message: format!("Hello, {}! You are {name}.", request.name),
@@ -78,9 +72,9 @@ async fn greet(channel: &Channel) {
 #[tokio::main]
 async fn main() -> Result<()> {
     let identities = [("sesame", Identity("Ali")), ("knock", Identity("guest"))];
+    let greeter = GreeterServer::new(MyGreeter).intercept(Authenticate(identities.into()));
     let server = Server::new()
-        .intercept(Authenticate(identities.into()))
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(greeter)
         .add_service(Health::new())
         .bind("127.0.0.1:0")
         .await?;

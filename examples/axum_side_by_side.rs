@@ -8,7 +8,7 @@ use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use trunkline::{Body, Channel, Request, Result, Router, Server};
+use trunkline::{Body, Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -38,7 +38,9 @@ async fn greet(address: &str) -> Result<()> {
 #[tokio::main]
 async fn main() -> std::result::Result<(), axum::BoxError> {
     // Every method of the service is below its name.
-    let services = Router::new().add_service(GreeterServer(MyGreeter));
+    let services = Server::new()
+        .add_service(GreeterServer::new(MyGreeter))
+        .into_router();
     let both = pages().route_service("/helloworld.Greeter/{method}", services);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -54,7 +56,7 @@ async fn main() -> std::result::Result<(), axum::BoxError> {
     println!("HTTP/1.1: {}", response.lines().last().unwrap_or_default());
 
     let server = Server::new()
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .fallback(pages())
         .bind("127.0.0.1:0")
         .await?;

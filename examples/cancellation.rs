@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
         stopped: stopped.clone(),
     };
     let server = Server::new()
-        .add_service(TickerServer(clock))
+        .add_service(TickerServer::new(clock))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

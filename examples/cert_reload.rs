@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
         });
     let server = Server::new()
         .tls(tls)
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());

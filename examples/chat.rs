@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         lines: broadcast::Sender::new(64),
     };
     let server = Server::new()
-        .add_service(ChatServer(room))
+        .add_service(ChatServer::new(room))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

@@ -54,8 +54,8 @@ async fn serve(service: impl Service) -> Result<GreeterClient> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let back = serve(GreeterServer(Back)).await?;
-    let front = serve(GreeterServer(Front { back })).await?;
+    let back = serve(GreeterServer::new(Back)).await?;
+    let front = serve(GreeterServer::new(Front { back })).await?;
     let request = HelloRequest {
         name: "you".to_string(),
     };

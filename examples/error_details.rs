@@ -39,7 +39,7 @@ impl Booking for GuestHouse {
 #[tokio::main]
 async fn main() -> Result<()> {
     let server = Server::new()
-        .add_service(BookingServer(GuestHouse))
+        .add_service(BookingServer::new(GuestHouse))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

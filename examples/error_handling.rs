@@ -87,8 +87,8 @@ async fn serve(service: impl Service) -> Result<BookingClient> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let house = serve(BookingServer(GuestHouse(AtomicBool::new(false)))).await?;
-    let desk = serve(BookingServer(Desk(house))).await?;
+    let house = serve(BookingServer::new(GuestHouse(AtomicBool::new(false)))).await?;
+    let desk = serve(BookingServer::new(Desk(house))).await?;
     for nights in [2, 0, 10, 99] {
         println!("{nights} nights:");
         let guest = "Ida".to_string();

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use trunkline::{Bytes, Channel, Client, Method, Raw, Request, Result, Router, Server, Service};
+use trunkline::server::Methods;
+use trunkline::{Bytes, Channel, Client, Method, Raw, Request, Result, Server, Service};
 
 const REVERSE: Method = Method::new("/example.Mirror/Reverse");
 
@@ -15,9 +16,9 @@ struct Mirror;
 impl Service for Mirror {
     const NAME: &'static str = "example.Mirror";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let mirror = Arc::new(self);
-        router.unary(
+        methods.unary(
             REVERSE,
             &mirror,
             |mirror, request: Request<Raw>| async move { Ok(mirror.reverse(request.into_inner())) },

@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
         finish: finish.clone(),
     };
     let server = Server::new()
-        .add_service(GreeterServer(greeter))
+        .add_service(GreeterServer::new(greeter))
         .drain_grace(Duration::from_secs(20))
         .bind("127.0.0.1:0")
         .await?;

@@ -43,7 +43,7 @@ async fn print_next(statuses: &mut Streaming<HealthCheckResponse>) -> Result<()>
 #[tokio::main]
 async fn main() -> Result<()> {
     let health = Health::new();
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let server = server
         .add_service(health.clone())
         .bind("127.0.0.1:0")

@@ -4,7 +4,7 @@
 //! Run it with `cargo run --example in_process`.
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-use trunkline::{Channel, Request, Result, Router, Status};
+use trunkline::{Channel, Request, Result, Server, Status};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -24,8 +24,8 @@ impl Greeter for MyGreeter {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let router = Router::new().add_service(GreeterServer(MyGreeter));
-    let client = GreeterClient::new(Channel::in_process(router));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(server));
     for name in ["world", ""] {
         let name = name.to_string();
         match client.say_hello(HelloRequest { name }).await {

@@ -48,7 +48,7 @@ impl Greeter for MyGreeter {
 async fn main() -> Result<()> {
     let server = Server::new()
         .intercept(authenticate)
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

@@ -54,7 +54,7 @@ async fn main() -> Result<()> {
         stopped: stopped.clone(),
     };
     let server = Server::new()
-        .add_service(TickerServer(clock))
+        .add_service(TickerServer::new(clock))
         .keepalive_time(Duration::from_secs(1))
         .keepalive_timeout(Duration::from_secs(1))
         .bind("127.0.0.1:0")

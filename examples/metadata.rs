@@ -33,7 +33,7 @@ impl Greeter for MyGreeter {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let greeter = GreeterServer(MyGreeter);
+    let greeter = GreeterServer::new(MyGreeter);
     let server = Server::new()
         .add_service(greeter)
         .bind("127.0.0.1:0")

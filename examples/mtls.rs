@@ -32,7 +32,7 @@ async fn main() -> Result<()> {
     let tls = ServerTls::from_pem(certificate, key)?.client_ca_pem(authority.pem());
     let server = Server::new()
         .tls(tls)
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());

@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
 
     let table = Table::default();
     let server = Server::new().metrics(table.clone());
-    let greeter = GreeterServer(MyGreeter);
+    let greeter = GreeterServer::new(MyGreeter);
     let server = server.add_service(greeter).bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());

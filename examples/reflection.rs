@@ -27,7 +27,7 @@ impl Greeter for MyGreeter {
 #[tokio::main]
 async fn main() -> Result<()> {
     let server = Server::new()
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .add_service(Health::new())
         .add_service(Reflection::new());
     let server = server.bind("127.0.0.1:0").await?;

@@ -99,7 +99,7 @@ fn is_inside(feature: &Feature, lo: Point, hi: Point) -> bool {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let guide = RouteGuideServer(Guide::default());
+    let guide = RouteGuideServer::new(Guide::default());
     let server = Server::new().add_service(guide).bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::time::Instant;
 use trunkline::testing::Faults;
-use trunkline::{Channel, Request, Result, Router, Server};
+use trunkline::{Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -53,10 +53,10 @@ async fn greet(client: &GreeterClient, what: &str) -> Result<()> {
 async fn main() -> Result<()> {
     // HTTP/2 in memory to the one behind; no HTTP/2 at all to the one that is tested.
     let faults = Faults::new();
-    let server = Server::new().add_service(GreeterServer(Back));
+    let server = Server::new().add_service(GreeterServer::new(Back));
     let back = GreeterClient::new(faults.in_memory(server).connect().await?);
-    let router = Router::new().add_service(GreeterServer(Front { back }));
-    let client = GreeterClient::new(Channel::in_process(router));
+    let server = Server::new().add_service(GreeterServer::new(Front { back }));
+    let client = GreeterClient::new(Channel::in_process(server));
 
     greet(&client, "all is well").await?;
     faults.delay(Duration::from_secs(1));

@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let (certificate, key) = self_signed("an authority");
     let server = Server::new()
         .tls(ServerTls::from_pem(&certificate, key)?)
-        .add_service(GreeterServer(MyGreeter))
+        .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
     let port = server.local_addr().tcp().map_or(0, |addr| addr.port());

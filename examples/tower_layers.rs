@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
         .layer(MapRequestLayer::new(print_path))
         // Together, because the one sees whether the other is ready.
         .layer(ServiceBuilder::new().load_shed().concurrency_limit(1))
-        .add_service(GreeterServer(Slow(barrier.clone())))
+        .add_service(GreeterServer::new(Slow(barrier.clone())))
         .bind("127.0.0.1:0")
         .await?;
     let address = server.local_addr().to_string();

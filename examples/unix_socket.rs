@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
     let path = std::env::temp_dir().join(file);
     let address = format!("unix:{}", path.display());
 
-    let greeter = GreeterServer(MyGreeter);
+    let greeter = GreeterServer::new(MyGreeter);
     let server = Server::new().add_service(greeter).bind(&address).await?;
     let serving = tokio::spawn(server.serve());
 

@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
     let mut address = |default: &str| arguments.next().unwrap_or_else(|| default.to_string());
     let (server, nginx) = (address("127.0.0.1:50051"), address("127.0.0.1:8080"));
     let server = Server::new()
-        .add_service(RouteGuideServer(Guide))
+        .add_service(RouteGuideServer::new(Guide))
         .bind(&server)
         .await?;
     tokio::spawn(server.serve());

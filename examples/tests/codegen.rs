@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use shop::customers::v1::Customer;
 use shop::v1::order::Payment;
 use shop::v1::{Item, Order, Orders, OrdersClient, OrdersServer, Receipt, Size};
-use trunkline::{Channel, Request, Result, Router, prost_types};
+use trunkline::{Channel, Request, Result, Server, prost_types};
 
 mod proto {
     include!(concat!(env!("OUT_DIR"), "/shop.rs"));
@@ -57,8 +57,8 @@ fn order() -> Order {
 
 #[tokio::test]
 async fn types_of_several_packages_have_what_the_script_asked_for() -> Result<()> {
-    let router = Router::new().add_service(OrdersServer(Counter));
-    let client = OrdersClient::new(Channel::in_process(router));
+    let server = Server::new().add_service(OrdersServer::new(Counter));
+    let client = OrdersClient::new(Channel::in_process(server));
     let order = order();
     assert_eq!(order.items[0].count(), 1, "the default of the file");
     assert_eq!(order.items[0].size(), Size::Large);

@@ -51,7 +51,7 @@ async fn one_message_of_a_compressed_stream_goes_as_it_is() -> Result<()> {
     let server = Server::new()
         .compressor(Gzip::with_level(1))
         .compress("gzip");
-    let server = server.add_service(RouteGuideServer(Telling));
+    let server = server.add_service(RouteGuideServer::new(Telling));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());

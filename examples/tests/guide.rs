@@ -12,8 +12,8 @@ use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use trunkline::details::ErrorInfo;
 use trunkline::limits::{ChannelLimits, ServerLimits};
 use trunkline::{
-    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Router, Sender,
-    Server, Status, Streaming, shutdown_signal,
+    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Sender, Server,
+    Status, Streaming, shutdown_signal,
 };
 use trunkline_health::v1::HealthCheckRequest;
 use trunkline_health::{Health, HealthClient, ServingStatus};
@@ -128,10 +128,10 @@ fn probes(page: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
-    let router = Router::new()
-        .add_service(GreeterServer(MyGreeter))
+    let server = Server::new()
+        .add_service(GreeterServer::new(MyGreeter))
         .add_service(Health::new());
-    let client = HealthClient::new(Channel::in_process(router));
+    let client = HealthClient::new(Channel::in_process(server));
     for page in ["deploying.md", "health-and-reflection.md"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../docs")
@@ -262,7 +262,7 @@ fn checksum(count: u64) -> u64 {
 }
 
 async fn over_a_socket() -> Result<RouteGuideClient> {
-    let server = Server::new().add_service(RouteGuideServer(Echo));
+    let server = Server::new().add_service(RouteGuideServer::new(Echo));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
@@ -389,8 +389,8 @@ impl Greeter for Panicking {
 }
 
 fn in_process<S: Greeter>(service: S) -> GreeterClient {
-    let router = Router::new().add_service(GreeterServer(service));
-    GreeterClient::new(Channel::in_process(router))
+    let server = Server::new().add_service(GreeterServer::new(service));
+    GreeterClient::new(Channel::in_process(server))
 }
 
 fn named(name: &str) -> HelloRequest {
@@ -456,11 +456,11 @@ async fn authenticate_reflection(mut cx: Context, next: Next) -> Result<()> {
 #[tokio::test]
 async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<()> {
     let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
-    let router = Router::new()
-        .add_service(GreeterServer(Store))
+    let server = Server::new()
+        .add_service(GreeterServer::new(Store))
         .add_service(reflection)
         .intercept(authenticate_reflection);
-    let channel = Channel::in_process(router);
+    let channel = Channel::in_process(server);
     GreeterClient::new(channel.clone())
         .say_hello(named("known"))
         .await?;
@@ -482,8 +482,8 @@ async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<
 #[tokio::test]
 async fn a_server_is_set_up_as_the_guide_says() {
     let bound = Server::new()
-        .add_service(RouteGuideServer(Echo))
-        .add_service(GreeterServer(Store))
+        .add_service(RouteGuideServer::new(Echo))
+        .add_service(GreeterServer::new(Store))
         .bind("127.0.0.1:0")
         .await
         .unwrap();
@@ -492,7 +492,7 @@ async fn a_server_is_set_up_as_the_guide_says() {
 
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
     let server = Server::new()
-        .add_service(GreeterServer(Store))
+        .add_service(GreeterServer::new(Store))
         .max_connection_age(minutes(30))
         .max_connection_age_grace(minutes(5))
         .max_connection_idle(minutes(15))
@@ -526,7 +526,7 @@ async fn a_server_is_set_up_as_the_guide_says() {
 
     let (client_end, server_end) = tokio::io::duplex(64 * 1024);
     let stop = std::future::ready(());
-    let server = Server::new().add_service(GreeterServer(Store));
+    let server = Server::new().add_service(GreeterServer::new(Store));
     drop(client_end);
     server.serve_connection_until(server_end, stop).await;
 }
@@ -544,13 +544,13 @@ impl Greeter for MyGreeter {
 /// What `docs/server.md` shows of Unix sockets.
 #[expect(dead_code, reason = "a test does not write to /run")]
 async fn on_a_unix_socket() -> Result<()> {
-    let server = Server::new().add_service(GreeterServer(Store));
+    let server = Server::new().add_service(GreeterServer::new(Store));
     let bound = server.bind("unix:/run/greeter.sock").await?;
     bound.serve().await
 }
 
 async fn my_greeter() -> Result<String> {
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
@@ -628,7 +628,7 @@ async fn a_call_may_wait_for_ready_and_states_are_watched() -> Result<()> {
 
 #[tokio::test]
 async fn a_connector_brings_any_byte_stream() -> Result<()> {
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let channel = Channel::to("10.0.0.1:1").connector(move |_address: Address| {
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(server.clone().serve_connection(far));

@@ -106,7 +106,7 @@ async fn serve() -> Result<(oneshot::Sender<()>, String)> {
     let server = Server::new()
         .intercept(authenticate)
         .max_recv_message_size(16 << 20)
-        .add_service(RouteGuideServer(Guide { features }))
+        .add_service(RouteGuideServer::new(Guide { features }))
         .add_service(Health::new())
         .add_service(Reflection::new())
         .bind("127.0.0.1:0")
@@ -243,7 +243,7 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
         .keepalive_timeout(Duration::from_secs(20))
         .permit_keepalive_time(Duration::from_secs(30))
         .permit_keepalive_without_calls()
-        .add_service(RouteGuideServer(Guide { features }));
+        .add_service(RouteGuideServer::new(Guide { features }));
     let server = server.bind("127.0.0.1:0").await?;
     let addresses = vec![server.local_addr().to_string()];
     tokio::spawn(server.serve());

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tower::Service as _;
 use tower::layer::layer_fn;
 use trunkline::testing::{Faults, in_memory};
+use trunkline::tower::LayeredService;
 use trunkline::{
-    Address, Channel, Code, ConnectivityState, Context, Layered, Next, Request, Result, Router,
-    Server, Status,
+    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Server, Status,
 };
 
 mod hello {
@@ -39,8 +39,8 @@ fn named(name: &str) -> HelloRequest {
 
 #[tokio::test]
 async fn a_greeting_has_the_name() {
-    let router = Router::new().add_service(GreeterServer(MyGreeter));
-    let client = GreeterClient::new(Channel::in_process(router));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(server));
 
     let response = client.say_hello(named("world")).await.unwrap();
     assert_eq!(response.message, "Hello, world!");
@@ -53,7 +53,7 @@ async fn a_greeting_has_the_name() {
 async fn a_greeting_may_be_large() {
     let server = Server::new()
         .max_recv_message_size(32 << 20)
-        .add_service(GreeterServer(MyGreeter));
+        .add_service(GreeterServer::new(MyGreeter));
     let channel = Channel::in_process(server).max_recv_message_size(32 << 20);
     let client = GreeterClient::new(channel);
     let name = "x".repeat(16 << 20);
@@ -62,8 +62,8 @@ async fn a_greeting_may_be_large() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_greeting_misses_its_deadline() {
-    let router = Router::new().add_service(GreeterServer(MyGreeter));
-    let client = GreeterClient::new(Channel::in_process(router));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(server));
 
     let began = Instant::now();
     let call = client.say_hello(named("slow"));
@@ -74,7 +74,7 @@ async fn a_slow_greeting_misses_its_deadline() {
 
 #[tokio::test]
 async fn it_works_over_http_2() {
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let channel = in_memory(server).connect().await.unwrap();
     let client = GreeterClient::new(channel);
     assert!(client.say_hello(named("world")).await.is_ok());
@@ -84,7 +84,7 @@ async fn it_works_over_http_2() {
 async fn a_drain_waits_for_a_call_as_long_as_its_grace() {
     let server = Server::new()
         .drain_grace(Duration::from_secs(60))
-        .add_service(GreeterServer(MyGreeter));
+        .add_service(GreeterServer::new(MyGreeter));
     let channel = Channel::to("127.0.0.1:1").connector(move |_address: Address| {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let shutdown = tokio::time::sleep(Duration::from_secs(5));
@@ -102,7 +102,7 @@ async fn a_drain_waits_for_a_call_as_long_as_its_grace() {
 #[tokio::test(start_paused = true)]
 async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
     let faults = Faults::new();
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let channel = faults.in_memory(server).connect().await.unwrap();
     let mut states = channel.watch_state();
     let client = GreeterClient::new(channel);
@@ -123,7 +123,7 @@ async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
 
 #[tokio::test]
 async fn faults_go_between_sockets_as_well() {
-    let server = Server::new().add_service(GreeterServer(MyGreeter));
+    let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let target = bound.local_addr().to_string();
     tokio::spawn(bound.serve());
@@ -154,10 +154,10 @@ async fn every_other(calls: Arc<AtomicUsize>, mut cx: Context, next: Next) -> Re
 #[tokio::test(start_paused = true)]
 async fn an_interceptor_makes_calls_late_and_has_them_fail() {
     let calls = Arc::new(AtomicUsize::new(0));
-    let router = Router::new()
+    let server = Server::new()
         .intercept(move |cx, next| every_other(calls.clone(), cx, next))
-        .add_service(GreeterServer(MyGreeter));
-    let client = GreeterClient::new(Channel::in_process(router));
+        .add_service(GreeterServer::new(MyGreeter));
+    let client = GreeterClient::new(Channel::in_process(server));
 
     assert!(client.say_hello(named("world")).await.is_ok());
     let status = client.say_hello(named("world")).await.unwrap_err();
@@ -167,7 +167,7 @@ async fn an_interceptor_makes_calls_late_and_has_them_fail() {
 #[tokio::test]
 async fn a_tower_layer_answers_in_the_place_of_the_server() {
     let calls = Arc::new(AtomicUsize::new(0));
-    let first_is_lost = layer_fn(move |server: Layered| {
+    let first_is_lost = layer_fn(move |server: LayeredService| {
         let calls = calls.clone();
         tower::service_fn(move |request| {
             let mut server = server.clone();
@@ -182,7 +182,7 @@ async fn a_tower_layer_answers_in_the_place_of_the_server() {
     });
     let server = Server::new()
         .layer(first_is_lost)
-        .add_service(GreeterServer(MyGreeter));
+        .add_service(GreeterServer::new(MyGreeter));
     let client = GreeterClient::new(Channel::in_process(server));
 
     let status = client.say_hello(named("world")).await.unwrap_err();

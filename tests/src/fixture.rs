@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, ChannelBuilder, Client, Method, Raw, Request, Router, Sender, Server, Service,
-    Streaming,
+    Channel, ChannelBuilder, Client, Method, Raw, Request, Sender, Server, Service, Streaming,
 };
 
 /// One request, one response.
@@ -60,11 +60,11 @@ pub fn raw(bytes: impl Into<Bytes>) -> Raw {
 #[derive(Debug)]
 pub struct With<F>(pub F);
 
-impl<F: FnOnce(&mut Router)> Service for With<F> {
+impl<F: FnOnce(&mut Methods)> Service for With<F> {
     const NAME: &'static str = "test.Fixture";
 
-    fn add_to(self, router: &mut Router) {
-        (self.0)(router);
+    fn add_to(self, methods: &mut Methods) {
+        (self.0)(methods);
     }
 }
 
@@ -81,12 +81,12 @@ pub struct Echo;
 impl Service for Echo {
     const NAME: &'static str = "test.Fixture";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = Arc::new(self);
-        router.unary(UNARY, &service, |_, request: Request<Raw>| async move {
+        methods.unary(UNARY, &service, |_, request: Request<Raw>| async move {
             Ok(request.into_inner())
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &service,
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -96,7 +96,7 @@ impl Service for Echo {
                 Ok(())
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &service,
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -107,7 +107,7 @@ impl Service for Echo {
                 Ok(raw(all))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &service,
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -154,7 +154,7 @@ pub async fn client_with(channel: ChannelBuilder) -> Client {
 /// A client over a socket, and one in this process, of the same service.
 pub async fn both_ways<S: Service>(mut make: impl FnMut() -> S) -> [(&'static str, Client); 2] {
     let socket = client_of(&serve(Server::new().add_service(make())).await).await;
-    let here = Client::new(Channel::in_process(Router::new().add_service(make())));
+    let here = Client::new(Channel::in_process(Server::new().add_service(make())));
     [("over a socket", socket), ("in process", here)]
 }
 

@@ -37,7 +37,7 @@ pub const FILL: &str = "x-trunkline-fill";
 /// HTTP/2 asks of a server.
 pub fn server() -> Server {
     Server::new()
-        .add_service(TestServiceServer(Tests))
+        .add_service(TestServiceServer::new(Tests))
         .fallback(Greeting)
 }
 

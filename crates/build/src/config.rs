@@ -12,7 +12,7 @@ use crate::generate::{Choices, Generated, Layout, generate};
 use crate::load::load;
 use crate::modules;
 use crate::names::{EnumPrefix, Names, Wishes};
-use crate::service::Sides;
+use crate::service::{Bodies, Sides};
 use crate::well_known;
 
 /// Options for generating Rust from `.proto` files; [`compile`](crate::compile) uses the defaults.
@@ -44,6 +44,7 @@ pub struct Config {
     attributes: Vec<(AttributeOf, String, String)>,
     renames: Vec<(String, String)>,
     sides: Sides,
+    bodies: Bodies,
     prefix: EnumPrefix,
     layout: Layout,
 }
@@ -87,6 +88,7 @@ impl Config {
             attributes: Vec::new(),
             renames: Vec::new(),
             sides: Sides::Both,
+            bodies: Bodies::Required,
             prefix: EnumPrefix::Strip,
             layout: Layout {
                 is_tree: true,
@@ -236,6 +238,15 @@ impl Config {
         self
     }
 
+    /// Gives every method of a trait for handlers a body, which returns UNIMPLEMENTED and names the
+    /// method, so that a service can implement some of its methods only. By default a method without
+    /// an implementation does not compile.
+    #[must_use]
+    pub fn default_bodies(mut self) -> Self {
+        self.bodies = Bodies::Default;
+        self
+    }
+
     /// Changes other options of message generation through the configuration of prost-build.
     ///
     /// Options about prost-build's own inputs and outputs have no effect: directories, files, the
@@ -364,6 +375,7 @@ impl Config {
             names,
             wishes,
             sides: self.sides,
+            bodies: self.bodies,
             layout: self.layout,
         };
         generate(loaded, choices)

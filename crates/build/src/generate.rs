@@ -15,7 +15,7 @@ use crate::docs::Docs;
 use crate::error::CompileError;
 use crate::modules;
 use crate::names::{Names, Wishes};
-use crate::service::{ALLOW, Generator, Sides, Texts};
+use crate::service::{ALLOW, Bodies, Generator, Sides, Texts};
 
 /// Generated Rust, one text per package, with its sources and descriptors.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub(crate) struct Choices<'a> {
     pub(crate) names: Names,
     pub(crate) wishes: Wishes<'a>,
     pub(crate) sides: Sides,
+    pub(crate) bodies: Bodies,
     pub(crate) layout: Layout,
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn generate(
     prost.service_generator(Box::new(Generator {
         names: Rc::clone(&names),
         sides: choices.sides,
+        bodies: choices.bodies,
         extern_paths: wishes.extern_paths.to_vec(),
         texts: Rc::clone(&services),
     }));

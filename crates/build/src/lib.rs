@@ -34,7 +34,7 @@
 //! | --- | --- |
 //! | `GreeterClient` | a client with `connect`, `new` and one method per RPC |
 //! | `Greeter` | a trait for handlers; implement its methods as `async fn` |
-//! | `GreeterServer(handlers)` | what a server or a router adds |
+//! | `GreeterServer::new(handlers)` | the service, to be added to a server |
 //!
 //! Each package that has a service, or belongs to a named file, also gets `FILE_DESCRIPTORS`: its
 //! descriptors, which server reflection uses. A program contains the descriptor of each file once;
@@ -47,7 +47,7 @@
 //! Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
 //! (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
 //! if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message is called
-//! `Greeter`, `GreeterClient` or `GreeterServer`, the names of the three items begin with
+//! `Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`, the names of all begin with
 //! `GreeterService`. If several names become the same Rust name, as `FooBar` and `foo_bar` do, all
 //! but the first get a trailing underscore; [`Config::rename`] sets other names.
 //!

@@ -61,6 +61,8 @@ pub(crate) struct ServiceNames {
     pub(crate) handlers: String,
     pub(crate) client: String,
     pub(crate) server: String,
+    /// The type that has the table of methods.
+    pub(crate) methods: String,
 }
 
 /// The names of one method.
@@ -147,14 +149,16 @@ impl Names {
         let mut stem = name.trim_end_matches('_').to_owned();
         let mut handlers = name;
         loop {
-            let (client, server) = (format!("{stem}Client"), format!("{stem}Server"));
-            let names = [&stem, &handlers, &client, &server];
+            let [client, server, methods] =
+                ["Client", "Server", "Methods"].map(|end| format!("{stem}{end}"));
+            let names = [&stem, &handlers, &client, &server, &methods];
             if !names.iter().any(|name| taken.contains(*name)) {
                 taken.extend(names.into_iter().cloned());
                 return ServiceNames {
                     handlers,
                     client,
                     server,
+                    methods,
                 };
             }
             stem.push_str("Service");

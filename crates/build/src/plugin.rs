@@ -50,7 +50,7 @@ or in buf.gen.yaml:
 ///
 /// | parameter | method |
 /// | --- | --- |
-/// | `client_only`, `server_only`, `messages_only` | of the same name |
+/// | `client_only`, `server_only`, `messages_only`, `default_bodies` | of the same name |
 /// | `retain_enum_prefix` | of the same name |
 /// | `vec_bytes=PATH`, `btree_map=PATH` | of the same name |
 /// | `extern_path=PATH=RUST` | of the same name |
@@ -159,6 +159,7 @@ fn configured(parameter: &str) -> Result<(Config, Option<String>), CompileError>
             "client_only" => none().map(|()| config.client_only())?,
             "server_only" => none().map(|()| config.server_only())?,
             "messages_only" => none().map(|()| config.messages_only())?,
+            "default_bodies" => none().map(|()| config.default_bodies())?,
             "retain_enum_prefix" => none().map(|()| config.retain_enum_prefix())?,
             "vec_bytes" => config.vec_bytes(one()?),
             "btree_map" => config.btree_map(one()?),
@@ -190,7 +191,7 @@ fn unknown(key: &str) -> CompileError {
                 .to_owned()
         }
         _ => format!(
-            "parameter {key} is not known; there are client_only, server_only, messages_only, \
+            "parameter {key} is not known; there are client_only, server_only, messages_only, default_bodies, \
              retain_enum_prefix, vec_bytes, btree_map, rename, extern_path, type_attribute, \
              message_attribute, enum_attribute, field_attribute and include_file"
         ),
@@ -297,7 +298,7 @@ mod tests {
             ),
             (
                 "vec_byte=.",
-                "parameter vec_byte is not known; there are client_only, server_only, messages_only, \
+                "parameter vec_byte is not known; there are client_only, server_only, messages_only, default_bodies, \
                  retain_enum_prefix, vec_bytes, btree_map, rename, extern_path, type_attribute, \
                  message_attribute, enum_attribute, field_attribute and include_file",
             ),

@@ -22,6 +22,15 @@ pub(crate) enum Sides {
     Neither,
 }
 
+/// Whether the methods of handlers have bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    /// Users implement every method.
+    Required,
+    /// A method that users leave out returns UNIMPLEMENTED.
+    Default,
+}
+
 /// Text of services by module, shared with the generator that prost-build owns.
 pub(crate) type Texts = Rc<RefCell<HashMap<Module, String>>>;
 
@@ -29,6 +38,7 @@ pub(crate) type Texts = Rc<RefCell<HashMap<Module, String>>>;
 pub(crate) struct Generator {
     pub(crate) names: Rc<RefCell<Names>>,
     pub(crate) sides: Sides,
+    pub(crate) bodies: Bodies,
     pub(crate) extern_paths: Vec<String>,
     pub(crate) texts: Texts,
 }
@@ -64,7 +74,7 @@ impl ServiceGenerator for Generator {
             text.push_str(&table.client());
         }
         if self.sides != Sides::Client {
-            text.push_str(&table.handlers());
+            text.push_str(&table.handlers(self.bodies));
             text.push_str(&table.server());
         }
         let mut texts = self.texts.borrow_mut();
@@ -172,7 +182,7 @@ impl {client} {{
         text
     }
 
-    fn handlers(&self) -> String {
+    fn handlers(&self, bodies: Bodies) -> String {
         let handlers = &self.names.handlers;
         let mut text = String::from("\n");
         let about = format!(
@@ -193,13 +203,24 @@ impl {client} {{
             docs(&mut text, 1, &method.comments, &about);
             let kind = Kind::of(method);
             let output = format!("Output = ::trunkline::Result<{}>", kind.returned);
-            let tail = format!("-> impl ::core::future::Future<{output}> + ::core::marker::Send;");
-            signature(
-                &mut text,
-                &format!("fn {}", names.handler),
-                &kind.parameters,
-                &tail,
-            );
+            let end = match bodies {
+                Bodies::Required => ";",
+                Bodies::Default => " {",
+            };
+            let tail =
+                format!("-> impl ::core::future::Future<{output}> + ::core::marker::Send{end}");
+            let head = format!("fn {}", names.handler);
+            signature(&mut text, &head, &kind.parameters, &tail);
+            if bodies == Bodies::Default {
+                let path = format!("{}/{}", self.full_name, method.proto_name);
+                line(&mut text, 2, kind.unused);
+                line(
+                    &mut text,
+                    2,
+                    &format!("::trunkline::server::unimplemented(\"{path}\")"),
+                );
+                line(&mut text, 1, "}");
+            }
         }
         text.push_str("}\n");
         text
@@ -207,7 +228,10 @@ impl {client} {{
 
     fn server(&self) -> String {
         let ServiceNames {
-            handlers, server, ..
+            handlers,
+            server,
+            methods,
+            ..
         } = &self.names;
         // A service may be called S.
         let parameter = if handlers == "S" { "T" } else { "S" };
@@ -215,14 +239,23 @@ impl {client} {{
         let about = format!("Serves `{}` with the handlers in it.", self.full_name);
         docs(&mut text, 0, &Comments::default(), &about);
         self.deprecation(&mut text);
+        let server_type = format!("::trunkline::server::ServiceServer<{methods}, {parameter}>;");
+        let head = format!("pub type {server}<{parameter}> =");
+        let is_short = head.len() + 1 + server_type.len() <= WIDTH;
+        let space = if is_short { " " } else { "\n    " };
+        let about = format!("The table of the methods of `{}`.", self.full_name);
         let _ = write!(
             text,
             "\
 {ALLOW}
-#[derive(Debug)]
-pub struct {server}<{parameter}>(pub {parameter});
+{head}{space}{server_type}
 
-{deprecated}impl<{parameter}: {handlers}> ::trunkline::Service for {server}<{parameter}> {{
+/// {about}
+{ALLOW}
+#[derive(Clone, Copy, Debug)]
+pub enum {methods} {{}}
+
+{deprecated}impl<{parameter}: {handlers}> ::trunkline::server::ServiceMethods<{parameter}> for {methods} {{
     const NAME: &'static str = \"{name}\";
     const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &{DESCRIPTORS};
 
@@ -230,19 +263,26 @@ pub struct {server}<{parameter}>(pub {parameter});
             deprecated = self.allow_deprecated(),
             name = self.full_name,
         );
-        if self.service.methods.is_empty() {
-            text.push_str("    fn add_to(self, _: &mut ::trunkline::Router) {}\n}\n");
-            return text;
-        }
+        let (service, registry) = match self.service.methods.is_empty() {
+            true => ("_", "_"),
+            false => ("service", "methods"),
+        };
+        let types = format!(
+            "&::std::sync::Arc<{parameter}>, {registry}: &mut ::trunkline::server::Methods"
+        );
+        let end = if self.service.methods.is_empty() {
+            "{}"
+        } else {
+            "{"
+        };
         line(
             &mut text,
             1,
-            "fn add_to(self, router: &mut ::trunkline::Router) {",
+            &format!("fn add_to({service}: {types}) {end}"),
         );
-        line(&mut text, 2, "let service = ::std::sync::Arc::new(self.0);");
         for (method, names, constant) in self.methods() {
             let kind = Kind::of(method);
-            let head = format!("router.{}({constant}, &service, ", kind.function);
+            let head = format!("methods.{}({constant}, service, ", kind.function);
             line(
                 &mut text,
                 2,
@@ -255,7 +295,10 @@ pub struct {server}<{parameter}>(pub {parameter});
             line(&mut text, 3, &call);
             line(&mut text, 2, "});");
         }
-        text.push_str("    }\n}\n");
+        if !self.service.methods.is_empty() {
+            line(&mut text, 1, "}");
+        }
+        text.push_str("}\n");
         text
     }
 
@@ -288,52 +331,58 @@ struct Kind {
     /// What the router passes to a handler: the parameters of the closure, and the arguments.
     closure: &'static str,
     arguments: &'static str,
+    /// Lets go of what a handler takes, where it does nothing with it.
+    unused: &'static str,
 }
 
 impl Kind {
     fn of(method: &Method) -> Self {
-        let (request, reply) = (&method.input_type, &method.output_type);
+        let (request, response) = (&method.input_type, &method.output_type);
         let one = format!("request: ::trunkline::Request<{request}>");
         let many = format!("requests: ::trunkline::Request<::trunkline::Streaming<{request}>>");
-        let replies = format!("replies: &mut ::trunkline::Sender<{reply}>");
+        let responses = format!("responses: &mut ::trunkline::Sender<{response}>");
         match (method.client_streaming, method.server_streaming) {
             (false, false) => Self {
                 function: "unary",
                 request: Some(format!("request: {request}")),
-                outcome: format!("::trunkline::Response<{reply}>"),
+                outcome: format!("::trunkline::Response<{response}>"),
                 parameters: vec![one],
-                returned: reply.clone(),
+                returned: response.clone(),
                 closure: "request",
                 arguments: "request",
+                unused: "let _ = request;",
             },
             (false, true) => Self {
                 function: "server_streaming",
                 request: Some(format!("request: {request}")),
-                outcome: format!("::trunkline::Streaming<{reply}>"),
-                parameters: vec![one, replies],
+                outcome: format!("::trunkline::Streaming<{response}>"),
+                parameters: vec![one, responses],
                 returned: "()".to_owned(),
-                closure: "request, mut replies",
-                arguments: "request, &mut replies",
+                closure: "request, mut responses",
+                arguments: "request, &mut responses",
+                unused: "let _ = (request, responses);",
             },
             (true, false) => Self {
                 function: "client_streaming",
                 request: None,
-                outcome: format!("::trunkline::ClientStream<{request}, {reply}>"),
+                outcome: format!("::trunkline::ClientStream<{request}, {response}>"),
                 parameters: vec![many],
-                returned: reply.clone(),
+                returned: response.clone(),
                 closure: "requests",
                 arguments: "requests",
+                unused: "let _ = requests;",
             },
             (true, true) => Self {
                 function: "bidi_streaming",
                 request: None,
                 outcome: format!(
-                    "(::trunkline::Sender<{request}>, ::trunkline::Streaming<{reply}>)"
+                    "(::trunkline::Sender<{request}>, ::trunkline::Streaming<{response}>)"
                 ),
-                parameters: vec![many, replies],
+                parameters: vec![many, responses],
                 returned: "()".to_owned(),
-                closure: "requests, mut replies",
-                arguments: "requests, &mut replies",
+                closure: "requests, mut responses",
+                arguments: "requests, &mut responses",
+                unused: "let _ = (requests, responses);",
             },
         }
     }

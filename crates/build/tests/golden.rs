@@ -10,7 +10,11 @@ use common::directory;
 use trunkline_build::Config;
 
 fn check(proto: &str, golden: &str) {
-    let generated = Config::new().generate([proto]);
+    check_with(Config::new(), proto, golden);
+}
+
+fn check_with(config: Config, proto: &str, golden: &str) {
+    let generated = config.generate([proto]);
     let text = generated.expect("the file is right").nested();
     let path = Path::new("tests/golden").join(golden);
     if env::var_os("TRUNKLINE_BLESS").is_some() {
@@ -40,6 +44,12 @@ fn helloworld_is_as_stored() {
 #[test]
 fn route_guide_is_as_stored() {
     check("../../proto/route_guide.proto", "route_guide.rs");
+}
+
+#[test]
+fn handlers_with_bodies_are_as_stored() {
+    let config = Config::new().default_bodies();
+    check_with(config, "../../proto/route_guide.proto", "default_bodies.rs");
 }
 
 #[test]

@@ -222,6 +222,23 @@ impl Metadata {
         }
     }
 
+    /// Adds all pairs of `other`, but for those for which a header map has no room. `user-agent`
+    /// replaces the one that is there.
+    ///
+    /// ```
+    /// use trunkline_codec::Metadata;
+    ///
+    /// let mut metadata = Metadata::new();
+    /// metadata.insert("trace-id", "abc")?;
+    /// let mut all = Metadata::new();
+    /// all.extend(metadata);
+    /// assert_eq!(all.get("trace-id"), Some("abc"));
+    /// # Ok::<(), trunkline_codec::MetadataError>(())
+    /// ```
+    pub fn extend(&mut self, other: Self) {
+        other.merge_into(&mut self.headers);
+    }
+
     fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
         match self.headers.try_insert(&name, value) {
             Ok(_) => Ok(()),

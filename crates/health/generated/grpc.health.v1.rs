@@ -202,22 +202,26 @@ pub trait Health: ::core::marker::Send + ::core::marker::Sync + 'static {
 /// Serves `grpc.health.v1.Health` with the handlers in it.
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-#[derive(Debug)]
-pub struct HealthServer<S>(pub S);
+pub type HealthServer<S> = ::trunkline::server::ServiceServer<HealthMethods, S>;
 
-impl<S: Health> ::trunkline::Service for HealthServer<S> {
+/// The table of the methods of `grpc.health.v1.Health`.
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+#[derive(Clone, Copy, Debug)]
+pub enum HealthMethods {}
+
+impl<S: Health> ::trunkline::server::ServiceMethods<S> for HealthMethods {
     const NAME: &'static str = "grpc.health.v1.Health";
     const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-    fn add_to(self, router: &mut ::trunkline::Router) {
-        let service = ::std::sync::Arc::new(self.0);
-        router.unary(HEALTH_CHECK, &service, |service, request| async move {
+    fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+        methods.unary(HEALTH_CHECK, service, |service, request| async move {
             S::check(&service, request).await
         });
-        router.unary(HEALTH_LIST, &service, |service, request| async move {
+        methods.unary(HEALTH_LIST, service, |service, request| async move {
             S::list(&service, request).await
         });
-        router.server_streaming(HEALTH_WATCH, &service, |service, request, mut responses| async move {
+        methods.server_streaming(HEALTH_WATCH, service, |service, request, mut responses| async move {
             S::watch(&service, request, &mut responses).await
         });
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trunkline::{FileDescriptors, Router, Service};
+use trunkline::server::Methods;
+use trunkline::{FileDescriptors, Service};
 
 use crate::service::Answers;
 use crate::statuses::{Phase, Statuses};
@@ -103,9 +104,9 @@ impl Health {
         self.statuses.send_modify(|it| it.set(service, status));
     }
 
-    fn know_all_of(&self, router: &Router) {
+    fn know_all_of(&self, methods: &Methods) {
         self.statuses.send_modify(|statuses| {
-            for service in router.services() {
+            for service in methods.service_names() {
                 statuses.know(service);
             }
         });
@@ -124,8 +125,8 @@ impl Service for Health {
     const FILE_DESCRIPTORS: &'static FileDescriptors =
         <HealthServer<Answers> as Service>::FILE_DESCRIPTORS;
 
-    fn add_to(self, router: &mut Router) {
-        HealthServer(Answers::new(self.statuses.clone())).add_to(router);
-        router.after_each_add(move |router| self.know_all_of(router));
+    fn add_to(self, methods: &mut Methods) {
+        HealthServer::new(Answers::new(self.statuses.clone())).add_to(methods);
+        methods.on_service_added(move |methods| self.know_all_of(methods));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::time::Duration;
 
-use trunkline::{Channel, Code, Request, Result, Router, Server, Service, Status, Streaming};
+use trunkline::{Channel, Code, Request, Result, Server, Service, Status, Streaming};
 use trunkline_health::v1::{HealthCheckRequest, HealthCheckResponse, HealthListRequest};
 use trunkline_health::{Health, HealthClient, ServingStatus};
 
@@ -27,10 +27,10 @@ impl hello::Greeter for MyGreeter {
 }
 
 fn greeter_with(health: &Health) -> HealthClient {
-    let router = Router::new()
+    let server = Server::new()
         .add_service(health.clone())
-        .add_service(hello::GreeterServer(MyGreeter));
-    HealthClient::new(Channel::in_process(router))
+        .add_service(hello::GreeterServer::new(MyGreeter));
+    HealthClient::new(Channel::in_process(server))
 }
 
 fn named(service: &str) -> HealthCheckRequest {
@@ -112,7 +112,7 @@ async fn what_was_set_before_the_service_was_added_stays() {
 async fn a_list_has_a_hundred_statuses_at_most() {
     let health = Health::new();
     let client = HealthClient::new(Channel::in_process(
-        Router::new().add_service(health.clone()),
+        Server::new().add_service(health.clone()),
     ));
     // There are two already: the server and the health service.
     for number in 0..97 {

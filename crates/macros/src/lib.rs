@@ -46,7 +46,7 @@ use trunkline_build::{CompileError, Config};
 /// }
 ///
 /// # async fn serve() -> Result<()> {
-/// Server::new().add_service(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await
+/// Server::new().add_service(GreeterServer::new(MyGreeter)).serve("127.0.0.1:50051").await
 /// # }
 /// # async fn call() -> Result<()> {
 /// let client = GreeterClient::connect("127.0.0.1:50051").await?;
@@ -81,7 +81,7 @@ use trunkline_build::{CompileError, Config};
 /// | --- | --- |
 /// | `message HelloRequest` | a struct with the same fields |
 /// | `enum Colour`, `oneof kind` | an enum; items nested in `message Car` are in the module `car` |
-/// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer(handlers)` |
+/// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer::new(handlers)` |
 /// | the whole file | `FILE_DESCRIPTORS`, for server reflection |
 /// | a comment | documentation |
 ///

@@ -17,7 +17,7 @@ use nasty::nasty::legacy::{Old, old};
 use nasty::nasty::other::r#type::{Thing, thing};
 use nasty::outer::inner::Deepest;
 use nasty::{Foo, Keywords, KeywordsClient, KeywordsServer};
-use trunkline::{Channel, Request, Result, Router, Sender, Streaming, prost_types};
+use trunkline::{Channel, Request, Result, Sender, Server, Streaming, prost_types};
 
 /// By the macro, in a module that others see, where documentation would be missing.
 pub mod nasty {
@@ -162,7 +162,7 @@ impl Keywords for Echo {
 
 #[tokio::test]
 async fn methods_named_like_those_of_rust_are_called_all_the_same() -> Result<()> {
-    let channel = Channel::in_process(Router::new().add_service(KeywordsServer(Echo)));
+    let channel = Channel::in_process(Server::new().add_service(KeywordsServer::new(Echo)));
     let client = KeywordsClient::new(channel);
 
     let deepest = Deepest {

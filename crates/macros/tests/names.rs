@@ -17,7 +17,7 @@ use names::names as ours;
 use names::names::old::{E, Old, OldState_};
 use names::names::{Accessors, Colour, FooBar, FooBar_, foo_bar_, order, order_, payment};
 use trunkline::prost::{Message, Name};
-use trunkline::{Channel, FileDescriptors, Request, Result, Router, Sender, Service, Streaming};
+use trunkline::{Channel, FileDescriptors, Request, Result, Sender, Server, Service, Streaming};
 
 /// By the macro, all packages as one tree.
 pub mod names {
@@ -74,8 +74,8 @@ impl ours::NamesService for Names {
 
 #[tokio::test]
 async fn each_method_leads_to_its_handler_whatever_it_is_called() -> Result<()> {
-    let server = ours::NamesServiceServer(Names);
-    let channel = Channel::in_process(Router::new().add_service(server));
+    let server = ours::NamesServiceServer::new(Names);
+    let channel = Channel::in_process(Server::new().add_service(server));
     let client = ours::NamesServiceClient::new(channel);
     let asked = FooBar { a: "a".to_owned() };
     let response = client.get_foo(asked.clone()).await?;

@@ -1,10 +1,11 @@
 //! The service that users add.
 
+use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::{mem, ptr};
 
+use trunkline::server::Methods;
 use trunkline::{
-    Bytes, FileDescriptors, Method, Request, Result, Router, Sender, Service, Status, Streaming,
+    Bytes, FileDescriptors, Method, Request, Result, Sender, Service, Status, Streaming,
 };
 
 use crate::answers::Answers;
@@ -28,7 +29,7 @@ const METHODS: [Method; 2] = [
 /// with their package, also in the imports of other files. If several files define the same symbols,
 /// such as versions of one file, the file that contains everything that the others contain is served for
 /// all. If no file does, [`Server::bind`](trunkline::Server::bind) and
-/// [`Server::serve`](trunkline::Server::serve) fail; in a router that is served in another way,
+/// [`Server::serve`](trunkline::Server::serve) fail; where the services are served in another way,
 /// reflection calls fail with INTERNAL. Only the files of protobuf itself, package `google.protobuf`, can
 /// contradict each other: the largest is served. The result does not depend on the order of adding.
 #[derive(Clone, Debug, Default)]
@@ -75,15 +76,15 @@ impl Service for Reflection {
     const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
     const FILE_DESCRIPTORS: &'static FileDescriptors = &v1::FILE_DESCRIPTORS;
 
-    fn add_to(self, router: &mut Router) {
-        *router = mem::take(router).add_service(V1Alpha);
+    fn add_to(self, methods: &mut Methods) {
+        methods.add_service(V1Alpha);
         let latest = Arc::new(Latest::new(self));
         let checked = latest.clone();
-        router.before_serving(move |router| checked.of(router).index().map(drop));
-        router.after_each_add(move |router| {
-            let served = latest.of(router);
+        methods.before_serving(move |methods| checked.of(methods).index().map(drop));
+        methods.on_service_added(move |methods| {
+            let served = latest.of(methods);
             for method in METHODS {
-                router.bidi_streaming(
+                methods.bidi_streaming(
                     method,
                     &served,
                     |served, requests, mut responses| async move {
@@ -102,7 +103,7 @@ impl Service for V1Alpha {
     const NAME: &'static str = "grpc.reflection.v1alpha.ServerReflection";
     const FILE_DESCRIPTORS: &'static FileDescriptors = &v1alpha::FILE_DESCRIPTORS;
 
-    fn add_to(self, _: &mut Router) {}
+    fn add_to(self, _: &mut Methods) {}
 }
 
 /// The last index, so that the check of a server and its calls read the descriptors once.
@@ -118,10 +119,10 @@ impl Latest {
         Self { more, served }
     }
 
-    /// Returns the index of the services of `router`.
-    fn of(&self, router: &Router) -> Arc<Served> {
+    /// Returns the index of the services of a server with these methods.
+    fn of(&self, methods: &Methods) -> Arc<Served> {
         let mut latest = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Served::new(router, &self.more);
+        let now = Served::new(methods, &self.more);
         match &*latest {
             Some(served) if served.is_same(&now) => served.clone(),
             _ => latest.insert(Arc::new(now)).clone(),
@@ -129,21 +130,21 @@ impl Latest {
     }
 }
 
-/// The services of a router at one time.
+/// The services of a server at one time.
 #[derive(Debug)]
 struct Served {
     services: Vec<&'static str>,
     descriptors: Vec<&'static FileDescriptors>,
     sets: Vec<Bytes>,
-    /// Read when the server starts, or by the first call if the router is served in another way.
+    /// Read when the server starts, or by the first call if the services are served in another way.
     index: OnceLock<Result<Arc<Index>>>,
 }
 
 impl Served {
-    fn new(router: &Router, more: &Reflection) -> Self {
+    fn new(methods: &Methods, more: &Reflection) -> Self {
         Self {
-            services: router.services().to_vec(),
-            descriptors: [router.file_descriptors(), &more.known].concat(),
+            services: methods.service_names().to_vec(),
+            descriptors: [methods.file_descriptors(), &more.known].concat(),
             sets: more.sets.clone(),
             index: OnceLock::new(),
         }
@@ -189,19 +190,20 @@ mod tests {
     impl Service for More {
         const NAME: &'static str = "more.More";
 
-        fn add_to(self, _: &mut Router) {}
+        fn add_to(self, _: &mut Methods) {}
     }
 
     #[test]
-    fn descriptors_are_read_once_for_a_router_and_again_after_an_add() {
+    fn descriptors_are_read_once_for_a_server_and_again_after_an_add() {
         let latest = Latest::new(Reflection::new());
-        let router = Router::new().add_service(Reflection::new());
-        let served = latest.of(&router);
+        let mut methods = Methods::default();
+        methods.add_service(Reflection::new());
+        let served = latest.of(&methods);
         served.index().unwrap();
-        let index = latest.of(&router).index().unwrap();
+        let index = latest.of(&methods).index().unwrap();
         assert!(Arc::ptr_eq(&served.index().unwrap(), &index));
-        let router = router.add_service(More);
-        let later = latest.of(&router);
+        methods.add_service(More);
+        let later = latest.of(&methods);
         assert!(!Arc::ptr_eq(&served, &later));
         assert_eq!(later.services.last(), Some(&"more.More"));
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, FileDescriptors, Method, Raw, Request, Result, Router, Service,
+    Channel, Client, Code, FileDescriptors, Method, Raw, Request, Result, Server, Service,
 };
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::server_reflection_request::MessageRequest;
@@ -45,10 +46,10 @@ impl hello::Greeter for MyGreeter {
     }
 }
 
-fn with_shelf() -> Router {
-    Router::new()
+fn with_shelf() -> Server {
+    Server::new()
         .add_service(Reflection::new())
-        .add_service(shelf::ShelfServer(Shelf))
+        .add_service(shelf::ShelfServer::new(Shelf))
 }
 
 fn request(request: MessageRequest) -> ServerReflectionRequest {
@@ -83,10 +84,10 @@ fn list() -> MessageRequest {
 
 /// Asks on one stream and gives all answers.
 async fn ask(
-    router: Router,
+    server: Server,
     requests: Vec<ServerReflectionRequest>,
 ) -> Result<Vec<ServerReflectionResponse>> {
-    let client = ServerReflectionClient::new(Channel::in_process(router));
+    let client = ServerReflectionClient::new(Channel::in_process(server));
     let (mut questions, mut answers) = client.server_reflection_info().await?;
     let mut all = Vec::new();
     for request in requests {
@@ -98,9 +99,9 @@ async fn ask(
     Ok(all)
 }
 
-async fn answers(router: Router, requests: Vec<MessageRequest>) -> Vec<MessageResponse> {
+async fn answers(server: Server, requests: Vec<MessageRequest>) -> Vec<MessageResponse> {
     let requests: Vec<_> = requests.into_iter().map(request).collect();
-    let answers = ask(router, requests.clone()).await.unwrap();
+    let answers = ask(server, requests.clone()).await.unwrap();
     assert_eq!(answers.len(), requests.len());
     let answers = answers.into_iter().zip(requests);
     let answers = answers.map(|(answer, request)| {
@@ -269,23 +270,23 @@ async fn the_bytes_of_a_file_are_those_of_the_compiler_options_that_are_extensio
 #[tokio::test]
 async fn services_are_listed_whether_they_are_added_before_or_after() {
     let (greeter, shelf) = ("helloworld.Greeter", "shelf.v1.Shelf");
-    let before = Router::new().add_service(hello::GreeterServer(MyGreeter));
+    let before = Server::new().add_service(hello::GreeterServer::new(MyGreeter));
     let both = before.add_service(Reflection::new());
-    let after = both.clone().add_service(shelf::ShelfServer(Shelf));
+    let after = both.clone().add_service(shelf::ShelfServer::new(Shelf));
     let twice = after
         .clone()
-        .add_service(shelf::ShelfServer(Shelf))
+        .add_service(shelf::ShelfServer::new(Shelf))
         .add_service(Reflection::new());
-    for (router, expected) in [
+    for (server, expected) in [
         (both, vec![greeter]),
         (after, vec![greeter, shelf]),
         (twice, vec![greeter, shelf]),
     ] {
-        let mut told = told(&answers(router.clone(), vec![list()]).await[0]);
+        let mut told = told(&answers(server.clone(), vec![list()]).await[0]);
         told.retain(|name| !name.starts_with("grpc.reflection."));
         assert_eq!(told, expected);
         for name in [greeter, shelf] {
-            let found = answers(router.clone(), vec![symbol(name)]).await;
+            let found = answers(server.clone(), vec![symbol(name)]).await;
             let is_found = matches!(found[0], MessageResponse::FileDescriptorResponse(_));
             assert_eq!(is_found, expected.contains(&name), "{name}");
         }
@@ -298,13 +299,13 @@ struct ByHand;
 impl Service for ByHand {
     const NAME: &'static str = "routeguide.RouteGuide";
 
-    fn add_to(self, _: &mut Router) {}
+    fn add_to(self, _: &mut Methods) {}
 }
 
 #[tokio::test]
 async fn a_service_without_descriptors_is_listed_and_descriptors_can_be_given_for_it() {
     let wanted = vec![list(), symbol("routeguide.RouteGuide")];
-    let without = Router::new()
+    let without = Server::new()
         .add_service(ByHand)
         .add_service(Reflection::new());
     let without = answers(without, wanted.clone()).await;
@@ -312,7 +313,7 @@ async fn a_service_without_descriptors_is_listed_and_descriptors_can_be_given_fo
     assert_eq!(told(&without[1]), NOT_FOUND);
 
     let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
-    let with = Router::new().add_service(ByHand).add_service(reflection);
+    let with = Server::new().add_service(ByHand).add_service(reflection);
     let with = answers(with, wanted).await;
     assert_eq!(told(&with[0]), told(&without[0]));
     assert_eq!(told(&with[1]), ["route_guide.proto"]);
@@ -336,15 +337,15 @@ impl Service for Broken {
     const NAME: &'static str = "broken.Broken";
     const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(b"\xff", &[]);
 
-    fn add_to(self, _: &mut Router) {}
+    fn add_to(self, _: &mut Methods) {}
 }
 
 #[tokio::test]
 async fn descriptors_that_cannot_be_read_are_internal_and_say_so() {
-    let router = Router::new()
+    let server = Server::new()
         .add_service(Reflection::new())
         .add_service(Broken);
-    let status = ask(router, vec![request(list())]).await.unwrap_err();
+    let status = ask(server, vec![request(list())]).await.unwrap_err();
     assert_eq!(status.code(), Code::INTERNAL);
     assert!(status.message().contains("descriptors"), "{status}");
 }
@@ -372,7 +373,7 @@ async fn of_sets(sets: &[Vec<u8>], requests: Vec<MessageRequest>) -> Vec<Vec<Str
     for set in sets {
         reflection = reflection.with_file_descriptor_set(set.clone()).unwrap();
     }
-    let answers = answers(Router::new().add_service(reflection), requests).await;
+    let answers = answers(Server::new().add_service(reflection), requests).await;
     answers.iter().map(told).collect()
 }
 

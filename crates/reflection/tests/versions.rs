@@ -8,7 +8,7 @@ use prost_types::{
     FileDescriptorProto, FileDescriptorSet, FileOptions, MethodDescriptorProto,
     OneofDescriptorProto, ServiceDescriptorProto,
 };
-use trunkline::{Channel, Code, Result, Router, Server};
+use trunkline::{Channel, Code, Result, Server};
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::server_reflection_request::MessageRequest;
 use trunkline_reflection::v1::server_reflection_response::MessageResponse;
@@ -44,8 +44,8 @@ fn importing(mut file: FileDescriptorProto, imports: &[&str]) -> FileDescriptorP
     file
 }
 
-/// A router with reflection of these sets.
-fn router(sets: &[&[FileDescriptorProto]]) -> Router {
+/// A server with reflection of these sets.
+fn server(sets: &[&[FileDescriptorProto]]) -> Server {
     let reflection = sets.iter().fold(Reflection::new(), |reflection, files| {
         let set = FileDescriptorSet {
             file: files.to_vec(),
@@ -53,12 +53,12 @@ fn router(sets: &[&[FileDescriptorProto]]) -> Router {
         let reflection = reflection.with_file_descriptor_set(set.encode_to_vec());
         reflection.expect("it is a set")
     });
-    Router::new().add_service(reflection)
+    Server::new().add_service(reflection)
 }
 
 /// The files that are sent for a symbol.
-async fn files(router: Router, symbol: &str) -> Result<Vec<FileDescriptorProto>> {
-    let client = ServerReflectionClient::new(Channel::in_process(router));
+async fn files(server: Server, symbol: &str) -> Result<Vec<FileDescriptorProto>> {
+    let client = ServerReflectionClient::new(Channel::in_process(server));
     let (mut questions, mut answers) = client.server_reflection_info().await?;
     let request = ServerReflectionRequest {
         host: String::new(),
@@ -76,7 +76,7 @@ async fn files(router: Router, symbol: &str) -> Result<Vec<FileDescriptorProto>>
 
 /// Why a server with these sets does not start; `None` if it does.
 async fn refused(sets: &[&[FileDescriptorProto]]) -> Option<String> {
-    match Server::from(router(sets)).bind("127.0.0.1:0").await {
+    match server(sets).bind("127.0.0.1:0").await {
         Ok(_) => None,
         Err(status) => {
             assert_eq!(status.code(), Code::INTERNAL, "{status}");
@@ -115,7 +115,7 @@ async fn outcome(
             None => {
                 let mut sent = Vec::new();
                 for symbol in symbols {
-                    let files = files(router(&sets), symbol).await;
+                    let files = files(server(&sets), symbol).await;
                     sent.push(files.expect("reflection answers"));
                 }
                 Ok(sent)
@@ -327,7 +327,7 @@ async fn files_of_one_name_are_told_apart_and_imports_lead_to_the_right_one() {
         ("other", "two/v1/common.proto", ""),
     ] {
         let symbol = if package == "other" { "M" } else { "Request" };
-        let files = files(router(&sets), &format!("{package}.{symbol}")).await;
+        let files = files(server(&sets), &format!("{package}.{symbol}")).await;
         let files = files.expect("reflection answers");
         assert_eq!(files[0].name(), service);
         assert!(
@@ -358,7 +358,7 @@ async fn of_versions_of_one_file_that_with_more_is_served_under_whatever_names()
     let orders: [[&[FileDescriptorProto]; 2]; 2] = [[&one, &other], [&other, &one]];
     for sets in orders {
         assert_eq!(refused(&sets).await, None);
-        let files = files(router(&sets), "p.A").await.expect("it answers");
+        let files = files(server(&sets), "p.A").await.expect("it answers");
         assert_eq!(files[0].dependency, ["p/types.proto"]);
         assert_eq!(files[1], new);
     }
@@ -387,7 +387,7 @@ async fn the_files_of_protobuf_may_be_of_any_two_versions() {
     let new = set(vec![contradicting, message("FeatureSet", &[1])]);
     let sets: [&[FileDescriptorProto]; 2] = [&[old], std::slice::from_ref(&new)];
     assert_eq!(refused(&sets).await, None);
-    let files = files(router(&sets), "google.protobuf.FileOptions").await;
+    let files = files(server(&sets), "google.protobuf.FileOptions").await;
     assert_eq!(files.expect("it answers"), [new]);
 }
 
@@ -459,7 +459,7 @@ async fn files_that_contradict_one_another_are_an_error_when_the_server_starts()
         );
         assert_eq!(message, expected);
         // Without a start, the calls say so.
-        let status = files(router(&sets), "p.M").await.expect_err("it cannot");
+        let status = files(server(&sets), "p.M").await.expect_err("it cannot");
         assert_eq!(status.message(), expected);
     }
 }

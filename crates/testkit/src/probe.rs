@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use trunkline::{Method, Raw, Request, Result, Router, Sender, Service, Status, Streaming};
+use trunkline::server::Methods;
+use trunkline::{Method, Raw, Request, Result, Sender, Service, Status, Streaming};
 
 use crate::within;
 
@@ -126,17 +127,17 @@ impl Probe {
 impl Service for Probe {
     const NAME: &'static str = "test.Probe";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = Arc::new(self);
-        add_unary(router, &service);
-        add_blocking(router, &service);
-        add_streaming(router, &service);
-        add_failing(router, &service);
+        add_unary(methods, &service);
+        add_blocking(methods, &service);
+        add_streaming(methods, &service);
+        add_failing(methods, &service);
     }
 }
 
-fn add_unary(router: &mut Router, service: &Arc<Probe>) {
-    router.unary(
+fn add_unary(methods: &mut Methods, service: &Arc<Probe>) {
+    methods.unary(
         Probe::ECHO,
         service,
         |probe, request: Request<Raw>| async move {
@@ -144,7 +145,7 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
             Ok(request.into_inner())
         },
     );
-    router.unary(
+    methods.unary(
         Probe::TEXT,
         service,
         |probe, request: Request<String>| async move {
@@ -152,7 +153,7 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
             Ok(request.into_inner())
         },
     );
-    router.unary(
+    methods.unary(
         Probe::METADATA,
         service,
         |probe, request: Request<Raw>| async move {
@@ -161,7 +162,7 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
             Err::<Raw, _>(Status::aborted("as asked").with_metadata(metadata))
         },
     );
-    router.unary(
+    methods.unary(
         Probe::BINARY,
         service,
         |probe, request: Request<Raw>| async move {
@@ -175,7 +176,7 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
             Ok(Raw(all.freeze()))
         },
     );
-    router.unary(
+    methods.unary(
         Probe::HOLD,
         service,
         |probe, request: Request<Raw>| async move {
@@ -186,8 +187,8 @@ fn add_unary(router: &mut Router, service: &Arc<Probe>) {
     );
 }
 
-fn add_blocking(router: &mut Router, service: &Arc<Probe>) {
-    router.unary(
+fn add_blocking(methods: &mut Methods, service: &Arc<Probe>) {
+    methods.unary(
         Probe::BLOCK,
         service,
         |probe, request: Request<Raw>| async move {
@@ -202,8 +203,8 @@ fn add_blocking(router: &mut Router, service: &Arc<Probe>) {
     );
 }
 
-fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
-    router.client_streaming(
+fn add_streaming(methods: &mut Methods, service: &Arc<Probe>) {
+    methods.client_streaming(
         Probe::COUNT,
         service,
         |probe, requests: Request<Streaming<Raw>>| async move {
@@ -211,7 +212,7 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
             count(requests).await
         },
     );
-    router.client_streaming(
+    methods.client_streaming(
         Probe::DEAF,
         service,
         |probe, requests: Request<Streaming<Raw>>| async move {
@@ -220,7 +221,7 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
             count(requests).await
         },
     );
-    router.server_streaming(
+    methods.server_streaming(
         Probe::SPELL,
         service,
         |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -233,7 +234,7 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
             Ok(())
         },
     );
-    router.bidi_streaming(
+    methods.bidi_streaming(
         Probe::CHAT,
         service,
         |probe, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -244,7 +245,7 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
             Ok(())
         },
     );
-    router.server_streaming(
+    methods.server_streaming(
         Probe::STALL,
         service,
         |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -255,12 +256,12 @@ fn add_streaming(router: &mut Router, service: &Arc<Probe>) {
     );
 }
 
-fn add_failing(router: &mut Router, service: &Arc<Probe>) {
-    router.unary(Probe::PANIC, service, |probe, _: Request<Raw>| async move {
+fn add_failing(methods: &mut Methods, service: &Arc<Probe>) {
+    methods.unary(Probe::PANIC, service, |probe, _: Request<Raw>| async move {
         let _running = probe.begin();
         panic_as_asked::<Result<Raw>>()
     });
-    router.server_streaming(
+    methods.server_streaming(
         Probe::PANIC_LATE,
         service,
         |probe, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -270,7 +271,7 @@ fn add_failing(router: &mut Router, service: &Arc<Probe>) {
             panic_as_asked()
         },
     );
-    router.client_streaming(
+    methods.client_streaming(
         Probe::REFUSE,
         service,
         |probe, mut requests: Request<Streaming<Raw>>| async move {

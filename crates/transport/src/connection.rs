@@ -38,15 +38,25 @@ pub trait ConnectionHandler: Send + 'static {
     /// The answer to a call. Dropping it drops what is at work there.
     type Future: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
-    /// Answers a call, and says which method's [`PollBudget`] it goes at: none for an answer that is known
-    /// already.
-    fn call(&mut self, request: Request<Body>) -> (Self::Future, Option<Arc<PollBudget>>);
+    /// Begins a call.
+    fn call(&mut self, request: Request<Body>) -> BegunCall<Self::Future>;
 
     /// The connection has ended, and this is what passed on it. Not told of one whose future is
     /// dropped.
     fn connection_ended(&self, stats: &ConnectionStats) {
         let _ = stats;
     }
+}
+
+/// A call that a [`ConnectionHandler`] has begun.
+#[derive(Debug)]
+pub struct BegunCall<F> {
+    /// The response to come.
+    pub response: F,
+    /// The budget of the call's method; none if the response is known already.
+    pub poll_budget: Option<Arc<PollBudget>>,
+    /// The deadline that the server sets, in place of the client's.
+    pub deadline: Option<Instant>,
 }
 
 /// How far a server's end has come.
@@ -478,7 +488,7 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
     fn begin_one(&mut self, call: Accepted, now: Instant) -> Instant {
         // A deadline at once is one that the handler passes, if nothing else was waited for.
         let is_late = call.since < now && call.is_late(now);
-        let opened = Opened {
+        let mut opened = Opened {
             respond: call.respond,
             since: call.since,
             deadline: call.deadline,
@@ -490,9 +500,11 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
         }
         let handler = &mut self.handler;
         match catch_panic(|| handler.call(call.request)) {
-            Ok((answer, poll_budget)) => self
-                .calls
-                .begin(Answering::new(answer, opened, poll_budget), now),
+            Ok(begun) => {
+                opened.deadline = begun.deadline.or(opened.deadline);
+                let answering = Answering::new(begun.response, opened, begun.poll_budget);
+                self.calls.begin(answering, now)
+            }
             Err(panic) => {
                 opened.fail(&panic);
                 now

@@ -87,7 +87,7 @@ pub use address::Address;
 pub use body::{Body, BodySource};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::RefusedRequest;
-pub use connection::{ConnectionHandler, Phase, serve_connection};
+pub use connection::{BegunCall, ConnectionHandler, Phase, serve_connection};
 pub use coop::poll_coop;
 pub use deadline::Deadline;
 pub use error::cannot_connect;

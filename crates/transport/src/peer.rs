@@ -12,13 +12,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Both ends in memory.
-    pub fn in_memory() -> Self {
+    /// The ends of a connection in plaintext, for a test that calls a handler.
+    ///
+    /// ```
+    /// # use trunkline_transport::Peer;
+    /// # use std::net::SocketAddr;
+    /// let local = SocketAddr::from(([10, 0, 0, 1], 50051));
+    /// let remote = SocketAddr::from(([10, 0, 0, 2], 40000));
+    /// let peer = Peer::new(local.into(), remote.into());
+    /// assert_eq!(peer.remote().to_string(), "10.0.0.2:40000");
+    /// ```
+    pub fn new(local: Address, remote: Address) -> Self {
         Self {
-            local: Address::InMemory,
-            remote: Address::InMemory,
+            local,
+            remote,
             tls: None,
         }
+    }
+
+    /// A connection with both ends in memory.
+    pub fn in_memory() -> Self {
+        Self::new(Address::InMemory, Address::InMemory)
     }
 
     /// This end.

@@ -12,26 +12,26 @@ use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
 
 use crate::call::deadline::{self, Deadline};
-use crate::server::answering::refused;
-use crate::server::builder::{Handler, Server};
-use crate::tower::{Calling, Shared};
+use crate::http_service::{Calling, HttpService};
+use crate::server::router::Router;
+use crate::server::router_future::refused;
 
 /// A server as something to call. What the transport does for a connection, a task does here for
 /// each call: it drives the handler, keeps the deadline, and stops when nobody listens.
-pub(crate) struct InProcess(Arc<Handler>);
+pub(crate) struct InProcess(Router);
 
 impl InProcess {
-    pub(crate) fn new(server: Server) -> Self {
-        Self(Arc::new(server.into_handler()))
+    pub(crate) fn new(router: Router) -> Self {
+        Self(router)
     }
 }
 
-impl Shared for InProcess {
+impl HttpService for InProcess {
     fn call(&self, request: http::Request<Body>) -> Calling {
-        let handler = self.0.clone();
+        let router = self.0.clone();
         Box::pin(async move {
             let (respond, response) = oneshot::channel();
-            tokio::spawn(run(handler, request, respond));
+            tokio::spawn(run(router, request, respond));
             response
                 .await
                 .map_err(|_| Status::internal("the call's task has ended without a response"))
@@ -40,14 +40,18 @@ impl Shared for InProcess {
 }
 
 async fn run(
-    handler: Arc<Handler>,
+    router: Router,
     request: http::Request<Body>,
     mut respond: oneshot::Sender<http::Response<Body>>,
 ) {
-    let size = handler.limits().http2.pipe_size;
+    let size = router.limits().http2.pipe_size;
     let (mut bounds, request) = Bounds::around(request);
-    let mut answering = handler.answer(request);
-    let response = poll_fn(|cx| {
+    let begun = router.begin(request);
+    if let Some(deadline) = begun.deadline {
+        bounds.deadline = Some(Deadline::new(deadline));
+    }
+    let mut response = begun.response;
+    let responded = poll_fn(|cx| {
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
@@ -55,11 +59,11 @@ async fn run(
         if let Poll::Ready(status) = bounds.poll(cx) {
             return Poll::Ready(Some(refused(status.into(), &Compressors::none())));
         }
-        Pin::new(&mut answering).poll(cx).map(Some)
+        response.poll_response(cx).map(Some)
     })
     .await;
-    drop(answering);
-    let Some(response) = response else { return };
+    drop(response);
+    let Some(response) = responded else { return };
     let (head, body) = response.into_parts();
     if body.full_size().is_some() {
         let _ = respond.send(http::Response::from_parts(head, body));

@@ -21,7 +21,7 @@
 //!
 //! # async fn example() -> Result<()> {
 //! // In one program:
-//! Server::new().add_service(GreeterServer(MyGreeter)).serve("127.0.0.1:50051").await?;
+//! Server::new().add_service(GreeterServer::new(MyGreeter)).serve("127.0.0.1:50051").await?;
 //!
 //! // In another:
 //! let client = GreeterClient::connect("127.0.0.1:50051").await?;
@@ -61,7 +61,7 @@
 //! | `call` | what both ends have: head, messages, deadline, interceptors, observers |
 //! | `client` | a call before it begins, channels, and the attempts at a call |
 //! | `server` | from a path to a handler; a handler at work |
-//! | `tower`, `in_process` | tower services; calls without a socket |
+//! | `http_service`, `in_process` | tower services; calls without a socket |
 //! | `limits` | every limit |
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
@@ -74,12 +74,12 @@ struct ReadMe;
 
 mod call;
 mod client;
+mod http_service;
 mod in_process;
 pub mod limits;
-mod server;
+pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tower;
 
 #[doc(hidden)]
 pub use prost;
@@ -87,6 +87,7 @@ pub use prost;
 pub use prost_types;
 
 pub use bytes::Bytes;
+pub use call::compression::Compress;
 pub use call::context::Context;
 pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
@@ -96,7 +97,7 @@ pub use call::method::Method;
 pub use call::observe::{CallStats, MetricsSink, Side};
 pub use call::request::Request;
 pub use call::response::Response;
-pub use call::response_handle::{Compress, ResponseHandle};
+pub use call::response_handle::ResponseHandle;
 pub use call::sender::Sender;
 pub use call::streaming::Streaming;
 pub use client::call::Call;
@@ -104,10 +105,11 @@ pub use client::channel::Channel;
 pub use client::channel_builder::ChannelBuilder;
 pub use client::client_stream::ClientStream;
 pub use client::stub::Client;
-pub use server::answering::Answering;
-pub use server::builder::{BoundServer, Layered, Server};
+pub use server::bound::BoundServer;
+pub use server::builder::Server;
 pub use server::descriptors::FileDescriptors;
-pub use server::router::{Router, Service};
+pub use server::router::Router;
+pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
 pub use trunkline_channel::{ConnectivityState, Resolver, StateWatch, Targets};
@@ -126,6 +128,12 @@ pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
 #[cfg(feature = "__tls")]
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
+
+/// Types around tower services over HTTP types.
+pub mod tower {
+    pub use crate::http_service::LayeredService;
+    pub use crate::server::router_future::RouterFuture;
+}
 
 /// What everything here that can fail gives: a value or a [`Status`].
 pub type Result<T> = std::result::Result<T, Status>;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, ClientStream, Code, Method, Raw, Request, Response, Result, Router, Sender,
-    Server, Service, Status, Streaming,
+    Channel, Client, ClientStream, Code, Method, Raw, Request, Response, Result, Sender, Server,
+    Service, Status, Streaming,
 };
 
 const UNARY: Method = Method::new("/test.Echo/Unary");
@@ -18,15 +19,15 @@ struct Echo;
 impl Service for Echo {
     const NAME: &'static str = "test.Echo";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = Arc::new(self);
-        router.unary(UNARY, &service, |_, request: Request<Raw>| async move {
+        methods.unary(UNARY, &service, |_, request: Request<Raw>| async move {
             if request.0.is_empty() {
                 return Err(Status::invalid_argument("empty"));
             }
             Ok(request.into_inner())
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &service,
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -36,7 +37,7 @@ impl Service for Echo {
                 Ok(())
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &service,
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -47,7 +48,7 @@ impl Service for Echo {
                 Ok(Raw(all.into()))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &service,
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -129,7 +130,7 @@ async fn four_call_types_pass_on_many_threads() {
 
 #[tokio::test]
 async fn four_call_types_pass_in_this_process() {
-    let all = all_four(Channel::in_process(Router::new().add_service(Echo)));
+    let all = all_four(Channel::in_process(Server::new().add_service(Echo)));
     tokio::time::timeout(Duration::from_secs(10), all)
         .await
         .unwrap();

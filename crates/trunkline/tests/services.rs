@@ -1,9 +1,10 @@
-//! What a router knows of its services, and how one of them learns of the others.
+//! The names and descriptors of services, and services that learn of the others.
 
 use std::sync::Arc;
 
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, FileDescriptors, Method, Raw, Request, Response, Router, Service,
+    Channel, Client, FileDescriptors, Method, Raw, Request, Response, Server, Service,
 };
 
 const NAMES: Method = Method::new("/test.Names/Names");
@@ -18,7 +19,7 @@ impl Service for One {
     const NAME: &'static str = "test.One";
     const FILE_DESCRIPTORS: &'static FileDescriptors = &ONE;
 
-    fn add_to(self, _: &mut Router) {}
+    fn add_to(self, _: &mut Methods) {}
 }
 
 struct Two;
@@ -27,7 +28,7 @@ impl Service for Two {
     const NAME: &'static str = "test.Two";
     const FILE_DESCRIPTORS: &'static FileDescriptors = &TWO;
 
-    fn add_to(self, _: &mut Router) {}
+    fn add_to(self, _: &mut Methods) {}
 }
 
 /// Tells the names of all services.
@@ -36,40 +37,40 @@ struct Names;
 impl Service for Names {
     const NAME: &'static str = "test.Names";
 
-    fn add_to(self, router: &mut Router) {
-        router.after_each_add(|router| {
-            let names = Arc::new(router.services().join(" "));
-            router.unary(NAMES, &names, |names, _: Request<Raw>| async move {
+    fn add_to(self, methods: &mut Methods) {
+        methods.on_service_added(|methods| {
+            let names = Arc::new(methods.service_names().join(" "));
+            methods.unary(NAMES, &names, |names, _: Request<Raw>| async move {
                 Ok(Raw(names.as_bytes().to_vec().into()))
             });
         });
     }
 }
 
-async fn names(router: &Router) -> String {
-    let client = Client::new(Channel::in_process(router.clone()));
+async fn names(server: &Server) -> String {
+    let client = Client::new(Channel::in_process(server.clone()));
     let names: Response<Raw> = client.unary(NAMES, Raw::default()).await.unwrap();
     String::from_utf8(names.0.to_vec()).unwrap()
 }
 
 #[tokio::test]
 async fn a_service_learns_of_those_before_and_after_it() {
-    let router = Router::new().add_service(One).add_service(Names);
-    assert_eq!(names(&router).await, "test.One test.Names");
-    let more = router.clone().add_service(Two);
+    let server = Server::new().add_service(One).add_service(Names);
+    assert_eq!(names(&server).await, "test.One test.Names");
+    let more = server.clone().add_service(Two);
     assert_eq!(names(&more).await, "test.One test.Names test.Two");
-    // The router that was cloned has no such service.
-    assert_eq!(names(&router).await, "test.One test.Names");
+    // The server that was cloned has no such service.
+    assert_eq!(names(&server).await, "test.One test.Names");
 }
 
 #[test]
-fn a_router_names_services_once_and_has_their_descriptors() {
-    let router = Router::new()
-        .add_service(One)
-        .add_service(Two)
-        .add_service(One);
-    assert_eq!(router.services(), ["test.One", "test.Two"]);
-    let sets: Vec<_> = router
+fn a_server_names_services_once_and_has_their_descriptors() {
+    let mut methods = Methods::default();
+    methods.add_service(One);
+    methods.add_service(Two);
+    methods.add_service(One);
+    assert_eq!(methods.service_names(), ["test.One", "test.Two"]);
+    let sets: Vec<_> = methods
         .file_descriptors()
         .iter()
         .map(|it| it.set())

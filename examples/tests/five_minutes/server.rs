@@ -16,7 +16,7 @@ impl Greeter for MyGreeter {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let greeter = GreeterServer(MyGreeter);
+    let greeter = GreeterServer::new(MyGreeter);
     Server::new()
         .add_service(greeter)
         .serve("127.0.0.1:50051")

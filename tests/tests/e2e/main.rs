@@ -47,6 +47,7 @@ mod server {
     mod handler_tasks;
     mod keepalive;
     mod lifecycle;
+    mod services;
     mod sockets;
     mod threads;
 }

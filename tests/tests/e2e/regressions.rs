@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Listener, Method, Next, Raw, Request, Router, Sender, Server, Status,
+    Channel, Client, Code, Listener, Method, Next, Raw, Request, Sender, Server, Status,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 use trunkline_tests::fixture::{
@@ -178,8 +179,8 @@ async fn a_connection_that_buffers_is_flushed_to_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_that_idle_streams_have_read_comes_back() {
-    let service = With(|router: &mut Router| {
-        router.server_streaming(
+    let service = With(|methods: &mut Methods| {
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, _request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -187,7 +188,7 @@ async fn window_that_idle_streams_have_read_comes_back() {
                 pending().await
             },
         );
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
             Ok(raw(vec![1; 1 << 20]))
         });
     });
@@ -225,8 +226,8 @@ async fn a_handler_that_uses_up_its_budget_ends_at_its_deadline() {
         }
     }
     let (dropped, mut was_dropped) = unbounded_channel();
-    let service = With(move |router: &mut Router| {
-        router.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
+    let service = With(move |methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
             let guard = Guard(dropped.clone());
             async move {
                 let _guard = guard;
@@ -266,8 +267,8 @@ async fn a_server_stops_although_a_client_has_not_shaken_hands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_task_of_the_handler_sends_arrives() {
-    let service = With(|router: &mut Router| {
-        router.server_streaming(
+    let service = With(|methods: &mut Methods| {
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -355,8 +356,8 @@ async fn a_deadline_ends_a_stream_that_always_has_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_call_that_waits_for_a_permit_ends_at_its_deadline() {
     let (started, mut has_started) = unbounded_channel();
-    let service = With(move |router: &mut Router| {
-        router.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
+    let service = With(move |methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), move |_, _: Request<Raw>| {
             let started = started.clone();
             async move {
                 tokio::task::yield_now().await;

@@ -6,7 +6,8 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use trunkline::{Client, Code, Compress, Method, Raw, Request, Router, Server, Status};
+use trunkline::server::Methods;
+use trunkline::{Client, Code, Compress, Method, Raw, Request, Server, Status};
 use trunkline_testkit::{Fields, Outcome, Probe, RawPeer, message};
 use trunkline_tests::fixture::{With, client_of, nothing, raw, serve, within};
 use trunkline_tests::nginx::Nginx;
@@ -36,9 +37,9 @@ fn in_front_of(address: &str, more: &str) -> Option<Nginx> {
     Nginx::start(|port| site(port, &format!("grpc://{address}"), more))
 }
 
-fn telling() -> With<impl FnOnce(&mut Router)> {
-    With(|router: &mut Router| {
-        router.unary(TELL, &nothing(), |_, request: Request<Raw>| async move {
+fn telling() -> With<impl FnOnce(&mut Methods)> {
+    With(|methods: &mut Methods| {
+        methods.unary(TELL, &nothing(), |_, request: Request<Raw>| async move {
             let (response, told) = (request.response(), request.metadata());
             for value in told.get_all("told_x.y") {
                 response.metadata("head", value)?;

@@ -91,7 +91,7 @@ fn says(message: &Message, field: &str, value: &str) -> bool {
 #[test]
 fn every_message_of_a_route_guide_run_is_decoded_by_name() {
     let runtime = Runtime::new().expect("a runtime");
-    let server = Server::new().add_service(RouteGuideServer(Guide));
+    let server = Server::new().add_service(RouteGuideServer::new(Guide));
     let server = runtime
         .block_on(server.bind("127.0.0.1:0"))
         .expect("a port");

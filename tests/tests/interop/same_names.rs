@@ -23,9 +23,9 @@ fn server() -> u16 {
     thread::spawn(move || {
         Runtime::new().expect("a runtime").block_on(async {
             let bound = Server::new()
-                .add_service(UserServiceServer(Users))
+                .add_service(UserServiceServer::new(Users))
                 .add_service(Reflection::new())
-                .add_service(OrderServiceServer(Orders))
+                .add_service(OrderServiceServer::new(Orders))
                 .bind("127.0.0.1:0")
                 .await
                 .expect("a free port, and descriptors that agree");

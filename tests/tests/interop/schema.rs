@@ -200,9 +200,9 @@ async fn call_all(channel: Channel) -> Result<()> {
 
 fn server() -> Server {
     Server::new()
-        .add_service(LegacyServer(Echo))
-        .add_service(Edition2023Server(Echo))
-        .add_service(Edition2024Server(Echo))
+        .add_service(LegacyServer::new(Echo))
+        .add_service(Edition2023Server::new(Echo))
+        .add_service(Edition2024Server::new(Echo))
 }
 
 /// The directory of a toolkit; `None`, and a line on standard error, when this machine lacks it.

@@ -101,8 +101,8 @@ fn standard_server() -> (u16, Health) {
             let bound = Server::new()
                 .add_service(Reflection::new())
                 .add_service(health.clone())
-                .add_service(hello::GreeterServer(Greeter(health.clone())))
-                .add_service(guide::RouteGuideServer(Guide))
+                .add_service(hello::GreeterServer::new(Greeter(health.clone())))
+                .add_service(guide::RouteGuideServer::new(Guide))
                 .bind("127.0.0.1:0")
                 .await
                 .expect("a free port");

@@ -18,9 +18,9 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 use trunkline::details::DebugInfo;
+use trunkline::server::Methods;
 use trunkline::{
-    Address, Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Router,
-    Server, Status,
+    Address, Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Server, Status,
 };
 use trunkline_testkit::{Authority, Fields, Frame, Outcome, RawListener, RawPeer};
 use trunkline_tests::fixture::{
@@ -359,8 +359,8 @@ async fn late() -> [String; 5] {
 /// A service whose handler tells that it has begun, and never ends.
 fn stuck(begun: &Arc<Notify>) -> impl trunkline::Service + use<> {
     let begun = begun.clone();
-    With(move |router: &mut Router| {
-        router.unary(UNARY, &begun, |begun, _: Request<Raw>| async move {
+    With(move |methods: &mut Methods| {
+        methods.unary(UNARY, &begun, |begun, _: Request<Raw>| async move {
             begun.notify_one();
             pending::<trunkline::Result<Raw>>().await
         });
@@ -398,8 +398,8 @@ async fn status_of_a_late_handler() -> Status {
 async fn panicking() -> [String; 1] {
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).expect("the only one");
-    let service = With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    let service = With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             assert!(request.0.is_empty(), "the password is 4711");
             Ok(request.into_inner())
         });
@@ -553,8 +553,8 @@ async fn no_grpc_client() -> [String; 3] {
 }
 
 async fn large_metadata() -> [String; 4] {
-    let service = With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    let service = With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             if request.0.is_empty() {
                 let large = DebugInfo::new("x".repeat(40_000));
                 return Err(Status::not_found("no such greeting").with_detail(large));

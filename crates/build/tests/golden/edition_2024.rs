@@ -212,16 +212,20 @@ pub mod schema {
         /// Serves `schema.edition2023.Edition2023` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct Edition2023Server<S>(pub S);
+        pub type Edition2023Server<S> = ::trunkline::server::ServiceServer<Edition2023Methods, S>;
 
-        impl<S: Edition2023> ::trunkline::Service for Edition2023Server<S> {
+        /// The table of the methods of `schema.edition2023.Edition2023`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum Edition2023Methods {}
+
+        impl<S: Edition2023> ::trunkline::server::ServiceMethods<S> for Edition2023Methods {
             const NAME: &'static str = "schema.edition2023.Edition2023";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(EDITION2023_ECHO, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(EDITION2023_ECHO, service, |service, request| async move {
                     S::echo(&service, request).await
                 });
             }
@@ -455,16 +459,20 @@ pub mod schema {
         /// Serves `schema.edition2024.Edition2024` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct Edition2024Server<S>(pub S);
+        pub type Edition2024Server<S> = ::trunkline::server::ServiceServer<Edition2024Methods, S>;
 
-        impl<S: Edition2024> ::trunkline::Service for Edition2024Server<S> {
+        /// The table of the methods of `schema.edition2024.Edition2024`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum Edition2024Methods {}
+
+        impl<S: Edition2024> ::trunkline::server::ServiceMethods<S> for Edition2024Methods {
             const NAME: &'static str = "schema.edition2024.Edition2024";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(EDITION2024_ECHO, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(EDITION2024_ECHO, service, |service, request| async move {
                     S::echo(&service, request).await
                 });
             }
@@ -708,16 +716,20 @@ pub mod schema {
         /// Serves `schema.legacy.Legacy` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct LegacyServer<S>(pub S);
+        pub type LegacyServer<S> = ::trunkline::server::ServiceServer<LegacyMethods, S>;
 
-        impl<S: Legacy> ::trunkline::Service for LegacyServer<S> {
+        /// The table of the methods of `schema.legacy.Legacy`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum LegacyMethods {}
+
+        impl<S: Legacy> ::trunkline::server::ServiceMethods<S> for LegacyMethods {
             const NAME: &'static str = "schema.legacy.Legacy";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(LEGACY_ECHO, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(LEGACY_ECHO, service, |service, request| async move {
                     S::echo(&service, request).await
                 });
             }

@@ -86,16 +86,20 @@ pub trait Greeter: ::core::marker::Send + ::core::marker::Sync + 'static {
 /// Serves `helloworld.Greeter` with the handlers in it.
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-#[derive(Debug)]
-pub struct GreeterServer<S>(pub S);
+pub type GreeterServer<S> = ::trunkline::server::ServiceServer<GreeterMethods, S>;
 
-impl<S: Greeter> ::trunkline::Service for GreeterServer<S> {
+/// The table of the methods of `helloworld.Greeter`.
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+#[derive(Clone, Copy, Debug)]
+pub enum GreeterMethods {}
+
+impl<S: Greeter> ::trunkline::server::ServiceMethods<S> for GreeterMethods {
     const NAME: &'static str = "helloworld.Greeter";
     const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-    fn add_to(self, router: &mut ::trunkline::Router) {
-        let service = ::std::sync::Arc::new(self.0);
-        router.unary(GREETER_SAY_HELLO, &service, |service, request| async move {
+    fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+        methods.unary(GREETER_SAY_HELLO, service, |service, request| async move {
             S::say_hello(&service, request).await
         });
     }

@@ -1361,7 +1361,7 @@ pub mod names {
         fn get_foo__(
             &self,
             requests: ::trunkline::Request<::trunkline::Streaming<Str>>,
-            replies: &mut ::trunkline::Sender<str::Is>,
+            responses: &mut ::trunkline::Sender<str::Is>,
         ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
         /// Handles `names.Names/New`.
@@ -1384,34 +1384,38 @@ pub mod names {
     /// Serves `names.Names` with the handlers in it.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    #[derive(Debug)]
-    pub struct NamesServiceServer<S>(pub S);
+    pub type NamesServiceServer<S> = ::trunkline::server::ServiceServer<NamesServiceMethods, S>;
 
-    impl<S: NamesService> ::trunkline::Service for NamesServiceServer<S> {
+    /// The table of the methods of `names.Names`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, Copy, Debug)]
+    pub enum NamesServiceMethods {}
+
+    impl<S: NamesService> ::trunkline::server::ServiceMethods<S> for NamesServiceMethods {
         const NAME: &'static str = "names.Names";
         const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-        fn add_to(self, router: &mut ::trunkline::Router) {
-            let service = ::std::sync::Arc::new(self.0);
-            router.unary(NAMES_GET_FOO, &service, |service, request| async move {
+        fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+            methods.unary(NAMES_GET_FOO, service, |service, request| async move {
                 S::get_foo(&service, request).await
             });
-            router.unary(NAMES_GET_FOO_, &service, |service, request| async move {
+            methods.unary(NAMES_GET_FOO_, service, |service, request| async move {
                 S::get_foo_(&service, request).await
             });
-            router.bidi_streaming(NAMES_GET_FOO__, &service, |service, requests, mut replies| async move {
-                S::get_foo__(&service, requests, &mut replies).await
+            methods.bidi_streaming(NAMES_GET_FOO__, service, |service, requests, mut responses| async move {
+                S::get_foo__(&service, requests, &mut responses).await
             });
-            router.unary(NAMES_NEW, &service, |service, request| async move {
+            methods.unary(NAMES_NEW, service, |service, request| async move {
                 S::new(&service, request).await
             });
-            router.unary(NAMES_NEW_, &service, |service, request| async move {
+            methods.unary(NAMES_NEW_, service, |service, request| async move {
                 S::new_(&service, request).await
             });
-            router.unary(NAMES_CONNECT, &service, |service, request| async move {
+            methods.unary(NAMES_CONNECT, service, |service, request| async move {
                 S::connect(&service, request).await
             });
-            router.unary(NAMES_UNNAMED, &service, |service, request| async move {
+            methods.unary(NAMES_UNNAMED, service, |service, request| async move {
                 S::unnamed(&service, request).await
             });
         }
@@ -1468,7 +1472,7 @@ pub mod names {
         fn router(
             &self,
             request: ::trunkline::Request<FooBar>,
-            replies: &mut ::trunkline::Sender<FooBar>,
+            responses: &mut ::trunkline::Sender<FooBar>,
         ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
         /// Handles `names.NAMES/Request`.
@@ -1479,22 +1483,27 @@ pub mod names {
     /// Serves `names.NAMES` with the handlers in it.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    #[derive(Debug)]
-    pub struct NamesServiceServiceServer<S>(pub S);
+    pub type NamesServiceServiceServer<S> =
+        ::trunkline::server::ServiceServer<NamesServiceServiceMethods, S>;
 
-    impl<S: NamesServiceService> ::trunkline::Service for NamesServiceServiceServer<S> {
+    /// The table of the methods of `names.NAMES`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, Copy, Debug)]
+    pub enum NamesServiceServiceMethods {}
+
+    impl<S: NamesServiceService> ::trunkline::server::ServiceMethods<S> for NamesServiceServiceMethods {
         const NAME: &'static str = "names.NAMES";
         const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-        fn add_to(self, router: &mut ::trunkline::Router) {
-            let service = ::std::sync::Arc::new(self.0);
-            router.unary(NAMES_SERVICE, &service, |service, request| async move {
+        fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+            methods.unary(NAMES_SERVICE, service, |service, request| async move {
                 S::service(&service, request).await
             });
-            router.server_streaming(NAMES_ROUTER, &service, |service, request, mut replies| async move {
-                S::router(&service, request, &mut replies).await
+            methods.server_streaming(NAMES_ROUTER, service, |service, request, mut responses| async move {
+                S::router(&service, request, &mut responses).await
             });
-            router.client_streaming(NAMES_REQUEST, &service, |service, requests| async move {
+            methods.client_streaming(NAMES_REQUEST, service, |service, requests| async move {
                 S::request(&service, requests).await
             });
         }
@@ -1540,16 +1549,20 @@ pub mod names {
     /// Serves `names.FileDescriptors` with the handlers in it.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    #[derive(Debug)]
-    pub struct FileDescriptorsServer<S>(pub S);
+    pub type FileDescriptorsServer<S> = ::trunkline::server::ServiceServer<FileDescriptorsMethods, S>;
 
-    impl<S: FileDescriptors> ::trunkline::Service for FileDescriptorsServer<S> {
+    /// The table of the methods of `names.FileDescriptors`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, Copy, Debug)]
+    pub enum FileDescriptorsMethods {}
+
+    impl<S: FileDescriptors> ::trunkline::server::ServiceMethods<S> for FileDescriptorsMethods {
         const NAME: &'static str = "names.FileDescriptors";
         const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-        fn add_to(self, router: &mut ::trunkline::Router) {
-            let service = ::std::sync::Arc::new(self.0);
-            router.unary(FILE_DESCRIPTORS_0_, &service, |service, request| async move {
+        fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+            methods.unary(FILE_DESCRIPTORS_0_, service, |service, request| async move {
                 S::_0(&service, request).await
             });
         }
@@ -1594,16 +1607,20 @@ pub mod names {
     /// Serves `names.File` with the handlers in it.
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-    #[derive(Debug)]
-    pub struct FileServer<S>(pub S);
+    pub type FileServer<S> = ::trunkline::server::ServiceServer<FileMethods, S>;
 
-    impl<S: File> ::trunkline::Service for FileServer<S> {
+    /// The table of the methods of `names.File`.
+    #[allow(dead_code, missing_docs, unreachable_pub)]
+    #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+    #[derive(Clone, Copy, Debug)]
+    pub enum FileMethods {}
+
+    impl<S: File> ::trunkline::server::ServiceMethods<S> for FileMethods {
         const NAME: &'static str = "names.File";
         const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-        fn add_to(self, router: &mut ::trunkline::Router) {
-            let service = ::std::sync::Arc::new(self.0);
-            router.unary(FILE_DESCRIPTORS_, &service, |service, request| async move {
+        fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+            methods.unary(FILE_DESCRIPTORS_, service, |service, request| async move {
                 S::descriptors(&service, request).await
             });
         }
@@ -2085,16 +2102,20 @@ pub mod names {
         /// Serves `names.foo__bar.Same_` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct SameServiceServer<S>(pub S);
+        pub type SameServiceServer<S> = ::trunkline::server::ServiceServer<SameServiceMethods, S>;
 
-        impl<S: SameService> ::trunkline::Service for SameServiceServer<S> {
+        /// The table of the methods of `names.foo__bar.Same_`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum SameServiceMethods {}
+
+        impl<S: SameService> ::trunkline::server::ServiceMethods<S> for SameServiceMethods {
             const NAME: &'static str = "names.foo__bar.Same_";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(SAME_GET, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(SAME_GET, service, |service, request| async move {
                     S::get(&service, request).await
                 });
             }
@@ -2139,16 +2160,21 @@ pub mod names {
         /// Serves `names.fooBar.Same_` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct SameServiceServiceServer<S>(pub S);
+        pub type SameServiceServiceServer<S> =
+            ::trunkline::server::ServiceServer<SameServiceServiceMethods, S>;
 
-        impl<S: SameServiceService> ::trunkline::Service for SameServiceServiceServer<S> {
+        /// The table of the methods of `names.fooBar.Same_`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum SameServiceServiceMethods {}
+
+        impl<S: SameServiceService> ::trunkline::server::ServiceMethods<S> for SameServiceServiceMethods {
             const NAME: &'static str = "names.fooBar.Same_";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(SAME_GET_, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(SAME_GET_, service, |service, request| async move {
                     S::get(&service, request).await
                 });
             }
@@ -2646,16 +2672,20 @@ pub mod names {
             /// Serves `names.pkg.bool.Is_` with the handlers in it.
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-            #[derive(Debug)]
-            pub struct IsServiceServer<S>(pub S);
+            pub type IsServiceServer<S> = ::trunkline::server::ServiceServer<IsServiceMethods, S>;
 
-            impl<S: IsService> ::trunkline::Service for IsServiceServer<S> {
+            /// The table of the methods of `names.pkg.bool.Is_`.
+            #[allow(dead_code, missing_docs, unreachable_pub)]
+            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            #[derive(Clone, Copy, Debug)]
+            pub enum IsServiceMethods {}
+
+            impl<S: IsService> ::trunkline::server::ServiceMethods<S> for IsServiceMethods {
                 const NAME: &'static str = "names.pkg.bool.Is_";
                 const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-                fn add_to(self, router: &mut ::trunkline::Router) {
-                    let service = ::std::sync::Arc::new(self.0);
-                    router.unary(IS_ASK, &service, |service, request| async move {
+                fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                    methods.unary(IS_ASK, service, |service, request| async move {
                         S::ask(&service, request).await
                     });
                 }

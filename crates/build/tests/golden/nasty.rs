@@ -212,24 +212,28 @@ pub mod nasty {
                 fn s(
                     &self,
                     requests: ::trunkline::Request<::trunkline::Streaming<Thing>>,
-                    replies: &mut ::trunkline::Sender<thing::Part>,
+                    responses: &mut ::trunkline::Sender<thing::Part>,
                 ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
             }
 
             /// Serves `nasty.other.type.S` with the handlers in it.
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-            #[derive(Debug)]
-            pub struct SServer<T>(pub T);
+            pub type SServer<T> = ::trunkline::server::ServiceServer<SMethods, T>;
 
-            impl<T: S> ::trunkline::Service for SServer<T> {
+            /// The table of the methods of `nasty.other.type.S`.
+            #[allow(dead_code, missing_docs, unreachable_pub)]
+            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            #[derive(Clone, Copy, Debug)]
+            pub enum SMethods {}
+
+            impl<T: S> ::trunkline::server::ServiceMethods<T> for SMethods {
                 const NAME: &'static str = "nasty.other.type.S";
                 const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-                fn add_to(self, router: &mut ::trunkline::Router) {
-                    let service = ::std::sync::Arc::new(self.0);
-                    router.bidi_streaming(S_S, &service, |service, requests, mut replies| async move {
-                        T::s(&service, requests, &mut replies).await
+                fn add_to(service: &::std::sync::Arc<T>, methods: &mut ::trunkline::server::Methods) {
+                    methods.bidi_streaming(S_S, service, |service, requests, mut responses| async move {
+                        T::s(&service, requests, &mut responses).await
                     });
                 }
             }
@@ -277,16 +281,20 @@ pub mod nasty {
             /// Serves `nasty.other.type.T` with the handlers in it.
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-            #[derive(Debug)]
-            pub struct TServer<S>(pub S);
+            pub type TServer<S> = ::trunkline::server::ServiceServer<TMethods, S>;
 
-            impl<S: T> ::trunkline::Service for TServer<S> {
+            /// The table of the methods of `nasty.other.type.T`.
+            #[allow(dead_code, missing_docs, unreachable_pub)]
+            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            #[derive(Clone, Copy, Debug)]
+            pub enum TMethods {}
+
+            impl<S: T> ::trunkline::server::ServiceMethods<S> for TMethods {
                 const NAME: &'static str = "nasty.other.type.T";
                 const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-                fn add_to(self, router: &mut ::trunkline::Router) {
-                    let service = ::std::sync::Arc::new(self.0);
-                    router.unary(T_T, &service, |service, request| async move {
+                fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                    methods.unary(T_T, service, |service, request| async move {
                         S::t(&service, request).await
                     });
                 }
@@ -1173,16 +1181,21 @@ pub mod nasty {
         /// Serves `nasty.v1.foo` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct FooServiceServiceServer<S>(pub S);
+        pub type FooServiceServiceServer<S> =
+            ::trunkline::server::ServiceServer<FooServiceServiceMethods, S>;
 
-        impl<S: FooServiceService> ::trunkline::Service for FooServiceServiceServer<S> {
+        /// The table of the methods of `nasty.v1.foo`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum FooServiceServiceMethods {}
+
+        impl<S: FooServiceService> ::trunkline::server::ServiceMethods<S> for FooServiceServiceMethods {
             const NAME: &'static str = "nasty.v1.foo";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(FOO_BAR, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(FOO_BAR, service, |service, request| async move {
                     S::bar(&service, request).await
                 });
             }
@@ -1340,14 +1353,14 @@ pub mod nasty {
             fn super_(
                 &self,
                 request: ::trunkline::Request<Result>,
-                replies: &mut ::trunkline::Sender<Request>,
+                responses: &mut ::trunkline::Sender<Request>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
             /// Handles `nasty.v1.Keywords/Async`.
             fn r#async(
                 &self,
                 requests: ::trunkline::Request<::trunkline::Streaming<Send>>,
-                replies: &mut ::trunkline::Sender<Future>,
+                responses: &mut ::trunkline::Sender<Future>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
             /// Handles `nasty.v1.Keywords/New`.
@@ -1366,7 +1379,7 @@ pub mod nasty {
             fn into(
                 &self,
                 request: ::trunkline::Request<::trunkline::prost_types::Any>,
-                replies: &mut ::trunkline::Sender<()>,
+                responses: &mut ::trunkline::Sender<()>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
             /// Handles `nasty.v1.Keywords/TryInto`.
@@ -1377,7 +1390,7 @@ pub mod nasty {
             fn drop(
                 &self,
                 requests: ::trunkline::Request<::trunkline::Streaming<bool>>,
-                replies: &mut ::trunkline::Sender<::trunkline::prost_types::Duration>,
+                responses: &mut ::trunkline::Sender<::trunkline::prost_types::Duration>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
             /// Handles `nasty.v1.Keywords/Fmt`.
@@ -1396,7 +1409,7 @@ pub mod nasty {
             fn to_string(
                 &self,
                 requests: ::trunkline::Request<::trunkline::Streaming<super::other::r#type::Thing>>,
-                replies: &mut ::trunkline::Sender<super::legacy::Old>,
+                responses: &mut ::trunkline::Sender<super::legacy::Old>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
             /// Handles `nasty.v1.Keywords/lower_case`.
@@ -1411,61 +1424,65 @@ pub mod nasty {
         /// Serves `nasty.v1.Keywords` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct KeywordsServer<S>(pub S);
+        pub type KeywordsServer<S> = ::trunkline::server::ServiceServer<KeywordsMethods, S>;
 
-        impl<S: Keywords> ::trunkline::Service for KeywordsServer<S> {
+        /// The table of the methods of `nasty.v1.Keywords`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum KeywordsMethods {}
+
+        impl<S: Keywords> ::trunkline::server::ServiceMethods<S> for KeywordsMethods {
             const NAME: &'static str = "nasty.v1.Keywords";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(KEYWORDS_TYPE, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(KEYWORDS_TYPE, service, |service, request| async move {
                     S::r#type(&service, request).await
                 });
-                router.unary(KEYWORDS_SELF, &service, |service, request| async move {
+                methods.unary(KEYWORDS_SELF, service, |service, request| async move {
                     S::self_(&service, request).await
                 });
-                router.server_streaming(KEYWORDS_SUPER, &service, |service, request, mut replies| async move {
-                    S::super_(&service, request, &mut replies).await
+                methods.server_streaming(KEYWORDS_SUPER, service, |service, request, mut responses| async move {
+                    S::super_(&service, request, &mut responses).await
                 });
-                router.bidi_streaming(KEYWORDS_ASYNC, &service, |service, requests, mut replies| async move {
-                    S::r#async(&service, requests, &mut replies).await
+                methods.bidi_streaming(KEYWORDS_ASYNC, service, |service, requests, mut responses| async move {
+                    S::r#async(&service, requests, &mut responses).await
                 });
-                router.client_streaming(KEYWORDS_NEW, &service, |service, requests| async move {
+                methods.client_streaming(KEYWORDS_NEW, service, |service, requests| async move {
                     S::new(&service, requests).await
                 });
-                router.unary(KEYWORDS_CONNECT, &service, |service, request| async move {
+                methods.unary(KEYWORDS_CONNECT, service, |service, request| async move {
                     S::connect(&service, request).await
                 });
-                router.unary(KEYWORDS_CLONE, &service, |service, request| async move {
+                methods.unary(KEYWORDS_CLONE, service, |service, request| async move {
                     S::clone(&service, request).await
                 });
-                router.server_streaming(KEYWORDS_INTO, &service, |service, request, mut replies| async move {
-                    S::into(&service, request, &mut replies).await
+                methods.server_streaming(KEYWORDS_INTO, service, |service, request, mut responses| async move {
+                    S::into(&service, request, &mut responses).await
                 });
-                router.unary(KEYWORDS_TRY_INTO, &service, |service, request| async move {
+                methods.unary(KEYWORDS_TRY_INTO, service, |service, request| async move {
                     S::try_into(&service, request).await
                 });
-                router.bidi_streaming(KEYWORDS_DROP, &service, |service, requests, mut replies| async move {
-                    S::drop(&service, requests, &mut replies).await
+                methods.bidi_streaming(KEYWORDS_DROP, service, |service, requests, mut responses| async move {
+                    S::drop(&service, requests, &mut responses).await
                 });
-                router.unary(KEYWORDS_FMT, &service, |service, request| async move {
+                methods.unary(KEYWORDS_FMT, service, |service, request| async move {
                     S::fmt(&service, request).await
                 });
-                router.unary(KEYWORDS_EQ, &service, |service, request| async move {
+                methods.unary(KEYWORDS_EQ, service, |service, request| async move {
                     S::eq(&service, request).await
                 });
-                router.unary(KEYWORDS_AS_REF, &service, |service, request| async move {
+                methods.unary(KEYWORDS_AS_REF, service, |service, request| async move {
                     S::as_ref(&service, request).await
                 });
-                router.bidi_streaming(KEYWORDS_TO_STRING, &service, |service, requests, mut replies| async move {
-                    S::to_string(&service, requests, &mut replies).await
+                methods.bidi_streaming(KEYWORDS_TO_STRING, service, |service, requests, mut responses| async move {
+                    S::to_string(&service, requests, &mut responses).await
                 });
-                router.unary(KEYWORDS_LOWER_CASE, &service, |service, request| async move {
+                methods.unary(KEYWORDS_LOWER_CASE, service, |service, request| async move {
                     S::lower_case(&service, request).await
                 });
-                router.unary(KEYWORDS_HTTP_GET2_URL, &service, |service, request| async move {
+                methods.unary(KEYWORDS_HTTP_GET2_URL, service, |service, request| async move {
                     S::http_get2_url(&service, request).await
                 });
             }
@@ -1510,16 +1527,20 @@ pub mod nasty {
         /// Serves `nasty.v1.self` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct SelfServiceServer<S>(pub S);
+        pub type SelfServiceServer<S> = ::trunkline::server::ServiceServer<SelfServiceMethods, S>;
 
-        impl<S: SelfService> ::trunkline::Service for SelfServiceServer<S> {
+        /// The table of the methods of `nasty.v1.self`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum SelfServiceMethods {}
+
+        impl<S: SelfService> ::trunkline::server::ServiceMethods<S> for SelfServiceMethods {
             const NAME: &'static str = "nasty.v1.self";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(SELF_SELF, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(SELF_SELF, service, |service, request| async move {
                     S::self_(&service, request).await
                 });
             }
@@ -1559,14 +1580,19 @@ pub mod nasty {
         /// Serves `nasty.v1.loop` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct LoopServer<S>(pub S);
+        pub type LoopServer<S> = ::trunkline::server::ServiceServer<LoopMethods, S>;
 
-        impl<S: Loop> ::trunkline::Service for LoopServer<S> {
+        /// The table of the methods of `nasty.v1.loop`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum LoopMethods {}
+
+        impl<S: Loop> ::trunkline::server::ServiceMethods<S> for LoopMethods {
             const NAME: &'static str = "nasty.v1.loop";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, _: &mut ::trunkline::Router) {}
+            fn add_to(_: &::std::sync::Arc<S>, _: &mut ::trunkline::server::Methods) {}
         }
 
         const USER_LIST_ALL: ::trunkline::Method = ::trunkline::Method::new("/nasty.v1.User/ListAll");
@@ -1612,16 +1638,20 @@ pub mod nasty {
         /// Serves `nasty.v1.User` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct UserServer<S>(pub S);
+        pub type UserServer<S> = ::trunkline::server::ServiceServer<UserMethods, S>;
 
-        impl<S: User> ::trunkline::Service for UserServer<S> {
+        /// The table of the methods of `nasty.v1.User`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum UserMethods {}
+
+        impl<S: User> ::trunkline::server::ServiceMethods<S> for UserMethods {
             const NAME: &'static str = "nasty.v1.User";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(USER_LIST_ALL, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(USER_LIST_ALL, service, |service, request| async move {
                     S::list_all(&service, request).await
                 });
             }
@@ -1670,16 +1700,20 @@ pub mod nasty {
         /// Serves `nasty.v1.UserList` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct UserListServer<S>(pub S);
+        pub type UserListServer<S> = ::trunkline::server::ServiceServer<UserListMethods, S>;
 
-        impl<S: UserList> ::trunkline::Service for UserListServer<S> {
+        /// The table of the methods of `nasty.v1.UserList`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum UserListMethods {}
+
+        impl<S: UserList> ::trunkline::server::ServiceMethods<S> for UserListMethods {
             const NAME: &'static str = "nasty.v1.UserList";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(USER_LIST_ALL_, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(USER_LIST_ALL_, service, |service, request| async move {
                     S::all(&service, request).await
                 });
             }
@@ -1740,7 +1774,7 @@ pub mod nasty {
             fn watch(
                 &self,
                 request: ::trunkline::Request<OutdatedMessage>,
-                replies: &mut ::trunkline::Sender<OutdatedMessage>,
+                responses: &mut ::trunkline::Sender<OutdatedMessage>,
             ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
         }
 
@@ -1748,21 +1782,25 @@ pub mod nasty {
         #[deprecated]
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct OutdatedServer<S>(pub S);
+        pub type OutdatedServer<S> = ::trunkline::server::ServiceServer<OutdatedMethods, S>;
+
+        /// The table of the methods of `nasty.v1.Outdated`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum OutdatedMethods {}
 
         #[allow(deprecated)]
-        impl<S: Outdated> ::trunkline::Service for OutdatedServer<S> {
+        impl<S: Outdated> ::trunkline::server::ServiceMethods<S> for OutdatedMethods {
             const NAME: &'static str = "nasty.v1.Outdated";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.unary(OUTDATED_CALL, &service, |service, request| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.unary(OUTDATED_CALL, service, |service, request| async move {
                     S::call(&service, request).await
                 });
-                router.server_streaming(OUTDATED_WATCH, &service, |service, request, mut replies| async move {
-                    S::watch(&service, request, &mut replies).await
+                methods.server_streaming(OUTDATED_WATCH, service, |service, request, mut responses| async move {
+                    S::watch(&service, request, &mut responses).await
                 });
             }
         }
@@ -1809,17 +1847,21 @@ pub mod nasty {
         /// Serves `nasty.v1.HalfOutdated` with the handlers in it.
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-        #[derive(Debug)]
-        pub struct HalfOutdatedServer<S>(pub S);
+        pub type HalfOutdatedServer<S> = ::trunkline::server::ServiceServer<HalfOutdatedMethods, S>;
+
+        /// The table of the methods of `nasty.v1.HalfOutdated`.
+        #[allow(dead_code, missing_docs, unreachable_pub)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum HalfOutdatedMethods {}
 
         #[allow(deprecated)]
-        impl<S: HalfOutdated> ::trunkline::Service for HalfOutdatedServer<S> {
+        impl<S: HalfOutdated> ::trunkline::server::ServiceMethods<S> for HalfOutdatedMethods {
             const NAME: &'static str = "nasty.v1.HalfOutdated";
             const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-            fn add_to(self, router: &mut ::trunkline::Router) {
-                let service = ::std::sync::Arc::new(self.0);
-                router.client_streaming(HALF_OUTDATED_OLD, &service, |service, requests| async move {
+            fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+                methods.client_streaming(HALF_OUTDATED_OLD, service, |service, requests| async move {
                     S::old(&service, requests).await
                 });
             }

@@ -190,7 +190,7 @@ pub trait RouteGuide: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn list_features(
         &self,
         request: ::trunkline::Request<Rectangle>,
-        replies: &mut ::trunkline::Sender<Feature>,
+        responses: &mut ::trunkline::Sender<Feature>,
     ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 
     /// Takes the points of a route as they are passed, and sums the route up at its end.
@@ -201,33 +201,37 @@ pub trait RouteGuide: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn route_chat(
         &self,
         requests: ::trunkline::Request<::trunkline::Streaming<RouteNote>>,
-        replies: &mut ::trunkline::Sender<RouteNote>,
+        responses: &mut ::trunkline::Sender<RouteNote>,
     ) -> impl ::core::future::Future<Output = ::trunkline::Result<()>> + ::core::marker::Send;
 }
 
 /// Serves `routeguide.RouteGuide` with the handlers in it.
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-#[derive(Debug)]
-pub struct RouteGuideServer<S>(pub S);
+pub type RouteGuideServer<S> = ::trunkline::server::ServiceServer<RouteGuideMethods, S>;
 
-impl<S: RouteGuide> ::trunkline::Service for RouteGuideServer<S> {
+/// The table of the methods of `routeguide.RouteGuide`.
+#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+#[derive(Clone, Copy, Debug)]
+pub enum RouteGuideMethods {}
+
+impl<S: RouteGuide> ::trunkline::server::ServiceMethods<S> for RouteGuideMethods {
     const NAME: &'static str = "routeguide.RouteGuide";
     const FILE_DESCRIPTORS: &'static ::trunkline::FileDescriptors = &FILE_DESCRIPTORS;
 
-    fn add_to(self, router: &mut ::trunkline::Router) {
-        let service = ::std::sync::Arc::new(self.0);
-        router.unary(ROUTE_GUIDE_GET_FEATURE, &service, |service, request| async move {
+    fn add_to(service: &::std::sync::Arc<S>, methods: &mut ::trunkline::server::Methods) {
+        methods.unary(ROUTE_GUIDE_GET_FEATURE, service, |service, request| async move {
             S::get_feature(&service, request).await
         });
-        router.server_streaming(ROUTE_GUIDE_LIST_FEATURES, &service, |service, request, mut replies| async move {
-            S::list_features(&service, request, &mut replies).await
+        methods.server_streaming(ROUTE_GUIDE_LIST_FEATURES, service, |service, request, mut responses| async move {
+            S::list_features(&service, request, &mut responses).await
         });
-        router.client_streaming(ROUTE_GUIDE_RECORD_ROUTE, &service, |service, requests| async move {
+        methods.client_streaming(ROUTE_GUIDE_RECORD_ROUTE, service, |service, requests| async move {
             S::record_route(&service, requests).await
         });
-        router.bidi_streaming(ROUTE_GUIDE_ROUTE_CHAT, &service, |service, requests, mut replies| async move {
-            S::route_chat(&service, requests, &mut replies).await
+        methods.bidi_streaming(ROUTE_GUIDE_ROUTE_CHAT, service, |service, requests, mut responses| async move {
+            S::route_chat(&service, requests, &mut responses).await
         });
     }
 }

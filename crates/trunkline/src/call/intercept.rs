@@ -91,6 +91,12 @@ impl Interceptors {
         self.0.is_empty()
     }
 
+    /// These, and `inner` inside them.
+    pub(crate) fn and_inside(&self, inner: &Self) -> Self {
+        let all = self.0.iter().chain(inner.0.iter());
+        Self(Arc::new(all.cloned().collect()))
+    }
+
     /// Runs a call through all of them, and then through `innermost`.
     pub(crate) fn run(
         &self,

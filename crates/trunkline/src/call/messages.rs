@@ -159,7 +159,12 @@ impl Messages {
         let response = response?;
         let trailers = self.end.take().map(|end| end.trailers).unwrap_or_default();
         let head = self.receive.take_head();
-        Ok(Response::new(response, head, trailers, message.compressed))
+        Ok(Response::received(
+            response,
+            head,
+            trailers,
+            message.compressed,
+        ))
     }
 
     /// The one message of a request.

@@ -1,5 +1,6 @@
 //! What both ends of a call have: its head, its messages in either direction, and what runs around it.
 
+pub(crate) mod compression;
 pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod fields;

@@ -13,7 +13,7 @@ use trunkline_codec::{Code, Status};
 use trunkline_transport::{ConnectionStats, Peer};
 
 use crate::call::head::Head;
-use crate::server::answer::Handling;
+use crate::call::response_handle::Handling;
 
 /// What calls without a method of this server are called, so that clients cannot make up names of
 /// metrics (gRFC A66, "Metrics", `grpc.method`).

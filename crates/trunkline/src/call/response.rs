@@ -1,4 +1,4 @@
-//! What a client call of one response gives.
+//! The one response of a call, as a client gets it.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,6 +7,15 @@ use trunkline_codec::Metadata;
 /// A response: the message, and what came with it.
 ///
 /// It derefs to the message.
+///
+/// ```
+/// use trunkline::Response;
+///
+/// let mut response = Response::new("Hello!".to_owned());
+/// response.metadata_mut().insert("served-by", "a")?;
+/// assert_eq!(*response, "Hello!");
+/// # Ok::<(), trunkline::MetadataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Response<T> {
     message: T,
@@ -16,7 +25,12 @@ pub struct Response<T> {
 }
 
 impl<T> Response<T> {
-    pub(crate) fn new(
+    /// A response with this message and no metadata, for a test without a server.
+    pub fn new(message: T) -> Self {
+        Self::received(message, Metadata::new(), Metadata::new(), false)
+    }
+
+    pub(crate) fn received(
         message: T,
         metadata: Metadata,
         trailers: Metadata,
@@ -30,22 +44,32 @@ impl<T> Response<T> {
         }
     }
 
-    /// The message alone.
+    /// Returns the message alone.
     pub fn into_inner(self) -> T {
         self.message
     }
 
-    /// What the server sent in the head of its response.
+    /// Returns the metadata of the head of the response.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// What the server sent behind the message.
+    /// Returns the metadata of the head of the response, to be changed.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+
+    /// Returns the metadata of the trailers.
     pub fn trailers(&self) -> &Metadata {
         &self.trailers
     }
 
-    /// Whether the message came compressed.
+    /// Returns the metadata of the trailers, to be changed.
+    pub fn trailers_mut(&mut self) -> &mut Metadata {
+        &mut self.trailers
+    }
+
+    /// Returns true if the message came compressed.
     pub fn is_compressed(&self) -> bool {
         self.is_compressed
     }

@@ -1,47 +1,21 @@
 //! What a handler says about its response besides the messages: head, trailers, compression.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
+use crate::call::compression::Compress;
 use crate::call::context::{ResponseMetadata, append};
 use crate::call::observe::Recorder;
 
-/// Whether the messages that follow are compressed.
+/// The response of the call that a handler serves: its head, its trailers and its compression.
 ///
-/// A message that would not get smaller goes as it is, and so do all if there is no encoding that
-/// both sides know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Compress {
-    /// Compressed, whatever their size.
-    On,
-    /// Compressed if they have more than `compress_above` bytes (1 KiB): what a channel or a server
-    /// does that was told to compress.
-    Auto,
-    /// As they are.
-    #[default]
-    Off,
-}
-
-impl Compress {
-    /// The size from which on messages are compressed.
-    pub(crate) fn least_size(self, above: usize) -> usize {
-        match self {
-            Self::On => 0,
-            Self::Auto => above.saturating_add(1),
-            // No message is as large.
-            Self::Off => usize::MAX,
-        }
-    }
-}
-
-/// The response of the call that a handler answers: its head and its trailers.
-///
-/// A cheap handle; [`Request::response`](crate::Request::response) gives it.
+/// [`Request::response`](crate::Request::response) returns it. It is cheap to clone, and clones are
+/// of the same response.
 #[derive(Clone)]
 pub struct ResponseHandle(Arc<Shared>);
 
@@ -102,7 +76,7 @@ impl ResponseHandle {
     /// INTERNAL if the key or the value is not allowed; FAILED_PRECONDITION if the head has gone
     /// out already.
     pub fn metadata(&self, key: &str, value: &str) -> Result<(), Status> {
-        Ok(self.head()?.head.append(key, value)?)
+        Ok(self.open_head()?.head.append(key, value)?)
     }
 
     /// Adds a binary value, whose key ends in `-bin`, to the head of the response.
@@ -111,7 +85,26 @@ impl ResponseHandle {
     ///
     /// As [`metadata`](Self::metadata).
     pub fn metadata_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
-        Ok(self.head()?.head.append_bin(key, value)?)
+        Ok(self.open_head()?.head.append_bin(key, value)?)
+    }
+
+    /// Adds all pairs of `metadata` to the head of the response, such as those that came with the
+    /// request.
+    ///
+    /// ```
+    /// # use trunkline::{Request, Result};
+    /// async fn echo(request: Request<String>) -> Result<String> {
+    ///     request.response().extend_metadata(request.metadata().clone())?;
+    ///     Ok(request.into_inner())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// FAILED_PRECONDITION if the head has been sent already.
+    pub fn extend_metadata(&self, metadata: Metadata) -> Result<(), Status> {
+        self.open_head()?.head.extend(metadata);
+        Ok(())
     }
 
     /// Adds metadata to the trailers, which end the response.
@@ -130,6 +123,38 @@ impl ResponseHandle {
     /// As [`trailer`](Self::trailer).
     pub fn trailer_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
         Ok(self.lock().trailers.append_bin(key, value)?)
+    }
+
+    /// Adds all pairs of `metadata` to the trailers.
+    pub fn extend_trailers(&self, metadata: Metadata) {
+        self.lock().trailers.extend(metadata);
+    }
+
+    /// Returns the metadata that the head of the response is to have. Empty once the head has been
+    /// sent.
+    ///
+    /// A test that calls a handler reads here what it has set:
+    ///
+    /// ```
+    /// # async fn example() -> trunkline::Result<()> {
+    /// # use trunkline::{Request, Result};
+    /// # async fn handler(request: Request<String>) -> Result<String> {
+    /// #     request.response().metadata("kind", "greeting")?;
+    /// #     Ok(request.into_inner())
+    /// # }
+    /// let request = Request::new("you".to_owned());
+    /// let response = request.response().clone();
+    /// handler(request).await?;
+    /// assert_eq!(response.head().get("kind"), Some("greeting"));
+    /// # Ok(()) }
+    /// ```
+    pub fn head(&self) -> Metadata {
+        self.lock().head.clone()
+    }
+
+    /// Returns the metadata that the trailers are to have. Empty once they have been sent.
+    pub fn trailers(&self) -> Metadata {
+        self.lock().trailers.clone()
     }
 
     /// Whether the messages that follow are compressed; `Off` by default, and `Auto` on a server that
@@ -264,7 +289,7 @@ impl ResponseHandle {
         state.head_wanted
     }
 
-    fn head(&self) -> Result<MutexGuard<'_, State>, Status> {
+    fn open_head(&self) -> Result<MutexGuard<'_, State>, Status> {
         let state = self.lock();
         match state.head_sent {
             false => Ok(state),
@@ -288,3 +313,6 @@ impl fmt::Debug for ResponseHandle {
 /// What a handler comes to: the one message of its response as a frame, or none if its messages went
 /// through a [`Sender`](crate::Sender).
 pub(crate) type Outcome = Result<Option<Payload>, Status>;
+
+/// A handler that has been called.
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;

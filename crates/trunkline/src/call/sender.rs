@@ -11,10 +11,11 @@ use futures_core::Stream;
 use trunkline_codec::{Compressor, MessageLimits, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
+use crate::call::compression::Compress;
 use crate::call::deadline::{self, Deadline};
 use crate::call::message::{Message, encode_frame, frame_of};
 use crate::call::observe::Recorder;
-use crate::call::response_handle::{Compress, ResponseHandle};
+use crate::call::response_handle::ResponseHandle;
 use crate::client::call::Call;
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
@@ -89,7 +90,7 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    pub(crate) fn of_reply(pipe: PipeWriter, response: ResponseHandle, max_size: usize) -> Self {
+    pub(crate) fn of_response(pipe: PipeWriter, response: ResponseHandle, max_size: usize) -> Self {
         Self {
             pipe,
             compression: Compression::ResponseHandle(response),

@@ -7,14 +7,42 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use trunkline_codec::{Metadata, Status};
+use trunkline_codec::{Expect, Metadata, Reader, Status};
+use trunkline_transport::{Body, PipeReader, pipe};
 
-use crate::call::message::Message;
+use crate::call::message::{Message, frame_of};
 use crate::call::messages::Messages;
+use crate::call::receive::Receive;
+use crate::call::response_handle::ResponseHandle;
+use crate::call::sender::Sender;
+
+/// The bytes that [`Streaming::channel`] holds before its sender waits.
+const CHANNEL_SIZE: usize = 64 * 1024;
+
+/// The largest message of a stream without a connection: what the prefix of a message can say.
+const MESSAGE_SIZE_MAX: usize = u32::MAX as usize;
 
 /// The messages that come in: responses on a client, requests on a server.
 ///
 /// It is also a [`Stream`] of results. On a client, dropping it before its end cancels the call.
+///
+/// ```
+/// use trunkline::{Request, Result, Streaming};
+///
+/// async fn count(mut requests: Request<Streaming<String>>) -> Result<u64> {
+///     let mut count = 0;
+///     while let Some(_message) = requests.message().await? {
+///         count += 1;
+///     }
+///     Ok(count)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// // As a test calls it:
+/// let messages = Streaming::from_messages(["a".to_owned(), "b".to_owned()]);
+/// assert_eq!(count(Request::new(messages)).await?, 2);
+/// # Ok(()) }
+/// ```
 pub struct Streaming<T> {
     messages: Messages,
     /// The end has been given out as an item of the `Stream`.
@@ -31,7 +59,62 @@ impl<T: Message> Streaming<T> {
         }
     }
 
-    /// The next message; none when the stream has ended well.
+    /// A stream of `messages` that then ends well, for a test that calls a handler.
+    ///
+    /// The messages are encoded at once and decoded as they are read.
+    pub fn from_messages(messages: impl IntoIterator<Item = T>) -> Self {
+        let (mut writer, reader) = pipe(usize::MAX);
+        for message in messages {
+            match frame_of(&message, message.encoded_len(), None, MESSAGE_SIZE_MAX) {
+                Ok(frame) => writer.write_pieces(frame),
+                Err(status) => writer.fail(status),
+            }
+        }
+        writer.finish(None);
+        Self::of_pipe(reader)
+    }
+
+    /// A sender, and the stream of what it sends, without a connection: for a test that calls a
+    /// handler.
+    ///
+    /// The test has one end and the handler the other. The messages pass through the same pipe as in
+    /// a call, which holds 64 KiB: after that, the sender waits until the stream is read.
+    /// [`Sender::finish`] ends the stream; if the sender is dropped before, the stream ends with
+    /// CANCELLED, as one whose client has gone.
+    ///
+    /// ```
+    /// use trunkline::{Request, Result, Sender, Streaming};
+    ///
+    /// async fn spell(request: Request<String>, responses: &mut Sender<String>) -> Result<()> {
+    ///     for letter in request.chars() {
+    ///         responses.send(letter.to_string()).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// let (mut sender, mut responses) = Streaming::channel();
+    /// spell(Request::new("hi".to_owned()), &mut sender).await?;
+    /// sender.finish();
+    /// assert_eq!(responses.message().await?.as_deref(), Some("h"));
+    /// assert_eq!(responses.message().await?.as_deref(), Some("i"));
+    /// assert_eq!(responses.message().await?, None);
+    /// # Ok(()) }
+    /// ```
+    pub fn channel() -> (Sender<T>, Self) {
+        let (writer, reader) = pipe(CHANNEL_SIZE);
+        let response = ResponseHandle::new(None, 0, None);
+        let sender = Sender::of_response(writer, response, MESSAGE_SIZE_MAX);
+        (sender, Self::of_pipe(reader))
+    }
+
+    fn of_pipe(reader: PipeReader) -> Self {
+        let messages = Reader::request(Expect::Many, MESSAGE_SIZE_MAX, None);
+        let receive = Receive::requests(messages, Body::pipe(reader));
+        Self::new(Messages::new(receive, None))
+    }
+
+    /// Waits for the next message; none if the stream has ended well.
     ///
     /// No message is lost if the future is dropped.
     ///

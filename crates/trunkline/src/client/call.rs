@@ -13,6 +13,7 @@ use trunkline_channel::Patience;
 use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
+use crate::call::compression::{Compress, unknown_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
@@ -20,10 +21,9 @@ use crate::call::message::{Message, compress_frame};
 use crate::call::messages::Messages;
 use crate::call::method::Method;
 use crate::call::response::Response;
-use crate::call::response_handle::Compress;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
-use crate::client::channel::{Channel, unknown_encoding};
+use crate::client::channel::Channel;
 use crate::client::client_stream::ClientStream;
 use crate::client::unary::Unary;
 
@@ -141,7 +141,7 @@ impl<T> Call<T> {
                 options.compress = Compress::On;
             }
             None => {
-                let unknown = unknown_encoding("the channel", encoding, channel.encodings());
+                let unknown = unknown_compressor("the channel", encoding, channel.encodings());
                 options.fail(Status::internal(unknown));
             }
         }

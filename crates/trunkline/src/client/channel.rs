@@ -30,8 +30,8 @@ use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
 use crate::client::opening::Opening;
+use crate::http_service::{Calling, ErasedService, HttpService};
 use crate::server::builder::Server;
-use crate::tower::{Calling, ForeignService, Shared};
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
@@ -58,7 +58,7 @@ pub struct Channel {
 #[derive(Clone)]
 enum Backend {
     Server(Arc<Connections>),
-    Service(Arc<dyn Shared>),
+    Service(Arc<dyn HttpService>),
 }
 
 struct ChannelOptions {
@@ -100,7 +100,7 @@ impl Channel {
         ChannelBuilder::new(targets.into())
     }
 
-    /// A channel to a [`Server`], or a [`Router`](crate::Router), in this process, with no socket and
+    /// A channel to a [`Server`] in this process, with no socket and
     /// no HTTP/2 in between.
     ///
     /// Everything else is as over a connection: layers, interceptors, deadlines, cancellation,
@@ -111,7 +111,7 @@ impl Channel {
     /// [`max_recv_message_size`](Self::max_recv_message_size).
     pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Backend::Service(Arc::new(
-            crate::in_process::InProcess::new(server.into()),
+            crate::in_process::InProcess::new(server.into().into_router()),
         )))
     }
 
@@ -132,7 +132,7 @@ impl Channel {
             + Send
             + 'static,
     {
-        Self::over(Backend::Service(Arc::new(ForeignService::new(service))))
+        Self::over(Backend::Service(Arc::new(ErasedService::new(service))))
     }
 
     fn over(backend: Backend) -> Self {
@@ -438,7 +438,11 @@ fn nowhere() -> Origin {
 }
 
 /// Calls a service that is no connection.
-fn call_service(service: Arc<dyn Shared>, request: http::Request<Body>, start: Start) -> Calling {
+fn call_service(
+    service: Arc<dyn HttpService>,
+    request: http::Request<Body>,
+    start: Start,
+) -> Calling {
     match start {
         Start::Unwatched => service.call(request),
         // Nobody but the caller drives a tower service, and the caller of a stream may be busy with
@@ -458,23 +462,6 @@ impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-pub(crate) fn known_encoding(
-    who: &str,
-    name: &str,
-    encodings: &Compressors,
-) -> Result<Arc<dyn Compressor>, Status> {
-    let unknown = || Status::invalid_argument(unknown_encoding(who, name, encodings));
-    encodings.find(name).cloned().ok_or_else(unknown)
-}
-
-/// What is wrong with the name of an encoding, and what would do.
-pub(crate) fn unknown_encoding(who: &str, name: &str, encodings: &Compressors) -> String {
-    let known = encodings.accept_header();
-    format!(
-        "{who} knows no encoding {name:?}, only {known:?}; `encoding` adds one, and zstd needs the feature of its name"
-    )
 }
 
 impl fmt::Debug for Channel {

@@ -12,7 +12,8 @@ use trunkline_transport::Address;
 #[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
 
-use crate::client::channel::{Channel, known_encoding};
+use crate::call::compression::known_compressor;
+use crate::client::channel::Channel;
 
 /// gRFC A8, "Client-side behavior": a client must not ask more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ impl ChannelBuilder {
         }
         let compress = match &self.compress {
             None => None,
-            Some(name) => Some(known_encoding("the channel", name, &self.encodings)?),
+            Some(name) => Some(known_compressor("the channel", name, &self.encodings)?),
         };
         let limits = Arc::new(self.limits);
         settings.limits = limits.clone();

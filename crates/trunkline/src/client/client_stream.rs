@@ -8,10 +8,10 @@ use futures_core::Stream;
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{ReaderGone, poll_coop};
 
+use crate::call::compression::Compress;
 use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::response::Response;
-use crate::call::response_handle::Compress;
 use crate::call::sender::Sender;
 
 /// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each

@@ -12,7 +12,7 @@ use crate::call::receive::AwaitedHead;
 use crate::client::attempts::Attempt;
 use crate::client::call::Call;
 use crate::client::channel::Channel;
-use crate::tower::Calling;
+use crate::http_service::Calling;
 
 /// A call that has begun, and the head of whose response is not there yet.
 #[expect(

@@ -156,7 +156,7 @@ impl Plain {
                 return Replied::Whole(match R::decode(message.into()) {
                     Ok(message) => {
                         let trailers = Metadata::from_headers(trailers.unwrap_or_default());
-                        Ok(Response::new(message, head, trailers, false))
+                        Ok(Response::received(message, head, trailers, false))
                     }
                     Err(status) => Err(status.with_received_head(head)),
                 });

@@ -13,10 +13,7 @@ use trunkline_transport::{Body, BodySource, Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
 use crate::call::observe::{Recorder, code_of};
-use crate::call::response_handle::{Outcome, ResponseHandle, ResponseHead};
-
-/// A handler that has been called.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+use crate::call::response_handle::{Handling, Outcome, ResponseHandle, ResponseHead};
 
 /// The answer to a call. Dropping it drops the handler.
 ///

@@ -10,24 +10,23 @@ use crate::call::deadline;
 use crate::call::intercept::Interceptors;
 use crate::call::kind::CallKind;
 use crate::call::observe::Side;
-use crate::call::response_handle::ResponseHandle;
-use crate::server::answer::Handling;
-use crate::server::incoming::Incoming;
+use crate::call::response_handle::{Handling, ResponseHandle};
+use crate::server::raw_request::RawRequest;
 
 /// Runs `handle` inside of `interceptors`.
 pub(crate) fn intercepted(
     interceptors: &Interceptors,
     kind: CallKind,
-    incoming: Incoming,
-    handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
+    request: RawRequest,
+    handle: Arc<dyn Fn(RawRequest) -> Handling + Send + Sync>,
 ) -> Handling {
-    let Incoming {
+    let RawRequest {
         head,
         response,
         messages,
         writer,
         max_send_size,
-    } = incoming;
+    } = request;
     let (before, outermost) = (head.deadline, Slot::default());
     let cx = Context::new(Side::Server, kind, head, outermost.clone());
     // None if no handler has run.
@@ -39,14 +38,14 @@ pub(crate) fn intercepted(
             let response = innermost_response;
             response.begin_intercepted(cx.take_response());
             let _handler = Handler(cx, response.clone());
-            let incoming = Incoming {
+            let request = RawRequest {
                 head,
                 response,
                 messages,
                 writer,
                 max_send_size,
             };
-            let mut handling = deadline::within(deadline, || handle(incoming));
+            let mut handling = deadline::within(deadline, || handle(request));
             let handling = poll_fn(|cx| deadline::within(deadline, || handling.as_mut().poll(cx)));
             let (sent, end) = match deadline::moved(before, deadline, handling).await {
                 Ok(sent) => (sent, Ok(())),

@@ -1,13 +1,23 @@
-//! The server: from the path of a request to a handler, and the handler at work.
+//! The parts of a server: services, and what each does with its calls.
+//!
+//! [`Server`](crate::Server) builds one; most programs need nothing else.
 
 pub(crate) mod answer;
-pub(crate) mod answering;
+pub(crate) mod bound;
 pub(crate) mod builder;
 pub(crate) mod descriptors;
-pub(crate) mod incoming;
 mod intercepted;
 mod lifecycle;
-mod nearest;
+pub(crate) mod options;
+pub(crate) mod raw_request;
 pub(crate) mod router;
+pub(crate) mod router_future;
+pub(crate) mod router_handler;
+pub(crate) mod service;
+pub(crate) mod service_server;
 #[cfg(feature = "signal")]
 pub(crate) mod signal;
+mod unknown_method;
+
+pub use service::Methods;
+pub use service_server::{ServiceMethods, ServiceServer, unimplemented};

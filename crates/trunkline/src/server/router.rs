@@ -4,352 +4,136 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
-use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service as TowerService;
-use trunkline_codec::{Compressors, Expect, Metadata, Reader, Refusal, RequestHead, Status, head};
+use trunkline_codec::{Expect, Metadata, Reader, Refusal, RequestHead, Status, head};
 use trunkline_transport::{
-    Body, ConnectionStats, Peer, PollBudget, ServerLimits, catch_panic, pipe,
+    BegunCall, Body, ConnectionStats, Peer, PollBudget, ServerLimits, catch_panic, pipe,
 };
 
+use crate::call::compression::Compress;
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::hooks::Hooks;
-use crate::call::intercept::{Interceptor, Interceptors};
 use crate::call::kind::CallKind;
-use crate::call::message::Message;
 use crate::call::messages::Messages;
-use crate::call::method::Method;
-use crate::call::observe::{self, Metrics, MetricsSink, Side};
+use crate::call::observe::{self, Metrics, Side};
 use crate::call::receive::Receive;
-use crate::call::request::Request;
-use crate::call::response_handle::{Compress, ResponseHandle};
-use crate::call::sender::Sender;
-use crate::call::streaming::Streaming;
-use crate::client::channel::known_encoding;
-use crate::server::answer::{self, Answer, Handling};
-use crate::server::answering::{Answering, Where, refused};
-use crate::server::descriptors::FileDescriptors;
-use crate::server::incoming::{Incoming, one_frame};
+use crate::call::response_handle::ResponseHandle;
+use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService, body_of};
+use crate::server::answer::{self, Answer};
 use crate::server::intercepted::intercepted;
-use crate::server::nearest;
-use crate::tower::{BoxError, ForeignService, Shared, body_of};
+use crate::server::options::{CallOptions, Resolved};
+use crate::server::raw_request::RawRequest;
+use crate::server::router_future::{RouterFuture, State, refused};
+use crate::server::service::{MethodHandler, Methods};
+use crate::server::unknown_method;
 
-/// A service that can be added to a [`Router`] or a [`Server`](crate::Server). Generated code
-/// implements it.
-pub trait Service {
-    /// The full name: `package.Service`.
-    const NAME: &'static str;
-
-    /// The descriptors of the file that defines the service, with all that it imports; by default
-    /// none.
-    ///
-    /// A service that tells of the others shows them to clients: see
-    /// [`Router::file_descriptors`].
-    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
-
-    /// Adds the methods.
-    fn add_to(self, router: &mut Router);
-}
-
-/// Services, by the paths of their methods.
+/// A server's services as a tower service, for any other HTTP/2 server:
+/// [`Server::into_router`](crate::Server::into_router) makes it.
 ///
-/// It is itself a tower service over HTTP types, for requests with any body, so that it can sit in any
-/// other HTTP/2 server; then that server has to see to deadlines, by dropping what it no longer waits
-/// for. It is cheap to clone.
-#[derive(Clone, Default)]
+/// It takes requests over HTTP types, with any body, and is cheap to clone. Interceptors, layers and
+/// limits of messages are in it; what belongs to connections is not: the server around it keeps
+/// deadlines, by dropping the futures and bodies for which it no longer waits.
+///
+/// ```
+/// # fn example(greeter: impl trunkline::Service) {
+/// use trunkline::{Channel, Server};
+///
+/// let router = Server::new().add_service(greeter).into_router();
+/// let channel = Channel::new(router);
+/// # }
+/// ```
+#[derive(Clone)]
 pub struct Router {
     routes: Arc<Routes>,
+    /// The layers of the server, around a router that has none.
+    layered: Option<LayeredService>,
     peer: Option<Arc<Peer>>,
 }
 
-#[derive(Clone, Default)]
-struct Routes {
+/// What a server is made of when it serves.
+pub(crate) struct Routes {
     methods: HashMap<String, Route>,
     services: Vec<&'static str>,
-    descriptors: Vec<&'static FileDescriptors>,
-    after_each_add: Vec<AfterAdd>,
-    checks: Vec<Check>,
-    interceptors: Interceptors,
-    fallback: Option<Arc<dyn Shared>>,
-    /// Of what is not a method of ours.
-    foreign_poll_budget: Arc<PollBudget>,
+    /// Those of requests that no method takes.
+    options: Arc<CallOptions>,
     limits: ServerLimits,
-    encodings: Compressors,
     metrics: Metrics,
+    fallback: Option<Arc<dyn HttpService>>,
+    /// Of requests that no method takes.
+    foreign_poll_budget: Arc<PollBudget>,
     hides_names: bool,
-    /// The encoding that responses are to be compressed with, and whether it is known.
-    compress: Option<String>,
-    compresses: bool,
 }
 
-/// What a service does when there is another one.
-type AfterAdd = Arc<dyn Fn(&mut Router) + Send + Sync>;
-
-/// What a service looks at before the server serves.
-type Check = Arc<dyn Fn(&Router) -> Result<(), Status> + Send + Sync>;
-
-/// A method: how many messages each way, and its handler, for which their types are known.
-#[derive(Clone)]
 struct Route {
-    requests: Expect,
-    responses: Expect,
-    poll_budget: Arc<PollBudget>,
-    handle: Arc<dyn Fn(Incoming) -> Handling + Send + Sync>,
+    handler: MethodHandler,
+    options: Arc<CallOptions>,
+}
+
+type Begun = BegunCall<RouterFuture>;
+
+impl Routes {
+    pub(crate) fn new(
+        methods: &Methods,
+        options: CallOptions,
+        limits: ServerLimits,
+        metrics: Metrics,
+        fallback: Option<Arc<dyn HttpService>>,
+        hides_names: bool,
+    ) -> Self {
+        let options = Arc::new(options);
+        let mut resolved = Resolved::new(&options);
+        let routes = methods.handlers().iter().map(|(path, handler)| {
+            let options = resolved.get(handler.options.as_ref());
+            let handler = handler.clone();
+            (path.clone(), Route { handler, options })
+        });
+        Self {
+            methods: routes.collect(),
+            services: methods.service_names().to_vec(),
+            options: options.clone(),
+            limits,
+            metrics,
+            fallback,
+            foreign_poll_budget: Arc::default(),
+            hides_names,
+        }
+    }
 }
 
 impl Router {
-    /// A router with no services: every call is UNIMPLEMENTED.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a service. Methods that are there already are replaced.
-    #[must_use]
-    pub fn add_service<S: Service>(mut self, service: S) -> Self {
-        let routes = self.routes_mut();
-        if !routes.services.contains(&S::NAME) {
-            routes.services.push(S::NAME);
+    pub(crate) fn new(routes: Routes) -> Self {
+        Self {
+            routes: Arc::new(routes),
+            layered: None,
+            peer: None,
         }
-        let mut known = routes.descriptors.iter();
-        if !known.any(|it| ptr::eq(*it, S::FILE_DESCRIPTORS)) {
-            routes.descriptors.push(S::FILE_DESCRIPTORS);
+    }
+
+    /// This router inside `layer`.
+    pub(crate) fn layered(self, layer: impl Fn(LayeredService) -> LayeredService) -> Self {
+        let inner = match &self.layered {
+            Some(layered) => layered.clone(),
+            None => LayeredService::new(ErasedService::new(self.clone())),
+        };
+        Self {
+            layered: Some(layer(inner)),
+            ..self
         }
-        service.add_to(&mut self);
-        for after in self.routes.after_each_add.clone() {
-            after(&mut self);
-        }
-        self
     }
 
-    /// Runs `install` now, and again after each service that is [`add_service`](Self::add_service)ed later: for a
-    /// service that tells of all others, so that it need not be added last.
-    ///
-    /// Such a service calls this in its [`Service::add_to`]. `install` sees what is there by
-    /// [`services`](Self::services) and [`file_descriptors`](Self::file_descriptors), and
-    /// adds its methods anew, which replaces them. Methods that are added without a service do not
-    /// run it. A clone of the router goes its own way from then on.
-    pub fn after_each_add(&mut self, install: impl Fn(&mut Self) + Send + Sync + 'static) {
-        install(self);
-        self.routes_mut().after_each_add.push(Arc::new(install));
-    }
-
-    /// Adds a method of one request and one response.
-    ///
-    /// `service` is handed to `handler` with each call.
-    pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
-    where
-        S: Send + Sync + 'static,
-        Q: Message,
-        R: Message,
-        F: Fn(Arc<S>, Request<Q>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    {
-        let service = service.clone();
-        self.insert(&method, Expect::One, Expect::One, move |incoming| {
-            let service = service.clone();
-            let (response, max_size) = (incoming.response.clone(), incoming.max_send_size);
-            // Two futures, since one has the size of both: a call that waits holds its own.
-            match incoming.whole() {
-                Ok(request) => {
-                    let handling = request.map(|request| handler(service, request));
-                    Box::pin(async move { one_frame(&handling?.await?, &response, max_size) })
-                }
-                Err(incoming) => {
-                    let handler = handler.clone();
-                    Box::pin(async move {
-                        let message = handler(service, incoming.one().await?).await?;
-                        one_frame(&message, &response, max_size)
-                    })
-                }
-            }
-        });
-    }
-
-    /// Adds a method of one request and many responses.
-    pub fn server_streaming<S, Q, R, F, Fut>(
-        &mut self,
-        method: Method,
-        service: &Arc<S>,
-        handler: F,
-    ) where
-        S: Send + Sync + 'static,
-        Q: Message,
-        R: Message,
-        F: Fn(Arc<S>, Request<Q>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    {
-        let service = service.clone();
-        self.insert(&method, Expect::One, Expect::Many, move |mut incoming| {
-            let (service, handler) = (service.clone(), handler.clone());
-            Box::pin(async move {
-                let responses = incoming.responses()?;
-                handler(service, Box::new(incoming).one().await?, responses)
-                    .await
-                    .map(|()| None)
-            })
-        });
-    }
-
-    /// Adds a method of many requests and one response.
-    pub fn client_streaming<S, Q, R, F, Fut>(
-        &mut self,
-        method: Method,
-        service: &Arc<S>,
-        handler: F,
-    ) where
-        S: Send + Sync + 'static,
-        Q: Message,
-        R: Message,
-        F: Fn(Arc<S>, Request<Streaming<Q>>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    {
-        let service = service.clone();
-        self.insert(&method, Expect::Many, Expect::One, move |incoming| {
-            let (response, max_size) = (incoming.response.clone(), incoming.max_send_size);
-            let handling = handler(service.clone(), incoming.many());
-            Box::pin(async move { one_frame(&handling.await?, &response, max_size) })
-        });
-    }
-
-    /// Adds a method of many requests and many responses.
-    pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
-    where
-        S: Send + Sync + 'static,
-        Q: Message,
-        R: Message,
-        F: Fn(Arc<S>, Request<Streaming<Q>>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    {
-        let service = service.clone();
-        self.insert(&method, Expect::Many, Expect::Many, move |mut incoming| {
-            let responses = incoming.responses();
-            let handling = responses.map(|it| handler(service.clone(), incoming.many(), it));
-            Box::pin(async move { handling?.await.map(|()| None) })
-        });
-    }
-
-    /// Runs `interceptor` around every call. One that was added before is further out.
-    #[must_use]
-    pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
-        self.routes_mut().interceptors.push(interceptor);
-        self
-    }
-
-    /// Passes requests that are not gRPC to `service`: another method than POST, or another content
-    /// type. Without one they are answered with 405 and 415.
-    #[must_use]
-    pub fn fallback<S, B>(mut self, service: S) -> Self
-    where
-        S: TowerService<http::Request<Body>, Response = http::Response<B>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    {
-        self.routes_mut().fallback = Some(Arc::new(ForeignService::new(service)));
-        self
-    }
-
-    /// The full names of the services, each once, in the order in which they were added.
-    pub fn services(&self) -> &[&'static str] {
-        &self.routes.services
-    }
-
-    /// Returns the descriptors of the services, each once, in the order in which they were added.
-    pub fn file_descriptors(&self) -> &[&'static FileDescriptors] {
-        &self.routes.descriptors
-    }
-
-    /// Runs `check` when a server that has this router is about to serve, once all services are
-    /// added; an error is that of [`Server::bind`](crate::Server::bind) and
-    /// [`Server::serve`](crate::Server::serve).
-    ///
-    /// That is for a service that tells of the others and may find that it cannot. A router that is
-    /// served in another way, as a tower service or by a channel in process, runs no checks.
-    pub fn before_serving(
-        &mut self,
-        check: impl Fn(&Self) -> Result<(), Status> + Send + Sync + 'static,
-    ) {
-        self.routes_mut().checks.push(Arc::new(check));
-    }
-
-    /// Changes any limit.
-    #[must_use]
-    pub fn with_limits(mut self, change: impl FnOnce(&mut ServerLimits)) -> Self {
-        change(&mut self.routes_mut().limits);
-        self
-    }
-
-    /// The encodings for compressed messages, both ways, the preferred one first; gzip and deflate by
-    /// default.
-    #[must_use]
-    pub fn encodings(mut self, encodings: Compressors) -> Self {
-        self.routes_mut().encodings = encodings;
-        self.routes_mut().prefer();
-        self
-    }
-
-    /// Compresses responses: see [`Server::compress`](crate::Server::compress). With a name that is not
-    /// known responses go as they are.
-    #[must_use]
-    pub fn compress(mut self, encoding: &str) -> Self {
-        self.routes_mut().compress = Some(encoding.to_owned());
-        self.routes_mut().prefer();
-        self
-    }
-
-    /// Tells `sink` of every call; see [`MetricsSink`]. One that was set before is replaced.
-    #[must_use]
-    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
-        self.routes_mut().metrics.set(sink);
-        self
-    }
-
-    /// Keeps the names of services and methods from those who call what is not there. By default they
-    /// are told the one that is near ("did you mean SayHello?"), before any interceptor has seen the
-    /// call.
-    #[must_use]
-    pub fn hide_names(mut self) -> Self {
-        self.routes_mut().hides_names = true;
-        self
-    }
-
-    pub(crate) fn current_limits(&self) -> &ServerLimits {
+    pub(crate) fn limits(&self) -> &ServerLimits {
         &self.routes.limits
-    }
-
-    pub(crate) fn current_encodings(&self) -> &Compressors {
-        &self.routes.encodings
-    }
-
-    /// Whether what the router was told goes together.
-    pub(crate) fn check(&self) -> Result<(), Status> {
-        if let Some(name) = &self.routes.compress {
-            known_encoding("the server", name, &self.routes.encodings)?;
-        }
-        self.routes.checks.iter().try_for_each(|check| check(self))
-    }
-
-    /// The poll_budget of a request's method, as something around this router answers it.
-    pub(crate) fn poll_budget(&self, request: &http::Request<Body>) -> Arc<PollBudget> {
-        let path = request.uri().path_and_query();
-        let route = path.and_then(|path| self.routes.methods.get(path.as_str()));
-        route
-            .map_or(&self.routes.foreign_poll_budget, |route| &route.poll_budget)
-            .clone()
     }
 
     /// The same router for the calls of one connection.
     pub(crate) fn for_peer(&self, peer: Arc<Peer>) -> Self {
         Self {
-            routes: self.routes.clone(),
             peer: Some(peer),
+            ..self.clone()
         }
     }
 
@@ -359,85 +143,38 @@ impl Router {
         }
     }
 
-    /// Answers a request, and says at which poll_budget; at none if the answer is known.
-    pub(crate) fn answer(
-        &self,
-        request: http::Request<Body>,
-    ) -> (Answering, Option<Arc<PollBudget>>) {
-        let routes = &self.routes;
-        let (parts, body) = request.into_parts();
-        let head = match head::parse_request(
-            &parts,
-            routes.limits.max_header_list_size,
-            &routes.encodings,
-        ) {
-            Ok(head) => head,
-            Err(refusal) => {
-                return match (&refusal, &routes.fallback) {
-                    (Refusal::Http { .. }, Some(fallback)) => {
-                        let calling = fallback.call(http::Request::from_parts(parts, body));
-                        let poll_budget = routes.foreign_poll_budget.clone();
-                        (Answering(Where::Elsewhere(calling)), Some(poll_budget))
-                    }
-                    _ if parts.method == http::Method::HEAD => {
-                        let bodiless = refused(refusal, &routes.encodings).map(|_| Body::empty());
-                        (Answering::known(bodiless), None)
-                    }
-                    _ => (routes.refuse(refusal), None),
-                };
-            }
-        };
-        if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
-            return (routes.refuse(status.into()), None);
+    /// Begins to serve a request.
+    #[inline]
+    pub(crate) fn begin(&self, request: http::Request<Body>) -> Begun {
+        match &self.layered {
+            None => self.routes.begin(request, self.peer.as_ref()),
+            Some(layered) => self.begin_layered(layered, request),
         }
-        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
-        // (CVE-2026-33186).
-        let path = parts.uri.path_and_query().cloned();
-        let Some((path, route)) =
-            path.and_then(|path| routes.methods.get(path.as_str()).map(|route| (path, route)))
-        else {
-            let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-            return (routes.refuse(routes.unknown(path).into()), None);
-        };
-        let peer = self
-            .peer
-            .clone()
-            .or_else(|| parts.extensions.get::<Arc<Peer>>().cloned());
-        let call_head = Head {
-            path,
-            metadata: Metadata::from_headers(parts.headers),
-            extensions: parts.extensions,
-            deadline: head.timeout.and_then(deadline::after),
-            peer,
-        };
-        let answer = routes.begin(route, call_head, head, body);
-        (
-            Answering(Where::Here(Some(answer))),
-            Some(route.poll_budget.clone()),
-        )
     }
 
-    fn routes_mut(&mut self) -> &mut Routes {
-        Arc::make_mut(&mut self.routes)
-    }
-
-    fn insert(
-        &mut self,
-        method: &Method,
-        requests: Expect,
-        responses: Expect,
-        handle: impl Fn(Incoming) -> Handling + Send + Sync + 'static,
-    ) {
-        let route = Route {
-            requests,
-            responses,
-            poll_budget: Arc::default(),
-            handle: Arc::new(handle),
-        };
-        self.routes_mut()
-            .methods
-            .insert(method.path().to_owned(), route);
+    fn begin_layered(&self, layered: &LayeredService, mut request: http::Request<Body>) -> Begun {
+        let path = request.uri().path_and_query();
+        let route = path.and_then(|path| self.routes.methods.get(path.as_str()));
+        let poll_budget = route.map_or(&self.routes.foreign_poll_budget, |route| {
+            &route.handler.poll_budget
+        });
+        let poll_budget = Some(poll_budget.clone());
+        let deadline = route
+            .filter(|route| route.options.timeouts.is_set())
+            .and_then(|route| {
+                let asked = head::timeout_of(request.headers());
+                route.options.timeouts.change(asked)
+            })
+            .and_then(deadline::after);
+        if let Some(peer) = &self.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        let response = RouterFuture(State::Layers(layered.start(request)));
+        Begun {
+            response,
+            poll_budget,
+            deadline,
+        }
     }
 }
 
@@ -447,69 +184,104 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = RouterFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Answering {
-        self.answer(request.map(body_of)).0
+    fn call(&mut self, request: http::Request<B>) -> RouterFuture {
+        self.begin(request.map(body_of)).response
     }
 }
 
 impl Routes {
-    /// Puts the encoding first that responses are to be compressed with.
-    fn prefer(&mut self) {
-        if let Some(name) = &self.compress {
-            self.compresses = self.encodings.find(name).is_some();
-            self.encodings = std::mem::take(&mut self.encodings).prefer(name);
+    fn begin(&self, request: http::Request<Body>, peer: Option<&Arc<Peer>>) -> Begun {
+        let (parts, body) = request.into_parts();
+        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
+        // (CVE-2026-33186).
+        let path = parts.uri.path_and_query();
+        let route = path.and_then(|path| Some((path, self.methods.get(path.as_str())?)));
+        let options = route.map_or(&self.options, |(_, route)| &route.options);
+        let head = match head::parse_request(
+            &parts,
+            self.limits.max_header_list_size,
+            &options.compressors,
+        ) {
+            Ok(head) => head,
+            Err(refusal) => return self.refuse_head(refusal, options, parts, body),
+        };
+        if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
+            return self.refuse(status.into(), options);
+        }
+        let Some((path, route)) = route else {
+            return self.refuse(self.unknown(path).into(), options);
+        };
+        let changed = options.timeouts.change(head.timeout);
+        let deadline = changed.or(head.timeout).and_then(deadline::after);
+        let call_head = Head {
+            path: path.clone(),
+            peer: peer
+                .cloned()
+                .or_else(|| parts.extensions.get::<Arc<Peer>>().cloned()),
+            metadata: Metadata::from_headers(parts.headers),
+            extensions: parts.extensions,
+            deadline,
+        };
+        let answer = self.run(route, call_head, head, body);
+        Begun {
+            response: RouterFuture(State::Handler(Some(answer))),
+            poll_budget: Some(route.handler.poll_budget.clone()),
+            deadline: changed.and(deadline),
         }
     }
 
-    fn begin(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
+    fn run(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
+        let options = &*route.options;
         let (deadline, gather_size) = (head.deadline, self.limits.http2.gather_size);
         let recorder = self.metrics.record(Side::Server, Some(&head));
         let response = ResponseHandle::new(
             request.reply_encoding,
-            self.limits.messages.compress_above,
+            options.compress_above,
             recorder.clone(),
         );
-        if self.compresses {
+        if options.compresses {
             response.compress(Compress::Auto);
         }
         // compression.md, "Compression Method Asymmetry Between Peers": who gets messages in an encoding
         // that it has not named to the peer names it in the response.
         if request.encoding.is_some() {
-            response.announce(&self.encodings);
+            response.announce(&options.compressors);
         }
         let reader = Reader::request(
-            route.requests,
-            self.limits.messages.max_recv_message_size,
+            route.handler.requests,
+            options.max_recv_message_size,
             request.encoding,
         );
-        let (writer, outbox) = match route.responses {
+        let (writer, outbox) = match route.handler.responses {
             Expect::One => (None, None),
             Expect::Many => {
                 let (writer, reader) = pipe(gather_size);
                 (Some(writer), Some(reader))
             }
         };
-        let incoming = Incoming {
+        let request = RawRequest {
             head,
             response: response.clone(),
             messages: Messages::new(Receive::requests(reader, body), Hooks::new(recorder, None)),
             writer,
-            max_send_size: self.limits.messages.max_send_message_size,
+            max_send_size: options.max_send_message_size,
         };
-        let handling = match self.interceptors.is_empty() {
-            true => catch_panic(|| deadline::within(deadline, || (route.handle)(incoming)))
+        let handling = match options.interceptors.is_empty() {
+            true => catch_panic(|| deadline::within(deadline, || (route.handler.handle)(request)))
                 .unwrap_or_else(|panic| {
                     Box::pin(ready(Err(answer::panicked(&panic, response.recorder()))))
                 }),
             false => {
-                let kind = CallKind::new(route.requests, route.responses);
-                intercepted(&self.interceptors, kind, incoming, route.handle.clone())
+                let kind = CallKind::new(route.handler.requests, route.handler.responses);
+                let handle = route.handler.handle.clone();
+                intercepted(&options.interceptors, kind, request, handle)
             }
         };
         let handling = match response.recorder() {
@@ -519,19 +291,50 @@ impl Routes {
         Answer::new(handling, response, outbox, deadline, gather_size)
     }
 
-    fn refuse(&self, refusal: Refusal) -> Answering {
+    fn refuse_head(
+        &self,
+        refusal: Refusal,
+        options: &CallOptions,
+        parts: http::request::Parts,
+        body: Body,
+    ) -> Begun {
+        if let (Refusal::Http { .. }, Some(fallback)) = (&refusal, &self.fallback) {
+            let calling = fallback.call(http::Request::from_parts(parts, body));
+            return Begun {
+                response: RouterFuture(State::Fallback(calling)),
+                poll_budget: Some(self.foreign_poll_budget.clone()),
+                deadline: None,
+            };
+        }
+        if parts.method != http::Method::HEAD {
+            return self.refuse(refusal, options);
+        }
+        let bodiless = refused(refusal, &options.compressors).map(|_| Body::empty());
+        Begun {
+            response: RouterFuture::known(bodiless),
+            poll_budget: None,
+            deadline: None,
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, options: &CallOptions) -> Begun {
         if let Some(recorder) = self.metrics.record(Side::Server, None) {
             recorder.end(refusal.code());
         }
-        Answering::known(refused(refusal, &self.encodings))
+        Begun {
+            response: RouterFuture::known(refused(refusal, &options.compressors)),
+            poll_budget: None,
+            deadline: None,
+        }
     }
 
-    fn unknown(&self, path: &str) -> Status {
+    fn unknown(&self, path: Option<&http::uri::PathAndQuery>) -> Status {
+        let path = path.map_or("", |path| path.as_str());
         if self.hides_names {
-            return nearest::unnamed(path);
+            return unknown_method::unnamed(path);
         }
         let paths = self.methods.keys().map(String::as_str);
-        nearest::unknown(path, &self.services, paths)
+        unknown_method::unknown(path, &self.services, paths)
     }
 }
 

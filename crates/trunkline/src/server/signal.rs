@@ -1,4 +1,4 @@
-//! When a process is asked to end.
+//! The signals that ask a process to end.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,9 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[cfg(windows)]
 use tokio::signal::windows::{CtrlC, ctrl_c};
 
-/// Ready when the process is asked to end: at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on
-/// Windows at Ctrl-C.
-/// For [`BoundServer::serve_until`](crate::BoundServer::serve_until).
+/// Waits for SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on Windows for Ctrl-C. For
+/// [`BoundServer::serve_until`](crate::BoundServer::serve_until).
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -20,9 +19,9 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// # }
 /// ```
 ///
-/// It listens from the call on, not from the first poll, and the two signals do no more of their own
-/// accord from then on. A second one therefore does nothing: a drain ends by its grace. Who wants to
-/// end at the second one waits for it: each call gives a future of the next signal.
+/// It listens from this call on, not from the first poll. From then on the two signals no longer end
+/// the process by themselves, so a second signal has no effect on a drain, which ends by its grace. To
+/// end at the second signal, wait for it: each call returns a future of the next one.
 ///
 /// ```no_run
 /// # async fn example(server: trunkline::BoundServer) -> trunkline::Result<()> {
@@ -38,8 +37,8 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// # }
 /// ```
 ///
-/// Where no handler can be installed, which the system refuses only in odd surroundings, the future is
-/// never ready, and the signals end the process as ever.
+/// If the system refuses to install a handler, the future is never ready, and the signals end the
+/// process as before.
 ///
 /// # Panics
 ///

@@ -20,7 +20,7 @@ use crate::{RequestInfo, any, bytes_of, each, headers_of, read, status_of, write
 pub(crate) async fn run() -> Result<()> {
     let wanted: ServerCompatRequest =
         read().ok_or_else(|| Status::internal("the suite asks for no server"))?;
-    let mut server = Server::new().add_service(ConformanceServiceServer(Defining));
+    let mut server = Server::new().add_service(ConformanceServiceServer::new(Defining));
     if wanted.message_receive_limit > 0 {
         server = server.max_recv_message_size(wanted.message_receive_limit as usize);
     }

@@ -17,9 +17,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, ClientStream, Code, Raw, Request, Response, Result, Router, Sender, Server,
-    Service, Status, Streaming,
+    Channel, Client, ClientStream, Code, Raw, Request, Response, Result, Sender, Server, Service,
+    Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, both_ways, client_of, frame, raw, raw_request,
@@ -132,18 +133,18 @@ impl Held {
 impl Service for Held {
     const NAME: &'static str = "test.Fixture";
 
-    fn add_to(self, router: &mut Router) {
-        Arc::new(self).add_all(router);
+    fn add_to(self, methods: &mut Methods) {
+        Arc::new(self).add_all(methods);
     }
 }
 
 impl Held {
-    fn add_all(self: &Arc<Self>, router: &mut Router) {
-        router.unary(UNARY, self, |held: Arc<Self>, _: Request<Raw>| async move {
+    fn add_all(self: &Arc<Self>, methods: &mut Methods) {
+        methods.unary(UNARY, self, |held: Arc<Self>, _: Request<Raw>| async move {
             let _guard = held.enter();
             pending::<Result<Raw>>().await
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             self,
             |held: Arc<Self>, _: Request<Raw>, responses: Sender<Raw>| async move {
@@ -151,7 +152,7 @@ impl Held {
                 held.send(responses).await
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             self,
             |held: Arc<Self>, requests: Request<Streaming<Raw>>| async move {
@@ -159,7 +160,7 @@ impl Held {
                 held.read(requests).await.map(|()| raw(""))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             self,
             |held: Arc<Self>, requests: Request<Streaming<Raw>>, responses: Sender<Raw>| async move {
@@ -320,7 +321,7 @@ async fn a_handler_is_dropped_when_its_client_drops_the_call_on_one_thread() {
 
 #[tokio::test]
 async fn a_handler_in_this_process_is_dropped_when_its_client_drops_the_call() {
-    let in_process = async |held| Client::new(Channel::in_process(Router::new().add_service(held)));
+    let in_process = async |held| Client::new(Channel::in_process(Server::new().add_service(held)));
     handlers_are_dropped_with_their_calls("drop, in process", in_process).await;
 }
 
@@ -351,7 +352,7 @@ async fn a_handler_in_this_process_is_dropped_at_the_deadline_and_not_before() {
     let timeout = Duration::from_secs(5);
     for case in MATRIX {
         let (held, mut probe) = held(case.1);
-        let client = Client::new(Channel::in_process(Router::new().add_service(held)));
+        let client = Client::new(Channel::in_process(Server::new().add_service(held)));
         let begun = Instant::now();
         let open = Open::new(&client, case, timeout, &mut probe).await;
         // With the clock paused, time passes only when there is nothing else to do: this is exact
@@ -464,8 +465,8 @@ enum Heard {
 
 /// A bidi method that tells what it hears, and goes on until it is dropped.
 fn listener(heard: UnboundedSender<Heard>) -> impl Service {
-    With(move |router: &mut Router| {
-        router.bidi_streaming(
+    With(move |methods: &mut Methods| {
+        methods.bidi_streaming(
             BIDI,
             &Arc::new(heard),
             |heard: Arc<UnboundedSender<Heard>>,
@@ -584,15 +585,15 @@ async fn a_stream_of_replies_that_is_dropped_cancels_a_call_whose_sender_is_stil
 /// The same handlers behind more than one server.
 fn shared(held: &Arc<Held>) -> impl Service + use<> {
     let held = Arc::clone(held);
-    With(move |router: &mut Router| held.add_all(router))
+    With(move |methods: &mut Methods| held.add_all(methods))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_call_cancels_the_calls_that_its_handler_makes() {
     let (far, mut probe) = held(Stage::Silent);
     let far = client_of(&serve(Server::new().add_service(far)).await).await;
-    let near = With(move |router: &mut Router| {
-        router.unary(
+    let near = With(move |methods: &mut Methods| {
+        methods.unary(
             UNARY,
             &Arc::new(far),
             |far: Arc<Client>, request: Request<Raw>| async move {

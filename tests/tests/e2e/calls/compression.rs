@@ -4,9 +4,10 @@
 use std::future::IntoFuture;
 
 use bytes::{Buf, BufMut, BytesMut};
+use trunkline::server::Methods;
 use trunkline::{
     Channel, Client, Code, Compress, CompressionError, Compressor, Compressors, Deflate, Gzip, Raw,
-    Request, Router, Sender, Server, Streaming, Zstd,
+    Request, Sender, Server, Streaming, Zstd,
 };
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, message, message_flagged};
 use trunkline_tests::fixture::{
@@ -15,12 +16,12 @@ use trunkline_tests::fixture::{
 
 /// Says of each request whether it was compressed, in a response of as many bytes as it has.
 fn telling() -> impl trunkline::Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             let was = u8::from(request.is_compressed());
             Ok(raw(vec![was; request.0.len()]))
         });
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -31,7 +32,7 @@ fn telling() -> impl trunkline::Service {
                 Ok(raw(were))
             },
         );
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -386,8 +387,8 @@ async fn a_large_message_is_restored_in_steps_between_which_others_go_on() {
         let server = Server::new()
             .compressor(Zstd::default())
             .compress(encoding)
-            .add_service(With(|router: &mut Router| {
-                router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+            .add_service(With(|methods: &mut Methods| {
+                methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
                     Ok(Raw(vec![0; 4 << 20].into()))
                 });
             }));

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, ClientStream, Code, Raw, Request, Result, Router, Sender, Server, Service,
-    Status, Streaming,
+    Channel, Client, ClientStream, Code, Raw, Request, Result, Sender, Server, Service, Status,
+    Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, SERVER, UNARY, With, both_ways, client_of, client_with, frame, nothing,
@@ -29,11 +30,11 @@ fn assert_expired(phase: &str, status: &Status) {
 
 /// Methods of all kinds whose handlers never read and never response.
 fn silent() -> impl Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
             pending::<Result<Raw>>()
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, _: Request<Raw>, responses: Sender<Raw>| async {
@@ -41,7 +42,7 @@ fn silent() -> impl Service {
                 pending::<Result<()>>().await
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, requests: Request<Streaming<Raw>>| async {
@@ -49,7 +50,7 @@ fn silent() -> impl Service {
                 pending::<Result<Raw>>().await
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -260,9 +261,9 @@ fn relay(
     is_detached: Detached,
     had: UnboundedSender<Option<Duration>>,
 ) -> impl Service {
-    With(move |router: &mut Router| {
+    With(move |methods: &mut Methods| {
         let service = Arc::new((next, had));
-        router.unary(
+        methods.unary(
             UNARY,
             &service,
             move |service: Arc<(Client, UnboundedSender<Option<Duration>>)>,
@@ -292,9 +293,9 @@ enum Detached {
 
 /// The last server: says how much time a call has there.
 fn last(had: UnboundedSender<Option<Duration>>) -> impl Service {
-    With(move |router: &mut Router| {
+    With(move |methods: &mut Methods| {
         let service = Arc::new(had);
-        router.unary(
+        methods.unary(
             UNARY,
             &service,
             |had: Arc<UnboundedSender<_>>, request: Request<Raw>| async move {
@@ -328,7 +329,7 @@ async fn calls_made_in_a_handler_inherit_the_smaller_deadline_over_two_hops() {
         let far = client_of(&serve(Server::new().add_service(last(had.clone()))).await).await;
         let middle = relay(far, own, is_detached, had.clone());
         let middle = client_of(&serve(Server::new().add_service(middle)).await).await;
-        let near = Client::new(Channel::in_process(Router::new().add_service(relay(
+        let near = Client::new(Channel::in_process(Server::new().add_service(relay(
             middle,
             None,
             Detached::No,
@@ -369,9 +370,9 @@ async fn an_inherited_deadline_ends_the_call_of_the_handler_and_a_detached_one_g
     // A detached call in a task of its own outlives the handler that began it.
     let echo = client_of(&serve(Server::new().add_service(Echo)).await).await;
     let (done, mut is_done) = unbounded_channel();
-    let near = With(move |router: &mut Router| {
+    let near = With(move |methods: &mut Methods| {
         let service = Arc::new((echo, done));
-        router.unary(
+        methods.unary(
             UNARY,
             &service,
             |service: Arc<(Client, UnboundedSender<Result<Raw>>)>, request: Request<Raw>| async move {
@@ -403,11 +404,11 @@ async fn an_inherited_deadline_ends_the_call_of_the_handler_and_a_detached_one_g
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_first() {
     // Replies wait for the client in mid-message when the server's clock runs out.
-    let busy = With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
+    let busy = With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
             pending::<Result<Raw>>()
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -416,7 +417,7 @@ async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_firs
                 }
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -424,7 +425,7 @@ async fn a_deadline_is_never_told_as_cancelled_whichever_side_it_expires_on_firs
                 Ok(raw(""))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -544,8 +545,8 @@ async fn a_timeout_of_zero_ends_the_call_before_anything_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn time_remaining_falls_to_zero_and_there_the_handler_ends() {
     let (had, mut have) = unbounded_channel();
-    let service = With(move |router: &mut Router| {
-        router.unary(
+    let service = With(move |methods: &mut Methods| {
+        methods.unary(
             UNARY,
             &Arc::new(had),
             |had: Arc<UnboundedSender<_>>, request: Request<Raw>| async move {
@@ -558,7 +559,7 @@ async fn time_remaining_falls_to_zero_and_there_the_handler_ends() {
             },
         );
     });
-    let client = Client::new(Channel::in_process(Router::new().add_service(service)));
+    let client = Client::new(Channel::in_process(Server::new().add_service(service)));
     let call = client
         .unary::<Raw, Raw>(UNARY, raw("x"))
         .timeout(Duration::from_secs(10));

@@ -14,9 +14,9 @@ use tokio::io::DuplexStream;
 use tokio::sync::Notify;
 use tower_service::Service as TowerService;
 use trunkline::limits::{ChannelLimits, Http2Limits};
+use trunkline::server::Methods;
 use trunkline::{
-    Body, Channel, Client, Code, Raw, Request, Result, Router, Sender, Server, Service, Status,
-    Streaming,
+    Body, Channel, Client, Code, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, channel_over, error, message};
 use trunkline_tests::fixture::{
@@ -35,8 +35,8 @@ async fn raw_server() -> (Client, RawPeer<DuplexStream>) {
 
 /// Answers before the first request is read, and does not read the others.
 fn answering_early() -> impl Service {
-    With(|router: &mut Router| {
-        router.client_streaming(
+    With(|methods: &mut Methods| {
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, request: Request<Streaming<Raw>>| async move {
@@ -47,7 +47,7 @@ fn answering_early() -> impl Service {
                 }
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, _: Request<Streaming<Raw>>, _: Sender<Raw>| async move { Ok(()) },
@@ -183,8 +183,8 @@ impl Other {
 }
 
 fn never_waiting() -> impl Service {
-    With(|router: &mut Router| {
-        router.server_streaming(
+    With(|methods: &mut Methods| {
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -198,7 +198,7 @@ fn never_waiting() -> impl Service {
                 Err(Status::internal("no other task has run"))
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -206,7 +206,7 @@ fn never_waiting() -> impl Service {
                 Ok(raw("done"))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, _: Sender<Raw>| async move {
@@ -322,8 +322,8 @@ async fn a_sender_hears_of_the_deadline_while_it_waits_for_its_next_message_or_f
 /// Lets go of the requests at once, and ends when it is told to.
 fn not_reading(ending: &Arc<Notify>) -> impl Service {
     let ending = ending.clone();
-    With(move |router: &mut Router| {
-        router.client_streaming(
+    With(move |methods: &mut Methods| {
+        methods.client_streaming(
             CLIENT,
             &ending,
             |ending: Arc<Notify>, request: Request<Streaming<Raw>>| async move {
@@ -334,7 +334,7 @@ fn not_reading(ending: &Arc<Notify>) -> impl Service {
                 Ok(raw("done"))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &ending,
             |ending: Arc<Notify>, requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -464,8 +464,8 @@ async fn a_reader_that_never_has_to_wait_lets_other_tasks_run() {
 
 /// Replies to the first request, and waits for more.
 fn listening() -> impl Service {
-    With(|router: &mut Router| {
-        router.bidi_streaming(
+    With(|methods: &mut Methods| {
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -498,7 +498,7 @@ async fn a_caller_that_drops_its_sender_and_reads_on_is_told_what_happened_and_w
         assert!(!status.is_from_peer());
     }
     // In process it is the server's end that says so, as over a socket it would hear of a reset.
-    let here = Client::new(Channel::in_process(Router::new().add_service(listening())));
+    let here = Client::new(Channel::in_process(Server::new().add_service(listening())));
     let (tx, mut rx) = here.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     drop(tx);
     let status = within("the end", rx.message()).await.unwrap_err();

@@ -14,9 +14,11 @@ use futures_core::Stream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use trunkline::details::{ErrorInfo, RetryInfo};
+use trunkline::server::Methods;
+use trunkline::tower::LayeredService;
 use trunkline::{
-    Body, Channel, Client, Code, Compress, Layered, Method, Raw, Request, Result, Router, Sender,
-    Server, Service, Status, Streaming,
+    Body, Channel, Client, Code, Compress, Method, Raw, Request, Result, Sender, Server, Service,
+    Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, SERVER, UNARY, With, both_ways, client_of, client_with, nothing, raw,
@@ -28,8 +30,8 @@ async fn the_head_can_come_before_the_first_message() {
     let go_on = Arc::new(Notify::new());
     let make = || {
         let go_on = go_on.clone();
-        With(move |router: &mut Router| {
-            router.server_streaming(
+        With(move |methods: &mut Methods| {
+            methods.server_streaming(
                 SERVER,
                 &go_on,
                 |go_on: Arc<Notify>, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -43,7 +45,7 @@ async fn the_head_can_come_before_the_first_message() {
                     responses.send(raw("message")).await
                 },
             );
-            router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+            methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
                 request.response().metadata("x-early", "yes")?;
                 request.response().send_head();
                 tokio::task::yield_now().await;
@@ -91,15 +93,15 @@ fn mirror() -> impl Service {
         }
         Ok(())
     }
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             reflect(&request)?;
             match request.0.is_empty() {
                 true => Err(Status::aborted("with trailers")),
                 false => Ok(request.into_inner()),
             }
         });
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -184,8 +186,8 @@ async fn metadata_that_is_not_allowed_fails_the_call_before_it_is_sent() {
 /// Echoes, and counts.
 fn counting(calls: &Arc<AtomicUsize>) -> impl Service + use<> {
     let calls = calls.clone();
-    With(move |router: &mut Router| {
-        router.unary(
+    With(move |methods: &mut Methods| {
+        methods.unary(
             UNARY,
             &calls,
             |calls: Arc<AtomicUsize>, request: Request<Raw>| async move {
@@ -218,11 +220,11 @@ fn assert_detailed(status: &Status, case: &str) {
 #[tokio::test]
 async fn details_of_errors_pass_before_and_after_messages() {
     let make = || {
-        With(|router: &mut Router| {
-            router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+        With(|methods: &mut Methods| {
+            methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
                 Err::<Raw, _>(detailed())
             });
-            router.server_streaming(
+            methods.server_streaming(
                 SERVER,
                 &nothing(),
                 |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -249,8 +251,8 @@ async fn details_of_errors_pass_before_and_after_messages() {
 
 #[tokio::test]
 async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarded() {
-    let far = With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+    let far = With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
             let mut status = detailed();
             status.metadata_mut().append("x-secret", "yes")?;
             Err::<Raw, _>(status)
@@ -259,9 +261,9 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
     let far = client_of(&serve(Server::new().add_service(far)).await).await;
     let make = || {
         let far = far.clone();
-        With(move |router: &mut Router| {
+        With(move |methods: &mut Methods| {
             let far = Arc::new(far);
-            router.unary(
+            methods.unary(
                 UNARY,
                 &far,
                 |far: Arc<Client>, request: Request<Raw>| async move {
@@ -274,7 +276,7 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
                 },
             );
             // The same in trailers behind a head and a message.
-            router.server_streaming(
+            methods.server_streaming(
                 SERVER,
                 &far,
                 |far: Arc<Client>, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -318,12 +320,12 @@ async fn the_details_of_a_downstream_status_are_passed_on_only_if_it_is_forwarde
 
 /// Replies compressed to every second message, and says whether each request was.
 fn every_second() -> impl Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             request.response().compress(Compress::On);
             Ok(raw(vec![u8::from(request.is_compressed()); 1000]))
         });
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -395,9 +397,9 @@ async fn a_client_that_accepts_no_encoding_gets_messages_as_they_are() {
 #[tokio::test]
 async fn a_panic_in_a_handler_is_internal_and_its_neighbours_live() {
     let make = || {
-        With(|router: &mut Router| {
-            Echo.add_to(router);
-            router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+        With(|methods: &mut Methods| {
+            Echo.add_to(methods);
+            methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
                 match &request.0[..] {
                     b"at once" => panic!("a test"),
                     b"later" => {
@@ -407,7 +409,7 @@ async fn a_panic_in_a_handler_is_internal_and_its_neighbours_live() {
                     _ => Ok(request.into_inner()),
                 }
             });
-            router.server_streaming(
+            methods.server_streaming(
                 SERVER,
                 &nothing(),
                 |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -416,7 +418,7 @@ async fn a_panic_in_a_handler_is_internal_and_its_neighbours_live() {
                     panic!("a test")
                 },
             );
-            router.client_streaming(
+            methods.client_streaming(
                 CLIENT,
                 &nothing(),
                 |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -470,8 +472,8 @@ struct Other;
 impl Service for Other {
     const NAME: &'static str = "test.Other";
 
-    fn add_to(self, router: &mut Router) {
-        router.unary(
+    fn add_to(self, methods: &mut Methods) {
+        methods.unary(
             Method::new("/test.Other/Unary"),
             &Arc::new(self),
             |_, _: Request<Raw>| async { Ok(raw("other")) },
@@ -561,7 +563,7 @@ async fn a_unix_socket_serves_calls_and_its_file_goes_with_the_server() {
 
 #[tokio::test]
 async fn a_channel_goes_over_a_router_as_over_any_tower_service() {
-    let client = Client::new(Channel::new(Router::new().add_service(Echo)));
+    let client = Client::new(Channel::new(Server::new().add_service(Echo).into_router()));
     let all = async {
         assert_eq!(*client.unary::<Raw, Raw>(UNARY, raw("x")).await?, raw("x"));
         let mut responses = client
@@ -633,16 +635,16 @@ struct Gate(Arc<AtomicUsize>);
 
 #[derive(Clone)]
 struct Gated {
-    service: Layered,
+    service: LayeredService,
     passed: Arc<AtomicUsize>,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl tower_layer::Layer<Layered> for Gate {
+impl tower_layer::Layer<LayeredService> for Gate {
     type Service = Gated;
 
-    fn layer(&self, service: Layered) -> Gated {
+    fn layer(&self, service: LayeredService) -> Gated {
         Gated {
             service,
             passed: self.0.clone(),
@@ -806,9 +808,9 @@ async fn requests_that_are_not_grpc_go_to_the_fallback_or_are_refused_as_http() 
 /// A call that goes on until it is told to end.
 fn patient(go_on: &Arc<Notify>) -> impl Service + use<> {
     let go_on = go_on.clone();
-    With(move |router: &mut Router| {
-        Echo.add_to(router);
-        router.server_streaming(
+    With(move |methods: &mut Methods| {
+        Echo.add_to(methods);
+        methods.server_streaming(
             SERVER,
             &go_on,
             |go_on: Arc<Notify>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -1001,8 +1003,8 @@ async fn a_stream_gives_its_error_once_and_is_over() {
 #[tokio::test]
 async fn a_sender_hears_that_its_call_has_ended() {
     let make = || {
-        With(|router: &mut Router| {
-            router.bidi_streaming(
+        With(|methods: &mut Methods| {
+            methods.bidi_streaming(
                 BIDI,
                 &nothing(),
                 |_, mut requests: Request<Streaming<Raw>>, _: Sender<Raw>| async move {
@@ -1037,8 +1039,8 @@ async fn a_sender_in_a_task_of_its_own_hears_that_the_client_is_gone() {
     let heard = Arc::new(Notify::new());
     let make = || {
         let heard = heard.clone();
-        With(move |router: &mut Router| {
-            router.server_streaming(
+        With(move |methods: &mut Methods| {
+            methods.server_streaming(
                 SERVER,
                 &heard,
                 |heard: Arc<Notify>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -1069,8 +1071,8 @@ async fn a_sender_in_a_task_of_its_own_hears_that_the_client_is_gone() {
 #[tokio::test]
 async fn a_request_knows_its_path_and_its_peer() {
     let make = || {
-        With(|router: &mut Router| {
-            router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+        With(|methods: &mut Methods| {
+            methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
                 let peer = request.peer().map(|peer| peer.remote().to_string());
                 Ok(raw(Bytes::from(format!("{} {peer:?}", request.path()))))
             });

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Methods;
 use trunkline::{
     Call, Channel, Client, Code, Compress, Context, Metadata, Next, Raw, Request, ResponseHandle,
-    Result, Router, Sender, Server, Service, Status, Streaming,
+    Result, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, Received, channel_over, message};
 use trunkline_tests::fixture::{
@@ -82,23 +83,23 @@ fn say<T>(request: &Request<T>) -> Result<()> {
 
 /// Ends each call in the poll in which it begins, after having said what the caller wants.
 fn hasty() -> impl Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             say(&request).map(|()| raw("response"))
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, _: Sender<Raw>| async move { say(&request) },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, request: Request<Streaming<Raw>>| async move {
                 say(&request).map(|()| raw("response"))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, request: Request<Streaming<Raw>>, _: Sender<Raw>| async move { say(&request) },
@@ -366,8 +367,8 @@ async fn the_head_of_a_failed_call_is_not_passed_on_to_the_caller_of_the_handler
     let far = client_of(&serve(Server::new().add_service(hasty())).await).await;
     let make = || {
         let far = Arc::new(far.clone());
-        With(move |router: &mut Router| {
-            router.unary(
+        With(move |methods: &mut Methods| {
+            methods.unary(
                 UNARY,
                 &far,
                 |far: Arc<Client>, request: Request<Raw>| async move {
@@ -396,8 +397,8 @@ async fn the_head_of_a_failed_call_is_not_passed_on_to_the_caller_of_the_handler
 
 /// Sends its head at once, counts the requests, and fails if there are none.
 fn adding() -> impl Service {
-    With(|router: &mut Router| {
-        router.client_streaming(
+    With(|methods: &mut Methods| {
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use trunkline::server::Methods;
 use trunkline::{
     Channel, Client, Code, Context, Interceptor, Metadata, Next, Raw, Request, Response, Result,
-    Router, Sender, Server, Service, Status, Streaming,
+    Sender, Server, Service, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, client_of, nothing, raw, serve, within,
@@ -41,12 +42,12 @@ async fn with_one<S: Service>(side: Side, service: S, interceptor: impl Intercep
             client_of(&serve(Server::new().add_service(service).intercept(interceptor)).await).await
         }
         Side::ClientInProcess => {
-            let channel = Channel::in_process(Router::new().add_service(service));
+            let channel = Channel::in_process(Server::new().add_service(service));
             Client::new(channel.intercept(interceptor))
         }
         Side::ServerInProcess => {
-            let router = Router::new().add_service(service).intercept(interceptor);
-            Client::new(Channel::in_process(router))
+            let server = Server::new().add_service(service).intercept(interceptor);
+            Client::new(Channel::in_process(server))
         }
     }
 }
@@ -157,23 +158,23 @@ fn reader_of_metadata() -> impl Service {
         let all: Vec<_> = request.metadata().get_all("x-added").collect();
         raw(all.join("+"))
     }
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             Ok(seen(&request))
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
                 responses.send(seen(&request)).await
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, requests: Request<Streaming<Raw>>| async move { Ok(seen(&requests)) },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -206,9 +207,9 @@ async fn an_interceptor_changes_the_metadata_that_the_handler_sees() {
 /// Counts handlers that ran.
 fn running(ran: &UnboundedSender<()>) -> impl Service + use<> {
     let ran = ran.clone();
-    With(move |router: &mut Router| {
+    With(move |methods: &mut Methods| {
         let ran = Arc::new(ran);
-        router.unary(
+        methods.unary(
             UNARY,
             &ran,
             |ran: Arc<UnboundedSender<()>>, request: Request<Raw>| async move {
@@ -216,7 +217,7 @@ fn running(ran: &UnboundedSender<()>) -> impl Service + use<> {
                 Ok(request.into_inner())
             },
         );
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &ran,
             |ran: Arc<UnboundedSender<()>>, _: Request<Raw>, _: Sender<Raw>| async move {
@@ -224,7 +225,7 @@ fn running(ran: &UnboundedSender<()>) -> impl Service + use<> {
                 Ok(())
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &ran,
             |ran: Arc<UnboundedSender<()>>, _: Request<Streaming<Raw>>| async move {
@@ -232,7 +233,7 @@ fn running(ran: &UnboundedSender<()>) -> impl Service + use<> {
                 Ok(raw(""))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &ran,
             |ran: Arc<UnboundedSender<()>>, _: Request<Streaming<Raw>>, _: Sender<Raw>| async move {
@@ -288,12 +289,12 @@ async fn an_interceptor_that_never_calls_next_and_says_ok_is_internal() {
 
 /// Handlers that all fail, those of streams after a message.
 fn failing() -> impl Service {
-    With(|router: &mut Router| {
+    With(|methods: &mut Methods| {
         let end = || Status::not_found("nothing here");
-        router.unary(UNARY, &nothing(), move |_, _: Request<Raw>| async move {
+        methods.unary(UNARY, &nothing(), move |_, _: Request<Raw>| async move {
             Err::<Raw, _>(end())
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             move |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -301,7 +302,7 @@ fn failing() -> impl Service {
                 Err(end())
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             move |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -309,7 +310,7 @@ fn failing() -> impl Service {
                 Err::<Raw, _>(end())
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             move |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -380,9 +381,9 @@ const SHORT: Duration = Duration::from_millis(100);
 #[tokio::test]
 async fn a_timeout_set_in_an_interceptor_ends_the_call() {
     let stuck = || {
-        With(|router: &mut Router| {
-            Echo.add_to(router);
-            router.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
+        With(|methods: &mut Methods| {
+            Echo.add_to(methods);
+            methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| {
                 pending::<Result<Raw>>()
             });
         })
@@ -444,8 +445,8 @@ impl Drop for Guard {
 /// Handlers that go on until they are dropped.
 fn endless(dropped: &UnboundedSender<&'static str>) -> impl Service + use<> {
     let dropped = dropped.clone();
-    With(move |router: &mut Router| {
-        router.bidi_streaming(
+    With(move |methods: &mut Methods| {
+        methods.bidi_streaming(
             BIDI,
             &Arc::new(dropped),
             |dropped: Arc<UnboundedSender<_>>,
@@ -554,11 +555,11 @@ fn with_metadata() -> impl Service {
         request.response().metadata("x-head", "handler")?;
         request.response().trailer("x-trailer", "handler")
     }
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             say(&request).map(|()| raw("response"))
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -566,7 +567,7 @@ fn with_metadata() -> impl Service {
                 responses.send(raw("response")).await
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut request: Request<Streaming<Raw>>| async move {
@@ -574,7 +575,7 @@ fn with_metadata() -> impl Service {
                 say(&request).map(|()| raw("response"))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut request: Request<Streaming<Raw>>, _: Sender<Raw>| async move {
@@ -658,8 +659,8 @@ async fn an_interceptor_sees_and_changes_the_metadata_of_the_response() {
 #[tokio::test]
 async fn a_head_that_has_gone_out_can_be_read_and_not_changed() {
     let handlers = || {
-        With(|router: &mut Router| {
-            router.bidi_streaming(
+        With(|methods: &mut Methods| {
+            methods.bidi_streaming(
                 BIDI,
                 &nothing(),
                 |_, mut request: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -783,11 +784,11 @@ async fn an_outer_interceptor_sees_afterwards_what_an_inner_one_has_left() {
     };
     for is_refused in [false, true] {
         let (seen, mut sees) = unbounded_channel();
-        let server = Router::new()
+        let server = Server::new()
             .add_service(Echo)
             .intercept(outer(seen.clone()))
             .intercept(inner(is_refused));
-        let channel = Channel::in_process(Router::new().add_service(Echo))
+        let channel = Channel::in_process(Server::new().add_service(Echo))
             .intercept(outer(seen))
             .intercept(inner(is_refused));
         for channel in [Channel::in_process(server), channel] {
@@ -828,15 +829,15 @@ async fn a_context_is_whole_after_its_interceptor_has_given_up_on_the_rest() {
 #[tokio::test]
 async fn calls_of_a_handler_inherit_the_deadline_that_an_interceptor_has_shortened() {
     let (seen, mut sees) = unbounded_channel();
-    let backend = Channel::in_process(Router::new().add_service(Echo).intercept(
+    let backend = Channel::in_process(Server::new().add_service(Echo).intercept(
         move |mut cx: Context, next: Next| {
             let _ = seen.send(cx.time_remaining());
             async move { next.run(&mut cx).await }
         },
     ));
-    let calling = With(move |router: &mut Router| {
+    let calling = With(move |methods: &mut Methods| {
         let backend = Arc::new(Client::new(backend));
-        router.unary(
+        methods.unary(
             UNARY,
             &backend,
             |backend: Arc<Client>, request: Request<Raw>| async move {

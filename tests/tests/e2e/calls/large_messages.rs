@@ -5,9 +5,10 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Compress, Message, Raw, Request, Response, Result, Router, Sender,
-    Server, Service, Streaming,
+    Channel, Client, Code, Compress, Message, Raw, Request, Response, Result, Sender, Server,
+    Service, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Random, SERVER, UNARY, With, client_with, nothing, raw, serve, within,
@@ -78,11 +79,11 @@ fn shapes() -> Vec<(&'static str, Mixed)> {
 
 /// Gives back what it gets, as what it is.
 fn echo<T: Message + Sync>() -> impl Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<T>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<T>| async move {
             Ok(request.into_inner())
         });
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<T>>, mut responses: Sender<T>| async move {
@@ -104,8 +105,8 @@ async fn both_ways<S: Service>(make: impl Fn() -> S, limit: usize) -> [(&'static
     };
     let address = serve(server()).await;
     let socket = client_with(Channel::to(&address).max_recv_message_size(limit)).await;
-    let router = Router::new().with_limits(|it| it.messages.max_recv_message_size = limit);
-    let here = Channel::in_process(router.add_service(make()));
+    let server = Server::new().with_limits(|it| it.messages.max_recv_message_size = limit);
+    let here = Channel::in_process(server.add_service(make()));
     [("over a socket", socket), ("in process", Client::new(here))]
 }
 
@@ -145,9 +146,9 @@ async fn sixteen_mebibytes_pass_both_ways_in_calls_of_all_kinds() {
     let size = 16 * MIB;
     let payload = Bytes::from(noise(size));
     let make = || {
-        With(|router: &mut Router| {
-            Echo.add_to(router);
-            router.server_streaming(
+        With(|methods: &mut Methods| {
+            Echo.add_to(methods);
+            methods.server_streaming(
                 SERVER,
                 &nothing(),
                 |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -218,8 +219,8 @@ async fn a_large_reply_follows_a_head_that_went_out_before_it() {
         let response = payload.clone();
         let make = move || {
             let response = Arc::new(response.clone());
-            With(move |router: &mut Router| {
-                router.unary(
+            With(move |methods: &mut Methods| {
+                methods.unary(
                     UNARY,
                     &response,
                     move |response: Arc<Bytes>, request: Request<Raw>| async move {
@@ -248,8 +249,8 @@ async fn a_large_reply_follows_a_head_that_went_out_before_it() {
 #[tokio::test]
 async fn bytes_pass_from_a_client_to_a_handler_in_the_same_process_without_a_copy() {
     let (seen, mut was_seen) = tokio::sync::mpsc::unbounded_channel();
-    let service = With(move |router: &mut Router| {
-        router.unary(
+    let service = With(move |methods: &mut Methods| {
+        methods.unary(
             UNARY,
             &Arc::new(seen),
             |seen: Arc<_>, request: Request<Raw>| async move {
@@ -259,7 +260,7 @@ async fn bytes_pass_from_a_client_to_a_handler_in_the_same_process_without_a_cop
             },
         );
     });
-    let client = Client::new(Channel::in_process(Router::new().add_service(service)));
+    let client = Client::new(Channel::in_process(Server::new().add_service(service)));
     let payload = Bytes::from(noise(MIB));
     let response = client.unary::<Raw, Raw>(UNARY, Raw(payload.clone()));
     let response = within("in process", response.into_future()).await.unwrap();

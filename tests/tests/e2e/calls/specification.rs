@@ -13,9 +13,10 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Compress, Method, Raw, Request, Response, Result, Router, Sender,
-    Server, Status, Streaming,
+    Channel, Client, Code, Compress, Method, Raw, Request, Response, Result, Sender, Server,
+    Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawListener, RawPeer, channel_over, error, flag, gzip, kind,
@@ -310,8 +311,8 @@ async fn binary_metadata_leaves_without_padding_and_in_order() {
     assert_eq!(values, ["AA", "/+8", ""]);
     assert_eq!(head.text("text").as_deref(), Some("two words"));
 
-    let server = Server::new().add_service(With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    let server = Server::new().add_service(With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             request.response().metadata_bin("head-bin", [0])?;
             request.response().trailer_bin("end-bin", [0xff, 0xef])?;
             request.response().trailer_bin("end-bin", [1])?;
@@ -346,8 +347,8 @@ async fn a_compressed_message_has_the_flag_and_its_head_names_the_encoding() {
         assert_eq!(head.text("grpc-encoding").as_deref(), encoding);
     }
 
-    let server = Server::new().add_service(With(|router: &mut Router| {
-        router.bidi_streaming(
+    let server = Server::new().add_service(With(|methods: &mut Methods| {
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {

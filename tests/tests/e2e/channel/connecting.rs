@@ -372,7 +372,7 @@ async fn states_are_watched_from_idle_to_shutdown() {
         Shutdown,
     ];
     assert_eq!(seen, wanted);
-    let service = Channel::in_process(trunkline::Router::new());
+    let service = Channel::in_process(trunkline::Server::new());
     assert_eq!(
         (service.state(), service.watch_state().state()),
         (Ready, Ready)

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, ChannelBuilder, Client, ClientTls, Method, Raw, Request, Result, Router, Server,
-    ServerTls, Service,
+    Channel, ChannelBuilder, Client, ClientTls, Method, Raw, Request, Result, Server, ServerTls,
+    Service,
 };
 use trunkline_testkit::{Authority, within};
 
@@ -26,8 +27,8 @@ struct Counting(Arc<Mutex<HashMap<bytes::Bytes, usize>>>);
 impl Service for Counting {
     const NAME: &'static str = "test.Counting";
 
-    fn add_to(self, router: &mut Router) {
-        router.unary(
+    fn add_to(self, methods: &mut Methods) {
+        methods.unary(
             METHOD,
             &Arc::new(self),
             |service: Arc<Self>, request: Request<Raw>| async move {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tower_layer::layer_fn;
+use trunkline::server::Methods;
 use trunkline::testing::{Faults, in_memory};
+use trunkline::tower::LayeredService;
 use trunkline::{
-    Address, Body, Channel, Client, Code, Layered, Method, Next, Raw, Request, Router, Server,
-    Status,
+    Address, Body, Channel, Client, Code, Method, Next, Raw, Request, Server, Service, Status,
 };
 use trunkline_testkit::{Probe, within};
 
@@ -46,7 +47,7 @@ async fn faulty() -> (Faults, Client, Probe) {
 
 /// Adds to what the metadata says of the way of a call, and refuses those who ask for it.
 #[derive(Clone)]
-struct Gate(Layered);
+struct Gate(LayeredService);
 
 impl tower_service::Service<http::Request<Body>> for Gate {
     type Response = http::Response<Body>;
@@ -132,21 +133,31 @@ async fn a_channel_in_process_takes_replies_up_to_its_limit() {
     assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED);
 }
 
+/// Returns what it gets, over a connection in memory.
+struct OverAConnection;
+
+impl Service for OverAConnection {
+    const NAME: &'static str = "test.Probe";
+
+    fn add_to(self, methods: &mut Methods) {
+        methods.unary(
+            Probe::ECHO,
+            &std::sync::Arc::new(self),
+            |_, request: Request<Raw>| async move {
+                // Only a connection has a peer.
+                let peer = request.peer().expect("a connection").remote().clone();
+                assert!(matches!(peer, Address::InMemory), "{peer}");
+                Ok(request.into_inner())
+            },
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_channel_in_memory_speaks_http_2_and_connects_again() {
-    let mut router = Router::new();
-    router.unary(
-        Probe::ECHO,
-        &std::sync::Arc::new(()),
-        |_, request: Request<Raw>| async move {
-            // Only a connection has a peer.
-            let peer = request.peer().expect("a connection").remote().clone();
-            assert!(matches!(peer, Address::InMemory), "{peer}");
-            Ok(request.into_inner())
-        },
-    );
+    let server = Server::new().add_service(OverAConnection);
     // One call is all that a connection is for.
-    let server = Server::from(router).max_connection_idle(Duration::from_millis(1));
+    let server = server.max_connection_idle(Duration::from_millis(1));
     let channel = in_memory(server).connect_lazy().expect("a good target");
     assert_eq!(format!("{channel:?}"), "Channel(\"in-memory:80\")");
     let client = Client::new(channel);

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 use trunkline::details::DebugInfo;
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Methods;
 use trunkline::{
-    Body, Channel, Client, Code, Method, Raw, Request, ResponseHandle, Result, Router, Sender,
-    Server, Service, Status, Streaming,
+    Body, Channel, Client, Code, Method, Raw, Request, ResponseHandle, Result, Sender, Server,
+    Service, Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,
@@ -34,13 +35,13 @@ struct Large;
 impl Service for Large {
     const NAME: &'static str = "test.Large";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = std::sync::Arc::new(self);
-        router.unary(FILL, &service, |_, request: Request<Raw>| async move {
+        methods.unary(FILL, &service, |_, request: Request<Raw>| async move {
             fill(&request.0, request.response())?;
             Ok(Raw("done".into()))
         });
-        router.server_streaming(
+        methods.server_streaming(
             FILL_STREAM,
             &service,
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -255,8 +256,8 @@ async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was
 
 #[tokio::test]
 async fn a_call_in_process_has_no_limits_but_that_for_its_request() {
-    let router = Router::new().add_service(Probe::new()).add_service(Large);
-    let client = Client::new(Channel::in_process(router));
+    let server = Server::new().add_service(Probe::new()).add_service(Large);
+    let client = Client::new(Channel::in_process(server));
     let call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
     let call = call.metadata("k", &"v".repeat(40_000));
     let result = call.await.map(|_| ());

@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use trunkline::limits::{ChannelLimits, Http2Limits};
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Raw, Request, Result, Router, Sender, Server, Service, Status, Streaming,
+    Channel, Client, Code, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Random, SERVER, UNARY, With, client_of, client_with, frame, nothing, raw,
@@ -93,11 +94,11 @@ fn large(byte: u8) -> Raw {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
-    let service = With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    let service = With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             Ok(request.into_inner())
         });
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &nothing(),
             |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -105,7 +106,7 @@ async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
                 responses.send(large(2)).await
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>| async move {
@@ -116,7 +117,7 @@ async fn messages_of_16_mib_pass_in_both_directions_in_all_kinds_of_calls() {
                 Ok(last)
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &nothing(),
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -287,8 +288,8 @@ impl Drop for Running {
 /// says by which connection it came.
 fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
     let gauge = gauge.clone();
-    With(move |router: &mut Router| {
-        router.unary(
+    With(move |methods: &mut Methods| {
+        methods.unary(
             UNARY,
             &gauge,
             |gauge: Arc<Gauge>, request: Request<Raw>| async move {
@@ -299,7 +300,7 @@ fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
                 }
             },
         );
-        router.server_streaming(
+        methods.server_streaming(
             SERVER,
             &gauge,
             |gauge: Arc<Gauge>, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -309,7 +310,7 @@ fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
                 }
             },
         );
-        router.client_streaming(
+        methods.client_streaming(
             CLIENT,
             &gauge,
             |gauge: Arc<Gauge>, mut requests: Request<Streaming<Raw>>| async move {
@@ -319,7 +320,7 @@ fn endless(gauge: &Arc<Gauge>) -> impl Service + use<> {
                 Ok(raw(peer.unwrap_or_default()))
             },
         );
-        router.bidi_streaming(
+        methods.bidi_streaming(
             BIDI,
             &gauge,
             |gauge: Arc<Gauge>,
@@ -486,11 +487,11 @@ async fn an_early_status_reaches_a_client_that_is_still_uploading() {
             other => Status::internal(format!("{other:?}")),
         }
     }
-    let service = With(|router: &mut Router| {
-        router.client_streaming(CLIENT, &nothing(), |_, requests| async move {
+    let service = With(|methods: &mut Methods| {
+        methods.client_streaming(CLIENT, &nothing(), |_, requests| async move {
             Err::<Raw, _>(deny(requests).await)
         });
-        router.bidi_streaming(BIDI, &nothing(), |_, requests, _: Sender<Raw>| async move {
+        methods.bidi_streaming(BIDI, &nothing(), |_, requests, _: Sender<Raw>| async move {
             Err(deny(requests).await)
         });
     });
@@ -536,8 +537,8 @@ async fn an_early_status_reaches_a_client_that_is_still_uploading() {
 
 /// What a server sends for one call of `method`, byte for byte.
 async fn wire_image(messages: u32) -> Vec<u8> {
-    let counting = With(move |router: &mut Router| {
-        router.server_streaming(
+    let counting = With(move |methods: &mut Methods| {
+        methods.server_streaming(
             SERVER,
             &nothing(),
             move |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
@@ -751,8 +752,8 @@ async fn bursts_of_cancelled_calls_keep_their_connection() {
 /// H34: a response that ends early gives its stream back, though the client goes on sending.
 #[tokio::test]
 async fn early_errors_give_their_streams_back_and_say_no_error() {
-    let refusing = With(|router: &mut Router| {
-        router.client_streaming(
+    let refusing = With(|methods: &mut Methods| {
+        methods.client_streaming(
             CLIENT,
             &nothing(),
             |_, _: Request<Streaming<Raw>>| async move {
@@ -792,8 +793,8 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
     let sent = Arc::new(AtomicUsize::new(0));
     let service = {
         let sent = sent.clone();
-        With(move |router: &mut Router| {
-            router.server_streaming(
+        With(move |methods: &mut Methods| {
+            methods.server_streaming(
                 SERVER,
                 &sent,
                 |sent: Arc<AtomicUsize>, _: Request<Raw>, mut responses: Sender<Raw>| async move {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
-use trunkline::{Method, Raw, Request, Router, Server, Service};
+use trunkline::server::Methods;
+use trunkline::{Method, Raw, Request, Server, Service};
 use trunkline_testkit::{Fields, Frame, Outcome, Probe, RawPeer, error, message};
 
 const DEAF: &str = "/test.Probe/Deaf";
@@ -21,9 +22,9 @@ struct Spinning(Arc<AtomicUsize>);
 impl Service for Spinning {
     const NAME: &'static str = "test.Spinning";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let me = Arc::new(self);
-        router.unary(SPIN, &me, |me: Arc<Self>, _: Request<Raw>| async move {
+        methods.unary(SPIN, &me, |me: Arc<Self>, _: Request<Raw>| async move {
             me.0.fetch_add(1, Ordering::Relaxed);
             let began = std::time::Instant::now();
             while began.elapsed() < Duration::from_millis(4) {

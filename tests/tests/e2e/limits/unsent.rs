@@ -10,7 +10,8 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trunkline::limits::{ChannelLimits, ServerLimits};
-use trunkline::{Channel, Client, Method, Raw, Request, Router, Sender, Server, Service};
+use trunkline::server::Methods;
+use trunkline::{Channel, Client, Method, Raw, Request, Sender, Server, Service};
 use trunkline_testkit::{
     Fields, Frame, Outcome, RawPeer, SlowLink, Slowness, error, message, setting, within,
 };
@@ -83,9 +84,9 @@ fn size_of(request: &Raw) -> usize {
 impl Service for Large {
     const NAME: &'static str = "test.Large";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let large = Arc::new(self);
-        router.unary(
+        methods.unary(
             WHOLE,
             &large,
             |large: Arc<Self>, request: Request<Raw>| async move {
@@ -93,12 +94,12 @@ impl Service for Large {
                 Ok(large.message(size_of(&request)))
             },
         );
-        router.unary(
+        methods.unary(
             SMALL,
             &large,
             |_: Arc<Self>, request: Request<Raw>| async move { Ok(request.into_inner()) },
         );
-        router.server_streaming(
+        methods.server_streaming(
             STREAM,
             &large,
             |large: Arc<Self>, request: Request<Raw>, mut responses: Sender<Raw>| async move {

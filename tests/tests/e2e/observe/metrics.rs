@@ -215,8 +215,8 @@ async fn a_call_that_finds_no_server_has_an_end_and_no_stream() {
 }
 
 fn never() -> Server {
-    Server::new().add_service(With(|router: &mut trunkline::Router| {
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+    Server::new().add_service(With(|methods: &mut trunkline::server::Methods| {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
             std::future::pending::<Result<Raw>>().await
         });
     }))
@@ -224,8 +224,8 @@ fn never() -> Server {
 
 #[tokio::test]
 async fn a_handler_that_panics_ends_its_call_with_internal() {
-    let service = With(|router: &mut trunkline::Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    let service = With(|methods: &mut trunkline::server::Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             match request.0.is_empty() {
                 true => Ok(request.into_inner()),
                 false => panic!("a handler of a test"),

@@ -127,8 +127,8 @@ async fn a_call_has_a_span_on_each_side_with_method_status_sizes_and_times(spans
 }
 
 async fn what_a_handler_logs_is_in_the_span_of_its_call_and_so_is_its_panic(spans: &Spans) {
-    let service = With(|router: &mut trunkline::Router| {
-        router.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+    let service = With(|methods: &mut trunkline::server::Methods| {
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
             tracing::info!("at work");
             tokio::task::yield_now().await;
             panic!("the text of the panic");

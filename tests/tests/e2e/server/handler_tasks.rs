@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Method, Raw, Request, Response, Router, Sender, Server, Service, Streaming,
+    Channel, Client, Method, Raw, Request, Response, Sender, Server, Service, Streaming,
 };
 use trunkline_testkit::{pair, within};
 
@@ -59,13 +60,13 @@ impl Drop for Guard {
 impl Service for Places {
     const NAME: &'static str = "test.Places";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = Arc::new(self);
-        router.unary(TASK, &service, |_, _: Request<Raw>| async move {
+        methods.unary(TASK, &service, |_, _: Request<Raw>| async move {
             tokio::task::yield_now().await;
             Ok(task())
         });
-        router.bidi_streaming(
+        methods.bidi_streaming(
             TASKS,
             &service,
             |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -75,7 +76,7 @@ impl Service for Places {
                 Ok(())
             },
         );
-        router.unary(
+        methods.unary(
             HOLD,
             &service,
             |service, request: Request<Raw>| async move {
@@ -94,14 +95,14 @@ impl Service for Places {
                 Ok(task())
             },
         );
-        router.unary(SPIN, &service, |service, _: Request<Raw>| async move {
+        methods.unary(SPIN, &service, |service, _: Request<Raw>| async move {
             let is_done = service.is_done.subscribe();
             while !*is_done.borrow() {
                 tokio::task::consume_budget().await;
             }
             Ok(task())
         });
-        router.unary(BLOCK, &service, |service, _: Request<Raw>| async move {
+        methods.unary(BLOCK, &service, |service, _: Request<Raw>| async move {
             let (release, is_released) = std::sync::mpsc::channel();
             service.blocked.send(release).await.expect("the test waits");
             // Bounded, so that a test that fails before the release ends as well.

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use trunkline::server::Methods;
 use trunkline::{
-    BoundServer, Channel, Client, Code, Listener, Method, Raw, Request, Response, Result, Router,
-    Server, Service,
+    BoundServer, Channel, Client, Code, Listener, Method, Raw, Request, Response, Result, Server,
+    Service,
 };
 use trunkline_testkit::{Probe, within};
 
@@ -32,16 +33,16 @@ struct Threads {
 impl Service for Threads {
     const NAME: &'static str = "test.Threads";
 
-    fn add_to(self, router: &mut Router) {
+    fn add_to(self, methods: &mut Methods) {
         let service = Arc::new(self);
-        router.unary(THREAD, &service, |service, _: Request<Raw>| async move {
+        methods.unary(THREAD, &service, |service, _: Request<Raw>| async move {
             // The task that the handler spawns has to be there as well.
             let spawned = tokio::spawn(async { name() }).await.expect("no panic");
             assert_eq!(spawned, name());
             service.calls.fetch_add(1, Ordering::SeqCst);
             Ok(Raw(name().into()))
         });
-        router.unary(BLOCK, &service, |service, _: Request<Raw>| async move {
+        methods.unary(BLOCK, &service, |service, _: Request<Raw>| async move {
             let (release, is_released) = std::sync::mpsc::channel();
             service.blocked.send(release).await.expect("the test waits");
             // Bounded, so that a test that fails before the release ends as well.
@@ -49,7 +50,7 @@ impl Service for Threads {
             released.expect("the test releases it");
             Ok(Raw(name().into()))
         });
-        router.unary(LEAVE, &service, |service, _: Request<Raw>| async move {
+        methods.unary(LEAVE, &service, |service, _: Request<Raw>| async move {
             let left = service.left.clone();
             tokio::spawn(async move {
                 let _left = left;

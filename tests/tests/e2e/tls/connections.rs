@@ -15,7 +15,8 @@ use trunkline::rustls::crypto::CryptoProvider;
 use trunkline::rustls::pki_types::pem::PemObject;
 use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use trunkline::{Channel, ClientTls, Code, Raw, Request, Router, Server, ServerTls};
+use trunkline::server::Methods;
+use trunkline::{Channel, ClientTls, Code, Raw, Request, Server, ServerTls};
 use trunkline_testkit::{Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message};
 use trunkline_tests::fixture::{self, Echo, UNARY, With, nothing, raw, within};
 use trunkline_tests::tls_ends::{LOCAL, connect, echo, failure, serve, server_tls, trusting};
@@ -23,8 +24,8 @@ use trunkline_tests::tls_ends::{LOCAL, connect, echo, failure, serve, server_tls
 /// Says who calls: names in the certificate, number of certificates, SNI, version, and whether the
 /// session is a resumed one.
 fn who() -> impl trunkline::Service {
-    With(|router: &mut Router| {
-        router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+    With(|methods: &mut Methods| {
+        methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
             let peer = request.peer().expect("a connection");
             let Some(tls) = peer.tls() else {
                 return Ok(raw("plaintext"));

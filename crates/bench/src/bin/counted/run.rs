@@ -135,7 +135,7 @@ pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
 /// The limits of a server, but for those that look at the clock.
 fn server() -> Server {
     Server::new()
-        .add_service(BenchServer(Service))
+        .add_service(BenchServer::new(Service))
         .max_recv_message_size(64 << 20)
         .with_limits(|limits| {
             limits.in_place_max = Duration::from_secs(3600);

@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
 async fn serve(options: &Options) -> Result<()> {
     let port = required(options.port, "--port");
     let mut server = Server::new()
-        .add_service(BenchServer(Service))
+        .add_service(BenchServer::new(Service))
         .max_recv_message_size(RECEIVE_LIMIT);
     if let Some(threads) = options.threads {
         server = server.threads(threads);

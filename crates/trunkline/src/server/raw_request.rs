@@ -12,7 +12,7 @@ use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 
 /// A request as a handler takes it apart.
-pub(crate) struct Incoming {
+pub(crate) struct RawRequest {
     pub(crate) head: Head,
     pub(crate) response: ResponseHandle,
     pub(crate) messages: Messages,
@@ -21,13 +21,13 @@ pub(crate) struct Incoming {
     pub(crate) max_send_size: usize,
 }
 
-impl Incoming {
+impl RawRequest {
     /// The request, if it has arrived in full, as most have.
     #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
         match self.messages.whole_request() {
             Some(message) => Ok(Q::decode(message.into())
-                .map(|message| Request::new(message, self.head, self.response, false))),
+                .map(|message| Request::received(message, self.head, self.response, false))),
             None => Err(Box::new(self)),
         }
     }
@@ -36,11 +36,11 @@ impl Incoming {
     pub(crate) async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
         let (message, is_compressed) = self.messages.only_request().await?;
         let Self { head, response, .. } = *self;
-        Ok(Request::new(message, head, response, is_compressed))
+        Ok(Request::received(message, head, response, is_compressed))
     }
 
     pub(crate) fn many<Q: Message>(self) -> Request<Streaming<Q>> {
-        Request::new(
+        Request::received(
             Streaming::new(self.messages),
             self.head,
             self.response,
@@ -53,7 +53,7 @@ impl Incoming {
             .writer
             .take()
             .ok_or_else(|| Status::internal("the method has no stream of responses"))?;
-        Ok(Sender::of_reply(
+        Ok(Sender::of_response(
             writer,
             self.response.clone(),
             self.max_send_size,

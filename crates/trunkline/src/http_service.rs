@@ -1,9 +1,11 @@
-//! Tower services and bodies that are not ours, behind types that are.
+//! Tower services and HTTP bodies of any type, behind types of ours.
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -16,21 +18,21 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 pub(crate) type Calling =
     Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
 
-/// A service that can be called from anywhere: what a tower service becomes.
-pub(crate) trait Shared: Send + Sync {
+/// A tower service that can be called through a shared reference.
+pub(crate) trait HttpService: Send + Sync {
     fn call(&self, request: http::Request<Body>) -> Calling;
 }
 
-/// Any tower service over HTTP types.
-pub(crate) struct ForeignService<S>(S);
+/// A tower service over HTTP types.
+pub(crate) struct ErasedService<S>(S);
 
-impl<S> ForeignService<S> {
+impl<S> ErasedService<S> {
     pub(crate) fn new(service: S) -> Self {
         Self(service)
     }
 }
 
-impl<S, B> Shared for ForeignService<S>
+impl<S, B> HttpService for ErasedService<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -47,6 +49,50 @@ where
             let response = service.call(request).await.map_err(status_of)?;
             Ok(response.map(body_of))
         })
+    }
+}
+
+/// The service around which a layer of a server is put: see
+/// [`Server::layer`](crate::Server::layer).
+///
+/// ```
+/// use tower_layer::layer_fn;
+/// use trunkline::Server;
+/// use trunkline::tower::LayeredService;
+///
+/// // A layer that changes nothing.
+/// let server = Server::new().layer(layer_fn(|service: LayeredService| service));
+/// ```
+#[derive(Clone)]
+pub struct LayeredService(Arc<dyn HttpService>);
+
+impl LayeredService {
+    pub(crate) fn new(service: impl HttpService + 'static) -> Self {
+        Self(Arc::new(service))
+    }
+
+    pub(crate) fn start(&self, request: http::Request<Body>) -> Calling {
+        self.0.call(request)
+    }
+}
+
+impl Service<http::Request<Body>> for LayeredService {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = Calling;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Calling {
+        self.start(request)
+    }
+}
+
+impl fmt::Debug for LayeredService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayeredService").finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,84 @@
+//! The future of a router: ready with the head of a response.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use trunkline_codec::{Compressors, Refusal};
+use trunkline_transport::Body;
+
+use crate::http_service::Calling;
+use crate::server::answer::Answer;
+
+/// The response of a [`Router`](crate::Router) to one request: ready with its head.
+///
+/// The handler runs in this future and then in the body of the response. Dropping either drops the
+/// handler.
+///
+/// ```
+/// # async fn example(router: trunkline::Router, request: http::Request<trunkline::Body>) {
+/// use tower_service::Service;
+/// use trunkline::tower::RouterFuture;
+///
+/// let mut router = router;
+/// let response: RouterFuture = router.call(request);
+/// let Ok(response) = response.await;
+/// # }
+/// ```
+pub struct RouterFuture(pub(crate) State);
+
+pub(crate) enum State {
+    Known(Option<Box<http::Response<Body>>>),
+    Handler(Option<Answer>),
+    Fallback(Calling),
+    Layers(Calling),
+}
+
+pub(crate) fn refused(refusal: Refusal, compressors: &Compressors) -> http::Response<Body> {
+    let (response, trailers) = refusal.into_response(compressors);
+    response.map(|text| Body::full(text.into(), trailers))
+}
+
+impl RouterFuture {
+    pub(crate) fn known(response: http::Response<Body>) -> Self {
+        Self(State::Known(Some(Box::new(response))))
+    }
+
+    #[inline]
+    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
+        match &mut self.0 {
+            State::Known(response) => match response.take() {
+                Some(response) => Poll::Ready(*response),
+                None => Poll::Pending,
+            },
+            State::Handler(answer) => Answer::poll_head(answer, cx),
+            State::Fallback(calling) => calling.as_mut().poll(cx).map(|response| {
+                response.unwrap_or_else(|status| {
+                    let refusal = Refusal::Http {
+                        status: http::StatusCode::INTERNAL_SERVER_ERROR,
+                        message: status.message().to_owned(),
+                    };
+                    refused(refusal, &Compressors::none())
+                })
+            }),
+            State::Layers(calling) => calling.as_mut().poll(cx).map(|response| {
+                response.unwrap_or_else(|status| refused(status.into(), &Compressors::none()))
+            }),
+        }
+    }
+}
+
+impl Future for RouterFuture {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_response(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for RouterFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouterFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! A router as the transport calls it, for the calls of one connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use trunkline_transport::{BegunCall, Body, ConnectionStats, Peer, Spawner};
+
+use crate::server::router::Router;
+use crate::server::router_future::RouterFuture;
+
+pub(crate) struct RouterHandler(Router);
+
+impl RouterHandler {
+    pub(crate) fn new(router: &Router, peer: Arc<Peer>) -> Self {
+        Self(router.for_peer(peer))
+    }
+
+    /// Serves connections with `router`. It is compiled here, once, and not with each program.
+    pub(crate) fn spawner(router: Router) -> Spawner {
+        Spawner::new(move |peer| Self::new(&router, peer))
+    }
+}
+
+impl trunkline_transport::ConnectionHandler for RouterHandler {
+    type Future = Response;
+
+    #[inline]
+    fn call(&mut self, request: http::Request<Body>) -> BegunCall<Response> {
+        let begun = self.0.begin(request);
+        BegunCall {
+            response: Response(begun.response),
+            poll_budget: begun.poll_budget,
+            deadline: begun.deadline,
+        }
+    }
+
+    fn connection_ended(&self, stats: &ConnectionStats) {
+        self.0.connection_ended(stats);
+    }
+}
+
+/// The same future, for who knows that it does not fail.
+pub(crate) struct Response(RouterFuture);
+
+impl Future for Response {
+    type Output = http::Response<Body>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_response(cx)
+    }
+}

@@ -1,0 +1,277 @@
+//! A service, and the methods that the services of a server register.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+
+use trunkline_codec::{Expect, Status};
+use trunkline_transport::PollBudget;
+
+use crate::call::message::Message;
+use crate::call::method::Method;
+use crate::call::request::Request;
+use crate::call::response_handle::Handling;
+use crate::call::sender::Sender;
+use crate::call::streaming::Streaming;
+use crate::server::descriptors::FileDescriptors;
+use crate::server::options::ServiceOptions;
+use crate::server::raw_request::{RawRequest, one_frame};
+
+/// A service that can be added to a [`Server`](crate::Server). Generated code implements it.
+///
+/// By hand, a service registers its methods with their paths and handlers:
+///
+/// ```
+/// use std::sync::Arc;
+/// use trunkline::server::Methods;
+/// use trunkline::{Method, Raw, Request, Service};
+///
+/// struct Echo;
+///
+/// impl Service for Echo {
+///     const NAME: &'static str = "test.Echo";
+///
+///     fn add_to(self, methods: &mut Methods) {
+///         let echo = Arc::new(self);
+///         let method = Method::new("/test.Echo/Echo");
+///         methods.unary(method, &echo, |_, request: Request<Raw>| async move {
+///             Ok(request.into_inner())
+///         });
+///     }
+/// }
+/// ```
+pub trait Service {
+    /// The full name: `package.Service`.
+    const NAME: &'static str;
+
+    /// The descriptors of the file that defines the service, with all that it imports; empty by
+    /// default.
+    ///
+    /// Reflection shows them to clients: see [`Methods::file_descriptors`].
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
+
+    /// Registers the methods.
+    fn add_to(self, methods: &mut Methods);
+}
+
+/// The methods of a server, by path, and the services that registered them: passed to
+/// [`Service::add_to`].
+#[derive(Clone, Default)]
+pub struct Methods {
+    handlers: HashMap<String, MethodHandler>,
+    names: Vec<&'static str>,
+    descriptors: Vec<&'static FileDescriptors>,
+    on_service_added: Vec<OnServiceAdded>,
+    checks: Vec<Check>,
+    /// Those of the service that is being added.
+    options: Option<Arc<ServiceOptions>>,
+}
+
+type OnServiceAdded = Arc<dyn Fn(&mut Methods) + Send + Sync>;
+type Check = Arc<dyn Fn(&Methods) -> Result<(), Status> + Send + Sync>;
+
+/// A method: how many messages each way, and its handler, which alone knows their types.
+#[derive(Clone)]
+pub(crate) struct MethodHandler {
+    pub(crate) requests: Expect,
+    pub(crate) responses: Expect,
+    pub(crate) poll_budget: Arc<PollBudget>,
+    pub(crate) handle: Arc<dyn Fn(RawRequest) -> Handling + Send + Sync>,
+    pub(crate) options: Option<Arc<ServiceOptions>>,
+}
+
+impl Methods {
+    /// Registers a method of one request and one response. A method that has this path already is
+    /// replaced.
+    ///
+    /// `service` is passed to `handler` with each call.
+    pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
+    where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Q>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::One, Expect::One, move |request| {
+            let service = service.clone();
+            let (response, max_size) = (request.response.clone(), request.max_send_size);
+            // Two futures, since one has the size of both: a call that waits holds its own.
+            match request.whole() {
+                Ok(request) => {
+                    let handling = request.map(|request| handler(service, request));
+                    Box::pin(async move { one_frame(&handling?.await?, &response, max_size) })
+                }
+                Err(request) => {
+                    let handler = handler.clone();
+                    Box::pin(async move {
+                        let message = handler(service, request.one().await?).await?;
+                        one_frame(&message, &response, max_size)
+                    })
+                }
+            }
+        });
+    }
+
+    /// Registers a method of one request and many responses. A method that has this path already is
+    /// replaced.
+    pub fn server_streaming<S, Q, R, F, Fut>(
+        &mut self,
+        method: Method,
+        service: &Arc<S>,
+        handler: F,
+    ) where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Q>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::One, Expect::Many, move |mut request| {
+            let (service, handler) = (service.clone(), handler.clone());
+            Box::pin(async move {
+                let responses = request.responses()?;
+                handler(service, Box::new(request).one().await?, responses)
+                    .await
+                    .map(|()| None)
+            })
+        });
+    }
+
+    /// Registers a method of many requests and one response. A method that has this path already is
+    /// replaced.
+    pub fn client_streaming<S, Q, R, F, Fut>(
+        &mut self,
+        method: Method,
+        service: &Arc<S>,
+        handler: F,
+    ) where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Streaming<Q>>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::Many, Expect::One, move |request| {
+            let (response, max_size) = (request.response.clone(), request.max_send_size);
+            let handling = handler(service.clone(), request.many());
+            Box::pin(async move { one_frame(&handling.await?, &response, max_size) })
+        });
+    }
+
+    /// Registers a method of many requests and many responses. A method that has this path already
+    /// is replaced.
+    pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
+    where
+        S: Send + Sync + 'static,
+        Q: Message,
+        R: Message,
+        F: Fn(Arc<S>, Request<Streaming<Q>>, Sender<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let service = service.clone();
+        self.insert(&method, Expect::Many, Expect::Many, move |mut request| {
+            let responses = request.responses();
+            let handling = responses.map(|it| handler(service.clone(), request.many(), it));
+            Box::pin(async move { handling?.await.map(|()| None) })
+        });
+    }
+
+    /// Adds another service: for one that is several, as reflection has two versions.
+    pub fn add_service<S: Service>(&mut self, service: S) {
+        if !self.names.contains(&S::NAME) {
+            self.names.push(S::NAME);
+        }
+        let mut known = self.descriptors.iter();
+        if !known.any(|it| ptr::eq(*it, S::FILE_DESCRIPTORS)) {
+            self.descriptors.push(S::FILE_DESCRIPTORS);
+        }
+        service.add_to(self);
+        for hook in self.on_service_added.clone() {
+            hook(self);
+        }
+    }
+
+    /// Returns the full names of the services, each once, in the order in which they were added.
+    pub fn service_names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Returns the descriptors of the services, each once, in the order in which the services were
+    /// added.
+    pub fn file_descriptors(&self) -> &[&'static FileDescriptors] {
+        &self.descriptors
+    }
+
+    /// Runs `hook` now, and again after each service that is added later: for a service that
+    /// describes all others, such as health or reflection, so that it need not be added last.
+    ///
+    /// The hook reads [`service_names`](Self::service_names) and
+    /// [`file_descriptors`](Self::file_descriptors), and may register methods again, which replaces
+    /// them. A method that is registered outside [`add_service`](Self::add_service) does not run it.
+    pub fn on_service_added(&mut self, hook: impl Fn(&mut Self) + Send + Sync + 'static) {
+        hook(self);
+        self.on_service_added.push(Arc::new(hook));
+    }
+
+    /// Runs `check` before a server begins to serve, after all services have been added. Its error
+    /// is returned by [`Server::bind`](crate::Server::bind) and
+    /// [`Server::serve`](crate::Server::serve).
+    ///
+    /// A [`Router`](crate::Router) and a channel in process run no checks.
+    pub fn before_serving(
+        &mut self,
+        check: impl Fn(&Self) -> Result<(), Status> + Send + Sync + 'static,
+    ) {
+        self.checks.push(Arc::new(check));
+    }
+
+    /// Registers methods that obey `options`.
+    pub(crate) fn with_options(
+        &mut self,
+        options: ServiceOptions,
+        register: impl FnOnce(&mut Self),
+    ) {
+        let outer = self.options.replace(Arc::new(options));
+        register(self);
+        self.options = outer;
+    }
+
+    /// Runs what services want checked.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        self.checks.iter().try_for_each(|check| check(self))
+    }
+
+    pub(crate) fn handlers(&self) -> &HashMap<String, MethodHandler> {
+        &self.handlers
+    }
+
+    fn insert(
+        &mut self,
+        method: &Method,
+        requests: Expect,
+        responses: Expect,
+        handle: impl Fn(RawRequest) -> Handling + Send + Sync + 'static,
+    ) {
+        let handler = MethodHandler {
+            requests,
+            responses,
+            poll_budget: Arc::default(),
+            handle: Arc::new(handle),
+            options: self.options.clone(),
+        };
+        self.handlers.insert(method.path().to_owned(), handler);
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Methods")
+            .field("services", &self.names)
+            .finish_non_exhaustive()
+    }
+}
