@@ -59,6 +59,7 @@ mod keepalive;
 mod limits;
 mod linger;
 mod listen;
+mod listeners;
 mod lookup;
 mod net_stream;
 mod panics;

@@ -14,7 +14,8 @@ use crate::accept::Places;
 use crate::connection::Phase;
 use crate::limits::ServerLimits;
 use crate::listen::{Listener, ListenerHandle};
-use crate::server::{PhaseGuard, Spawner, left, serve_in};
+use crate::listeners::serve_each;
+use crate::server::{PhaseGuard, Spawner, left};
 use crate::tls::ServerTls;
 
 /// How long the connections on a thread of a server that was dropped have to say goodbye. Each does so
@@ -33,8 +34,8 @@ pub async fn bind_threads(address: &str, threads: NonZeroUsize) -> Result<Vec<Li
 /// Accepts and serves connections on `threads` threads, each with a runtime of its own, until
 /// `shutdown` is ready; then lets the calls that run finish, for `limits.drain_grace` at most.
 ///
-/// The threads are called `trunkline-0` and so on; they take the listeners in turn and share them
-/// if there are fewer. A connection stays on the thread that has accepted it. Returns when all
+/// `listeners` has a list for each address. The threads are called `trunkline-0` and so on; each takes
+/// one listener of each list in turn, and shares it if there are fewer than threads. A connection stays on the thread that has accepted it. Returns when all
 /// threads are done. Dropping the future ends them as soon as each looks up from its work, with
 /// their connections and with what handlers have spawned there.
 ///
@@ -42,7 +43,7 @@ pub async fn bind_threads(address: &str, threads: NonZeroUsize) -> Result<Vec<Li
 ///
 /// RESOURCE_EXHAUSTED if a thread cannot be started; the others are then ended.
 pub async fn serve_threads(
-    listeners: Vec<Listener>,
+    listeners: Vec<Vec<Listener>>,
     tls: Option<ServerTls>,
     threads: NonZeroUsize,
     limits: Arc<ServerLimits>,
@@ -52,12 +53,16 @@ pub async fn serve_threads(
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
     let places = Places::new(&limits);
     let (failed, mut failures) = mpsc::channel(1);
-    for (at, listener) in listeners.iter().cycle().take(threads.get()).enumerate() {
-        let socket = listener.try_handle().map_err(cannot_start)?;
+    for at in 0..threads.get() {
+        let sockets = listeners
+            .iter()
+            .filter_map(|list| list.get(at % list.len().max(1)))
+            .map(|listener| listener.try_handle().map_err(cannot_start))
+            .collect::<Result<Vec<_>, _>>()?;
         let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
         let (phase, spawner, failed) = (phase.0.subscribe(), spawner.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(socket, tls, limits, places, phase, spawner) {
+            if let Err(error) = run(sockets, tls, limits, places, phase, spawner) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -82,7 +87,7 @@ pub async fn serve_threads(
 
 /// One thread's work.
 fn run(
-    socket: ListenerHandle,
+    sockets: Vec<ListenerHandle>,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
     places: Places,
@@ -93,12 +98,18 @@ fn run(
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let listener = socket.listen()?;
         let shutdown = left(phase.clone(), Phase::Serving);
-        let here = watch::channel(Phase::Serving).0;
+        let here: Vec<_> = sockets
+            .iter()
+            .map(|_| watch::channel(Phase::Serving).0)
+            .collect();
         {
-            let guard = PhaseGuard(here.clone());
-            let serving = serve_in(listener, tls, limits, places, guard, shutdown, spawner);
+            let listeners = sockets
+                .into_iter()
+                .zip(&here)
+                .map(|(socket, here)| Ok((socket.listen()?, PhaseGuard(here.clone()))))
+                .collect::<io::Result<Vec<_>>>()?;
+            let serving = serve_each(listeners, tls, limits, places, shutdown, spawner);
             let mut serving = pin!(serving);
             let mut stopped = pin!(left(phase, Phase::Draining));
             std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
@@ -108,7 +119,12 @@ fn run(
             .await;
         }
         // Connections of a server that was dropped say goodbye before their runtime ends.
-        let _ = tokio::time::timeout(GOODBYE_TIME, here.closed()).await;
+        let _ = tokio::time::timeout(GOODBYE_TIME, async {
+            for here in &here {
+                here.closed().await;
+            }
+        })
+        .await;
         Ok(())
     });
     // A handler's blocking work may go on; nobody waits for it any more.

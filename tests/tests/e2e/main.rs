@@ -43,6 +43,7 @@ mod observe {
 mod regressions;
 
 mod server {
+    mod addresses;
     mod closing;
     mod handler_tasks;
     mod keepalive;

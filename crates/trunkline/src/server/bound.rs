@@ -14,8 +14,8 @@ use crate::server::router_handler::RouterHandler;
 /// A server that listens: [`Server::bind`](crate::Server::bind) returns it.
 #[derive(Debug)]
 pub struct BoundServer {
-    /// One, or one for each thread; all at the same address.
-    listeners: Vec<Listener>,
+    /// For each address one, or one for each thread.
+    listeners: Vec<Vec<Listener>>,
     threads: Option<usize>,
     tls: Option<ServerTls>,
     router: Router,
@@ -25,7 +25,7 @@ pub struct BoundServer {
 
 impl BoundServer {
     pub(crate) fn new(
-        listeners: Vec<Listener>,
+        listeners: Vec<Vec<Listener>>,
         threads: Option<usize>,
         tls: Option<ServerTls>,
         router: Router,
@@ -40,14 +40,29 @@ impl BoundServer {
         }
     }
 
-    /// Returns the address on which the server listens, with the port that it has if port 0 was asked
-    /// for.
+    /// Returns the address on which the server listens, the first of several. If port 0 was asked for,
+    /// it has the port that was free.
+    ///
+    /// A client connects to it as it is:
+    ///
+    /// ```no_run
+    /// # async fn example(server: trunkline::Server) -> trunkline::Result<()> {
+    /// let server = server.bind("127.0.0.1:0").await?;
+    /// println!("listening on {}", server.local_addr());
+    /// # Ok(()) }
+    /// ```
     pub fn local_addr(&self) -> Address {
-        let first = self.listeners.first();
-        first.map_or(Address::InMemory, Listener::local_addr)
+        let first = self.local_addrs().into_iter().next();
+        first.unwrap_or(Address::InMemory)
     }
 
-    /// Serves without end. Dropping the future closes the listener and all connections.
+    /// Returns all addresses on which the server listens, in the order in which they were passed.
+    pub fn local_addrs(&self) -> Vec<Address> {
+        let each = self.listeners.iter().filter_map(|list| list.first());
+        each.map(Listener::local_addr).collect()
+    }
+
+    /// Serves without end. Dropping the future closes the listeners and all connections.
     ///
     /// # Errors
     ///
@@ -59,7 +74,7 @@ impl BoundServer {
         self.serve_until(std::future::pending()).await
     }
 
-    /// Serves until `shutdown` is ready, and then drains: the listener closes, clients get a GOAWAY,
+    /// Serves until `shutdown` is ready, and then drains: the listeners close, clients get a GOAWAY,
     /// and calls that run may finish, within `drain_grace` (10 s), which no client can extend. Calls
     /// that were on their way when the GOAWAY was sent are served.
     /// [`shutdown_signal`](crate::shutdown_signal) is such a future.
@@ -69,7 +84,7 @@ impl BoundServer {
     /// As [`serve`](Self::serve).
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Status> {
         let Self {
-            mut listeners,
+            listeners,
             threads,
             tls,
             router,
@@ -86,9 +101,8 @@ impl BoundServer {
                 let threads = at_least_one(threads)?;
                 return serve_threads(listeners, tls, threads, limits, shutdown, spawner).await;
             }
-            if let Some(listener) = listeners.pop() {
-                serve(listener, tls, limits, shutdown, spawner).await;
-            }
+            let listeners = listeners.into_iter().flatten().collect();
+            serve(listeners, tls, limits, shutdown, spawner).await;
             Ok(())
         };
         match fresh {

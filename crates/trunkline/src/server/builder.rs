@@ -14,6 +14,7 @@ use crate::call::intercept::{Interceptor, Interceptors};
 use crate::call::observe::{Metrics, MetricsSink};
 use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService};
 use crate::server::bound::{BoundServer, at_least_one};
+use crate::server::listen_addresses::ListenAddresses;
 use crate::server::options::CallOptions;
 use crate::server::router::{Router, Routes};
 use crate::server::router_handler::RouterHandler;
@@ -232,43 +233,58 @@ impl Server {
         self.with_limits(|limits| limits.messages.compress_above = bytes)
     }
 
-    /// Listens on an address, and serves without end: [`bind`](Self::bind) and then
+    /// Listens on an address, or on several, and serves without end: [`bind`](Self::bind) and then
     /// [`BoundServer::serve`].
     ///
-    /// Dropping the future closes the listener and all connections. Clients get a GOAWAY if their
+    /// Dropping the future closes the listeners and all connections. Clients get a GOAWAY if their
     /// sockets take it without waiting.
     ///
     /// # Errors
     ///
     /// As [`bind`](Self::bind).
-    pub async fn serve(self, address: &str) -> Result<(), Status> {
-        self.bind(address).await?.serve().await
+    pub async fn serve(self, addresses: impl Into<ListenAddresses>) -> Result<(), Status> {
+        self.bind(addresses).await?.serve().await
     }
 
-    /// Listens on `host:port` (port 0 takes a free one), `unix:/path`, or on Linux
-    /// `unix-abstract:name`. The server accepts connections once the result serves. An IPv6 address
-    /// may have a zone: `[fe80::1%eth0]:port`.
+    /// Listens on an address, or on each of a list. An address is text, `host:port`, `unix:/path`, or
+    /// on Linux `unix-abstract:name`; or a `SocketAddr`, or an [`Address`](crate::Address). Port 0
+    /// takes a free one. An IPv6 address may have a zone: `[fe80::1%eth0]:port`.
+    ///
+    /// The server accepts connections once the result serves. Its limits are for all addresses
+    /// together.
+    ///
+    /// ```no_run
+    /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
+    /// let server = trunkline::Server::new().add_service(greeter);
+    /// let server = server.bind(["127.0.0.1:0", "unix:/run/greeter.sock"]).await?;
+    /// let first = server.local_addr();
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the address is malformed, the files of TLS cannot be used, or the name of
-    /// the compressor is unknown; UNAVAILABLE if the address cannot be used. The message names the
+    /// INVALID_ARGUMENT if an address is malformed or the list is empty, the files of TLS cannot be
+    /// used, or the name of the compressor is unknown; UNAVAILABLE if an address cannot be used. The message names the
     /// address, the cause and the way out.
-    pub async fn bind(self, address: &str) -> Result<BoundServer, Status> {
+    pub async fn bind(self, addresses: impl Into<ListenAddresses>) -> Result<BoundServer, Status> {
+        let addresses = addresses.into();
         self.check()?;
         if let Some(tls) = &self.tls {
             tls.load()?;
         }
-        let listeners = match self.threads {
-            None => vec![Listener::bind(address).await?],
-            Some(threads) => bind_threads(address, at_least_one(threads)?).await?,
-        };
+        let mut listeners = Vec::new();
+        for address in addresses.texts()? {
+            listeners.push(match self.threads {
+                None => vec![Listener::bind(address).await?],
+                Some(threads) => bind_threads(address, at_least_one(threads)?).await?,
+            });
+        }
         Ok(self.listening(listeners))
     }
 
     /// Serves on a socket that listens already.
     pub fn on(self, listener: Listener) -> BoundServer {
-        self.listening(vec![listener])
+        self.listening(vec![vec![listener]])
     }
 
     /// Serves one connection that is open already, such as one end of an in-memory pair, until it
@@ -337,7 +353,7 @@ impl Server {
         self.methods.check()
     }
 
-    fn listening(self, listeners: Vec<Listener>) -> BoundServer {
+    fn listening(self, listeners: Vec<Vec<Listener>>) -> BoundServer {
         let checked = self.check();
         let (threads, tls) = (self.threads, self.tls.clone());
         BoundServer::new(listeners, threads, tls, self.into_router(), checked)

@@ -8,6 +8,7 @@ pub(crate) mod builder;
 pub(crate) mod descriptors;
 mod intercepted;
 mod lifecycle;
+pub(crate) mod listen_addresses;
 pub(crate) mod options;
 pub(crate) mod raw_request;
 pub(crate) mod router;
@@ -19,5 +20,6 @@ pub(crate) mod service_server;
 pub(crate) mod signal;
 mod unknown_method;
 
+pub use listen_addresses::ListenAddresses;
 pub use service::Methods;
 pub use service_server::{ServiceMethods, ServiceServer, unimplemented};
