@@ -93,6 +93,7 @@ pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
 pub use call::kind::CallKind;
 pub use call::message::{Message, Raw};
+pub use call::message_hooks::MessageRef;
 pub use call::method::Method;
 pub use call::observe::{CallStats, MetricsSink, Side};
 pub use call::request::Request;

@@ -9,6 +9,7 @@ mod calls {
     mod heads;
     mod interceptors;
     mod large_messages;
+    mod message_hooks;
     mod retries;
     mod specification;
 }

@@ -11,6 +11,7 @@ use trunkline_transport::Peer;
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
+use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
 use crate::call::observe::Side;
 
 /// A call as its interceptors see it, of the same form on a client and on a server.
@@ -47,6 +48,8 @@ pub(crate) struct State {
     kind: CallKind,
     pub(crate) head: Head,
     pub(crate) response: ResponseMetadata,
+    /// In a mutex that is never locked: it makes a context `Sync`.
+    hooks: Mutex<HookList>,
 }
 
 /// The metadata of a response, at the interceptors of its call.
@@ -90,6 +93,7 @@ impl Context {
             kind,
             head,
             response: ResponseMetadata::default(),
+            hooks: Mutex::default(),
         };
         Self { state, outer }
     }
@@ -221,6 +225,60 @@ impl Context {
         &mut self.state.response.trailers
     }
 
+    /// Runs `hook` on each request: on a client before it is sent, on a server before the handler gets it.
+    ///
+    /// An error ends the call with that status: [`Next::run`](crate::Next::run) returns it, the handler is
+    /// dropped, and the message does not go on. A hook is set before [`Next::run`](crate::Next::run);
+    /// afterwards it has no effect. Messages are not changed by hooks.
+    ///
+    /// It runs where the message is sent or received, and has to be quick. The hooks of interceptors further
+    /// out run first. A call without hooks prepares nothing for them.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use trunkline::{Context, Next, Result};
+    ///
+    /// async fn print_bytes(mut cx: Context, next: Next) -> Result<()> {
+    ///     let bytes = Arc::new(AtomicUsize::new(0));
+    ///     let counting = bytes.clone();
+    ///     cx.on_request_message(move |message| {
+    ///         counting.fetch_add(message.size(), Relaxed);
+    ///         Ok(())
+    ///     });
+    ///     let end = next.run(&mut cx).await;
+    ///     println!("{}: {} bytes", cx.path(), bytes.load(Relaxed));
+    ///     end
+    /// }
+    /// ```
+    pub fn on_request_message(
+        &mut self,
+        hook: impl FnMut(&MessageRef<'_>) -> Result<(), Status> + Send + 'static,
+    ) {
+        self.hooks_mut().requests.push(Box::new(hook));
+    }
+
+    /// Runs `hook` on each response: on a server before it is sent, on a client before the caller gets it.
+    ///
+    /// As [`on_request_message`](Self::on_request_message), but the hooks of interceptors further in run
+    /// first.
+    pub fn on_response_message(
+        &mut self,
+        hook: impl FnMut(&MessageRef<'_>) -> Result<(), Status> + Send + 'static,
+    ) {
+        self.hooks_mut().responses.push(Box::new(hook));
+    }
+
+    fn hooks_mut(&mut self) -> &mut HookList {
+        let hooks = self.state.hooks.get_mut();
+        hooks.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hooks that interceptors have set; none if they have not.
+    pub(crate) fn take_hooks(&mut self) -> Option<CallHooks> {
+        std::mem::take(self.hooks_mut()).begin()
+    }
+
     /// The metadata that interceptors have put into the response so far, to be passed on.
     pub(crate) fn take_response(&mut self) -> ResponseMetadata {
         std::mem::take(&mut self.state.response)
@@ -244,6 +302,7 @@ impl Context {
                 peer: head.peer.clone(),
             },
             response: ResponseMetadata::default(),
+            hooks: Mutex::default(),
         };
         std::mem::replace(&mut self.state, left)
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use trunkline_codec::{Code, End, Status, frame};
+use trunkline_codec::{Code, End, Metadata, Status, frame};
 
 use crate::call::intercept::ClientInterceptors;
+use crate::call::message::{Message, Raw};
+use crate::call::message_hooks::{Decode, MessageHooks, decode};
 use crate::call::observe::Recorder;
 use crate::call::receive::{Receive, Step};
 
@@ -15,6 +17,10 @@ use crate::call::receive::{Receive, Step};
 pub(crate) struct Hooks {
     recorder: Option<Arc<Recorder>>,
     interceptors: Option<ClientInterceptors>,
+    /// What interceptors do with each message; on a client from when the head is there.
+    message_hooks: Option<MessageHooks>,
+    /// Decodes a message for them.
+    decode: Decode,
     /// The call has ended, and the interceptors have yet to say what they make of it.
     ending: Option<End>,
 }
@@ -29,11 +35,21 @@ impl Hooks {
         if recorder.is_none() && interceptors.is_none() {
             return None;
         }
-        Some(Self {
-            recorder,
-            interceptors,
+        let mut hooks = Self::none();
+        hooks.recorder = recorder;
+        hooks.interceptors = interceptors;
+        Some(hooks)
+    }
+
+    #[cold]
+    pub(crate) fn none() -> Self {
+        Self {
+            recorder: None,
+            interceptors: None,
+            message_hooks: None,
+            decode: decode::<Raw>,
             ending: None,
-        })
+        }
     }
 
     /// A step of `receive`, of which the observer is told, and whose end the interceptors may change.
@@ -60,7 +76,8 @@ impl Hooks {
             return self.poll_ending(receive, end, cx);
         }
         let Some(interceptors) = &mut self.interceptors else {
-            return receive.poll_step(cx);
+            let step = ready!(receive.poll_step(cx));
+            return Poll::Ready(self.run_message_hooks(step, receive));
         };
         let step = match receive.next_step() {
             Some(step) => step,
@@ -71,6 +88,13 @@ impl Hooks {
                 ready!(receive.poll_step(cx))
             }
         };
+        if let Step::Head = step {
+            self.message_hooks = interceptors.take_response_hooks();
+        }
+        let step = self.run_message_hooks(step, receive);
+        let Some(interceptors) = &mut self.interceptors else {
+            return Poll::Ready(step);
+        };
         match step {
             Step::End(end) => {
                 let (head, trailers) = (receive.head().clone(), end.trailers.clone());
@@ -78,6 +102,23 @@ impl Hooks {
                 self.poll_ending(receive, end, cx)
             }
             step => Poll::Ready(step),
+        }
+    }
+
+    /// A message that a hook rejects is the end.
+    fn run_message_hooks(&self, step: Step, receive: &mut Receive) -> Step {
+        let (Step::Message(message), Some(hooks)) = (&step, &self.message_hooks) else {
+            return step;
+        };
+        match hooks.run_encoded(&message.payload, self.decode) {
+            Ok(()) => step,
+            Err(status) => {
+                receive.close();
+                Step::End(End {
+                    status: Err(receive.with_head(status)),
+                    trailers: Metadata::new(),
+                })
+            }
         }
     }
 
@@ -115,7 +156,27 @@ impl Hooks {
 
     /// Returns true if a message may be read where it lies, without a step.
     pub(crate) fn let_small_messages_pass(&self) -> bool {
-        self.ending.is_none()
+        self.ending.is_none() && self.message_hooks.is_none()
+    }
+
+    /// Sets what interceptors do with each message.
+    pub(crate) fn set_message_hooks(&mut self, hooks: MessageHooks) {
+        self.message_hooks = Some(hooks);
+    }
+
+    pub(crate) fn has_message_hooks(&self) -> bool {
+        self.message_hooks.is_some()
+    }
+
+    /// Takes the hooks for the other direction of a client's call, whose stream is open.
+    pub(crate) fn take_request_hooks(&self) -> Option<MessageHooks> {
+        self.interceptors.as_ref()?.take_request_hooks()
+    }
+
+    /// Says of which type the messages are.
+    #[cold]
+    pub(crate) fn set_type<T: Message>(&mut self) {
+        self.decode = decode::<T>;
     }
 
     /// A message was read where it lies.

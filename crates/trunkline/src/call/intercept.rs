@@ -9,6 +9,7 @@ use trunkline_codec::{Metadata, Status};
 use trunkline_transport::Body;
 
 use crate::call::context::{Context, Lent, ResponseMetadata, Slot};
+use crate::call::message_hooks::MessageHooks;
 
 /// Interceptors and what they run around, at work.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
@@ -163,11 +164,24 @@ pub(crate) struct Exchange(Mutex<ExchangeState>);
 struct ExchangeState {
     response: Option<http::Response<Body>>,
     response_waker: Option<Waker>,
+    request_hooks: Option<MessageHooks>,
+    response_hooks: Option<MessageHooks>,
     end: Option<(Result<(), Status>, ResponseMetadata)>,
     end_waker: Option<Waker>,
 }
 
 impl Exchange {
+    /// Passes the hooks of interceptors to the two halves of the call.
+    pub(crate) fn set_hooks(
+        &self,
+        requests: Option<MessageHooks>,
+        responses: Option<MessageHooks>,
+    ) {
+        let mut state = self.lock();
+        state.request_hooks = requests;
+        state.response_hooks = responses;
+    }
+
     /// Passes the response to the receiving half.
     pub(crate) fn respond(&self, response: http::Response<Body>) {
         let mut state = self.lock();
@@ -236,6 +250,14 @@ impl ClientInterceptors {
                 Status::internal("an interceptor ended the call without running it")
             })
         })
+    }
+
+    pub(crate) fn take_request_hooks(&self) -> Option<MessageHooks> {
+        self.exchange.lock().request_hooks.take()
+    }
+
+    pub(crate) fn take_response_hooks(&self) -> Option<MessageHooks> {
+        self.exchange.lock().response_hooks.take()
     }
 
     /// Tells the interceptors how the call has ended, and with what metadata.

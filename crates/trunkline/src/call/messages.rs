@@ -8,6 +8,7 @@ use trunkline_codec::{End, Message as Received, Metadata, Status};
 
 use crate::call::hooks::Hooks;
 use crate::call::message::Message;
+use crate::call::message_hooks::MessageHooks;
 use crate::call::receive::{Receive, Step};
 use crate::call::response::Response;
 
@@ -32,6 +33,30 @@ impl Messages {
             is_compressed: false,
             end: None,
         }
+    }
+
+    /// Says of which type the messages are, to whoever wants to see them before they are decoded.
+    #[inline]
+    pub(crate) fn of_type<T: Message>(mut self) -> Self {
+        if let Some(hooks) = &mut self.hooks {
+            hooks.set_type::<T>();
+        }
+        self
+    }
+
+    /// Sets what interceptors do with each message, on a server.
+    pub(crate) fn set_message_hooks(&mut self, message_hooks: MessageHooks) {
+        let hooks = match self.hooks.take() {
+            Some(hooks) => hooks,
+            None => Box::new(Hooks::none()),
+        };
+        self.hooks.insert(hooks).set_message_hooks(message_hooks);
+    }
+
+    /// Takes the hooks for the requests of a client's call, whose stream is open.
+    #[inline]
+    pub(crate) fn take_request_hooks(&self) -> Option<MessageHooks> {
+        self.hooks.as_ref()?.take_request_hooks()
     }
 
     /// Drives the call until its stream is open, which may be before the server says anything.
@@ -172,6 +197,9 @@ impl Messages {
         if let Some(message) = self.whole_request() {
             return Ok((Q::decode(message.into())?, false));
         }
+        if let Some(hooks) = &mut self.hooks {
+            hooks.set_type::<Q>();
+        }
         let message = poll_fn(|cx| self.poll_message(cx)).await?;
         poll_fn(|cx| self.poll_end(cx)).await?;
         let message =
@@ -184,6 +212,9 @@ impl Messages {
     pub(crate) fn whole_request(&self) -> Option<Bytes> {
         let message = self.receive.whole_request()?;
         if let Some(hooks) = &self.hooks {
+            if hooks.has_message_hooks() {
+                return None;
+            }
             hooks.request_read(message.len());
         }
         Some(message)

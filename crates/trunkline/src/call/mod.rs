@@ -9,6 +9,7 @@ pub(crate) mod hooks;
 pub(crate) mod intercept;
 pub(crate) mod kind;
 pub(crate) mod message;
+pub(crate) mod message_hooks;
 pub(crate) mod messages;
 pub(crate) mod method;
 pub(crate) mod observe;

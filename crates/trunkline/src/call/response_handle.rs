@@ -3,13 +3,14 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
 use crate::call::compression::Compress;
 use crate::call::context::{ResponseMetadata, append};
+use crate::call::message_hooks::MessageHooks;
 use crate::call::observe::Recorder;
 
 /// The response of the call that a handler serves: its head, its trailers and its compression.
@@ -30,6 +31,8 @@ struct Shared {
     encoding: Option<Arc<dyn Compressor>>,
     /// Whoever wants to know of the call.
     recorder: Option<Arc<Recorder>>,
+    /// What interceptors do with each message.
+    message_hooks: OnceLock<MessageHooks>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,7 @@ impl ResponseHandle {
             compress_above,
             encoding,
             recorder,
+            message_hooks: OnceLock::new(),
         }))
     }
 
@@ -190,6 +194,16 @@ impl ResponseHandle {
     #[inline]
     pub(crate) fn recorder(&self) -> Option<&Arc<Recorder>> {
         self.0.recorder.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn message_hooks(&self) -> Option<&MessageHooks> {
+        self.0.message_hooks.get()
+    }
+
+    /// Sets what interceptors do with each message, once.
+    pub(crate) fn set_message_hooks(&self, hooks: MessageHooks) {
+        self.0.message_hooks.get_or_init(|| hooks);
     }
 
     /// The encoding for the next message, of `len` bytes, if it is to be compressed.

@@ -14,6 +14,7 @@ use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 use crate::call::compression::Compress;
 use crate::call::deadline::{self, Deadline};
 use crate::call::message::{Message, encode_frame, frame_of};
+use crate::call::message_hooks::{MessageHooks, hooked_frame};
 use crate::call::observe::Recorder;
 use crate::call::response_handle::ResponseHandle;
 use crate::client::call::Call;
@@ -30,6 +31,8 @@ pub struct Sender<T> {
     compression: Compression,
     max_size: usize,
     deadline: Option<Deadline>,
+    /// Observers or interceptors want to know of each message.
+    is_watched: bool,
     takes: PhantomData<fn(T)>,
 }
 
@@ -43,6 +46,7 @@ enum Compression {
         compress_from: usize,
         compress_above: usize,
         recorder: Option<Arc<Recorder>>,
+        hooks: Option<Box<MessageHooks>>,
     },
 }
 
@@ -52,6 +56,13 @@ impl Compression {
         match self {
             Self::ResponseHandle(response) => response.recorder(),
             Self::Call { recorder, .. } => recorder.as_ref(),
+        }
+    }
+
+    fn message_hooks(&self) -> Option<&MessageHooks> {
+        match self {
+            Self::ResponseHandle(response) => response.message_hooks(),
+            Self::Call { hooks, .. } => hooks.as_deref(),
         }
     }
 
@@ -80,9 +91,11 @@ impl<T: Message> Sender<T> {
             compress_from: call.options.compress.least_size(limits.compress_above),
             compress_above: limits.compress_above,
             recorder,
+            hooks: None,
         };
         Self {
             pipe,
+            is_watched: compression.recorder().is_some(),
             compression,
             max_size: limits.max_send_message_size,
             deadline: call.head.deadline.map(Deadline::new),
@@ -93,10 +106,19 @@ impl<T: Message> Sender<T> {
     pub(crate) fn of_response(pipe: PipeWriter, response: ResponseHandle, max_size: usize) -> Self {
         Self {
             pipe,
+            is_watched: response.recorder().is_some() || response.message_hooks().is_some(),
             compression: Compression::ResponseHandle(response),
             max_size,
             deadline: None,
             takes: PhantomData,
+        }
+    }
+
+    /// Sets what interceptors do with each message, on a client.
+    pub(crate) fn set_message_hooks(&mut self, message_hooks: MessageHooks) {
+        if let Compression::Call { hooks, .. } = &mut self.compression {
+            *hooks = Some(Box::new(message_hooks));
+            self.is_watched = true;
         }
     }
 
@@ -162,8 +184,12 @@ impl<T: Message> Sender<T> {
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
         let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        if self.is_watched && self.compression.message_hooks().is_some() {
+            ready!(self.pipe.poll_ready(cx))?;
+            return Poll::Ready(Ok(self.write_hooked(message, len)));
+        }
         if len < OWN_BUFFER_FROM {
-            if self.compression.recorder().is_some() {
+            if self.is_watched {
                 return self.poll_write_recorded(message, len, cx);
             }
             let mut encoded = Ok(());
@@ -180,6 +206,19 @@ impl<T: Message> Sender<T> {
             }
             self.pipe.write_pieces(frame);
         })))
+    }
+
+    /// Encodes `message` into a pipe that has room, after the hooks of interceptors have run.
+    #[cold]
+    fn write_hooked(&mut self, message: &T, len: usize) -> Result<(), Status> {
+        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        let hooks = self.compression.message_hooks();
+        let frame = hooked_frame(hooks, message, len, encoding, max_size)?;
+        if let Some(recorder) = self.compression.recorder() {
+            recorder.message_sent(frame.len());
+        }
+        self.pipe.write_pieces(frame);
+        Ok(())
     }
 
     /// As [`poll_write`](Self::poll_write), with the size of what was written taken down.

@@ -18,6 +18,7 @@ use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
 use crate::call::message::{Message, compress_frame};
+use crate::call::message_hooks::KeptRequest;
 use crate::call::messages::Messages;
 use crate::call::method::Method;
 use crate::call::response::Response;
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) patience: Patience,
     pub(crate) encoding: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
+    /// The one message of the request, for interceptors.
+    pub(crate) kept: Option<Box<KeptRequest>>,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
 }
@@ -148,6 +151,21 @@ impl<T> Call<T> {
         self
     }
 
+    /// A call with the one message of its request, framed and not compressed.
+    pub(crate) fn with_request<Q: Message>(
+        channel: Channel,
+        method: &Method,
+        request: Result<Payload, Status>,
+    ) -> Self {
+        let kept = match &request {
+            Ok(frame) if channel.has_interceptors() => Some(Box::new(KeptRequest::new::<Q>(frame))),
+            _ => None,
+        };
+        let mut call = Self::new(channel, method, Some(request));
+        call.options.kept = kept;
+        call
+    }
+
     pub(crate) fn new(
         channel: Channel,
         method: &Method,
@@ -235,7 +253,7 @@ impl<T> Call<T> {
 
     /// Starts a call whose responses are a stream, and whose requests are not; done when the stream is
     /// open.
-    async fn start(mut self) -> Result<Messages, Status> {
+    async fn start<R: Message>(mut self) -> Result<Messages, Status> {
         let (channel, request) = self.begin()?;
         let (request, recorder) = (request.unwrap_or_default(), channel.recorder(&self));
         if let Some(recorder) = &recorder {
@@ -249,11 +267,12 @@ impl<T> Call<T> {
             Start::Watched,
             recorder,
         );
+        messages = messages.of_type::<R>();
         messages.opened().await?;
         Ok(messages)
     }
 
-    async fn start_sending<Q: Message>(
+    async fn start_sending<Q: Message, R: Message>(
         mut self,
         kind: CallKind,
     ) -> Result<(Sender<Q>, Messages), Status> {
@@ -261,10 +280,15 @@ impl<T> Call<T> {
         let (writer, reader) = pipe(channel.limits().http2.pipe_size);
         let call = self.take();
         let recorder = channel.recorder(&call);
-        let sender = Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
+        let mut sender =
+            Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
         let body = Body::pipe(reader);
         let mut messages = channel.start(call, body, kind, Start::Watched, recorder);
+        messages = messages.of_type::<R>();
         messages.opened().await?;
+        if let Some(hooks) = messages.take_request_hooks() {
+            sender.set_message_hooks(hooks);
+        }
         Ok((sender, messages))
     }
 }
@@ -335,7 +359,7 @@ impl<R: Message> IntoFuture for Call<Streaming<R>> {
     type IntoFuture = Started<Streaming<R>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(Streaming::new(self.start().await?)) })
+        Box::pin(async move { Ok(Streaming::new(self.start::<R>().await?)) })
     }
 }
 
@@ -345,7 +369,9 @@ impl<Q: Message, R: Message> IntoFuture for Call<ClientStream<Q, R>> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, messages) = self.start_sending(CallKind::ClientStreaming).await?;
+            let (sender, messages) = self
+                .start_sending::<Q, R>(CallKind::ClientStreaming)
+                .await?;
             Ok(ClientStream::new(sender, messages))
         })
     }
@@ -357,7 +383,7 @@ impl<Q: Message, R: Message> IntoFuture for Call<(Sender<Q>, Streaming<R>)> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (sender, messages) = self.start_sending(CallKind::BidiStreaming).await?;
+            let (sender, messages) = self.start_sending::<Q, R>(CallKind::BidiStreaming).await?;
             Ok((sender, Streaming::new(messages)))
         })
     }

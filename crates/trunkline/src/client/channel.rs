@@ -22,6 +22,7 @@ use crate::call::deadline;
 use crate::call::hooks::Hooks;
 use crate::call::intercept::{ClientInterceptors, Exchange, Interceptor, Interceptors};
 use crate::call::kind::CallKind;
+use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
 use crate::call::method::{Method, Paths};
 use crate::call::observe::{Metrics, MetricsSink, Recorder, Side};
@@ -217,6 +218,12 @@ impl Channel {
         self.interceptors.is_empty() && !self.metrics.is_watched()
     }
 
+    /// Whether interceptors may want to see the messages of calls.
+    #[inline]
+    pub(crate) fn has_interceptors(&self) -> bool {
+        !self.interceptors.is_empty()
+    }
+
     pub(crate) fn recorder<T>(&self, call: &Call<T>) -> Option<Arc<Recorder>> {
         self.metrics.record(Side::Client, Some(&call.head))
     }
@@ -301,8 +308,17 @@ impl Channel {
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
             Box::pin(async move {
-                let added = cx.take_response();
+                let (added, hooks) = (cx.take_response(), cx.take_hooks());
                 call.head = cx.copy_head();
+                let rejection = hooks.as_ref().map(|hooks| hooks.rejection.clone());
+                if let Some(hooks) = hooks {
+                    if let (Some(hooks), Some(request)) =
+                        (&hooks.requests, call.options.kept.take())
+                    {
+                        request.run(hooks)?;
+                    }
+                    innermost_exchange.set_hooks(hooks.requests, hooks.responses);
+                }
                 let moved_to = call.head.deadline;
                 let inside = async {
                     let mut opening = self.open(&mut call, body, start);
@@ -317,6 +333,7 @@ impl Channel {
                     cx.set_response(added.followed_by(response));
                     end
                 };
+                let inside = unless_rejected(rejection, inside);
                 deadline::moved(deadline, moved_to, inside).await
             })
         });

@@ -37,7 +37,7 @@ impl Client {
 
     /// A call of one request and one response.
     pub fn unary<Q: Message, R: Message>(&self, method: Method, request: Q) -> Call<Response<R>> {
-        Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
+        Call::with_request::<Q>(self.channel.clone(), &method, self.frame(&request))
     }
 
     /// A call of one request and many responses.
@@ -46,7 +46,7 @@ impl Client {
         method: Method,
         request: Q,
     ) -> Call<Streaming<R>> {
-        Call::new(self.channel.clone(), &method, Some(self.frame(&request)))
+        Call::with_request::<Q>(self.channel.clone(), &method, self.frame(&request))
     }
 
     /// A call of many requests and one response.

@@ -39,7 +39,7 @@ enum Stage {
     Ended,
 }
 
-impl<R> Unary<R> {
+impl<R: Message> Unary<R> {
     pub(crate) fn new(call: Call<Response<R>>) -> Self {
         Self {
             call,
@@ -58,6 +58,7 @@ impl<R> Unary<R> {
             }
             let (call, body) = (call.take(), Body::pieces(request, None));
             let messages = channel.start(call, body, CallKind::Unary, Start::Unwatched, recorder);
+            let messages = messages.of_type::<R>();
             return Ok(Stage::Messages(Box::new(messages)));
         }
         Ok(Stage::Plain(Plain {

@@ -9,6 +9,8 @@ use crate::call::context::{Context, Slot};
 use crate::call::deadline;
 use crate::call::intercept::Interceptors;
 use crate::call::kind::CallKind;
+use crate::call::message_hooks::{Rejection, unless_rejected};
+use crate::call::messages::Messages;
 use crate::call::observe::Side;
 use crate::call::response_handle::{Handling, ResponseHandle};
 use crate::server::raw_request::RawRequest;
@@ -23,7 +25,7 @@ pub(crate) fn intercepted(
     let RawRequest {
         head,
         response,
-        messages,
+        mut messages,
         writer,
         max_send_size,
     } = request;
@@ -37,6 +39,7 @@ pub(crate) fn intercepted(
             let (head, deadline) = (cx.copy_head(), cx.deadline());
             let response = innermost_response;
             response.begin_intercepted(cx.take_response());
+            let rejection = set_hooks(&mut cx, &mut messages, &response);
             let _handler = Handler(cx, response.clone());
             let request = RawRequest {
                 head,
@@ -47,6 +50,7 @@ pub(crate) fn intercepted(
             };
             let mut handling = deadline::within(deadline, || handle(request));
             let handling = poll_fn(|cx| deadline::within(deadline, || handling.as_mut().poll(cx)));
+            let handling = unless_rejected(rejection, handling);
             let (sent, end) = match deadline::moved(before, deadline, handling).await {
                 Ok(sent) => (sent, Ok(())),
                 Err(status) => (None, Err(status)),
@@ -69,6 +73,22 @@ pub(crate) fn intercepted(
         let frame = frame.lock().unwrap_or_else(PoisonError::into_inner).take();
         frame.ok_or_else(|| Status::internal("an interceptor ended the call without running it"))
     })
+}
+
+/// Passes the hooks of interceptors to where the messages of a call are read and written.
+fn set_hooks(
+    cx: &mut Context,
+    messages: &mut Messages,
+    response: &ResponseHandle,
+) -> Option<Arc<Rejection>> {
+    let hooks = cx.take_hooks()?;
+    if let Some(hooks) = hooks.requests {
+        messages.set_message_hooks(hooks);
+    }
+    if let Some(hooks) = hooks.responses {
+        response.set_message_hooks(hooks);
+    }
+    Some(hooks.rejection)
 }
 
 /// A handler at work, and the innermost context. When it ends, or is dropped, the interceptors have

@@ -5,6 +5,7 @@ use trunkline_transport::PipeWriter;
 
 use crate::call::head::Head;
 use crate::call::message::{Message, frame_of};
+use crate::call::message_hooks::hooked_frame;
 use crate::call::messages::Messages;
 use crate::call::request::Request;
 use crate::call::response_handle::{Outcome, ResponseHandle};
@@ -41,7 +42,7 @@ impl RawRequest {
 
     pub(crate) fn many<Q: Message>(self) -> Request<Streaming<Q>> {
         Request::received(
-            Streaming::new(self.messages),
+            Streaming::new(self.messages.of_type::<Q>()),
             self.head,
             self.response,
             false,
@@ -69,7 +70,11 @@ pub(crate) fn one_frame<R: Message>(
     max_size: usize,
 ) -> Outcome {
     let len = message.encoded_len();
-    let frame = frame_of(message, len, response.encoding(len), max_size)?;
+    let encoding = response.encoding(len);
+    let frame = match response.message_hooks() {
+        None => frame_of(message, len, encoding, max_size)?,
+        hooks => hooked_frame(hooks, message, len, encoding, max_size)?,
+    };
     if let Some(recorder) = response.recorder() {
         recorder.message_sent(frame.len());
     }

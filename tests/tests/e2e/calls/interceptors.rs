@@ -17,14 +17,14 @@ use trunkline_tests::fixture::{
 
 /// On which side interceptors are, and whether a socket is in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Client,
     Server,
     ClientInProcess,
     ServerInProcess,
 }
 
-const SIDES: [Side; 4] = [
+pub(super) const SIDES: [Side; 4] = [
     Side::Client,
     Side::Server,
     Side::ClientInProcess,
@@ -32,7 +32,11 @@ const SIDES: [Side; 4] = [
 ];
 
 /// A client of `service` with one interceptor somewhere.
-async fn with_one<S: Service>(side: Side, service: S, interceptor: impl Interceptor) -> Client {
+pub(super) async fn with_one<S: Service>(
+    side: Side,
+    service: S,
+    interceptor: impl Interceptor,
+) -> Client {
     match side {
         Side::Client => {
             let client = client_of(&serve(Server::new().add_service(service)).await).await;
@@ -53,7 +57,7 @@ async fn with_one<S: Service>(side: Side, service: S, interceptor: impl Intercep
 }
 
 /// A whole call of one kind against [`Echo`]; gives all bytes that came back.
-async fn whole_call(client: &Client, kind: Kind) -> Result<Vec<u8>> {
+pub(super) async fn whole_call(client: &Client, kind: Kind) -> Result<Vec<u8>> {
     let call = async {
         let mut all = Vec::new();
         match kind {
@@ -433,7 +437,10 @@ async fn a_timeout_set_in_an_interceptor_needs_no_help_of_the_server() {
 }
 
 /// Says when it is dropped.
-struct Guard(UnboundedSender<&'static str>, &'static str);
+pub(super) struct Guard(
+    pub(super) UnboundedSender<&'static str>,
+    pub(super) &'static str,
+);
 
 impl Drop for Guard {
     fn drop(&mut self) {
