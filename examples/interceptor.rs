@@ -1,6 +1,6 @@
 //! Interceptors: async functions around whole calls, of the same form on both sides. The client's
-//! add a token and print how each call ends. The server's checks the token, and tells the handler
-//! whose it is.
+//! add a token, and print the status of each call and the sizes of its messages. The server's
+//! interceptor checks the token, and leaves the name of its user for the handler.
 //!
 //! Run it with `cargo run --example interceptor`.
 
@@ -33,6 +33,29 @@ async fn print_end(mut cx: Context, next: Next) -> Result<()> {
     result
 }
 
+async fn print_sizes(mut cx: Context, next: Next) -> Result<()> {
+    cx.on_request_message(|message| {
+        println!("request {}: {} bytes", message.index(), message.size());
+        Ok(())
+    });
+    cx.on_response_message(|message| {
+        println!("response {}: {} bytes", message.index(), message.size());
+        Ok(())
+    });
+    next.run(&mut cx).await
+}
+
+/// Checks each request before the handler gets it.
+async fn refuse_nameless(mut cx: Context, next: Next) -> Result<()> {
+    cx.on_request_message(|message| match message.downcast_ref::<HelloRequest>() {
+        Some(request) if request.name.is_empty() => {
+            Err(Status::invalid_argument("the name is empty"))
+        }
+        _ => Ok(()),
+    });
+    next.run(&mut cx).await
+}
+
 struct MyGreeter;
 
 impl Greeter for MyGreeter {
@@ -48,6 +71,7 @@ impl Greeter for MyGreeter {
 async fn main() -> Result<()> {
     let server = Server::new()
         .intercept(authenticate)
+        .intercept(refuse_nameless)
         .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
@@ -68,8 +92,12 @@ async fn main() -> Result<()> {
             .insert("authorization", "Bearer open sesame")?;
         next.run(&mut cx).await
     };
-    let client = GreeterClient::new(channel.intercept(add_token));
+    let channel = channel.intercept(add_token).intercept(print_sizes);
+    let client = GreeterClient::new(channel);
     let response = client.say_hello(request).await?;
     println!("{}", response.message);
+    if let Err(status) = client.say_hello(HelloRequest::default()).await {
+        println!("{}", status.message());
+    }
     Ok(())
 }

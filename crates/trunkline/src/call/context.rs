@@ -228,7 +228,8 @@ impl Context {
     /// Runs `hook` on each request: on a client before it is sent, on a server before the handler gets it.
     ///
     /// An error ends the call with that status: [`Next::run`](crate::Next::run) returns it, the handler is
-    /// dropped, and the message does not go on. A hook is set before [`Next::run`](crate::Next::run);
+    /// dropped, and the message does not go on. On a client that sends a stream, `send` returns it first, and
+    /// the call ends when the caller next waits for a response or drops the call. A hook is set before [`Next::run`](crate::Next::run);
     /// afterwards it has no effect. Messages are not changed by hooks.
     ///
     /// It runs where the message is sent or received, and has to be quick. The hooks of interceptors further

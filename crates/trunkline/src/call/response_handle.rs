@@ -32,7 +32,7 @@ struct Shared {
     /// Whoever wants to know of the call.
     recorder: Option<Arc<Recorder>>,
     /// What interceptors do with each message.
-    message_hooks: OnceLock<MessageHooks>,
+    message_hooks: OnceLock<Box<MessageHooks>>,
 }
 
 #[derive(Default)]
@@ -198,12 +198,12 @@ impl ResponseHandle {
 
     #[inline]
     pub(crate) fn message_hooks(&self) -> Option<&MessageHooks> {
-        self.0.message_hooks.get()
+        self.0.message_hooks.get().map(|hooks| &**hooks)
     }
 
     /// Sets what interceptors do with each message, once.
     pub(crate) fn set_message_hooks(&self, hooks: MessageHooks) {
-        self.0.message_hooks.get_or_init(|| hooks);
+        self.0.message_hooks.get_or_init(|| Box::new(hooks));
     }
 
     /// The encoding for the next message, of `len` bytes, if it is to be compressed.

@@ -4,9 +4,10 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Compress, Context, MessageRef, Next, Raw, Request, Result, Router,
-    Sender, Server, Status, Streaming,
+    Channel, Client, Code, Compress, Context, MessageRef, Next, Raw, Request, Result, Sender,
+    Server, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, Echo, Kind, UNARY, With, client_of, nothing, raw, serve, within,
@@ -94,13 +95,13 @@ async fn hooks_see_messages_before_compression_and_after_decompression() {
                 next.run(&mut cx).await
             }
         };
-        let handlers = With(|router: &mut Router| {
-            router.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
+        let handlers = With(|methods: &mut Methods| {
+            methods.unary(UNARY, &nothing(), |_, request: Request<Raw>| async move {
                 assert!(request.is_compressed());
                 request.response().compress(Compress::On);
                 Ok(request.into_inner())
             });
-            router.bidi_streaming(
+            methods.bidi_streaming(
                 BIDI,
                 &nothing(),
                 |_, mut requests: Request<Streaming<Raw>>, mut responses: Sender<Raw>| async move {
@@ -172,6 +173,14 @@ async fn a_hook_that_rejects_a_message_fails_the_call() {
                 let status = whole_call(&client, kind).await.expect_err(&case);
                 assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{case}: {status}");
                 assert_eq!(status.message(), "no b, if you please", "{case}");
+                let is_at_client = matches!(side, Side::Client | Side::ClientInProcess);
+                if is_at_client
+                    && !is_response
+                    && matches!(kind, Kind::ClientStreaming | Kind::Bidi)
+                {
+                    // The caller has dropped the call when `send` failed.
+                    continue;
+                }
                 let end = within("the interceptor", sees.recv()).await;
                 assert_eq!(end, Some(Err(Code::INVALID_ARGUMENT)), "{case}");
             }
@@ -183,8 +192,8 @@ async fn a_hook_that_rejects_a_message_fails_the_call() {
 async fn a_call_whose_message_was_rejected_ends_also_if_its_handler_goes_on() {
     for is_response in [false, true] {
         let (dropped, mut drops) = unbounded_channel();
-        let handlers = With(move |router: &mut Router| {
-            router.bidi_streaming(
+        let handlers = With(move |methods: &mut Methods| {
+            methods.bidi_streaming(
                 BIDI,
                 &Arc::new(dropped),
                 |dropped: Arc<UnboundedSender<&'static str>>,
@@ -207,7 +216,12 @@ async fn a_call_whose_message_was_rejected_ends_also_if_its_handler_goes_on() {
         let client = with_one(Side::Server, handlers, rejecting).await;
         let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
         tx.send(raw("b")).await.unwrap();
-        let status = within("the end", rx.message()).await.unwrap_err();
+        let end = async {
+            // What the handler has sent comes before the end.
+            while rx.message().await?.is_some() {}
+            Ok::<(), Status>(())
+        };
+        let status = within("the end", end).await.unwrap_err();
         assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{status}");
         assert_eq!(
             within("the handler", drops.recv()).await,
@@ -259,11 +273,11 @@ async fn hooks_run_from_the_outside_for_requests_and_from_the_inside_for_respons
             }
         }
     };
-    let router = Router::new()
+    let server = Server::new()
         .add_service(Echo)
         .intercept(noting("server 1"))
         .intercept(noting("server 2"));
-    let channel = Channel::in_process(router)
+    let channel = Channel::in_process(server)
         .intercept(noting("client 1"))
         .intercept(noting("client 2"));
     for kind in [Kind::Unary, Kind::ClientStreaming] {
