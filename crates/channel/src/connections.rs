@@ -173,6 +173,7 @@ impl Connections {
         StateWatch::new(self.connectivity.subscribe())
     }
 
+    // Way of a unary call, client 6: takes a connection with a free stream.
     /// A stream to be opened at once; none if a call has to wait for it.
     pub fn try_ready(self: &Arc<Self>) -> Option<Ready> {
         let limits = &*self.settings.limits;

@@ -143,6 +143,7 @@ enum Cause {
     Failure,
 }
 
+// Way of a unary call, client 9: turns bytes into a message, if nothing is wrong.
 /// The message of a response that has arrived whole, if it is what most are: one message of up to
 /// `max_size` bytes, not compressed, and a good end. Anything else is for a [`Reader`], and gives
 /// `None`.

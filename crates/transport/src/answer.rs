@@ -122,6 +122,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         Poll::Ready(())
     }
 
+    // Way of a unary call, server 8: polls the handler, then its response, against reset and deadline.
     /// Ready when there is a new stage.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unsent.is_some() && self.is_given_up() {
@@ -182,6 +183,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         true
     }
 
+    // Way of a unary call, server 13: sends the head.
     fn send_head(&mut self, response: Response<Body>) {
         // Before anything is said, so that what was said is true: the handler is gone, unless it
         // is in the body.

@@ -92,6 +92,8 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
         self.spent > self.in_place_max * 2
     }
 
+    // Way of a unary call, server 7: polls the call once; keeps those that wait, or starts a
+    // task for each.
     /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
     /// done so; `begun` is when it was called.
     pub(crate) fn begin(&mut self, mut answering: Answering<F>, begun: Instant) -> Instant {

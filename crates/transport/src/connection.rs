@@ -70,6 +70,7 @@ pub enum Phase {
     Stopped,
 }
 
+// Way of a unary call, server 2: drives the connection: takes a batch of calls from h2.
 /// Serves one connection until it ends, or until `phase` says so.
 ///
 /// Returns when the connection is closed. Dropping the future closes it at once and without a word;
@@ -474,6 +475,7 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
         (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open())
     }
 
+    // Way of a unary call, server 3: takes a permit, makes a body for what comes, and hands the call on.
     /// Begins the calls for which there are permits.
     fn begin(&mut self, mut now: Instant) {
         let free = self.free().min(self.accepted.len());

@@ -21,6 +21,8 @@ use crate::timers::after;
 use crate::tls::{ServerTls, TlsSession};
 use crate::wire_io::ConnectionStats;
 
+// Way of a unary call, server 1: runs a task for each connection, which `accept.rs` takes from the
+// kernel; `threads.rs` runs it on threads.
 /// Accepts connections on all listeners and serves them until `shutdown` is ready; then lets the
 /// calls that run finish, within `limits.drain_grace`.
 ///

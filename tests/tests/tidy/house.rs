@@ -532,6 +532,7 @@ fn every_row_of_the_specification_names_code_and_test_that_exist() {
         .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
         .collect();
     assert!(rows.len() >= 60, "{} rows", rows.len());
+    let mut missing = Vec::new();
     for row in rows {
         let [rule, code, test] = row[..] else {
             panic!("not three cells: {row:?}")
@@ -544,33 +545,13 @@ fn every_row_of_the_specification_names_code_and_test_that_exist() {
                     true => sources.contains(&format!("fn {name}(")),
                     false => defines(name),
                 };
-                assert!(is_there, "{rule}: there is no {name}");
+                if !is_there {
+                    missing.push(format!("{name}: {rule}"));
+                }
             }
         }
     }
-}
-
-#[test]
-fn the_way_of_a_call_names_functions_where_they_are() {
-    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("a document");
-    let mut rows = 0;
-    for line in text.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [name, file, _] = cells[..] else { continue };
-        // `trunkline/receive.rs` is `crates/trunkline/src/receive.rs`.
-        let Some((package, file)) = file.split_once('/').filter(|_| file.ends_with(".rs")) else {
-            continue;
-        };
-        let source = root().join(format!("crates/{package}/src/{file}"));
-        let source = fs::read_to_string(&source).expect("a file of the table");
-        let function = name.trim_matches('`').rsplit("::").next().expect("a name");
-        let is_there = ["(", "<"]
-            .iter()
-            .any(|end| without_tests(&source).contains(&format!("fn {function}{end}")));
-        assert!(is_there, "docs/ARCHITECTURE.md: {file} has no {function}");
-        rows += 1;
-    }
-    assert!(rows >= 20, "{rows} rows");
+    assert!(missing.is_empty(), "there is no {missing:#?}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub trait Message: Send + Sized + 'static {
         self.encode(rope);
     }
 
+    // Way of a unary call, client 10: turns the message into its type.
     /// Reads a message.
     ///
     /// # Errors

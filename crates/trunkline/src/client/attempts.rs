@@ -28,6 +28,8 @@ pub(crate) struct Attempt {
     body: Option<Body>,
 }
 
+// Way of a unary call, client 5: writes the head of the request; keeps what it takes to make the call
+// again.
 /// Opens the stream of a call: at once, if one is free. Only a call that has to wait is taken out of
 /// `call`.
 pub(crate) fn begin<T>(

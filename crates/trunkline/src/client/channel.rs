@@ -345,6 +345,7 @@ impl Channel {
         Messages::new(receive, Hooks::new(recorder, Some(interceptors)))
     }
 
+    // Way of a unary call, client 4: opens the call to a server, or to a service.
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
     pub(crate) fn open<T>(&self, call: &mut Call<T>, body: Body, start: Start) -> Opening {
         match &self.backend {

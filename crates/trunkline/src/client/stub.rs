@@ -35,6 +35,7 @@ impl Client {
         Self { channel }
     }
 
+    // Way of a unary call, client 2: encodes the message into one frame; returns a `Call`.
     /// A call of one request and one response.
     pub fn unary<Q: Message, R: Message>(&self, method: Method, request: Q) -> Call<Response<R>> {
         Call::with_request::<Q>(self.channel.clone(), &method, self.frame(&request))

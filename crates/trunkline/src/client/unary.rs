@@ -72,6 +72,7 @@ impl<R: Message> Unary<R> {
 impl<R: Message> Future for Unary<R> {
     type Output = Result<Response<R>, Status>;
 
+    // Way of a unary call, client 3: drives the whole call, within its deadline.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Stage::New = this.stage {

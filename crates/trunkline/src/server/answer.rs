@@ -55,6 +55,7 @@ impl Answer {
         }
     }
 
+    // Way of a unary call, server 9: polls the handler.
     /// Ready with the head of the response when the handler has ended, has sent something, or wants
     /// the head to go out. What is still to come is in the body.
     pub(crate) fn poll_head(
@@ -124,6 +125,7 @@ impl Answer {
         response
     }
 
+    // Way of a unary call, server 12: makes one response of head, message and trailers.
     /// The whole response of a handler that has ended before its head was sent.
     fn into_ended(mut self, outcome: Outcome) -> http::Response<Body> {
         let end = match outcome {

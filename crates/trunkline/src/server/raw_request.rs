@@ -23,6 +23,8 @@ pub(crate) struct RawRequest {
 }
 
 impl RawRequest {
+    // Way of a unary call, server 6: decodes the one message; the handler is called with it, and
+    // returns its future.
     /// The request, if it has arrived in full, as most have.
     #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
@@ -62,6 +64,7 @@ impl RawRequest {
     }
 }
 
+// Way of a unary call, server 11: encodes the response behind its prefix, in pieces if it is large.
 /// The one message of a response, as its frame.
 #[inline]
 pub(crate) fn one_frame<R: Message>(

@@ -25,6 +25,8 @@ impl RouterHandler {
 impl trunkline_transport::ConnectionHandler for RouterHandler {
     type Future = Response;
 
+    // Way of a unary call, server 4: passes the call to the router, or to the tower layers around
+    // it.
     #[inline]
     fn call(&mut self, request: http::Request<Body>) -> BegunCall<Response> {
         let begun = self.0.begin(request);
