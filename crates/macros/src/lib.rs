@@ -187,6 +187,12 @@ impl Parse for Input {
 /// Returns the Rust of `files`, with the text that makes rustc read them again if they change.
 fn expand(base: &Path, files: &[String], includes: &[String]) -> Result<String, CompileError> {
     let config = Config::new().base_dir(base).unformatted();
+    // What the runtime has: its features `client` and `server` are passed on.
+    let config = match (cfg!(feature = "client"), cfg!(feature = "server")) {
+        (true, false) => config.client_only(),
+        (false, true) => config.server_only(),
+        (true, true) | (false, false) => config,
+    };
     let config = includes
         .iter()
         .fold(config, |config, dir| config.include(dir));

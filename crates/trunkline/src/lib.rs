@@ -48,7 +48,7 @@
 //! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
 //! is reset, and the server drops the handler's future.
 //!
-//! **Features.** `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
+//! **Features.** `client` and `server`, the halves, of which you need at least one; `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
 //! [`shutdown_signal`]), `tls-ring` (TLS, with ring for cryptography) and `tls-native-roots` (clients trust
 //! the authorities that the system trusts), all on by default; `tls-aws-lc` uses aws-lc-rs instead of ring
 //! (both need a C compiler), and `tls-webpki-roots` Mozilla's list of authorities; `zstd`, off, because it builds a C library, and
@@ -66,6 +66,11 @@
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What both halves share has parts that only one of them uses. The build with both is checked for the rest.
+#![cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code))]
+
+#[cfg(not(any(feature = "client", feature = "server")))]
+compile_error!("trunkline needs the feature `client`, the feature `server`, or both");
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]
@@ -73,10 +78,13 @@
 struct ReadMe;
 
 mod call;
+#[cfg(feature = "client")]
 mod client;
 mod http_service;
+#[cfg(all(feature = "client", feature = "server"))]
 mod in_process;
 pub mod limits;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -89,6 +97,7 @@ pub use prost_types;
 pub use bytes::Bytes;
 pub use call::compression::Compress;
 pub use call::context::Context;
+pub use call::descriptors::FileDescriptors;
 pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
 pub use call::kind::CallKind;
@@ -101,18 +110,27 @@ pub use call::response::Response;
 pub use call::response_handle::ResponseHandle;
 pub use call::sender::Sender;
 pub use call::streaming::Streaming;
+#[cfg(feature = "client")]
 pub use client::call::Call;
+#[cfg(feature = "client")]
 pub use client::channel::Channel;
+#[cfg(feature = "client")]
 pub use client::channel_builder::ChannelBuilder;
+#[cfg(feature = "client")]
 pub use client::client_stream::ClientStream;
+#[cfg(feature = "client")]
 pub use client::stub::Client;
+#[cfg(feature = "server")]
 pub use server::bound::BoundServer;
+#[cfg(feature = "server")]
 pub use server::builder::Server;
-pub use server::descriptors::FileDescriptors;
+#[cfg(feature = "server")]
 pub use server::router::Router;
+#[cfg(feature = "server")]
 pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
+#[cfg(feature = "client")]
 pub use trunkline_channel::{ConnectivityState, Resolver, StateWatch, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;
@@ -131,6 +149,7 @@ pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 
 /// Types around tower services over HTTP types.
+#[cfg(feature = "server")]
 pub mod tower {
     pub use crate::http_service::LayeredService;
     pub use crate::server::router_future::RouterFuture;

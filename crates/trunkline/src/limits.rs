@@ -21,6 +21,7 @@
 //! [`Server::with_limits`]: crate::Server::with_limits
 //! [`ChannelBuilder::with_limits`]: crate::ChannelBuilder::with_limits
 
+#[cfg(feature = "client")]
 pub use trunkline_channel::ChannelLimits;
 pub use trunkline_codec::MessageLimits;
 pub use trunkline_transport::{Http2Limits, ServerLimits};

@@ -3,6 +3,7 @@
 pub(crate) mod compression;
 pub(crate) mod context;
 pub(crate) mod deadline;
+pub(crate) mod descriptors;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod hooks;

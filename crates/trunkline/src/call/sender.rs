@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use trunkline_codec::{Compressor, MessageLimits, Status};
+use trunkline_codec::{Compressor, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
 use crate::call::compression::Compress;
@@ -17,6 +17,7 @@ use crate::call::message::{Message, encode_frame, frame_of};
 use crate::call::message_hooks::{MessageHooks, hooked_frame};
 use crate::call::observe::Recorder;
 use crate::call::response_handle::ResponseHandle;
+#[cfg(feature = "client")]
 use crate::client::call::Call;
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
@@ -80,10 +81,11 @@ impl Compression {
 }
 
 impl<T: Message> Sender<T> {
+    #[cfg(feature = "client")]
     pub(crate) fn of_call(
         pipe: PipeWriter,
         call: &Call,
-        limits: &MessageLimits,
+        limits: &trunkline_codec::MessageLimits,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let compression = Compression::Call {

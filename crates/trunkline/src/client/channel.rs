@@ -32,6 +32,7 @@ use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
 use crate::client::opening::Opening;
 use crate::http_service::{Calling, ErasedService, HttpService};
+#[cfg(feature = "server")]
 use crate::server::builder::Server;
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
@@ -110,6 +111,7 @@ impl Channel {
     ///
     /// The server's limits hold for requests, and the channel's for responses:
     /// [`max_recv_message_size`](Self::max_recv_message_size).
+    #[cfg(feature = "server")]
     pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Backend::Service(Arc::new(
             crate::in_process::InProcess::new(server.into().into_router()),

@@ -5,7 +5,6 @@
 pub(crate) mod answer;
 pub(crate) mod bound;
 pub(crate) mod builder;
-pub(crate) mod descriptors;
 mod intercepted;
 mod lifecycle;
 pub(crate) mod listen_addresses;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use trunkline_codec::{Expect, Status};
 use trunkline_transport::PollBudget;
 
+use crate::call::descriptors::FileDescriptors;
 use crate::call::message::Message;
 use crate::call::method::Method;
 use crate::call::request::Request;
 use crate::call::response_handle::Handling;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
-use crate::server::descriptors::FileDescriptors;
 use crate::server::options::ServiceOptions;
 use crate::server::raw_request::{RawRequest, one_frame};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use trunkline_codec::Status;
 
+use crate::call::descriptors::FileDescriptors;
 use crate::call::intercept::Interceptor;
-use crate::server::descriptors::FileDescriptors;
 use crate::server::options::ServiceOptions;
 use crate::server::service::{Methods, Service};
 
