@@ -149,9 +149,9 @@ pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 
 /// Types around tower services over HTTP types.
-#[cfg(feature = "server")]
 pub mod tower {
     pub use crate::http_service::LayeredService;
+    #[cfg(feature = "server")]
     pub use crate::server::router_future::RouterFuture;
 }
 
