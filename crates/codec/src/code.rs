@@ -1,6 +1,7 @@
 //! Status codes.
 
 use std::fmt;
+use std::str::FromStr;
 
 use http::{HeaderValue, StatusCode};
 
@@ -82,7 +83,25 @@ impl Code {
     /// The caller did not show who it is.
     pub const UNAUTHENTICATED: Self = Self(16);
 
-    /// The number of the code.
+    /// The codes of the gRPC documents, in the order of their numbers.
+    ///
+    /// ```
+    /// use trunkline_codec::Code;
+    ///
+    /// assert_eq!(Code::ALL.len(), 17);
+    /// assert_eq!(Code::ALL[5], Code::NOT_FOUND);
+    /// ```
+    pub const ALL: [Self; 17] = {
+        let mut all = [Self::OK; NAMES.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = Self(at as i32);
+            at += 1;
+        }
+        all
+    };
+
+    /// Returns the number of the code.
     #[inline]
     pub const fn as_i32(self) -> i32 {
         self.0
@@ -159,6 +178,61 @@ impl Code {
     }
 }
 
+/// Reads the name of a code, such as `NOT_FOUND`, as [`name`](Code::name) returns it.
+///
+/// ```
+/// use trunkline_codec::Code;
+///
+/// assert_eq!("NOT_FOUND".parse(), Ok(Code::NOT_FOUND));
+/// assert!("not found".parse::<Code>().is_err());
+/// assert!("5".parse::<Code>().is_err());
+/// ```
+impl FromStr for Code {
+    type Err = ParseCodeError;
+
+    fn from_str(name: &str) -> Result<Self, ParseCodeError> {
+        let known = Self::ALL.into_iter().zip(NAMES);
+        let mut named = known.filter(|(_, known)| *known == name);
+        named
+            .next()
+            .map(|(code, _)| code)
+            .ok_or_else(|| ParseCodeError {
+                name: name.chars().take(ParseCodeError::SHOWN).collect(),
+            })
+    }
+}
+
+/// The error of a text that does not name a code.
+///
+/// ```
+/// let error = "CANCELED".parse::<trunkline_codec::Code>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     r#""CANCELED" is not a status code; use a name such as NOT_FOUND, in capitals"#,
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseCodeError {
+    name: Box<str>,
+}
+
+impl ParseCodeError {
+    /// The characters of the text that the message repeats.
+    const SHOWN: usize = 40;
+}
+
+impl fmt::Display for ParseCodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is not a status code; use a name such as NOT_FOUND, in capitals",
+            self.name
+        )
+    }
+}
+
+impl std::error::Error for ParseCodeError {}
+
 impl From<i32> for Code {
     #[inline]
     fn from(number: i32) -> Self {
@@ -217,7 +291,10 @@ mod tests {
             assert_eq!((code.as_i32(), code.name()), (number, Some(name)));
             assert_eq!(code.to_header(), number.to_string());
             assert_eq!(Code::from_header(number.to_string().as_bytes()), code);
+            assert_eq!(name.parse(), Ok(code));
+            assert_eq!(Code::ALL[number as usize], code);
         }
+        assert_eq!(Code::ALL.len(), table.len());
     }
 
     #[test]
@@ -247,6 +324,25 @@ mod tests {
                 "{header:?}"
             );
         }
+    }
+
+    #[test]
+    fn only_a_whole_name_in_capitals_is_read_as_a_code() {
+        for text in [
+            "",
+            "0",
+            "5",
+            "not_found",
+            "NOT FOUND",
+            "NOT_FOUND ",
+            "code 99",
+            "CANCELED",
+        ] {
+            let error = text.parse::<Code>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{text:?} is not")), "{error}");
+        }
+        let long = "X".repeat(1_000).parse::<Code>().unwrap_err();
+        assert!(long.to_string().len() < 200, "{long}");
     }
 
     #[test]

@@ -15,39 +15,38 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use prost::Message;
+use prost::{Message, Name};
 use prost_types::Any;
 
-/// A message that can be a detail of a [`Status`](crate::Status).
-///
-/// Implement it for messages of your own: it is only their name.
-pub trait Detail: Message + Default {
-    /// The type of the message as it stands in an `Any`: `type.googleapis.com/` and the full name.
-    const TYPE_URL: &'static str;
-}
-
-/// `detail` with its type.
-pub(crate) fn pack<D: Detail>(detail: &D) -> Any {
+/// Returns `detail` together with its type.
+pub(crate) fn pack(detail: &impl Name) -> Any {
     Any {
-        type_url: D::TYPE_URL.to_owned(),
+        type_url: type_url(detail),
         value: detail.encode_to_vec(),
     }
 }
 
-/// The message in `any` if it is a `D`, whatever host its type is said to be found at.
-pub(crate) fn unpack<D: Detail>(any: &Any) -> Option<D> {
-    match type_name(any) == last_segment(D::TYPE_URL) {
+/// Returns the type of a message as an `Any` names it: that of its implementation of `Name`, with
+/// `type.googleapis.com` where that has no host.
+fn type_url<D: Name>(_: &D) -> String {
+    let url = D::type_url();
+    match url.starts_with('/') {
+        true => format!("type.googleapis.com{url}"),
+        false => url,
+    }
+}
+
+/// Returns the message in `any` if it is a `D`, whatever host its type names.
+pub(crate) fn unpack<D: Name + Default>(any: &Any) -> Option<D> {
+    match type_name(any) == D::full_name() {
         true => D::decode(any.value.as_slice()).ok(),
         false => None,
     }
 }
 
-/// The full name of the message in `any`.
+/// Returns the full name of the message in `any`.
 pub(crate) fn type_name(any: &Any) -> &str {
-    last_segment(&any.type_url)
-}
-
-fn last_segment(url: &str) -> &str {
+    let url = any.type_url.as_str();
     url.rsplit('/').next().unwrap_or(url)
 }
 
@@ -425,44 +424,28 @@ impl LocalizedMessage {
     }
 }
 
-impl Detail for RetryInfo {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.RetryInfo";
+/// Names messages of package `google.rpc`.
+macro_rules! name {
+    ($($message:ident: $name:literal),* $(,)?) => {$(
+        impl Name for $message {
+            const PACKAGE: &'static str = "google.rpc";
+            const NAME: &'static str = $name;
+        }
+    )*};
 }
 
-impl Detail for DebugInfo {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.DebugInfo";
-}
-
-impl Detail for QuotaFailure {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.QuotaFailure";
-}
-
-impl Detail for ErrorInfo {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ErrorInfo";
-}
-
-impl Detail for PreconditionFailure {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.PreconditionFailure";
-}
-
-impl Detail for BadRequest {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.BadRequest";
-}
-
-impl Detail for RequestInfo {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.RequestInfo";
-}
-
-impl Detail for ResourceInfo {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ResourceInfo";
-}
-
-impl Detail for Help {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.Help";
-}
-
-impl Detail for LocalizedMessage {
-    const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.LocalizedMessage";
+name! {
+    Status: "Status",
+    RetryInfo: "RetryInfo",
+    DebugInfo: "DebugInfo",
+    QuotaFailure: "QuotaFailure",
+    ErrorInfo: "ErrorInfo",
+    PreconditionFailure: "PreconditionFailure",
+    BadRequest: "BadRequest",
+    RequestInfo: "RequestInfo",
+    ResourceInfo: "ResourceInfo",
+    Help: "Help",
+    LocalizedMessage: "LocalizedMessage",
 }
 
 #[cfg(test)]
@@ -475,11 +458,14 @@ mod tests {
     }
 
     /// Encodes `message` to `hex`, which another implementation of protobuf has made, and back.
-    fn check<D: Detail + PartialEq + std::fmt::Debug>(message: D, hex: &str) {
+    fn check<D: Name + Default + PartialEq + std::fmt::Debug>(message: D, hex: &str) {
         assert_eq!(message.encode_to_vec(), bytes(hex), "{message:?}");
         let any = pack(&message);
         assert_eq!(unpack::<D>(&any), Some(message));
-        assert_eq!(any.type_url, D::TYPE_URL);
+        assert_eq!(
+            any.type_url,
+            format!("type.googleapis.com/google.rpc.{}", D::NAME)
+        );
     }
 
     #[test]
@@ -564,7 +550,7 @@ mod tests {
             assert!(unpack::<Help>(&any).is_none(), "{url:?}");
         }
         let broken = Any {
-            type_url: Help::TYPE_URL.into(),
+            type_url: "type.googleapis.com/google.rpc.Help".into(),
             value: vec![0xff],
         };
         assert_eq!(unpack::<Help>(&broken), None);

@@ -34,7 +34,8 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::compression::{self, CompressionError, Compressor, Compressors, Decompressor};
+use crate::compression::{self, CompressionError, Compressor, Decompressor};
+use crate::compressors::Compressors;
 use crate::frame::{self, Decoder, Frame, FrameError, Payload};
 use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;

@@ -9,19 +9,19 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::code::Code;
-use crate::compression::{Compressor, Compressors};
+use crate::compression::Compressor;
+use crate::compressors::Compressors;
 use crate::header_list::{field_size, pseudo_size};
+use crate::header_names::{
+    APPLICATION_GRPC, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GRPC_STATUS, GRPC_TIMEOUT,
+};
+use crate::metadata::Metadata;
 use crate::status::Status;
 use crate::timeout;
-
-static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 // PROTOCOL-HTTP2.md, "User Agents": "grpc-" Language ["-" Variant] "/" Version.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-trunkline/", env!("CARGO_PKG_VERSION")));
-pub(crate) const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TEXT_PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -74,40 +74,75 @@ impl Refusal {
         }
     }
 
-    /// The complete answer: a head, a text for who does not speak gRPC, empty for who does, and
-    /// trailers, if the head is not all of it.
+    /// Returns the complete response: a head, a text for clients that do not speak gRPC, empty for
+    /// those that do, and the trailers, if the head does not contain them.
     ///
-    /// There is a `grpc-status` also when the HTTP status is not 200: both say the same, by the table
+    /// There is a `grpc-status` also if the HTTP status is not 200. Both say the same, by the table
     /// that clients use.
     pub fn into_response(
         self,
         encodings: &Compressors,
     ) -> (http::Response<String>, Option<HeaderMap>) {
-        let mut response = http::Response::new(String::new());
-        write_trailers_only(response.headers_mut());
         match self {
-            Self::Status(status) => status.write_to(response.headers_mut()),
+            Self::Status(status) => (status.into_response(), None),
             // PROTOCOL-HTTP2.md, "Responses": Trailers-Only has no room for grpc-accept-encoding.
             Self::Compressor(status) => {
-                write_encodings(response.headers_mut(), None, encodings);
-                return (response, Some(status.into_trailers()));
+                let mut response = http::Response::default();
+                write_response(response.headers_mut(), None, encodings);
+                (response, Some(status.into_trailers()))
             }
             Self::Http { status, message } => {
+                let text = format!("{message}\n");
+                let end = Status::new(Code::from_http_status(status), message);
+                let mut response = end.into_response::<()>().map(|()| text);
                 *response.status_mut() = status;
-                *response.body_mut() = format!("{message}\n");
                 let headers = response.headers_mut();
                 set(headers, header::CONTENT_TYPE, TEXT_PLAIN);
-                Status::new(Code::from_http_status(status), message).write_to(headers);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     // RFC 9110, 15.5.6: a 405 must say which methods are allowed.
-                    response
-                        .headers_mut()
-                        .insert(header::ALLOW, HeaderValue::from_static("POST"));
+                    set(headers, header::ALLOW, HeaderValue::from_static("POST"));
                 }
+                (response, None)
             }
         }
-        (response, None)
     }
+}
+
+impl Status {
+    /// Returns the response of a call that fails before its first message: a head that is also the
+    /// end (Trailers-Only), with HTTP status 200 and an empty body.
+    ///
+    /// A tower layer that refuses a request returns it. A message is cut at 8 KiB.
+    ///
+    /// ```
+    /// use trunkline_codec::Status;
+    ///
+    /// let response: http::Response<()> = Status::unauthenticated("no token").into_response();
+    /// assert_eq!(response.status(), 200);
+    /// assert_eq!(response.headers()["grpc-status"], "16");
+    /// ```
+    pub fn into_response<B: Default>(self) -> http::Response<B> {
+        trailers_only(Err(self), Metadata::new())
+    }
+}
+
+/// Returns the response of a call that ends without messages, in one header block: the end, with
+/// `metadata` added to that of the status.
+///
+/// Every failure becomes an HTTP response here: at a router, at the transport, and in tower layers
+/// ([`Status::into_response`]).
+// PROTOCOL-HTTP2.md, "Responses": Trailers-Only is HTTP-Status Content-Type Trailers. It says nothing
+// about encodings, since there are no messages.
+pub fn trailers_only<B: Default>(end: Result<(), Status>, metadata: Metadata) -> http::Response<B> {
+    let mut response = http::Response::<B>::default();
+    let headers = response.headers_mut();
+    set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
+    match end {
+        Ok(()) => set(headers, GRPC_STATUS, Code::OK.to_header()),
+        Err(status) => status.write_to(headers),
+    }
+    metadata.merge_into(headers);
+    response
 }
 
 /// Reads the head of a request.
@@ -306,14 +341,6 @@ pub fn write_response(
 ) {
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
     write_encodings(headers, encoding, encodings);
-}
-
-/// Adds what the protocol wants in the only header block of a response, besides the status: nothing
-/// about encodings, since there are no messages.
-// PROTOCOL-HTTP2.md, "Responses": Trailers-Only is HTTP-Status Content-Type Trailers.
-#[inline]
-pub fn write_trailers_only(headers: &mut HeaderMap) {
-    set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
 }
 
 fn write_encodings(

@@ -4,10 +4,11 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri};
 
 use crate::code::Code;
-use crate::head::{APPLICATION_GRPC, GRPC_ACCEPT_ENCODING};
+use crate::header_names::{
+    APPLICATION_GRPC, GRPC_ACCEPT_ENCODING, GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS,
+};
 use crate::percent;
-use crate::status::MAX_STATUS_MESSAGE_SIZE;
-use crate::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, Status};
+use crate::status::{MAX_STATUS_MESSAGE_SIZE, Status};
 
 /// The size of `:status`, with which the head of a response begins.
 pub const STATUS_SIZE: usize = field_size(":status".len(), "200".len());

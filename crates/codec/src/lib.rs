@@ -9,7 +9,7 @@
 //! | [`header_list`] | how large heads and trailers are, and what is left of those that are too large |
 //! | [`status`], [`code`], [`details`] | how a call ended |
 //! | [`metadata`] | the pairs beside the messages |
-//! | [`compression`] | compression, and which kind of it two peers use |
+//! | [`compression`], [`compressors`] | how messages are compressed, and the choice between two peers |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
 //! | [`limits`] | the limits for messages, with their defaults |
 //!
@@ -26,6 +26,7 @@ struct ReadMe;
 pub mod blocks;
 pub mod code;
 pub mod compression;
+pub mod compressors;
 #[cfg(feature = "deflate")]
 mod deflate;
 pub mod details;
@@ -37,6 +38,7 @@ pub mod grammar;
 mod gzip;
 pub mod head;
 pub mod header_list;
+mod header_names;
 pub mod limits;
 pub mod metadata;
 pub mod path;
@@ -49,17 +51,15 @@ pub mod timeout;
 #[cfg(feature = "zstd")]
 mod zstd;
 
-pub use code::Code;
+pub use code::{Code, ParseCodeError};
+pub use compression::{CompressionError, Compressor, Decompressor};
+pub use compressors::Compressors;
 #[cfg(feature = "deflate")]
-pub use compression::Deflate;
-#[cfg(feature = "gzip")]
-pub use compression::Gzip;
-#[cfg(feature = "zstd")]
-pub use compression::Zstd;
-pub use compression::{CompressionError, Compressor, Compressors, Decompressor};
-pub use details::Detail;
+pub use deflate::Deflate;
 pub use frame::{Decoder, Frame, FrameError, Payload};
 pub use grammar::{End, Event, Expect, Message, Reader};
+#[cfg(feature = "gzip")]
+pub use gzip::Gzip;
 pub use head::{Refusal, RequestHead};
 pub use limits::MessageLimits;
 pub use metadata::{Metadata, MetadataError};
@@ -68,3 +68,5 @@ pub use prost_types::Any;
 pub use rope::Rope;
 pub use status::Status;
 pub use timeout::TimeoutError;
+#[cfg(feature = "zstd")]
+pub use zstd::Zstd;

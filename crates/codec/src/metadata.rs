@@ -48,7 +48,7 @@ pub struct Metadata {
 }
 
 /// Whether the headers can hold keys of the protocol.
-#[derive(Copy, Clone, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 enum Origin {
     /// Every key was checked on its way in.
     #[default]
@@ -149,6 +149,25 @@ impl Metadata {
             .filter_map(decode_bin)
     }
 
+    /// Adds all pairs of `other` to those that there are, as to echo the metadata of a request.
+    /// `user-agent` replaces the one that is there. Fields of the protocol that came from a peer are
+    /// left out, and so are pairs for which there is no room: a header map holds 32,768 fields.
+    ///
+    /// ```
+    /// use trunkline_codec::Metadata;
+    ///
+    /// let mut received = Metadata::new();
+    /// received.insert("trace-id", "abc")?;
+    /// let mut sent = Metadata::new();
+    /// sent.insert("trace-id", "def")?;
+    /// sent.merge(received);
+    /// assert!(sent.get_all("trace-id").eq(["def", "abc"]));
+    /// # Ok::<(), trunkline_codec::MetadataError>(())
+    /// ```
+    pub fn merge(&mut self, other: Self) {
+        other.merge_into(&mut self.headers);
+    }
+
     /// Removes all values of `key`, and says whether there were any.
     pub fn remove(&mut self, key: &str) -> bool {
         self.value(key).is_some() && self.headers.remove(key).is_some()
@@ -161,11 +180,11 @@ impl Metadata {
 
     /// Every pair, a key with several values once for each of them. Values in `-bin` keys are in
     /// base64 here.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.headers
-            .iter()
-            .filter(|(name, _)| self.shows(name))
-            .map(|(name, value)| (name.as_str(), value))
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            headers: self.headers.iter(),
+            origin: self.origin,
+        }
     }
 
     /// How many pairs there are.
@@ -257,10 +276,6 @@ impl Metadata {
         }
     }
 
-    fn shows(&self, name: &HeaderName) -> bool {
-        self.origin == Origin::Own || !is_reserved(name.as_str())
-    }
-
     fn value(&self, key: &str) -> Option<&HeaderValue> {
         let value = self.headers.get(key)?;
         self.shows_key(key).then_some(value)
@@ -271,7 +286,7 @@ impl Metadata {
         self.headers.get_all(key).into_iter().filter(move |_| shown)
     }
 
-    /// As [`shows`](Self::shows), for a key whose case is the caller's.
+    /// Whether the field of this key, in any case, is shown as metadata.
     fn shows_key(&self, key: &str) -> bool {
         match self.origin {
             Origin::Own => true,
@@ -283,7 +298,35 @@ impl Metadata {
     }
 }
 
-/// Equal when they hold the same pairs, whatever the order of the keys.
+impl<'a> IntoIterator for &'a Metadata {
+    type Item = (&'a str, &'a HeaderValue);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The pairs of [`Metadata`], as [`Metadata::iter`] returns them.
+#[derive(Debug)]
+pub struct Iter<'a> {
+    headers: header::Iter<'a, HeaderValue>,
+    origin: Origin,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a HeaderValue);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.headers
+            .by_ref()
+            .map(|(name, value)| (name.as_str(), value))
+            .find(|(name, _)| self.origin == Origin::Own || !is_reserved(name))
+    }
+}
+
+/// Equal if they hold the same pairs, whatever the order of the keys.
 impl PartialEq for Metadata {
     fn eq(&self, other: &Self) -> bool {
         let has_all = |one: &Self, other: &Self| {
@@ -516,6 +559,32 @@ mod tests {
         assert_eq!((metadata.len(), metadata.is_empty()), (6, false));
         assert!(metadata.remove("A") && !metadata.remove("a"));
         assert_eq!(metadata.len(), 4);
+    }
+
+    #[test]
+    fn metadata_of_a_peer_is_echoed_without_the_fields_of_the_protocol() {
+        let received = of_peer(&[
+            ("grpc-status", b"0"),
+            ("a", b"1"),
+            ("a", b"\xff"),
+            ("user-agent", b"theirs"),
+        ]);
+        let mut sent = Metadata::new();
+        sent.insert("a", "0").unwrap();
+        sent.insert("user-agent", "ours").unwrap();
+        sent.merge(received);
+        let expected = [
+            ("a", "0"),
+            ("a", "1"),
+            ("a", "\u{fffd}"),
+            ("user-agent", "theirs"),
+        ];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(pairs(&sent), expected);
+        assert_eq!((&sent).into_iter().count(), sent.len());
+        let mut empty = Metadata::new();
+        empty.merge(of_peer(&[("grpc-status", b"0")]));
+        assert!(empty.is_empty() && empty.into_headers().is_empty());
     }
 
     #[test]

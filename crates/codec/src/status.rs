@@ -5,21 +5,17 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use prost::Message as _;
+use prost::{Message as _, Name};
 use prost_types::Any;
 
 use crate::code::Code;
 use crate::compression::CompressionError;
-use crate::details::{self, Detail};
+use crate::details;
 use crate::frame::FrameError;
+use crate::header_names::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
 use crate::metadata::{self, Metadata, MetadataError};
 use crate::percent;
 use crate::timeout::TimeoutError;
-
-pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-pub(crate) const GRPC_STATUS_DETAILS: HeaderName =
-    HeaderName::from_static("grpc-status-details-bin");
 
 /// The longest `grpc-message` that is sent, in bytes, percent-encoded. A longer one is cut, so that it
 /// does not become a header list that the client refuses.
@@ -49,8 +45,8 @@ struct Parts {
     message: String,
     details: Vec<Any>,
     metadata: Metadata,
-    /// Boxed, because few statuses have one.
-    head: Option<Box<Metadata>>,
+    /// Boxed, because few statuses have it.
+    response_metadata: Option<Box<Metadata>>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     origin: Origin,
 }
@@ -78,7 +74,7 @@ impl Status {
             message: message.into(),
             details: Vec::new(),
             metadata: Metadata::new(),
-            head: None,
+            response_metadata: None,
             source: None,
             origin: Origin::Here,
         }))
@@ -175,21 +171,44 @@ impl Status {
         &self.0.message
     }
 
-    /// The details, each a protobuf message with its type; [`detail`](Self::detail) decodes one of
-    /// them.
+    /// Returns the details: protobuf messages, each with its type. [`detail`](Self::detail) decodes
+    /// one of them.
     pub fn details(&self) -> &[Any] {
         &self.0.details
     }
 
-    /// The first detail of type `D`; `None` when there is none or it does not decode.
-    pub fn detail<D: Detail>(&self) -> Option<D> {
+    /// Returns the first detail of type `D`; `None` if there is none or it cannot be decoded.
+    ///
+    /// Messages are told apart by their full name, as generated code and [`details`] implement it.
+    ///
+    /// [`details`]: crate::details
+    pub fn detail<D: Name + Default>(&self) -> Option<D> {
         self.0.details.iter().find_map(details::unpack)
     }
 
-    /// Adds a detail.
+    /// Adds a detail: a message of [`details`](crate::details), or any message that generated code
+    /// has named. Its type is sent as `type.googleapis.com/` and the full name.
     #[must_use]
-    pub fn with_detail(mut self, detail: impl Detail) -> Self {
-        self.0.details.push(details::pack(&detail));
+    pub fn with_detail(self, detail: impl Name) -> Self {
+        self.with_any(details::pack(&detail))
+    }
+
+    /// Adds a detail that is packed already, such as one received with another status or one of a
+    /// type that is not known here.
+    ///
+    /// ```
+    /// use trunkline_codec::{Any, Status};
+    ///
+    /// let detail = Any {
+    ///     type_url: "type.googleapis.com/shop.v1.OutOfStock".into(),
+    ///     value: vec![8, 3],
+    /// };
+    /// let status = Status::failed_precondition("sold out").with_any(detail.clone());
+    /// assert_eq!(status.details(), [detail]);
+    /// ```
+    #[must_use]
+    pub fn with_any(mut self, detail: Any) -> Self {
+        self.0.details.push(detail);
         self
     }
 
@@ -210,19 +229,22 @@ impl Status {
         self
     }
 
-    /// The metadata of the head of the response, if a call has failed after its head had come: what the
-    /// server sent before the end. Empty otherwise, and on a server.
-    pub fn head(&self) -> &Metadata {
+    /// Returns the metadata of the response's head, if the call failed after its head had arrived:
+    /// the metadata that the server sent before its messages. Empty otherwise, and on a server.
+    ///
+    /// [`metadata`](Self::metadata) is that of the trailers.
+    pub fn response_metadata(&self) -> &Metadata {
         static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::new);
-        self.0.head.as_deref().unwrap_or(&NONE)
+        self.0.response_metadata.as_deref().unwrap_or(&NONE)
     }
 
-    /// Replaces what [`head`](Self::head) returns, as if it had been received. A call that fails has it
-    /// already; this is for tests that make the status of such a call. It is never sent: metadata for the
-    /// head of a handler's response is set with `ResponseHandle::metadata`.
+    /// Replaces the metadata that [`response_metadata`](Self::response_metadata) returns, for tests
+    /// that make the status of a failed call. It is never sent: a handler sets the metadata of its
+    /// response's head with `ResponseHandle::metadata`.
     #[must_use]
-    pub fn with_received_head(mut self, head: Metadata) -> Self {
-        self.0.head = (!head.as_headers().is_empty()).then(|| Box::new(head));
+    pub fn with_response_metadata(mut self, metadata: Metadata) -> Self {
+        let is_empty = metadata.as_headers().is_empty();
+        self.0.response_metadata = (!is_empty).then(|| Box::new(metadata));
         self
     }
 
@@ -256,10 +278,10 @@ impl Status {
     ///
     /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
     /// were meant for this process, and may tell its callers more than they should know. The
-    /// [head](Self::head) of the call that failed is no part of any response.
+    /// [metadata of the response](Self::response_metadata) of the failed call is never passed on.
     #[must_use]
-    pub fn into_reply(mut self) -> Self {
-        self.0.head = None;
+    pub fn redacted(mut self) -> Self {
+        self.0.response_metadata = None;
         if self.0.origin == Origin::Peer {
             self.0.details = Vec::new();
             self.0.metadata = Metadata::new();
@@ -446,8 +468,8 @@ impl fmt::Debug for Status {
         if !self.0.metadata.is_empty() {
             notes.push(format!("metadata: {:?}", self.0.metadata));
         }
-        if !self.head().is_empty() {
-            notes.push(format!("head: {:?}", self.head()));
+        if !self.response_metadata().is_empty() {
+            notes.push(format!("response metadata: {:?}", self.response_metadata()));
         }
         if let Some(source) = self.0.source.as_ref().map(ToString::to_string) {
             // A message that was made from its cause need not say it twice.
@@ -754,33 +776,36 @@ mod tests {
             !made.clone().forward().is_forwarded(),
             "there is nothing to forward"
         );
-        assert_eq!(made.clone().into_reply().details().len(), 1);
+        assert_eq!(made.clone().redacted().details().len(), 1);
         let received = of_peer(&made);
         assert_eq!(received.metadata().get("internal-host"), Some("db-7"));
         let mut head = Metadata::new();
         head.insert("internal-head", "yes").unwrap();
-        let received = received.with_received_head(head);
-        assert_eq!(received.head().get("internal-head"), Some("yes"));
-        let response = received.clone().into_reply();
+        let received = received.with_response_metadata(head);
+        assert_eq!(
+            received.response_metadata().get("internal-head"),
+            Some("yes")
+        );
+        let response = received.clone().redacted();
         assert_eq!(
             (response.details().len(), response.metadata().len()),
             (0, 0)
         );
-        assert!(response.head().is_empty());
+        assert!(response.response_metadata().is_empty());
         assert_eq!(
             lines(&response.into_trailers()),
             ["grpc-status: 5", "grpc-message: no row"]
         );
         let forwarded = received.forward();
         assert!(forwarded.is_from_peer() && forwarded.is_forwarded());
-        let trailers = forwarded.into_reply().into_trailers();
+        let trailers = forwarded.redacted().into_trailers();
         assert_eq!(lines(&trailers), lines(&made.into_trailers()));
     }
 
     fn plain_with_head() -> Status {
         let mut head = Metadata::new();
         head.insert("k", "v").unwrap();
-        Status::aborted("no").with_received_head(head)
+        Status::aborted("no").with_response_metadata(head)
     }
 
     #[test]
@@ -798,7 +823,10 @@ mod tests {
         );
         assert_eq!(rich.to_string(), "NOT_FOUND: no such feature");
         let headed = plain_with_head();
-        assert_eq!(format!("{headed:?}"), "ABORTED: no (head: {\"k\": \"v\"})");
+        assert_eq!(
+            format!("{headed:?}"),
+            "ABORTED: no (response metadata: {\"k\": \"v\"})"
+        );
         assert!(rich.source().unwrap().is::<fmt::Error>());
         assert!(rich.clone().source().is_some());
         let told = Status::aborted(format!("cannot: {}", fmt::Error)).with_source(fmt::Error);

@@ -200,7 +200,7 @@ impl Compressor for Own {
 fn a_compressed_message_of_no_bytes_is_the_empty_message_in_every_encoding() {
     let encodings = Compressors::default().with(Own);
     #[cfg(feature = "zstd")]
-    let encodings = encodings.with(trunkline_codec::compression::Zstd::default());
+    let encodings = encodings.with(trunkline_codec::Zstd::default());
     for encoding in encodings.iter() {
         let name = encoding.name();
         let mut response = Reader::response(Expect::One, LIMIT, encodings.clone());

@@ -9,8 +9,8 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Response, StatusCode, header, response};
 use tokio::time::Instant;
+use trunkline_codec::Status;
 use trunkline_codec::header_list::What;
-use trunkline_codec::{Status, head};
 
 use crate::body::Body;
 use crate::deadline::Deadline;
@@ -316,10 +316,7 @@ fn send_head(
 }
 
 fn send_status(respond: &mut SendResponse<Bytes>, status: Status, is_young: bool, permit: &Permit) {
-    let mut head = Response::new(());
-    head::write_trailers_only(head.headers_mut());
-    status.write_to(head.headers_mut());
-    let (mut head, ()) = head.into_parts();
+    let (mut head, ()) = status.into_response().into_parts();
     let lists = permit.hub().header_lists();
     if let Some(size) = lists.excess_of_head(&head) {
         head = lists.in_place_of_head(What::TrailersOnly, size, head.headers, head.status);

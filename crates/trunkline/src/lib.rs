@@ -140,7 +140,7 @@ pub use trunkline_codec::Gzip;
 pub use trunkline_codec::Zstd;
 pub use trunkline_codec::{
     Code, CompressionError, Compressor, Compressors, Decompressor, Metadata, MetadataError,
-    Payload, Rope, Status, details,
+    ParseCodeError, Payload, Rope, Status, details,
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;

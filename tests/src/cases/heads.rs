@@ -94,7 +94,10 @@ fn check_both(case: &str, fails: bool, ended: Result<Both>) -> Outcome {
         (Err(status), true) => {
             let expected = "FAILED_PRECONDITION: as was asked";
             check(case, &status.to_string().as_str(), &expected)?;
-            (status.head().clone(), status.metadata().clone())
+            (
+                status.response_metadata().clone(),
+                status.metadata().clone(),
+            )
         }
         (ended, _) => return Err(Mismatch::new(format!("{case}: {ended:?}"))),
     };

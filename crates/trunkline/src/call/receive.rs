@@ -194,8 +194,8 @@ impl Receive {
     /// Adds what the head of the response said to a status: of a call of one response there is no other
     /// way to it.
     pub(crate) fn with_head(&self, status: Status) -> Status {
-        match !self.head.is_empty() && status.head().is_empty() {
-            true => status.with_received_head(self.head.clone()),
+        match !self.head.is_empty() && status.response_metadata().is_empty() {
+            true => status.with_response_metadata(self.head.clone()),
             false => status,
         }
     }

@@ -160,7 +160,7 @@ impl Plain {
                         let trailers = Metadata::from_headers(trailers.unwrap_or_default());
                         Ok(Response::received(message, head, trailers, false))
                     }
-                    Err(status) => Err(status.with_received_head(head)),
+                    Err(status) => Err(status.with_response_metadata(head)),
                 });
             }
             body = Body::full(data, trailers);

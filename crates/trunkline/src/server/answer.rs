@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
-use trunkline_codec::{Code, Compressors, Metadata, Payload, Status, head};
+use trunkline_codec::{Code, Compressors, Payload, Status, head};
 use trunkline_transport::{Body, BodySource, Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
@@ -167,15 +167,7 @@ impl Answer {
             recorder.head_seen();
         }
         self.tell(&end);
-        let mut response = http::Response::new(Body::empty());
-        let headers = response.headers_mut();
-        head::write_trailers_only(headers);
-        match end {
-            Ok(()) => headers.extend(Status::ok_trailers(Metadata::new())),
-            Err(status) => status.into_reply().write_to(headers),
-        }
-        self.response.take_trailers().merge_into(headers);
-        response
+        head::trailers_only(end.map_err(Status::redacted), self.response.take_trailers())
     }
 
     fn end(&self, end: Result<(), Status>) -> HeaderMap {
@@ -184,7 +176,7 @@ impl Answer {
         match end {
             Ok(()) => Status::ok_trailers(metadata),
             Err(status) => {
-                let mut trailers = status.into_reply().into_trailers();
+                let mut trailers = status.redacted().into_trailers();
                 metadata.merge_into(&mut trailers);
                 trailers
             }

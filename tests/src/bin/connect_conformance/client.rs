@@ -164,7 +164,7 @@ impl Case {
 
     fn failed(&mut self, status: &Status) {
         self.seen.error = Some(error_of(status));
-        self.seen.response_headers = headers_of(status.head());
+        self.seen.response_headers = headers_of(status.response_metadata());
         self.seen.response_trailers = headers_of(status.metadata());
     }
 

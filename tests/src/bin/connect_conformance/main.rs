@@ -8,11 +8,9 @@ mod server;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use suite::{
-    BidiStreamRequest, ClientStreamRequest, Error, Header, ServerStreamRequest, UnaryRequest,
-    conformance_payload,
-};
-use trunkline::details::Detail;
+use suite::{Error, Header, conformance_payload};
+use trunkline::prost::Name;
+use trunkline::prost_types::Any;
 use trunkline::{Code, Metadata, Result, Status};
 
 mod suite {
@@ -110,38 +108,10 @@ fn error_of(status: &Status) -> Error {
 
 fn status_of(error: Error) -> Status {
     let status = Status::new(Code::from(error.code), error.message.unwrap_or_default());
-    error.details.iter().fold(status, with_detail)
-}
-
-macro_rules! details {
-    ($($type:ty, $name:literal;)*) => {
-        $(impl Detail for $type {
-            const TYPE_URL: &'static str = concat!("type.googleapis.com/connectrpc.conformance.v1.", $name);
-        })*
-
-        /// The details that cases have.
-        fn with_detail(status: Status, any: &trunkline::prost_types::Any) -> Status {
-            $(if <$type as Detail>::TYPE_URL == any.type_url {
-                return status.with_detail(<$type as prost::Message>::decode(&any.value[..]).unwrap_or_default());
-            })*
-            Status::internal(format!("no case is known to have a detail {}", any.type_url))
-        }
-    };
-}
-
-details! {
-    UnaryRequest, "UnaryRequest";
-    ServerStreamRequest, "ServerStreamRequest";
-    ClientStreamRequest, "ClientStreamRequest";
-    BidiStreamRequest, "BidiStreamRequest";
-    Header, "Header";
-    RequestInfo, "ConformancePayload.RequestInfo";
+    error.details.into_iter().fold(status, Status::with_any)
 }
 
 /// A message as the suite wants it back.
-fn any<D: Detail>(message: &D) -> trunkline::prost_types::Any {
-    trunkline::prost_types::Any {
-        type_url: D::TYPE_URL.to_owned(),
-        value: message.encode_to_vec(),
-    }
+fn any(message: &impl Name) -> Any {
+    Any::from_msg(message).expect("a vector has room")
 }

@@ -266,11 +266,11 @@ async fn the_status_of_a_failed_call_has_the_metadata_of_its_head() {
             let status = within(&case, failed(&client, kind, &add)).await;
             assert_eq!(status.to_string(), "ABORTED: as was asked", "{case}");
             assert_eq!(
-                status.head().get("x-head"),
+                status.response_metadata().get("x-head"),
                 Some("of the handler"),
                 "{case}"
             );
-            assert_eq!(status.head().get("x-trailer"), None, "{case}");
+            assert_eq!(status.response_metadata().get("x-trailer"), None, "{case}");
             assert_eq!(
                 status.metadata().get("x-trailer"),
                 Some("at the end"),
@@ -279,7 +279,7 @@ async fn the_status_of_a_failed_call_has_the_metadata_of_its_head() {
             assert_eq!(status.metadata().get("x-head"), None, "{case}");
 
             let status = within(&case, failed(&client, kind, &add[..1])).await;
-            assert!(status.head().is_empty(), "{case}: {status:?}");
+            assert!(status.response_metadata().is_empty(), "{case}: {status:?}");
             assert_eq!(
                 status.metadata().get("x-trailer"),
                 Some("at the end"),
@@ -299,7 +299,7 @@ async fn an_interceptor_of_the_client_sees_the_head_of_a_failed_call_and_may_cha
         let log = log.clone();
         async move {
             let status = next.run(&mut cx).await.unwrap_err();
-            let head = status.head().get("x-head").map(str::to_owned);
+            let head = status.response_metadata().get("x-head").map(str::to_owned);
             log.lock().unwrap().push(head);
             Err(Status::not_found("changed"))
         }
@@ -309,7 +309,7 @@ async fn an_interceptor_of_the_client_sees_the_head_of_a_failed_call_and_may_cha
         let status = within("a call", failed(&client, kind, &add)).await;
         assert_eq!(status.to_string(), "NOT_FOUND: changed", "{kind:?}");
         assert_eq!(
-            status.head().get("x-head"),
+            status.response_metadata().get("x-head"),
             Some("of the handler"),
             "{kind:?}"
         );
@@ -340,7 +340,11 @@ async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
         }
         let status = within("the response", call).await.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::INTERNAL);
-        assert_eq!(status.head().get("x-head"), Some("yes"), "{is_whole}");
+        assert_eq!(
+            status.response_metadata().get("x-head"),
+            Some("yes"),
+            "{is_whole}"
+        );
     }
 
     let call = client.unary::<Raw, Raw>(UNARY, raw("x"));
@@ -349,7 +353,7 @@ async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
     peer.write(&[head(stream)]).await;
     let status = within("the deadline", call).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
-    assert_eq!(status.head().get("x-head"), Some("yes"));
+    assert_eq!(status.response_metadata().get("x-head"), Some("yes"));
 
     let call = client.server_streaming::<String, String>(SERVER, String::new());
     let mut responses = call.await.unwrap();
@@ -357,9 +361,9 @@ async fn the_head_of_a_failed_call_is_there_also_if_this_end_has_failed_it() {
     let data = Frame::data(stream, broken);
     peer.write(&[head(stream), data]).await;
     let status = within("a message", responses.message()).await.unwrap_err();
-    assert_eq!(status.head().get("x-head"), Some("yes"));
+    assert_eq!(status.response_metadata().get("x-head"), Some("yes"));
     let again = within("a message", responses.message()).await.unwrap_err();
-    assert_eq!(again.head().get("x-head"), Some("yes"));
+    assert_eq!(again.response_metadata().get("x-head"), Some("yes"));
 }
 
 #[tokio::test]
@@ -390,7 +394,7 @@ async fn the_head_of_a_failed_call_is_not_passed_on_to_the_caller_of_the_handler
             assert_eq!(status.to_string(), "ABORTED: as was asked", "{way}");
             assert_eq!(status.metadata().get("x-trailer"), forwarded, "{way}");
             assert_eq!(status.metadata().get("x-head"), None, "{way}");
-            assert!(status.head().is_empty(), "{way}: {status:?}");
+            assert!(status.response_metadata().is_empty(), "{way}: {status:?}");
         }
     }
 }
@@ -441,7 +445,11 @@ async fn a_client_stream_has_the_head_before_its_requests_end_and_half_closes_be
         within(way, call.head()).await.unwrap();
         let status = within(way, call.finish()).await.unwrap_err();
         assert_eq!(status.code(), Code::OUT_OF_RANGE, "{way}");
-        assert_eq!(status.head().get("x-head"), Some("first"), "{way}");
+        assert_eq!(
+            status.response_metadata().get("x-head"),
+            Some("first"),
+            "{way}"
+        );
     }
 }
 

@@ -714,7 +714,11 @@ async fn what_a_refusing_interceptor_puts_into_the_response_arrives() {
             let case = format!("{side:?} {kind:?}");
             let status = whole_call(&client, kind).await.unwrap_err();
             assert_eq!(status.code(), Code::PERMISSION_DENIED, "{case}");
-            assert_eq!(status.head().get("x-head"), Some("refused"), "{case}");
+            assert_eq!(
+                status.response_metadata().get("x-head"),
+                Some("refused"),
+                "{case}"
+            );
             // A client's own trailers are no part of a status that it has made.
             if matches!(side, Side::Server | Side::ServerInProcess) {
                 let trailer = status.metadata().get("x-trailer");
