@@ -58,8 +58,7 @@ async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
     };
     println!("  {status}; once more");
     tokio::time::sleep(pause).await;
-    let response = client.book(request).timeout(timeout).await?;
-    Ok(response.room)
+    Ok(client.book(request).timeout(timeout).await?.room)
 }
 
 fn explain(status: &Status) {
@@ -76,10 +75,8 @@ fn explain(status: &Status) {
 }
 
 async fn serve(service: impl Service) -> Result<BookingClient> {
-    let server = Server::new()
-        .add_service(service)
-        .bind("127.0.0.1:0")
-        .await?;
+    let server = Server::new().add_service(service);
+    let server = server.bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
     BookingClient::connect(&address).await

@@ -263,43 +263,35 @@ pub enum {methods} {{}}
             deprecated = self.allow_deprecated(),
             name = self.full_name,
         );
-        let (service, registry) = match self.service.methods.is_empty() {
-            true => ("_", "_"),
-            false => ("service", "methods"),
+        self.registration(&mut text, parameter);
+        text
+    }
+
+    /// The function that registers each method with its handler.
+    fn registration(&self, text: &mut String, parameter: &str) {
+        let is_empty = self.service.methods.is_empty();
+        let (service, registry, end) = match is_empty {
+            true => ("_", "_", "{}"),
+            false => ("service", "methods", "{"),
         };
         let types = format!(
             "&::std::sync::Arc<{parameter}>, {registry}: &mut ::trunkline::server::Methods"
         );
-        let end = if self.service.methods.is_empty() {
-            "{}"
-        } else {
-            "{"
-        };
-        line(
-            &mut text,
-            1,
-            &format!("fn add_to({service}: {types}) {end}"),
-        );
+        line(text, 1, &format!("fn add_to({service}: {types}) {end}"));
         for (method, names, constant) in self.methods() {
             let kind = Kind::of(method);
             let head = format!("methods.{}({constant}, service, ", kind.function);
-            line(
-                &mut text,
-                2,
-                &format!("{head}|service, {}| async move {{", kind.closure),
-            );
-            let call = format!(
-                "{parameter}::{}(&service, {}).await",
-                names.handler, kind.arguments
-            );
-            line(&mut text, 3, &call);
-            line(&mut text, 2, "});");
+            let head = format!("{head}|service, {}| async move {{", kind.closure);
+            line(text, 2, &head);
+            let (handler, arguments) = (&names.handler, kind.arguments);
+            let call = format!("{parameter}::{handler}(&service, {arguments}).await");
+            line(text, 3, &call);
+            line(text, 2, "});");
         }
-        if !self.service.methods.is_empty() {
-            line(&mut text, 1, "}");
+        if !is_empty {
+            line(text, 1, "}");
         }
         text.push_str("}\n");
-        text
     }
 
     /// Marks an item as deprecated with its service.

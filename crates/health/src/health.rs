@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use trunkline::server::Methods;
 use trunkline::{FileDescriptors, Service};
 
-use crate::service::Answers;
+use crate::service::HealthHandlers;
 use crate::statuses::{Phase, Statuses};
 use crate::v1::HealthServer;
 use crate::v1::health_check_response::ServingStatus;
@@ -121,12 +121,12 @@ impl Default for Health {
 
 /// Adds `grpc.health.v1.Health`, which covers all services of the server, also those added later.
 impl Service for Health {
-    const NAME: &'static str = <HealthServer<Answers> as Service>::NAME;
+    const NAME: &'static str = <HealthServer<HealthHandlers> as Service>::NAME;
     const FILE_DESCRIPTORS: &'static FileDescriptors =
-        <HealthServer<Answers> as Service>::FILE_DESCRIPTORS;
+        <HealthServer<HealthHandlers> as Service>::FILE_DESCRIPTORS;
 
     fn add_to(self, methods: &mut Methods) {
-        HealthServer::new(Answers::new(self.statuses.clone())).add_to(methods);
+        HealthServer::new(HealthHandlers::new(self.statuses.clone())).add_to(methods);
         methods.on_service_added(move |methods| self.know_all_of(methods));
     }
 }

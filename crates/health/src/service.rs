@@ -20,17 +20,17 @@ const WATCHED_NAME_MAX: usize = 1_000;
 
 /// The handlers of the health service.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct HealthHandlers {
     statuses: Arc<watch::Sender<Statuses>>,
 }
 
-impl Answers {
+impl HealthHandlers {
     pub(crate) fn new(statuses: Arc<watch::Sender<Statuses>>) -> Self {
         Self { statuses }
     }
 }
 
-impl Health for Answers {
+impl Health for HealthHandlers {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<HealthCheckResponse> {
         // health-checking.md, "Service Definition": a name that is not registered is NOT_FOUND.
         let status = self.statuses.borrow().of(&request.service);

@@ -21,7 +21,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `reflection` | [`Reflection`], the service that users add |
-//! | `answers` | the responses to the requests of one stream |
+//! | `responder` | the responses to the requests of one stream |
 //! | `index` | lookup by name |
 //! | `files`, `versions`, `circles` | files with the same name, and versions of the same file |
 //! | [`v1`], [`v1alpha`] | messages and clients, generated |
@@ -35,11 +35,11 @@
 #[doc = include_str!("../README.md")]
 struct ReadMe;
 
-mod answers;
 mod circles;
 mod files;
 mod index;
 mod reflection;
+mod responder;
 mod versions;
 
 /// Messages and client of `grpc.reflection.v1`.

@@ -8,9 +8,9 @@ use trunkline::{
     Bytes, FileDescriptors, Method, Request, Result, Sender, Service, Status, Streaming,
 };
 
-use crate::answers::Answers;
 use crate::files::files_of;
 use crate::index::Index;
+use crate::responder::Responder;
 use crate::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use crate::{v1, v1alpha};
 
@@ -88,7 +88,7 @@ impl Service for Reflection {
                     method,
                     &served,
                     |served, requests, mut responses| async move {
-                        served.answer(requests, &mut responses).await
+                        served.respond(requests, &mut responses).await
                     },
                 );
             }
@@ -158,14 +158,14 @@ impl Served {
             && one.iter().zip(two).all(|(&one, &two)| ptr::eq(one, two))
     }
 
-    async fn answer(
+    async fn respond(
         &self,
         mut requests: Request<Streaming<ServerReflectionRequest>>,
         responses: &mut Sender<ServerReflectionResponse>,
     ) -> Result<()> {
-        let mut answers = Answers::new(self.index()?);
+        let mut responder = Responder::new(self.index()?);
         while let Some(request) = requests.message().await? {
-            responses.send(answers.answer(request)).await?;
+            responses.send(responder.respond(request)).await?;
         }
         Ok(())
     }

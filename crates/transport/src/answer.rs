@@ -183,7 +183,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         true
     }
 
-    // Way of a unary call, server 13: sends the head.
+    // Way of a unary call, server 15: sends the head.
     fn send_head(&mut self, response: Response<Body>) {
         // Before anything is said, so that what was said is true: the handler is gone, unless it
         // is in the body.

@@ -95,6 +95,7 @@ pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use limits::{ClientLimits, Http2Limits, ServerLimits};
 pub use listen::Listener;
+pub use listeners::serve;
 pub use lookup::lookup;
 pub use net_stream::ByteStream;
 pub use panics::{Panic, catch_panic};
@@ -103,7 +104,7 @@ pub use pipe::{PipeFailure, PipeReader, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]
 pub use rustls;
-pub use server::{Spawner, serve, serve_one};
+pub use server::{Spawner, serve_one};
 pub use target::Target;
 pub use threads::{bind_threads, serve_threads};
 #[cfg(feature = "__tls")]

@@ -14,6 +14,26 @@ use crate::listen::Listener;
 use crate::server::{PhaseGuard, Spawner, left, serve_in};
 use crate::tls::ServerTls;
 
+// Way of a unary call, server 1: runs a task for each connection, which `accept.rs` takes from the
+// kernel; `threads.rs` runs it on threads.
+/// Accepts connections on all listeners and serves them until `shutdown` is ready; then lets the
+/// calls that run finish, within `limits.drain_grace`.
+///
+/// Dropping the future closes the listeners and every connection at once. Clients get a GOAWAY if
+/// their sockets take it without waiting.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    tls: Option<ServerTls>,
+    limits: Arc<ServerLimits>,
+    shutdown: impl Future<Output = ()>,
+    spawner: Spawner,
+) {
+    let places = Places::new(&limits);
+    let phase = || PhaseGuard(watch::channel(Phase::Serving).0);
+    let listeners = listeners.into_iter().map(|listener| (listener, phase()));
+    serve_each(listeners.collect(), tls, limits, places, shutdown, spawner).await;
+}
+
 /// Accepts and serves on each listener, which has a phase of its own, until `shutdown` is ready and the
 /// last connection has ended. All share `places`.
 pub(crate) async fn serve_each(

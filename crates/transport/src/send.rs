@@ -91,7 +91,7 @@ impl SendBody {
         &mut self.stream
     }
 
-    // Way of a unary call, server 14: sends message and trailers, under flow control.
+    // Way of a unary call, server 16: sends message and trailers, under flow control.
     /// Ready when the body and its end are with h2, or when that has become pointless.
     pub(crate) fn poll(
         &mut self,

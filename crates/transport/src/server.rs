@@ -14,32 +14,11 @@ use crate::accept::{Backoff, Place, Places, accept};
 use crate::connection::{ConnectionHandler, Phase, serve_connection, serve_shaken};
 use crate::limits::ServerLimits;
 use crate::listen::{Listener, QUEUE_MAX};
-use crate::listeners::serve_each;
 use crate::net_stream::{NetStream, Origin};
 use crate::peer::Peer;
 use crate::timers::after;
 use crate::tls::{ServerTls, TlsSession};
 use crate::wire_io::ConnectionStats;
-
-// Way of a unary call, server 1: runs a task for each connection, which `accept.rs` takes from the
-// kernel; `threads.rs` runs it on threads.
-/// Accepts connections on all listeners and serves them until `shutdown` is ready; then lets the
-/// calls that run finish, within `limits.drain_grace`.
-///
-/// Dropping the future closes the listeners and every connection at once. Clients get a GOAWAY if
-/// their sockets take it without waiting.
-pub async fn serve(
-    listeners: Vec<Listener>,
-    tls: Option<ServerTls>,
-    limits: Arc<ServerLimits>,
-    shutdown: impl Future<Output = ()>,
-    spawner: Spawner,
-) {
-    let places = Places::new(&limits);
-    let phase = || PhaseGuard(watch::channel(Phase::Serving).0);
-    let listeners = listeners.into_iter().map(|listener| (listener, phase()));
-    serve_each(listeners.collect(), tls, limits, places, shutdown, spawner).await;
-}
 
 /// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
 /// and the calls that run may finish, for `limits.drain_grace` at most.
@@ -70,7 +49,7 @@ where
     .await
 }
 
-/// As [`serve`], beside others that take of the same places; who has another handle of the phase
+/// Accepts and serves on one listener, next to others that take of the same places; who has another handle of the phase
 /// sees when the last connection has ended.
 pub(crate) async fn serve_in(
     listener: Listener,

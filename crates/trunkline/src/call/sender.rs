@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+#[cfg(feature = "client")]
+use tokio::time::Instant;
 use trunkline_codec::{Compressor, Status};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
@@ -17,8 +19,6 @@ use crate::call::message::{Message, encode_frame, frame_of};
 use crate::call::message_hooks::{MessageHooks, hooked_frame};
 use crate::call::observe::Recorder;
 use crate::call::response_handle::ResponseHandle;
-#[cfg(feature = "client")]
-use crate::client::call::Call;
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
@@ -84,13 +84,14 @@ impl<T: Message> Sender<T> {
     #[cfg(feature = "client")]
     pub(crate) fn of_call(
         pipe: PipeWriter,
-        call: &Call,
+        (encoding, compress): (Option<Arc<dyn Compressor>>, Compress),
+        deadline: Option<Instant>,
         limits: &trunkline_codec::MessageLimits,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let compression = Compression::Call {
-            encoding: call.options.encoding.clone(),
-            compress_from: call.options.compress.least_size(limits.compress_above),
+            encoding,
+            compress_from: compress.least_size(limits.compress_above),
             compress_above: limits.compress_above,
             recorder,
             hooks: None,
@@ -100,7 +101,7 @@ impl<T: Message> Sender<T> {
             is_watched: compression.recorder().is_some(),
             compression,
             max_size: limits.max_send_message_size,
-            deadline: call.head.deadline.map(Deadline::new),
+            deadline: deadline.map(Deadline::new),
             takes: PhantomData,
         }
     }

@@ -280,8 +280,13 @@ impl<T> Call<T> {
         let (writer, reader) = pipe(channel.limits().http2.pipe_size);
         let call = self.take();
         let recorder = channel.recorder(&call);
-        let mut sender =
-            Sender::of_call(writer, &call, &channel.limits().messages, recorder.clone());
+        let mut sender = Sender::of_call(
+            writer,
+            (call.options.encoding.clone(), call.options.compress),
+            call.head.deadline,
+            &channel.limits().messages,
+            recorder.clone(),
+        );
         let body = Body::pipe(reader);
         let mut messages = channel.start(call, body, kind, Start::Watched, recorder);
         messages = messages.of_type::<R>();

@@ -2,17 +2,21 @@
 //!
 //! [`Server`](crate::Server) builds one; most programs need nothing else.
 
-pub(crate) mod answer;
 pub(crate) mod bound;
 pub(crate) mod builder;
+mod encode;
+mod handler_body;
 mod intercepted;
 mod lifecycle;
 pub(crate) mod listen_addresses;
 pub(crate) mod options;
 pub(crate) mod raw_request;
+mod response_end;
+mod response_head;
 pub(crate) mod router;
 pub(crate) mod router_future;
 pub(crate) mod router_handler;
+mod running_handler;
 pub(crate) mod service;
 pub(crate) mod service_server;
 #[cfg(feature = "signal")]

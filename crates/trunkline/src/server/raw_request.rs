@@ -1,18 +1,17 @@
-//! A request on its way to its handler, and the one message of a response on its way back.
+//! A request before it is decoded.
 
 use trunkline_codec::Status;
 use trunkline_transport::PipeWriter;
 
 use crate::call::head::Head;
-use crate::call::message::{Message, frame_of};
-use crate::call::message_hooks::hooked_frame;
+use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::request::Request;
-use crate::call::response_handle::{Outcome, ResponseHandle};
+use crate::call::response_handle::ResponseHandle;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 
-/// A request as a handler takes it apart.
+/// A request whose messages are bytes, and all that its handler takes.
 pub(crate) struct RawRequest {
     pub(crate) head: Head,
     pub(crate) response: ResponseHandle,
@@ -62,24 +61,4 @@ impl RawRequest {
             self.max_send_size,
         ))
     }
-}
-
-// Way of a unary call, server 11: encodes the response behind its prefix, in pieces if it is large.
-/// The one message of a response, as its frame.
-#[inline]
-pub(crate) fn one_frame<R: Message>(
-    message: &R,
-    response: &ResponseHandle,
-    max_size: usize,
-) -> Outcome {
-    let len = message.encoded_len();
-    let encoding = response.encoding(len);
-    let frame = match response.message_hooks() {
-        None => frame_of(message, len, encoding, max_size)?,
-        hooks => hooked_frame(hooks, message, len, encoding, max_size)?,
-    };
-    if let Some(recorder) = response.recorder() {
-        recorder.message_sent(frame.len());
-    }
-    Ok(Some(frame))
 }

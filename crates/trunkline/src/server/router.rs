@@ -23,11 +23,11 @@ use crate::call::observe::{self, Metrics, Side};
 use crate::call::receive::Receive;
 use crate::call::response_handle::ResponseHandle;
 use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService, body_of};
-use crate::server::answer::{self, Answer};
 use crate::server::intercepted::intercepted;
 use crate::server::options::{CallOptions, Resolved};
 use crate::server::raw_request::RawRequest;
 use crate::server::router_future::{RouterFuture, State, refused};
+use crate::server::running_handler::{RunningHandler, panicked};
 use crate::server::service::{MethodHandler, Methods};
 use crate::server::unknown_method;
 
@@ -230,15 +230,15 @@ impl Routes {
             extensions: parts.extensions,
             deadline,
         };
-        let answer = self.run(route, call_head, head, body);
+        let running = self.run(route, call_head, head, body);
         Begun {
-            response: RouterFuture(State::Handler(Some(answer))),
+            response: RouterFuture(State::Handler(Some(running))),
             poll_budget: Some(route.handler.poll_budget.clone()),
             deadline: changed.and(deadline),
         }
     }
 
-    fn run(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> Answer {
+    fn run(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> RunningHandler {
         let options = &*route.options;
         let (deadline, gather_size) = (head.deadline, self.limits.http2.gather_size);
         let recorder = self.metrics.record(Side::Server, Some(&head));
@@ -277,7 +277,7 @@ impl Routes {
         let handling = match options.interceptors.is_empty() {
             true => catch_panic(|| deadline::within(deadline, || (route.handler.handle)(request)))
                 .unwrap_or_else(|panic| {
-                    Box::pin(ready(Err(answer::panicked(&panic, response.recorder()))))
+                    Box::pin(ready(Err(panicked(&panic, response.recorder()))))
                 }),
             false => {
                 let kind = CallKind::new(route.handler.requests, route.handler.responses);
@@ -289,7 +289,7 @@ impl Routes {
             None => handling,
             Some(recorder) => observe::watch(recorder.clone(), handling),
         };
-        Answer::new(handling, response, outbox, deadline, gather_size)
+        RunningHandler::new(handling, response, outbox, deadline, gather_size)
     }
 
     fn refuse_head(
@@ -332,7 +332,7 @@ impl Routes {
     fn unknown(&self, path: Option<&http::uri::PathAndQuery>) -> Status {
         let path = path.map_or("", |path| path.as_str());
         if self.hides_names {
-            return unknown_method::unnamed(path);
+            return unknown_method::unknown_unnamed(path);
         }
         let paths = self.methods.keys().map(String::as_str);
         unknown_method::unknown(path, &self.services, paths)

@@ -9,7 +9,8 @@ use trunkline_codec::{Compressors, Refusal};
 use trunkline_transport::Body;
 
 use crate::http_service::Calling;
-use crate::server::answer::Answer;
+use crate::server::response_head;
+use crate::server::running_handler::RunningHandler;
 
 /// The response of a [`Router`](crate::Router) to one request: ready with its head.
 ///
@@ -30,7 +31,7 @@ pub struct RouterFuture(pub(crate) State);
 
 pub(crate) enum State {
     Known(Option<Box<http::Response<Body>>>),
-    Handler(Option<Answer>),
+    Handler(Option<RunningHandler>),
     Fallback(Calling),
     Layers(Calling),
 }
@@ -45,6 +46,7 @@ impl RouterFuture {
         Self(State::Known(Some(Box::new(response))))
     }
 
+    // Way of a unary call, server 9: waits for the handler to end, or to want its head sent.
     #[inline]
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
@@ -52,7 +54,7 @@ impl RouterFuture {
                 Some(response) => Poll::Ready(*response),
                 None => Poll::Pending,
             },
-            State::Handler(answer) => Answer::poll_head(answer, cx),
+            State::Handler(running) => poll_handler(running, cx),
             State::Fallback(calling) => calling.as_mut().poll(cx).map(|response| {
                 response.unwrap_or_else(|status| {
                     let refusal = Refusal::Http {
@@ -67,6 +69,27 @@ impl RouterFuture {
             }),
         }
     }
+}
+
+/// Ready with the head of the response when the handler has ended, has sent something, or wants the
+/// head to go out. What is still to come is in the body.
+fn poll_handler(
+    running: &mut Option<RunningHandler>,
+    cx: &mut Context<'_>,
+) -> Poll<http::Response<Body>> {
+    let Some(handler) = running else {
+        return Poll::Pending;
+    };
+    // What the handler sends while it is polled is seen without a wake.
+    handler.deregister();
+    let response = match handler.poll(cx) {
+        Poll::Ready(outcome) => running
+            .take()
+            .map(|handler| response_head::ended(handler, outcome)),
+        Poll::Pending if handler.wants_head(cx.waker()) => response_head::begun(running),
+        Poll::Pending => None,
+    };
+    response.map_or(Poll::Pending, Poll::Ready)
 }
 
 impl Future for RouterFuture {

@@ -15,8 +15,9 @@ use crate::call::request::Request;
 use crate::call::response_handle::Handling;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
+use crate::server::encode::one_frame;
 use crate::server::options::ServiceOptions;
-use crate::server::raw_request::{RawRequest, one_frame};
+use crate::server::raw_request::RawRequest;
 
 /// A service that can be added to a [`Server`](crate::Server). Generated code implements it.
 ///

@@ -1,18 +1,18 @@
-//! What to say of a path that no method has: which name is meant, if one is near.
+//! The status for a path that no method has, with the name that may have been meant.
 
 use trunkline_codec::{Path, Status};
 
-/// Names longer than this, in bytes, are near nothing, and cut where they are repeated.
+/// Names longer than this, in bytes, are similar to none, and cut where they are repeated.
 const NAME_MAX: usize = 100;
 
-/// How many names are compared with one that is not known.
+/// How many names are compared with an unknown one.
 const COMPARED_MAX: usize = 100;
 
-/// How many pairs of bytes are compared for one that is not known: two names of `NAME_MAX`, or some
+/// How many pairs of bytes are compared for an unknown name: two names of `NAME_MAX`, or some
 /// forty of the usual length. A connection does nothing else meanwhile, and a peer can make up paths.
 const PAIRS_MAX: usize = 2 * NAME_MAX * NAME_MAX;
 
-/// The status for a path that is no method's: what is wrong with it, and the name that is near.
+/// The status for a path that no method has: what is wrong with it, and a similar name.
 ///
 /// `services` are the services by their names, and `paths` the paths of all methods.
 #[cold]
@@ -33,7 +33,7 @@ pub(crate) fn unknown<'a>(
         match services.contains(&service) || methods.peek().is_some() {
             true => {
                 let what = format!("unknown method {} of {service}", cut(method));
-                match nearest(method, methods) {
+                match similar(method, methods) {
                     Some(near) => format!("{what}; did you mean {near}?"),
                     None => {
                         format!("{what}: is the server older than the client's .proto file?")
@@ -42,8 +42,8 @@ pub(crate) fn unknown<'a>(
             }
             false => {
                 let what = format!("unknown service {}", cut(service));
-                match nearest(service, services.iter().copied())
-                    .or_else(|| moved(service, services))
+                match similar(service, services.iter().copied())
+                    .or_else(|| of_another_package(service, services))
                 {
                     Some(near) => format!("{what}; this server has {near}"),
                     None => format!(
@@ -55,10 +55,9 @@ pub(crate) fn unknown<'a>(
     )
 }
 
-/// The same for those who are to learn no name: neither a method's nor a service's, nor whether
-/// there is such a service.
+/// The same without names: neither of a method nor of a service, nor whether the service exists.
 #[cold]
-pub(crate) fn unnamed(path: &str) -> Status {
+pub(crate) fn unknown_unnamed(path: &str) -> Status {
     match Path::parse(path) {
         None => malformed(path),
         Some(parsed) => Status::unimplemented(format!(
@@ -76,16 +75,16 @@ fn malformed(path: &str) -> Status {
     ))
 }
 
-/// The name that `name` is a slip of: up to a third of its characters are wrong, missing or in another
-/// order. Case and underscores do not count.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The name that `name` is a misspelling of: up to a third of its characters are wrong, missing or in
+/// another order. Case and underscores do not count.
+fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > NAME_MAX {
         return None;
     }
-    let (folded, slips_max) = (folded(name), (name.len() / 3).max(1));
+    let (normalized, distance_max) = (normalized(name), (name.len() / 3).max(1));
     let mut pairs = 0;
     names
-        .filter(|other| other.len().abs_diff(name.len()) <= slips_max)
+        .filter(|other| other.len().abs_diff(name.len()) <= distance_max)
         .take(COMPARED_MAX)
         .take_while(|other| {
             pairs += other.len() * name.len();
@@ -93,19 +92,19 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
         })
         .map(|other| {
             (
-                slips(folded.as_bytes(), self::folded(other).as_bytes()),
+                edit_distance(normalized.as_bytes(), self::normalized(other).as_bytes()),
                 other,
             )
         })
-        .filter(|(slips, _)| *slips <= slips_max)
-        // By name where several are as near: the order of methods is that of a hash map.
+        .filter(|(distance, _)| *distance <= distance_max)
+        // By name where several are as similar: the order of methods is that of a hash map.
         .min()
         .map(|(_, other)| other)
 }
 
 /// How many bytes of `a` are wrong, missing, too many, or changed places with the next one, to make it
 /// `b`: the distance of optimal string alignment, row by row.
-fn slips(a: &[u8], b: &[u8]) -> usize {
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let (mut row_before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
     for (i, x) in a.iter().enumerate() {
         let mut next = vec![i + 1];
@@ -125,7 +124,7 @@ fn slips(a: &[u8], b: &[u8]) -> usize {
     row[b.len()]
 }
 
-fn folded(name: &str) -> String {
+fn normalized(name: &str) -> String {
     name.chars()
         .filter(|character| *character != '_')
         .map(|character| character.to_ascii_lowercase())
@@ -133,7 +132,7 @@ fn folded(name: &str) -> String {
 }
 
 /// The service of the same name in another package, or in none.
-fn moved<'a>(service: &str, services: &[&'a str]) -> Option<&'a str> {
+fn of_another_package<'a>(service: &str, services: &[&'a str]) -> Option<&'a str> {
     let mut services = services.iter().copied();
     services.find(|other| last(other) == last(service))
 }
@@ -142,7 +141,7 @@ fn last(name: &str) -> Option<&str> {
     name.rsplit('.').next()
 }
 
-/// The beginning of a name that may be as long as a peer likes.
+/// The beginning of a name, whose length the peer chooses.
 fn cut(name: &str) -> String {
     name.chars().take(NAME_MAX).collect()
 }
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_near_is_named_and_no_other() {
+    fn a_similar_name_is_named_and_no_other() {
         let long = "x".repeat(16_000);
         let beginning = &long[..NAME_MAX];
         let table = [
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_counted_once_each() {
+    fn differences_are_counted_once_each() {
         for (a, b, expected) in [
             ("", "", 0),
             ("", "abc", 3),
@@ -263,8 +262,16 @@ mod tests {
             ("ab", "bca", 3),
             ("kitten", "sitting", 3),
         ] {
-            assert_eq!(slips(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
-            assert_eq!(slips(b.as_bytes(), a.as_bytes()), expected, "{b} {a}");
+            assert_eq!(
+                edit_distance(a.as_bytes(), b.as_bytes()),
+                expected,
+                "{a} {b}"
+            );
+            assert_eq!(
+                edit_distance(b.as_bytes(), a.as_bytes()),
+                expected,
+                "{b} {a}"
+            );
         }
     }
 
@@ -278,12 +285,12 @@ mod tests {
             ("abcdefg", true),
             ("abcdef", false),
         ] {
-            let found = nearest(name, ["abcdefghi"].into_iter());
+            let found = similar(name, ["abcdefghi"].into_iter());
             assert_eq!(found.is_some(), is_near, "{name}");
         }
         let [below, at, above] = [99, 100, 101].map(|len| "a".repeat(len));
         for (name, is_near) in [(below, true), (at, true), (above, false)] {
-            assert_eq!(nearest(&name, [&*name].into_iter()).is_some(), is_near);
+            assert_eq!(similar(&name, [&*name].into_iter()).is_some(), is_near);
         }
     }
 
@@ -291,7 +298,7 @@ mod tests {
     fn only_so_many_names_are_compared() {
         for (before, is_found) in [(98, true), (99, true), (100, false)] {
             let names = std::iter::repeat_n("xyz", before).chain(["abc"]);
-            assert_eq!(nearest("abd", names).is_some(), is_found, "{before}");
+            assert_eq!(similar("abd", names).is_some(), is_found, "{before}");
         }
     }
 
@@ -301,11 +308,11 @@ mod tests {
         let [shorter_wanted, shorter] = [&wanted, &other].map(|name| &name[..NAME_MAX / 2]);
         for (before, is_found) in [(0, true), (1, true), (2, false)] {
             let names = std::iter::repeat_n(&*other, before).chain([&*wanted]);
-            assert_eq!(nearest(&wanted, names).is_some(), is_found, "{before}");
+            assert_eq!(similar(&wanted, names).is_some(), is_found, "{before}");
         }
         for (before, is_found) in [(6, true), (7, true), (8, false)] {
             let names = std::iter::repeat_n(shorter, before).chain([shorter_wanted]);
-            let found = nearest(shorter_wanted, names);
+            let found = similar(shorter_wanted, names);
             assert_eq!(found.is_some(), is_found, "{before}");
         }
     }
@@ -323,11 +330,11 @@ mod tests {
                 "\"/health\" is not of the form /package.Service/Method",
             ),
         ] {
-            let status = unnamed(path);
+            let status = unknown_unnamed(path);
             assert_eq!(status.code(), trunkline_codec::Code::UNIMPLEMENTED);
             assert_eq!(status.message(), expected);
         }
         let long = "x".repeat(16_000);
-        assert!(unnamed(&format!("/{long}/{long}")).message().len() < 300);
+        assert!(unknown_unnamed(&format!("/{long}/{long}")).message().len() < 300);
     }
 }

@@ -856,6 +856,7 @@ fn codes_of_applications_are_not_made_by_the_framework() {
     made.sort();
     made.dedup();
     let expected = [
+        "transport/address.rs invalid_argument",
         "transport/listen.rs invalid_argument",
         "transport/target.rs invalid_argument",
         "transport/tls/client.rs invalid_argument",
@@ -864,12 +865,13 @@ fn codes_of_applications_are_not_made_by_the_framework() {
         "transport/tls/roots.rs invalid_argument",
         "transport/tls/server.rs invalid_argument",
         "transport/tls/store.rs invalid_argument",
+        "trunkline/call/compression.rs invalid_argument",
         "trunkline/call/context.rs failed_precondition",
         "trunkline/call/response_handle.rs failed_precondition",
-        "trunkline/client/channel.rs invalid_argument",
         "trunkline/client/channel_builder.rs invalid_argument",
         "trunkline/client/client_stream.rs failed_precondition",
-        "trunkline/server/builder.rs invalid_argument",
+        "trunkline/server/bound.rs invalid_argument",
+        "trunkline/server/listen_addresses.rs invalid_argument",
     ];
     assert_eq!(made, expected);
 }

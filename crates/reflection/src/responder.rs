@@ -16,15 +16,15 @@ use crate::v1::{
 /// Characters of a name that an error shows; longer ones are cut.
 const SHOWN_MAX: usize = 200;
 
-/// What one stream has been told.
+/// The responses of one stream, and what it has been sent.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct Responder {
     index: Arc<Index>,
     /// One for each file of the index at most.
     sent: HashSet<usize>,
 }
 
-impl Answers {
+impl Responder {
     pub(crate) fn new(index: Arc<Index>) -> Self {
         Self {
             index,
@@ -32,10 +32,10 @@ impl Answers {
         }
     }
 
-    /// server-reflection.md, "Reverse proxy traversal": a request results in an answer or in an error
+    /// server-reflection.md, "Reverse proxy traversal": a request results in a response or in an error
     /// code, which is a message as well: the stream goes on.
-    pub(crate) fn answer(&mut self, request: ServerReflectionRequest) -> ServerReflectionResponse {
-        let answer = match &request.message_request {
+    pub(crate) fn respond(&mut self, request: ServerReflectionRequest) -> ServerReflectionResponse {
+        let response = match &request.message_request {
             Some(request) => self.response(request),
             None => Err(error(
                 Code::INVALID_ARGUMENT,
@@ -45,7 +45,7 @@ impl Answers {
         ServerReflectionResponse {
             valid_host: request.host.clone(),
             original_request: Some(request),
-            message_response: Some(answer.unwrap_or_else(MessageResponse::ErrorResponse)),
+            message_response: Some(response.unwrap_or_else(MessageResponse::ErrorResponse)),
         }
     }
 

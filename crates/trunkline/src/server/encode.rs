@@ -1,0 +1,25 @@
+//! The one message of a response, as its frame.
+
+use crate::call::message::{Message, frame_of};
+use crate::call::message_hooks::hooked_frame;
+use crate::call::response_handle::{Outcome, ResponseHandle};
+
+// Way of a unary call, server 12: encodes the response behind its prefix, in pieces if it is large.
+/// Encodes the message behind its prefix, compressed if the response is.
+#[inline]
+pub(crate) fn one_frame<R: Message>(
+    message: &R,
+    response: &ResponseHandle,
+    max_size: usize,
+) -> Outcome {
+    let len = message.encoded_len();
+    let encoding = response.encoding(len);
+    let frame = match response.message_hooks() {
+        None => frame_of(message, len, encoding, max_size)?,
+        hooks => hooked_frame(hooks, message, len, encoding, max_size)?,
+    };
+    if let Some(recorder) = response.recorder() {
+        recorder.message_sent(frame.len());
+    }
+    Ok(Some(frame))
+}
