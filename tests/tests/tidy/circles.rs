@@ -27,7 +27,6 @@ const IN_CIRCLES: &[&str] = &[
     "channel/connections.rs",
     "channel/group.rs",
     "channel/member.rs",
-    "trunkline/call/context.rs",
     "trunkline/call/observe.rs",
     "trunkline/call/response_handle.rs",
     "trunkline/client/attempts.rs",

@@ -13,6 +13,7 @@ use crate::call::head::Head;
 use crate::call::kind::CallKind;
 use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
 use crate::call::observe::Side;
+use crate::call::response_metadata::ResponseMetadata;
 
 /// A call as its interceptors see it, of the same form on a client and on a server.
 ///
@@ -50,25 +51,6 @@ pub(crate) struct State {
     pub(crate) response: ResponseMetadata,
     /// In a mutex that is never locked: it makes a context `Sync`.
     hooks: Mutex<HookList>,
-}
-
-/// The metadata of a response, at the interceptors of its call.
-#[derive(Default)]
-pub(crate) struct ResponseMetadata {
-    pub(crate) head: Metadata,
-    pub(crate) trailers: Metadata,
-    /// The head has left the server, and cannot be changed.
-    pub(crate) is_head_sent: bool,
-}
-
-impl ResponseMetadata {
-    /// Returns this with the pairs of `other` behind.
-    pub(crate) fn followed_by(mut self, other: Self) -> Self {
-        append(&mut self.head, other.head);
-        append(&mut self.trailers, other.trailers);
-        self.is_head_sent |= other.is_head_sent;
-        self
-    }
 }
 
 /// Takes the state of a context that is dropped.
@@ -352,20 +334,6 @@ impl Drop for Context {
         let state = self.take_state();
         self.outer.put(state);
     }
-}
-
-/// Adds the pairs of `from` behind those of `to`.
-pub(crate) fn append(to: &mut Metadata, from: Metadata) {
-    if from.is_empty() {
-        return;
-    }
-    if to.is_empty() {
-        *to = from;
-        return;
-    }
-    let mut headers = std::mem::take(to).into_headers();
-    from.merge_into(&mut headers);
-    *to = Metadata::from_headers(headers);
 }
 
 impl fmt::Debug for Context {

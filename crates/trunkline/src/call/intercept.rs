@@ -8,8 +8,9 @@ use std::task::{self, Poll, Waker};
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::Body;
 
-use crate::call::context::{Context, Lent, ResponseMetadata, Slot};
+use crate::call::context::{Context, Lent, Slot};
 use crate::call::message_hooks::MessageHooks;
+use crate::call::response_metadata::ResponseMetadata;
 
 /// Interceptors and what they run around, at work.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;

@@ -18,5 +18,6 @@ pub(crate) mod receive;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod response_handle;
+pub(crate) mod response_metadata;
 pub(crate) mod sender;
 pub(crate) mod streaming;

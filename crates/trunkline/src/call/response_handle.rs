@@ -9,9 +9,9 @@ use std::task::Waker;
 use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
 use crate::call::compression::Compress;
-use crate::call::context::{ResponseMetadata, append};
 use crate::call::message_hooks::MessageHooks;
 use crate::call::observe::Recorder;
+use crate::call::response_metadata::{ResponseMetadata, append};
 
 /// The response of the call that a handler serves: its head, its trailers and its compression.
 ///
