@@ -1,14 +1,17 @@
-//! What can be seen of calls: a metrics sink that counts them by side, method and code and prints a
-//! table, and the span that each call has, written by a subscriber of `tracing` when it closes.
+//! Observing calls: an observer that counts them by side, method and code, one that keeps the size of the largest
+//! message, and the span of each call, written by a subscriber of `tracing` when it closes.
 //!
 //! Run it with `cargo run --example observability`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tracing_subscriber::fmt::format::{FmtSpan, debug_fn};
-use trunkline::{CallStats, Channel, MetricsSink, Request, Result, Server, Status};
+use trunkline::observe::{self, CallEvent, CallObserver, CallStart, CallStats, Observer, Wants};
+use trunkline::{Channel, Request, Result, Server, Status};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -29,8 +32,8 @@ struct Row {
 #[derive(Clone, Default)]
 struct Table(Arc<Mutex<BTreeMap<String, Row>>>);
 
-impl MetricsSink for Table {
-    fn call_ended(&self, call: &CallStats<'_>) {
+impl Table {
+    fn add(&self, call: &CallStats<'_>) {
         let key = format!("{:?} {} {}", call.side(), call.method(), call.code());
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let row = rows.entry(key).or_default();
@@ -40,14 +43,34 @@ impl MetricsSink for Table {
         let bucket = BOUNDS.partition_point(|bound| call.duration().as_millis() >= *bound);
         row.durations[bucket] += 1;
     }
-}
 
-impl Table {
     fn print(&self) {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, row) in rows.iter() {
             println!("{key}: {} calls", row.calls);
             println!("  {} B sent, {} B received", row.sent, row.received);
+        }
+    }
+}
+
+/// The size in bytes of the largest message, before compression.
+#[derive(Clone, Default)]
+struct Largest(Arc<AtomicUsize>);
+
+impl Observer for Largest {
+    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+        Some(Box::new(self.clone()))
+    }
+}
+
+impl CallObserver for Largest {
+    fn wants(&self) -> Wants {
+        Wants::MESSAGES
+    }
+
+    fn event(&self, _: Instant, event: &CallEvent<'_>) {
+        if let CallEvent::Message { size, .. } = event {
+            self.0.fetch_max(*size, Ordering::Relaxed);
         }
     }
 }
@@ -65,7 +88,7 @@ impl Greeter for MyGreeter {
     }
 }
 
-/// What is another each time this runs: the port of the client, and all times.
+/// True for what differs each time this runs: the port of the client, and all times.
 fn varies(field: &str) -> bool {
     field == "peer" || field.ends_with("_us") || field.starts_with("time.")
 }
@@ -84,17 +107,23 @@ async fn main() -> Result<()> {
         .init();
 
     let table = Table::default();
-    let server = Server::new().metrics(table.clone());
+    let rows = table.clone();
+    let server = Server::new().observe(observe::on_end(move |call| rows.add(call)));
     let greeter = GreeterServer::new(MyGreeter);
     let server = server.add_service(greeter).bind("127.0.0.1:0").await?;
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve());
 
-    let channel = Channel::connect(&address).await?.metrics(table.clone());
+    let (rows, largest) = (table.clone(), Largest::default());
+    let channel = Channel::connect(&address)
+        .await?
+        .observe(observe::on_end(move |call| rows.add(call)))
+        .observe(largest.clone());
     let client = GreeterClient::new(channel);
     for name in ["Ali", "Zoë", ""].map(String::from) {
         let _ = client.say_hello(HelloRequest { name }).await;
     }
     table.print();
+    println!("largest message: {} B", largest.0.load(Ordering::Relaxed));
     Ok(())
 }

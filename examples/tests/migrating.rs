@@ -8,9 +8,10 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
 use trunkline::limits::ServerLimits;
+use trunkline::observe::{self, CallObserver, CallStart, ConnectionEnd, Observer};
 use trunkline::{
-    CallStats, Channel, Client, Code, ConnectionStats, Context, Method, MetricsSink, Next, Peer,
-    Request, Result, Sender, Server, Status, Streaming,
+    Channel, Client, Code, Context, Method, Next, Request, Result, Sender, Server, Status,
+    Streaming,
 };
 use trunkline_health::Health;
 use trunkline_reflection::Reflection;
@@ -214,16 +215,20 @@ async fn a_path_that_no_method_has_is_answered_before_any_interceptor() -> Resul
     Ok(())
 }
 
-struct Sink;
+struct Connections;
 
-impl MetricsSink for Sink {
-    fn call_ended(&self, call: &CallStats<'_>) {
-        println!("{} {} {:?}", call.method(), call.code(), call.duration());
+impl Observer for Connections {
+    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+        None
     }
 
-    fn connection_ended(&self, peer: &Peer, stats: &ConnectionStats) {
+    fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
+        let stats = connection.stats();
         let (bytes_in, bytes_out) = (stats.bytes_in, stats.bytes_out);
-        println!("{}: {bytes_in} B in, {bytes_out} B out", peer.remote());
+        println!(
+            "{}: {bytes_in} B in, {bytes_out} B out",
+            connection.peer().remote()
+        );
     }
 }
 
@@ -232,7 +237,10 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let features = vec![lighthouse()];
     let server = Server::new()
-        .metrics(Sink)
+        .observe(Connections)
+        .observe(observe::on_end(|call| {
+            println!("{} {} {:?}", call.method(), call.code(), call.duration());
+        }))
         .max_recv_message_size(16 << 20)
         .max_concurrent_streams(1_000)
         .with_limits(|limits: &mut ServerLimits| limits.http2.initial_window_size = 1 << 20)

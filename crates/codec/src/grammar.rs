@@ -95,6 +95,8 @@ pub struct Reader {
     encoding: Option<Arc<dyn Compressor>>,
     /// The message that is being restored: it comes before all others.
     restoring: Option<Box<Restoring>>,
+    /// The size of the last compressed message before it was restored, in bytes.
+    compressed_size: usize,
     /// Whether any bytes of messages have come.
     has_data: bool,
     /// Whether a message was given out.
@@ -173,6 +175,7 @@ impl Reader {
             decoder: Decoder::new(max_message_size),
             encoding: None,
             restoring: None,
+            compressed_size: 0,
             has_data: false,
             has_message: false,
         }
@@ -193,6 +196,7 @@ impl Reader {
             decoder: Decoder::new(max_message_size),
             encoding,
             restoring: None,
+            compressed_size: 0,
             has_data: false,
             has_message: false,
         }
@@ -365,6 +369,11 @@ impl Reader {
         self.decoder.max_size()
     }
 
+    /// The size, in bytes and without its prefix, at which the last compressed message came.
+    pub fn compressed_size(&self) -> usize {
+        self.compressed_size
+    }
+
     /// How many bytes have come and wait to be decoded.
     #[inline]
     pub fn buffered(&self) -> usize {
@@ -452,6 +461,7 @@ impl Reader {
             let message = "a message is compressed, and grpc-encoding does not name an encoding";
             return Some(self.give_up(Status::internal(message)));
         };
+        self.compressed_size = frame.payload.len();
         // Many compressors write no bytes for no bytes, as that of zstd in Go does; few decompressors
         // take that for what it is.
         if frame.payload.is_empty() {
@@ -550,15 +560,10 @@ impl Reader {
     /// Ends with an error of the peer's, unless the call has failed already.
     #[cold]
     fn forbid(&mut self, message: &str) {
-        if matches!(
-            self.state,
-            State::Done
-                | State::Ended {
-                    cause: Cause::Failure,
-                    ..
-                }
-        ) {
-            return;
+        match self.state {
+            State::Done => return,
+            State::Ended { cause, .. } if cause == Cause::Failure => return,
+            _ => {}
         }
         self.end(
             Err(Status::internal(message)),

@@ -39,6 +39,7 @@
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
 //! | code around calls | [`Interceptor`], [`Context`], [`Server::layer`], [`Channel::new`] |
+//! | metrics and events of calls | [`observe`] |
 //! | TLS | `ServerTls`, `ClientTls`; who is there, [`Peer`] |
 //! | limits | [`limits`], set by [`Server::with_limits`] and [`ChannelBuilder::with_limits`] |
 //!
@@ -58,11 +59,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `call` | what both ends have: head, messages, deadline, interceptors, observers |
+//! | `call` | what both ends have: head, messages, deadline, interceptors |
 //! | `client` | a call before it begins, channels, and the attempts at a call |
 //! | `server` | from a path to a handler; a handler at work |
 //! | `http_service`, `in_process` | tower services; calls without a socket |
 //! | `limits` | every limit |
+//! | `observe` | observers of calls: their events, their figures, the span of each |
 //! | `testing` | HTTP/2 in memory, and connections that go wrong |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -84,6 +86,7 @@ mod http_service;
 #[cfg(all(feature = "client", feature = "server"))]
 mod in_process;
 pub mod limits;
+pub mod observe;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "testing")]
@@ -100,11 +103,10 @@ pub use call::context::Context;
 pub use call::descriptors::FileDescriptors;
 pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
-pub use call::kind::CallKind;
+pub use call::kind::{CallKind, Side};
 pub use call::message::{Message, Raw};
 pub use call::message_hooks::MessageRef;
 pub use call::method::Method;
-pub use call::observe::{CallStats, MetricsSink, Side};
 pub use call::request::Request;
 pub use call::response::Response;
 pub use call::response_handle::ResponseHandle;
@@ -144,7 +146,7 @@ pub use trunkline_codec::{
 };
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
-pub use trunkline_transport::{Address, Body, ConnectionStats, Listener, Peer};
+pub use trunkline_transport::{Address, Body, Listener, Peer};
 #[cfg(feature = "__tls")]
 pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
 

@@ -10,9 +10,8 @@ use trunkline_transport::Peer;
 
 use crate::call::deadline;
 use crate::call::head::Head;
-use crate::call::kind::CallKind;
+use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
-use crate::call::observe::Side;
 use crate::call::response_metadata::ResponseMetadata;
 
 /// A call as its interceptors see it, of the same form on a client and on a server.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use trunkline_codec::{Code, End, Metadata, Status, frame};
+use bytes::Bytes;
+use trunkline_codec::{End, Message as Received, Metadata, Status, frame};
 
 use crate::call::intercept::ClientInterceptors;
 use crate::call::message::{Message, Raw};
 use crate::call::message_hooks::{Decode, MessageHooks, decode};
-use crate::call::observe::Recorder;
 use crate::call::receive::{Receive, Step};
+use crate::observe::{MessageSize, Recorder};
 
 /// What stands around the receiving half of a call: its observer, and on a client its interceptors.
 ///
@@ -59,13 +60,10 @@ impl Hooks {
             return self.poll_intercepted(receive, cx);
         };
         let step = recorder.within(|| self.poll_intercepted(receive, cx));
-        if receive.is_client() && receive.is_open() {
-            recorder.stream_opened();
-        }
         match &step {
             Poll::Ready(Step::Data(bytes)) => recorder.data_received(*bytes),
-            Poll::Ready(Step::Head) => recorder.head_seen(),
-            Poll::Ready(Step::Message(_)) => recorder.message_received(),
+            Poll::Ready(Step::Head) => recorder.head_received(receive.head()),
+            Poll::Ready(Step::Message(message)) => record_message(&recorder, message, receive),
             Poll::Ready(Step::End(_)) | Poll::Pending => {}
         }
         step
@@ -77,7 +75,11 @@ impl Hooks {
         }
         let Some(interceptors) = &mut self.interceptors else {
             let step = ready!(receive.poll_step(cx));
-            return Poll::Ready(self.run_message_hooks(step, receive));
+            let step = self.run_message_hooks(step, receive);
+            if let Step::End(end) = &step {
+                record_stream_end(self.recorder.as_deref(), receive, end);
+            }
+            return Poll::Ready(step);
         };
         let step = match receive.next_step() {
             Some(step) => step,
@@ -97,6 +99,7 @@ impl Hooks {
         };
         match step {
             Step::End(end) => {
+                record_stream_end(self.recorder.as_deref(), receive, &end);
                 let (head, trailers) = (receive.head().clone(), end.trailers.clone());
                 interceptors.set_end(end.status.clone(), head, trailers);
                 self.poll_ending(receive, end, cx)
@@ -156,7 +159,10 @@ impl Hooks {
 
     /// Returns true if a message may be read where it lies, without a step.
     pub(crate) fn let_small_messages_pass(&self) -> bool {
-        self.ending.is_none() && self.message_hooks.is_none()
+        let recorder = self.recorder.as_ref();
+        // An observer of messages has to know their sizes.
+        let has_to_step = recorder.is_some_and(|recorder| recorder.wants_messages());
+        self.ending.is_none() && self.message_hooks.is_none() && !has_to_step
     }
 
     /// Sets what interceptors do with each message.
@@ -183,16 +189,18 @@ impl Hooks {
     #[cold]
     pub(crate) fn message_read(&self) {
         if let Some(recorder) = &self.recorder {
-            recorder.message_received();
+            recorder.message_received(MessageSize::plain(0), None);
         }
     }
 
-    /// A request that had arrived in full was read, of `len` bytes without its prefix.
+    /// A request that had arrived in full was read.
     #[cold]
-    pub(crate) fn request_read(&self, len: usize) {
+    pub(crate) fn request_read(&self, message: &Bytes) {
         if let Some(recorder) = &self.recorder {
-            recorder.data_received(frame::PREFIX_SIZE + len);
-            recorder.message_received();
+            let payload = recorder.wants_payloads().then(|| message.clone().into());
+            recorder.data_received(frame::PREFIX_SIZE + message.len());
+            recorder.message_received(MessageSize::plain(message.len()), payload.as_ref());
+            recorder.half_closed();
         }
     }
 
@@ -200,16 +208,38 @@ impl Hooks {
     #[cold]
     pub(crate) fn ended(&self, end: Result<(), &Status>) {
         if let Some(recorder) = &self.recorder {
-            recorder.received_all(end.err().map_or(Code::OK, Status::code));
+            recorder.client_ended(end.err());
         }
     }
 }
 
-/// Whoever lets go of the responses lets go of the call, whatever becomes of its requests.
+fn record_message(recorder: &Recorder, message: &Received, receive: &Receive) {
+    let size = message.payload.len();
+    let size = MessageSize {
+        size,
+        wire_size: match message.compressed {
+            true => receive.compressed_size(),
+            false => size,
+        },
+        is_compressed: message.compressed,
+    };
+    recorder.message_received(size, Some(&message.payload));
+}
+
+/// Records the end of what is received, before interceptors have changed it.
+fn record_stream_end(recorder: Option<&Recorder>, receive: &Receive, end: &End) {
+    if let Some(recorder) = recorder {
+        let error = end.status.as_ref().err();
+        let is_by_peer = !receive.has_failed() && error.is_none_or(Status::is_from_peer);
+        recorder.receive_ended(error, is_by_peer.then_some(&end.trailers));
+    }
+}
+
+/// Dropping the responses drops the call, even if its requests go on.
 impl Drop for Hooks {
     fn drop(&mut self) {
         if let Some(recorder) = &self.recorder {
-            recorder.reader_gone();
+            recorder.receiver_dropped();
         }
     }
 }

@@ -1,6 +1,25 @@
-//! The four kinds of call.
+//! The two sides and the four kinds of a call.
 
 use trunkline_codec::Expect;
+
+/// An end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Side {
+    /// The end that makes the call.
+    Client,
+    /// The end that handles it.
+    Server,
+}
+
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
 
 /// The kind of a call: one message or a stream of them, in each direction.
 ///

@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trunkline_codec::{Compressor, Payload, Rope, Status, frame};
 
 use crate::call::fields::Fields;
+use crate::observe::{MessageSize, Recorder};
 
 /// Messages up to this size, in bytes, are encoded into a slice that was zeroed before.
 const ZEROED_UP_TO: usize = 1024;
@@ -239,6 +240,23 @@ pub(crate) fn compress_frame(
     }
     buffer[start..start + frame::PREFIX_SIZE].copy_from_slice(&frame::prefix(true, wire_len));
     Ok(true)
+}
+
+/// Records a message that was encoded to be sent. It is encoded once more for an observer that wants its bytes.
+#[cold]
+pub(crate) fn record_sent<T: Message>(recorder: &Recorder, message: &T, size: MessageSize) {
+    let plain = match recorder.wants_payloads() {
+        true => frame_of(message, size.size, None, usize::MAX).ok(),
+        false => None,
+    };
+    let payload = plain.map(without_prefix);
+    recorder.message_sent(size, payload.as_ref());
+}
+
+/// The message of a frame that is not compressed.
+pub(crate) fn without_prefix(mut frame: Payload) -> Payload {
+    frame.advance(frame::PREFIX_SIZE.min(frame.len()));
+    frame
 }
 
 fn wrong_len(len: usize) -> Status {

@@ -215,7 +215,7 @@ impl Messages {
             if hooks.has_message_hooks() {
                 return None;
             }
-            hooks.request_read(message.len());
+            hooks.request_read(&message);
         }
         Some(message)
     }

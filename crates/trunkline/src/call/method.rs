@@ -24,6 +24,10 @@ impl Method {
         &self.0
     }
 
+    pub(crate) fn is_static(&self) -> bool {
+        matches!(self.0, Cow::Borrowed(_))
+    }
+
     fn to_path_and_query(&self) -> Result<PathAndQuery, InvalidUri> {
         match &self.0 {
             Cow::Borrowed(path) => {

@@ -13,7 +13,6 @@ pub(crate) mod message;
 pub(crate) mod message_hooks;
 pub(crate) mod messages;
 pub(crate) mod method;
-pub(crate) mod observe;
 pub(crate) mod receive;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -23,6 +23,8 @@ pub(crate) struct Receive {
     is_client: bool,
     head: Metadata,
     has_head: bool,
+    /// The stream was reset, or its connection was lost.
+    has_failed: bool,
 }
 
 /// A step of [`Receive::poll_step`].
@@ -96,12 +98,8 @@ impl Receive {
             is_client: true,
             head: Metadata::new(),
             has_head: false,
+            has_failed: false,
         }
-    }
-
-    /// Returns true if these are the responses of a call.
-    pub(crate) fn is_client(&self) -> bool {
-        self.is_client
     }
 
     /// Returns true once the stream of the call is open, until it is closed.
@@ -124,6 +122,16 @@ impl Receive {
 
     pub(crate) fn set_head(&mut self, head: Metadata) {
         self.head = head;
+    }
+
+    /// Returns true if the stream was reset, or its connection was lost.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// The size at which the last compressed message came: see [`Reader::compressed_size`].
+    pub(crate) fn compressed_size(&self) -> usize {
+        self.reader.compressed_size()
     }
 
     pub(crate) fn take_head(&mut self) -> Metadata {
@@ -237,7 +245,7 @@ impl Receive {
             Source::Head(head) => match ready!(head.poll_head(cx)) {
                 Ok(response) => self.respond(response),
                 Err(status) => {
-                    self.reader.fail(status);
+                    self.fail_stream(status);
                     self.close();
                 }
             },
@@ -246,7 +254,7 @@ impl Receive {
             }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 None => self.reader.eof(),
-                Some(Err(status)) => self.reader.fail(status),
+                Some(Err(status)) => self.fail_stream(status),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let len = data.len();
@@ -260,6 +268,12 @@ impl Receive {
             },
         }
         Poll::Ready(0)
+    }
+
+    #[cold]
+    fn fail_stream(&mut self, status: Status) {
+        self.has_failed = true;
+        self.reader.fail(status);
     }
 
     /// The status to end with, if the deadline has passed; else `cx` hears of it, if the call is

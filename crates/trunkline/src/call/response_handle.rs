@@ -10,8 +10,8 @@ use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
 
 use crate::call::compression::Compress;
 use crate::call::message_hooks::MessageHooks;
-use crate::call::observe::Recorder;
 use crate::call::response_metadata::{ResponseMetadata, append};
+use crate::observe::Recorder;
 
 /// The response of the call that a handler serves: its head, its trailers and its compression.
 ///

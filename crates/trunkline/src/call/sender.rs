@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 #[cfg(feature = "client")]
 use tokio::time::Instant;
-use trunkline_codec::{Compressor, Status};
+use trunkline_codec::{Compressor, Status, frame};
 use trunkline_transport::{PipeWriter, ReaderGone, poll_coop};
 
 use crate::call::compression::Compress;
 use crate::call::deadline::{self, Deadline};
-use crate::call::message::{Message, encode_frame, frame_of};
+use crate::call::message::{Message, encode_frame, frame_of, record_sent};
 use crate::call::message_hooks::{MessageHooks, hooked_frame};
-use crate::call::observe::Recorder;
 use crate::call::response_handle::ResponseHandle;
+use crate::observe::{MessageSize, Recorder};
 
 /// Messages from this size on get a buffer of their own, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
@@ -205,7 +205,7 @@ impl<T: Message> Sender<T> {
         let frame = frame_of(message, len, encoding, max_size);
         Poll::Ready(Ok(frame.map(|frame| {
             if let Some(recorder) = self.compression.recorder() {
-                recorder.message_sent(frame.len());
+                record_sent(recorder, message, MessageSize::of_frame(len, &frame));
             }
             self.pipe.write_pieces(frame);
         })))
@@ -218,7 +218,7 @@ impl<T: Message> Sender<T> {
         let hooks = self.compression.message_hooks();
         let frame = hooked_frame(hooks, message, len, encoding, max_size)?;
         if let Some(recorder) = self.compression.recorder() {
-            recorder.message_sent(frame.len());
+            record_sent(recorder, message, MessageSize::of_frame(len, &frame));
         }
         self.pipe.write_pieces(frame);
         Ok(())
@@ -233,14 +233,18 @@ impl<T: Message> Sender<T> {
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
         let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
-        let (mut encoded, mut size) = (Ok(()), 0);
+        let (mut encoded, mut size) = (Ok(()), None);
         let written = self.pipe.poll_write_with(cx, |buffer| {
-            size = buffer.len();
+            let start = buffer.len();
             encoded = encode_frame(message, len, encoding, max_size, buffer);
-            size = buffer.len() - size;
+            size = buffer.get(start).map(|&flag| MessageSize {
+                size: len,
+                wire_size: buffer.len() - start - frame::PREFIX_SIZE,
+                is_compressed: flag == 1,
+            });
         });
-        if let Some(recorder) = self.compression.recorder().filter(|_| size > 0) {
-            recorder.message_sent(size);
+        if let (Some(recorder), Some(size)) = (self.compression.recorder(), size) {
+            record_sent(recorder, message, size);
         }
         written.map_ok(|()| encoded)
     }
@@ -297,6 +301,13 @@ impl<T> Sender<T> {
     /// Says that there are no more messages. On a server this does nothing: there the end is when
     /// the handler returns.
     pub fn finish(self) {
+        if let Compression::Call {
+            recorder: Some(recorder),
+            ..
+        } = &self.compression
+        {
+            recorder.half_closed();
+        }
         self.pipe.finish(None);
     }
 

@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use trunkline_channel::{Connections, Origin, Patience, Ready};
-use trunkline_codec::Status;
+use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{Body, OpenCall, RefusedRequest};
 
 use crate::client::call::Call;
 use crate::client::channel::Channel;
 use crate::client::opening::Opening;
+use crate::observe::Recorder;
 
 /// How often a call is made again that the server has refused.
 const REFUSALS_MAX: u32 = 1;
@@ -37,9 +38,13 @@ pub(crate) fn begin<T>(
     connections: &Arc<Connections>,
     call: &mut Call<T>,
     body: Body,
+    recorder: Option<&Arc<Recorder>>,
 ) -> Opening {
+    if let Some(recorder) = recorder {
+        recorder.attempt_started();
+    }
     let Some(ready) = connections.try_ready() else {
-        return wait(channel.clone(), connections.clone(), call.take(), body);
+        return wait(channel, connections, call.take(), body, recorder);
     };
     let (connection, origin) = ready.into_parts();
     let head = match channel.request(call, origin) {
@@ -48,11 +53,16 @@ pub(crate) fn begin<T>(
     };
     let spare = body.try_clone();
     match connection.send(head, body) {
-        Ok(open) => Opening::Open(Attempt { open, body: spare }),
+        Ok(open) => {
+            if let Some(recorder) = recorder {
+                recorder.attempt_opened(&call.head.metadata);
+            }
+            Opening::Open(Attempt { open, body: spare })
+        }
         Err(refused) => match not_sent(*refused) {
             Ok(body) => {
                 let body = spare.unwrap_or(body);
-                wait(channel.clone(), connections.clone(), call.take(), body)
+                wait(channel, connections, call.take(), body, recorder)
             }
             Err(status) => Opening::failed(status),
         },
@@ -60,10 +70,17 @@ pub(crate) fn begin<T>(
 }
 
 /// Waits for a stream that can be opened, and opens it.
-fn wait(channel: Channel, connections: Arc<Connections>, call: Call, body: Body) -> Opening {
+fn wait(
+    channel: &Channel,
+    connections: &Arc<Connections>,
+    call: Call,
+    body: Body,
+    recorder: Option<&Arc<Recorder>>,
+) -> Opening {
     let is_open = Arc::new(AtomicBool::new(false));
-    let attempts = Attempts::new(body, is_open.clone());
-    Opening::waiting(is_open, attempts.run(channel, connections, call))
+    let attempts = Attempts::new(body, is_open.clone(), recorder.cloned());
+    let running = attempts.run(channel.clone(), connections.clone(), call);
+    Opening::waiting(is_open, running)
 }
 
 /// Makes a call that is an HTTP request already.
@@ -81,10 +98,10 @@ pub(crate) async fn forward(
             .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
         Ok(http::Request::from_parts(parts, ()))
     };
-    let mut attempts = Attempts::new(body, Arc::default());
+    let mut attempts = Attempts::new(body, Arc::default(), None);
     loop {
         let ready = connections.ready(None, Patience::FailFast).await?;
-        if let Some(response) = attempts.make(ready, head).await {
+        if let Some(response) = attempts.make(ready, head, &Metadata::new()).await {
             return response;
         }
     }
@@ -95,14 +112,16 @@ struct Attempts {
     body: Body,
     refusals: u32,
     is_open: Arc<AtomicBool>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Attempts {
-    fn new(body: Body, is_open: Arc<AtomicBool>) -> Self {
+    fn new(body: Body, is_open: Arc<AtomicBool>, recorder: Option<Arc<Recorder>>) -> Self {
         Self {
             body,
             refusals: 0,
             is_open,
+            recorder,
         }
     }
 
@@ -113,6 +132,9 @@ impl Attempts {
         call: Call,
     ) -> Result<http::Response<Body>, Status> {
         loop {
+            if let Some(recorder) = &self.recorder {
+                recorder.attempt_started();
+            }
             let ready = connections.ready(call.head.deadline, call.options.patience);
             let ready = match ready.await {
                 Ok(ready) => ready,
@@ -125,7 +147,7 @@ impl Attempts {
             };
             // The server is told what is left of the deadline now.
             let head = |origin| channel.request(&call, origin);
-            if let Some(response) = self.make(ready, head).await {
+            if let Some(response) = self.make(ready, head, &call.head.metadata).await {
                 return response;
             }
         }
@@ -136,6 +158,7 @@ impl Attempts {
         &mut self,
         ready: Ready,
         head: impl Fn(Origin) -> Result<http::Request<()>, Status>,
+        metadata: &Metadata,
     ) -> Option<Result<http::Response<Body>, Status>> {
         let (connection, origin) = ready.into_parts();
         let head = match head(origin) {
@@ -154,6 +177,9 @@ impl Attempts {
             },
         };
         self.is_open.store(true, Ordering::Release);
+        if let Some(recorder) = &self.recorder {
+            recorder.attempt_opened(metadata);
+        }
         let response = (&mut open).await;
         if response.is_ok() || !open.is_unprocessed() || self.refusals >= REFUSALS_MAX {
             return Some(response);
@@ -162,6 +188,9 @@ impl Attempts {
             Some(body) => {
                 self.body = body;
                 self.refusals += 1;
+                if let Some(recorder) = &self.recorder {
+                    recorder.attempt_ended(response.as_ref().err());
+                }
                 None
             }
             None => Some(response),
@@ -183,14 +212,23 @@ impl Attempt {
     }
 
     /// The call again, which has failed with `status`.
-    pub(crate) fn again(self, channel: Channel, call: Call, status: Status) -> Opening {
+    pub(crate) fn again(
+        self,
+        channel: Channel,
+        call: Call,
+        status: Status,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Opening {
         let is_open = Arc::new(AtomicBool::new(false));
         Opening::waiting(is_open.clone(), async move {
             let body = untouched(self.body, self.open).await;
             let (Some(body), Some(connections)) = (body, channel.connections().cloned()) else {
                 return Err(status);
             };
-            let mut attempts = Attempts::new(body, is_open);
+            if let Some(recorder) = &recorder {
+                recorder.attempt_ended(Some(&status));
+            }
+            let mut attempts = Attempts::new(body, is_open, recorder);
             attempts.refusals = 1;
             attempts.run(channel, connections, call).await
         })

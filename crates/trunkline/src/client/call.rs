@@ -17,7 +17,7 @@ use crate::call::compression::{Compress, unknown_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
-use crate::call::message::{Message, compress_frame};
+use crate::call::message::{Message, compress_frame, without_prefix};
 use crate::call::message_hooks::KeptRequest;
 use crate::call::messages::Messages;
 use crate::call::method::Method;
@@ -27,6 +27,7 @@ use crate::call::streaming::Streaming;
 use crate::client::channel::Channel;
 use crate::client::client_stream::ClientStream;
 use crate::client::unary::Unary;
+use crate::observe::{MessageSize, Recorder};
 
 /// A call that has not begun.
 ///
@@ -39,7 +40,8 @@ use crate::client::unary::Unary;
 pub struct Call<T = ()> {
     pub(crate) head: Head,
     pub(crate) options: Options,
-    /// The one message of the request, framed and not compressed; none if requests are a stream.
+    /// The one message of the request, framed and not compressed; none if requests are a stream, and once the call
+    /// has begun, unless observers need it.
     request: Option<Payload>,
     channel: Option<Channel>,
     gives: PhantomData<fn() -> T>,
@@ -50,6 +52,8 @@ pub struct Call<T = ()> {
 pub(crate) struct Options {
     timeout: Option<Duration>,
     is_detached: bool,
+    /// Whether the path of the method is known at compile time.
+    pub(crate) is_registered: bool,
     pub(crate) patience: Patience,
     pub(crate) encoding: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
@@ -176,6 +180,7 @@ impl<T> Call<T> {
             options.encoding = Some(encoding.clone());
             options.compress = Compress::Auto;
         }
+        options.is_registered = method.is_static();
         let path = channel.path_of(method).unwrap_or_else(|error| {
             options.fail(Status::internal(format!(
                 "{method} is not the path of a method: {error}"
@@ -222,13 +227,29 @@ impl<T> Call<T> {
                 .compress
                 .least_size(channel.limits().messages.compress_above);
             match compressed(frame, &**encoding, from)? {
-                Some(compressed) => *frame = compressed,
+                Some(compressed) => {
+                    let plain = std::mem::replace(frame, compressed);
+                    self.request = (!channel.is_plain()).then_some(plain);
+                }
                 // Who has named it finds it in the head, in any case.
                 None if self.options.compress == Compress::On => {}
                 None => self.options.encoding = None,
             }
         }
         Ok((channel, request))
+    }
+
+    /// What observers are told of the one message of the request, which is in `frame`.
+    #[cold]
+    pub(crate) fn message(&mut self, frame: &Payload, recorder: &Recorder) -> SentMessage {
+        let plain = self.request.take();
+        let plain = plain.as_ref().unwrap_or(frame);
+        let size = plain.len().saturating_sub(frame::PREFIX_SIZE);
+        let payload = recorder.wants_payloads();
+        SentMessage {
+            size: MessageSize::of_frame(size, frame),
+            payload: payload.then(|| without_prefix(plain.clone())),
+        }
     }
 
     /// The call without its messages.
@@ -255,18 +276,15 @@ impl<T> Call<T> {
     /// open.
     async fn start<R: Message>(mut self) -> Result<Messages, Status> {
         let (channel, request) = self.begin()?;
-        let (request, recorder) = (request.unwrap_or_default(), channel.recorder(&self));
-        if let Some(recorder) = &recorder {
-            recorder.message_sent(request.len());
+        let request = request.unwrap_or_default();
+        let (kind, start) = (CallKind::ServerStreaming, Start::Watched);
+        let recorder = channel.recorder(&self, kind);
+        let message = recorder.as_ref().map(|it| self.message(&request, it));
+        let (call, body) = (self.take(), Body::pieces(request, None));
+        let mut messages = channel.start(call, body, kind, start, recorder.clone());
+        if let (Some(recorder), Some(message)) = (recorder, message) {
+            message.record(&recorder);
         }
-        let body = Body::pieces(request, None);
-        let mut messages = channel.start(
-            self.take(),
-            body,
-            CallKind::ServerStreaming,
-            Start::Watched,
-            recorder,
-        );
         messages = messages.of_type::<R>();
         messages.opened().await?;
         Ok(messages)
@@ -279,7 +297,7 @@ impl<T> Call<T> {
         let (channel, _) = self.begin()?;
         let (writer, reader) = pipe(channel.limits().http2.pipe_size);
         let call = self.take();
-        let recorder = channel.recorder(&call);
+        let recorder = channel.recorder(&call, kind);
         let mut sender = Sender::of_call(
             writer,
             (call.options.encoding.clone(), call.options.compress),
@@ -312,6 +330,20 @@ fn compressed(
     let mut compressed = BytesMut::new();
     let is_smaller = compress_frame(&mut plain, encoding, &mut compressed)?;
     Ok(is_smaller.then(|| compressed.freeze().into()))
+}
+
+/// What observers are told of the one message of a request.
+pub(crate) struct SentMessage {
+    size: MessageSize,
+    payload: Option<Payload>,
+}
+
+impl SentMessage {
+    #[cold]
+    pub(crate) fn record(self, recorder: &Recorder) {
+        recorder.message_sent(self.size, self.payload.as_ref());
+        recorder.half_closed();
+    }
 }
 
 /// Whether the caller wants to know when the stream is open.

@@ -15,23 +15,23 @@ use trunkline_channel::{
 };
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
-use trunkline_transport::{Body, ConnectionStats};
+use trunkline_transport::Body;
 
 use crate::call::context::{Context, Slot};
 use crate::call::deadline;
 use crate::call::hooks::Hooks;
 use crate::call::intercept::{ClientInterceptors, Exchange, Interceptor, Interceptors};
-use crate::call::kind::CallKind;
+use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
 use crate::call::method::{Method, Paths};
-use crate::call::observe::{Metrics, MetricsSink, Recorder, Side};
 use crate::call::receive::{AwaitedHead, Receive};
 use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
 use crate::client::opening::Opening;
 use crate::http_service::{Calling, ErasedService, HttpService};
+use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 #[cfg(feature = "server")]
 use crate::server::builder::Server;
 
@@ -53,7 +53,7 @@ use crate::server::builder::Server;
 pub struct Channel {
     backend: Backend,
     interceptors: Interceptors,
-    metrics: Metrics,
+    observers: Observers,
     options: Arc<ChannelOptions>,
 }
 
@@ -148,7 +148,7 @@ impl Channel {
         Self {
             backend,
             interceptors: Interceptors::default(),
-            metrics: Metrics::default(),
+            observers: Observers::default(),
             options: Arc::new(options),
         }
     }
@@ -162,7 +162,7 @@ impl Channel {
         Self {
             backend: Backend::Server(connections),
             interceptors: Interceptors::default(),
-            metrics: Metrics::default(),
+            observers: Observers::default(),
             options: Arc::new(ChannelOptions {
                 limits,
                 fields,
@@ -180,11 +180,11 @@ impl Channel {
         self
     }
 
-    /// This channel, telling `sink` of every call made on it: see [`MetricsSink`]. One that was set
-    /// before is replaced. Other clones do not have it.
+    /// This channel with an observer of every call made on it; see [`observe`](crate::observe). Observers that
+    /// were added before are told first. Other clones do not have it.
     #[must_use]
-    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
-        self.metrics.set(sink);
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.observers.add(observer);
         self
     }
 
@@ -217,7 +217,7 @@ impl Channel {
 
     /// Whether a call on this channel needs no more than its head, its messages and its deadline.
     pub(crate) fn is_plain(&self) -> bool {
-        self.interceptors.is_empty() && !self.metrics.is_watched()
+        self.interceptors.is_empty() && !self.observers.is_watched()
     }
 
     /// Whether interceptors may want to see the messages of calls.
@@ -226,8 +226,13 @@ impl Channel {
         !self.interceptors.is_empty()
     }
 
-    pub(crate) fn recorder<T>(&self, call: &Call<T>) -> Option<Arc<Recorder>> {
-        self.metrics.record(Side::Client, Some(&call.head))
+    pub(crate) fn recorder<T>(&self, call: &Call<T>, kind: CallKind) -> Option<Arc<Recorder>> {
+        self.observers.record(Subject {
+            side: Side::Client,
+            kind: Some(kind),
+            is_registered: call.options.is_registered,
+            head: Some(&call.head),
+        })
     }
 
     /// Whether calls can be made now. A channel in this process is always ready, and so is one over a
@@ -293,10 +298,10 @@ impl Channel {
     ) -> Messages {
         let (reader, deadline) = (self.reader(kind.responses()), call.head.deadline);
         if self.interceptors.is_empty() {
-            let opening = self.open(&mut call, body, start);
+            let opening = self.open(&mut call, body, start, recorder.as_ref());
             let head = Box::new(Repeatable {
                 opening,
-                again: Some((self, call)),
+                again: Some((self, call, recorder.clone())),
             });
             let receive = Receive::responses(reader, head, deadline);
             return Messages::new(receive, Hooks::new(recorder, None));
@@ -306,6 +311,7 @@ impl Channel {
             Arc::new(AtomicBool::new(false)),
         );
         let (innermost_exchange, innermost_open) = (exchange.clone(), is_open.clone());
+        let innermost_recorder = recorder.clone();
         let (interceptors, outermost) = (self.interceptors.clone(), Slot::default());
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
@@ -323,9 +329,10 @@ impl Channel {
                 }
                 let moved_to = call.head.deadline;
                 let inside = async {
-                    let mut opening = self.open(&mut call, body, start);
+                    let recorder = innermost_recorder.as_ref();
+                    let mut opening = self.open(&mut call, body, start, recorder);
                     let response = poll_fn(|cx| {
-                        let again = || Some((self.clone(), call.take()));
+                        let again = || Some((self.clone(), call.take(), recorder.cloned()));
                         let response = opening.poll(cx, again);
                         innermost_open.store(opening.is_open(), Ordering::Release);
                         response
@@ -349,11 +356,23 @@ impl Channel {
 
     // Way of a unary call, client 4: opens the call to a server, or to a service.
     /// Opens a stream for the call, below the interceptors: at once, if one is free.
-    pub(crate) fn open<T>(&self, call: &mut Call<T>, body: Body, start: Start) -> Opening {
+    pub(crate) fn open<T>(
+        &self,
+        call: &mut Call<T>,
+        body: Body,
+        start: Start,
+        recorder: Option<&Arc<Recorder>>,
+    ) -> Opening {
         match &self.backend {
-            Backend::Server(connections) => attempts::begin(self, connections, call, body),
+            Backend::Server(connections) => {
+                attempts::begin(self, connections, call, body, recorder)
+            }
             Backend::Service(service) => match self.request(call, nowhere()) {
                 Ok(head) => {
+                    if let Some(recorder) = recorder {
+                        recorder.attempt_started();
+                        recorder.attempt_opened(&call.head.metadata);
+                    }
                     let request = head.map(|()| body);
                     Opening::called(call_service(service.clone(), request, start))
                 }
@@ -429,7 +448,7 @@ impl Service<http::Request<Body>> for Channel {
 /// A call whose head is awaited, and what it takes to make it again.
 struct Repeatable {
     opening: Opening,
-    again: Option<(Channel, Call)>,
+    again: Option<(Channel, Call, Option<Arc<Recorder>>)>,
 }
 
 impl AwaitedHead for Repeatable {

@@ -13,6 +13,7 @@ use crate::client::attempts::Attempt;
 use crate::client::call::Call;
 use crate::client::channel::Channel;
 use crate::http_service::Calling;
+use crate::observe::Recorder;
 
 /// A call that has begun, and the head of whose response is not there yet.
 #[expect(
@@ -79,7 +80,7 @@ impl Opening {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        again: impl FnOnce() -> Option<(Channel, Call)>,
+        again: impl FnOnce() -> Option<(Channel, Call, Option<Arc<Recorder>>)>,
     ) -> Poll<Result<http::Response<Body>, Status>> {
         match self {
             Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
@@ -97,12 +98,12 @@ impl Opening {
     fn poll_again(
         &mut self,
         cx: &mut Context<'_>,
-        (channel, call): (Channel, Call),
+        (channel, call, recorder): (Channel, Call, Option<Arc<Recorder>>),
         status: Status,
     ) -> Poll<Result<http::Response<Body>, Status>> {
         let ended = Self::failed(Status::internal("the call has ended"));
         if let Self::Open(attempt) = std::mem::replace(self, ended) {
-            *self = attempt.again(channel, call, status);
+            *self = attempt.again(channel, call, status, recorder);
         }
         self.poll(cx, || None)
     }

@@ -52,18 +52,20 @@ impl<R: Message> Unary<R> {
         let (channel, request) = call.begin()?;
         let request = request.unwrap_or_default();
         if !channel.is_plain() {
-            let recorder = channel.recorder(call);
-            if let Some(recorder) = &recorder {
-                recorder.message_sent(request.len());
-            }
+            let recorder = channel.recorder(call, CallKind::Unary);
+            let message = recorder.as_ref().map(|it| call.message(&request, it));
             let (call, body) = (call.take(), Body::pieces(request, None));
-            let messages = channel.start(call, body, CallKind::Unary, Start::Unwatched, recorder);
+            let (kind, start) = (CallKind::Unary, Start::Unwatched);
+            let messages = channel.start(call, body, kind, start, recorder.clone());
             let messages = messages.of_type::<R>();
+            if let (Some(recorder), Some(message)) = (recorder, message) {
+                message.record(&recorder);
+            }
             return Ok(Stage::Messages(Box::new(messages)));
         }
         Ok(Stage::Plain(Plain {
             deadline: call.head.deadline.map(Deadline::new),
-            opening: channel.open(call, Body::pieces(request, None), Start::Unwatched),
+            opening: channel.open(call, Body::pieces(request, None), Start::Unwatched, None),
             channel,
         }))
     }
@@ -118,7 +120,7 @@ impl Plain {
         cx: &mut Context<'_>,
         call: &mut Call<Response<R>>,
     ) -> Poll<Replied<R>> {
-        let again = || Some((self.channel.clone(), call.take()));
+        let again = || Some((self.channel.clone(), call.take(), None));
         let head = match self.opening.poll(cx, again) {
             Poll::Ready(Err(status)) => {
                 let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());

@@ -11,8 +11,8 @@ use trunkline_transport::{Body, Listener, Peer, ServerLimits, ServerTls, bind_th
 
 use crate::call::compression::known_compressor;
 use crate::call::intercept::{Interceptor, Interceptors};
-use crate::call::observe::{Metrics, MetricsSink};
 use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService};
+use crate::observe::{Observer, Observers};
 use crate::server::bound::{BoundServer, at_least_one};
 use crate::server::listen_addresses::ListenAddresses;
 use crate::server::options::CallOptions;
@@ -31,7 +31,7 @@ use crate::server::service::{Methods, Service};
 pub struct Server {
     methods: Methods,
     interceptors: Interceptors,
-    metrics: Metrics,
+    observers: Observers,
     limits: ServerLimits,
     compressors: Compressors,
     compress: Option<String>,
@@ -62,10 +62,11 @@ impl Server {
         self
     }
 
-    /// Reports every call to `sink`: see [`MetricsSink`]. It replaces one that was set before.
+    /// Adds an observer of every call and connection; see [`observe`](crate::observe). Observers that were added
+    /// before are told first.
     #[must_use]
-    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
-        self.metrics.set(sink);
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.observers.add(observer);
         self
     }
 
@@ -332,7 +333,7 @@ impl Server {
             &self.methods,
             options,
             self.limits,
-            self.metrics,
+            self.observers,
             self.fallback,
             self.hides_names,
         ));

@@ -1,8 +1,9 @@
 //! The one message of a response, as its frame.
 
-use crate::call::message::{Message, frame_of};
+use crate::call::message::{Message, frame_of, record_sent};
 use crate::call::message_hooks::hooked_frame;
 use crate::call::response_handle::{Outcome, ResponseHandle};
+use crate::observe::MessageSize;
 
 // Way of a unary call, server 12: encodes the response behind its prefix, in pieces if it is large.
 /// Encodes the message behind its prefix, compressed if the response is.
@@ -19,7 +20,7 @@ pub(crate) fn one_frame<R: Message>(
         hooks => hooked_frame(hooks, message, len, encoding, max_size)?,
     };
     if let Some(recorder) = response.recorder() {
-        recorder.message_sent(frame.len());
+        record_sent(recorder, message, MessageSize::of_frame(len, &frame));
     }
     Ok(Some(frame))
 }

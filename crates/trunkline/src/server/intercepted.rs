@@ -8,10 +8,9 @@ use trunkline_codec::Status;
 use crate::call::context::{Context, Slot};
 use crate::call::deadline;
 use crate::call::intercept::Interceptors;
-use crate::call::kind::CallKind;
+use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{Rejection, unless_rejected};
 use crate::call::messages::Messages;
-use crate::call::observe::Side;
 use crate::call::response_handle::{Handling, ResponseHandle};
 use crate::server::raw_request::RawRequest;
 

@@ -1,17 +1,16 @@
 //! The end of a response: its status and its trailers.
 
 use http::HeaderMap;
-use trunkline_codec::{Status, head};
+use trunkline_codec::{Metadata, Status, head};
 use trunkline_transport::Body;
 
-use crate::call::observe::code_of;
 use crate::call::response_handle::ResponseHandle;
 
 // Way of a unary call, server 14: makes the trailers of the status and the metadata.
 /// The trailers that end a response.
 pub(crate) fn trailers(response: &ResponseHandle, end: Result<(), Status>) -> HeaderMap {
-    report(response, &end);
     let metadata = response.take_trailers();
+    report(response, &end, &metadata);
     match end {
         Ok(()) => Status::ok_trailers(metadata),
         Err(status) => {
@@ -28,15 +27,14 @@ pub(crate) fn trailers_only(
     response: &ResponseHandle,
     end: Result<(), Status>,
 ) -> http::Response<Body> {
-    if let Some(recorder) = response.recorder() {
-        recorder.head_seen();
-    }
-    report(response, &end);
-    head::trailers_only(end.map_err(Status::redacted), response.take_trailers())
+    let metadata = response.take_trailers();
+    report(response, &end, &metadata);
+    head::trailers_only(end.map_err(Status::redacted), metadata)
 }
 
-fn report(response: &ResponseHandle, end: &Result<(), Status>) {
+fn report(response: &ResponseHandle, end: &Result<(), Status>, trailers: &Metadata) {
     if let Some(recorder) = response.recorder() {
-        recorder.end(code_of(end));
+        recorder.trailers_sent(trailers);
+        recorder.end(end.as_ref().err());
     }
 }

@@ -57,7 +57,7 @@ fn with_head(
     (metadata, encoding, announced): ResponseHead<'_>,
 ) -> http::Response<Body> {
     if let Some(recorder) = response.recorder() {
-        recorder.head_seen();
+        recorder.head_sent(&metadata);
     }
     let mut whole = http::Response::new(Body::empty());
     metadata.merge_into(whole.headers_mut());

@@ -17,12 +17,12 @@ use crate::call::compression::Compress;
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::hooks::Hooks;
-use crate::call::kind::CallKind;
+use crate::call::kind::{CallKind, Side};
 use crate::call::messages::Messages;
-use crate::call::observe::{self, Metrics, Side};
 use crate::call::receive::Receive;
 use crate::call::response_handle::ResponseHandle;
 use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService, body_of};
+use crate::observe::{self, Observers, Subject};
 use crate::server::intercepted::intercepted;
 use crate::server::options::{CallOptions, Resolved};
 use crate::server::raw_request::RawRequest;
@@ -61,7 +61,7 @@ pub(crate) struct Routes {
     /// Those of requests that no method takes.
     options: Arc<CallOptions>,
     limits: ServerLimits,
-    metrics: Metrics,
+    observers: Observers,
     fallback: Option<Arc<dyn HttpService>>,
     /// Of requests that no method takes.
     foreign_poll_budget: Arc<PollBudget>,
@@ -80,7 +80,7 @@ impl Routes {
         methods: &Methods,
         options: CallOptions,
         limits: ServerLimits,
-        metrics: Metrics,
+        observers: Observers,
         fallback: Option<Arc<dyn HttpService>>,
         hides_names: bool,
     ) -> Self {
@@ -96,7 +96,7 @@ impl Routes {
             services: methods.service_names().to_vec(),
             options: options.clone(),
             limits,
-            metrics,
+            observers,
             fallback,
             foreign_poll_budget: Arc::default(),
             hides_names,
@@ -139,7 +139,7 @@ impl Router {
 
     pub(crate) fn connection_ended(&self, stats: &ConnectionStats) {
         if let Some(peer) = &self.peer {
-            self.routes.metrics.connection_ended(peer, stats);
+            self.routes.observers.connection_ended(peer, stats);
         }
     }
 
@@ -241,7 +241,18 @@ impl Routes {
     fn run(&self, route: &Route, head: Head, request: RequestHead, body: Body) -> RunningHandler {
         let options = &*route.options;
         let (deadline, gather_size) = (head.deadline, self.limits.http2.gather_size);
-        let recorder = self.metrics.record(Side::Server, Some(&head));
+        let recorder = self.observers.record(Subject {
+            side: Side::Server,
+            kind: Some(CallKind::new(
+                route.handler.requests,
+                route.handler.responses,
+            )),
+            is_registered: true,
+            head: Some(&head),
+        });
+        if let Some(recorder) = &recorder {
+            recorder.head_received(&head.metadata);
+        }
         let response = ResponseHandle::new(
             request.reply_encoding,
             options.compress_above,
@@ -287,7 +298,7 @@ impl Routes {
         };
         let handling = match response.recorder() {
             None => handling,
-            Some(recorder) => observe::watch(recorder.clone(), handling),
+            Some(recorder) => observe::observed(recorder.clone(), handling),
         };
         RunningHandler::new(handling, response, outbox, deadline, gather_size)
     }
@@ -319,8 +330,14 @@ impl Routes {
     }
 
     fn refuse(&self, refusal: Refusal, options: &CallOptions) -> Begun {
-        if let Some(recorder) = self.metrics.record(Side::Server, None) {
-            recorder.end(refusal.code());
+        let subject = Subject {
+            side: Side::Server,
+            kind: None,
+            is_registered: false,
+            head: None,
+        };
+        if let Some(recorder) = self.observers.record(subject) {
+            recorder.end(Some(&refusal_status(&refusal)));
         }
         Begun {
             response: RouterFuture::known(refused(refusal, &options.compressors)),
@@ -336,6 +353,16 @@ impl Routes {
         }
         let paths = self.methods.keys().map(String::as_str);
         unknown_method::unknown(path, &self.services, paths)
+    }
+}
+
+/// The status of a refused call, for observers.
+#[cold]
+fn refusal_status(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::Status(status) | Refusal::Compressor(status) => status.clone(),
+        Refusal::Http { message, .. } => Status::new(refusal.code(), message),
+        _ => Status::new(refusal.code(), "the call was refused"),
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
-use trunkline_codec::{Code, Status};
+use trunkline_codec::Status;
 use trunkline_transport::{Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
-use crate::call::observe::Recorder;
 use crate::call::response_handle::{Handling, Outcome, ResponseHandle};
+use crate::observe::Recorder;
 
 /// A handler at work. Dropping it drops the handler.
 ///
@@ -82,12 +82,13 @@ impl RunningHandler {
 pub(crate) fn panicked(panic: &Panic, recorder: Option<&Arc<Recorder>>) -> Status {
     let log =
         || tracing::error!(target: "trunkline::call", panic = panic.text(), "a handler panicked");
+    let status = panic.status("handler");
     match recorder {
         None => log(),
         Some(recorder) => {
             recorder.within(log);
-            recorder.end(Code::INTERNAL);
+            recorder.end(Some(&status));
         }
     }
-    panic.status("handler")
+    status
 }

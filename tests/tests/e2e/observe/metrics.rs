@@ -1,28 +1,37 @@
-//! What metrics are told of calls.
+//! Observers of calls: their events and figures.
 
 use std::future::IntoFuture;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trunkline::{
-    CallStats, Channel, Client, Code, ConnectionStats, MetricsSink, Peer, Raw, Request, Result,
-    Server, Side,
+use trunkline::observe::{
+    CallEvent, CallObserver, CallStart, CallStats, ConnectionEnd, ConnectionStats, Observer,
 };
+use trunkline::{Channel, Client, Code, Raw, Request, Result, Server};
 use trunkline_testkit::{Fields, Frame, MemoryListener, MemoryNet, RawPeer, message};
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, Kind, SERVER, UNARY, With, nothing, raw, serve, within,
 };
 
-/// What a sink has heard, as lines.
+/// Sends lines about the beginnings and ends of calls.
 #[derive(Clone)]
 struct Heard(mpsc::UnboundedSender<String>);
 
-impl MetricsSink for Heard {
-    fn call_started(&self, side: Side, method: &str) {
+impl Observer for Heard {
+    fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+        let (side, method) = (call.side(), call.method());
         let _ = self.0.send(format!("{side:?} began {method}"));
+        let heard = self.clone();
+        Some(Box::new(move |_: Instant, event: &CallEvent<'_>| {
+            if let CallEvent::Ended(call) = event {
+                heard.ended(call);
+            }
+        }))
     }
+}
 
-    fn call_ended(&self, call: &CallStats<'_>) {
+impl Heard {
+    fn ended(&self, call: &CallStats<'_>) {
         assert!(
             call.time_to_head()
                 .is_none_or(|head| head <= call.duration())
@@ -46,12 +55,12 @@ impl MetricsSink for Heard {
     }
 }
 
-/// A client and a server that tell one sink.
+/// A client and a server with the same observer.
 async fn heard(server: Server) -> (Client, mpsc::UnboundedReceiver<String>) {
     let (heard, lines) = mpsc::unbounded_channel();
-    let address = serve(server.metrics(Heard(heard.clone()))).await;
+    let address = serve(server.observe(Heard(heard.clone()))).await;
     let channel = Channel::connect(&address).await.unwrap();
-    (Client::new(channel.metrics(Heard(heard))), lines)
+    (Client::new(channel.observe(Heard(heard))), lines)
 }
 
 /// The next `n` lines in alphabetical order: the two sides end in any.
@@ -105,7 +114,7 @@ async fn both_sides_tell_the_messages_and_bytes_of_each_kind_of_call() {
     ] {
         call(&client, kind).await;
         let method = kind.method();
-        let path = method.path();
+        let path = method.path().trim_start_matches('/');
         assert_eq!(
             lines(&mut told, 4).await,
             [
@@ -123,7 +132,7 @@ async fn both_sides_tell_the_messages_and_bytes_of_each_kind_of_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_let_go_of_ends_once_on_each_side_and_is_cancelled() {
+async fn a_call_that_is_dropped_ends_once_on_each_side_and_is_cancelled() {
     let (client, mut told) = heard(never()).await;
     let call = client.unary::<_, Raw>(UNARY, raw("x"));
     let calling = tokio::spawn(async move { call.await });
@@ -131,11 +140,11 @@ async fn a_call_that_is_let_go_of_ends_once_on_each_side_and_is_cancelled() {
     calling.abort();
     let ends = lines(&mut told, 2).await;
     assert!(
-        ends[0].starts_with("Client ended /test.Fixture/Unary CANCELLED"),
+        ends[0].starts_with("Client ended test.Fixture/Unary CANCELLED"),
         "{ends:?}"
     );
     assert!(
-        ends[1].starts_with("Server ended /test.Fixture/Unary CANCELLED"),
+        ends[1].starts_with("Server ended test.Fixture/Unary CANCELLED"),
         "{ends:?}"
     );
 }
@@ -149,7 +158,7 @@ async fn a_call_whose_deadline_passes_ends_so_at_the_client_and_may_be_cancelled
     assert_eq!(call.await.unwrap_err().code(), Code::DEADLINE_EXCEEDED);
     let told = lines(&mut told, 4).await;
     let ended = |side: &str, code: &str| {
-        let end = format!("{side} ended /test.Fixture/Unary {code}");
+        let end = format!("{side} ended test.Fixture/Unary {code}");
         told.iter().any(|line| line.starts_with(&end))
     };
     assert!(ended("Client", "DEADLINE_EXCEEDED"), "{told:?}");
@@ -163,18 +172,18 @@ async fn a_call_whose_deadline_passes_ends_so_at_the_client_and_may_be_cancelled
 #[tokio::test]
 async fn a_call_whose_deadline_passes_at_the_server_ends_so_there() {
     let (heard, mut told) = mpsc::unbounded_channel();
-    let mut client = RawPeer::connect(&serve(never().metrics(Heard(heard))).await).await;
+    let mut client = RawPeer::connect(&serve(never().observe(Heard(heard))).await).await;
     let head = Fields::call(UNARY.path()).and("grpc-timeout", "50m");
     client.call(&head, message(b"x")).await;
     let told = lines(&mut told, 2).await;
     assert!(
-        told[1].starts_with("Server ended /test.Fixture/Unary DEADLINE_EXCEEDED"),
+        told[1].starts_with("Server ended test.Fixture/Unary DEADLINE_EXCEEDED"),
         "{told:?}"
     );
 }
 
 #[tokio::test]
-async fn a_method_that_the_server_does_not_have_does_not_name_a_metric() {
+async fn a_method_that_the_server_does_not_have_is_called_other() {
     let (client, mut told) = heard(Server::new().add_service(Echo)).await;
     let made_up = trunkline::Method::new("/made.Up/Name");
     let status = client.unary::<_, Raw>(made_up, raw("x")).await.unwrap_err();
@@ -188,7 +197,7 @@ async fn a_method_that_the_server_does_not_have_does_not_name_a_metric() {
     );
     assert!(
         told.iter()
-            .any(|line| line.starts_with("Client ended /made.Up/Name UNIMPLEMENTED")),
+            .any(|line| line.starts_with("Client ended made.Up/Name UNIMPLEMENTED")),
         "{told:?}"
     );
 }
@@ -199,7 +208,7 @@ async fn a_call_that_finds_no_server_has_an_end_and_no_stream() {
     let channel = Channel::to("127.0.0.1:1")
         .connect_lazy()
         .unwrap()
-        .metrics(Heard(heard));
+        .observe(Heard(heard));
     let status = Client::new(channel)
         .unary::<_, Raw>(UNARY, raw("x"))
         .await
@@ -208,8 +217,8 @@ async fn a_call_that_finds_no_server_has_an_end_and_no_stream() {
     assert_eq!(
         lines(&mut told, 2).await,
         [
-            "Client began /test.Fixture/Unary",
-            "Client ended /test.Fixture/Unary UNAVAILABLE: sent 1 of 6 B, received 0 of 0 B, stream false, head false"
+            "Client began test.Fixture/Unary",
+            "Client ended test.Fixture/Unary UNAVAILABLE: sent 1 of 6 B, received 0 of 0 B, stream false, head false"
         ]
     );
 }
@@ -236,14 +245,14 @@ async fn a_handler_that_panics_ends_its_call_with_internal() {
     let call = client.unary::<_, Raw>(UNARY, raw("x"));
     assert_eq!(call.await.unwrap_err().code(), Code::INTERNAL);
     let told = lines(&mut told, 4).await;
-    let end = "Server ended /test.Fixture/Unary INTERNAL";
+    let end = "Server ended test.Fixture/Unary INTERNAL";
     assert!(told.iter().any(|line| line.starts_with(end)), "{told:?}");
 }
 
 #[tokio::test]
 async fn both_sides_know_what_passed_on_a_connection() {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let address = serve(Server::new().add_service(Echo).metrics(Ends(ended))).await;
+    let address = serve(Server::new().add_service(Echo).observe(Ends(ended))).await;
     let channel = Channel::connect(&address).await.unwrap();
     let client = Client::new(channel.clone());
     for kind in Kind::ALL {
@@ -265,11 +274,13 @@ async fn both_sides_know_what_passed_on_a_connection() {
 /// Keeps what passed on connections that have ended.
 struct Ends(mpsc::UnboundedSender<ConnectionStats>);
 
-impl MetricsSink for Ends {
-    fn call_ended(&self, _: &CallStats<'_>) {}
+impl Observer for Ends {
+    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+        None
+    }
 
-    fn connection_ended(&self, _: &Peer, stats: &ConnectionStats) {
-        let _ = self.0.send(*stats);
+    fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
+        let _ = self.0.send(*connection.stats());
     }
 }
 
@@ -279,12 +290,12 @@ async fn told() -> (Client, MemoryListener, mpsc::UnboundedReceiver<String>) {
     let listener = net.listen("10.0.0.1:1");
     let channel = Channel::to("10.0.0.1:1").connector(net.connector());
     let (heard, lines) = mpsc::unbounded_channel();
-    let channel = channel.connect_lazy().unwrap().metrics(Heard(heard));
+    let channel = channel.connect_lazy().unwrap().observe(Heard(heard));
     (Client::new(channel), listener, lines)
 }
 
 #[tokio::test]
-async fn a_reply_that_cannot_be_read_is_told_as_its_caller_sees_it() {
+async fn a_response_that_cannot_be_read_ends_as_its_caller_sees_it() {
     for (payload, code) in [(&b"\xff\xff"[..], Some(Code::INTERNAL)), (b"", None)] {
         let (client, mut listener, mut told) = told().await;
         let call = client.unary::<Raw, String>(UNARY, raw("x"));
@@ -306,7 +317,7 @@ async fn a_reply_that_cannot_be_read_is_told_as_its_caller_sees_it() {
 }
 
 #[tokio::test]
-async fn a_call_whose_replies_are_dropped_ends_before_its_sender_is() {
+async fn a_call_whose_responses_are_dropped_ends_before_its_sender_is() {
     let (client, mut listener, mut told) = told().await;
     let call = tokio::spawn(client.bidi_streaming::<Raw, Raw>(BIDI).into_future());
     let mut peer = listener.accept().await;
