@@ -45,6 +45,7 @@ pub struct Config {
     renames: Vec<(String, String)>,
     sides: Sides,
     bodies: Bodies,
+    client_feature: Option<String>,
     prefix: EnumPrefix,
     layout: Layout,
 }
@@ -89,6 +90,7 @@ impl Config {
             renames: Vec::new(),
             sides: Sides::Both,
             bodies: Bodies::Required,
+            client_feature: None,
             prefix: EnumPrefix::Strip,
             layout: Layout {
                 is_tree: true,
@@ -223,6 +225,16 @@ impl Config {
     /// Generates clients only.
     pub fn client_only(mut self) -> Self {
         self.sides = Sides::Client;
+        self
+    }
+
+    /// Puts clients behind the feature `feature` of the crate that contains the generated code, so that
+    /// a crate that is shared compiles them only for those that call. By default clients are always there.
+    ///
+    /// Such a crate passes its feature on to that of the runtime: `client = ["trunkline/client"]`.
+    #[must_use]
+    pub fn client_feature(mut self, feature: &str) -> Self {
+        self.client_feature = Some(feature.to_owned());
         self
     }
 
@@ -376,6 +388,7 @@ impl Config {
             wishes,
             sides: self.sides,
             bodies: self.bodies,
+            client_feature: self.client_feature,
             layout: self.layout,
         };
         generate(loaded, choices)

@@ -88,6 +88,7 @@ pub(crate) struct Choices<'a> {
     pub(crate) wishes: Wishes<'a>,
     pub(crate) sides: Sides,
     pub(crate) bodies: Bodies,
+    pub(crate) client_feature: Option<String>,
     pub(crate) layout: Layout,
 }
 
@@ -125,6 +126,7 @@ pub(crate) fn generate(
         names: Rc::clone(&names),
         sides: choices.sides,
         bodies: choices.bodies,
+        client_feature: choices.client_feature,
         extern_paths: wishes.extern_paths.to_vec(),
         texts: Rc::clone(&services),
     }));

@@ -39,6 +39,7 @@ pub(crate) struct Generator {
     pub(crate) names: Rc<RefCell<Names>>,
     pub(crate) sides: Sides,
     pub(crate) bodies: Bodies,
+    pub(crate) client_feature: Option<String>,
     pub(crate) extern_paths: Vec<String>,
     pub(crate) texts: Texts,
 }
@@ -68,6 +69,7 @@ impl ServiceGenerator for Generator {
             service: &service,
             full_name,
             methods,
+            client_feature: self.client_feature.as_deref(),
         };
         let mut text = table.constants();
         if self.sides != Sides::Server {
@@ -108,6 +110,8 @@ struct Table<'a> {
     names: ServiceNames,
     /// The names of each method, and of its constant.
     methods: Vec<(MethodNames, String)>,
+    /// The feature that the client is behind.
+    client_feature: Option<&'a str>,
 }
 
 impl Table<'_> {
@@ -127,6 +131,9 @@ impl Table<'_> {
             } else {
                 "\n    "
             };
+            if self.client_feature.is_some() {
+                line(&mut text, 0, "#[allow(dead_code)]");
+            }
             line(&mut text, 0, &format!("{head}{space}{tail}"));
         }
         text
@@ -138,14 +145,18 @@ impl Table<'_> {
         let about = format!("Calls `{}`. Cloning a client is cheap.", self.full_name);
         docs(&mut text, 0, &self.service.comments, &about);
         self.deprecation(&mut text);
+        let gate = self
+            .client_feature
+            .map(|feature| format!("#[cfg(feature = {feature:?})]\n"));
+        let gate = gate.unwrap_or_default();
         let _ = write!(
             text,
             "\
-{ALLOW}
+{gate}{ALLOW}
 #[derive(Clone, Debug)]
 pub struct {client}(::trunkline::Client);
 
-{deprecated}{ALLOW}
+{gate}{deprecated}{ALLOW}
 impl {client} {{
     /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
     pub async fn connect(target: &str) -> ::trunkline::Result<Self> {{

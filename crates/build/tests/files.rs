@@ -483,7 +483,7 @@ fn choices_change_what_is_generated() {
     let dir = directory("choices", &[("a.proto", text)]);
     let shared = "::shared::Shared";
     // What to choose, what is there then, what is not.
-    let cases: [(Config, &[&str], &[&str]); 12] = [
+    let cases: [(Config, &[&str], &[&str]); 13] = [
         (
             Config::new(),
             &["SClient", "trait S:", "SServer", "bytes::Bytes", "HashMap"],
@@ -493,6 +493,11 @@ fn choices_change_what_is_generated() {
             Config::new().client_only(),
             &["SClient", "S_GET"],
             &["trait S:", "SServer"],
+        ),
+        (
+            Config::new().client_feature("call"),
+            &["#[cfg(feature = \"call\")]", "SClient", "SServer"],
+            &[],
         ),
         (
             Config::new().server_only(),

@@ -131,18 +131,23 @@ impl ::trunkline::prost::Name for HealthListResponse {
     }
 }
 
+#[allow(dead_code)]
 const HEALTH_CHECK: ::trunkline::Method = ::trunkline::Method::new("/grpc.health.v1.Health/Check");
+#[allow(dead_code)]
 const HEALTH_LIST: ::trunkline::Method = ::trunkline::Method::new("/grpc.health.v1.Health/List");
+#[allow(dead_code)]
 const HEALTH_WATCH: ::trunkline::Method = ::trunkline::Method::new("/grpc.health.v1.Health/Watch");
 
 /// Tells of the health of a server and its services.
 ///
 /// Calls `grpc.health.v1.Health`. Cloning a client is cheap.
+#[cfg(feature = "client")]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
 #[derive(Clone, Debug)]
 pub struct HealthClient(::trunkline::Client);
 
+#[cfg(feature = "client")]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
 impl HealthClient {

@@ -8,6 +8,7 @@ use std::fs;
 fn what_is_generated_is_fresh() {
     let generated = trunkline_build::Config::new()
         .base_dir("../../proto")
+        .client_feature("client")
         .generate(["grpc/health/v1/health.proto"])
         .expect("the file is right");
     let (_, text) = generated.packages().next().expect("there is a package");

@@ -227,17 +227,20 @@ impl ::trunkline::prost::Name for ErrorResponse {
     }
 }
 
+#[allow(dead_code)]
 const SERVER_REFLECTION_SERVER_REFLECTION_INFO: ::trunkline::Method =
     ::trunkline::Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
 
 /// Tells of the services of a server.
 ///
 /// Calls `grpc.reflection.v1alpha.ServerReflection`. Cloning a client is cheap.
+#[cfg(feature = "client")]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
 #[derive(Clone, Debug)]
 pub struct ServerReflectionClient(::trunkline::Client);
 
+#[cfg(feature = "client")]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
 impl ServerReflectionClient {
