@@ -1,5 +1,5 @@
 //! Authentication with bearer tokens: an interceptor of the client adds the token of the moment, and
-//! one of the service's turns it into who calls. Probes of health need none.
+//! an interceptor of the service turns it into an identity. Health probes need none.
 //!
 //! Run it with `cargo run --example authentication`.
 
@@ -15,7 +15,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// Who calls: the interceptor of the service leaves it for the handler.
+/// The caller: the interceptor of the service leaves it for the handler.
 #[derive(Clone)]
 struct Identity(&'static str);
 

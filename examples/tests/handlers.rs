@@ -1,4 +1,4 @@
-//! What `docs/testing.md` shows of handlers that a test calls.
+//! Handlers that a test calls, as `docs/testing.md` shows them.
 
 use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use hello::{Greeter, HelloReply, HelloRequest};

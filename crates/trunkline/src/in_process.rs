@@ -87,14 +87,13 @@ async fn run(
     }
 }
 
-/// What a call has around it: its deadline, and a sender that gives it up, or sends what nobody
-/// reads.
+/// The bounds of a call: its deadline, and a sender that cancels it, or sends what nobody reads.
 struct Bounds {
     deadline: Option<Deadline>,
     /// Over a connection this is a reset, which drops the handler whether it reads or not.
     watch: Option<PipeFailure>,
-    /// What the handler does not read waits, and so does its sender, for as long as the call lives: only its
-    /// end is told as one.
+    /// Requests that the handler does not read wait, and so does their sender, for as long as the call
+    /// lives.
     _requests: Option<Arc<Mutex<Body>>>,
 }
 

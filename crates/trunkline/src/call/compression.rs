@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trunkline_codec::{Compressor, Compressors, Status};
 
-/// Whether the messages that follow are compressed.
+/// Compresses the messages that follow, or not.
 ///
 /// A message that would not get smaller goes as it is, and so do all if there is no encoding that
 /// both sides know.

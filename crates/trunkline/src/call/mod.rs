@@ -5,6 +5,7 @@ pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod descriptors;
 pub(crate) mod fields;
+pub(crate) mod handling;
 pub(crate) mod head;
 pub(crate) mod hooks;
 pub(crate) mod intercept;

@@ -1,12 +1,11 @@
-//! What a handler says about its response besides the messages: head, trailers, compression.
+//! The response of a handler apart from its messages: head, trailers, compression.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use trunkline_codec::{Compressor, Compressors, Metadata, Payload, Status};
+use trunkline_codec::{Compressor, Compressors, Metadata, Status};
 
 use crate::call::compression::Compress;
 use crate::call::message_hooks::MessageHooks;
@@ -22,10 +21,10 @@ pub struct ResponseHandle(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// From which size on the next message is compressed. Beside the state, because every message
+    /// The size from which the next message is compressed. Not in the state, because every message
     /// asks.
     compress_from: AtomicUsize,
-    /// What `Compress::Auto` stands for.
+    /// The size above which `Compress::Auto` compresses.
     compress_above: usize,
     /// The first of our encodings that the client accepts.
     encoding: Option<Arc<dyn Compressor>>,
@@ -47,7 +46,7 @@ struct State {
     is_held: bool,
     /// The handler wants the head to go out before its first message.
     head_wanted: bool,
-    /// What the head promised, once it is sent; before, what it will promise.
+    /// The head promises compressed messages, or will when it is sent.
     encoding: bool,
     /// The encodings that the head says we know; none says nothing.
     announced: Option<Compressors>,
@@ -161,7 +160,7 @@ impl ResponseHandle {
         self.lock().trailers.clone()
     }
 
-    /// Whether the messages that follow are compressed; `Off` by default, and `Auto` on a server that
+    /// Compresses the messages that follow, or not; `Off` by default, and `Auto` on a server that
     /// [compresses](crate::Server::compress).
     ///
     /// The head names the encoding, so that `On` or `Auto` has to be said, once, before the head goes
@@ -294,7 +293,7 @@ impl ResponseHandle {
         std::mem::take(&mut self.lock().trailers)
     }
 
-    /// Whether the head is to go out now; if not, `waker` hears of it.
+    /// Returns true if the head is to go out now; if not, `waker` hears of it.
     pub(crate) fn is_head_wanted(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         if !state.head_wanted {
@@ -323,10 +322,3 @@ impl fmt::Debug for ResponseHandle {
         f.debug_struct("ResponseHandle").finish_non_exhaustive()
     }
 }
-
-/// What a handler comes to: the one message of its response as a frame, or none if its messages went
-/// through a [`Sender`](crate::Sender).
-pub(crate) type Outcome = Result<Option<Payload>, Status>;
-
-/// A handler that has been called.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;

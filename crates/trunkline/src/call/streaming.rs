@@ -129,7 +129,7 @@ impl<T: Message> Streaming<T> {
 }
 
 impl<T> Streaming<T> {
-    /// Waits for the head of the response, which may come before the first message, and gives its
+    /// Waits for the head of the response, which may come before the first message, and returns its
     /// metadata. On a server there is no head to wait for: see `Request::metadata`.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl<T> Streaming<T> {
         self.messages.trailers()
     }
 
-    /// Whether the last message came compressed.
+    /// Returns true if the last message came compressed.
     pub fn is_compressed(&self) -> bool {
         self.messages.is_compressed()
     }

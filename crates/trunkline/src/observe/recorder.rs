@@ -11,9 +11,9 @@ use trunkline_codec::frame::PREFIX_SIZE;
 use trunkline_codec::{Metadata, Payload, Status};
 use trunkline_transport::{ConnectionStats, Peer, catch_panic};
 
+use crate::call::handling::Handling;
 use crate::call::head::Head;
 use crate::call::kind::{CallKind, Side};
-use crate::call::response_handle::Handling;
 use crate::observe::call::{CallStart, CallStats};
 use crate::observe::event::{CallEvent, Direction, Wants};
 use crate::observe::{CallObserver, ConnectionEnd, Observer, span};

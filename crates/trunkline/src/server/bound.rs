@@ -19,7 +19,7 @@ pub struct BoundServer {
     threads: Option<usize>,
     tls: Option<ServerTls>,
     router: Router,
-    /// What the server's checks have found.
+    /// The result of the server's checks.
     checked: Result<(), Status>,
 }
 

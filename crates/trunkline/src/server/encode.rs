@@ -1,8 +1,9 @@
 //! The one message of a response, as its frame.
 
+use crate::call::handling::Outcome;
 use crate::call::message::{Message, frame_of, record_sent};
 use crate::call::message_hooks::hooked_frame;
-use crate::call::response_handle::{Outcome, ResponseHandle};
+use crate::call::response_handle::ResponseHandle;
 use crate::observe::MessageSize;
 
 // Way of a unary call, server 12: encodes the response behind its prefix, in pieces if it is large.

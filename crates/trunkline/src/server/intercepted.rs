@@ -7,11 +7,12 @@ use trunkline_codec::Status;
 
 use crate::call::context::{Context, Slot};
 use crate::call::deadline;
+use crate::call::handling::Handling;
 use crate::call::intercept::Interceptors;
 use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{Rejection, unless_rejected};
 use crate::call::messages::Messages;
-use crate::call::response_handle::{Handling, ResponseHandle};
+use crate::call::response_handle::ResponseHandle;
 use crate::server::raw_request::RawRequest;
 
 /// Runs `handle` inside of `interceptors`.

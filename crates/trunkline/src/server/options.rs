@@ -1,4 +1,4 @@
-//! What a server, or one of its services, does with each call.
+//! The options of a server, and of each of its services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use trunkline_codec::{Compressors, MessageLimits, Status};
 use crate::call::compression::known_compressor;
 use crate::call::intercept::Interceptors;
 
-/// What a service says for itself. What it does not say is as its server has it.
+/// The options that a service sets itself. The others are those of its server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceOptions {
     /// They run inside the server's.
@@ -58,7 +58,7 @@ pub(crate) struct CallOptions {
     pub(crate) max_send_message_size: usize,
     /// The preferred one first.
     pub(crate) compressors: Compressors,
-    /// Whether responses are compressed unless their handler says otherwise.
+    /// Responses are compressed unless their handler says otherwise.
     pub(crate) compresses: bool,
     pub(crate) compress_above: usize,
     pub(crate) timeouts: Timeouts,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeReader};
 
-use crate::call::response_handle::{Outcome, ResponseHandle, ResponseHead};
+use crate::call::handling::Outcome;
+use crate::call::response_handle::{ResponseHandle, ResponseHead};
 use crate::server::handler_body::HandlerBody;
 use crate::server::response_end;
 use crate::server::running_handler::RunningHandler;

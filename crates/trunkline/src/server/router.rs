@@ -1,4 +1,4 @@
-//! From the path of a request to the handler of its method.
+//! The services of a server, and the way to the handler of a request.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use crate::observe::{self, Observers, Subject};
 use crate::server::intercepted::intercepted;
 use crate::server::options::{CallOptions, Resolved};
 use crate::server::raw_request::RawRequest;
-use crate::server::router_future::{RouterFuture, State, refused};
+use crate::server::router_future::{RouterFuture, RouterState, refused};
 use crate::server::running_handler::{RunningHandler, panicked};
 use crate::server::service::{MethodHandler, Methods};
 use crate::server::unknown_method;
@@ -54,7 +54,7 @@ pub struct Router {
     peer: Option<Arc<Peer>>,
 }
 
-/// What a server is made of when it serves.
+/// The parts of a server that serves.
 pub(crate) struct Routes {
     methods: HashMap<String, Route>,
     services: Vec<&'static str>,
@@ -169,7 +169,7 @@ impl Router {
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
-        let response = RouterFuture(State::Layers(layered.start(request)));
+        let response = RouterFuture(RouterState::Layers(layered.start(request)));
         Begun {
             response,
             poll_budget,
@@ -232,7 +232,7 @@ impl Routes {
         };
         let running = self.run(route, call_head, head, body);
         Begun {
-            response: RouterFuture(State::Handler(Some(running))),
+            response: RouterFuture(RouterState::Handler(Some(running))),
             poll_budget: Some(route.handler.poll_budget.clone()),
             deadline: changed.and(deadline),
         }
@@ -313,7 +313,7 @@ impl Routes {
         if let (Refusal::Http { .. }, Some(fallback)) = (&refusal, &self.fallback) {
             let calling = fallback.call(http::Request::from_parts(parts, body));
             return Begun {
-                response: RouterFuture(State::Fallback(calling)),
+                response: RouterFuture(RouterState::Fallback(calling)),
                 poll_budget: Some(self.foreign_poll_budget.clone()),
                 deadline: None,
             };

@@ -27,9 +27,9 @@ use crate::server::running_handler::RunningHandler;
 /// let Ok(response) = response.await;
 /// # }
 /// ```
-pub struct RouterFuture(pub(crate) State);
+pub struct RouterFuture(pub(crate) RouterState);
 
-pub(crate) enum State {
+pub(crate) enum RouterState {
     Known(Option<Box<http::Response<Body>>>),
     Handler(Option<RunningHandler>),
     Fallback(Calling),
@@ -43,19 +43,19 @@ pub(crate) fn refused(refusal: Refusal, compressors: &Compressors) -> http::Resp
 
 impl RouterFuture {
     pub(crate) fn known(response: http::Response<Body>) -> Self {
-        Self(State::Known(Some(Box::new(response))))
+        Self(RouterState::Known(Some(Box::new(response))))
     }
 
     // Way of a unary call, server 9: waits for the handler to end, or to want its head sent.
     #[inline]
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
-            State::Known(response) => match response.take() {
+            RouterState::Known(response) => match response.take() {
                 Some(response) => Poll::Ready(*response),
                 None => Poll::Pending,
             },
-            State::Handler(running) => poll_handler(running, cx),
-            State::Fallback(calling) => calling.as_mut().poll(cx).map(|response| {
+            RouterState::Handler(running) => poll_handler(running, cx),
+            RouterState::Fallback(calling) => calling.as_mut().poll(cx).map(|response| {
                 response.unwrap_or_else(|status| {
                     let refusal = Refusal::Http {
                         status: http::StatusCode::INTERNAL_SERVER_ERROR,
@@ -64,7 +64,7 @@ impl RouterFuture {
                     refused(refusal, &Compressors::none())
                 })
             }),
-            State::Layers(calling) => calling.as_mut().poll(cx).map(|response| {
+            RouterState::Layers(calling) => calling.as_mut().poll(cx).map(|response| {
                 response.unwrap_or_else(|status| refused(status.into(), &Compressors::none()))
             }),
         }

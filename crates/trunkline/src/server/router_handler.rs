@@ -23,15 +23,15 @@ impl RouterHandler {
 }
 
 impl trunkline_transport::ConnectionHandler for RouterHandler {
-    type Future = Response;
+    type Future = ConnectionFuture;
 
     // Way of a unary call, server 4: passes the call to the router, or to the tower layers around
     // it.
     #[inline]
-    fn call(&mut self, request: http::Request<Body>) -> BegunCall<Response> {
+    fn call(&mut self, request: http::Request<Body>) -> BegunCall<ConnectionFuture> {
         let begun = self.0.begin(request);
         BegunCall {
-            response: Response(begun.response),
+            response: ConnectionFuture(begun.response),
             poll_budget: begun.poll_budget,
             deadline: begun.deadline,
         }
@@ -42,10 +42,10 @@ impl trunkline_transport::ConnectionHandler for RouterHandler {
     }
 }
 
-/// The same future, for who knows that it does not fail.
-pub(crate) struct Response(RouterFuture);
+/// The future of a router, without the error that it never has.
+pub(crate) struct ConnectionFuture(RouterFuture);
 
-impl Future for Response {
+impl Future for ConnectionFuture {
     type Output = http::Response<Body>;
 
     #[inline]

@@ -8,21 +8,22 @@ use trunkline_codec::Status;
 use trunkline_transport::{Panic, PipeReader, catch_panic};
 
 use crate::call::deadline;
-use crate::call::response_handle::{Handling, Outcome, ResponseHandle};
+use crate::call::handling::{Handling, Outcome};
+use crate::call::response_handle::ResponseHandle;
 use crate::observe::Recorder;
 
 /// A handler at work. Dropping it drops the handler.
 ///
 /// It is polled where its response is: polling the body of the response runs it, so that it is
-/// suspended while the client gives no window, and dropping the body (reset, disconnect, deadline,
+/// suspended while the client grants no window, and dropping the body (reset, disconnect, deadline,
 /// shutdown) drops it. There is no channel and no token between them.
 pub(crate) struct RunningHandler {
     handler: Option<Handling>,
     pub(crate) response: ResponseHandle,
-    /// What the handler sends, if its messages are a stream.
+    /// The messages that the handler sends, if they are a stream.
     pub(crate) outbox: Option<PipeReader>,
     deadline: Option<Instant>,
-    /// How many bytes gather while the handler sends without waiting.
+    /// The bytes that gather while the handler sends without waiting.
     pub(crate) gather_size: usize,
 }
 

@@ -9,10 +9,10 @@ use trunkline_codec::{Expect, Status};
 use trunkline_transport::PollBudget;
 
 use crate::call::descriptors::FileDescriptors;
+use crate::call::handling::Handling;
 use crate::call::message::Message;
 use crate::call::method::Method;
 use crate::call::request::Request;
-use crate::call::response_handle::Handling;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 use crate::server::encode::one_frame;
@@ -21,7 +21,7 @@ use crate::server::raw_request::RawRequest;
 
 /// A service that can be added to a [`Server`](crate::Server). Generated code implements it.
 ///
-/// By hand, a service registers its methods with their paths and handlers:
+/// A service without generated code registers its methods itself:
 ///
 /// ```
 /// use std::sync::Arc;

@@ -28,7 +28,7 @@ pub trait ServiceMethods<S> {
 
 /// A service with its handlers and options of its own: `GreeterServer<S>` in generated code is one.
 ///
-/// What is not set here is as the [`Server`](crate::Server) has it.
+/// Options that are not set are those of the [`Server`](crate::Server).
 ///
 /// ```
 /// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }

@@ -5,10 +5,10 @@ use trunkline_codec::{Path, Status};
 /// Names longer than this, in bytes, are similar to none, and cut where they are repeated.
 const NAME_MAX: usize = 100;
 
-/// How many names are compared with an unknown one.
+/// The most names that are compared with an unknown one.
 const COMPARED_MAX: usize = 100;
 
-/// How many pairs of bytes are compared for an unknown name: two names of `NAME_MAX`, or some
+/// The most pairs of bytes that are compared for an unknown name: two names of `NAME_MAX`, or some
 /// forty of the usual length. A connection does nothing else meanwhile, and a peer can make up paths.
 const PAIRS_MAX: usize = 2 * NAME_MAX * NAME_MAX;
 
@@ -102,7 +102,7 @@ fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
         .map(|(_, other)| other)
 }
 
-/// How many bytes of `a` are wrong, missing, too many, or changed places with the next one, to make it
+/// The number of bytes of `a` that are wrong, missing, too many, or changed places with the next one, to make it
 /// `b`: the distance of optimal string alignment, row by row.
 fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let (mut row_before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
