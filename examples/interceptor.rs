@@ -11,7 +11,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// Who calls: the server's interceptor leaves it for the handler.
+/// The user of a call: the server's interceptor leaves it for the handler.
 #[derive(Clone)]
 struct User(&'static str);
 

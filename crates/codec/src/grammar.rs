@@ -561,8 +561,11 @@ impl Reader {
     #[cold]
     fn forbid(&mut self, message: &str) {
         match self.state {
-            State::Done => return,
-            State::Ended { cause, .. } if cause == Cause::Failure => return,
+            State::Done
+            | State::Ended {
+                cause: Cause::Failure,
+                ..
+            } => return,
             _ => {}
         }
         self.end(

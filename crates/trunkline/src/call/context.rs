@@ -37,13 +37,13 @@ use crate::call::response_metadata::ResponseMetadata;
 /// A context that is moved elsewhere, into a task for example, keeps what it has: the interceptors
 /// further out find no metadata and no extensions then.
 pub struct Context {
-    state: State,
+    state: ContextState,
     /// Where the state goes from here.
-    outer: Slot,
+    outer: ReturnedContext,
 }
 
-/// What the interceptors of a call hand to each other, and on.
-pub(crate) struct State {
+/// The call as its interceptors pass it to each other, and on.
+pub(crate) struct ContextState {
     side: Side,
     kind: CallKind,
     pub(crate) head: Head,
@@ -54,22 +54,22 @@ pub(crate) struct State {
 
 /// Takes the state of a context that is dropped.
 #[derive(Clone, Default)]
-pub(crate) struct Slot(Arc<Mutex<Option<State>>>);
+pub(crate) struct ReturnedContext(Arc<Mutex<Option<ContextState>>>);
 
-impl Slot {
-    pub(crate) fn take(&self) -> Option<State> {
+impl ReturnedContext {
+    pub(crate) fn take(&self) -> Option<ContextState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, state: State) {
+    fn put(&self, state: ContextState) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 }
 
 impl Context {
     /// Returns the context for a call's outermost interceptor. Its state ends up in `outer`.
-    pub(crate) fn new(side: Side, kind: CallKind, head: Head, outer: Slot) -> Self {
-        let state = State {
+    pub(crate) fn new(side: Side, kind: CallKind, head: Head, outer: ReturnedContext) -> Self {
+        let state = ContextState {
             side,
             kind,
             head,
@@ -271,9 +271,9 @@ impl Context {
     }
 
     /// Leaves what does not change, in case the state does not come back.
-    fn take_state(&mut self) -> State {
+    fn take_state(&mut self) -> ContextState {
         let head = &self.state.head;
-        let left = State {
+        let left = ContextState {
             side: self.state.side,
             kind: self.state.kind,
             head: Head {
@@ -305,13 +305,13 @@ impl Context {
 /// A context whose state is with the interceptors further in.
 pub(crate) struct Lent<'a> {
     context: &'a mut Context,
-    inner: Slot,
+    inner: ReturnedContext,
 }
 
 impl<'a> Lent<'a> {
     /// Returns the context for the next interceptor, and what brings the state back.
     pub(crate) fn new(context: &'a mut Context) -> (Self, Context) {
-        let inner = Slot::default();
+        let inner = ReturnedContext::default();
         let next = Context {
             state: context.take_state(),
             outer: inner.clone(),

@@ -12,13 +12,13 @@ use crate::call::message_hooks::{Decode, MessageHooks, decode};
 use crate::call::receive::{Receive, Step};
 use crate::observe::{MessageSize, Recorder};
 
-/// What stands around the receiving half of a call: its observer, and on a client its interceptors.
+/// The observer of a call, and on a client its interceptors, around the receiving half.
 ///
 /// The observer is the outer one: what it is told of is what the caller gets.
 pub(crate) struct Hooks {
     recorder: Option<Arc<Recorder>>,
     interceptors: Option<ClientInterceptors>,
-    /// What interceptors do with each message; on a client from when the head is there.
+    /// The hooks of interceptors; on a client set once the head is there.
     message_hooks: Option<MessageHooks>,
     /// Decodes a message for them.
     decode: Decode,
@@ -165,7 +165,7 @@ impl Hooks {
         self.ending.is_none() && self.message_hooks.is_none() && !has_to_step
     }
 
-    /// Sets what interceptors do with each message.
+    /// Sets the hooks of interceptors.
     pub(crate) fn set_message_hooks(&mut self, hooks: MessageHooks) {
         self.message_hooks = Some(hooks);
     }
@@ -204,7 +204,7 @@ impl Hooks {
         }
     }
 
-    /// What is received has ended, as the caller is told.
+    /// The received stream has ended, as the caller is told.
     #[cold]
     pub(crate) fn ended(&self, end: Result<(), &Status>) {
         if let Some(recorder) = &self.recorder {

@@ -8,14 +8,14 @@ use std::task::{self, Poll, Waker};
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::Body;
 
-use crate::call::context::{Context, Lent, Slot};
+use crate::call::context::{Context, Lent, ReturnedContext};
 use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::ResponseMetadata;
 
 /// Interceptors and what they run around, at work.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
-/// What the interceptors of a call run around.
+/// The call itself, inside its interceptors.
 type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 
 /// Code that runs around every call, of every kind.
@@ -60,11 +60,11 @@ where
     }
 }
 
-trait Erased: Send + Sync {
+trait ErasedInterceptor: Send + Sync {
     fn run(self: Arc<Self>, cx: Context, next: Next) -> Running;
 }
 
-impl<I: Interceptor> Erased for I {
+impl<I: Interceptor> ErasedInterceptor for I {
     fn run(self: Arc<Self>, cx: Context, next: Next) -> Running {
         Box::pin(async move { self.intercept(cx, next).await })
     }
@@ -72,7 +72,7 @@ impl<I: Interceptor> Erased for I {
 
 /// Interceptors in order, the outermost first.
 #[derive(Clone, Default)]
-pub(crate) struct Interceptors(Arc<Vec<Arc<dyn Erased>>>);
+pub(crate) struct Interceptors(Arc<Vec<Arc<dyn ErasedInterceptor>>>);
 
 impl Interceptors {
     pub(crate) fn push(&mut self, interceptor: impl Interceptor) {
@@ -154,10 +154,10 @@ pub(crate) struct ClientInterceptors {
     running: Option<Mutex<Running>>,
     exchange: Arc<Exchange>,
     /// Where the context of the outermost interceptor ends up.
-    outermost: Slot,
+    outermost: ReturnedContext,
 }
 
-/// What passes between a client's call below its interceptors and the receiving half.
+/// The values that pass between a client's call below its interceptors and the receiving half.
 #[derive(Default)]
 pub(crate) struct Exchange(Mutex<ExchangeState>);
 
@@ -232,7 +232,11 @@ impl Exchange {
 }
 
 impl ClientInterceptors {
-    pub(crate) fn new(running: Running, exchange: Arc<Exchange>, outermost: Slot) -> Self {
+    pub(crate) fn new(
+        running: Running,
+        exchange: Arc<Exchange>,
+        outermost: ReturnedContext,
+    ) -> Self {
         Self {
             running: Some(Mutex::new(running)),
             exchange,
@@ -292,7 +296,7 @@ impl ClientInterceptors {
     }
 }
 
-/// What a mutex holds, for its only owner.
+/// Returns the value in a mutex to its only owner.
 pub(crate) fn unlocked<T>(mutex: &mut Mutex<T>) -> &mut T {
     mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
 }

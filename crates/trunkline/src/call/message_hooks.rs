@@ -1,4 +1,4 @@
-//! What interceptors do with the single messages of a call.
+//! Hooks of interceptors on the messages of a call.
 
 use std::any::Any;
 use std::cell::OnceCell;
@@ -8,10 +8,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BytesMut};
-use trunkline_codec::{Compressor, Payload, Status, frame};
+use bytes::BytesMut;
+use trunkline_codec::{Compressor, Payload, Status};
 
-use crate::call::message::{Message, compress_frame, frame_of};
+use crate::call::message::{Message, compress_frame, frame_of, without_prefix};
 
 /// A message of a call, for the hooks that [`Context::on_request_message`](crate::Context::on_request_message)
 /// and [`Context::on_response_message`](crate::Context::on_response_message) set.
@@ -91,7 +91,7 @@ impl fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// What an interceptor does with each message of a direction.
+/// Code of an interceptor that runs on each message of a direction.
 type Hook = Box<dyn FnMut(&MessageRef<'_>) -> Result<(), Status> + Send>;
 
 /// The hooks of a call's interceptors, the outermost first.
@@ -188,7 +188,7 @@ pub(crate) fn hooked_frame<T: Message>(
         return Err(status);
     }
     let frame = frame_of(message, len, None, max_size)?;
-    let mut plain = without_prefix(&frame);
+    let mut plain = without_prefix(frame.clone());
     hooks.run_on(&plain, Value::Typed(message))?;
     if let Some(compressor) = compressor {
         let mut compressed = BytesMut::new();
@@ -216,15 +216,8 @@ impl KeptRequest {
 
     /// Runs hooks on it.
     pub(crate) fn run(&self, hooks: &MessageHooks) -> Result<(), Status> {
-        hooks.run_encoded(&without_prefix(&self.frame), self.decode)
+        hooks.run_encoded(&without_prefix(self.frame.clone()), self.decode)
     }
-}
-
-/// The message in a frame that is not compressed.
-pub(crate) fn without_prefix(frame: &Payload) -> Payload {
-    let mut payload = frame.clone();
-    payload.advance(frame::PREFIX_SIZE.min(payload.len()));
-    payload
 }
 
 /// The error with which a hook has ended a call.

@@ -44,7 +44,7 @@ impl Messages {
         self
     }
 
-    /// Sets what interceptors do with each message, on a server.
+    /// Sets the hooks of interceptors, on a server.
     pub(crate) fn set_message_hooks(&mut self, message_hooks: MessageHooks) {
         let hooks = match self.hooks.take() {
             Some(hooks) => hooks,

@@ -30,7 +30,7 @@ struct Shared {
     encoding: Option<Arc<dyn Compressor>>,
     /// Whoever wants to know of the call.
     recorder: Option<Arc<Recorder>>,
-    /// What interceptors do with each message.
+    /// The hooks of interceptors.
     message_hooks: OnceLock<Box<MessageHooks>>,
 }
 
@@ -200,7 +200,7 @@ impl ResponseHandle {
         self.0.message_hooks.get().map(|hooks| &**hooks)
     }
 
-    /// Sets what interceptors do with each message, once.
+    /// Sets the hooks of interceptors, once.
     pub(crate) fn set_message_hooks(&self, hooks: MessageHooks) {
         self.0.message_hooks.get_or_init(|| Box::new(hooks));
     }

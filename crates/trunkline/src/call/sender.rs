@@ -117,7 +117,7 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sets what interceptors do with each message, on a client.
+    /// Sets the hooks of interceptors, on a client.
     pub(crate) fn set_message_hooks(&mut self, message_hooks: MessageHooks) {
         if let Compression::Call { hooks, .. } = &mut self.compression {
             *hooks = Some(Box::new(message_hooks));

@@ -17,7 +17,7 @@ use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
 use trunkline_transport::Body;
 
-use crate::call::context::{Context, Slot};
+use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
 use crate::call::hooks::Hooks;
 use crate::call::intercept::{ClientInterceptors, Exchange, Interceptor, Interceptors};
@@ -220,7 +220,7 @@ impl Channel {
         self.interceptors.is_empty() && !self.observers.is_watched()
     }
 
-    /// Whether interceptors may want to see the messages of calls.
+    /// Returns true if interceptors may want to see the messages of calls.
     #[inline]
     pub(crate) fn has_interceptors(&self) -> bool {
         !self.interceptors.is_empty()
@@ -312,7 +312,7 @@ impl Channel {
         );
         let (innermost_exchange, innermost_open) = (exchange.clone(), is_open.clone());
         let innermost_recorder = recorder.clone();
-        let (interceptors, outermost) = (self.interceptors.clone(), Slot::default());
+        let (interceptors, outermost) = (self.interceptors.clone(), ReturnedContext::default());
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
             Box::pin(async move {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use trunkline_codec::Status;
 
-use crate::call::context::{Context, Slot};
+use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
 use crate::call::handling::Handling;
 use crate::call::intercept::Interceptors;
@@ -29,7 +29,7 @@ pub(crate) fn intercepted(
         writer,
         max_send_size,
     } = request;
-    let (before, outermost) = (head.deadline, Slot::default());
+    let (before, outermost) = (head.deadline, ReturnedContext::default());
     let cx = Context::new(Side::Server, kind, head, outermost.clone());
     // None if no handler has run.
     let frame = Arc::new(Mutex::new(None));
@@ -104,7 +104,7 @@ impl Drop for Handler {
 /// All interceptors of a call. When they have ended, or are dropped, the metadata of the response is
 /// as they have left it.
 struct Outer {
-    outermost: Slot,
+    outermost: ReturnedContext,
     response: ResponseHandle,
 }
 

@@ -868,7 +868,7 @@ async fn calls_of_a_handler_inherit_the_deadline_that_an_interceptor_has_shorten
 }
 
 #[tokio::test]
-async fn an_interceptor_of_a_server_adds_to_the_head_and_the_trailers_of_replies() {
+async fn an_interceptor_of_a_server_adds_to_the_head_and_the_trailers_of_responses() {
     let adding = |mut cx: Context, next: Next| async move {
         cx.response_metadata_mut()?.append("x-head", "added")?;
         let end = next.run(&mut cx).await;
