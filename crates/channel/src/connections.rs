@@ -14,13 +14,13 @@ use trunkline_transport::{
     Address, ClientLimits, ConnectionStats, Keepalive, ReadyConnection, Target,
 };
 
+use crate::active_connection::{ActiveConnection, Picked};
 use crate::backoff::Backoff;
-use crate::connectivity::{ConnectivityState, StateWatch};
+use crate::connectivity::{ConnectivityState, ConnectivityWatch};
 use crate::endpoint::{Endpoint, Origin};
-use crate::group::Group;
 use crate::limits::ChannelLimits;
-use crate::member::Member;
 use crate::settings::Settings;
+use crate::subchannel::Subchannel;
 use crate::task::Task;
 
 /// How many connections a call waits on at once when all are full.
@@ -28,10 +28,10 @@ const WAITS_ON_MAX: usize = 16;
 
 /// The connections of a channel.
 ///
-/// Calls take the usable connection with the fewest calls, of the group whose turn it is. If that
+/// Calls take the usable connection with the fewest calls, of the subchannel whose turn it is. If that
 /// one is busy, another is opened beside the call, which does not ask how that goes. All that a
 /// channel knows of connecting is here: [`ready`] gives it a stream to be opened. What goes on
-/// between calls is in `upkeep`.
+/// between calls is in `maintenance`.
 ///
 /// [`ready`]: Self::ready
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Connections {
     pub(crate) keepalive: Keepalive,
     pub(crate) targets: Arc<[Arc<Target>]>,
     pub(crate) state: RwLock<State>,
-    /// Which group the next call begins with.
+    /// Which subchannel the next call begins with.
     turn: AtomicUsize,
     /// Calls that wait.
     waiting: AtomicUsize,
@@ -57,7 +57,7 @@ pub struct Connections {
 #[derive(Debug)]
 pub(crate) struct State {
     /// None before names have been resolved.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) subchannels: Vec<Subchannel>,
     /// Which of them have a connection, as of the last change.
     pub(crate) ready: Vec<usize>,
     pub(crate) next_id: u64,
@@ -65,7 +65,7 @@ pub(crate) struct State {
     pub(crate) is_active: bool,
     pub(crate) resolution: Resolution,
     /// Sees to it that the channel falls idle.
-    pub(crate) keeper: Option<Task>,
+    pub(crate) idle_task: Option<Task>,
 }
 
 /// Names becoming addresses.
@@ -85,7 +85,7 @@ pub(crate) struct Resolution {
 
 /// What a call does when there is no connection, and the last attempt to make one has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Patience {
+pub enum WaitMode {
     /// It fails with the reason of that.
     #[default]
     FailFast,
@@ -93,17 +93,10 @@ pub enum Patience {
     WaitForReady,
 }
 
-/// A stream to be opened, and where it leads.
-#[derive(Debug)]
-pub struct Ready {
-    pub(crate) connection: ReadyConnection,
-    pub(crate) origin: Origin,
-}
-
 /// What a call can do for which no stream is free.
-enum Outlook {
+enum Availability {
     /// Every connection has as many calls as its server allows. Another may be opened then.
-    Full(Vec<Arc<Member>>, Option<Instant>),
+    Full(Vec<Arc<ActiveConnection>>, Option<Instant>),
     Connecting,
     Failing(Status),
 }
@@ -143,24 +136,27 @@ impl Connections {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            match self.outlook() {
-                Outlook::Full(..) => return Ok(()),
-                Outlook::Failing(status) => return Err(status),
-                Outlook::Connecting => self.changed(&mut changes).await,
+            match self.availability() {
+                Availability::Full(..) => return Ok(()),
+                Availability::Failing(status) => return Err(status),
+                Availability::Connecting => self.changed(&mut changes).await,
             }
         }
     }
 
     /// Has a connection made if there is none, and does not wait for it.
     pub fn request_connection(self: &Arc<Self>) {
-        self.outlook();
+        self.availability();
     }
 
     /// What has passed so far on each connection that there is now.
     pub fn stats(&self) -> Vec<ConnectionStats> {
         let state = self.read();
-        let members = state.groups.iter().flat_map(|group| &group.open);
-        members.map(|it| it.connection.stats()).collect()
+        let active = state
+            .subchannels
+            .iter()
+            .flat_map(|subchannel| &subchannel.open);
+        active.map(|it| it.connection.stats()).collect()
     }
 
     /// The state of the channel now.
@@ -169,29 +165,29 @@ impl Connections {
     }
 
     /// The state of the channel, to be watched.
-    pub fn watch_state(&self) -> StateWatch {
-        StateWatch::new(self.connectivity.subscribe())
+    pub fn watch_state(&self) -> ConnectivityWatch {
+        ConnectivityWatch::new(self.connectivity.subscribe())
     }
 
     // Way of a unary call, client 6: takes a connection with a free stream.
     /// A stream to be opened at once; none if a call has to wait for it.
-    pub fn try_ready(self: &Arc<Self>) -> Option<Ready> {
+    pub fn try_ready(self: &Arc<Self>) -> Option<Picked> {
         let limits = &*self.settings.limits;
         let state = self.read();
-        let mut needs_tending = false;
-        let ready = match &state.groups[..] {
-            [only] => only.try_ready(limits, &mut needs_tending),
-            groups => {
+        let mut needs_maintenance = false;
+        let ready = match &state.subchannels[..] {
+            [only] => only.try_ready(limits, &mut needs_maintenance),
+            subchannels => {
                 let (turn, count) = (self.turn.fetch_add(1, Ordering::Relaxed), state.ready.len());
                 (0..count).find_map(|at| {
                     let at = state.ready[turn.wrapping_add(at) % count];
-                    groups[at].try_ready(limits, &mut needs_tending)
+                    subchannels[at].try_ready(limits, &mut needs_maintenance)
                 })
             }
         };
         drop(state);
-        if needs_tending {
-            self.tend();
+        if needs_maintenance {
+            self.maintain();
         }
         ready
     }
@@ -206,12 +202,12 @@ impl Connections {
     pub async fn ready(
         self: &Arc<Self>,
         deadline: Option<Instant>,
-        patience: Patience,
-    ) -> Result<Ready, Status> {
+        wait_mode: WaitMode,
+    ) -> Result<Picked, Status> {
         let Some(deadline) = deadline else {
-            return self.find(patience).await;
+            return self.find(wait_mode).await;
         };
-        let mut finding = pin!(self.find(patience));
+        let mut finding = pin!(self.find(wait_mode));
         let mut passed = pin!(tokio::time::sleep_until(deadline));
         // The call has its deadline anyway; here it knows what it waited for. The call asks the clock,
         // which is ahead of the timer, and so does this.
@@ -228,9 +224,9 @@ impl Connections {
     fn too_late(&self) -> Status {
         let state = self.read();
         let streams: Vec<usize> = state
-            .groups
+            .subchannels
             .iter()
-            .flat_map(Group::usable)
+            .flat_map(Subchannel::usable)
             .map(|it| it.connection.max_streams())
             .collect();
         let what = match (streams.len(), state.failure()) {
@@ -253,7 +249,7 @@ impl Connections {
         ))
     }
 
-    async fn find(self: &Arc<Self>, patience: Patience) -> Result<Ready, Status> {
+    async fn find(self: &Arc<Self>, wait_mode: WaitMode) -> Result<Picked, Status> {
         let mut changes = self.changes.subscribe();
         let (mut waiting, mut waits) = (None, Waits::default());
         self.was_asked.store(true, Ordering::Relaxed);
@@ -265,15 +261,19 @@ impl Connections {
             if waiting.is_none() {
                 waiting = Some(self.wait()?);
             }
-            match self.outlook() {
-                Outlook::Full(members, grows_at) => {
-                    waits.extend(members);
+            match self.availability() {
+                Availability::Full(active, grows_at) => {
+                    waits.extend(active);
                     if let Some(ready) = waits.stream(grows_at, &mut changes).await {
                         return ready;
                     }
                 }
-                Outlook::Failing(status) if patience == Patience::FailFast => return Err(status),
-                Outlook::Failing(_) | Outlook::Connecting => self.changed(&mut changes).await,
+                Availability::Failing(status) if wait_mode == WaitMode::FailFast => {
+                    return Err(status);
+                }
+                Availability::Failing(_) | Availability::Connecting => {
+                    self.changed(&mut changes).await
+                }
             }
         }
     }
@@ -297,30 +297,30 @@ impl Connections {
     }
 
     /// What there is to be waited for; begins it, if nothing is under way.
-    fn outlook(self: &Arc<Self>) -> Outlook {
+    fn availability(self: &Arc<Self>) -> Availability {
         let limits = &*self.settings.limits;
         let mut state = self.write();
-        self.tend_in(&mut state);
-        let mut members: Vec<Arc<Member>> = state
-            .groups
+        self.maintain_in(&mut state);
+        let mut active: Vec<Arc<ActiveConnection>> = state
+            .subchannels
             .iter()
-            .flat_map(Group::usable)
+            .flat_map(Subchannel::usable)
             .cloned()
             .collect();
-        if !members.is_empty() {
-            members.sort_by_key(|it| it.connection.open_calls());
-            members.truncate(WAITS_ON_MAX);
+        if !active.is_empty() {
+            active.sort_by_key(|it| it.connection.open_calls());
+            active.truncate(WAITS_ON_MAX);
             let grows_at = state
-                .groups
+                .subchannels
                 .iter()
                 .filter_map(|it| it.grows_at(limits))
                 .min();
-            return Outlook::Full(members, grows_at);
+            return Availability::Full(active, grows_at);
         }
         self.start(&mut state);
         match (state.connectivity(), state.failure()) {
-            (ConnectivityState::TransientFailure, Some(status)) => Outlook::Failing(status),
-            _ => Outlook::Connecting,
+            (ConnectivityState::TransientFailure, Some(status)) => Availability::Failing(status),
+            _ => Availability::Connecting,
         }
     }
 
@@ -333,38 +333,31 @@ impl Connections {
     }
 }
 
-impl Ready {
-    /// What opens the stream, and what the head of the request has to say.
-    pub fn into_parts(self) -> (ReadyConnection, Origin) {
-        (self.connection, self.origin)
-    }
-}
-
 /// A call that waits for a stream on several connections. It counts on one of them, is given the
 /// first stream that is free, and leaves no trace on the others.
 #[derive(Default)]
 struct Waits(Vec<Wait>);
 
 struct Wait {
-    member: Arc<Member>,
+    active: Arc<ActiveConnection>,
     stream: Pin<Box<dyn Future<Output = Result<ReadyConnection, Status>> + Send>>,
 }
 
 impl Waits {
     /// Goes on waiting where it does already, so that the call keeps its turn, and on others of
-    /// `members` as well.
-    fn extend(&mut self, members: Vec<Arc<Member>>) {
-        self.0.retain(|it| it.member.is_usable());
-        for member in members {
-            let is_waited_on = self.0.iter().any(|it| Arc::ptr_eq(&it.member, &member));
+    /// `active_connection` as well.
+    fn extend(&mut self, active: Vec<Arc<ActiveConnection>>) {
+        self.0.retain(|it| it.active.is_usable());
+        for active in active {
+            let is_waited_on = self.0.iter().any(|it| Arc::ptr_eq(&it.active, &active));
             if is_waited_on || self.0.len() >= WAITS_ON_MAX {
                 continue;
             }
             let is_counted = self.0.is_empty();
             if is_counted {
-                member.take();
+                active.take();
             }
-            let waits = member.clone();
+            let waits = active.clone();
             let stream = Box::pin(async move {
                 let connection = &waits.connection;
                 match is_counted {
@@ -375,7 +368,7 @@ impl Waits {
                     }
                 }
             });
-            self.0.push(Wait { member, stream });
+            self.0.push(Wait { active, stream });
         }
     }
 
@@ -384,7 +377,7 @@ impl Waits {
         &mut self,
         grows_at: Option<Instant>,
         changes: &mut watch::Receiver<u64>,
-    ) -> Option<Result<Ready, Status>> {
+    ) -> Option<Result<Picked, Status>> {
         let mut changed = pin!(changes.changed());
         let mut growth = pin!(async {
             match grows_at {
@@ -394,16 +387,16 @@ impl Waits {
         });
         poll_fn(|cx| {
             for at in 0..self.0.len() {
-                let Wait { member, stream } = &mut self.0[at];
+                let Wait { active, stream } = &mut self.0[at];
                 let ready = match stream.as_mut().poll(cx) {
                     Poll::Pending => continue,
-                    Poll::Ready(Ok(connection)) => Some(Ok(Ready {
+                    Poll::Ready(Ok(connection)) => Some(Ok(Picked {
                         connection,
-                        origin: member.origin.clone(),
+                        origin: active.origin.clone(),
                     })),
                     // The server has closed this one while the call waited. It has not begun, and can
                     // begin elsewhere.
-                    Poll::Ready(Err(_)) if !member.is_usable() => None,
+                    Poll::Ready(Err(_)) if !active.is_usable() => None,
                     Poll::Ready(Err(status)) => Some(Err(status)),
                 };
                 self.0.swap_remove(at);
@@ -430,12 +423,12 @@ impl Drop for Waiting<'_> {
 impl State {
     fn new(limits: &ChannelLimits, targets: &[Arc<Target>]) -> Self {
         Self {
-            groups: Vec::new(),
+            subchannels: Vec::new(),
             ready: Vec::new(),
             next_id: 0,
             is_active: false,
             resolution: Resolution::new(limits, targets),
-            keeper: None,
+            idle_task: None,
         }
     }
 
@@ -443,7 +436,7 @@ impl State {
     /// better than a failure.
     pub(crate) fn connectivity(&self) -> ConnectivityState {
         use ConnectivityState::{Connecting, Idle, Ready, TransientFailure};
-        if self.groups.is_empty() {
+        if self.subchannels.is_empty() {
             return match &self.resolution {
                 Resolution {
                     failing: Some(_), ..
@@ -452,7 +445,7 @@ impl State {
                 _ => Idle,
             };
         }
-        let states: Vec<_> = self.groups.iter().map(Group::state).collect();
+        let states: Vec<_> = self.subchannels.iter().map(Subchannel::state).collect();
         let best = [Ready, Connecting, TransientFailure];
         let found = best.into_iter().find(|it| states.contains(it));
         match found.unwrap_or(Idle) {
@@ -464,7 +457,7 @@ impl State {
     /// Why there is no connection.
     pub(crate) fn failure(&self) -> Option<Status> {
         let failing: Vec<_> = self
-            .groups
+            .subchannels
             .iter()
             .filter_map(|it| it.failing.as_ref())
             .collect();
@@ -479,13 +472,17 @@ impl State {
         }
     }
 
-    pub(crate) fn group(&mut self, id: u64) -> Option<&mut Group> {
-        self.groups.iter_mut().find(|it| it.id == id)
+    pub(crate) fn subchannel(&mut self, id: u64) -> Option<&mut Subchannel> {
+        self.subchannels.iter_mut().find(|it| it.id == id)
     }
 
-    pub(crate) fn new_group(&mut self, endpoints: Vec<Endpoint>, limits: &ChannelLimits) -> Group {
+    pub(crate) fn new_subchannel(
+        &mut self,
+        endpoints: Vec<Endpoint>,
+        limits: &ChannelLimits,
+    ) -> Subchannel {
         self.next_id += 1;
-        Group::new(self.next_id, endpoints, limits)
+        Subchannel::new(self.next_id, endpoints, limits)
     }
 }
 

@@ -38,13 +38,13 @@ impl fmt::Display for ConnectivityState {
 
 /// Watches the state of a channel; does not keep the channel alive.
 #[derive(Clone, Debug)]
-pub struct StateWatch {
+pub struct ConnectivityWatch {
     states: watch::Receiver<ConnectivityState>,
     /// Of a state that never changes.
     _fixed: Option<Arc<watch::Sender<ConnectivityState>>>,
 }
 
-impl StateWatch {
+impl ConnectivityWatch {
     pub(crate) fn new(states: watch::Receiver<ConnectivityState>) -> Self {
         Self {
             states,

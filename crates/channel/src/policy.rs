@@ -5,7 +5,7 @@ use crate::endpoint::Endpoint;
 /// How calls are spread over the addresses of a channel.
 ///
 /// All that is built on connections, such as retries or the ejection of bad addresses, will be said
-/// in the same place: how endpoints become groups, and which group a call goes to.
+/// in the same place: how endpoints become subchannels, and which subchannel a call goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Policy {
@@ -17,15 +17,15 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// A group has connections to one of its endpoints.
-    pub(crate) fn groups(self, endpoints: Vec<Endpoint>) -> Vec<Vec<Endpoint>> {
+    /// A subchannel has connections to one of its endpoints.
+    pub(crate) fn subchannels(self, endpoints: Vec<Endpoint>) -> Vec<Vec<Endpoint>> {
         match self {
             Self::PickFirst => vec![endpoints],
             Self::RoundRobin => endpoints.into_iter().map(|it| vec![it]).collect(),
         }
     }
 
-    /// Whether a group whose connection has ended connects again before there is a call.
+    /// Whether a subchannel whose connection has ended connects again before there is a call.
     pub(crate) fn stays_connected(self) -> bool {
         match self {
             Self::PickFirst => false,

@@ -35,7 +35,7 @@
 //! | code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
 //! | a server | [`Server`], [`Router`], [`Request`], [`ResponseHandle`] |
 //! | a client | [`Channel`], [`Call`], [`Response`]; [`Client`] for calls without generated code |
-//! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`StateWatch`] |
+//! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`ConnectivityWatch`] |
 //! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | how calls fail | [`Status`], [`Code`], [`details`] |
 //! | code around calls | [`Interceptor`], [`Context`], [`Server::layer`], [`Channel::new`] |
@@ -133,7 +133,7 @@ pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
 #[cfg(feature = "client")]
-pub use trunkline_channel::{ConnectivityState, Resolver, StateWatch, Targets};
+pub use trunkline_channel::{ConnectivityState, ConnectivityWatch, Resolver, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;
 #[cfg(feature = "gzip")]

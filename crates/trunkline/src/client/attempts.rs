@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use trunkline_channel::{Connections, Origin, Patience, Ready};
+use trunkline_channel::{Connections, Origin, Picked, WaitMode};
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{Body, OpenCall, RefusedRequest};
 
@@ -100,7 +100,7 @@ pub(crate) async fn forward(
     };
     let mut attempts = Attempts::new(body, Arc::default(), None);
     loop {
-        let ready = connections.ready(None, Patience::FailFast).await?;
+        let ready = connections.ready(None, WaitMode::FailFast).await?;
         if let Some(response) = attempts.make(ready, head, &Metadata::new()).await {
             return response;
         }
@@ -135,7 +135,7 @@ impl Attempts {
             if let Some(recorder) = &self.recorder {
                 recorder.attempt_started();
             }
-            let ready = connections.ready(call.head.deadline, call.options.patience);
+            let ready = connections.ready(call.head.deadline, call.options.wait_mode);
             let ready = match ready.await {
                 Ok(ready) => ready,
                 Err(status) => {
@@ -156,7 +156,7 @@ impl Attempts {
     /// One attempt; none if there is to be another.
     async fn make(
         &mut self,
-        ready: Ready,
+        ready: Picked,
         head: impl Fn(Origin) -> Result<http::Request<()>, Status>,
         metadata: &Metadata,
     ) -> Option<Result<http::Response<Body>, Status>> {

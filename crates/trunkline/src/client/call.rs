@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
-use trunkline_channel::Patience;
+use trunkline_channel::WaitMode;
 use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     is_detached: bool,
     /// Whether the path of the method is known at compile time.
     pub(crate) is_registered: bool,
-    pub(crate) patience: Patience,
+    pub(crate) wait_mode: WaitMode,
     pub(crate) encoding: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
     /// The one message of the request, for interceptors.
@@ -108,7 +108,7 @@ impl<T> Call<T> {
     /// The message at the deadline has the reason of the last failure. Without a deadline the call
     /// may wait for ever. It has no effect on calls in process and to tower services.
     pub fn wait_for_ready(mut self) -> Self {
-        self.options.patience = Patience::WaitForReady;
+        self.options.wait_mode = WaitMode::WaitForReady;
         self
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
 use trunkline_channel::{
-    ChannelLimits, Connections, ConnectivityState, Origin, StateWatch, Targets,
+    ChannelLimits, Connections, ConnectivityState, ConnectivityWatch, Origin, Targets,
 };
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
@@ -245,10 +245,10 @@ impl Channel {
     }
 
     /// The state, to be watched. The watch does not keep the channel alive.
-    pub fn watch_state(&self) -> StateWatch {
+    pub fn watch_state(&self) -> ConnectivityWatch {
         match &self.backend {
             Backend::Server(connections) => connections.watch_state(),
-            Backend::Service(_) => StateWatch::fixed(ConnectivityState::Ready),
+            Backend::Service(_) => ConnectivityWatch::fixed(ConnectivityState::Ready),
         }
     }
 

@@ -11,37 +11,38 @@ use tokio::time::{Instant, sleep_until, timeout};
 use trunkline_codec::Status;
 use trunkline_transport::{Connection, Target};
 
+use crate::active_connection::{ActiveConnection, Observer};
 use crate::backoff::{self, Backoff};
 use crate::connections::{Connections, Resolution, State};
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
-use crate::group::Group;
+use crate::happy_eyeballs::HappyEyeballs;
 use crate::limits::ChannelLimits;
-use crate::member::{Member, Observer};
-use crate::race::Racer;
 use crate::resolver::{Answer, AnyResolver, endpoints};
+use crate::subchannel::Subchannel;
 use crate::task::Task;
 
-type Raced = Result<(Endpoint, Connection), Status>;
+type ConnectResult = Result<(Endpoint, Connection), Status>;
 
 impl Connections {
     /// Forgets connections that take no more calls, and opens others where they are missing.
-    pub(crate) fn tend(self: &Arc<Self>) {
-        self.tend_in(&mut self.write());
+    pub(crate) fn maintain(self: &Arc<Self>) {
+        self.maintain_in(&mut self.write());
     }
 
-    pub(crate) fn tend_in(self: &Arc<Self>, state: &mut State) {
+    pub(crate) fn maintain_in(self: &Arc<Self>, state: &mut State) {
         let limits = &*self.settings.limits;
         let (mut has_lost, mut has_grown) = (false, false);
-        for group in &mut state.groups {
-            let lost = !group.take_lost(limits).is_empty();
+        for subchannel in &mut state.subchannels {
+            let lost = !subchannel.take_lost(limits).is_empty();
             has_lost |= lost;
-            let is_to_connect = self.settings.policy.stays_connected() || group.failing.is_some();
+            let is_to_connect =
+                self.settings.policy.stays_connected() || subchannel.failing.is_some();
             if state.is_active && is_to_connect {
-                has_grown |= self.attempt(group);
+                has_grown |= self.attempt(subchannel);
             }
-            if group.is_too_small(limits) {
-                self.grow(group);
+            if subchannel.is_too_small(limits) {
+                self.grow(subchannel);
             }
         }
         if has_lost {
@@ -56,15 +57,15 @@ impl Connections {
     pub(crate) fn start(self: &Arc<Self>, state: &mut State) {
         state.is_active = true;
         let mut has_begun = false;
-        for group in &mut state.groups {
-            has_begun |= self.attempt(group);
+        for subchannel in &mut state.subchannels {
+            has_begun |= self.attempt(subchannel);
         }
-        if state.groups.is_empty() {
+        if state.subchannels.is_empty() {
             has_begun |= self.resolve(state);
         }
-        if !state.keeper.as_ref().is_some_and(Task::is_running) {
+        if !state.idle_task.as_ref().is_some_and(Task::is_running) {
             let (weak, time) = (Arc::downgrade(self), self.settings.limits.channel_idle_time);
-            state.keeper = Task::spawn(&self.changes, async move {
+            state.idle_task = Task::spawn(&self.changes, async move {
                 loop {
                     tokio::time::sleep(time).await;
                     match weak.upgrade() {
@@ -82,7 +83,7 @@ impl Connections {
     /// Tells those who wait, or watch, that something is different.
     fn tell(&self, state: &mut State) {
         let ready = state
-            .groups
+            .subchannels
             .iter()
             .enumerate()
             .filter(|(_, it)| it.is_ready());
@@ -97,8 +98,8 @@ impl Connections {
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn racer(&self) -> Racer {
-        Racer {
+    fn happy_eyeballs(&self) -> HappyEyeballs {
+        HappyEyeballs {
             limits: self.settings.limits.clone(),
             client_limits: self.client_limits.clone(),
             connector: self.settings.connector.clone(),
@@ -108,35 +109,36 @@ impl Connections {
     }
 
     /// Begins to connect, unless there is a connection, or somebody does: false then.
-    fn attempt(self: &Arc<Self>, group: &mut Group) -> bool {
-        if group.is_ready() || group.is_attempting() {
+    fn attempt(self: &Arc<Self>, subchannel: &mut Subchannel) -> bool {
+        if subchannel.is_ready() || subchannel.is_attempting() {
             return false;
         }
-        let (weak, id, racer) = (Arc::downgrade(self), group.id, self.racer());
-        group.attempt = Task::spawn(&self.changes, keep_connecting(weak, id, racer));
-        group.attempt.is_some()
+        let (weak, id, happy_eyeballs) =
+            (Arc::downgrade(self), subchannel.id, self.happy_eyeballs());
+        subchannel.attempt = Task::spawn(&self.changes, keep_connecting(weak, id, happy_eyeballs));
+        subchannel.attempt.is_some()
     }
 
-    /// What the next attempt of a group is for, and when it may begin.
+    /// What the next attempt of a subchannel is for, and when it may begin.
     fn plan(&self, id: u64) -> Option<(Arc<[Endpoint]>, Option<Instant>)> {
         let mut state = self.write();
-        let group = state.group(id)?;
-        Some((group.endpoints.clone(), group.not_before))
+        let subchannel = state.subchannel(id)?;
+        Some((subchannel.endpoints.clone(), subchannel.not_before))
     }
 
     /// An attempt has ended; whether there is to be another.
-    fn attempted(self: &Arc<Self>, id: u64, started: Instant, raced: Raced) -> bool {
+    fn attempted(self: &Arc<Self>, id: u64, started: Instant, connected: ConnectResult) -> bool {
         let mut state = self.write();
-        let Some(group) = state.group(id) else {
+        let Some(subchannel) = state.subchannel(id) else {
             return false;
         };
-        let joined = match raced {
+        let joined = match connected {
             Ok((endpoint, connection)) => {
-                group.attempt = None;
-                Some(self.join(group, endpoint, connection, started))
+                subchannel.attempt = None;
+                Some(self.join(subchannel, endpoint, connection, started))
             }
             Err(status) => {
-                group.fail(status, started, &self.settings.limits);
+                subchannel.fail(status, started, &self.settings.limits);
                 None
             }
         };
@@ -154,49 +156,52 @@ impl Connections {
     /// lock: a runtime that ends drops it at once, which takes the lock again.
     fn join(
         self: &Arc<Self>,
-        group: &mut Group,
+        subchannel: &mut Subchannel,
         endpoint: Endpoint,
         connection: Connection,
         started: Instant,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let is_further = !group.open.is_empty();
+        let is_further = !subchannel.open.is_empty();
         let origin = endpoint.origin(self.settings.authority.as_ref());
         let left = connection.left();
         let limits = &self.settings.limits;
-        let member = group.join(connection, endpoint, origin, started, limits);
+        let active = subchannel.join(connection, endpoint, origin, started, limits);
         look_after(
             Lost(Arc::downgrade(self)),
-            is_further.then(|| Arc::downgrade(&member)),
+            is_further.then(|| Arc::downgrade(&active)),
             limits.connection_idle_time,
             left,
         )
     }
 
     /// Opens another connection beside those that there are, to the same endpoint.
-    fn grow(self: &Arc<Self>, group: &mut Group) {
-        let Some(endpoint) = group.least_busy().map(|it| it.endpoint.clone()) else {
+    fn grow(self: &Arc<Self>, subchannel: &mut Subchannel) {
+        let Some(endpoint) = subchannel.least_busy().map(|it| it.endpoint.clone()) else {
             return;
         };
-        let (weak, id, racer) = (Arc::downgrade(self), group.id, self.racer());
-        group.further = Task::spawn(&self.changes, async move {
+        let (weak, id, happy_eyeballs) =
+            (Arc::downgrade(self), subchannel.id, self.happy_eyeballs());
+        subchannel.further = Task::spawn(&self.changes, async move {
             let started = Instant::now();
-            let raced = racer.run(&[endpoint]).await;
+            let connected = happy_eyeballs.run(&[endpoint]).await;
             if let Some(connections) = weak.upgrade() {
-                connections.has_grown(id, started, raced);
+                connections.has_grown(id, started, connected);
             }
         });
     }
 
-    fn has_grown(self: &Arc<Self>, id: u64, started: Instant, raced: Raced) {
+    fn has_grown(self: &Arc<Self>, id: u64, started: Instant, connected: ConnectResult) {
         let mut state = self.write();
-        let Some(group) = state.group(id) else {
+        let Some(subchannel) = state.subchannel(id) else {
             return;
         };
-        group.further = None;
-        let joined = match raced {
-            Ok((endpoint, connection)) => Some(self.join(group, endpoint, connection, started)),
+        subchannel.further = None;
+        let joined = match connected {
+            Ok((endpoint, connection)) => {
+                Some(self.join(subchannel, endpoint, connection, started))
+            }
             Err(_) => {
-                group.fail_further();
+                subchannel.fail_further();
                 None
             }
         };
@@ -207,19 +212,19 @@ impl Connections {
 
     /// Closes a connection that no call has taken since this was last asked, unless it is the only
     /// one: false if it stays.
-    fn close_if_idle(&self, member: &Arc<Member>) -> bool {
-        if member.was_taken(Observer::Connection) {
+    fn close_if_idle(&self, active: &Arc<ActiveConnection>) -> bool {
+        if active.was_taken(Observer::Connection) {
             return false;
         }
         let mut state = self.write();
-        for group in &mut state.groups {
-            if group.usable().count() > 1 {
+        for subchannel in &mut state.subchannels {
+            if subchannel.usable().count() > 1 {
                 // A call that has just chosen it holds it, and is not disturbed.
-                group.open.retain(|it| !Arc::ptr_eq(it, member));
+                subchannel.open.retain(|it| !Arc::ptr_eq(it, active));
             }
         }
-        let mut open = state.groups.iter().flat_map(|it| &it.open);
-        !open.any(|it| Arc::ptr_eq(it, member))
+        let mut open = state.subchannels.iter().flat_map(|it| &it.open);
+        !open.any(|it| Arc::ptr_eq(it, active))
     }
 
     /// Closes all connections, if no call has taken one since this was last asked, nor waits for
@@ -230,22 +235,22 @@ impl Connections {
         // A call that found no connection was one all the same.
         let was_asked = self.was_asked.swap(false, Ordering::Relaxed);
         let mut was_taken = was_asked || self.changes.receiver_count() > 0;
-        for member in state.groups.iter().flat_map(|it| &it.open) {
-            was_taken |= member.was_taken(Observer::Channel);
+        for active in state.subchannels.iter().flat_map(|it| &it.open) {
+            was_taken |= active.was_taken(Observer::Channel);
         }
         if was_taken {
             return false;
         }
         state.is_active = false;
-        state.keeper = None;
+        state.idle_task = None;
         state.resolution = Resolution::new(limits, &self.targets);
         let closed: Vec<_> = state
-            .groups
+            .subchannels
             .iter_mut()
-            .flat_map(|group| group.fall_idle(limits))
+            .flat_map(|subchannel| subchannel.fall_idle(limits))
             .collect();
         if self.has_names() {
-            state.groups.clear();
+            state.subchannels.clear();
         }
         self.tell(&mut state);
         drop(state);
@@ -272,29 +277,29 @@ impl Connections {
     fn replace(&self, state: &mut State, mut endpoints: Vec<Endpoint>) -> bool {
         let limits = &*self.settings.limits;
         endpoints.truncate(limits.max_addresses);
-        let mut before = std::mem::take(&mut state.groups);
+        let mut before = std::mem::take(&mut state.subchannels);
         let is_wanted = before.is_empty()
             || self.settings.policy.stays_connected()
             || before
                 .iter()
                 .any(|it| it.state() != ConnectivityState::Idle);
-        for endpoints in self.settings.policy.groups(endpoints) {
+        for endpoints in self.settings.policy.subchannels(endpoints) {
             if let Some(at) = before.iter().position(|it| it.has_only(&endpoints)) {
                 // DNS servers like to give the same addresses in another order.
-                let mut group = before.remove(at);
-                group.endpoints = endpoints.into();
-                state.groups.push(group);
+                let mut subchannel = before.remove(at);
+                subchannel.endpoints = endpoints.into();
+                state.subchannels.push(subchannel);
                 continue;
             }
-            let mut group = state.new_group(endpoints, limits);
+            let mut subchannel = state.new_subchannel(endpoints, limits);
             for before in &mut before {
-                group.take_over(before);
+                subchannel.take_over(before);
                 if !self.settings.policy.stays_connected() {
-                    // The one group goes on as another: see `Group::failing`.
-                    group.failing = before.failing.take();
+                    // The one subchannel goes on as another: see `Subchannel::failing`.
+                    subchannel.failing = before.failing.take();
                 }
             }
-            state.groups.push(group);
+            state.subchannels.push(subchannel);
         }
         is_wanted && state.is_active
     }
@@ -318,8 +323,8 @@ impl Connections {
         if !endpoints.is_empty() {
             state.resolution.failing = None;
             if self.replace(state, endpoints) {
-                for group in &mut state.groups {
-                    self.attempt(group);
+                for subchannel in &mut state.subchannels {
+                    self.attempt(subchannel);
                 }
             }
         }
@@ -333,8 +338,8 @@ impl Connections {
         let mut state = self.write();
         let has_failed = failure.is_some();
         if std::mem::take(&mut state.resolution.is_partial) {
-            for group in &mut state.groups {
-                group.begin_anew();
+            for subchannel in &mut state.subchannels {
+                subchannel.begin_anew();
             }
         }
         match failure {
@@ -348,7 +353,7 @@ impl Connections {
                 // between attempts to connect.
                 // The other names wait no longer than else for one that never has an address.
                 let pause = state.resolution.backoff.pause(limits, backoff::random());
-                let pause = match state.groups.is_empty() {
+                let pause = match state.subchannels.is_empty() {
                     true => pause,
                     false => pause.min(limits.resolve_interval),
                 };
@@ -431,7 +436,7 @@ async fn take_answers(
 }
 
 /// Connects until there is a connection, with pauses.
-async fn keep_connecting(weak: Weak<Connections>, id: u64, racer: Racer) {
+async fn keep_connecting(weak: Weak<Connections>, id: u64, happy_eyeballs: HappyEyeballs) {
     loop {
         let Some((endpoints, not_before)) = weak.upgrade().and_then(|it| it.plan(id)) else {
             return;
@@ -440,9 +445,9 @@ async fn keep_connecting(weak: Weak<Connections>, id: u64, racer: Racer) {
             sleep_until(at).await;
         }
         let started = Instant::now();
-        let raced = racer.run(&endpoints).await;
+        let connected = happy_eyeballs.run(&endpoints).await;
         match weak.upgrade() {
-            Some(connections) if connections.attempted(id, started, raced) => {}
+            Some(connections) if connections.attempted(id, started, connected) => {}
             Some(_) | None => return,
         }
     }
@@ -454,7 +459,7 @@ struct Lost(Weak<Connections>);
 impl Drop for Lost {
     fn drop(&mut self) {
         if let Some(connections) = self.0.upgrade() {
-            connections.tend();
+            connections.maintain();
         }
     }
 }
@@ -462,7 +467,7 @@ impl Drop for Lost {
 /// Waits until a connection takes no more calls. Closes it if it is one of several, and idle.
 async fn look_after(
     lost: Lost,
-    further: Option<Weak<Member>>,
+    further: Option<Weak<ActiveConnection>>,
     idle_time: std::time::Duration,
     left: impl Future<Output = ()>,
 ) {
@@ -471,10 +476,10 @@ async fn look_after(
         return left.await;
     };
     while timeout(idle_time, &mut left).await.is_err() {
-        let (Some(connections), Some(member)) = (lost.0.upgrade(), further.upgrade()) else {
+        let (Some(connections), Some(active)) = (lost.0.upgrade(), further.upgrade()) else {
             return;
         };
-        if connections.close_if_idle(&member) {
+        if connections.close_if_idle(&active) {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The connections to one of several endpoints.
+//! A subchannel: the connections to one of several endpoints.
 
 use std::sync::Arc;
 
@@ -6,12 +6,11 @@ use tokio::time::Instant;
 use trunkline_codec::Status;
 use trunkline_transport::Connection;
 
+use crate::active_connection::{ActiveConnection, Picked};
 use crate::backoff::{self, Backoff};
-use crate::connections::Ready;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::{Endpoint, Origin};
 use crate::limits::ChannelLimits;
-use crate::member::Member;
 use crate::task::Task;
 
 /// How many connections in a row may be lost before they have carried a call, until the next one is
@@ -19,14 +18,14 @@ use crate::task::Task;
 /// be asked as fast as it can refuse.
 const FLAPS_MAX: u32 = 2;
 
-/// Connections to one endpoint, the first of the group's that could be reached. There is one, and
+/// Connections to one endpoint, the first of the subchannel's that could be reached. There is one, and
 /// more only when it is busy, up to `max_connections`.
 #[derive(Debug)]
-pub(crate) struct Group {
-    /// Unique in the channel: attempts are told by it which group they are for.
+pub(crate) struct Subchannel {
+    /// Unique in the channel: attempts are told by it which subchannel they are for.
     pub(crate) id: u64,
     pub(crate) endpoints: Arc<[Endpoint]>,
-    pub(crate) open: Vec<Arc<Member>>,
+    pub(crate) open: Vec<Arc<ActiveConnection>>,
     /// Connects where there is no connection, again and again until there is one.
     pub(crate) attempt: Option<Task>,
     /// Opens a connection beside others.
@@ -41,7 +40,7 @@ pub(crate) struct Group {
     failed: Option<Instant>,
 }
 
-impl Group {
+impl Subchannel {
     pub(crate) fn new(id: u64, endpoints: Vec<Endpoint>, limits: &ChannelLimits) -> Self {
         Self {
             id,
@@ -75,7 +74,7 @@ impl Group {
         }
     }
 
-    /// Whether these are the group's endpoints, in any order.
+    /// Whether these are the subchannel's endpoints, in any order.
     pub(crate) fn has_only(&self, endpoints: &[Endpoint]) -> bool {
         self.endpoints.len() == endpoints.len()
             && endpoints.iter().all(|it| self.endpoints.contains(it))
@@ -89,37 +88,37 @@ impl Group {
         self.attempt.as_ref().is_some_and(Task::is_running)
     }
 
-    pub(crate) fn usable(&self) -> impl Iterator<Item = &Arc<Member>> {
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Arc<ActiveConnection>> {
         self.open.iter().filter(|it| it.is_usable())
     }
 
-    pub(crate) fn least_busy(&self) -> Option<&Arc<Member>> {
+    pub(crate) fn least_busy(&self) -> Option<&Arc<ActiveConnection>> {
         self.usable()
             .min_by_key(|it| (it.is_busy(), it.connection.open_calls()))
     }
 
-    /// A stream to be opened at once, on the least busy connection. Says by `needs_tending` if the
-    /// group has lost one, or needs another.
+    /// A stream to be opened at once, on the least busy connection. Says by `needs_maintenance` if the
+    /// subchannel has lost one, or needs another.
     pub(crate) fn try_ready(
         &self,
         limits: &ChannelLimits,
-        needs_tending: &mut bool,
-    ) -> Option<Ready> {
-        let member = self.least_busy()?;
-        if !self.open.iter().all(|it| it.is_usable()) || self.wants_more(member, limits) {
-            *needs_tending = true;
+        needs_maintenance: &mut bool,
+    ) -> Option<Picked> {
+        let active = self.least_busy()?;
+        if !self.open.iter().all(|it| it.is_usable()) || self.wants_more(active, limits) {
+            *needs_maintenance = true;
         }
-        member.try_ready()
+        active.try_ready()
     }
 
-    fn wants_more(&self, least_busy: &Member, limits: &ChannelLimits) -> bool {
+    fn wants_more(&self, least_busy: &ActiveConnection, limits: &ChannelLimits) -> bool {
         least_busy.is_busy() && self.grows_at(limits).is_some_and(|at| at <= Instant::now())
     }
 
     /// Whether another connection is to be opened beside those that there are.
     pub(crate) fn is_too_small(&self, limits: &ChannelLimits) -> bool {
         self.least_busy()
-            .is_some_and(|member| self.wants_more(member, limits))
+            .is_some_and(|active| self.wants_more(active, limits))
     }
 
     /// When another connection may be opened beside those that there are; none if there are none, or
@@ -143,7 +142,7 @@ impl Group {
         origin: Origin,
         started: Instant,
         limits: &ChannelLimits,
-    ) -> Arc<Member> {
+    ) -> Arc<ActiveConnection> {
         self.failing = None;
         self.not_before = None;
         // connection-backoff.md: reset when the connection is made. One that is lost before it has
@@ -151,9 +150,9 @@ impl Group {
         if self.flaps == 0 {
             self.backoff = Backoff::new(limits);
         }
-        let member = Member::new(connection, endpoint, origin, started);
-        self.open.push(member.clone());
-        member
+        let active = ActiveConnection::new(connection, endpoint, origin, started);
+        self.open.push(active.clone());
+        active
     }
 
     /// An attempt that began at `started` has failed: the next one comes after a pause.
@@ -175,12 +174,12 @@ impl Group {
     }
 
     /// Takes out the connections that take no more calls.
-    pub(crate) fn take_lost(&mut self, limits: &ChannelLimits) -> Vec<Arc<Member>> {
+    pub(crate) fn take_lost(&mut self, limits: &ChannelLimits) -> Vec<Arc<ActiveConnection>> {
         let (usable, lost) = std::mem::take(&mut self.open)
             .into_iter()
-            .partition(|it: &Arc<Member>| it.is_usable());
+            .partition(|it: &Arc<ActiveConnection>| it.is_usable());
         self.open = usable;
-        let lost: Vec<Arc<Member>> = lost;
+        let lost: Vec<Arc<ActiveConnection>> = lost;
         if let Some(last) = lost.last() {
             // A server that takes a connection and closes it again is not asked for each call
             // either.
@@ -193,9 +192,9 @@ impl Group {
     }
 
     /// The last connection is lost.
-    fn lose(&mut self, member: &Member, limits: &ChannelLimits) {
-        let was_of_use = member.connection.has_responded()
-            || member.started.elapsed() >= limits.connect_backoff_base;
+    fn lose(&mut self, active: &ActiveConnection, limits: &ChannelLimits) {
+        let was_of_use = active.connection.has_responded()
+            || active.started.elapsed() >= limits.connect_backoff_base;
         if was_of_use {
             self.flaps = 0;
             self.backoff = Backoff::new(limits);
@@ -203,22 +202,22 @@ impl Group {
         }
         self.flaps += 1;
         if self.flaps > FLAPS_MAX {
-            self.fail(member.connection.failure(), member.started, limits);
+            self.fail(active.connection.failure(), active.started, limits);
         }
     }
 
-    /// Takes over what `before` has of this group's endpoints.
+    /// Takes over what `before` has of this subchannel's endpoints.
     pub(crate) fn take_over(&mut self, before: &mut Self) {
         let (ours, others) = std::mem::take(&mut before.open)
             .into_iter()
-            .partition(|it: &Arc<Member>| self.endpoints.contains(&it.endpoint));
+            .partition(|it: &Arc<ActiveConnection>| self.endpoints.contains(&it.endpoint));
         before.open = others;
-        let ours: Vec<Arc<Member>> = ours;
+        let ours: Vec<Arc<ActiveConnection>> = ours;
         self.open.extend(ours);
     }
 
     /// As it was before it was first used.
-    pub(crate) fn fall_idle(&mut self, limits: &ChannelLimits) -> Vec<Arc<Member>> {
+    pub(crate) fn fall_idle(&mut self, limits: &ChannelLimits) -> Vec<Arc<ActiveConnection>> {
         let fresh = Self::new(self.id, Vec::new(), limits);
         let before = std::mem::replace(self, fresh);
         self.endpoints = before.endpoints.clone();

@@ -14,7 +14,7 @@ use crate::limits::ChannelLimits;
 
 /// What an attempt needs, and nothing of the channel that makes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Racer {
+pub(crate) struct HappyEyeballs {
     pub(crate) limits: Arc<ChannelLimits>,
     /// Those of each connection.
     pub(crate) client_limits: Arc<ClientLimits>,
@@ -23,7 +23,7 @@ pub(crate) struct Racer {
     pub(crate) keepalive: Keepalive,
 }
 
-impl Racer {
+impl HappyEyeballs {
     /// A connection to one of the endpoints, whose server has shown that it speaks HTTP/2.
     ///
     /// RFC 8305, section 5: they are tried in order, the next one when the one before has failed, or
@@ -45,8 +45,8 @@ impl Racer {
         loop {
             let next = waiting.next();
             if let Some(endpoint) = next {
-                let (racer, endpoint) = (self.clone(), endpoint.clone());
-                attempts.spawn(async move { racer.connect_in_time(endpoint).await });
+                let (happy_eyeballs, endpoint) = (self.clone(), endpoint.clone());
+                attempts.spawn(async move { happy_eyeballs.connect_in_time(endpoint).await });
             }
             let ended = match waiting.as_slice() {
                 [] => attempts.join_next().await,

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::time::Instant;
-use trunkline_transport::Connection;
+use trunkline_transport::{Connection, ReadyConnection};
 
-use crate::connections::Ready;
 use crate::endpoint::{Endpoint, Origin};
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
@@ -22,8 +21,9 @@ pub(crate) enum Observer {
     Channel = 2,
 }
 
+/// A connection that is open, and whether calls take it.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct ActiveConnection {
     pub(crate) connection: Connection,
     pub(crate) endpoint: Endpoint,
     pub(crate) origin: Origin,
@@ -33,7 +33,7 @@ pub(crate) struct Member {
     taken: AtomicU8,
 }
 
-impl Member {
+impl ActiveConnection {
     pub(crate) fn new(
         connection: Connection,
         endpoint: Endpoint,
@@ -58,10 +58,10 @@ impl Member {
     }
 
     /// A stream to be opened at once, if there is nothing to wait for.
-    pub(crate) fn try_ready(&self) -> Option<Ready> {
+    pub(crate) fn try_ready(&self) -> Option<Picked> {
         self.take();
         let connection = self.connection.try_ready()?;
-        Some(Ready {
+        Some(Picked {
             connection,
             origin: self.origin.clone(),
         })
@@ -76,5 +76,19 @@ impl Member {
     pub(crate) fn was_taken(&self, observer: Observer) -> bool {
         let before = self.taken.fetch_and(!(observer as u8), Ordering::Relaxed);
         before & observer as u8 != 0 || self.connection.open_calls() > 0
+    }
+}
+
+/// The connection that was picked for a call, with a free stream on it, and where it leads.
+#[derive(Debug)]
+pub struct Picked {
+    pub(crate) connection: ReadyConnection,
+    pub(crate) origin: Origin,
+}
+
+impl Picked {
+    /// What opens the stream, and what the head of the request has to say.
+    pub fn into_parts(self) -> (ReadyConnection, Origin) {
+        (self.connection, self.origin)
     }
 }
