@@ -13,10 +13,10 @@ use crate::endpoint::{Endpoint, Origin};
 /// allow.
 const BUSY_CALLS: usize = 100;
 
-/// Who looks whether calls have taken a connection: each forgets what it has seen, for itself.
+/// The two that check whether calls have taken a connection. Each resets its own mark.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(crate) enum Observer {
+pub(crate) enum UsageCheck {
     Connection = 1,
     Channel = 2,
 }
@@ -29,7 +29,7 @@ pub(crate) struct ActiveConnection {
     pub(crate) origin: Origin,
     /// When the attempt began that has made it.
     pub(crate) started: Instant,
-    /// A call has taken it since an observer last looked: a bit for each.
+    /// A call has taken it since an check last looked: a bit for each.
     taken: AtomicU8,
 }
 
@@ -68,14 +68,14 @@ impl ActiveConnection {
     }
 
     pub(crate) fn take(&self) {
-        let all = Observer::Connection as u8 | Observer::Channel as u8;
+        let all = UsageCheck::Connection as u8 | UsageCheck::Channel as u8;
         self.taken.store(all, Ordering::Relaxed);
     }
 
-    /// Whether calls have taken it, or are on it, since `observer` last asked.
-    pub(crate) fn was_taken(&self, observer: Observer) -> bool {
-        let before = self.taken.fetch_and(!(observer as u8), Ordering::Relaxed);
-        before & observer as u8 != 0 || self.connection.open_calls() > 0
+    /// Returns true if calls have taken the connection since `check` last asked, or are on it.
+    pub(crate) fn was_taken(&self, check: UsageCheck) -> bool {
+        let before = self.taken.fetch_and(!(check as u8), Ordering::Relaxed);
+        before & check as u8 != 0 || self.connection.open_calls() > 0
     }
 }
 
@@ -87,7 +87,7 @@ pub struct Picked {
 }
 
 impl Picked {
-    /// What opens the stream, and what the head of the request has to say.
+    /// Returns the connection that opens the stream, and the origin for the head of the request.
     pub fn into_parts(self) -> (ReadyConnection, Origin) {
         (self.connection, self.origin)
     }

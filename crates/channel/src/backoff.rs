@@ -20,7 +20,7 @@ impl Backoff {
         }
     }
 
-    /// From the beginning of an attempt to the beginning of the next. `random` is from -1 to 1.
+    /// Returns the time between the beginnings of two attempts. `random` is between -1 and 1.
     pub(crate) fn pause(&mut self, limits: &ChannelLimits, random: f64) -> Duration {
         let pause = self.next;
         let longer = pause.as_secs_f64() * limits.connect_backoff_multiplier;
@@ -33,7 +33,7 @@ impl Backoff {
     }
 }
 
-/// From -1 to 1.
+/// Returns a random number between -1 and 1.
 pub(crate) fn random() -> f64 {
     // The keys of each are other ones, from the system's source: enough for clients that are not to
     // come back together.

@@ -17,21 +17,21 @@ use trunkline_transport::{
 use crate::active_connection::{ActiveConnection, Picked};
 use crate::backoff::Backoff;
 use crate::connectivity::{ConnectivityState, ConnectivityWatch};
-use crate::endpoint::{Endpoint, Origin};
+use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
 use crate::settings::Settings;
 use crate::subchannel::Subchannel;
 use crate::task::Task;
 
-/// How many connections a call waits on at once when all are full.
+/// The number of connections that a call waits on at once if all are full.
 const WAITS_ON_MAX: usize = 16;
 
 /// The connections of a channel.
 ///
 /// Calls take the usable connection with the fewest calls, of the subchannel whose turn it is. If that
-/// one is busy, another is opened beside the call, which does not ask how that goes. All that a
-/// channel knows of connecting is here: [`ready`] gives it a stream to be opened. What goes on
-/// between calls is in `maintenance`.
+/// one is busy, another is opened in the background, and the call does not wait for it. All that a
+/// channel knows of connecting is here: [`ready`] returns a connection with a free stream. The tasks
+/// between calls are in `maintenance`.
 ///
 /// [`ready`]: Self::ready
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Connections {
     pub(crate) settings: Settings,
     /// The part of the limits that each connection keeps to.
     pub(crate) client_limits: Arc<ClientLimits>,
-    /// What a server that is asked too often has taught all connections.
+    /// The keepalive interval that all connections share: a server may ask for a longer one.
     pub(crate) keepalive: Keepalive,
     pub(crate) targets: Arc<[Arc<Target>]>,
     pub(crate) state: RwLock<State>,
@@ -64,7 +64,7 @@ pub(crate) struct State {
     /// Somebody has asked for a connection since the channel was last idle.
     pub(crate) is_active: bool,
     pub(crate) resolution: Resolution,
-    /// Sees to it that the channel falls idle.
+    /// The task that lets the channel fall idle.
     pub(crate) idle_task: Option<Task>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Resolution {
     pub(crate) task: Option<Task>,
     /// Of each target, what it last was.
     pub(crate) found: Vec<Vec<Address>>,
-    /// Why there are no addresses at all.
+    /// The reason for having no address at all.
     pub(crate) failing: Option<Status>,
     /// Names that have no address yet are being asked for, and others are in use: what fails now is not
     /// the last word.
@@ -83,17 +83,17 @@ pub(crate) struct Resolution {
     pub(crate) backoff: Backoff,
 }
 
-/// What a call does when there is no connection, and the last attempt to make one has failed.
+/// The choice of a call if no connection is open and the last attempt to connect has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitMode {
-    /// It fails with the reason of that.
+    /// The call fails with the reason of that attempt.
     #[default]
     FailFast,
-    /// It waits for the next attempt, and all that follow (grpc/doc/wait-for-ready.md).
+    /// The call waits for the next attempt and all further ones (grpc/doc/wait-for-ready.md).
     WaitForReady,
 }
 
-/// What a call can do for which no stream is free.
+/// The state of the connections for a call that finds no free stream.
 enum Availability {
     /// Every connection has as many calls as its server allows. Another may be opened then.
     Full(Vec<Arc<ActiveConnection>>, Option<Instant>),
@@ -102,7 +102,7 @@ enum Availability {
 }
 
 impl Connections {
-    /// None is opened before somebody asks for one.
+    /// Creates the connections of a channel. None is opened before [`connect`](Self::connect) or a call.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Waits until there is a connection, and has one made if there is none.
+    /// Waits until a connection is open, and opens one if necessary.
     ///
     /// # Errors
     ///
@@ -144,12 +144,12 @@ impl Connections {
         }
     }
 
-    /// Has a connection made if there is none, and does not wait for it.
+    /// Opens a connection if none is open, without waiting for it.
     pub fn request_connection(self: &Arc<Self>) {
         self.availability();
     }
 
-    /// What has passed so far on each connection that there is now.
+    /// Returns the statistics of each open connection.
     pub fn stats(&self) -> Vec<ConnectionStats> {
         let state = self.read();
         let active = state
@@ -159,18 +159,18 @@ impl Connections {
         active.map(|it| it.connection.stats()).collect()
     }
 
-    /// The state of the channel now.
+    /// Returns the current state of the channel.
     pub fn state(&self) -> ConnectivityState {
         self.read().connectivity()
     }
 
-    /// The state of the channel, to be watched.
+    /// Returns a watch on the state of the channel.
     pub fn watch_state(&self) -> ConnectivityWatch {
         ConnectivityWatch::new(self.connectivity.subscribe())
     }
 
     // Way of a unary call, client 6: takes a connection with a free stream.
-    /// A stream to be opened at once; none if a call has to wait for it.
+    /// Picks a connection with a free stream; `None` if the call has to wait for one.
     pub fn try_ready(self: &Arc<Self>) -> Option<Picked> {
         let limits = &*self.settings.limits;
         let state = self.read();
@@ -192,11 +192,11 @@ impl Connections {
         ready
     }
 
-    /// A stream to be opened, on a connection that there is or on a new one, before `deadline`.
+    /// Picks a connection with a free stream, open already or new, before `deadline`.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE if there is no connection, and the last attempt has failed, for calls that do not
+    /// UNAVAILABLE if no connection is open and the last attempt has failed, for calls that do not
     /// wait for ready; DEADLINE_EXCEEDED, with the reason of the last failure; RESOURCE_EXHAUSTED
     /// when `limits.max_queued_calls` are waiting already.
     pub async fn ready(
@@ -219,7 +219,7 @@ impl Connections {
         .await
     }
 
-    /// What a call waited for until its deadline, and what can be done about that.
+    /// Returns the status of a call that waited until its deadline: the reason and the way out.
     #[cold]
     fn too_late(&self) -> Status {
         let state = self.read();
@@ -296,7 +296,7 @@ impl Connections {
         let _ = changes.changed().await;
     }
 
-    /// What there is to be waited for; begins it, if nothing is under way.
+    /// Returns the state of the connections for a call, and begins to connect if nothing is under way.
     fn availability(self: &Arc<Self>) -> Availability {
         let limits = &*self.settings.limits;
         let mut state = self.write();
@@ -454,7 +454,7 @@ impl State {
         }
     }
 
-    /// Why there is no connection.
+    /// Returns the reason for which no connection is open.
     pub(crate) fn failure(&self) -> Option<Status> {
         let failing: Vec<_> = self
             .subchannels

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Whether a channel can carry calls (grpc/doc/connectivity-semantics-and-api.md).
+/// The state of a channel (grpc/doc/connectivity-semantics-and-api.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectivityState {
-    /// There is no connection, and none is tried: the next call asks for one.
+    /// No connection is open or being opened: the next call asks for one.
     #[default]
     Idle,
     /// A connection is being made; calls wait for it.
@@ -70,7 +70,7 @@ impl ConnectivityWatch {
     }
 
     /// Waits until the state is another than it was when this was last called, or the watch began;
-    /// gives what it is then. States that came and went in between are passed over. Dropping the
+    /// returns the state at that time. States that came and went in between are passed over. Dropping the
     /// future loses nothing. When the channel is gone it is [`ConnectivityState::Shutdown`], at once.
     pub async fn changed(&mut self) -> ConnectivityState {
         match self.states.changed().await {
@@ -79,7 +79,7 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Waits until the state is `wanted`, or the channel is gone; gives which.
+    /// Waits until the state is `wanted`, or the channel is gone, and returns the last state.
     pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
         // The last state of a channel that is gone is still there to be read.
         if self.states.has_changed().is_err() {

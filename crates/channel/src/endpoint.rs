@@ -13,7 +13,7 @@ pub(crate) struct Endpoint {
     pub(crate) target: Arc<Target>,
 }
 
-/// What a call says of where it goes: `:scheme` and `:authority`.
+/// The origin that a call names in its head: `:scheme` and `:authority`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `http`, or `https` over TLS.

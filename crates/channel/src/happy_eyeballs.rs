@@ -12,7 +12,7 @@ use crate::connector::Connector;
 use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
 
-/// What an attempt needs, and nothing of the channel that makes it.
+/// An attempt to connect, independent of its channel.
 #[derive(Clone, Debug)]
 pub(crate) struct HappyEyeballs {
     pub(crate) limits: Arc<ChannelLimits>,
@@ -26,8 +26,8 @@ pub(crate) struct HappyEyeballs {
 impl HappyEyeballs {
     /// A connection to one of the endpoints, whose server has shown that it speaks HTTP/2.
     ///
-    /// RFC 8305, section 5: they are tried in order, the next one when the one before has failed, or
-    /// has said nothing for `connect_stagger`. The first that is there wins, and the others are
+    /// RFC 8305, section 5: they are tried in order, the next one once the one before has failed, or
+    /// has been silent for `connect_stagger`. The first that is there wins, and the others are
     /// dropped. Each has `connect_timeout` for itself, so that those behind many silent ones have
     /// their turn as well.
     ///

@@ -1,4 +1,4 @@
-//! What goes on beside the calls of a channel: it connects again, resolves again, grows, falls idle.
+//! The tasks of a channel between calls: to connect again, to resolve again, to grow, to fall idle.
 //!
 //! All of it runs in tasks that hold the channel weakly, and decides under the lock of its state.
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use trunkline_codec::Status;
 use trunkline_transport::{Connection, Target};
 
-use crate::active_connection::{ActiveConnection, Observer};
+use crate::active_connection::{ActiveConnection, UsageCheck};
 use crate::backoff::{self, Backoff};
 use crate::connections::{Connections, Resolution, State};
 use crate::connectivity::ConnectivityState;
@@ -119,7 +119,7 @@ impl Connections {
         subchannel.attempt.is_some()
     }
 
-    /// What the next attempt of a subchannel is for, and when it may begin.
+    /// Returns the endpoints of the next attempt of a subchannel, and the moment when it may begin.
     fn plan(&self, id: u64) -> Option<(Arc<[Endpoint]>, Option<Instant>)> {
         let mut state = self.write();
         let subchannel = state.subchannel(id)?;
@@ -174,7 +174,7 @@ impl Connections {
         )
     }
 
-    /// Opens another connection beside those that there are, to the same endpoint.
+    /// Opens another connection to the same endpoint, in addition to the open ones.
     fn grow(self: &Arc<Self>, subchannel: &mut Subchannel) {
         let Some(endpoint) = subchannel.least_busy().map(|it| it.endpoint.clone()) else {
             return;
@@ -213,7 +213,7 @@ impl Connections {
     /// Closes a connection that no call has taken since this was last asked, unless it is the only
     /// one: false if it stays.
     fn close_if_idle(&self, active: &Arc<ActiveConnection>) -> bool {
-        if active.was_taken(Observer::Connection) {
+        if active.was_taken(UsageCheck::Connection) {
             return false;
         }
         let mut state = self.write();
@@ -236,7 +236,7 @@ impl Connections {
         let was_asked = self.was_asked.swap(false, Ordering::Relaxed);
         let mut was_taken = was_asked || self.changes.receiver_count() > 0;
         for active in state.subchannels.iter().flat_map(|it| &it.open) {
-            was_taken |= active.was_taken(Observer::Channel);
+            was_taken |= active.was_taken(UsageCheck::Channel);
         }
         if was_taken {
             return false;
@@ -271,7 +271,7 @@ impl Connections {
         self.replace(state, endpoints);
     }
 
-    /// Puts `endpoints` in the place of those that there are; gives whether a connection to them is
+    /// Replaces the endpoints with `endpoints`, and returns true if a connection to them is
     /// wanted now. Connections to those that are still there stay; calls on others go on to their
     /// ends.
     fn replace(&self, state: &mut State, mut endpoints: Vec<Endpoint>) -> bool {
@@ -412,7 +412,7 @@ async fn keep_resolving(
     }
 }
 
-/// Takes down the addresses that come; gives why some did not.
+/// Stores the addresses as they arrive, and returns the reason if some did not.
 async fn take_answers(
     weak: &Weak<Connections>,
     asked: &mut JoinSet<Answer>,

@@ -2,7 +2,7 @@
 
 use crate::endpoint::Endpoint;
 
-/// How calls are spread over the addresses of a channel.
+/// The policy that spreads calls over the addresses of a channel.
 ///
 /// All that is built on connections, such as retries or the ejection of bad addresses, will be said
 /// in the same place: how endpoints become subchannels, and which subchannel a call goes to.
@@ -25,7 +25,7 @@ impl Policy {
         }
     }
 
-    /// Whether a subchannel whose connection has ended connects again before there is a call.
+    /// Returns true if a subchannel connects again without waiting for a call.
     pub(crate) fn stays_connected(self) -> bool {
         match self {
             Self::PickFirst => false,

@@ -1,4 +1,4 @@
-//! From the names of targets to addresses.
+//! Name resolution: the names of targets, and their addresses.
 
 use std::fmt;
 use std::io;
@@ -16,12 +16,12 @@ use crate::endpoint::Endpoint;
 /// Where the addresses of a name come from; the system's resolver by default.
 ///
 /// It is asked when the channel first connects, and again when a connection is lost or cannot be
-/// made, not more often than every 30 s (`resolve_interval`). What it gives replaces what there was:
+/// made, not more often than every 30 s (`resolve_interval`). The result replaces the previous one:
 /// connections to addresses that are still there stay. If it fails, what there was is kept,
 /// and it is asked again after a pause, as between attempts to connect. One name of several that fails
 /// or takes long holds up none of the others for longer than `connect_stagger` (250 ms).
 ///
-/// Any `Fn(String, u16)` that gives a future of addresses is one:
+/// Any `Fn(String, u16)` that returns a future of addresses is a resolver:
 ///
 /// ```
 /// use trunkline_channel::Resolver;
@@ -40,7 +40,7 @@ pub trait Resolver: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What it says goes into the message of calls that fail for want of an address.
+    /// The text of the error becomes part of the message of calls that fail for lack of an address.
     fn resolve(
         &self,
         host: &str,
@@ -125,7 +125,7 @@ impl AnyResolver {
     }
 }
 
-/// What came of asking for the name of a target.
+/// The result of resolving the name of a target.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The place of the target among all.
@@ -133,7 +133,7 @@ pub(crate) struct Answer {
     pub(crate) addresses: Result<Vec<Address>, Status>,
 }
 
-/// The endpoints of all targets, in their order: each once, as far as addresses are known.
+/// Returns the endpoints of all targets whose addresses are known, in order, each once.
 pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<Endpoint> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for (target, addresses) in targets.iter().zip(found) {

@@ -1,4 +1,4 @@
-//! What a channel is told before there is one.
+//! The settings of a channel.
 
 use std::io;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::policy::Policy;
 use crate::resolver::{AnyResolver, Resolver, System};
 use crate::targets::Targets;
 
-/// What the connections of a channel are told.
+/// The settings of the connections of a channel.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to connect.
     pub targets: Targets,
-    /// All limits.
+    /// The limits of the channel.
     pub limits: Arc<ChannelLimits>,
-    /// What goes into `:authority` in the place of each target's own.
+    /// The value of `:authority`, if it is not that of each target.
     pub authority: Option<Authority>,
     /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
     pub tls: Option<ClientTls>,
-    /// How calls are spread over the addresses.
+    /// The policy that spreads calls over the addresses.
     pub policy: Policy,
     pub(crate) resolver: AnyResolver,
     pub(crate) connector: Option<Connector>,
 }
 
 impl Settings {
-    /// Those of a channel to `targets` of which nothing else is said.
+    /// Creates the default settings of a channel to `targets`.
     pub fn new(targets: Targets) -> Self {
         Self {
             targets,

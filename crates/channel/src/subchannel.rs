@@ -13,8 +13,8 @@ use crate::endpoint::{Endpoint, Origin};
 use crate::limits::ChannelLimits;
 use crate::task::Task;
 
-/// How many connections in a row may be lost before they have carried a call, until the next one is
-/// made after a pause: a server that is about to stop closes one, and one that always does is not to
+/// The number of connections in a row that may be lost before they have carried a call, until the next
+/// one is made after a pause: a server that is about to stop closes one, and one that always does is not to
 /// be asked as fast as it can refuse.
 const FLAPS_MAX: u32 = 2;
 
@@ -26,17 +26,17 @@ pub(crate) struct Subchannel {
     pub(crate) id: u64,
     pub(crate) endpoints: Arc<[Endpoint]>,
     pub(crate) open: Vec<Arc<ActiveConnection>>,
-    /// Connects where there is no connection, again and again until there is one.
+    /// Connects, with pauses, until a connection is open.
     pub(crate) attempt: Option<Task>,
-    /// Opens a connection beside others.
+    /// Opens a connection in addition to others.
     pub(crate) further: Option<Task>,
-    /// Why there is none. gRFC A62: what has failed once is failing until there is a connection.
+    /// The reason for which no connection is open. gRFC A62: it stays until one is.
     pub(crate) failing: Option<Status>,
-    /// When the next attempt may begin.
+    /// The moment when the next attempt may begin.
     pub(crate) not_before: Option<Instant>,
     backoff: Backoff,
     flaps: u32,
-    /// When a connection was last lost, or one beside others could not be opened.
+    /// The moment when a connection was last lost, or a further one could not be opened.
     failed: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ impl Subchannel {
         }
     }
 
-    /// What has failed so far was not all that there is to try.
+    /// Forgets failed attempts: not all addresses were known.
     pub(crate) fn begin_anew(&mut self) {
         self.failing = None;
         self.not_before = None;
@@ -74,7 +74,7 @@ impl Subchannel {
         }
     }
 
-    /// Whether these are the subchannel's endpoints, in any order.
+    /// Returns true if these are the subchannel's endpoints, in any order.
     pub(crate) fn has_only(&self, endpoints: &[Endpoint]) -> bool {
         self.endpoints.len() == endpoints.len()
             && endpoints.iter().all(|it| self.endpoints.contains(it))
@@ -115,14 +115,14 @@ impl Subchannel {
         least_busy.is_busy() && self.grows_at(limits).is_some_and(|at| at <= Instant::now())
     }
 
-    /// Whether another connection is to be opened beside those that there are.
+    /// Returns true if another connection should be opened.
     pub(crate) fn is_too_small(&self, limits: &ChannelLimits) -> bool {
         self.least_busy()
             .is_some_and(|active| self.wants_more(active, limits))
     }
 
-    /// When another connection may be opened beside those that there are; none if there are none, or
-    /// as many as may be, or one is under way.
+    /// Returns the moment when another connection may be opened; `None` if none is open, if as many as
+    /// allowed are, or if one is under way.
     pub(crate) fn grows_at(&self, limits: &ChannelLimits) -> Option<Instant> {
         let is_under_way = self.further.as_ref().is_some_and(Task::is_running);
         if self.open.is_empty() || self.open.len() >= limits.max_connections || is_under_way {

@@ -1,4 +1,4 @@
-//! What users write where a channel is to go.
+//! The targets of a channel, as users write them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! What runs beside the calls of a channel.
+//! The background tasks of a channel.
 
 use std::pin::Pin;
 use std::sync::Arc;

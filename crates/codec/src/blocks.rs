@@ -1,7 +1,7 @@
 //! Large blocks that are used again.
 //!
 //! A large message comes in pieces and is put together in one block, so that its fields, which are
-//! one block each, can share it. The allocator maps such a block from the kernel and gives it back
+//! one block each, can share it. The allocator maps such a block from the kernel and returns it
 //! with each message; the page faults cost more than the copy. So the process keeps a few. A block
 //! comes back when the last [`Bytes`] over it is dropped, on whichever thread that is.
 
@@ -13,11 +13,11 @@ use bytes::Bytes;
 /// The smallest block that is kept, in bytes: below, the allocator keeps memory itself.
 pub const BLOCK_MIN: usize = 64 * 1024;
 
-/// How many bytes of blocks that nobody uses the process keeps at most, and so the largest block
+/// The most bytes of unused blocks that the process keeps, and so the largest block
 /// that is kept.
 pub const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many blocks that nobody uses the process keeps at most, so that finding one is quick.
+/// The most unused blocks that the process keeps, so that finding one is quick.
 pub const KEPT_BLOCKS_MAX: usize = 64;
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept::new(KEPT_BYTES_MAX, KEPT_BLOCKS_MAX));
@@ -35,7 +35,7 @@ struct Kept {
 #[derive(Debug)]
 pub(crate) struct Block(Vec<u8>);
 
-/// Whether there are blocks for `len` bytes.
+/// Returns true if `len` bytes go into a block.
 pub(crate) fn are_for(len: usize) -> bool {
     len >= BLOCK_MIN && size_for(len) <= KEPT_BYTES_MAX
 }
@@ -107,7 +107,7 @@ impl Kept {
         Some(block)
     }
 
-    /// Keeps `block`, and gives those that are to be dropped: the oldest ones, which are of sizes
+    /// Keeps `block`, and returns those that are to be dropped: the oldest ones, which are of sizes
     /// that nobody wants now, or `block` itself, if it is too small or too large.
     fn keep(&mut self, mut block: Vec<u8>) -> Vec<Vec<u8>> {
         let mut dropped = Vec::new();

@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode};
 
 /// A gRPC status code.
 ///
-/// A newtype and no enum, so that a number this version does not know survives being received,
-/// logged and passed on.
+/// A newtype, not an enum: a number that this version does not know survives being received, logged
+/// and passed on.
 ///
 /// ```
 /// use trunkline_codec::Code;
@@ -51,15 +51,15 @@ impl Code {
     pub const OK: Self = Self(0);
     /// The call was cancelled, mostly by its caller.
     pub const CANCELLED: Self = Self(1);
-    /// An error of which no more is known.
+    /// The cause of the error is not known.
     pub const UNKNOWN: Self = Self(2);
     /// The request is wrong whatever state the server is in.
     pub const INVALID_ARGUMENT: Self = Self(3);
     /// The deadline passed before the call ended.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
-    /// What was asked for does not exist.
+    /// The requested entity does not exist.
     pub const NOT_FOUND: Self = Self(5);
-    /// What was to be created exists already.
+    /// The entity to be created exists already.
     pub const ALREADY_EXISTS: Self = Self(6);
     /// The caller is known and may not do this.
     pub const PERMISSION_DENIED: Self = Self(7);
@@ -107,13 +107,13 @@ impl Code {
         self.0
     }
 
-    /// The name of the code in the gRPC documents, such as `"NOT_FOUND"`; `None` for an unknown
-    /// number.
+    /// Returns the name of the code in the gRPC documents, such as `"NOT_FOUND"`; `None` for an
+    /// unknown number.
     pub fn name(self) -> Option<&'static str> {
         NAMES.get(usize::try_from(self.0).ok()?).copied()
     }
 
-    /// The code that stands for the HTTP status of a response without a `grpc-status`.
+    /// Returns the code for the HTTP status of a response without a `grpc-status`.
     pub fn from_http_status(status: StatusCode) -> Self {
         // http-grpc-status-mapping.md. 200 without grpc-status is UNKNOWN as well.
         match status.as_u16() {
@@ -126,7 +126,7 @@ impl Code {
         }
     }
 
-    /// The code that stands for the error code of an RST_STREAM frame.
+    /// Returns the code for the error code of an RST_STREAM frame.
     pub fn from_http2_error(reason: u32) -> Self {
         // PROTOCOL-HTTP2.md, "Errors". STREAM_CLOSED (5) has no mapping there, and a call must end
         // all the same; numbers that the table does not have are UNKNOWN.
@@ -140,7 +140,7 @@ impl Code {
         }
     }
 
-    /// The code of a `grpc-status` header; UNKNOWN for anything but a decimal number without
+    /// Returns the code of a `grpc-status` header; UNKNOWN for anything but a decimal number without
     /// leading zeros.
     ///
     /// Only `0` is OK, and a number nobody has assigned stays what it is.

@@ -1,18 +1,19 @@
-//! Compression: the encodings of messages, and which of them two peers use.
+//! Compression of messages: the interface of a compressor, and its errors.
 
 use std::fmt;
 
 use bytes::{Buf, BytesMut};
 
-/// Of how many parts, members of gzip or frames of zstd, a compressed message may be.
+/// The number of parts, members of gzip or frames of zstd, that a compressed message may have.
 ///
-/// Every compressor makes one. A part may hold nothing, and then costs a thousand times what its
-/// bytes cost to receive.
+/// Every compressor makes one. An empty part costs a thousand times as much to decompress as to
+/// receive.
 pub const MAX_PARTS: usize = 1_000;
 
-/// A way to compress messages, each for itself.
+/// A compression algorithm for messages, each of which is compressed by itself.
 ///
-/// To add one of your own, implement this trait and give it to [`Compressors::with`] on both sides.
+/// To add an algorithm, implement this trait and pass it to `compressor` of the server and of the
+/// channel.
 pub trait Compressor: Send + Sync + fmt::Debug {
     /// The name on the wire, such as `"gzip"`: lower-case letters, digits and `-`.
     fn name(&self) -> &str;
@@ -21,20 +22,20 @@ pub trait Compressor: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// When it cannot be done; the call then fails with INTERNAL.
+    /// Any error, if the message cannot be compressed; the call then fails with INTERNAL.
     fn compress(&self, input: &mut dyn Buf, output: &mut BytesMut) -> Result<(), CompressionError>;
 
-    /// Restores all of `input` and appends it to `output`, but no more than `max_size` bytes.
+    /// Decompresses all of `input` and appends it to `output`, up to `max_size` bytes.
     ///
-    /// An implementation must check the size while it goes, not in the end: it may write at most 64
-    /// KiB past `max_size` before it gives up. A small input can hold a very large output.
+    /// An implementation must check the size as it writes: it may exceed `max_size` by at most 64 KiB
+    /// before it fails. A small input can contain a very large output.
     ///
     /// # Errors
     ///
-    /// [`CompressionError::TooLarge`] when there is more than `max_size` bytes, and
-    /// [`CompressionError::TooCostly`] when it takes more memory or work than a message may, which end
-    /// the call with RESOURCE_EXHAUSTED; [`CompressionError::Corrupt`] when the input is not whole or
-    /// not in this encoding, which ends it with INTERNAL.
+    /// [`CompressionError::TooLarge`] if the output exceeds `max_size` bytes, and
+    /// [`CompressionError::TooCostly`] if it takes more memory or work than a message may: both end
+    /// the call with RESOURCE_EXHAUSTED. [`CompressionError::Corrupt`] if the input is incomplete or
+    /// in another format, which ends it with INTERNAL.
     fn decompress(
         &self,
         input: &mut dyn Buf,
@@ -42,22 +43,22 @@ pub trait Compressor: Send + Sync + fmt::Debug {
         max_size: usize,
     ) -> Result<(), CompressionError>;
 
-    /// Begins to restore a message of up to `max_size` bytes in steps, between which others go on. A
-    /// small input can take long.
+    /// Returns a decompressor that works on one message of up to `max_size` bytes in steps, between
+    /// which other calls proceed. A small input can take long.
     ///
-    /// None, the default, if this encoding does it at once, by [`decompress`](Self::decompress).
+    /// `None`, the default, if [`decompress`](Self::decompress) does all at once.
     fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         let _ = max_size;
         None
     }
 }
 
-/// One message that is being restored.
+/// A message that is being decompressed.
 pub trait Decompressor: Send + Sync + fmt::Debug {
-    /// Takes some of `input`, which is all that is left of it, and appends what comes out to `output`;
-    /// for a tenth of a millisecond or so. Returns whether the message is whole, and else is called
-    /// again; if it has neither taken nor appended anything, it gets no further, and the message fails with
-    /// [`CompressionError::Failed`]. It must stop before it has written 64 KiB more than its `max_size`.
+    /// Takes some of `input`, the rest of the message, and appends the result to `output`, for about a
+    /// tenth of a millisecond. Returns true if the message is complete; otherwise it is called again.
+    /// A step that neither takes nor appends anything ends the message with
+    /// [`CompressionError::Failed`]. It must stop before it exceeds its `max_size` by 64 KiB.
     ///
     /// # Errors
     ///
@@ -93,19 +94,18 @@ pub(crate) fn restore_all(
     Ok(())
 }
 
-/// Why a message could not be compressed or restored.
+/// The error of a message that could not be compressed or decompressed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompressionError {
-    /// The input is not in this encoding, is damaged, or is not whole.
+    /// The input is in another format, damaged, or incomplete.
     Corrupt,
-    /// The output is larger than it may be.
+    /// The output exceeds its limit.
     TooLarge,
-    /// To restore it takes more memory, or more work, than it may. Of the built-in encodings gzip and
-    /// zstd say so of more than 1,000 members or frames in one message, and zstd of a window of more
-    /// than 8 MiB; deflate has neither.
+    /// Decompression takes more memory, or more work, than a message may. gzip and zstd return it for
+    /// more than 1,000 members or frames in one message, and zstd for a window of more than 8 MiB.
     TooCostly,
-    /// The encoding failed for a reason of its own.
+    /// The compressor failed for another reason.
     Failed,
 }
 

@@ -11,7 +11,7 @@ use crate::deflate::Deflate;
 #[cfg(feature = "gzip")]
 use crate::gzip::Gzip;
 
-/// The encodings that one side knows, the preferred one first. A clone shares them.
+/// The compressors that one side knows, the preferred one first. A clone shares them.
 ///
 /// ```
 /// use trunkline_codec::Compressors;
@@ -29,17 +29,17 @@ struct Known {
 }
 
 impl Compressors {
-    /// No encodings: messages are sent and accepted only as they are.
+    /// Returns an empty list: messages are sent and accepted uncompressed only.
     pub fn none() -> Self {
         static NONE: LazyLock<Compressors> = LazyLock::new(|| Compressors::of(Vec::new()));
         NONE.clone()
     }
 
-    /// Adds `encoding` as the last one; one of the same name gives way to it, and leaves it its place.
+    /// Adds a compressor at the end, or at the position of one of the same name, which it replaces.
     ///
     /// # Panics
     ///
-    /// When its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
+    /// If its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
     /// `.`.
     #[must_use]
     pub fn with(self, encoding: impl Compressor + 'static) -> Self {
@@ -57,7 +57,7 @@ impl Compressors {
         Self::of(list)
     }
 
-    /// Puts the encoding of that name first, if it is there.
+    /// Moves the compressor of that name to the front, if there is one.
     #[must_use]
     pub fn prefer(self, name: &str) -> Self {
         let mut list = self.0.list.clone();
@@ -66,7 +66,7 @@ impl Compressors {
         Self::of(list)
     }
 
-    /// The encoding of this name.
+    /// Returns the compressor of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Compressor>> {
         self.0
             .list
@@ -75,8 +75,7 @@ impl Compressors {
             .find(|encoding| encoding.name() == name)
     }
 
-    /// The first of these encodings that a peer accepts, by one of its `grpc-accept-encoding`
-    /// headers.
+    /// Returns the first compressor that a peer accepts, by one of its `grpc-accept-encoding` headers.
     pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Compressor>> {
         let accepts = |name: &str| {
             let mut accepted = accept
@@ -88,18 +87,18 @@ impl Compressors {
         self.iter().find(|encoding| accepts(encoding.name()))
     }
 
-    /// The value of the `grpc-accept-encoding` header, such as `identity,gzip`.
+    /// Returns the value of the `grpc-accept-encoding` header, such as `identity,gzip`.
     #[inline]
     pub fn accept_header(&self) -> HeaderValue {
         self.0.accept.clone()
     }
 
-    /// The encodings, the preferred one first.
+    /// Returns the compressors, the preferred one first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Compressor>> {
         self.0.list.iter().map(|(_, encoding)| encoding)
     }
 
-    /// Whether there are none.
+    /// Returns true if the list is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.list.is_empty()
@@ -131,10 +130,10 @@ impl Compressors {
     }
 }
 
-/// gzip and deflate, in this order, as far as the features of these names are on.
+/// gzip and deflate, in this order, each if the feature of its name is on.
 ///
-/// zstd is added with [`with`](Compressors::with): a feature that some other crate turns on changes
-/// nothing that is announced to peers.
+/// zstd is added with [`with`](Compressors::with): a feature that another crate turns on does not
+/// change what peers are told.
 impl Default for Compressors {
     fn default() -> Self {
         static BUILT_IN: LazyLock<Compressors> = LazyLock::new(|| {

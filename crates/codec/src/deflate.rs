@@ -1,4 +1,4 @@
-//! The deflate encoding.
+//! deflate.
 
 use bytes::{Buf, BytesMut};
 
@@ -13,7 +13,7 @@ pub struct Deflate {
 }
 
 impl Deflate {
-    /// deflate with a compression level from 1, the fastest, to 9, the smallest. What lies outside is
+    /// Creates deflate with a compression level from 1, the fastest, to 9, the smallest. A level outside is
     /// taken as the nearest.
     pub fn with_level(level: u32) -> Self {
         Self {

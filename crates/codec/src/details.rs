@@ -64,16 +64,16 @@ pub struct Status {
     pub details: Vec<Any>,
 }
 
-/// When a call may be repeated.
+/// The time after which a call may be retried.
 #[derive(Clone, PartialEq, Message)]
 pub struct RetryInfo {
-    /// How long to wait at least.
+    /// The least time to wait.
     #[prost(message, optional, tag = "1")]
     pub retry_delay: Option<prost_types::Duration>,
 }
 
 impl RetryInfo {
-    /// Not before `delay` has passed. Protobuf has room for 10,000 years.
+    /// Creates a retry info with this delay, at most 10,000 years.
     pub fn after(delay: Duration) -> Self {
         // google/protobuf/duration.proto: at most 315,576,000,000 seconds.
         const SECONDS_MAX: u64 = 315_576_000_000;
@@ -88,8 +88,7 @@ impl RetryInfo {
         }
     }
 
-    /// How long to wait at least; `None` when the message does not say, or says something that is
-    /// no time to wait.
+    /// Returns the least time to wait; `None` if the message has none, or an invalid one.
     pub fn delay(&self) -> Option<Duration> {
         let delay = self.retry_delay.as_ref()?;
         let seconds = u64::try_from(delay.seconds).ok()?;
@@ -100,7 +99,7 @@ impl RetryInfo {
     }
 }
 
-/// What a developer needs to find the fault.
+/// Information for the developer that looks for the fault.
 #[derive(Clone, PartialEq, Message)]
 pub struct DebugInfo {
     /// The stack where the error came up, one entry a frame.
@@ -128,7 +127,7 @@ impl DebugInfo {
     }
 }
 
-/// Which quotas the call went over.
+/// The quotas that the call exceeded.
 #[derive(Clone, PartialEq, Message)]
 pub struct QuotaFailure {
     /// Each of them.
@@ -139,22 +138,22 @@ pub struct QuotaFailure {
 /// `google.rpc.QuotaFailure.Violation`: one quota.
 #[derive(Clone, PartialEq, Message)]
 pub struct QuotaViolation {
-    /// On whom the check failed, such as `project:1234`.
+    /// The subject of the failed check, such as `project:1234`.
     #[prost(string, tag = "1")]
     pub subject: String,
-    /// How it failed.
+    /// A description of the failure.
     #[prost(string, tag = "2")]
     pub description: String,
     /// The service the quota comes from.
     #[prost(string, tag = "3")]
     pub api_service: String,
-    /// What is counted.
+    /// The metric that is counted.
     #[prost(string, tag = "4")]
     pub quota_metric: String,
     /// The name of the limit.
     #[prost(string, tag = "5")]
     pub quota_id: String,
-    /// What the limit was looked up by.
+    /// The dimensions by which the limit was looked up.
     #[prost(map = "string, string", tag = "6")]
     pub quota_dimensions: HashMap<String, String>,
     /// The limit itself.
@@ -194,7 +193,7 @@ pub struct ErrorInfo {
     /// The reason, such as `STOCKOUT`.
     #[prost(string, tag = "1")]
     pub reason: String,
-    /// Who defines the reason, such as `spanner.googleapis.com`.
+    /// The domain that defines the reason, such as `spanner.googleapis.com`.
     #[prost(string, tag = "2")]
     pub domain: String,
     /// More about it.
@@ -220,7 +219,7 @@ impl ErrorInfo {
     }
 }
 
-/// Which preconditions did not hold.
+/// The preconditions that did not hold.
 #[derive(Clone, PartialEq, Message)]
 pub struct PreconditionFailure {
     /// Each of them.
@@ -234,10 +233,10 @@ pub struct PreconditionViolation {
     /// The kind of precondition, such as `TOS`. `type` is a keyword.
     #[prost(string, tag = "1")]
     pub r#type: String,
-    /// What it is about.
+    /// The subject of the precondition.
     #[prost(string, tag = "2")]
     pub subject: String,
-    /// How it failed.
+    /// A description of the failure.
     #[prost(string, tag = "3")]
     pub description: String,
 }
@@ -270,7 +269,7 @@ impl PreconditionFailure {
     }
 }
 
-/// What is wrong with the request.
+/// The fields of the request that are wrong.
 #[derive(Clone, PartialEq, Message)]
 pub struct BadRequest {
     /// Each wrong field.
@@ -284,13 +283,13 @@ pub struct FieldViolation {
     /// The path of the field, such as `address.lines[2]`.
     #[prost(string, tag = "1")]
     pub field: String,
-    /// Why it is wrong.
+    /// A description of the error.
     #[prost(string, tag = "2")]
     pub description: String,
-    /// Why it is wrong, for programs: a reason that is constant within a domain.
+    /// The reason for programs, constant within a domain.
     #[prost(string, tag = "3")]
     pub reason: String,
-    /// Why it is wrong, for end users.
+    /// The description for end users.
     #[prost(message, optional, tag = "4")]
     pub localized_message: Option<LocalizedMessage>,
 }
@@ -318,7 +317,7 @@ impl BadRequest {
     }
 }
 
-/// What the server logged the request as.
+/// The identification of the request in the logs of the server.
 #[derive(Clone, PartialEq, Message)]
 pub struct RequestInfo {
     /// An opaque string that means something to the service.
@@ -339,7 +338,7 @@ impl RequestInfo {
     }
 }
 
-/// The resource that was looked for.
+/// The resource that the call needed.
 #[derive(Clone, PartialEq, Message)]
 pub struct ResourceInfo {
     /// Its kind, such as `sql table`.
@@ -351,7 +350,7 @@ pub struct ResourceInfo {
     /// Its owner, if there is one.
     #[prost(string, tag = "3")]
     pub owner: String,
-    /// What went wrong with it.
+    /// A description of the error.
     #[prost(string, tag = "4")]
     pub description: String,
 }
@@ -367,18 +366,18 @@ impl ResourceInfo {
     }
 }
 
-/// Where to read on.
+/// Links to documentation.
 #[derive(Clone, PartialEq, Message)]
 pub struct Help {
-    /// Each place.
+    /// The links.
     #[prost(message, repeated, tag = "1")]
     pub links: Vec<Link>,
 }
 
-/// `google.rpc.Help.Link`: one place.
+/// `google.rpc.Help.Link`: one link.
 #[derive(Clone, PartialEq, Message)]
 pub struct Link {
-    /// What is found there.
+    /// A description of the page.
     #[prost(string, tag = "1")]
     pub description: String,
     /// Its address.
@@ -387,12 +386,12 @@ pub struct Link {
 }
 
 impl Help {
-    /// One place: what is found there and its address.
+    /// Creates a help with one link: a description and an address.
     pub fn link(description: impl Into<String>, url: impl Into<String>) -> Self {
         Self::default().with_link(description, url)
     }
 
-    /// Adds a place.
+    /// Adds a link.
     #[must_use]
     pub fn with_link(mut self, description: impl Into<String>, url: impl Into<String>) -> Self {
         self.links.push(Link {

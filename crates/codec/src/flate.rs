@@ -13,7 +13,7 @@ use crate::step::{self, Work};
 /// The largest window of deflate, as a power of two: what every gzip has.
 const WINDOW_BITS: u8 = 15;
 
-/// What stands around the deflated bytes.
+/// The format around the deflated bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     #[cfg(feature = "gzip")]

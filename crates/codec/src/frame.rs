@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::blocks::{self, Block};
 
-/// The size of what stands before each message, in bytes.
+/// The size of the prefix of each message, in bytes.
 pub const PREFIX_SIZE: usize = 5;
 
 /// A chunk below this size, in bytes, is copied to its neighbours when it has to wait.
@@ -36,8 +36,8 @@ pub fn prefix(compressed: bool, len: u32) -> [u8; PREFIX_SIZE] {
     [u8::from(compressed), a, b, c, d]
 }
 
-/// The message of a body that is one message of up to `max_size` bytes, not compressed, and nothing
-/// else: what most requests are. Anything else is for a [`Decoder`], and gives `None`.
+/// Returns the message of a body that consists of one uncompressed message of up to `max_size` bytes,
+/// as most requests do. Returns `None` for any other body, which a [`Decoder`] reads.
 #[inline]
 pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
     let prefix = Prefix::parse(body.first_chunk()?, max_size).ok()?;
@@ -67,19 +67,19 @@ struct Rest {
 }
 
 impl Payload {
-    /// How many bytes are left.
+    /// Returns the number of remaining bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.front.len() + self.rest.as_ref().map_or(0, |rest| rest.len)
     }
 
-    /// Whether no bytes are left.
+    /// Returns true if no bytes remain.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.front.is_empty()
     }
 
-    /// What is left as one block: without a copy if it is one piece, else in a new block.
+    /// Returns the remaining bytes as one block: without a copy if they are one piece, else in a new block.
     #[inline]
     pub fn into_bytes(mut self) -> Bytes {
         match self.rest {
@@ -88,7 +88,7 @@ impl Payload {
         }
     }
 
-    /// What is left, piece by piece.
+    /// Returns the remaining pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         let front = (!self.front.is_empty()).then_some(&self.front);
         front
@@ -96,7 +96,7 @@ impl Payload {
             .chain(self.rest.iter().flat_map(|rest| &rest.pieces))
     }
 
-    /// Whether there are two pieces or more.
+    /// Returns true if there are two pieces or more.
     #[inline]
     pub fn is_in_pieces(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| rest.len > 0)
@@ -217,13 +217,13 @@ impl fmt::Debug for Payload {
 /// A message with its flag.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Whether the payload is compressed.
+    /// True if the payload is compressed.
     pub compressed: bool,
-    /// The message as it came.
+    /// The message as received.
     pub payload: Payload,
 }
 
-/// Why bytes are not messages.
+/// The error of bytes that are not messages.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -238,9 +238,9 @@ pub enum FrameError {
     },
     /// The stream ended inside a message or its prefix.
     Truncated {
-        /// How many bytes of the message, or of its prefix, there are.
+        /// The bytes of the message, or of its prefix, that have arrived.
         received: usize,
-        /// How many there should be.
+        /// The expected number of bytes.
         expected: usize,
     },
 }
@@ -290,7 +290,7 @@ impl std::error::Error for FrameError {}
 #[derive(Debug)]
 pub struct Decoder {
     max_size: usize,
-    /// What was pushed and not taken, in order; `tail` comes after it.
+    /// The chunks that were pushed and not taken, in order; `tail` comes after them.
     chunks: Payload,
     /// Where small chunks are copied to.
     tail: BytesMut,
@@ -310,7 +310,7 @@ struct Prefix {
 }
 
 impl Decoder {
-    /// A decoder of messages of up to `max_size` bytes.
+    /// Creates a decoder of messages of up to `max_size` bytes.
     #[inline]
     pub fn new(max_size: usize) -> Self {
         Self {
@@ -323,20 +323,20 @@ impl Decoder {
         }
     }
 
-    /// The largest message that is let through, in bytes.
+    /// Returns the largest message that is accepted, in bytes.
     #[inline]
     pub fn max_size(&self) -> usize {
         self.max_size
     }
 
-    /// How many bytes wait to be decoded.
+    /// Returns the number of bytes that wait to be decoded.
     #[inline]
     pub fn buffered(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| block.len());
         block + self.chunks.len() + self.tail.len()
     }
 
-    /// Whether the stream may end here: there is no part of a message.
+    /// Returns true if the stream may end here, because no message has begun.
     #[inline]
     pub fn is_at_boundary(&self) -> bool {
         self.prefix.is_none() && self.buffered() == 0
@@ -362,7 +362,7 @@ impl Decoder {
         self.compact(&chunk);
     }
 
-    /// The next message that is here in full; `None` until more chunks come.
+    /// Returns the next complete message; `None` until more chunks arrive.
     ///
     /// # Errors
     ///
@@ -383,11 +383,11 @@ impl Decoder {
         }
     }
 
-    /// To be called at the end of the stream, when [`next`](Self::next) has given `None`.
+    /// Checks the end of the stream, once [`next`](Self::next) has returned `None`.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Truncated`] when a part of a message is left over, or what `next` failed with.
+    /// [`FrameError::Truncated`] if a part of a message is left over, or the error of `next`.
     pub fn finish(&self) -> Result<(), FrameError> {
         match (self.failed, self.prefix) {
             (Some(error), _) => Err(error),
@@ -623,7 +623,7 @@ mod tests {
         [&prefix(compressed, message.len() as u32)[..], message].concat()
     }
 
-    /// Pushes `chunks`, taking what can be had after each, and gives the messages and the end.
+    /// Pushes `chunks`, taking what can be had after each, and returns the messages and the end.
     fn decode(chunks: &[&[u8]], max_size: usize) -> (Vec<Vec<u8>>, Result<(), FrameError>) {
         let mut decoder = Decoder::new(max_size);
         let mut messages = Vec::new();

@@ -1,8 +1,8 @@
 //! The grammar of a call: a head, messages, and an end.
 //!
-//! [`Reader`] is fed with what HTTP/2 delivers for one stream and gives the call's [`Event`]s:
-//! `[Head] Message* End`. Whatever the grammar forbids becomes one [`End`] with a status, and after
-//! the end there is nothing more.
+//! [`Reader`] takes the frames of one HTTP/2 stream and returns the call's [`Event`]s:
+//! `[Head] Message* End`. Anything that the grammar forbids becomes one [`End`] with a status, and
+//! nothing follows the end.
 //!
 //! ```text
 //!             head                     data*                   trailers / eof
@@ -41,7 +41,7 @@ use crate::head::{self, ResponseHead};
 use crate::metadata::Metadata;
 use crate::status::Status;
 
-/// How many messages a stream must have.
+/// The number of messages that a stream must have.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Exactly one, if the call ends well.
@@ -50,7 +50,7 @@ pub enum Expect {
     Many,
 }
 
-/// What a [`Reader`] gives.
+/// An event of a call, as a [`Reader`] returns it.
 #[derive(Debug)]
 pub enum Event {
     /// The head of a response. A response that failed at once has none, and requests have none.
@@ -66,23 +66,23 @@ pub enum Event {
 pub struct Message {
     /// The bytes of the message.
     pub payload: Payload,
-    /// Whether it was compressed on the wire.
+    /// True if it was compressed on the wire.
     pub compressed: bool,
 }
 
-/// How a stream of messages ended.
+/// The end of a stream of messages.
 #[derive(Debug)]
 pub struct End {
-    /// Whether it ended well, and if not, why.
+    /// `Ok` if it ended well, otherwise the reason.
     pub status: Result<(), Status>,
-    /// The trailers; empty when the stream ended without any.
+    /// The trailers; empty if the stream ended without any.
     pub trailers: Metadata,
 }
 
 /// Reads one direction of a call. See the [module](self) for the states.
 ///
-/// The inputs only store what they are given; [`next`](Self::next) decodes, one message at a time,
-/// so that a slow reader holds bytes as they came off the wire. A message that takes long to restore
+/// The inputs are only stored; [`next`](Self::next) decodes, one message at a time,
+/// so that a slow reader holds bytes as they came off the wire. A message that takes long to decompress
 /// takes several calls: see [`has_work`](Self::has_work). Messages that have arrived in full
 /// come out before the end, whatever the end is. Inputs after the end are ignored.
 #[derive(Debug)]
@@ -91,19 +91,19 @@ pub struct Reader {
     expect: Expect,
     state: State,
     decoder: Decoder,
-    /// What compressed messages are compressed with.
+    /// The compressor of compressed messages.
     encoding: Option<Arc<dyn Compressor>>,
-    /// The message that is being restored: it comes before all others.
+    /// The message that is being decompressed: it comes before all others.
     restoring: Option<Box<Restoring>>,
     /// The size of the last compressed message before it was restored, in bytes.
     compressed_size: usize,
-    /// Whether any bytes of messages have come.
+    /// True if any bytes of messages have arrived.
     has_data: bool,
-    /// Whether a message was given out.
+    /// True if a message was returned.
     has_message: bool,
 }
 
-/// A compressed message of which a part has been restored.
+/// A compressed message of which a part has been decompressed.
 #[derive(Debug)]
 struct Restoring {
     input: Payload,
@@ -123,21 +123,21 @@ enum State {
     Start,
     /// The head has come with a `grpc-status`, and nothing has followed it.
     Held(HeaderMap),
-    /// The head has come and was not given out.
+    /// The head has arrived and was not returned.
     Head(HeaderMap),
     /// Messages may come.
     Open,
-    /// The end is known; the head, if it was not given out, and the messages that wait come first.
+    /// The end is known; the head, if it was not returned, and the messages that wait come first.
     Ended {
         head: Option<HeaderMap>,
         end: End,
         cause: Cause,
     },
-    /// The end was given out.
+    /// The end was returned.
     Done,
 }
 
-/// What made the end known.
+/// The cause of the end.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Cause {
     /// The peer ended its stream. Should it go on all the same, that is an error.
@@ -147,9 +147,9 @@ enum Cause {
 }
 
 // Way of a unary call, client 9: turns bytes into a message, if nothing is wrong.
-/// The message of a response that has arrived whole, if it is what most are: one message of up to
-/// `max_size` bytes, not compressed, and a good end. Anything else is for a [`Reader`], and gives
-/// `None`.
+/// Returns the message of a complete response that consists of one uncompressed message of up to
+/// `max_size` bytes and a good end, as most do. Returns `None` for any other response, which a
+/// [`Reader`] reads.
 #[inline]
 pub fn only_message(
     head: &Parts,
@@ -164,7 +164,7 @@ pub fn only_message(
 }
 
 impl Reader {
-    /// A reader of a response, with the largest message in bytes and the encodings that were
+    /// Creates a reader of a response, with the largest message in bytes and the compressors that were
     /// announced to the server.
     #[inline]
     pub fn response(expect: Expect, max_message_size: usize, encodings: Compressors) -> Self {
@@ -181,8 +181,8 @@ impl Reader {
         }
     }
 
-    /// A reader of a request whose head was read by [`parse_request`](crate::head::parse_request),
-    /// with the largest message in bytes and the encoding that the head names.
+    /// Creates a reader of a request whose head [`parse_request`](crate::head::parse_request) has read,
+    /// with the largest message in bytes and the compressor that the head names.
     #[inline]
     pub fn request(
         expect: Expect,
@@ -275,8 +275,8 @@ impl Reader {
         }
     }
 
-    /// Takes a failure that is no part of the stream, such as a deadline that has passed or a
-    /// connection that is lost. After the stream's end it changes nothing.
+    /// Takes a failure from outside the stream, such as a deadline that has passed or a connection that
+    /// was lost. After the stream's end it changes nothing.
     pub fn fail(&mut self, status: Status) {
         if !self.is_ended() {
             self.end(Err(status), Metadata::new(), Cause::Failure);
@@ -305,8 +305,8 @@ impl Reader {
         self.end(status, Metadata::new(), Cause::Stream);
     }
 
-    /// The next event; `None` until there is more input, or [`has_work`](Self::has_work), and always
-    /// after the end.
+    /// Returns the next event; `None` until there is more input, or [`has_work`](Self::has_work), and
+    /// always after the end.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
@@ -356,14 +356,14 @@ impl Reader {
         Some(read)
     }
 
-    /// True if [`next`](Self::next) has more to do without more input: a message that takes long to
-    /// restore is restored in steps, between which the reader's thread can do other work.
+    /// Returns true if [`next`](Self::next) has more to do without more input: a message that takes long
+    /// to decompress is decompressed in steps, between which the reader's thread can do other work.
     #[inline]
     pub fn has_work(&self) -> bool {
         self.restoring.is_some()
     }
 
-    /// The largest message that is let through, in bytes.
+    /// Returns the largest message that is accepted, in bytes.
     #[inline]
     pub fn max_message_size(&self) -> usize {
         self.decoder.max_size()
@@ -438,7 +438,7 @@ impl Reader {
         })
     }
 
-    /// What there is after the one message: nothing, or an error.
+    /// Returns the state after the one message: no more messages, or an error.
     fn forbid_more(&mut self) -> Option<Event> {
         match self.decoder.is_at_boundary() {
             true => None,
@@ -447,7 +447,7 @@ impl Reader {
         }
     }
 
-    /// The message, unless it takes more than one step to restore it.
+    /// Returns the message, unless it takes more than one step to decompress it.
     fn restore(&mut self, frame: Frame) -> Option<Event> {
         if !frame.compressed {
             return Some(Event::Message(Message {
@@ -482,7 +482,7 @@ impl Reader {
         Some(self.restored(restored, output))
     }
 
-    /// One step further with a message that is being restored.
+    /// Goes one step further with a message that is being decompressed.
     fn restore_further(&mut self, mut restoring: Box<Restoring>) -> Option<Event> {
         let Restoring { input, output, by } = &mut *restoring;
         let outcome = match compression::step_further(&mut **by, input, output) {
@@ -533,7 +533,7 @@ impl Reader {
         Some(Event::End(end))
     }
 
-    /// Whether the messages are those of a stream that ended well.
+    /// Returns true if the messages are those of a stream that ended well.
     fn check_messages(&self) -> Result<(), Status> {
         self.decoder.finish()?;
         match self.expect {

@@ -1,13 +1,13 @@
-//! The gzip encoding.
+//! gzip.
 
 use bytes::{Buf, BytesMut};
 
 use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
 use crate::flate::{self, Format, Inflating};
 
-/// gzip, the encoding that every implementation knows.
+/// gzip, which every implementation knows.
 ///
-/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) members is not restored; every
+/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) members is refused; every
 /// compressor makes one.
 #[derive(Copy, Clone, Debug)]
 pub struct Gzip {
@@ -15,7 +15,7 @@ pub struct Gzip {
 }
 
 impl Gzip {
-    /// gzip with a compression level from 1, the fastest, to 9, the smallest. What lies outside is
+    /// Creates gzip with a compression level from 1, the fastest, to 9, the smallest. A level outside is
     /// taken as the nearest.
     pub fn with_level(level: u32) -> Self {
         Self {

@@ -1,5 +1,4 @@
-//! Heads of calls: what the headers of requests and responses say, read once into types and written
-//! from types.
+//! Heads of calls: the headers of requests and responses, read once into types and written from types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,37 +24,36 @@ const USER_AGENT: HeaderValue =
 const TEXT_PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// What who calls a method by plain HTTP is told to do.
+/// The advice for clients that call a method by plain HTTP.
 const WAY_OUT: &str = "this is a gRPC server; call it with a gRPC client, or with grpcurl";
 
-/// What the head of a request says about the call.
+/// The head of a request.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RequestHead {
-    /// How long the client waits for the call to end; `None` if it did not say. Zero when that time
-    /// is over already.
+    /// The time that the client waits for the end of the call; `None` if it did not say. Zero if that
+    /// time has passed already.
     pub timeout: Option<Duration>,
-    /// What compressed messages of the request are compressed with; `None` if they may not be
-    /// compressed.
+    /// The compressor of the compressed messages of the request; `None` if they may not be compressed.
     pub encoding: Option<Arc<dyn Compressor>>,
-    /// The first of our encodings that the client accepts.
+    /// The first of our compressors that the client accepts.
     pub reply_encoding: Option<Arc<dyn Compressor>>,
 }
 
-/// Why a request is no call, and what it is answered with. The connection goes on.
+/// The refusal of a request that is not a call. The connection goes on.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The request is not gRPC: an HTTP status, and a text for who reads it.
+    /// The request is not gRPC: an HTTP status, and a text for people.
     Http {
         /// 400, 405 or 415.
         status: StatusCode,
-        /// What is wrong.
+        /// The error, and the way out.
         message: String,
     },
-    /// The request is gRPC that does not work: HTTP status 200 and a gRPC status.
+    /// The request is gRPC and fails: HTTP status 200 and a gRPC status.
     Status(Status),
-    /// As `Status`, for messages in an encoding that is not known: the answer says which ones are.
+    /// As `Status`, for messages with an unknown compression: the response lists the known ones.
     Compressor(Status),
 }
 
@@ -66,7 +64,7 @@ impl From<Status> for Refusal {
 }
 
 impl Refusal {
-    /// The code of the answer.
+    /// Returns the code of the response.
     pub fn code(&self) -> Code {
         match self {
             Self::Http { status, .. } => Code::from_http_status(*status),
@@ -147,7 +145,7 @@ pub fn trailers_only<B: Default>(end: Result<(), Status>, metadata: Metadata) ->
 
 /// Reads the head of a request.
 ///
-/// The path is not looked at: see [`Path`](crate::Path).
+/// The path is not checked: see [`Path`](crate::Path).
 ///
 /// # Errors
 ///
@@ -234,13 +232,13 @@ fn not_grpc(content_type: Option<&[u8]>) -> Refusal {
     }
 }
 
-/// The timeout in the head of a request, if there is one that can be read.
+/// Returns the timeout in the head of a request, if it is present and valid.
 pub fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     timeout::parse(headers.get(&GRPC_TIMEOUT)?.as_bytes()).ok()
 }
 
-/// Adds what the protocol wants in the head of a request, before what is there. `user-agent` keeps
-/// its value if there is one.
+/// Adds the fields of the protocol to the head of a request, before those present. `user-agent` keeps
+/// its value if it has one.
 #[inline]
 pub fn write_request(
     headers: &mut HeaderMap,
@@ -262,8 +260,8 @@ pub fn write_request(
     append_new(headers, custom);
 }
 
-/// What [`write_request`] adds for a client whose encodings are always the same. Copying it costs
-/// half of writing it.
+/// The fields that [`write_request`] adds for a client whose compressors are always the same. To copy
+/// them costs half as much as to write them.
 #[derive(Clone, Debug)]
 pub struct ClientFields {
     plain: HeaderMap,
@@ -273,7 +271,7 @@ pub struct ClientFields {
 }
 
 impl ClientFields {
-    /// The fields of a client that knows `encodings`.
+    /// Creates the fields of a client with these compressors.
     pub fn new(encodings: Compressors) -> Self {
         let fields = |timeout| {
             let mut headers = HeaderMap::new();
@@ -287,13 +285,13 @@ impl ClientFields {
         }
     }
 
-    /// The encodings that the client knows.
+    /// Returns the compressors that the client knows.
     #[inline]
     pub fn encodings(&self) -> &Compressors {
         &self.encodings
     }
 
-    /// As [`write_request`].
+    /// Adds the fields as [`write_request`] does.
     pub fn write(
         &self,
         headers: &mut HeaderMap,
@@ -318,7 +316,7 @@ impl ClientFields {
     }
 }
 
-/// Adds the fields whose names are not there, as far as a header map has room.
+/// Adds the fields whose names are missing, up to the limit of a header map.
 fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
     let mut last = None;
     for (name, value) in more {
@@ -332,7 +330,7 @@ fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
     }
 }
 
-/// Adds what the protocol wants in the head of a response.
+/// Adds the fields of the protocol to the head of a response.
 #[inline]
 pub fn write_response(
     headers: &mut HeaderMap,
@@ -400,14 +398,14 @@ fn keep_first<'a>(field: &mut Option<&'a [u8]>, value: &'a HeaderValue) {
     *field = field.or(Some(value.as_bytes()));
 }
 
-/// What the head of a response says.
+/// The head of a response.
 pub(crate) struct ResponseHead {
     pub(crate) encoding: Option<Arc<dyn Compressor>>,
-    /// Whether there is a `grpc-status`, so that this can be all of the response.
+    /// True if the head has a `grpc-status`, so that it may be the whole response.
     pub(crate) has_status: bool,
 }
 
-/// Reads the head of a response. What is no gRPC response is the status that it stands for.
+/// Reads the head of a response. A response that is not gRPC becomes the status that it stands for.
 pub(crate) fn parse_response(
     status: StatusCode,
     headers: &HeaderMap,
@@ -486,12 +484,12 @@ fn unknown_encoding(whose: &str, name: &str, encodings: &Compressors) -> String 
     format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
 }
 
-/// As much of a value from a peer as is repeated to people.
+/// Returns the part of a peer's value that messages repeat.
 fn beginning(value: &[u8]) -> String {
     String::from_utf8_lossy(value).chars().take(40).collect()
 }
 
-/// What a content type is to gRPC.
+/// The kinds of content types.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum ContentType {
     /// `application/grpc`, also with `+proto` and with parameters.
@@ -525,7 +523,7 @@ impl ContentType {
     }
 }
 
-/// What `grpc-encoding` says.
+/// The value of `grpc-encoding`.
 enum MessageEncoding<'a> {
     Identity,
     Known(&'a Arc<dyn Compressor>),

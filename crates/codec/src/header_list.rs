@@ -1,4 +1,4 @@
-//! Header lists: how large one is, how large a peer takes it, and what is left of the end of a call that is larger.
+//! Header lists: their size, the limit of a peer, and the end of a call that exceeds it.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri};
@@ -21,7 +21,7 @@ pub(crate) const fn field_size(name: usize, value: usize) -> usize {
     name + value + 32
 }
 
-/// The size of these fields, as HTTP/2 counts it.
+/// Returns the size of these fields, as HTTP/2 counts it.
 #[inline]
 pub fn size(fields: &HeaderMap) -> usize {
     fields
@@ -30,7 +30,7 @@ pub fn size(fields: &HeaderMap) -> usize {
         .sum()
 }
 
-/// The size of the pseudo-headers of a request.
+/// Returns the size of the pseudo-headers of a request.
 #[inline]
 pub fn pseudo_size(method: &Method, uri: &Uri) -> usize {
     let authority = uri
@@ -43,17 +43,17 @@ pub fn pseudo_size(method: &Method, uri: &Uri) -> usize {
         + field_size(":path".len(), path)
 }
 
-/// The size of the header lists that a peer takes.
+/// The size of the header lists that a peer accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// The smallest size that is not sent, in bytes. That a list as large as what was announced is not
-    /// sent is for h2, and with it hyper and tonic, which refuses one.
+    /// The smallest size that is not sent, in bytes. h2, and with it hyper and tonic, refuses a list
+    /// exactly as large as announced.
     pub limit: u32,
-    /// Where that size is from.
+    /// The source of that size.
     pub source: Source,
 }
 
-/// Where the limit for what is sent is from.
+/// The source of the limit for header lists that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// SETTINGS_MAX_HEADER_LIST_SIZE of the peer.
@@ -85,7 +85,7 @@ impl What {
 }
 
 impl Room {
-    /// The status of a call whose `what` takes `size` bytes and does not fit.
+    /// Returns the status of a call whose `what` has `size` bytes and does not fit.
     pub fn exceeded(self, what: &str, size: usize) -> Status {
         Status::resource_exhausted(format!("{}: send less metadata", self.excess(what, size)))
     }
@@ -100,11 +100,11 @@ impl Room {
         format!("{size} bytes of {what} do not fit the {limit} {source}")
     }
 
-    /// Makes what is sent in place of `size` bytes of `what` that do not fit: code and message of `end`, and
-    /// what was left out.
+    /// Returns the fields to send instead of `size` bytes of `what` that do not fit: code and message of
+    /// `end`, and a note of the fields left out.
     ///
     /// Details go first, then all metadata, then the end of the message. A call that was OK becomes
-    /// RESOURCE_EXHAUSTED: what is missing would be missing without a word.
+    /// RESOURCE_EXHAUSTED, so that nothing is lost silently.
     pub fn shorten(self, what: What, size_before: usize, mut end: HeaderMap) -> HeaderMap {
         let code = end.remove(GRPC_STATUS);
         let message = end.remove(GRPC_MESSAGE);
@@ -172,8 +172,8 @@ fn append_all(fields: &mut HeaderMap, more: &HeaderMap) {
     }
 }
 
-/// The status of a call of which the peer has sent `size` bytes of `what`, at least, and not more
-/// than `limit` are taken. What the peer says in `fields` is repeated.
+/// Returns the status of a call whose peer has sent at least `size` bytes of `what`, above `limit`. The
+/// status that the peer sent in `fields` is repeated.
 pub fn refused(what: &str, size: usize, limit: u32, fields: &HeaderMap) -> Status {
     let mut message = format!(
         "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Http2Limits::max_header_list_size_hard at this end"

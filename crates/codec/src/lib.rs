@@ -1,15 +1,15 @@
 //! The gRPC protocol with no I/O: pure functions and small state machines.
 //!
-//! | module | what it knows |
+//! | module | contains |
 //! | --- | --- |
 //! | [`grammar`] | a call as a head, messages and an end, in each direction |
 //! | [`frame`] | length-prefixed messages, decoded from chunks |
-//! | [`rope`], [`blocks`] | large messages: written in pieces, read into blocks that are used again |
+//! | [`rope`], [`blocks`] | large messages: written in pieces, read into reused blocks |
 //! | [`head`] | heads of requests and responses |
-//! | [`header_list`] | how large heads and trailers are, and what is left of those that are too large |
-//! | [`status`], [`code`], [`details`] | how a call ended |
-//! | [`metadata`] | the pairs beside the messages |
-//! | [`compression`], [`compressors`] | how messages are compressed, and the choice between two peers |
+//! | [`header_list`] | the size of heads and trailers, and those that are too large |
+//! | [`status`], [`code`], [`details`] | the end of a call |
+//! | [`metadata`] | the key-value pairs of heads and trailers |
+//! | [`compression`], [`compressors`] | compression of messages, and the choice between two peers |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
 //! | [`limits`] | the limits for messages, with their defaults |
 //!

@@ -1,4 +1,4 @@
-//! Metadata: the key-value pairs beside the messages of a call.
+//! Metadata: the key-value pairs of a head or of trailers.
 
 use std::fmt;
 
@@ -27,8 +27,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// applications set: `grpc-previous-rpc-attempts`, `grpc-retry-pushback-ms`, `grpc-trace-bin` and
 /// `grpc-tags-bin`.
 ///
-/// Values from a peer are kept as they are, also when they are no proper text, and can always be
-/// sent back.
+/// Values from a peer are kept as they are, also if they are not text, and can always be sent back.
 ///
 /// ```
 /// use trunkline_codec::Metadata;
@@ -47,7 +46,7 @@ pub struct Metadata {
     origin: Origin,
 }
 
-/// Whether the headers can hold keys of the protocol.
+/// The source of the headers: those of a peer can contain keys of the protocol.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 enum Origin {
     /// Every key was checked on its way in.
@@ -58,14 +57,14 @@ enum Origin {
 }
 
 impl Metadata {
-    /// Metadata without any pairs. Allocates nothing.
+    /// Creates metadata without any pairs. Allocates nothing.
     #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The metadata in a peer's headers or trailers. Nothing is copied or removed: what is the
-    /// protocol's is hidden.
+    /// Creates the metadata of a peer's headers or trailers. Nothing is copied or removed: fields of the
+    /// protocol are hidden.
     #[inline]
     pub fn from_headers(headers: HeaderMap) -> Self {
         Self {
@@ -74,19 +73,19 @@ impl Metadata {
         }
     }
 
-    /// Sets `key` to one text value and removes what it had. White space at the ends of the value
+    /// Sets `key` to one text value and removes its other values. White space at the ends of the value
     /// is not kept.
     ///
     /// # Errors
     ///
-    /// When the key is none, is reserved, or ends in `-bin`, when the value is not printable ASCII,
-    /// and when there is no room for another key.
+    /// [`MetadataError`] if the key is invalid, reserved, or ends in `-bin`, if the value is not
+    /// printable ASCII, or if the metadata is full.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
         let (name, value) = (text_key(key)?, text_value(key, value)?);
         self.set(name, value)
     }
 
-    /// Adds a text value to those that `key` has.
+    /// Adds a text value to the values of `key`.
     ///
     /// # Errors
     ///
@@ -96,18 +95,18 @@ impl Metadata {
         self.add(name, value)
     }
 
-    /// Sets `key`, which must end in `-bin`, to one value of any bytes and removes what it had.
+    /// Sets `key`, which must end in `-bin`, to one value of any bytes and removes its other values.
     ///
     /// # Errors
     ///
-    /// When the key is none, is reserved, or does not end in `-bin`, and when there is no room for
-    /// another key.
+    /// [`MetadataError`] if the key is invalid, reserved, or does not end in `-bin`, or if the metadata
+    /// is full.
     pub fn insert_bin(&mut self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         let name = bin_key(key)?;
         self.set(name, encode_bin(value.as_ref()))
     }
 
-    /// Adds a value of any bytes to those that `key`, which must end in `-bin`, has.
+    /// Adds a value of any bytes to the values of `key`, which must end in `-bin`.
     ///
     /// # Errors
     ///
@@ -117,20 +116,20 @@ impl Metadata {
         self.add(name, encode_bin(value.as_ref()))
     }
 
-    /// The first value of `key`; `None` when there is none or it is not visible ASCII.
+    /// Returns the first value of `key`; `None` if it has none, or one that is not visible ASCII.
     ///
-    /// For a key in `-bin` this is its base64; [`get_bin`](Self::get_bin) gives the bytes.
+    /// For a key in `-bin` this is its base64; [`get_bin`](Self::get_bin) returns the bytes.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.value(key)?.to_str().ok()
     }
 
-    /// All values of `key` that are visible ASCII, in order.
+    /// Returns all values of `key` that are visible ASCII, in order.
     pub fn get_all(&self, key: &str) -> impl Iterator<Item = &str> {
         self.values(key).filter_map(|value| value.to_str().ok())
     }
 
-    /// The first value of `key`, which must end in `-bin`, decoded; `None` when there is none or it
-    /// is not base64.
+    /// Returns the first value of `key`, which must end in `-bin`, decoded; `None` if it has none, or one
+    /// that is not base64.
     pub fn get_bin(&self, key: &str) -> Option<Bytes> {
         if !is_bin(key) {
             return None;
@@ -138,8 +137,8 @@ impl Metadata {
         decode_bin(split_bin(self.value(key)?).next()?)
     }
 
-    /// All values of `key`, which must end in `-bin`, decoded, in order; those that are not base64
-    /// are left out.
+    /// Returns all values of `key`, which must end in `-bin`, decoded, in order, without those that are
+    /// not base64.
     pub fn get_all_bin(&self, key: &str) -> impl Iterator<Item = Bytes> {
         let values = is_bin(key).then(|| self.values(key));
         values
@@ -149,9 +148,9 @@ impl Metadata {
             .filter_map(decode_bin)
     }
 
-    /// Adds all pairs of `other` to those that there are, as to echo the metadata of a request.
-    /// `user-agent` replaces the one that is there. Fields of the protocol that came from a peer are
-    /// left out, and so are pairs for which there is no room: a header map holds 32,768 fields.
+    /// Adds all pairs of `other`, such as the metadata of a request that a handler echoes. `user-agent`
+    /// replaces an earlier one. Fields of the protocol from a peer are left out, and so are pairs above
+    /// the limit of a header map, 32,768 fields.
     ///
     /// ```
     /// use trunkline_codec::Metadata;
@@ -168,17 +167,17 @@ impl Metadata {
         other.merge_into(&mut self.headers);
     }
 
-    /// Removes all values of `key`, and says whether there were any.
+    /// Removes all values of `key`, and returns true if it had any.
     pub fn remove(&mut self, key: &str) -> bool {
         self.value(key).is_some() && self.headers.remove(key).is_some()
     }
 
-    /// Whether `key` has a value.
+    /// Returns true if `key` has a value.
     pub fn contains_key(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Every pair, a key with several values once for each of them. Values in `-bin` keys are in
+    /// Returns every pair, a key with several values once for each of them. Values of `-bin` keys are in
     /// base64 here.
     pub fn iter(&self) -> Iter<'_> {
         Iter {
@@ -187,7 +186,7 @@ impl Metadata {
         }
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         match self.origin {
             Origin::Own => self.headers.len(),
@@ -195,27 +194,26 @@ impl Metadata {
         }
     }
 
-    /// Whether there are no pairs.
+    /// Returns true if it contains no pairs.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// The headers below, with those of the protocol if they came from a peer.
+    /// Returns the underlying headers, with those of the protocol if they came from a peer.
     #[inline]
     pub fn as_headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The headers below, with those of the protocol if they came from a peer.
-    /// [`merge_into`](Self::merge_into) is for what is to be sent.
+    /// Returns the underlying headers, with those of the protocol if they came from a peer. To send them,
+    /// use [`merge_into`](Self::merge_into).
     #[inline]
     pub fn into_headers(self) -> HeaderMap {
         self.headers
     }
 
-    /// Adds the pairs to headers that are to be sent. `user-agent` replaces the one that is there.
-    /// Headers of the protocol that came from a peer are left out, and so are pairs for which a
-    /// header map has no room.
+    /// Adds the pairs to headers that are to be sent. `user-agent` replaces an earlier one. Fields of the
+    /// protocol from a peer are left out, and so are pairs above the limit of a header map.
     pub fn merge_into(self, headers: &mut HeaderMap) {
         if self.headers.is_empty() {
             return;
@@ -286,7 +284,7 @@ impl Metadata {
         self.headers.get_all(key).into_iter().filter(move |_| shown)
     }
 
-    /// Whether the field of this key, in any case, is shown as metadata.
+    /// Returns true if the field of this key, in any case, is shown as metadata.
     fn shows_key(&self, key: &str) -> bool {
         match self.origin {
             Origin::Own => true,
@@ -347,8 +345,8 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// Why a pair cannot be metadata. Every variant names the key; none shows the value, which may be a
-/// secret.
+/// The error of a pair that cannot be metadata. Every variant names the key; none shows the value, which
+/// may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetadataError {
@@ -377,7 +375,7 @@ pub enum MetadataError {
         /// The key.
         key: Box<str>,
     },
-    /// There is no room for another key.
+    /// The metadata is full.
     Full {
         /// The key.
         key: Box<str>,
@@ -416,7 +414,7 @@ impl fmt::Display for MetadataError {
 
 impl std::error::Error for MetadataError {}
 
-/// Whether a key in lower case belongs to the protocol, to HTTP, or to the connection.
+/// Returns true if a key in lower case belongs to the protocol, to HTTP, or to the connection.
 pub(crate) fn is_reserved(key: &str) -> bool {
     // PROTOCOL-HTTP2.md, "Requests": names starting with "grpc-" are reserved, whether they have a
     // use yet or not. Those let through are set by applications and tracing in every

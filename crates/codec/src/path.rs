@@ -4,9 +4,9 @@ use std::fmt;
 
 /// A path that can name a method: `/package.Service/Method`, byte for byte.
 ///
-/// What does not parse can never reach a method, nor can what is only equivalent to a method's path
-/// under the rules of URIs: there is no decoding, no normalisation and no query. Authorization and
-/// routing so see the same bytes.
+/// A path that does not parse never reaches a method, nor does one that is only equivalent to a
+/// method's path under the rules of URIs: paths are not decoded or normalized, and have no query.
+/// Authorization and routing therefore see the same bytes.
 ///
 /// ```
 /// use trunkline_codec::Path;
@@ -24,7 +24,7 @@ pub struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// Parses a path with its query, if it has one; `None` when it cannot name a method.
+    /// Parses a path with its query, if it has one; `None` if it cannot name a method.
     #[inline]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (service, method) = text.strip_prefix('/')?.split_once('/')?;
@@ -34,19 +34,19 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// The full name of the service, such as `routeguide.RouteGuide`.
+    /// Returns the full name of the service, such as `routeguide.RouteGuide`.
     #[inline]
     pub fn service(&self) -> &'a str {
         &self.text[1..self.slash]
     }
 
-    /// The name of the method, such as `GetFeature`.
+    /// Returns the name of the method, such as `GetFeature`.
     #[inline]
     pub fn method(&self) -> &'a str {
         &self.text[self.slash + 1..]
     }
 
-    /// The whole path, with its first slash.
+    /// Returns the whole path, with its first slash.
     #[inline]
     pub fn as_str(&self) -> &'a str {
         self.text

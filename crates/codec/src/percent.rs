@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS};
 
-/// What is encoded besides every byte above 0x7e.
+/// The characters that are encoded, in addition to every byte above 0x7e.
 // PROTOCOL-HTTP2.md, "Responses": Percent-Byte-Unencoded is %x20-%x24 / %x26-%x7E.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 

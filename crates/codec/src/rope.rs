@@ -1,6 +1,6 @@
-//! Where a large message is written: in pieces, and never in one large block.
+//! The buffer for a large message, in pieces and never in one large block.
 //!
-//! A block of a megabyte is mapped from the kernel and given back with each message, and the page
+//! A block of a megabyte is mapped from the kernel and returned with each message, and the page
 //! faults cost more than a copy. Hence a message stays in pieces: what the source can share is
 //! shared, and what has to be copied goes into blocks that the allocator keeps.
 
@@ -53,17 +53,17 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// A rope with nothing in it, and without a block.
+    /// Creates an empty rope, without a block.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many bytes were put in.
+    /// Returns the number of bytes written.
     pub fn len(&self) -> usize {
         self.sealed.len() + self.tail.len()
     }
 
-    /// Whether nothing was put in.
+    /// Returns true if nothing was written.
     pub fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.tail.is_empty()
     }
@@ -74,7 +74,7 @@ impl Rope {
         self.sealed.push(piece);
     }
 
-    /// Everything that was put in.
+    /// Returns everything that was written.
     pub fn into_payload(mut self) -> Payload {
         self.seal();
         self.sealed
@@ -87,7 +87,7 @@ impl Rope {
         }
     }
 
-    /// How many bytes the block has room for; there is a new block if it has none.
+    /// Returns the free bytes of the block, and takes a new block if it is full.
     fn room(&mut self) -> usize {
         let room = self.tail.capacity() - self.tail.len();
         if room > 0 {

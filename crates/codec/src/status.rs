@@ -61,7 +61,7 @@ enum Origin {
 }
 
 impl Status {
-    /// A status with this code and message.
+    /// Creates a status with this code and message. [`Code::OK`] becomes UNKNOWN.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         // A failed call that said OK would look like a success at its caller.
         let code = if code == Code::OK {
@@ -80,93 +80,93 @@ impl Status {
         }))
     }
 
-    /// A status with [`Code::CANCELLED`].
+    /// Creates a status with [`Code::CANCELLED`].
     pub fn cancelled(message: impl Into<String>) -> Self {
         Self::new(Code::CANCELLED, message)
     }
 
-    /// A status with [`Code::UNKNOWN`].
+    /// Creates a status with [`Code::UNKNOWN`].
     pub fn unknown(message: impl Into<String>) -> Self {
         Self::new(Code::UNKNOWN, message)
     }
 
-    /// A status with [`Code::INVALID_ARGUMENT`].
+    /// Creates a status with [`Code::INVALID_ARGUMENT`].
     pub fn invalid_argument(message: impl Into<String>) -> Self {
         Self::new(Code::INVALID_ARGUMENT, message)
     }
 
-    /// A status with [`Code::DEADLINE_EXCEEDED`].
+    /// Creates a status with [`Code::DEADLINE_EXCEEDED`].
     pub fn deadline_exceeded(message: impl Into<String>) -> Self {
         Self::new(Code::DEADLINE_EXCEEDED, message)
     }
 
-    /// A status with [`Code::NOT_FOUND`].
+    /// Creates a status with [`Code::NOT_FOUND`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Code::NOT_FOUND, message)
     }
 
-    /// A status with [`Code::ALREADY_EXISTS`].
+    /// Creates a status with [`Code::ALREADY_EXISTS`].
     pub fn already_exists(message: impl Into<String>) -> Self {
         Self::new(Code::ALREADY_EXISTS, message)
     }
 
-    /// A status with [`Code::PERMISSION_DENIED`].
+    /// Creates a status with [`Code::PERMISSION_DENIED`].
     pub fn permission_denied(message: impl Into<String>) -> Self {
         Self::new(Code::PERMISSION_DENIED, message)
     }
 
-    /// A status with [`Code::RESOURCE_EXHAUSTED`].
+    /// Creates a status with [`Code::RESOURCE_EXHAUSTED`].
     pub fn resource_exhausted(message: impl Into<String>) -> Self {
         Self::new(Code::RESOURCE_EXHAUSTED, message)
     }
 
-    /// A status with [`Code::FAILED_PRECONDITION`].
+    /// Creates a status with [`Code::FAILED_PRECONDITION`].
     pub fn failed_precondition(message: impl Into<String>) -> Self {
         Self::new(Code::FAILED_PRECONDITION, message)
     }
 
-    /// A status with [`Code::ABORTED`].
+    /// Creates a status with [`Code::ABORTED`].
     pub fn aborted(message: impl Into<String>) -> Self {
         Self::new(Code::ABORTED, message)
     }
 
-    /// A status with [`Code::OUT_OF_RANGE`].
+    /// Creates a status with [`Code::OUT_OF_RANGE`].
     pub fn out_of_range(message: impl Into<String>) -> Self {
         Self::new(Code::OUT_OF_RANGE, message)
     }
 
-    /// A status with [`Code::UNIMPLEMENTED`].
+    /// Creates a status with [`Code::UNIMPLEMENTED`].
     pub fn unimplemented(message: impl Into<String>) -> Self {
         Self::new(Code::UNIMPLEMENTED, message)
     }
 
-    /// A status with [`Code::INTERNAL`].
+    /// Creates a status with [`Code::INTERNAL`].
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Code::INTERNAL, message)
     }
 
-    /// A status with [`Code::UNAVAILABLE`].
+    /// Creates a status with [`Code::UNAVAILABLE`].
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Code::UNAVAILABLE, message)
     }
 
-    /// A status with [`Code::DATA_LOSS`].
+    /// Creates a status with [`Code::DATA_LOSS`].
     pub fn data_loss(message: impl Into<String>) -> Self {
         Self::new(Code::DATA_LOSS, message)
     }
 
-    /// A status with [`Code::UNAUTHENTICATED`].
+    /// Creates a status with [`Code::UNAUTHENTICATED`].
     pub fn unauthenticated(message: impl Into<String>) -> Self {
         Self::new(Code::UNAUTHENTICATED, message)
     }
 
-    /// The code.
+    /// Returns the code.
     #[inline]
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The message, for developers: it is not meant to be shown to end users or to be parsed.
+    /// Returns the message, for developers: do not show it to end users, and do not parse it.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -212,17 +212,17 @@ impl Status {
         self
     }
 
-    /// The metadata that came, or goes out, with the status: that of the trailers.
+    /// Returns the metadata of the trailers, received or to be sent with the status.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
 
-    /// The metadata, to be changed.
+    /// Returns the metadata of the trailers, to be changed.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.0.metadata
     }
 
-    /// Replaces the metadata.
+    /// Replaces the metadata of the trailers.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
@@ -248,19 +248,19 @@ impl Status {
         self
     }
 
-    /// Adds what caused the error, which stays here: it is never sent.
+    /// Adds the cause of the error, which is never sent.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
 
-    /// Whether the status was made by a peer and not in this process.
+    /// Returns true if a peer made the status, not this process.
     pub fn is_from_peer(&self) -> bool {
         self.0.origin != Origin::Here
     }
 
-    /// Lets a handler pass a peer's status on in full. Without this, only its code and message are.
+    /// Lets a handler pass on a peer's status in full. Otherwise only its code and message are passed on.
     #[must_use]
     pub fn forward(mut self) -> Self {
         if self.0.origin == Origin::Peer {
@@ -269,15 +269,15 @@ impl Status {
         self
     }
 
-    /// Whether [`forward`](Self::forward) was called on a peer's status.
+    /// Returns true if [`forward`](Self::forward) was called on a peer's status.
     pub fn is_forwarded(&self) -> bool {
         self.0.origin == Origin::PeerForwarded
     }
 
-    /// What a server responses when a handler returns this status.
+    /// Returns the status that a server sends if a handler returns this one.
     ///
     /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
-    /// were meant for this process, and may tell its callers more than they should know. The
+    /// were meant for this process, and may reveal too much to its callers. The
     /// [metadata of the response](Self::response_metadata) of the failed call is never passed on.
     #[must_use]
     pub fn redacted(mut self) -> Self {
@@ -290,7 +290,7 @@ impl Status {
     }
 }
 
-/// To the wire.
+/// Conversions to header fields.
 impl Status {
     /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A
     /// message is cut at 8 KiB.
@@ -299,7 +299,7 @@ impl Status {
         self.0.metadata.clone().merge_into(headers);
     }
 
-    /// The trailers of a call that ended with this status. A message is cut at 8 KiB.
+    /// Returns the trailers of a call that ended with this status. A message is cut at 8 KiB.
     pub fn into_trailers(self) -> HeaderMap {
         self.into_trailers_within(MAX_STATUS_MESSAGE_SIZE)
     }
@@ -312,7 +312,7 @@ impl Status {
         trailers
     }
 
-    /// The trailers of a call that ended well.
+    /// Returns the trailers of a call that ended well.
     #[inline]
     pub fn ok_trailers(metadata: Metadata) -> HeaderMap {
         let mut trailers = HeaderMap::new();
@@ -345,13 +345,12 @@ impl Status {
     }
 }
 
-/// From the wire.
+/// Conversions from header fields.
 impl Status {
-    /// How a call with these trailers ended; `None` when they have no `grpc-status`.
+    /// Returns the end of a call with these trailers; `None` if they have no `grpc-status`.
     ///
-    /// Two of them, or one that is no number, are UNKNOWN. A message that does not decode is kept
-    /// as far as it goes, and details that do not decode, or that contradict the code, are left
-    /// out.
+    /// Two of them, or one that is not a number, are UNKNOWN. The valid part of a message that cannot be
+    /// decoded is kept, and details that cannot be decoded, or contradict the code, are left out.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
         // Trailers are few: to look at each costs less than to hash a name.
         let mut fields = trailers.iter().filter(|(name, _)| *name == GRPC_STATUS);
@@ -372,7 +371,7 @@ impl Status {
         Some(Err(status))
     }
 
-    /// The status of a response that is no gRPC response, by its HTTP status.
+    /// Returns the status of a response that is not gRPC, by its HTTP status.
     pub fn from_http_status(status: StatusCode) -> Self {
         let mut made = Self::new(
             Code::from_http_status(status),
@@ -382,7 +381,7 @@ impl Status {
         made
     }
 
-    /// The status of a call whose stream the peer has reset, by the error code of HTTP/2.
+    /// Returns the status of a call whose stream the peer has reset, by the error code of HTTP/2.
     pub fn from_reset(reason: u32) -> Self {
         let name = reset_name(reason);
         let mut status = Self::new(
@@ -393,7 +392,7 @@ impl Status {
         status
     }
 
-    /// Marks the status as one that the peer gave with these headers.
+    /// Marks the status as the peer's, with the metadata of these headers.
     pub(crate) fn of_peer(mut self, headers: &HeaderMap) -> Self {
         self.0.origin = Origin::Peer;
         self.0.metadata = Metadata::from_headers(headers.clone());

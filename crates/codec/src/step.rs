@@ -1,4 +1,4 @@
-//! The work that encodings do at a time: the room they make in their output, and when they pause.
+//! The work that compressors do at a time: the room they make in their output, and when they pause.
 
 /// The most room, and so the most that is written before the size is looked at.
 const STEP_MAX: usize = 16 * 1024;

@@ -24,15 +24,15 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 60 * 60 * 1_000_000_000),
 ];
 
-/// Why a `grpc-timeout` is not one.
+/// The error of a value that is not a `grpc-timeout`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeoutError {
-    /// There are no digits, or more than 8 of them.
+    /// The value has no digits, or more than 8.
     Digits,
-    /// What is not a digit stands among the digits.
+    /// A character among the digits is not a digit.
     Character,
-    /// The last character is none of `H`, `M`, `S`, `m`, `u` and `n`.
+    /// The last character is not `H`, `M`, `S`, `m`, `u` or `n`.
     Unit,
 }
 
@@ -48,8 +48,8 @@ impl fmt::Display for TimeoutError {
 
 impl std::error::Error for TimeoutError {}
 
-/// The header value for `timeout`, in the finest unit that has room for it, rounded up: a server
-/// never gives up before its client.
+/// Returns the header value for `timeout`, in the finest unit that has room for it, rounded up: a
+/// server never stops before its client.
 ///
 /// ```
 /// use std::time::Duration;
@@ -85,7 +85,7 @@ pub fn encode(timeout: Duration) -> HeaderValue {
 ///
 /// # Errors
 ///
-/// When `value` is anything but 1 to 8 digits and a unit; on a server that is INTERNAL.
+/// [`TimeoutError`] if `value` is anything but 1 to 8 digits and a unit; on a server that is INTERNAL.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The zstd encoding.
+//! zstd.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::step::{self, Work};
 
 /// The largest window that a message may ask for, as a power of two: 8 MiB, which RFC 8878 (3.1.1.1.2)
 /// wants every decoder to have, and no level up to 19 exceeds. The window is the one size that is
-/// taken from the peer: it is memory that is reserved, and used only as far as bytes come out.
+/// taken from the peer: it is memory that is reserved, and used as bytes come out.
 const WINDOW_LOG_MAX: u32 = 23;
 
 thread_local! {
@@ -20,19 +20,19 @@ thread_local! {
     static COMPRESSOR: Cell<Option<(i32, CCtx<'static>)>> = const { Cell::new(None) };
 }
 
-/// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC know it, and so it
-/// is no part of the default [`Compressors`](crate::Compressors): it is added to them.
+/// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC know it, so the
+/// default [`Compressors`](crate::Compressors) do not contain it: add it to them.
 ///
 /// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) frames, or with a window of more
-/// than 8 MiB, is not restored; no compressor makes such a message unless it is told to.
+/// than 8 MiB, is refused; no compressor makes such a message unless it is told to.
 #[derive(Copy, Clone, Debug)]
 pub struct Zstd {
     level: i32,
 }
 
 impl Zstd {
-    /// zstd with a compression level from 1, the fastest, to 19, the smallest. What lies outside is
-    /// taken as the nearest: the levels above want more memory of the peer than it may give.
+    /// Creates zstd with a compression level from 1, the fastest, to 19, the smallest. A level outside is
+    /// taken as the nearest: higher levels want more memory at the peer than it allows.
     pub fn with_level(level: i32) -> Self {
         Self {
             level: level.clamp(1, 19),
@@ -189,7 +189,7 @@ impl Decompressor for Inflating {
     }
 }
 
-/// Whether an error of the library is about the window. It gives its errors as negative numbers.
+/// Returns true if an error of the library is about the window. Its errors are negative numbers.
 fn is_window(code: usize) -> bool {
     code.wrapping_neg() == ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize
 }
