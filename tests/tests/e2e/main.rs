@@ -37,6 +37,7 @@ mod limits {
 }
 
 mod observe {
+    mod events;
     mod metrics;
     mod traces;
 }

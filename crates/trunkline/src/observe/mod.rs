@@ -6,11 +6,11 @@
 //! that have ended.
 //!
 //! ```
-//! use std::collections::BTreeMap;
+//! use std::collections::HashMap;
 //! use std::sync::{Arc, Mutex};
 //! use trunkline::{Server, observe};
 //!
-//! let counts = Arc::new(Mutex::new(BTreeMap::new()));
+//! let counts = Arc::new(Mutex::new(HashMap::new()));
 //! let counter = counts.clone();
 //! let server = Server::new().observe(observe::on_end(move |call| {
 //!     let key = (call.method().to_owned(), call.code());
