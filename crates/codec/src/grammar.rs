@@ -1,8 +1,7 @@
 //! The grammar of a call: a head, messages, and an end.
 //!
 //! [`Reader`] takes the frames of one HTTP/2 stream and returns the call's [`Event`]s:
-//! `[Head] Message* End`. Anything that the grammar forbids becomes one [`End`] with a status, and
-//! nothing follows the end.
+//! `[Head] Message* End`. A breach of the grammar becomes an [`End`] with a status.
 //!
 //! ```text
 //!             head                     data*                   trailers / eof
@@ -147,9 +146,8 @@ enum Cause {
 }
 
 // Way of a unary call, client 9: turns bytes into a message, if nothing is wrong.
-/// Returns the message of a complete response that consists of one uncompressed message of up to
-/// `max_size` bytes and a good end, as most do. Returns `None` for any other response, which a
-/// [`Reader`] reads.
+/// Returns the message of a complete response of one uncompressed message of up to `max_size` bytes and
+/// a good end, as most are. Returns `None` for any other, which a [`Reader`] reads.
 #[inline]
 pub fn only_message(
     head: &Parts,
@@ -261,8 +259,7 @@ impl Reader {
         }
     }
 
-    /// Takes the reset of the stream by the peer, with its HTTP/2 error code. After the stream's
-    /// end it changes nothing.
+    /// Takes the peer's reset, with its HTTP/2 error code. It changes nothing after the stream's end.
     pub fn reset(&mut self, reason: u32) {
         // PROTOCOL-HTTP2.md, "Early Server Closure": a server that ends a call early sends its
         // trailers and then resets the stream.
@@ -356,8 +353,8 @@ impl Reader {
         Some(read)
     }
 
-    /// Returns true if [`next`](Self::next) has more to do without more input: a message that takes long
-    /// to decompress is decompressed in steps, between which the reader's thread can do other work.
+    /// Returns true if [`next`](Self::next) has more to do without more input: it decompresses a large
+    /// message in steps, between which the reader's thread can do other work.
     #[inline]
     pub fn has_work(&self) -> bool {
         self.restoring.is_some()
