@@ -158,9 +158,10 @@ pub struct {client}(::trunkline::Client);
 
 {gate}{deprecated}{ALLOW}
 impl {client} {{
-    /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-    pub async fn connect(target: &str) -> ::trunkline::Result<Self> {{
-        ::trunkline::Channel::connect(target).await.map(Self::new)
+    /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+    /// or a list of either.
+    pub async fn connect(targets: impl ::core::convert::Into<::trunkline::Targets>) -> ::trunkline::Result<Self> {{
+        ::trunkline::Channel::connect(targets).await.map(Self::new)
     }}
 
     /// Calls the service over `channel`.

@@ -44,4 +44,4 @@ pub use limits::ChannelLimits;
 pub use policy::Policy;
 pub use resolver::Resolver;
 pub use settings::Settings;
-pub use targets::Targets;
+pub use targets::{TargetName, Targets};

@@ -1,31 +1,70 @@
 //! The targets of a channel, as users write them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use trunkline_codec::Status;
-use trunkline_transport::Target;
+use trunkline_transport::{Address, Target};
 
 /// Where a channel goes: one target, or a list of them.
 ///
-/// A target is `host:port`, `http://host:port`, `https://host:port` or `unix:/path`, and what
-/// grpc/doc/naming.md has of the kind: `dns:///host:port`, `ipv4:a:port,b:port`,
-/// `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. Without a port it is 443, and with
-/// `http://` 80. The zone of an IPv6 address may be written as in a URI (`%25eth0`), but a number in
-/// `host:port` is as it is written: `[fe80::1%251]:80` is on interface 251. A list is one set of addresses, in its order; the servers behind it are taken to
-/// serve the same.
+/// A target is text or an address. As text it is `host:port`, `http://host:port`, `https://host:port`,
+/// `unix:/path`, or another form of the naming document (grpc/doc/naming.md): `dns:///host:port`,
+/// `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. The port is 443
+/// by default, and 80 with `http://`. The zone of an IPv6 address may be written as in a URI
+/// (`%25eth0`); a number in `host:port` is taken as it is written: `[fe80::1%251]:80` is on interface
+/// 251.
+///
+/// A list is one set of addresses, in its order; all of its servers have to serve the same.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use trunkline_channel::Targets;
+///
+/// let address = SocketAddr::from(([10, 0, 0, 1], 50051));
+/// assert_eq!(Targets::from(address).to_string(), "10.0.0.1:50051");
+/// assert_eq!(Targets::from("dns:///example.com").to_string(), "dns:///example.com");
+/// assert_eq!(Targets::from(["a:1", "b:2"]).to_string(), "a:1, b:2");
+/// ```
 #[derive(Clone, Debug)]
-pub struct Targets(Vec<String>);
+pub struct Targets(Vec<TargetName>);
+
+/// One target of a list: see [`Targets`].
+///
+/// ```
+/// use trunkline_channel::{TargetName, Targets};
+/// use trunkline_transport::Address;
+///
+/// let first = Address::Unix(Some("/run/a.sock".into()));
+/// let targets = Targets::from([TargetName::from(first), TargetName::from("b:2")]);
+/// assert_eq!(targets.to_string(), "unix:/run/a.sock, b:2");
+/// ```
+#[derive(Clone, Debug)]
+pub struct TargetName(Name);
+
+#[derive(Clone, Debug)]
+enum Name {
+    Text(String),
+    /// The address of no socket.
+    NoSocket(Address),
+}
 
 impl Targets {
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if there is none, or one that cannot be read.
+    /// INVALID_ARGUMENT if the list is empty, or has a target that cannot be read.
     pub(crate) fn parse(&self) -> Result<Vec<Arc<Target>>, Status> {
         let mut targets = Vec::new();
-        for text in &self.0 {
-            parse_into(text, &mut targets)?;
+        for TargetName(name) in &self.0 {
+            match name {
+                Name::Text(text) => parse_into(text, &mut targets)?,
+                Name::NoSocket(address) => {
+                    return Err(Status::invalid_argument(format!(
+                        "cannot connect to {address}: it is not the address of a socket"
+                    )));
+                }
+            }
         }
         match targets.is_empty() {
             false => Ok(targets),
@@ -83,57 +122,115 @@ fn literal(text: &str, part: &str, is_v6: bool) -> Result<Target, Status> {
     }
 }
 
-impl From<&str> for Targets {
-    fn from(target: &str) -> Self {
-        Self(vec![target.to_owned()])
+impl<T: Into<TargetName>> From<T> for Targets {
+    fn from(target: T) -> Self {
+        Self(vec![target.into()])
     }
 }
 
-impl From<&String> for Targets {
-    fn from(target: &String) -> Self {
-        Self(vec![target.clone()])
-    }
-}
-
-impl From<String> for Targets {
-    fn from(target: String) -> Self {
-        Self(vec![target])
-    }
-}
-
-impl<T: AsRef<str>> From<&[T]> for Targets {
+impl<T: Into<TargetName> + Clone> From<&[T]> for Targets {
     fn from(targets: &[T]) -> Self {
-        Self(targets.iter().map(|it| it.as_ref().to_owned()).collect())
+        targets.iter().cloned().collect()
     }
 }
 
-impl<T: AsRef<str>> From<&Vec<T>> for Targets {
+impl<T: Into<TargetName> + Clone> From<&Vec<T>> for Targets {
     fn from(targets: &Vec<T>) -> Self {
-        targets[..].into()
+        targets.iter().cloned().collect()
     }
 }
 
-impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Targets {
+impl<T: Into<TargetName> + Clone, const N: usize> From<&[T; N]> for Targets {
     fn from(targets: &[T; N]) -> Self {
-        targets[..].into()
+        targets.iter().cloned().collect()
     }
 }
 
-impl<T: AsRef<str>, const N: usize> From<[T; N]> for Targets {
+impl<T: Into<TargetName>, const N: usize> From<[T; N]> for Targets {
     fn from(targets: [T; N]) -> Self {
-        targets[..].into()
+        targets.into_iter().collect()
     }
 }
 
-impl<T: AsRef<str>> From<Vec<T>> for Targets {
+impl<T: Into<TargetName>> From<Vec<T>> for Targets {
     fn from(targets: Vec<T>) -> Self {
-        targets[..].into()
+        targets.into_iter().collect()
+    }
+}
+
+impl<T: Into<TargetName>> FromIterator<T> for Targets {
+    fn from_iter<I: IntoIterator<Item = T>>(targets: I) -> Self {
+        Self(targets.into_iter().map(Into::into).collect())
+    }
+}
+
+impl From<&str> for TargetName {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<&String> for TargetName {
+    fn from(text: &String) -> Self {
+        text.clone().into()
+    }
+}
+
+impl From<&&str> for TargetName {
+    fn from(text: &&str) -> Self {
+        (*text).into()
+    }
+}
+
+impl From<String> for TargetName {
+    fn from(text: String) -> Self {
+        Self(Name::Text(text))
+    }
+}
+
+impl From<SocketAddr> for TargetName {
+    fn from(address: SocketAddr) -> Self {
+        address.to_string().into()
+    }
+}
+
+impl From<&SocketAddr> for TargetName {
+    fn from(address: &SocketAddr) -> Self {
+        (*address).into()
+    }
+}
+
+impl From<&Address> for TargetName {
+    fn from(address: &Address) -> Self {
+        match address {
+            Address::Unix(None) | Address::InMemory => Self(Name::NoSocket(address.clone())),
+            _ => address.to_string().into(),
+        }
+    }
+}
+
+impl From<Address> for TargetName {
+    fn from(address: Address) -> Self {
+        (&address).into()
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Name::Text(text) => f.write_str(text),
+            Name::NoSocket(address) => address.fmt(f),
+        }
     }
 }
 
 impl fmt::Display for Targets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
+        for (at, target) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            write!(f, "{separator}{target}")?;
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +276,20 @@ mod tests {
                 Targets::from(["unix:/a", "http://b:2"]),
                 Some("unix:/a b:2"),
             ),
+            (
+                Targets::from(SocketAddr::from(([1, 2, 3, 4], 5))),
+                Some("1.2.3.4:5"),
+            ),
+            (
+                Targets::from(&[Address::Tcp("[::1]:5".parse().unwrap())]),
+                Some("[::1]:5"),
+            ),
+            (
+                Targets::from(&Address::Unix(Some("/a b".into()))),
+                Some("unix:/a b"),
+            ),
+            (Targets::from(Address::Unix(None)), None),
+            (Targets::from([&Address::InMemory]), None),
             (Targets::from("dns://8.8.8.8/a:1"), None),
             (Targets::from("dns:unix:/a"), None),
             (Targets::from("dns:http://a"), None),

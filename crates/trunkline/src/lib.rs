@@ -133,7 +133,7 @@ pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
 #[cfg(feature = "client")]
-pub use trunkline_channel::{ConnectivityState, ConnectivityWatch, Resolver, Targets};
+pub use trunkline_channel::{ConnectivityState, ConnectivityWatch, Resolver, TargetName, Targets};
 #[cfg(feature = "deflate")]
 pub use trunkline_codec::Deflate;
 #[cfg(feature = "gzip")]

@@ -83,8 +83,8 @@ impl Channel {
     ///
     /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if the name does not resolve,
     /// or no HTTP/2 server answers, each within `connect_timeout` (20 s). The message names the target, the cause and the way out.
-    pub async fn connect(target: &str) -> Result<Self, Status> {
-        Self::to(target).connect().await
+    pub async fn connect(targets: impl Into<Targets>) -> Result<Self, Status> {
+        Self::to(targets).connect().await
     }
 
     /// A channel with settings of its own, to one target or to a list: see [`Targets`].
