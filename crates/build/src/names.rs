@@ -40,9 +40,17 @@ pub(crate) const DESCRIPTORS: &str = "FILE_DESCRIPTORS";
 /// Enums of these names would be hidden by what prost-derive has in its functions.
 const OF_DERIVE: [&str; 4] = ["KeyWrapper", "MapWrapper", "ScalarWrapper", "ValueWrapper"];
 
-/// A client has these names for itself: two constructors, and what the prelude gives every type
-/// that can be cloned, which would win over a method, or lose to it.
-const OF_CLIENT: [&str; 5] = ["new", "connect", "clone", "into", "try_into"];
+/// A client has these names for itself: two constructors, two methods for its channel, and what the
+/// prelude gives every type that can be cloned, which would win over a method, or lose to it.
+const OF_CLIENT: [&str; 7] = [
+    "new",
+    "connect",
+    "channel",
+    "with_channel",
+    "clone",
+    "into",
+    "try_into",
+];
 
 /// The names of all files.
 #[derive(Debug, Default)]

@@ -160,13 +160,29 @@ pub struct {client}(::trunkline::Client);
 impl {client} {{
     /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
     /// or a list of either.
-    pub async fn connect(targets: impl ::core::convert::Into<::trunkline::Targets>) -> ::trunkline::Result<Self> {{
+    pub async fn connect(
+        targets: impl ::core::convert::Into<::trunkline::Targets>,
+    ) -> ::trunkline::Result<Self> {{
         ::trunkline::Channel::connect(targets).await.map(Self::new)
     }}
 
     /// Calls the service over `channel`.
     pub fn new(channel: ::trunkline::Channel) -> Self {{
         Self(::trunkline::Client::new(channel))
+    }}
+
+    /// Returns the channel.
+    pub fn channel(&self) -> &::trunkline::Channel {{
+        self.0.channel()
+    }}
+
+    /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+    #[must_use]
+    pub fn with_channel(
+        self,
+        change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+    ) -> Self {{
+        Self(self.0.with_channel(change))
     }}
 ",
             deprecated = self.allow_deprecated(),

@@ -88,6 +88,12 @@ impl<T> Call<T> {
         self
     }
 
+    /// Adds all pairs of `metadata`.
+    pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
+        self.head.metadata.extend(metadata);
+        self
+    }
+
     /// Adds a binary value, whose key ends in `-bin`.
     pub fn metadata_bin(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
         if let Err(error) = self.head.metadata.append_bin(key, value) {
@@ -181,6 +187,14 @@ impl<T> Call<T> {
             options.compress = Compress::Auto;
         }
         options.is_registered = method.is_static();
+        let mut metadata = Metadata::new();
+        if let Some(defaults) = channel.defaults() {
+            options.timeout = defaults.timeout;
+            metadata = defaults.metadata.clone();
+            if let Some(failure) = &defaults.failure {
+                options.fail(failure.clone());
+            }
+        }
         let path = channel.path_of(method).unwrap_or_else(|error| {
             options.fail(Status::internal(format!(
                 "{method} is not the path of a method: {error}"
@@ -195,7 +209,7 @@ impl<T> Call<T> {
         });
         let head = Head {
             path,
-            metadata: Metadata::new(),
+            metadata,
             extensions: http::Extensions::new(),
             deadline: None,
             peer: None,

@@ -14,7 +14,7 @@ use trunkline_channel::{
     ChannelLimits, Connections, ConnectivityState, ConnectivityWatch, Origin, Targets,
 };
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
+use trunkline_codec::{Compressor, Compressors, Expect, Metadata, Reader, Status};
 use trunkline_transport::Body;
 
 use crate::call::context::{Context, ReturnedContext};
@@ -29,6 +29,7 @@ use crate::call::receive::{AwaitedHead, Receive};
 use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
+use crate::client::defaults::CallDefaults;
 use crate::client::opening::Opening;
 use crate::http_service::{Calling, ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
@@ -70,11 +71,23 @@ struct ChannelOptions {
     paths: Paths,
     /// What messages are compressed with unless their call says otherwise.
     compress: Option<Arc<dyn Compressor>>,
+    /// None if no call has any, as most.
+    defaults: Option<Box<CallDefaults>>,
 }
 
 impl Channel {
-    /// Connects to `host:port`, `http://host:port`, `https://host:port`, `unix:/path`, or another target
-    /// of gRPC's naming document. Without a port it is 443, and with `http://` 80.
+    /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
+    /// `unix:/path`, or to a list of either: see [`Targets`]. The port is 443 by default, and 80 with
+    /// `http://`.
+    ///
+    /// ```no_run
+    /// # use trunkline::Channel;
+    /// # async fn example() -> trunkline::Result<()> {
+    /// let by_name = Channel::connect("localhost:50051").await?;
+    /// let server = trunkline::Server::new().bind("127.0.0.1:0").await?;
+    /// let by_address = Channel::connect(server.local_addr()).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
     /// a certificate of the client's own, see [`ChannelBuilder::tls`].
@@ -144,6 +157,7 @@ impl Channel {
             fields: ClientFields::new(Compressors::default()),
             paths: Paths::default(),
             compress: None,
+            defaults: None,
         };
         Self {
             backend,
@@ -158,6 +172,7 @@ impl Channel {
         limits: Arc<ChannelLimits>,
         fields: ClientFields,
         compress: Option<Arc<dyn Compressor>>,
+        defaults: Option<Box<CallDefaults>>,
     ) -> Self {
         Self {
             backend: Backend::Server(connections),
@@ -168,6 +183,7 @@ impl Channel {
                 fields,
                 paths: Paths::default(),
                 compress,
+                defaults,
             }),
         }
     }
@@ -203,16 +219,93 @@ impl Channel {
     }
 
     fn with_limits(mut self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
-        let options = &*self.options;
-        let mut limits = (*options.limits).clone();
+        let mut limits = (*self.options.limits).clone();
         change(&mut limits);
-        self.options = Arc::new(ChannelOptions {
-            limits: Arc::new(limits),
+        self.with_options(|options| options.limits = Arc::new(limits))
+    }
+
+    /// Returns this channel with a timeout for each call that does not [set its own](Call::timeout);
+    /// none by default. Other clones keep what they have.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use trunkline::{Channel, Client, Server};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let channel = Channel::in_process(Server::new());
+    /// let client = Client::new(channel.clone().timeout(Duration::from_secs(5)));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with_defaults(|defaults| defaults.timeout = Some(timeout))
+    }
+
+    /// Returns this channel with a pair of metadata for each call, before the metadata of the call
+    /// itself; the same key can be added more than once, and a call that adds it too sends both values.
+    /// Other clones keep what they have.
+    ///
+    /// If the key or the value is not allowed, each call fails with INTERNAL before anything is sent:
+    /// see [`Call::metadata`].
+    #[must_use]
+    pub fn metadata(self, key: &str, value: &str) -> Self {
+        self.with_defaults(|defaults| defaults.add(|metadata| metadata.append(key, value)))
+    }
+
+    /// Returns this channel with a pair of binary metadata for each call; its key ends in `-bin`.
+    /// Otherwise as [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn metadata_bin(self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        self.with_defaults(|defaults| defaults.add(|metadata| metadata.append_bin(key, value)))
+    }
+
+    /// Returns this channel with all pairs of `metadata` for each call. Otherwise as
+    /// [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn extend_metadata(self, metadata: Metadata) -> Self {
+        self.with_defaults(|defaults| defaults.metadata.extend(metadata))
+    }
+
+    /// Returns this channel, compressing requests as with [`ChannelBuilder::compress`]; `identity` sends
+    /// them as they are. Other clones keep what they have.
+    ///
+    /// If the channel does not know the name, each call fails with INTERNAL before anything is sent.
+    #[must_use]
+    pub fn compress(self, encoding: &str) -> Self {
+        self.with_options(|options| {
+            let compressors = options.fields.encodings();
+            match compressors.find(encoding) {
+                _ if encoding == "identity" => options.compress = None,
+                Some(compressor) => options.compress = Some(compressor.clone()),
+                None => {
+                    let unknown = unknown_compressor("the channel", encoding, compressors);
+                    let defaults = options.defaults.get_or_insert_default();
+                    defaults.fail(Status::internal(unknown));
+                }
+            }
+        })
+    }
+
+    fn with_defaults(self, change: impl FnOnce(&mut CallDefaults)) -> Self {
+        self.with_options(|options| change(options.defaults.get_or_insert_default()))
+    }
+
+    fn with_options(mut self, change: impl FnOnce(&mut ChannelOptions)) -> Self {
+        let options = &*self.options;
+        let mut changed = ChannelOptions {
+            limits: options.limits.clone(),
             fields: options.fields.clone(),
             paths: Paths::default(),
             compress: options.compress.clone(),
-        });
+            defaults: options.defaults.clone(),
+        };
+        change(&mut changed);
+        self.options = Arc::new(changed);
         self
+    }
+
+    #[inline]
+    pub(crate) fn defaults(&self) -> Option<&CallDefaults> {
+        self.options.defaults.as_deref()
     }
 
     /// Whether a call on this channel needs no more than its head, its messages and its deadline.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline_channel::{ChannelLimits, Connections, Policy, Resolver, Settings, Targets};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Compressor, Compressors, Status};
+use trunkline_codec::{Compressor, Compressors, Metadata, Status};
 use trunkline_transport::Address;
 #[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
 
 use crate::call::compression::known_compressor;
 use crate::client::channel::Channel;
+use crate::client::defaults::CallDefaults;
 
 /// gRFC A8, "Client-side behavior": a client must not ask more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
@@ -26,6 +27,8 @@ pub struct ChannelBuilder {
     limits: ChannelLimits,
     encodings: Compressors,
     compress: Option<String>,
+    /// None if no call has any, as most.
+    defaults: Option<Box<CallDefaults>>,
 }
 
 impl ChannelBuilder {
@@ -36,6 +39,7 @@ impl ChannelBuilder {
             limits: ChannelLimits::default(),
             encodings: Compressors::default(),
             compress: None,
+            defaults: None,
         }
     }
 
@@ -57,7 +61,8 @@ impl ChannelBuilder {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if the target, or the authority, cannot be read, the files of TLS cannot be
-    /// used, or the encoding to [compress](Self::compress) with is not known.
+    /// used, the encoding to [compress](Self::compress) with is not known, or default metadata is not
+    /// allowed.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let mut settings = self.settings;
         if let Some(text) = self.authority {
@@ -71,11 +76,20 @@ impl ChannelBuilder {
             None => None,
             Some(name) => Some(known_compressor("the channel", name, &self.encodings)?),
         };
+        if let Some(failure) = self.defaults.as_ref().and_then(|it| it.failure.as_ref()) {
+            return Err(Status::invalid_argument(failure.message()));
+        }
         let limits = Arc::new(self.limits);
         settings.limits = limits.clone();
         let fields = ClientFields::new(self.encodings);
         let connections = Connections::new(settings)?;
-        Ok(Channel::of(connections, limits, fields, compress))
+        Ok(Channel::of(
+            connections,
+            limits,
+            fields,
+            compress,
+            self.defaults,
+        ))
     }
 
     /// Uses TLS with these settings, for a target of any form but `http://`.
@@ -231,6 +245,52 @@ impl ChannelBuilder {
     #[must_use]
     pub fn compress(mut self, encoding: &str) -> Self {
         self.compress = Some(encoding.to_owned());
+        self
+    }
+
+    /// Sets the timeout of each call that does not [set its own](crate::Call::timeout); none by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.defaults.get_or_insert_default().timeout = Some(timeout);
+        self
+    }
+
+    /// Adds a pair of metadata to each call, before the metadata of the call itself. The same key can be
+    /// added more than once, and a call that adds it too sends both values.
+    ///
+    /// If the key or the value is not allowed, [`connect_lazy`](Self::connect_lazy) fails with
+    /// INVALID_ARGUMENT.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// let channel = trunkline::Channel::to("localhost:50051")
+    ///     .timeout(Duration::from_secs(5))
+    ///     .metadata("x-tenant", "acme")
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn metadata(mut self, key: &str, value: &str) -> Self {
+        let defaults = self.defaults.get_or_insert_default();
+        defaults.add(|metadata| metadata.append(key, value));
+        self
+    }
+
+    /// Adds a pair of binary metadata to each call; its key ends in `-bin`. Otherwise as
+    /// [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn metadata_bin(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        let defaults = self.defaults.get_or_insert_default();
+        defaults.add(|metadata| metadata.append_bin(key, value));
+        self
+    }
+
+    /// Adds all pairs of `metadata` to each call. Otherwise as [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
+        let defaults = self.defaults.get_or_insert_default();
+        defaults.metadata.extend(metadata);
         self
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod channel;
 pub(crate) mod channel_builder;
 pub(crate) mod client_stream;
+pub(crate) mod defaults;
 pub(crate) mod opening;
 pub(crate) mod stub;
 pub(crate) mod unary;

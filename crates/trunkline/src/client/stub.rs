@@ -66,7 +66,20 @@ impl Client {
         Call::new(self.channel.clone(), &method, None)
     }
 
-    /// The channel.
+    /// Returns a client on what `change` makes of the channel.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn example(client: trunkline::Client) {
+    /// let patient = client.clone().with_channel(|channel| channel.timeout(Duration::from_secs(60)));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_channel(self, change: impl FnOnce(Channel) -> Channel) -> Self {
+        Self::new(change(self.channel))
+    }
+
+    /// Returns the channel.
     pub fn channel(&self) -> &Channel {
         &self.channel
     }
