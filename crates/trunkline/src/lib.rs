@@ -98,6 +98,7 @@ pub use prost;
 pub use prost_types;
 
 pub use bytes::Bytes;
+pub use call::cancel::CancelHandle;
 pub use call::compression::Compress;
 pub use call::context::Context;
 pub use call::descriptors::FileDescriptors;

@@ -1292,14 +1292,31 @@ pub mod names {
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     impl NamesServiceClient {
-        /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-        pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-            ::trunkline::Channel::connect(target).await.map(Self::new)
+        /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+        /// or a list of either.
+        pub async fn connect(
+            targets: impl ::core::convert::Into<::trunkline::Targets>,
+        ) -> ::trunkline::Result<Self> {
+            ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
 
         /// Calls the service over `channel`.
         pub fn new(channel: ::trunkline::Channel) -> Self {
             Self(::trunkline::Client::new(channel))
+        }
+
+        /// Returns the channel.
+        pub fn channel(&self) -> &::trunkline::Channel {
+            self.0.channel()
+        }
+
+        /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+        #[must_use]
+        pub fn with_channel(
+            self,
+            change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+        ) -> Self {
+            Self(self.0.with_channel(change))
         }
 
         /// Calls `names.Names/GetFoo`.
@@ -1434,14 +1451,31 @@ pub mod names {
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     impl NamesServiceServiceClient {
-        /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-        pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-            ::trunkline::Channel::connect(target).await.map(Self::new)
+        /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+        /// or a list of either.
+        pub async fn connect(
+            targets: impl ::core::convert::Into<::trunkline::Targets>,
+        ) -> ::trunkline::Result<Self> {
+            ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
 
         /// Calls the service over `channel`.
         pub fn new(channel: ::trunkline::Channel) -> Self {
             Self(::trunkline::Client::new(channel))
+        }
+
+        /// Returns the channel.
+        pub fn channel(&self) -> &::trunkline::Channel {
+            self.0.channel()
+        }
+
+        /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+        #[must_use]
+        pub fn with_channel(
+            self,
+            change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+        ) -> Self {
+            Self(self.0.with_channel(change))
         }
 
         /// Calls `names.NAMES/Service`.
@@ -1521,14 +1555,31 @@ pub mod names {
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     impl FileDescriptorsClient {
-        /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-        pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-            ::trunkline::Channel::connect(target).await.map(Self::new)
+        /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+        /// or a list of either.
+        pub async fn connect(
+            targets: impl ::core::convert::Into<::trunkline::Targets>,
+        ) -> ::trunkline::Result<Self> {
+            ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
 
         /// Calls the service over `channel`.
         pub fn new(channel: ::trunkline::Channel) -> Self {
             Self(::trunkline::Client::new(channel))
+        }
+
+        /// Returns the channel.
+        pub fn channel(&self) -> &::trunkline::Channel {
+            self.0.channel()
+        }
+
+        /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+        #[must_use]
+        pub fn with_channel(
+            self,
+            change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+        ) -> Self {
+            Self(self.0.with_channel(change))
         }
 
         /// Calls `names.FileDescriptors/_0`.
@@ -1579,14 +1630,31 @@ pub mod names {
     #[allow(dead_code, missing_docs, unreachable_pub)]
     #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
     impl FileClient {
-        /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-        pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-            ::trunkline::Channel::connect(target).await.map(Self::new)
+        /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+        /// or a list of either.
+        pub async fn connect(
+            targets: impl ::core::convert::Into<::trunkline::Targets>,
+        ) -> ::trunkline::Result<Self> {
+            ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
 
         /// Calls the service over `channel`.
         pub fn new(channel: ::trunkline::Channel) -> Self {
             Self(::trunkline::Client::new(channel))
+        }
+
+        /// Returns the channel.
+        pub fn channel(&self) -> &::trunkline::Channel {
+            self.0.channel()
+        }
+
+        /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+        #[must_use]
+        pub fn with_channel(
+            self,
+            change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+        ) -> Self {
+            Self(self.0.with_channel(change))
         }
 
         /// Calls `names.File/Descriptors`.
@@ -2073,14 +2141,31 @@ pub mod names {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl SameServiceClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `names.foo__bar.Same_/Get`.
@@ -2132,14 +2217,31 @@ pub mod names {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl SameServiceServiceClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `names.fooBar.Same_/Get`.
@@ -2644,14 +2746,31 @@ pub mod names {
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
             impl IsServiceClient {
-                /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-                pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                    ::trunkline::Channel::connect(target).await.map(Self::new)
+                /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+                /// or a list of either.
+                pub async fn connect(
+                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                ) -> ::trunkline::Result<Self> {
+                    ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }
 
                 /// Calls the service over `channel`.
                 pub fn new(channel: ::trunkline::Channel) -> Self {
                     Self(::trunkline::Client::new(channel))
+                }
+
+                /// Returns the channel.
+                pub fn channel(&self) -> &::trunkline::Channel {
+                    self.0.channel()
+                }
+
+                /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+                #[must_use]
+                pub fn with_channel(
+                    self,
+                    change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+                ) -> Self {
+                    Self(self.0.with_channel(change))
                 }
 
                 /// Calls `names.pkg.bool.Is_/Ask`.

@@ -185,14 +185,31 @@ pub mod nasty {
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
             impl SClient {
-                /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-                pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                    ::trunkline::Channel::connect(target).await.map(Self::new)
+                /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+                /// or a list of either.
+                pub async fn connect(
+                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                ) -> ::trunkline::Result<Self> {
+                    ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }
 
                 /// Calls the service over `channel`.
                 pub fn new(channel: ::trunkline::Channel) -> Self {
                     Self(::trunkline::Client::new(channel))
+                }
+
+                /// Returns the channel.
+                pub fn channel(&self) -> &::trunkline::Channel {
+                    self.0.channel()
+                }
+
+                /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+                #[must_use]
+                pub fn with_channel(
+                    self,
+                    change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+                ) -> Self {
+                    Self(self.0.with_channel(change))
                 }
 
                 /// Calls `nasty.other.type.S/S`.
@@ -251,14 +268,31 @@ pub mod nasty {
             #[allow(dead_code, missing_docs, unreachable_pub)]
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
             impl TClient {
-                /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-                pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                    ::trunkline::Channel::connect(target).await.map(Self::new)
+                /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+                /// or a list of either.
+                pub async fn connect(
+                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                ) -> ::trunkline::Result<Self> {
+                    ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }
 
                 /// Calls the service over `channel`.
                 pub fn new(channel: ::trunkline::Channel) -> Self {
                     Self(::trunkline::Client::new(channel))
+                }
+
+                /// Returns the channel.
+                pub fn channel(&self) -> &::trunkline::Channel {
+                    self.0.channel()
+                }
+
+                /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+                #[must_use]
+                pub fn with_channel(
+                    self,
+                    change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+                ) -> Self {
+                    Self(self.0.with_channel(change))
                 }
 
                 /// Calls `nasty.other.type.T/T`.
@@ -1151,14 +1185,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl FooServiceServiceClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.foo/Bar`.
@@ -1234,14 +1285,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl KeywordsClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.Keywords/Type`.
@@ -1499,14 +1567,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl SelfServiceClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.self/Self`.
@@ -1558,14 +1643,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl LoopClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
         }
 
@@ -1608,14 +1710,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl UserClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.User/ListAll`.
@@ -1670,14 +1789,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl UserListClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.UserList/All`.
@@ -1735,14 +1871,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl OutdatedClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Nor this method.
@@ -1818,14 +1971,31 @@ pub mod nasty {
         #[allow(dead_code, missing_docs, unreachable_pub)]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
         impl HalfOutdatedClient {
-            /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-            pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-                ::trunkline::Channel::connect(target).await.map(Self::new)
+            /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+            /// or a list of either.
+            pub async fn connect(
+                targets: impl ::core::convert::Into<::trunkline::Targets>,
+            ) -> ::trunkline::Result<Self> {
+                ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
 
             /// Calls the service over `channel`.
             pub fn new(channel: ::trunkline::Channel) -> Self {
                 Self(::trunkline::Client::new(channel))
+            }
+
+            /// Returns the channel.
+            pub fn channel(&self) -> &::trunkline::Channel {
+                self.0.channel()
+            }
+
+            /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+            #[must_use]
+            pub fn with_channel(
+                self,
+                change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+            ) -> Self {
+                Self(self.0.with_channel(change))
             }
 
             /// Calls `nasty.v1.HalfOutdated/Old`.

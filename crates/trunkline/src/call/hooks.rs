@@ -135,6 +135,8 @@ impl Hooks {
             return Poll::Ready(Step::End(end));
         };
         match interceptors.poll_end(cx) {
+            // Nor does it hold up a caller that wants no more of the call.
+            Poll::Pending if receive.is_cancelled() => self.interceptors = None,
             Poll::Pending => match receive.poll_deadline(cx, true) {
                 // What an interceptor waits for does not hold up the call.
                 Some(status) => {
@@ -155,6 +157,14 @@ impl Hooks {
             }
         }
         Poll::Ready(Step::End(end))
+    }
+
+    /// The caller cancels the call. Before the head has come, its stream is with the interceptors.
+    #[cold]
+    pub(crate) fn cancelled(&mut self, receive: &Receive) {
+        if receive.awaits_head() {
+            self.interceptors = None;
+        }
     }
 
     /// Returns true if a message may be read where it lies, without a step.

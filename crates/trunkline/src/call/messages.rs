@@ -255,6 +255,21 @@ impl Messages {
         self.end = Some(end);
     }
 
+    /// Cancels the call, as its caller wants; what has arrived can still be read.
+    pub(crate) fn cancel(&mut self) {
+        if self.end.is_none() {
+            if let Some(hooks) = &mut self.hooks {
+                hooks.cancelled(&self.receive);
+            }
+            self.receive.cancel();
+        }
+    }
+
+    /// Returns true once the caller has cancelled the call.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.receive.is_cancelled()
+    }
+
     /// Ends the call, as a reader of its messages wants.
     fn fail(&mut self, status: Status) -> Status {
         self.receive.close();

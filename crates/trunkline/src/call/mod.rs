@@ -1,5 +1,6 @@
 //! What both ends of a call have: its head, its messages in either direction, and what runs around it.
 
+pub(crate) mod cancel;
 pub(crate) mod compression;
 pub(crate) mod context;
 pub(crate) mod deadline;
@@ -20,4 +21,5 @@ pub(crate) mod response;
 pub(crate) mod response_handle;
 pub(crate) mod response_metadata;
 pub(crate) mod sender;
+pub(crate) mod source;
 pub(crate) mod streaming;

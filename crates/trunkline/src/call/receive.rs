@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::{Body, poll_coop};
 
+use crate::call::cancel::{CancelHandle, cancelled};
 use crate::call::deadline::{self, Deadline};
 use crate::call::fields::SHARE_FROM;
+use crate::call::source::{ArrivedEnd, AwaitedHead, Source};
 
 /// The receiving half of a call, on either side: a reader, where its bytes come from, and until when.
 ///
@@ -19,6 +21,8 @@ pub(crate) struct Receive {
     reader: Reader,
     source: Source,
     deadline: Option<Deadline>,
+    cancelled_by: Option<CancelHandle>,
+    is_cancelled: bool,
     /// At a client the connection has a task of its own, which may bring more while this is read.
     is_client: bool,
     head: Metadata,
@@ -36,23 +40,6 @@ pub(crate) enum Step {
     Message(Received),
     /// The end, and nothing after it.
     End(End),
-}
-
-/// A response whose head has not come.
-pub(crate) trait AwaitedHead: Send + Sync {
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>>;
-
-    /// Returns true once the stream of the call is open.
-    fn is_open(&self) -> bool;
-
-    /// What the call is doing, for people.
-    fn phase(&self) -> &'static str;
-}
-
-enum Source {
-    Head(Box<dyn AwaitedHead>),
-    Body(Body),
-    Ended,
 }
 
 impl Receive {
@@ -95,11 +82,47 @@ impl Receive {
             reader,
             source,
             deadline,
+            cancelled_by: None,
+            is_cancelled: false,
             is_client: true,
             head: Metadata::new(),
             has_head: false,
             has_failed: false,
         }
+    }
+
+    /// Takes the handle that may cancel the call, which resets the stream by itself.
+    pub(crate) fn cancelled_by(mut self, handle: Option<CancelHandle>) -> Self {
+        self.cancelled_by = handle;
+        self
+    }
+
+    /// Resets the stream. What has arrived of it comes out, and then CANCELLED.
+    pub(crate) fn cancel(&mut self) {
+        self.is_cancelled = true;
+        let arrived = std::mem::replace(&mut self.source, Source::Ended).reset();
+        if let Some(head) = arrived.head {
+            self.reader.head(head.status, head.headers);
+        }
+        for frame in arrived.frames {
+            match frame.into_data() {
+                Ok(data) => self.reader.data(data),
+                Err(frame) => self
+                    .reader
+                    .trailers(frame.into_trailers().unwrap_or_default()),
+            }
+        }
+        match arrived.end {
+            ArrivedEnd::Complete => self.reader.eof(),
+            ArrivedEnd::Failed(status) => self.reader.fail(status),
+            ArrivedEnd::Reset => self.reader.fail(cancelled()),
+        }
+    }
+
+    /// Returns true once the caller has cancelled the call.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let by = self.cancelled_by.as_ref();
+        self.is_cancelled || by.is_some_and(CancelHandle::is_cancelled)
     }
 
     /// Returns true once the stream of the call is open, until it is closed.
@@ -109,6 +132,11 @@ impl Receive {
             Source::Body(_) => true,
             Source::Ended => false,
         }
+    }
+
+    /// Returns true until the head of a response has come, or its end.
+    pub(crate) fn awaits_head(&self) -> bool {
+        matches!(self.source, Source::Head(_))
     }
 
     pub(crate) fn has_head(&self) -> bool {
@@ -212,6 +240,7 @@ impl Receive {
         self.close();
         if let Err(status) = &end.status
             && status.code() == Code::CANCELLED
+            && !self.is_cancelled()
             && self.deadline.as_ref().is_some_and(Deadline::has_passed)
         {
             // The server, whose clock runs a little ahead, has cancelled the call at the deadline.

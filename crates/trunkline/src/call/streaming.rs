@@ -129,6 +129,18 @@ impl<T: Message> Streaming<T> {
 }
 
 impl<T> Streaming<T> {
+    /// Cancels the call of these responses, on a client: its stream is reset with CANCEL at once, and
+    /// the server drops the handler. On a server it ends the requests.
+    ///
+    /// Messages that had arrived, up to 16 MiB of them, can still be read; then comes CANCELLED, whose
+    /// [`Status::head`] has the metadata of the response's head. A call whose response had arrived
+    /// completely ends as the server ended it. Interceptors that still wait for the head are dropped.
+    ///
+    /// To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).
+    pub fn cancel(&mut self) {
+        self.messages.cancel();
+    }
+
     /// Waits for the head of the response, which may come before the first message, and returns its
     /// metadata. On a server there is no head to wait for: see `Request::metadata`.
     ///

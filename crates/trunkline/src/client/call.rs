@@ -13,6 +13,7 @@ use trunkline_channel::WaitMode;
 use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 use trunkline_transport::{Body, pipe};
 
+use crate::call::cancel::{CancelHandle, cancelled};
 use crate::call::compression::{Compress, unknown_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
@@ -61,6 +62,7 @@ pub(crate) struct Options {
     pub(crate) kept: Option<Box<KeptRequest>>,
     /// What the caller got wrong: the call fails with it before anything is sent.
     failure: Option<Status>,
+    pub(crate) cancel: Option<CancelHandle>,
 }
 
 impl<T> Call<T> {
@@ -99,6 +101,14 @@ impl<T> Call<T> {
         if let Err(error) = self.head.metadata.append_bin(key, value) {
             self.options.fail(error.into());
         }
+        self
+    }
+
+    /// Lets `handle` cancel the call, from when it is awaited; one that was set before is replaced.
+    ///
+    /// If the handle has been used, the call fails with CANCELLED before anything is sent.
+    pub fn cancel_with(mut self, handle: &CancelHandle) -> Self {
+        self.options.cancel = Some(handle.clone());
         self
     }
 
@@ -226,6 +236,11 @@ impl<T> Call<T> {
     /// Fixes the deadline; gives where the call goes, and its request if that is one message.
     pub(crate) fn begin(&mut self) -> Result<(Channel, Option<Payload>), Status> {
         self.check()?;
+        if let Some(handle) = &self.options.cancel
+            && handle.is_cancelled()
+        {
+            return Err(cancelled());
+        }
         let own = self.options.timeout.and_then(deadline::after);
         self.head.deadline = match self.options.is_detached {
             true => own,

@@ -17,6 +17,8 @@ use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Metadata, Reader, Status};
 use trunkline_transport::Body;
 
+use crate::call::cancel::CancelHandle;
+use crate::call::compression::unknown_compressor;
 use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
 use crate::call::hooks::Hooks;
@@ -25,7 +27,8 @@ use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
 use crate::call::method::{Method, Paths};
-use crate::call::receive::{AwaitedHead, Receive};
+use crate::call::receive::Receive;
+use crate::call::source::AwaitedHead;
 use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
@@ -218,7 +221,7 @@ impl Channel {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
     }
 
-    fn with_limits(mut self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
+    fn with_limits(self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
         let mut limits = (*self.options.limits).clone();
         change(&mut limits);
         self.with_options(|options| options.limits = Arc::new(limits))
@@ -391,12 +394,10 @@ impl Channel {
     ) -> Messages {
         let (reader, deadline) = (self.reader(kind.responses()), call.head.deadline);
         if self.interceptors.is_empty() {
-            let opening = self.open(&mut call, body, start, recorder.as_ref());
-            let head = Box::new(Repeatable {
-                opening,
-                again: Some((self, call, recorder.clone())),
-            });
-            let receive = Receive::responses(reader, head, deadline);
+            let cancel = call.options.cancel.take();
+            let head = self.awaited(call, body, start, recorder.clone());
+            let head = guarded(head, cancel.as_ref());
+            let receive = Receive::responses(reader, head, deadline).cancelled_by(cancel);
             return Messages::new(receive, Hooks::new(recorder, None));
         }
         let (exchange, is_open) = (
@@ -405,6 +406,8 @@ impl Channel {
         );
         let (innermost_exchange, innermost_open) = (exchange.clone(), is_open.clone());
         let innermost_recorder = recorder.clone();
+        let cancel = call.options.cancel.take();
+        let innermost_cancel = cancel.clone();
         let (interceptors, outermost) = (self.interceptors.clone(), ReturnedContext::default());
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
@@ -422,12 +425,11 @@ impl Channel {
                 }
                 let moved_to = call.head.deadline;
                 let inside = async {
-                    let recorder = innermost_recorder.as_ref();
-                    let mut opening = self.open(&mut call, body, start, recorder);
+                    let head = self.awaited(call, body, start, innermost_recorder);
+                    let mut head = guarded(head, innermost_cancel.as_ref());
                     let response = poll_fn(|cx| {
-                        let again = || Some((self.clone(), call.take(), recorder.cloned()));
-                        let response = opening.poll(cx, again);
-                        innermost_open.store(opening.is_open(), Ordering::Release);
+                        let response = head.poll_head(cx);
+                        innermost_open.store(head.is_open(), Ordering::Release);
                         response
                     });
                     innermost_exchange.respond(response.await?);
@@ -442,9 +444,25 @@ impl Channel {
         let waiting = exchange.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
         let head = Box::new(Opening::waiting(is_open, response));
-        let receive = Receive::responses(reader, head, deadline);
+        let head = guarded(head, cancel.as_ref());
+        let receive = Receive::responses(reader, head, deadline).cancelled_by(cancel);
         let interceptors = ClientInterceptors::new(running, exchange, outermost);
         Messages::new(receive, Hooks::new(recorder, Some(interceptors)))
+    }
+
+    /// A call on its way, below the interceptors, with what it takes to make it again.
+    fn awaited(
+        self,
+        mut call: Call,
+        body: Body,
+        start: Start,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Box<dyn AwaitedHead> {
+        let opening = self.open(&mut call, body, start, recorder.as_ref());
+        Box::new(Repeatable {
+            opening,
+            again: Some((self, call, recorder)),
+        })
     }
 
     // Way of a unary call, client 4: opens the call to a server, or to a service.
@@ -535,6 +553,14 @@ impl Service<http::Request<Body>> for Channel {
                 Box::pin(attempts::forward(connections.clone(), request))
             }
         }
+    }
+}
+
+/// `head`, for `cancel` to reset if there is one.
+fn guarded(head: Box<dyn AwaitedHead>, cancel: Option<&CancelHandle>) -> Box<dyn AwaitedHead> {
+    match cancel {
+        None => head,
+        Some(cancel) => cancel.guard(head),
     }
 }
 

@@ -55,7 +55,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
         let len = message.encoded_len();
         let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
-        let is_look_due = self.is_look_due(len) || is_late;
+        let is_look_due = self.is_look_due(len) || is_late || self.messages.is_cancelled();
         poll_fn(|cx| {
             if is_look_due && self.messages.poll_end(cx).is_ready() {
                 return self.poll_told(cx).map(Err);
@@ -135,6 +135,15 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     pub async fn finish(mut self) -> Result<Response<R>, Status> {
         self.half_close();
         poll_fn(|cx| self.messages.poll_only(cx)).await
+    }
+
+    /// Cancels the call: its stream is reset with CANCEL at once, and the server drops the handler.
+    ///
+    /// Nothing more can be sent. [`finish`](Self::finish) returns CANCELLED, whose [`Status::head`] has
+    /// the metadata of the response's head if that had arrived; if the response had arrived completely,
+    /// it returns the response. To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).
+    pub fn cancel(&mut self) {
+        self.messages.cancel();
     }
 
     /// Whether the messages that follow are compressed: see [`Sender::compress`].

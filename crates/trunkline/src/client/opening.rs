@@ -8,7 +8,7 @@ use trunkline_codec::Status;
 use trunkline_transport::Body;
 
 use crate::call::intercept::unlocked;
-use crate::call::receive::AwaitedHead;
+use crate::call::source::AwaitedHead;
 use crate::client::attempts::Attempt;
 use crate::client::call::Call;
 use crate::client::channel::Channel;

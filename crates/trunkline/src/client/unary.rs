@@ -51,7 +51,7 @@ impl<R: Message> Unary<R> {
         let call = &mut self.call;
         let (channel, request) = call.begin()?;
         let request = request.unwrap_or_default();
-        if !channel.is_plain() {
+        if !channel.is_plain() || call.options.cancel.is_some() {
             let recorder = channel.recorder(call, CallKind::Unary);
             let message = recorder.as_ref().map(|it| call.message(&request, it));
             let (call, body) = (call.take(), Body::pieces(request, None));

@@ -1,0 +1,294 @@
+//! Calls that are cancelled without being dropped.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::runtime::Handle;
+use trunkline_codec::Status;
+use trunkline_transport::Body;
+
+use crate::call::source::{Arrived, ArrivedEnd, AwaitedHead, Source};
+
+/// Cancels calls from elsewhere, while their owner keeps them.
+///
+/// It is given to calls before they are awaited: `Call::cancel_with`. Clones cancel the same calls, and
+/// one handle can be given to any number of calls. Dropping it does nothing.
+///
+/// ```
+/// # use trunkline::{Channel, Client, Code, Method, Raw, Server};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let client = Client::new(Channel::in_process(Server::new()));
+/// # let method = Method::new("/helloworld.Greeter/SayHello");
+/// use trunkline::CancelHandle;
+///
+/// let handle = CancelHandle::new();
+/// let call = client.unary::<Raw, Raw>(method, Raw("".into())).cancel_with(&handle);
+/// handle.cancel();
+/// assert_eq!(call.await.unwrap_err().code(), Code::CANCELLED);
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct CancelHandle(Arc<Mutex<Handles>>);
+
+#[derive(Default)]
+struct Handles {
+    is_cancelled: bool,
+    streams: Vec<Weak<Stream>>,
+}
+
+impl CancelHandle {
+    /// Returns a handle of no call.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancels the calls that have this handle, and those that will have it.
+    ///
+    /// Each stream is reset with CANCEL at once; a call that has no stream yet is not made. What had
+    /// arrived of a response, up to 16 MiB of it, can still be read. Then the call ends with CANCELLED,
+    /// whose [`Status::head`] has the metadata of the response's head if that had arrived. A call whose
+    /// response had arrived completely ends as the server ended it.
+    pub fn cancel(&self) {
+        let streams = {
+            let mut handles = self.lock();
+            handles.is_cancelled = true;
+            mem::take(&mut handles.streams)
+        };
+        for stream in streams {
+            if let Some(stream) = stream.upgrade() {
+                stream.cancel();
+            }
+        }
+    }
+
+    /// Returns true after [`cancel`](Self::cancel).
+    pub fn is_cancelled(&self) -> bool {
+        self.lock().is_cancelled
+    }
+
+    /// Returns `head`, and the body that comes with it, as a stream that this handle resets.
+    pub(crate) fn guard(&self, head: Box<dyn AwaitedHead>) -> Box<dyn AwaitedHead> {
+        let stream = Arc::new(Stream {
+            state: Mutex::new(State {
+                stage: Stage::Reading(Source::Head(head)),
+                is_cancelled: false,
+                waker: None,
+            }),
+            runtime: Handle::try_current().ok(),
+        });
+        let mut handles = self.lock();
+        match handles.is_cancelled {
+            true => {
+                drop(handles);
+                stream.cancel();
+            }
+            false => {
+                if handles.streams.len() == handles.streams.capacity() {
+                    handles.streams.retain(|stream| stream.strong_count() > 0);
+                }
+                handles.streams.push(Arc::downgrade(&stream));
+            }
+        }
+        Box::new(GuardedHead(stream))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Handles> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle")
+            .field("is_cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The end of a call that its caller has cancelled.
+#[cold]
+pub(crate) fn cancelled() -> Status {
+    Status::cancelled("the call was cancelled by the caller")
+}
+
+/// The stream of a call, which its reader and a handle share.
+struct Stream {
+    state: Mutex<State>,
+    /// Where the call runs: timers and tasks that are dropped may ask for it.
+    runtime: Option<Handle>,
+}
+
+struct State {
+    stage: Stage,
+    is_cancelled: bool,
+    waker: Option<Waker>,
+}
+
+enum Stage {
+    Reading(Source),
+    /// Somebody polls it, without the lock: what is polled may cancel.
+    Busy,
+    Reset(Arrived),
+}
+
+impl Stream {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel(&self) {
+        let source = {
+            let mut state = self.lock();
+            state.is_cancelled = true;
+            match mem::replace(&mut state.stage, Stage::Busy) {
+                Stage::Reading(source) => source,
+                stage => return state.stage = stage,
+            }
+        };
+        let arrived = self.reset(source);
+        let waker = {
+            let mut state = self.lock();
+            state.stage = Stage::Reset(arrived);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn reset(&self, source: Source) -> Arrived {
+        let _runtime = self.runtime.as_ref().map(Handle::enter);
+        source.reset()
+    }
+
+    /// Polls the stream, or takes from what had arrived of it. `poll` says what is left.
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Source, &mut Context<'_>) -> (Source, Poll<T>),
+        take: impl FnOnce(&mut Arrived) -> T,
+    ) -> Poll<T> {
+        let source = {
+            let mut state = self.lock();
+            match mem::replace(&mut state.stage, Stage::Busy) {
+                Stage::Reading(source) => {
+                    state.waker = Some(cx.waker().clone());
+                    source
+                }
+                Stage::Busy => {
+                    state.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Stage::Reset(mut arrived) => {
+                    let taken = take(&mut arrived);
+                    state.stage = Stage::Reset(arrived);
+                    return Poll::Ready(taken);
+                }
+            }
+        };
+        let (source, polled) = poll(source, cx);
+        let mut state = self.lock();
+        if !state.is_cancelled {
+            state.stage = Stage::Reading(source);
+            return polled;
+        }
+        drop(state);
+        let mut arrived = self.reset(source);
+        let polled = match polled {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => take(&mut arrived),
+        };
+        self.lock().stage = Stage::Reset(arrived);
+        Poll::Ready(polled)
+    }
+}
+
+/// The head of a response whose stream a handle resets.
+struct GuardedHead(Arc<Stream>);
+
+impl GuardedHead {
+    fn with_body(&self, head: http::response::Parts) -> http::Response<Body> {
+        http::Response::from_parts(head, Body::new(GuardedBody(self.0.clone())))
+    }
+}
+
+impl AwaitedHead for GuardedHead {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
+        let polled = self.0.poll(
+            cx,
+            |source, cx| {
+                let Source::Head(mut head) = source else {
+                    return (source, Poll::Ready(Err(cancelled())));
+                };
+                match head.poll_head(cx) {
+                    Poll::Pending => (Source::Head(head), Poll::Pending),
+                    Poll::Ready(Err(status)) => (Source::Ended, Poll::Ready(Err(status))),
+                    Poll::Ready(Ok(response)) => {
+                        let (head, body) = response.into_parts();
+                        (Source::Body(body), Poll::Ready(Ok(head)))
+                    }
+                }
+            },
+            |arrived| match arrived.head.take() {
+                Some(head) => Ok(head),
+                None => Err(match mem::replace(&mut arrived.end, ArrivedEnd::Reset) {
+                    ArrivedEnd::Failed(status) => status,
+                    ArrivedEnd::Complete | ArrivedEnd::Reset => cancelled(),
+                }),
+            },
+        );
+        polled.map_ok(|head| self.with_body(head))
+    }
+
+    fn is_open(&self) -> bool {
+        match &self.0.lock().stage {
+            Stage::Reading(Source::Head(head)) => head.is_open(),
+            Stage::Reading(Source::Body(_) | Source::Ended) | Stage::Busy => true,
+            Stage::Reset(arrived) => arrived.head.is_some(),
+        }
+    }
+
+    fn phase(&self) -> &'static str {
+        match &self.0.lock().stage {
+            Stage::Reading(Source::Head(head)) => head.phase(),
+            Stage::Reading(_) | Stage::Busy | Stage::Reset(_) => "while the call was cancelled",
+        }
+    }
+}
+
+/// The body of a response whose stream a handle resets.
+struct GuardedBody(Arc<Stream>);
+
+impl http_body::Body for GuardedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.poll(
+            cx,
+            |source, cx| {
+                let Source::Body(mut body) = source else {
+                    return (source, Poll::Ready(Some(Err(cancelled()))));
+                };
+                let polled = Pin::new(&mut body).poll_frame(cx);
+                (Source::Body(body), polled)
+            },
+            |arrived| match arrived.frames.pop_front() {
+                Some(frame) => Some(Ok(frame)),
+                None => match &arrived.end {
+                    ArrivedEnd::Complete => None,
+                    ArrivedEnd::Failed(status) => Some(Err(status.clone())),
+                    ArrivedEnd::Reset => Some(Err(cancelled())),
+                },
+            },
+        )
+    }
+}
