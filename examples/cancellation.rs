@@ -1,5 +1,6 @@
 //! Cancellation: the client drops its end of a stream, and the server drops the handler, wherever
-//! that waits. What the handler holds is dropped with it.
+//! that waits. What the handler holds is dropped with it. With a handle the client cancels a stream that it
+//! keeps, and reads what had arrived.
 //!
 //! Run it with `cargo run --example cancellation`.
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use ticker::{Tick, Ticker, TickerClient, TickerServer, WatchRequest};
 use tokio::sync::Notify;
-use trunkline::{Request, Result, Sender, Server};
+use trunkline::{CancelHandle, Request, Result, Sender, Server};
 
 mod ticker {
     trunkline::include_proto!("../proto/ticker.proto");
@@ -54,10 +55,10 @@ async fn main() -> Result<()> {
         .add_service(TickerServer::new(clock))
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
-    let client = TickerClient::connect(&address).await?;
+    let client = TickerClient::connect(address).await?;
     let mut ticks = client.watch(WatchRequest { interval_ms: 20 }).await?;
     while let Some(tick) = ticks.message().await? {
         println!("client: tick {}", tick.number);
@@ -68,5 +69,24 @@ async fn main() -> Result<()> {
     println!("client: that is enough");
     drop(ticks);
     stopped.notified().await;
+
+    let handle = CancelHandle::new();
+    let request = WatchRequest {
+        interval_ms: 60_000,
+    };
+    let mut ticks = client.watch(request).cancel_with(&handle).await?;
+    let first = ticks.message().await?;
+    println!("client: a first tick has come: {}", first.is_some());
+    handle.cancel();
+    stopped.notified().await;
+    while let Some(tick) = ticks.message().await.transpose() {
+        match tick {
+            Ok(tick) => println!("client: tick {} had arrived", tick.number),
+            Err(status) => {
+                println!("client: {}", status.code());
+                break;
+            }
+        }
+    }
     Ok(())
 }

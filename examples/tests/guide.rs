@@ -585,6 +585,25 @@ async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_channel_has_settings_for_all_calls() -> Result<()> {
+    let server = Server::new()
+        .add_service(GreeterServer::new(MyGreeter))
+        .bind("127.0.0.1:0")
+        .await?;
+    let channel = Channel::to(server.local_addr())
+        .timeout(Duration::from_secs(5))
+        .metadata("x-tenant", "acme")
+        .connect_lazy()?;
+    tokio::spawn(server.serve());
+    let client = GreeterClient::new(channel);
+    let patient = client
+        .clone()
+        .with_channel(|channel| channel.timeout(Duration::from_secs(60)));
+    assert!(patient.say_hello(named("known")).await.is_ok());
+    Ok(())
+}
+
+#[tokio::test]
 async fn calls_take_several_servers_in_turn() -> Result<()> {
     let addresses = [my_greeter().await?, my_greeter().await?];
     let channel = Channel::to(&addresses).round_robin().connect().await?;

@@ -244,14 +244,31 @@ pub struct ServerReflectionClient(::trunkline::Client);
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
 impl ServerReflectionClient {
-    /// Connects to `target`: `host:port`, `http://host:port` or `unix:/path`.
-    pub async fn connect(target: &str) -> ::trunkline::Result<Self> {
-        ::trunkline::Channel::connect(target).await.map(Self::new)
+    /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
+    /// or a list of either.
+    pub async fn connect(
+        targets: impl ::core::convert::Into<::trunkline::Targets>,
+    ) -> ::trunkline::Result<Self> {
+        ::trunkline::Channel::connect(targets).await.map(Self::new)
     }
 
     /// Calls the service over `channel`.
     pub fn new(channel: ::trunkline::Channel) -> Self {
         Self(::trunkline::Client::new(channel))
+    }
+
+    /// Returns the channel.
+    pub fn channel(&self) -> &::trunkline::Channel {
+        self.0.channel()
+    }
+
+    /// Returns a client on what `change` makes of the channel, such as one with a timeout for each call.
+    #[must_use]
+    pub fn with_channel(
+        self,
+        change: impl ::core::ops::FnOnce(::trunkline::Channel) -> ::trunkline::Channel,
+    ) -> Self {
+        Self(self.0.with_channel(change))
     }
 
     /// Each request gets one response, in order.

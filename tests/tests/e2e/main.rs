@@ -1,6 +1,7 @@
 //! Both ends of `trunkline`, and raw peers that stand in for one of them, by subject.
 
 mod calls {
+    mod cancel_handle;
     mod cancellation;
     mod compression;
     mod deadlines;
@@ -17,6 +18,7 @@ mod calls {
 mod channel {
     mod connecting;
     mod connections;
+    mod defaults;
     mod rolling_restart;
     mod testing;
 }

@@ -51,7 +51,7 @@ impl CancelHandle {
     ///
     /// Each stream is reset with CANCEL at once; a call that has no stream yet is not made. What had
     /// arrived of a response, up to 16 MiB of it, can still be read. Then the call ends with CANCELLED,
-    /// whose [`Status::head`] has the metadata of the response's head if that had arrived. A call whose
+    /// whose [`Status::response_metadata`] has the metadata of the response's head if that had arrived. A call whose
     /// response had arrived completely ends as the server ended it.
     pub fn cancel(&self) {
         let streams = {
@@ -107,6 +107,17 @@ impl fmt::Debug for CancelHandle {
         f.debug_struct("CancelHandle")
             .field("is_cancelled", &self.is_cancelled())
             .finish_non_exhaustive()
+    }
+}
+
+/// `head`, for `cancel` to reset if there is one.
+pub(crate) fn guarded(
+    head: Box<dyn AwaitedHead>,
+    cancel: Option<&CancelHandle>,
+) -> Box<dyn AwaitedHead> {
+    match cancel {
+        None => head,
+        Some(cancel) => cancel.guard(head),
     }
 }
 

@@ -133,7 +133,7 @@ impl<T> Streaming<T> {
     /// the server drops the handler. On a server it ends the requests.
     ///
     /// Messages that had arrived, up to 16 MiB of them, can still be read; then comes CANCELLED, whose
-    /// [`Status::head`] has the metadata of the response's head. A call whose response had arrived
+    /// [`Status::response_metadata`] has the metadata of the response's head. A call whose response had arrived
     /// completely ends as the server ended it. Interceptors that still wait for the head are dropped.
     ///
     /// To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).

@@ -17,7 +17,7 @@ use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Metadata, Reader, Status};
 use trunkline_transport::Body;
 
-use crate::call::cancel::CancelHandle;
+use crate::call::cancel::guarded;
 use crate::call::compression::unknown_compressor;
 use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
@@ -33,7 +33,7 @@ use crate::client::attempts;
 use crate::client::call::{Call, Start};
 use crate::client::channel_builder::ChannelBuilder;
 use crate::client::defaults::CallDefaults;
-use crate::client::opening::Opening;
+use crate::client::opening::{Opening, Repeatable};
 use crate::http_service::{Calling, ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 #[cfg(feature = "server")]
@@ -432,7 +432,10 @@ impl Channel {
                         innermost_open.store(head.is_open(), Ordering::Release);
                         response
                     });
-                    innermost_exchange.respond(response.await?);
+                    let response = response.await?;
+                    // It would keep the stream open when nobody reads the body any more.
+                    drop(head);
+                    innermost_exchange.respond(response);
                     let (end, response) = poll_fn(|cx| innermost_exchange.poll_end(cx)).await;
                     cx.set_response(added.followed_by(response));
                     end
@@ -459,10 +462,7 @@ impl Channel {
         recorder: Option<Arc<Recorder>>,
     ) -> Box<dyn AwaitedHead> {
         let opening = self.open(&mut call, body, start, recorder.as_ref());
-        Box::new(Repeatable {
-            opening,
-            again: Some((self, call, recorder)),
-        })
+        Box::new(Repeatable::new(opening, (self, call, recorder)))
     }
 
     // Way of a unary call, client 4: opens the call to a server, or to a service.
@@ -553,37 +553,6 @@ impl Service<http::Request<Body>> for Channel {
                 Box::pin(attempts::forward(connections.clone(), request))
             }
         }
-    }
-}
-
-/// `head`, for `cancel` to reset if there is one.
-fn guarded(head: Box<dyn AwaitedHead>, cancel: Option<&CancelHandle>) -> Box<dyn AwaitedHead> {
-    match cancel {
-        None => head,
-        Some(cancel) => cancel.guard(head),
-    }
-}
-
-/// A call whose head is awaited, and what it takes to make it again.
-struct Repeatable {
-    opening: Opening,
-    again: Option<(Channel, Call, Option<Arc<Recorder>>)>,
-}
-
-impl AwaitedHead for Repeatable {
-    fn poll_head(
-        &mut self,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Result<http::Response<Body>, Status>> {
-        self.opening.poll(cx, || self.again.take())
-    }
-
-    fn is_open(&self) -> bool {
-        self.opening.is_open()
-    }
-
-    fn phase(&self) -> &'static str {
-        self.opening.phase()
     }
 }
 

@@ -139,7 +139,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 
     /// Cancels the call: its stream is reset with CANCEL at once, and the server drops the handler.
     ///
-    /// Nothing more can be sent. [`finish`](Self::finish) returns CANCELLED, whose [`Status::head`] has
+    /// Nothing more can be sent. [`finish`](Self::finish) returns CANCELLED, whose [`Status::response_metadata`] has
     /// the metadata of the response's head if that had arrived; if the response had arrived completely,
     /// it returns the response. To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {

@@ -122,3 +122,32 @@ impl AwaitedHead for Opening {
         self.phase()
     }
 }
+
+/// A call whose head is awaited, and what it takes to make it again.
+pub(crate) struct Repeatable {
+    opening: Opening,
+    again: Option<(Channel, Call, Option<Arc<Recorder>>)>,
+}
+
+impl Repeatable {
+    pub(crate) fn new(opening: Opening, again: (Channel, Call, Option<Arc<Recorder>>)) -> Self {
+        Self {
+            opening,
+            again: Some(again),
+        }
+    }
+}
+
+impl AwaitedHead for Repeatable {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
+        self.opening.poll(cx, || self.again.take())
+    }
+
+    fn is_open(&self) -> bool {
+        self.opening.is_open()
+    }
+
+    fn phase(&self) -> &'static str {
+        self.opening.phase()
+    }
+}
