@@ -565,11 +565,8 @@ impl Reader {
             } => return,
             _ => {}
         }
-        self.end(
-            Err(Status::internal(message)),
-            Metadata::new(),
-            Cause::Failure,
-        );
+        let error = Err(Status::internal(message));
+        self.end(error, Metadata::new(), Cause::Failure);
     }
 
     fn end_by(&mut self, trailers: HeaderMap) {
