@@ -40,14 +40,14 @@ pub async fn failure(target: &str, tls: ClientTls) -> String {
     failed.message().to_owned()
 }
 
-/// Calls [`fixture::Echo`](crate::fixture::Echo); returns the response or why there is none.
+/// Calls [`Echo`](crate::fixture::Echo); returns the response or why there is none.
 pub async fn try_echo(client: &Client, text: &'static str) -> trunkline::Result<String> {
     let call = client.unary::<Raw, Raw>(UNARY, raw(text));
     let response = within("a call", call.into_future()).await?;
     Ok(String::from_utf8_lossy(&response.0).into_owned())
 }
 
-/// Calls [`fixture::Echo`](crate::fixture::Echo); returns the response.
+/// Calls [`Echo`](crate::fixture::Echo); returns the response.
 pub async fn echo(client: &Client, text: &'static str) -> String {
     try_echo(client, text).await.expect("the call passes")
 }
