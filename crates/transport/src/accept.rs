@@ -10,10 +10,13 @@ use crate::address::Address;
 use crate::limits::ServerLimits;
 use crate::listen::Listener;
 use crate::net_stream::NetStream;
-use crate::unsent::ServerUnsent;
+use crate::send_backlog::ServerSendBacklog;
 
 /// The next connection.
-pub(crate) async fn accept(listener: &Listener, backoff: &mut Backoff) -> (NetStream, Address) {
+pub(crate) async fn accept(
+    listener: &Listener,
+    backoff: &mut AcceptBackoff,
+) -> (NetStream, Address) {
     loop {
         match listener.accept().await {
             Ok(accepted) => {
@@ -36,49 +39,49 @@ pub(crate) async fn accept(listener: &Listener, backoff: &mut Backoff) -> (NetSt
 
 /// Room for connections, and for what their clients do not take; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionPermits {
     connections: Arc<Semaphore>,
-    unsent: Arc<ServerUnsent>,
+    backlog: Arc<ServerSendBacklog>,
 }
 
 /// The part of it that a connection has.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPermit {
     /// None if it was accepted without.
     _permit: Option<OwnedSemaphorePermit>,
-    pub(crate) unsent: Arc<ServerUnsent>,
+    pub(crate) backlog: Arc<ServerSendBacklog>,
 }
 
-impl Places {
+impl ConnectionPermits {
     pub(crate) fn new(limits: &ServerLimits) -> Self {
-        let places = limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let permits = limits.max_connections.min(Semaphore::MAX_PERMITS);
         Self {
-            connections: Arc::new(Semaphore::new(places)),
-            unsent: ServerUnsent::new(limits),
+            connections: Arc::new(Semaphore::new(permits)),
+            backlog: ServerSendBacklog::new(limits),
         }
     }
 
     /// Waits until there is one.
-    pub(crate) async fn take(&self) -> Place {
+    pub(crate) async fn take(&self) -> ConnectionPermit {
         // Fails only when it is closed, which it never is.
         let permit = self.connections.clone().acquire_owned().await.ok();
         self.with(permit)
     }
 
     /// One that counts if there is room.
-    pub(crate) fn take_now(&self) -> Place {
+    pub(crate) fn take_now(&self) -> ConnectionPermit {
         self.with(self.connections.clone().try_acquire_owned().ok())
     }
 
     /// One that does not count.
-    pub(crate) fn without(&self) -> Place {
+    pub(crate) fn without(&self) -> ConnectionPermit {
         self.with(None)
     }
 
-    fn with(&self, permit: Option<OwnedSemaphorePermit>) -> Place {
-        Place {
+    fn with(&self, permit: Option<OwnedSemaphorePermit>) -> ConnectionPermit {
+        ConnectionPermit {
             _permit: permit,
-            unsent: self.unsent.clone(),
+            backlog: self.backlog.clone(),
         }
     }
 }
@@ -93,13 +96,13 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Out of descriptors or memory, `accept` fails at once, and again: without a pause the loop spins.
-pub(crate) struct Backoff {
+pub(crate) struct AcceptBackoff {
     next: Duration,
     min: Duration,
     max: Duration,
 }
 
-impl Backoff {
+impl AcceptBackoff {
     pub(crate) fn new(limits: &ServerLimits) -> Self {
         Self {
             next: limits.accept_backoff_min,
@@ -125,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_the_limit_and_begin_anew_after_a_success() {
-        let mut backoff = Backoff::new(&ServerLimits::default());
+        let mut backoff = AcceptBackoff::new(&ServerLimits::default());
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let began = Instant::now();

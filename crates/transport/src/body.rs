@@ -10,9 +10,9 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use trunkline_codec::{Payload, Status};
 
-use crate::hub::lock;
-use crate::incoming::{Arrived, Incoming};
+use crate::incoming::{IncomingBody, ReceivedBody};
 use crate::pipe::{PipeFailure, PipeReader};
+use crate::sync::lock;
 
 /// The bytes and the trailers of one direction of a call.
 ///
@@ -28,7 +28,7 @@ enum Kind {
     /// Known in full as well, in two pieces or more: large messages are. In a box, because a body
     /// is moved several times, and most are the one above.
     Pieces(Box<Pieces>),
-    Incoming(Incoming),
+    IncomingBody(IncomingBody),
     Pipe(PipeReader),
     /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
     /// users may hold references to what has one across an `.await`.
@@ -120,7 +120,7 @@ impl Body {
                 let source = source.get_mut().unwrap_or_else(PoisonError::into_inner);
                 source.buffered(waker)
             }
-            Kind::Incoming(_) | Kind::Boxed(_) => 0,
+            Kind::IncomingBody(_) | Kind::Boxed(_) => 0,
             Kind::Full { .. } | Kind::Pieces(_) => self.full_size().unwrap_or(0),
         }
     }
@@ -131,7 +131,7 @@ impl Body {
         match &self.0 {
             Kind::Full { data, .. } => Some(data),
             Kind::Pieces(_)
-            | Kind::Incoming(_)
+            | Kind::IncomingBody(_)
             | Kind::Pipe(_)
             | Kind::Boxed(_)
             | Kind::Source(_) => None,
@@ -143,7 +143,7 @@ impl Body {
         match &self.0 {
             Kind::Full { data, .. } => Some(data.len()),
             Kind::Pieces(pieces) => Some(pieces.data.len()),
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
+            Kind::IncomingBody(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Body {
             Kind::Pieces(pieces) => {
                 Some((std::mem::take(&mut pieces.data), pieces.trailers.take()))
             }
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
+            Kind::IncomingBody(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
@@ -167,7 +167,7 @@ impl Body {
             Kind::Pieces(pieces) => {
                 Some(Self::pieces(pieces.data.clone(), pieces.trailers.clone()))
             }
-            Kind::Incoming(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
+            Kind::IncomingBody(_) | Kind::Pipe(_) | Kind::Boxed(_) | Kind::Source(_) => None,
         }
     }
 
@@ -177,16 +177,16 @@ impl Body {
             Kind::Pipe(reader) => Some(reader.failure()),
             Kind::Full { .. }
             | Kind::Pieces(_)
-            | Kind::Incoming(_)
+            | Kind::IncomingBody(_)
             | Kind::Boxed(_)
             | Kind::Source(_) => None,
         }
     }
 
-    pub(crate) fn arrived(arrived: Arrived) -> Self {
+    pub(crate) fn arrived(arrived: ReceivedBody) -> Self {
         match arrived {
-            Arrived::Full { data, trailers } => Self::full(data, trailers),
-            Arrived::Open(incoming) => Self(Kind::Incoming(incoming)),
+            ReceivedBody::Full { data, trailers } => Self::full(data, trailers),
+            ReceivedBody::Open(incoming) => Self(Kind::IncomingBody(incoming)),
         }
     }
 }
@@ -202,7 +202,7 @@ impl fmt::Debug for Body {
         let kind = match &self.0 {
             Kind::Full { .. } => "full",
             Kind::Pieces(_) => "pieces",
-            Kind::Incoming(_) => "incoming",
+            Kind::IncomingBody(_) => "incoming",
             Kind::Pipe(_) => "pipe",
             Kind::Boxed(_) => "boxed",
             Kind::Source(_) => "source",
@@ -226,7 +226,7 @@ impl http_body::Body for Body {
                 Some(Ok(Frame::data(std::mem::take(data))))
             }),
             Kind::Pieces(pieces) => Poll::Ready(pieces.next().map(Ok)),
-            Kind::Incoming(incoming) => incoming.poll_frame(cx),
+            Kind::IncomingBody(incoming) => incoming.poll_frame(cx),
             Kind::Pipe(reader) => reader.poll_frame(cx),
             Kind::Boxed(body) => {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +243,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Full { data, trailers } => data.is_empty() && trailers.is_none(),
             Kind::Pieces(pieces) => pieces.data.is_empty() && pieces.trailers.is_none(),
-            Kind::Incoming(incoming) => incoming.is_end(),
+            Kind::IncomingBody(incoming) => incoming.is_end(),
             Kind::Pipe(reader) => reader.is_end(),
             Kind::Boxed(body) => lock(body).is_end_stream(),
             Kind::Source(source) => lock(source).is_end_stream(),
@@ -254,7 +254,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Full { data, .. } => SizeHint::with_exact(data.len() as u64),
             Kind::Pieces(pieces) => SizeHint::with_exact(pieces.data.len() as u64),
-            Kind::Incoming(_) | Kind::Pipe(_) => SizeHint::default(),
+            Kind::IncomingBody(_) | Kind::Pipe(_) => SizeHint::default(),
             Kind::Boxed(body) => lock(body).size_hint(),
             Kind::Source(source) => lock(source).size_hint(),
         }

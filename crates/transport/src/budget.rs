@@ -15,7 +15,7 @@ pub(crate) struct Budget {
     burst: i64,
     /// The nanoseconds that pay for one.
     interval: u64,
-    savings: Savings,
+    surplus: Surplus,
     /// A debt if it is negative.
     balance: i64,
     spent: u64,
@@ -26,19 +26,19 @@ pub(crate) struct Budget {
 
 /// The use of earnings that no debt needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Savings {
+pub(crate) enum Surplus {
     /// They pay for what comes later.
-    Kept,
-    Lost,
+    Carried,
+    Discarded,
 }
 
 impl Budget {
     /// A budget that allows `burst` at once, and one each `interval` in the long run.
-    pub(crate) fn new(burst: u64, interval: Duration, savings: Savings, now: Instant) -> Self {
+    pub(crate) fn new(burst: u64, interval: Duration, surplus: Surplus, now: Instant) -> Self {
         Self {
             burst: signed(burst),
             interval: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
-            savings,
+            surplus,
             balance: 0,
             spent: 0,
             earned: 0,
@@ -77,7 +77,7 @@ impl Budget {
             return;
         }
         self.paid_until = now;
-        if self.balance < 0 || self.savings == Savings::Lost {
+        if self.balance < 0 || self.surplus == Surplus::Discarded {
             self.balance = 0;
         }
     }
@@ -133,7 +133,7 @@ mod tests {
             (&[(0.0, 100, 0), (1e9, 1, 0), (1e9, 100, 0)], None),
             (&[(0.0, 100, 0), (1e9, 1, 0), (1e9, 101, 0)], Some(2)),
         ] {
-            let mut budget = Budget::new(100, per_second(10), Savings::Lost, began);
+            let mut budget = Budget::new(100, per_second(10), Surplus::Discarded, began);
             assert_eq!(overdrawn_at(&mut budget, began, steps), end, "{steps:?}");
         }
     }
@@ -147,8 +147,8 @@ mod tests {
             (&[(0.0, 1, 1_000), (0.0, 1_100, 0)], Some(1), Some(1)),
             (&[(0.0, 1_099, 1_000)], None, None),
         ] {
-            for (savings, end) in [(Savings::Lost, lost), (Savings::Kept, kept)] {
-                let mut budget = Budget::new(100, per_second(10), savings, began);
+            for (surplus, end) in [(Surplus::Discarded, lost), (Surplus::Carried, kept)] {
+                let mut budget = Budget::new(100, per_second(10), surplus, began);
                 assert_eq!(overdrawn_at(&mut budget, began, steps), end, "{steps:?}");
             }
         }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_rate_that_is_kept_to_for_seven_days_never_overdraws_and_twice_that_soon_does() {
         let began = Instant::now();
-        let mut budget = Budget::new(100, per_second(10), Savings::Lost, began);
+        let mut budget = Budget::new(100, per_second(10), Surplus::Discarded, began);
         let mut spent = 0;
         for second in 1..=7 * 24 * 3600 {
             spent += 10;
@@ -175,11 +175,11 @@ mod tests {
     fn numbers_at_their_ends_are_no_trouble() {
         let began = Instant::now();
         for (burst, rate) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-            let mut budget = Budget::new(burst, per_second(rate), Savings::Kept, began);
+            let mut budget = Budget::new(burst, per_second(rate), Surplus::Carried, began);
             assert!(!budget.is_overdrawn(u64::MAX / 4, || u64::MAX / 4, || began));
             assert!(!budget.is_overdrawn(u64::MAX / 2, || u64::MAX, || began + SECOND));
         }
-        let mut none = Budget::new(0, per_second(0), Savings::Lost, began);
+        let mut none = Budget::new(0, per_second(0), Surplus::Discarded, began);
         assert!(none.is_overdrawn(1, || 0, || began + 1_000 * SECOND));
     }
 }

@@ -1,7 +1,6 @@
 //! The client's side of one connection.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,22 +18,23 @@ use trunkline_codec::Status;
 
 use crate::address::Address;
 use crate::body::Body;
-use crate::client_send::{DATA_MAX, RefusedRequest, send_body, send_whole, sending};
-use crate::client_watch::Watch;
+use crate::client_driver::ClientDriver;
+use crate::client_policy::ClientPolicy;
+use crate::client_send::{DATA_MAX, RefusedRequest, request_channel, send_body, send_whole};
+use crate::connection_shared::{CallPermit, ConnectionShared};
 use crate::error::{ended, status_from_h2};
-use crate::frame_guard::{Sender, Speaks};
-use crate::hub::{Hub, Permit};
-use crate::incoming::{Held, Incoming};
+use crate::frame_guard::{PeerProtocol, Role};
+use crate::incoming::{ClientCallResources, IncomingBody};
 use crate::keepalive::Keepalive;
 use crate::limits::{ClientLimits, Http2Limits};
-use crate::linger::{End, see_off};
-use crate::net_stream::{ByteStream, NetStream, Origin};
+use crate::linger::linger;
+use crate::net_stream::{ByteStream, IoOrigin, NetStream};
 use crate::send::SendBody;
-use crate::slots::{Slot, Slots};
+use crate::stream_limit::{StreamLimit, StreamPermit};
 use crate::target::Target;
 use crate::tls::ClientTls;
-use crate::turn::{Turn, Work};
-use crate::wire_io::{ConnectionStats, Counted, WireIo};
+use crate::turn::Turn;
+use crate::wire_io::{ConnectionStats, WireCounters, WireIo};
 
 /// RFC 9113, section 5.1.1: identifiers are used once, and when there are no more, so is the
 /// connection. A client has the odd ones of 31 bits, from 1 on.
@@ -63,17 +63,17 @@ pub struct Destination<'a> {
 /// What opens the streams of a connection.
 struct Opener {
     send: SendRequest<Bytes>,
-    hub: Arc<Hub>,
-    slots: Arc<Slots>,
+    shared: Arc<ConnectionShared>,
+    slots: Arc<StreamLimit>,
     limits: Arc<ClientLimits>,
     /// Streams that have been opened.
     opened: AtomicU32,
-    counted: Box<dyn Counted>,
+    counted: Box<dyn WireCounters>,
 }
 
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls = self.hub.open();
+        let calls = self.shared.open();
         f.debug_struct("Opener")
             .field("calls", &calls)
             .finish_non_exhaustive()
@@ -83,7 +83,7 @@ impl fmt::Debug for Opener {
 impl Opener {
     /// No new call goes here. Those that wait for a stream go elsewhere.
     fn leave(&self) {
-        self.hub.set_leaving();
+        self.shared.set_leaving();
         self.slots.close();
     }
 
@@ -104,7 +104,7 @@ impl Opener {
             self.leave();
         }
         Box::new(RefusedRequest {
-            status: self.hub.failure(error),
+            status: self.shared.failure(error),
             body,
             is_connection_lost,
         })
@@ -150,7 +150,7 @@ impl Connection {
         })
     }
 
-    /// Speaks HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
+    /// PeerProtocol HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
     ///
     /// # Errors
     ///
@@ -164,12 +164,12 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        Self::begin(io, Origin::Custom, name, limits, keepalive).await
+        Self::begin(io, IoOrigin::Custom, name, limits, keepalive).await
     }
 
     async fn begin<IO>(
         io: IO,
-        origin: Origin,
+        origin: IoOrigin,
         name: &str,
         limits: Arc<ClientLimits>,
         keepalive: &Keepalive,
@@ -177,39 +177,45 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let wire = WireIo::new(io, Sender::Server, &limits.http2);
+        let wire = WireIo::new(io, Role::Server, &limits.http2);
         let (send, h2) = builder(&limits.http2)
             .handshake::<_, Bytes>(wire.clone())
             .await
-            .map_err(|error| ended(name, status_from_h2(&error).message(), Speaks::Nothing))?;
-        let hub = Hub::new(wire.wire().header_lists());
+            .map_err(|error| {
+                ended(
+                    name,
+                    status_from_h2(&error).message(),
+                    PeerProtocol::Unknown,
+                )
+            })?;
+        let shared = ConnectionShared::new(wire.wire().header_lists());
         let counted = Box::new(wire.counted());
         let (ready, is_ready) = oneshot::channel();
-        let slots = Slots::new();
-        let driver = Driver {
+        let slots = StreamLimit::new();
+        let driver = ClientDriver {
             h2,
             slots: slots.clone(),
             settings: 0,
-            turn: Turn::new(wire, hub.clone()),
+            turn: Turn::new(wire, shared.clone()),
             ready: Some(ready),
-            watch: Watch::new(limits.clone(), keepalive),
+            policy: ClientPolicy::new(limits.clone(), keepalive),
             name: name.to_owned(),
         };
         let (wire, bounds) = (driver.turn.wire().clone(), limits.clone());
         tokio::spawn(async move {
             let end = driver.run().await;
-            see_off(wire, origin, end, &bounds.http2, None).await;
+            linger(wire, origin, end, &bounds.http2, None).await;
         });
         match is_ready.await {
             Ok(()) => Ok(Self(Arc::new(Opener {
                 send,
-                hub,
+                shared,
                 slots,
                 limits,
                 opened: AtomicU32::new(0),
                 counted,
             }))),
-            Err(_) => Err(hub.ended().unwrap_or_else(|| {
+            Err(_) => Err(shared.ended().unwrap_or_else(|| {
                 Status::unavailable(format!("the connection to {name} was lost"))
             })),
         }
@@ -218,23 +224,25 @@ impl Connection {
     /// Whether new calls can begin here: not once the server has said GOAWAY, nor when the
     /// connection has ended.
     pub fn is_usable(&self) -> bool {
-        !self.0.hub.is_leaving()
+        !self.0.shared.is_leaving()
     }
 
     /// What has passed on this connection so far, or in all.
     pub fn stats(&self) -> ConnectionStats {
-        let Opener { counted, hub, .. } = &*self.0;
-        counted.stats().unwrap_or_else(|| hub.stats())
+        let Opener {
+            counted, shared, ..
+        } = &*self.0;
+        counted.stats().unwrap_or_else(|| shared.stats())
     }
 
     /// Whether the server has answered a call here.
     pub fn has_responded(&self) -> bool {
-        self.0.hub.has_responded()
+        self.0.shared.has_responded()
     }
 
     /// Why no new calls can begin here, once they cannot.
     pub fn failure(&self) -> Status {
-        self.0.hub.ended().unwrap_or_else(|| {
+        self.0.shared.ended().unwrap_or_else(|| {
             Status::unavailable("the server closes the connection and takes no more calls")
         })
     }
@@ -247,7 +255,7 @@ impl Connection {
 
     /// Calls that are open on this connection.
     pub fn open_calls(&self) -> usize {
-        self.0.hub.open()
+        self.0.shared.open()
     }
 
     /// Streams that the server allows on this connection now.
@@ -264,10 +272,13 @@ impl Connection {
     /// `limits.max_queued_calls` are open or waiting already.
     pub async fn ready(&self) -> Result<ReadyConnection, Status> {
         let Opener {
-            hub, slots, limits, ..
+            shared,
+            slots,
+            limits,
+            ..
         } = &*self.0;
-        let permit = hub.permit();
-        if hub.open() > limits.max_queued_calls {
+        let permit = shared.permit();
+        if shared.open() > limits.max_queued_calls {
             let max = limits.max_queued_calls;
             return Err(Status::resource_exhausted(format!(
                 "{max} calls are open on this connection; max_queued_calls allows no more"
@@ -283,22 +294,22 @@ impl Connection {
     /// counts there; none when the connection takes no new calls.
     pub async fn ready_uncounted(&self) -> Option<ReadyConnection> {
         let slot = self.0.slots.take().await?;
-        Some(self.with(self.0.hub.permit(), slot))
+        Some(self.with(self.0.shared.permit(), slot))
     }
 
     /// What [`ready`](Self::ready) gives, if there is nothing to wait for and nothing wrong.
     pub fn try_ready(&self) -> Option<ReadyConnection> {
-        if self.0.hub.open() >= self.0.limits.max_queued_calls {
+        if self.0.shared.open() >= self.0.limits.max_queued_calls {
             return None;
         }
         let slot = self.0.slots.try_take()?;
-        Some(self.with(self.0.hub.permit(), slot))
+        Some(self.with(self.0.shared.permit(), slot))
     }
 
-    fn with(&self, permit: Permit, slot: Slot) -> ReadyConnection {
+    fn with(&self, permit: CallPermit, slot: StreamPermit) -> ReadyConnection {
         ReadyConnection {
             opener: self.0.clone(),
-            held: Held {
+            resources: ClientCallResources {
                 permit: Some(permit),
                 slot: Some(slot),
                 sending: None,
@@ -322,7 +333,7 @@ impl Connection {
 #[derive(Debug)]
 pub struct ReadyConnection {
     opener: Arc<Opener>,
-    held: Held,
+    resources: ClientCallResources,
 }
 
 impl ReadyConnection {
@@ -349,8 +360,11 @@ impl ReadyConnection {
     /// When h2 takes no request on this connection any more, or the server no head as large as this:
     /// nothing of it has been sent.
     pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<RefusedRequest>> {
-        let Self { opener, mut held } = self;
-        if let Err(status) = opener.hub.header_lists().check_request(&head) {
+        let Self {
+            opener,
+            mut resources,
+        } = self;
+        if let Err(status) = opener.shared.header_lists().check_request(&head) {
             return Err(RefusedRequest::for_good(status, body));
         }
         opener.count();
@@ -363,19 +377,19 @@ impl ReadyConnection {
         };
         let mut task = None;
         match full_size.and_then(|_| body.take_full()) {
-            Some((data, _)) => held.request = send_whole(stream, data),
+            Some((data, _)) => resources.request = send_whole(stream, data),
             None => {
-                let (near, far) = sending();
-                held.sending = Some(near);
+                let (near, far) = request_channel();
+                resources.sending = Some(near);
                 let body = SendBody::new(stream, body);
-                let hub = opener.hub.clone();
-                task = Some(tokio::spawn(send_body(body, hub, far)));
+                let shared = opener.shared.clone();
+                task = Some(tokio::spawn(send_body(body, shared, far)));
             }
         }
         Ok(OpenCall {
             head,
             opener,
-            held,
+            resources,
             sending: task,
             failed: None,
             is_unprocessed: false,
@@ -393,7 +407,7 @@ impl ReadyConnection {
 pub struct OpenCall {
     head: ResponseFuture,
     opener: Arc<Opener>,
-    held: Held,
+    resources: ClientCallResources,
     /// The task that sends the request, if there is one.
     sending: Option<JoinHandle<Option<Body>>>,
     /// What the stream has failed with, until it is known why its connection has.
@@ -421,34 +435,35 @@ impl Future for OpenCall {
     // Way of a unary call, client 8: waits for the head of the response and its body, whole if it is there.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Opener { hub, limits, .. } = &*this.opener;
+        let Opener { shared, limits, .. } = &*this.opener;
         let head = match this.failed.take() {
             Some(error) => Err(*error),
             None => ready!(Pin::new(&mut this.head).poll(cx)),
         };
         Poll::Ready(match head {
             Ok(response) => {
-                hub.set_responded();
-                let held = std::mem::take(&mut this.held);
-                hub.header_lists().check_response(&response)?;
-                Ok(response
-                    .map(|recv| Body::arrived(Incoming::arrive(recv, hub, &limits.http2, held))))
+                shared.set_responded();
+                let resources = std::mem::take(&mut this.resources);
+                shared.header_lists().check_response(&response)?;
+                Ok(response.map(|recv| {
+                    Body::arrived(IncomingBody::arrive(recv, shared, &limits.http2, resources))
+                }))
             }
             Err(error) => {
                 let stream = || this.head.stream_id();
-                if let Some(status) = hub.header_lists().refused_response(&error, stream) {
-                    this.held = Held::default();
+                if let Some(status) = shared.header_lists().refused_response(&error, stream) {
+                    this.resources = ClientCallResources::default();
                     this.sending = None;
                     return Poll::Ready(Err(status));
                 }
-                let Poll::Ready(mut status) = hub.poll_failure(&error, cx) else {
+                let Poll::Ready(mut status) = shared.poll_failure(&error, cx) else {
                     this.failed = Some(Box::new(error));
                     return Poll::Pending;
                 };
-                if let Some(sending) = &this.held.sending {
+                if let Some(sending) = &this.resources.sending {
                     status = sending.failure.or(status);
                 }
-                this.held = Held::default();
+                this.resources = ClientCallResources::default();
                 this.is_unprocessed = is_unprocessed(&error);
                 if !this.is_unprocessed {
                     // Nobody asks for what it gives back, and its writer is to hear of the end.
@@ -474,110 +489,14 @@ fn builder(limits: &Http2Limits) -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(limits.initial_window_size)
         .initial_connection_window_size(limits.initial_connection_window_size)
-        // Never refilled for frames that come late: flow control, and `Watch`, are the limit. Of a call
+        // Never refilled for frames that come late: flow control, and `ClientPolicy`, are the limit. Of a call
         // that nobody polls, what fits into its window stays in h2.
         .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.decoded_header_list_size())
-        // As at a server: `Watch` has a budget that refills.
+        // As at a server: `ClientPolicy` has a budget that refills.
         .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
         .reset_stream_duration(limits.reset_stream_duration);
     builder
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Work for Engine<IO> {
-    type End = Result<(), h2::Error>;
-
-    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
-        Pin::new(self).poll(cx)
-    }
-}
-
-type Engine<IO> = h2::client::Connection<WireIo<IO>, Bytes>;
-
-/// The engine goes before the turn: see [`Turn`].
-struct Driver<IO> {
-    h2: Engine<IO>,
-    turn: Turn<IO>,
-    slots: Arc<Slots>,
-    /// SETTINGS frames seen.
-    settings: u64,
-    /// Told when the server's SETTINGS have come.
-    ready: Option<oneshot::Sender<()>>,
-    watch: Watch,
-    name: String,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    async fn run(mut self) -> End {
-        let (why, end) = poll_fn(|cx| {
-            let poll = self.turn.poll(cx, &mut self.h2);
-            match (self.keep_watch(cx), poll) {
-                // h2 has failed all streams, and waits for a socket that takes nothing.
-                (Poll::Pending, Poll::Pending) if self.turn.hub().is_end_awaited() => {
-                    Poll::Ready(("it was closed by the server".to_owned(), End::Left))
-                }
-                (Poll::Pending, Poll::Pending) => Poll::Pending,
-                (_, Poll::Ready(Ok(said))) => {
-                    let why = match said {
-                        Ok(()) => "it was closed".to_owned(),
-                        Err(error) => self.watch.ended(&error),
-                    };
-                    Poll::Ready((why, End::Said))
-                }
-                (_, Poll::Ready(Err(error))) => Poll::Ready((error.to_string(), End::Left)),
-                (Poll::Ready(ended), Poll::Pending) => Poll::Ready(ended),
-            }
-        })
-        .await;
-        let speaks = self.turn.wire().wire().guard().speaks();
-        let status = ended(&self.name, &why, speaks);
-        self.turn.hub().set_ended(status);
-        end
-    }
-
-    /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
-    /// reason when the connection has to end.
-    fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<(String, End)> {
-        let (settings, goaways, bytes, flood) = {
-            let mut wire = self.turn.wire().wire();
-            let flood = self.watch.flood(wire.guard(), wire.sent());
-            if let Some(flood) = flood {
-                wire.say_goaway(Reason::ENHANCE_YOUR_CALM, flood.text());
-            }
-            let guard = wire.guard();
-            (guard.settings(), guard.goaways(), guard.bytes(), flood)
-        };
-        if settings != self.settings {
-            self.settings = settings;
-            self.slots.set_limit(self.h2.max_concurrent_send_streams());
-            let _ = self.ready.take().map(|ready| ready.send(()));
-        }
-        if goaways > 0 {
-            self.turn.hub().set_leaving();
-            self.slots.close();
-        }
-        if let Some(flood) = flood {
-            return Poll::Ready((self.watch.flooded(flood), End::Said));
-        }
-        let open = self.turn.hub().open();
-        let gone = self.watch.poll(cx, &mut self.h2, bytes, open);
-        gone.map(|why| (why, End::Left))
-    }
-}
-
-/// A runtime that ends takes the task with it; a channel may live on in another.
-impl<IO> Drop for Driver<IO> {
-    fn drop(&mut self) {
-        let hub = self.turn.hub();
-        hub.set_stats(self.turn.wire().wire().stats());
-        if hub.ended().is_none() {
-            hub.set_ended(Status::unavailable(format!(
-                "the connection to {} has ended: the runtime that it ran in is gone",
-                self.name
-            )));
-        }
-        self.slots.close();
-    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use trunkline_codec::{Code, Payload, Status};
 
 use crate::body::Body;
-use crate::hub::Hub;
+use crate::connection_shared::ConnectionShared;
 use crate::send::{SendBody, SendError};
 
 /// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
@@ -55,7 +55,7 @@ enum Sent {
 
 /// The request half of a call as the other half knows it.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub(crate) struct RequestHandle {
     /// Stops it. Dropped, it says that the call is given up.
     pub(crate) stop: oneshot::Sender<Reason>,
     pub(crate) failure: BodyFailure,
@@ -78,10 +78,10 @@ impl BodyFailure {
 }
 
 /// The two ends of a request half.
-pub(crate) fn sending() -> (Sending, Stopped) {
+pub(crate) fn request_channel() -> (RequestHandle, Stopped) {
     let (stop, stopped) = oneshot::channel();
     let failure = BodyFailure::default();
-    let sending = Sending {
+    let sending = RequestHandle {
         stop,
         failure: failure.clone(),
     };
@@ -98,7 +98,11 @@ pub(crate) struct Stopped {
 /// The request half of a call whose body is not known in full, or larger than h2 takes at once.
 /// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
 /// has come out of it, to the other half if that has learnt that the server did not take the call.
-pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped) -> Option<Body> {
+pub(crate) async fn send_body(
+    mut send: SendBody,
+    shared: Arc<ConnectionShared>,
+    other: Stopped,
+) -> Option<Body> {
     let Stopped {
         mut stopped,
         failure,
@@ -107,7 +111,7 @@ pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped)
         if let Poll::Ready(reason) = Pin::new(&mut stopped).poll(cx) {
             return Poll::Ready(Sent::Stopped(reason.unwrap_or(Reason::CANCEL)));
         }
-        send.poll(cx, hub.header_lists()).map(|sent| match sent {
+        send.poll(cx, shared.header_lists()).map(|sent| match sent {
             Ok(()) => Sent::Over,
             Err(SendError::PeerGone) => match send.stream().poll_reset(cx) {
                 // h2 does not say here whether the reason came in RST_STREAM or in GOAWAY: the other half
@@ -128,7 +132,7 @@ pub(crate) async fn send_body(mut send: SendBody, hub: Arc<Hub>, other: Stopped)
         Sent::Stopped(reason) => send.reset(reason),
         Sent::Untaken => {}
     }
-    let body = send.into_untouched()?;
+    let body = send.into_unread()?;
     if let Sent::Untaken = sent {
         // The other half drops what would stop this when it learns of the error.
         tokio::time::timeout(UNTAKEN_KEPT, stopped).await.ok()?.ok();

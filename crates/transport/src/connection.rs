@@ -14,23 +14,23 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::{Status, head};
 
-use crate::answer::{Answering, Opened};
 use crate::body::Body;
-use crate::calls::Calls;
-use crate::frame_guard::{Sender, Speaks};
+use crate::connection_shared::ConnectionShared;
+use crate::frame_guard::{PeerProtocol, Role};
 use crate::http1;
-use crate::hub::Hub;
-use crate::incoming::{Held, Incoming};
-use crate::keepalive::ask;
+use crate::incoming::{ClientCallResources, IncomingBody};
+use crate::keepalive::send_ping;
 use crate::limits::ServerLimits;
-use crate::linger::{End, see_off};
-use crate::net_stream::Origin;
+use crate::linger::{CloseKind, linger};
+use crate::net_stream::IoOrigin;
 use crate::panics::catch_panic;
 use crate::poll_budget::PollBudget;
+use crate::send_backlog::ServerSendBacklog;
+use crate::server_call::{AcceptedCall, ServerCall};
+use crate::server_calls::ServerCalls;
+use crate::server_policy::{Action, ServerPolicy};
 use crate::timers::after;
-use crate::turn::{Turn, Work};
-use crate::unsent::ServerUnsent;
-use crate::watch::{Duty, Watch};
+use crate::turn::{Engine, Turn};
 use crate::wire_io::{ConnectionStats, WireIo};
 
 /// What answers calls.
@@ -62,7 +62,7 @@ pub struct BegunCall<F> {
 /// How far a server's end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Calls are accepted.
+    /// ServerCalls are accepted.
     Serving,
     /// Clients are told to go elsewhere; calls that run may finish.
     Draining,
@@ -86,38 +86,38 @@ where
     H: ConnectionHandler,
 {
     let by = after(limits.handshake_timeout);
-    let unsent = ServerUnsent::new(&limits);
-    serve_shaken(io, Origin::Custom, handler, limits, phase, by, unsent).await
+    let backlog = ServerSendBacklog::new(&limits);
+    serve_accepted(io, IoOrigin::Custom, handler, limits, phase, by, backlog).await
 }
 
-/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `unsent` is what
+/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `backlog` is what
 /// others of the server have as well.
-pub(crate) async fn serve_shaken<IO, H>(
+pub(crate) async fn serve_accepted<IO, H>(
     io: IO,
-    origin: Origin,
+    origin: IoOrigin,
     handler: H,
     limits: Arc<ServerLimits>,
     mut phase: watch::Receiver<Phase>,
     handshake_by: Instant,
-    unsent: Arc<ServerUnsent>,
+    backlog: Arc<ServerSendBacklog>,
 ) -> ConnectionStats
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: ConnectionHandler,
 {
-    let wire = WireIo::new(io, Sender::Client, &limits.http2);
+    let wire = WireIo::new(io, Role::Client, &limits.http2);
     let Some(h2) = handshake(&wire, &limits, &mut phase, handshake_by).await else {
         return wire.wire().stats();
     };
-    let hub = Hub::serving(&limits, wire.wire().header_lists(), unsent);
-    let mut driver = Driver {
-        turn: Turn::new(wire.clone(), hub.clone()),
-        watch: Watch::new(limits.clone(), handshake_by),
+    let shared = ConnectionShared::serving(&limits, wire.wire().header_lists(), backlog);
+    let mut driver = ServerDriver {
+        turn: Turn::new(wire.clone(), shared.clone()),
+        policy: ServerPolicy::new(limits.clone(), handshake_by),
         ping: None,
-        serving: Serving {
+        serving: ServerSession {
             h2,
-            calls: Calls::new(hub.clone(), &limits),
-            hub,
+            calls: ServerCalls::new(shared.clone(), &limits),
+            shared,
             handler,
             limits: limits.clone(),
             accepted: Vec::new(),
@@ -127,20 +127,20 @@ where
         },
     };
     let end = driver.run(&mut phase).await;
-    let Driver {
+    let ServerDriver {
         serving,
         turn,
-        watch,
+        policy,
         ..
     } = driver;
     let handler = serving.end();
     drop(turn);
-    let mut seen_off = pin!(see_off(
+    let mut seen_off = pin!(linger(
         wire.clone(),
         origin,
         end,
         &limits.http2,
-        watch.over_by()
+        policy.closes_by()
     ));
     let mut stopped = pin!(until_stopped(&mut phase));
     poll_fn(|cx| match seen_off.as_mut().poll(cx) {
@@ -153,7 +153,7 @@ where
     stats
 }
 
-type Engine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
+type ServerEngine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
 
 /// RFC 9113, section 3.4. h2 has no clock: a client that is silent, or slow, is cut off here, or
 /// when the server stops.
@@ -162,17 +162,19 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     limits: &ServerLimits,
     phase: &mut watch::Receiver<Phase>,
     by: Instant,
-) -> Option<Engine<IO>> {
+) -> Option<ServerEngine<IO>> {
     let handshake = builder(limits).handshake::<_, Bytes>(wire.clone());
     let mut handshake = pin!(handshake);
     let mut stopped = pin!(until_stopped(phase));
-    let shaken = poll_fn(|cx| {
+    let handshaken = poll_fn(|cx| {
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
         let mut wire = wire.wire();
         // RFC 9113, section 3.4: the client speaks without waiting, and so it costs nothing to hear
         // first what it speaks.
-        if wire.guard().speaks() != Speaks::Http2 || matches!(poll, Poll::Ready(Err(_))) {
+        if wire.guard().peer_protocol() != PeerProtocol::Http2
+            || matches!(poll, Poll::Ready(Err(_)))
+        {
             return poll.map(Result::ok);
         }
         match wire.poll_send() {
@@ -180,19 +182,19 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(Ok(())) | Poll::Pending => poll.map(Result::ok),
         }
     });
-    let shaken = async {
-        let shaken = shaken.await;
-        let speaks = wire.wire().guard().speaks();
+    let handshaken = async {
+        let handshaken = handshaken.await;
+        let protocol = wire.wire().guard().peer_protocol();
         // A client of TLS sees that this is none, and says so in its own words.
-        if shaken.is_none() && matches!(speaks, Speaks::Http1 | Speaks::Tls) {
+        if handshaken.is_none() && matches!(protocol, PeerProtocol::Http1 | PeerProtocol::Tls) {
             http1::refuse(wire).await;
         }
-        shaken
+        handshaken
     };
-    let mut shaken = pin!(tokio::time::timeout_at(by, shaken));
+    let mut handshaken = pin!(tokio::time::timeout_at(by, handshaken));
     poll_fn(|cx| match stopped.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => shaken.as_mut().poll(cx).map(|it| it.ok().flatten()),
+        Poll::Pending => handshaken.as_mut().poll(cx).map(|it| it.ok().flatten()),
     })
     .await
 }
@@ -211,12 +213,12 @@ fn builder(limits: &ServerLimits) -> h2::server::Builder {
         .max_concurrent_streams(limits.max_concurrent_streams)
         .initial_window_size(limits.http2.initial_window_size)
         .initial_connection_window_size(limits.http2.initial_connection_window_size)
-        // Never refilled for frames that come late: flow control, and `Watch`, are the limit.
+        // Never refilled for frames that come late: flow control, and `ServerPolicy`, are the limit.
         .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.http2.max_send_buffer_size)
         .max_header_list_size(limits.http2.decoded_header_list_size())
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams)
-        // h2 counts these for as long as the connection lives: see `Watch`, whose budget refills.
+        // h2 counts these for as long as the connection lives: see `ServerPolicy`, whose budget refills.
         .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.http2.max_concurrent_reset_streams)
         .reset_stream_duration(limits.http2.reset_stream_duration);
@@ -224,7 +226,7 @@ fn builder(limits: &ServerLimits) -> h2::server::Builder {
 }
 
 /// A call that waits for its first poll, or for a permit.
-struct Accepted {
+struct PendingCall {
     /// Its body is drained while it waits: h2 keeps much for each small frame.
     request: Request<Body>,
     respond: SendResponse<Bytes>,
@@ -233,39 +235,39 @@ struct Accepted {
     deadline: Option<Instant>,
 }
 
-impl Accepted {
+impl PendingCall {
     fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|at| at <= now)
     }
 
-    fn refuse(self, status: Status, hub: &Arc<Hub>) {
-        let opened = Opened {
+    fn refuse(self, status: Status, shared: &Arc<ConnectionShared>) {
+        let accepted = AcceptedCall {
             respond: self.respond,
             since: self.since,
             deadline: self.deadline,
-            permit: hub.permit(),
+            permit: shared.permit(),
         };
-        opened.refuse(status);
+        accepted.refuse(status);
     }
 }
 
 /// The engine goes before the turn: see [`Turn`].
-struct Driver<IO, H: ConnectionHandler> {
-    serving: Serving<IO, H>,
+struct ServerDriver<IO, H: ConnectionHandler> {
+    serving: ServerSession<IO, H>,
     turn: Turn<IO>,
-    watch: Watch,
+    policy: ServerPolicy,
     /// Taken when it is needed: from then on h2 registers a waker for each frame.
     ping: Option<PingPong>,
 }
 
 /// What a turn drives.
-struct Serving<IO, H: ConnectionHandler> {
-    h2: Engine<IO>,
-    hub: Arc<Hub>,
+struct ServerSession<IO, H: ConnectionHandler> {
+    h2: ServerEngine<IO>,
+    shared: Arc<ConnectionShared>,
     handler: H,
     limits: Arc<ServerLimits>,
-    /// Accepted, and waiting for their first poll, or for a permit.
-    accepted: Vec<Accepted>,
+    /// PendingCall, and waiting for their first poll, or for a permit.
+    accepted: Vec<PendingCall>,
     /// The number of calls that h2 has accepted.
     calls_accepted: u64,
     /// h2 had no more when it was last asked.
@@ -273,12 +275,12 @@ struct Serving<IO, H: ConnectionHandler> {
     /// When a call last came in this turn.
     clock: Option<Instant>,
     /// Begun, and waiting.
-    calls: Calls<H::Future>,
+    calls: ServerCalls<H::Future>,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, H> {
     /// Serves until the connection is over, or `phase` says so.
-    async fn run(&mut self, phase: &mut watch::Receiver<Phase>) -> End {
+    async fn run(&mut self, phase: &mut watch::Receiver<Phase>) -> CloseKind {
         loop {
             let current = *phase.borrow_and_update();
             match current {
@@ -290,7 +292,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
                     let mut closing = self.turn.wire().clone();
                     let mut cx = Context::from_waker(Waker::noop());
                     let _ = Pin::new(&mut closing).poll_shutdown(&mut cx);
-                    return End::Left;
+                    return CloseKind::Immediate;
                 }
             }
             let mut changed = pin!(phase.changed());
@@ -312,21 +314,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
     }
 
     /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        forget_reset(&mut self.serving.accepted, &self.serving.hub);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseKind> {
+        forget_reset(&mut self.serving.accepted, &self.serving.shared);
         self.serving.calls.begin_turn();
         self.serving.clock = None;
         match self.turn.poll(cx, &mut self.serving) {
-            Poll::Ready(Ok(())) => Poll::Ready(End::Said),
-            Poll::Ready(Err(_)) => Poll::Ready(End::Left),
-            Poll::Pending => self.keep_watch(cx).map(|()| End::Left),
+            Poll::Ready(Ok(())) => Poll::Ready(CloseKind::Graceful),
+            Poll::Ready(Err(_)) => Poll::Ready(CloseKind::Immediate),
+            Poll::Pending => self.keep_watch(cx).map(|()| CloseKind::Immediate),
         }
     }
 
     /// What h2 does not see to: abuse, and time.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Serving {
-            hub,
+        let ServerSession {
+            shared,
             accepted,
             calls,
             ..
@@ -334,26 +336,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
         let clock = calls.clock().or(self.serving.clock);
         let mut seen = {
             let wire = self.turn.wire().wire();
-            self.watch.look(
+            self.policy.check(
                 wire.guard(),
                 wire.sent(),
                 self.serving.calls_accepted,
-                hub,
+                shared,
                 clock,
             )
         };
-        if let Some(unsent) = hub.unsent() {
+        if let Some(backlog) = shared.send_backlog() {
             let sent = self.turn.wire().wire().sent().bytes();
-            self.watch.look_for_unsent(unsent, sent);
+            self.policy.check_send_backlog(backlog, sent);
         }
-        self.watch
+        self.policy
             .set_waiting(accepted.iter().filter_map(|it| it.deadline).min());
         loop {
-            let duty = match seen.take() {
-                Some(duty) => duty,
-                None => ready!(self.watch.poll(cx)),
+            let action = match seen.take() {
+                Some(action) => action,
+                None => ready!(self.policy.poll(cx)),
             };
-            if self.discharge(duty).is_ready() {
+            if self.perform(action).is_ready() {
                 return Poll::Ready(());
             }
             // What h2 has been told takes another turn.
@@ -362,32 +364,32 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
     }
 
     /// Ready when the connection is over.
-    fn discharge(&mut self, duty: Duty) -> Poll<()> {
-        let Serving { h2, .. } = &mut self.serving;
-        match duty {
-            Duty::TellWaiting => self.serving.tell_late(Instant::now()),
-            Duty::GiveUp => {
-                if let Some(unsent) = self.serving.hub.unsent() {
-                    unsent.give_up_stalled(Instant::now());
+    fn perform(&mut self, action: Action) -> Poll<()> {
+        let ServerSession { h2, .. } = &mut self.serving;
+        match action {
+            Action::RefuseOverdue => self.serving.refuse_overdue(Instant::now()),
+            Action::GiveUpStalled => {
+                if let Some(backlog) = self.serving.shared.send_backlog() {
+                    backlog.give_up_stalled(Instant::now());
                 }
             }
-            Duty::Drain => h2.graceful_shutdown(),
-            Duty::Ask => {
+            Action::Drain => h2.graceful_shutdown(),
+            Action::Ping => {
                 if self.ping.is_none() {
                     self.ping = h2.ping_pong();
                 }
-                ask(self.ping.as_mut());
+                send_ping(self.ping.as_mut());
             }
-            Duty::CutOff(reason, why) => {
-                self.turn.wire().wire().set_last_words(why);
+            Action::GoAway(reason, why) => {
+                self.turn.wire().wire().set_goaway_debug_data(why);
                 h2.abrupt_shutdown(reason);
-                self.watch.close();
+                self.policy.close();
             }
-            Duty::Leave => {
+            Action::Close => {
                 self.leave();
                 return Poll::Ready(());
             }
-            Duty::End => return Poll::Ready(()),
+            Action::Abort => return Poll::Ready(()),
         }
         Poll::Pending
     }
@@ -401,8 +403,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Driver<IO, H> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Work for Serving<IO, H> {
-    type End = ();
+impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Engine for ServerSession<IO, H> {
+    type Output = ();
 
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.accepted.is_empty() {
@@ -424,9 +426,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Work for Serving<
                     self.calls_accepted += 1;
                     let timeout = head::timeout_of(request.headers());
                     let (parts, recv) = request.into_parts();
-                    let body =
-                        Incoming::arrive(recv, &self.hub, &self.limits.http2, Held::default());
-                    let call = Accepted {
+                    let body = IncomingBody::arrive(
+                        recv,
+                        &self.shared,
+                        &self.limits.http2,
+                        ClientCallResources::default(),
+                    );
+                    let call = PendingCall {
                         deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
                         request: Request::from_parts(parts, Body::arrived(body)),
                         respond,
@@ -462,7 +468,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Work for Serving<
     }
 }
 
-impl<IO, H: ConnectionHandler> Serving<IO, H> {
+impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
     /// Ends the calls that are left, and gives what has answered them.
     fn end(self) -> H {
         let Self { h2, handler, .. } = self;
@@ -472,7 +478,7 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
 
     /// Permits that nobody has.
     fn free(&self) -> usize {
-        (self.limits.max_concurrent_streams as usize).saturating_sub(self.hub.open())
+        (self.limits.max_concurrent_streams as usize).saturating_sub(self.shared.open())
     }
 
     // Way of a unary call, server 3: takes a permit, makes a body for what comes, and hands the call on.
@@ -487,51 +493,51 @@ impl<IO, H: ConnectionHandler> Serving<IO, H> {
     }
 
     /// Begins a call; returns what time it is.
-    fn begin_one(&mut self, call: Accepted, now: Instant) -> Instant {
+    fn begin_one(&mut self, call: PendingCall, now: Instant) -> Instant {
         // A deadline at once is one that the handler passes, if nothing else was waited for.
         let is_late = call.since < now && call.is_late(now);
-        let mut opened = Opened {
+        let mut accepted = AcceptedCall {
             respond: call.respond,
             since: call.since,
             deadline: call.deadline,
-            permit: self.hub.permit(),
+            permit: self.shared.permit(),
         };
         if is_late {
-            opened.refuse(waited());
+            accepted.refuse(waited());
             return now;
         }
         let handler = &mut self.handler;
         match catch_panic(|| handler.call(call.request)) {
             Ok(begun) => {
-                opened.deadline = begun.deadline.or(opened.deadline);
-                let answering = Answering::new(begun.response, opened, begun.poll_budget);
-                self.calls.begin(answering, now)
+                accepted.deadline = begun.deadline.or(accepted.deadline);
+                let call = ServerCall::new(begun.response, accepted, begun.poll_budget);
+                self.calls.begin(call, now)
             }
             Err(panic) => {
-                opened.fail(&panic);
+                accepted.fail(&panic);
                 now
             }
         }
     }
 }
 
-impl<IO, H: ConnectionHandler> Serving<IO, H> {
+impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
     /// Answers the call that was accepted last, if it has to wait and its head is too large to be kept.
     fn refuse_large(&mut self) {
         let Some(last) = self.accepted.last() else {
             return;
         };
-        if let Err(status) = self.hub.header_lists().check_waiting(&last.request)
+        if let Err(status) = self.shared.header_lists().check_waiting(&last.request)
             && let Some(call) = self.accepted.pop()
         {
-            call.refuse(status, &self.hub);
+            call.refuse(status, &self.shared);
         }
     }
 
     /// Answers the calls that have waited for a permit until their deadlines.
-    fn tell_late(&mut self, now: Instant) {
+    fn refuse_overdue(&mut self, now: Instant) {
         for call in self.accepted.extract_if(.., |it| it.is_late(now)) {
-            call.refuse(waited(), &self.hub);
+            call.refuse(waited(), &self.shared);
         }
     }
 }
@@ -540,14 +546,14 @@ fn waited() -> Status {
     Status::deadline_exceeded("the deadline passed while the call waited for a handler")
 }
 
-/// Handlers of streams that were reset may still be on their way out. Calls wait for their permits;
+/// Handlers of streams that were reset may still be on their way out. ServerCalls wait for their permits;
 /// those that were reset meanwhile are forgotten.
-fn forget_reset(waiting: &mut Vec<Accepted>, hub: &Hub) {
+fn forget_reset(waiting: &mut Vec<PendingCall>, shared: &ConnectionShared) {
     if waiting.is_empty() {
         return;
     }
     let mut cx = Context::from_waker(Waker::noop());
     for call in waiting.extract_if(.., |it| it.respond.poll_reset(&mut cx).is_ready()) {
-        hub.call_reset(hub.is_young(call.since, Instant::now()));
+        shared.call_reset(shared.is_young(call.since, Instant::now()));
     }
 }

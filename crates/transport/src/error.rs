@@ -4,7 +4,7 @@ use std::io;
 
 use trunkline_codec::{Code, Status};
 
-use crate::frame_guard::Speaks;
+use crate::frame_guard::PeerProtocol;
 
 /// PROTOCOL-HTTP2.md, "HTTP2 Transport Mapping", "Errors": a reset has its code from the HTTP/2
 /// error; everything that takes the connection with it is UNAVAILABLE.
@@ -39,12 +39,12 @@ pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
 }
 
 /// Words the end of a connection for the calls on it.
-pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
-    Status::unavailable(match speaks {
-        Speaks::Http1 => format!(
+pub(crate) fn ended(name: &str, why: &str, protocol: PeerProtocol) -> Status {
+    Status::unavailable(match protocol {
+        PeerProtocol::Http1 => format!(
             "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
         ),
-        Speaks::Tls => {
+        PeerProtocol::Tls => {
             // A name that has been resolved has its address behind it.
             let target = name.split_once(" (").map_or(name, |(target, _)| target);
             let schemes = ["unix:", "unix-abstract:"];
@@ -54,8 +54,10 @@ pub(crate) fn ended(name: &str, why: &str, speaks: Speaks) -> Status {
             };
             format!("{name} expects TLS, and this connection is plaintext: {way_out}")
         }
-        Speaks::Nothing => format!("{name} ended the connection before it said anything: {why}"),
-        Speaks::Http2 => format!("the connection to {name} has ended: {why}"),
+        PeerProtocol::Unknown => {
+            format!("{name} ended the connection before it said anything: {why}")
+        }
+        PeerProtocol::Http2 => format!("the connection to {name} has ended: {why}"),
     })
 }
 

@@ -49,13 +49,13 @@ const METHODS: [&[u8]; 9] = [
 
 /// Which end's bytes are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sender {
+pub(crate) enum Role {
     /// Its bytes begin with the preface.
     Client,
     Server,
 }
 
-impl Sender {
+impl Role {
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
@@ -64,11 +64,11 @@ impl Sender {
     }
 }
 
-/// What a peer speaks, judged by its first bytes.
+/// What a peer protocol, judged by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaks {
+pub(crate) enum PeerProtocol {
     /// Nothing has come in yet.
-    Nothing,
+    Unknown,
     Http2,
     /// A response, or a request, of HTTP/1.
     Http1,
@@ -113,7 +113,7 @@ pub(crate) struct FrameGuard {
     setting: [u8; SETTING_LEN],
     setting_have: usize,
     header_list_size: Option<u32>,
-    block: Block,
+    block: HeaderBlock,
     /// Where the DATA frames of the last bytes end that carry nothing, as `bytes` counts.
     empty: Vec<u64>,
     /// Its stream, its size so far, and whether it ends the stream.
@@ -138,7 +138,7 @@ pub(crate) struct SuspectBlock {
 
 /// Where the bytes are in a header block, which may be several frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Block {
+enum HeaderBlock {
     Outside,
     /// More frames of it are to come.
     Open,
@@ -147,10 +147,10 @@ enum Block {
 }
 
 impl FrameGuard {
-    pub(crate) fn new(sender: Sender) -> Self {
+    pub(crate) fn new(sender: Role) -> Self {
         let skip = match sender {
-            Sender::Client => PREFACE_LEN,
-            Sender::Server => 0,
+            Role::Client => PREFACE_LEN,
+            Role::Server => 0,
         };
         Self {
             header: [0; HEADER_LEN],
@@ -176,7 +176,7 @@ impl FrameGuard {
             setting: [0; SETTING_LEN],
             setting_have: 0,
             header_list_size: None,
-            block: Block::Outside,
+            block: HeaderBlock::Outside,
             empty: Vec::new(),
             block_is: SuspectBlock::default(),
             head_bytes: 0,
@@ -309,8 +309,8 @@ impl FrameGuard {
                 }
                 self.block_is.size += self.skip;
                 self.block = match flags & END_HEADERS {
-                    0 => Block::Open,
-                    _ => Block::Last,
+                    0 => HeaderBlock::Open,
+                    _ => HeaderBlock::Last,
                 };
             }
             RST_STREAM => {
@@ -334,7 +334,7 @@ impl FrameGuard {
         self.skip == 0
             && flags & PADDED == 0
             && [a, b, c, d] != [0; 4]
-            && self.block == Block::Outside
+            && self.block == HeaderBlock::Outside
     }
 
     /// The bytes of a header that is not complete, if it may be that of an empty DATA frame.
@@ -381,8 +381,8 @@ impl FrameGuard {
             self.settings += 1;
             self.has_news = true;
         }
-        if self.block == Block::Last {
-            self.block = Block::Outside;
+        if self.block == HeaderBlock::Last {
+            self.block = HeaderBlock::Outside;
             if self.block_is.size >= self.suspect_block {
                 self.suspects.push(self.block_is);
                 self.has_news = true;
@@ -462,7 +462,7 @@ impl FrameGuard {
 
     /// The header block that has begun and whose last byte has not come, by its number.
     pub(crate) fn header_block(&self) -> Option<u64> {
-        (self.block != Block::Outside).then_some(self.heads)
+        (self.block != HeaderBlock::Outside).then_some(self.heads)
     }
 
     /// Bytes seen.
@@ -500,20 +500,20 @@ impl FrameGuard {
         self.last == GOAWAY && self.is_between_frames()
     }
 
-    pub(crate) fn speaks(&self) -> Speaks {
+    pub(crate) fn peer_protocol(&self) -> PeerProtocol {
         match &self.first[..self.first_len] {
-            [] => Speaks::Nothing,
-            b"HTTP/" => Speaks::Http1,
+            [] => PeerProtocol::Unknown,
+            b"HTTP/" => PeerProtocol::Http1,
             // RFC 8446, section 5.1: an alert or a handshake record of TLS 1.x.
-            [0x15 | 0x16, 0x03, ..] => Speaks::Tls,
+            [0x15 | 0x16, 0x03, ..] => PeerProtocol::Tls,
             first
                 if METHODS
                     .iter()
                     .any(|it| it.iter().zip(first).all(|(a, b)| a == b)) =>
             {
-                Speaks::Http1
+                PeerProtocol::Http1
             }
-            _ => Speaks::Http2,
+            _ => PeerProtocol::Http2,
         }
     }
 }
@@ -589,7 +589,7 @@ mod tests {
         wire.extend(frame(HEADERS, 0, b"x"));
         let last = frame(CONTINUATION, END_HEADERS, b"yz");
         for step in 1..=wire.len() {
-            let mut guard = FrameGuard::new(Sender::Client);
+            let mut guard = FrameGuard::new(Role::Client);
             for chunk in wire.chunks(step) {
                 guard.follow(chunk);
             }
@@ -630,7 +630,7 @@ mod tests {
             .collect();
         let wire = frames.concat();
         for step in 1..=wire.len() {
-            let mut guard = FrameGuard::new(Sender::Server);
+            let mut guard = FrameGuard::new(Role::Server);
             let mut out = Vec::new();
             for chunk in wire.chunks(step) {
                 let mut bytes = [guard.held(), chunk].concat();
@@ -654,7 +654,7 @@ mod tests {
         // No SETTINGS.
         wire.extend(frame(PING, 0, &[&size(4)[..], &[0, 0]].concat()));
         for step in 1..=wire.len() {
-            let mut guard = FrameGuard::new(Sender::Server);
+            let mut guard = FrameGuard::new(Role::Server);
             let mut seen = Vec::new();
             for chunk in wire.chunks(step) {
                 guard.follow(chunk);
@@ -676,7 +676,7 @@ mod tests {
         wire.extend(frame(CONTINUATION, 0, &[7; 40]));
         wire.extend(frame(CONTINUATION, END_HEADERS, &[7; 40]));
         for step in 1..=wire.len() {
-            let mut guard = FrameGuard::new(Sender::Server).suspecting(120);
+            let mut guard = FrameGuard::new(Role::Server).suspecting(120);
             for chunk in wire.chunks(step) {
                 guard.follow(chunk);
             }
@@ -694,7 +694,7 @@ mod tests {
 
     #[test]
     fn a_ping_that_wants_an_answer_is_told_from_one_that_is_an_answer() {
-        let mut guard = FrameGuard::new(Sender::Server);
+        let mut guard = FrameGuard::new(Role::Server);
         guard.follow(&frame(PING, 0, &[0; 8]));
         guard.follow(&frame(PING, ACK, &[0; 8]));
         assert_eq!((guard.pings(), guard.frames(), guard.carrying()), (1, 2, 0));
@@ -720,7 +720,7 @@ mod tests {
         ]
         .concat();
         for size in 1..=bytes.len() {
-            let mut guard = FrameGuard::new(Sender::Server);
+            let mut guard = FrameGuard::new(Role::Server);
             bytes.chunks(size).for_each(|piece| guard.follow(piece));
             assert_eq!((guard.heads(), guard.begun()), (5, 3), "{size}");
         }
@@ -728,7 +728,7 @@ mod tests {
 
     #[test]
     fn resets_that_blame_the_peer_are_told_from_those_that_do_not() {
-        let mut guard = FrameGuard::new(Sender::Server);
+        let mut guard = FrameGuard::new(Role::Server);
         for (code, errors) in [(0, 0), (8, 0), (1, 1), (5, 2), (7, 3), (11, 3)] {
             guard.follow(&frame(RST_STREAM, 0, &[0, 0, 0, code]));
             assert_eq!(guard.error_resets(), errors, "{code}");
@@ -739,21 +739,21 @@ mod tests {
 
     #[test]
     fn the_first_bytes_tell_what_a_peer_speaks() {
-        for (bytes, speaks) in [
-            (&b""[..], Speaks::Nothing),
-            (b"HTTP/1.1 400 Bad Request", Speaks::Http1),
-            (b"GET / HTTP/1.1", Speaks::Http1),
-            (b"P", Speaks::Http1),
-            (b"PRI * HTTP/2.0", Speaks::Http2),
-            (b"PROPFIND / HTTP/1.1", Speaks::Http2),
-            (&[0x15, 0x03, 0x01, 0, 2], Speaks::Tls),
-            (&[0, 0, 18, 4, 0, 0, 0, 0, 0], Speaks::Http2),
+        for (bytes, protocol) in [
+            (&b""[..], PeerProtocol::Unknown),
+            (b"HTTP/1.1 400 Bad Request", PeerProtocol::Http1),
+            (b"GET / HTTP/1.1", PeerProtocol::Http1),
+            (b"P", PeerProtocol::Http1),
+            (b"PRI * HTTP/2.0", PeerProtocol::Http2),
+            (b"PROPFIND / HTTP/1.1", PeerProtocol::Http2),
+            (&[0x15, 0x03, 0x01, 0, 2], PeerProtocol::Tls),
+            (&[0, 0, 18, 4, 0, 0, 0, 0, 0], PeerProtocol::Http2),
         ] {
-            let mut guard = FrameGuard::new(Sender::Server);
+            let mut guard = FrameGuard::new(Role::Server);
             for byte in bytes {
                 guard.follow(&[*byte]);
             }
-            assert_eq!(guard.speaks(), speaks, "{bytes:?}");
+            assert_eq!(guard.peer_protocol(), protocol, "{bytes:?}");
         }
     }
 }

@@ -12,9 +12,9 @@ use http::{HeaderMap, Request, Response, StatusCode, response};
 use trunkline_codec::Status;
 use trunkline_codec::header_list::{self, Room, STATUS_SIZE, Source, What};
 
-use crate::frame_guard::{FrameGuard, Sender, SuspectBlock};
-use crate::hub::lock;
+use crate::frame_guard::{FrameGuard, Role, SuspectBlock};
 use crate::limits::Http2Limits;
+use crate::sync::lock;
 
 /// The largest header list that is sent before the peer's SETTINGS have come, in bytes: what C-core,
 /// Java and the gRPC documents take by default.
@@ -30,7 +30,7 @@ const PEERS: u8 = 2;
 /// The limits of one connection, as its socket and its calls share them.
 #[derive(Debug)]
 pub(crate) struct HeaderLists {
-    peer: Sender,
+    peer: Role,
     /// The size that the peer does not take: see [`Room`].
     send_limit: AtomicU32,
     source: AtomicU8,
@@ -43,7 +43,7 @@ pub(crate) struct HeaderLists {
 }
 
 impl HeaderLists {
-    pub(crate) fn new(limits: &Http2Limits, peer: Sender) -> Self {
+    pub(crate) fn new(limits: &Http2Limits, peer: Role) -> Self {
         Self {
             peer,
             send_limit: AtomicU32::new(EARLY_HEADER_LIST_SIZE),
@@ -171,7 +171,7 @@ impl HeaderLists {
     #[cold]
     fn shorten(&self, size: usize, trailers: &mut HeaderMap) {
         let all = std::mem::take(trailers);
-        if self.peer == Sender::Client {
+        if self.peer == Role::Client {
             *trailers = self.room().shorten(What::Trailers, size, all);
         }
     }
@@ -261,8 +261,8 @@ mod tests {
 
     #[test]
     fn what_a_peer_takes_is_cautious_at_first_then_what_it_says() {
-        let lists = HeaderLists::new(&Http2Limits::default(), Sender::Server);
-        let mut guard = FrameGuard::new(Sender::Server);
+        let lists = HeaderLists::new(&Http2Limits::default(), Role::Server);
+        let mut guard = FrameGuard::new(Role::Server);
         lists.note(&mut guard);
         let room = |limit, source| Room { limit, source };
         assert_eq!(lists.room(), room(8_192, Source::Early));
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_request_counts_its_pseudo_headers() {
-        let lists = HeaderLists::new(&Http2Limits::default(), Sender::Server);
+        let lists = HeaderLists::new(&Http2Limits::default(), Role::Server);
         let mut head = Request::new(());
         *head.uri_mut() = "http://host/a.B/C".parse().unwrap();
         let pseudo = [":methodGET", ":schemehttp", ":authorityhost", ":path/a.B/C"];

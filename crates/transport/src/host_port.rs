@@ -90,10 +90,10 @@ impl fmt::Display for HostPort {
     }
 }
 
-type Parts<'a> = (&'a str, Option<String>, Option<&'a str>);
+type HostParts<'a> = (&'a str, Option<String>, Option<&'a str>);
 
 /// Returns what stands behind the first bracket.
-fn bracketed(text: &str, is_uri: bool) -> Result<Parts<'_>, String> {
+fn bracketed(text: &str, is_uri: bool) -> Result<HostParts<'_>, String> {
     let (inside, rest) = text.split_once(']').ok_or("the ] is missing")?;
     let (host, zone) = match inside.split_once('%') {
         None => (inside, None),
@@ -109,7 +109,7 @@ fn bracketed(text: &str, is_uri: bool) -> Result<Parts<'_>, String> {
     }
 }
 
-fn plain(text: &str) -> Result<Parts<'_>, String> {
+fn plain(text: &str) -> Result<HostParts<'_>, String> {
     let (host, port) = match text.split_once(':') {
         None => (text, None),
         Some((host, port)) => (host, Some(port)),

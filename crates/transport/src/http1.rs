@@ -2,8 +2,8 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::linger::see_off_refused;
-use crate::wire_io::{Ending, WireIo};
+use crate::linger::linger_refused;
+use crate::wire_io::{ClosingIo, WireIo};
 
 const TEXT: &str = "\
 This is a gRPC server: it speaks HTTP/2 from the first byte on, and no HTTP/1.1.
@@ -29,6 +29,6 @@ where
          Content-Length: {}\r\n\r\n{TEXT}",
         TEXT.len()
     );
-    wire.wire().say_instead(answer.as_bytes());
-    see_off_refused(&mut Ending(wire.clone())).await;
+    wire.wire().replace_output(answer.as_bytes());
+    linger_refused(&mut ClosingIo(wire.clone())).await;
 }

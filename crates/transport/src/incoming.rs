@@ -15,10 +15,11 @@ use http::HeaderMap;
 use http_body::Frame;
 use trunkline_codec::Status;
 
-use crate::client_send::Sending;
-use crate::hub::{Hub, Permit, lock};
+use crate::client_send::RequestHandle;
+use crate::connection_shared::{CallPermit, ConnectionShared};
 use crate::limits::Http2Limits;
-use crate::slots::Slot;
+use crate::stream_limit::StreamPermit;
+use crate::sync::lock;
 
 /// Chunks below this are copied together, so that a small one does not keep the large buffer alive
 /// in which it came.
@@ -26,50 +27,50 @@ const COMPACT_BELOW: usize = 2 * 1024;
 
 /// The incoming half of a stream, as its connection's task and its reader share it.
 ///
-/// It is the waker that h2 has for the stream: DATA for it puts it on the hub's list.
-pub(crate) struct Stream {
-    hub: Arc<Hub>,
-    state: Mutex<State>,
+/// It is the waker that h2 has for the stream: DATA for it puts it on the shared's list.
+pub(crate) struct IncomingStream {
+    shared: Arc<ConnectionShared>,
+    state: Mutex<IncomingState>,
 }
 
 #[derive(Default)]
-struct State {
+struct IncomingState {
     /// None once the stream has ended or its reader is gone. h2 holds our waker, and so us: the
     /// reader must take this out to break the circle.
     recv: Option<RecvStream>,
     chunks: VecDeque<Bytes>,
     /// Small chunks behind those in `chunks`.
     tail: BytesMut,
-    end: Option<End>,
+    end: Option<IncomingEnd>,
     reader: Option<Waker>,
     /// Bytes the reader has taken for which the peer has no window yet.
     unreleased: usize,
     /// A client's stream counts against the server's limit until it has ended, read or not.
-    slot: Option<Slot>,
+    slot: Option<StreamPermit>,
     /// The rest of the other half that is to be sent, which the end of this one stops, read or not.
     request: Option<SendStream<Bytes>>,
-    sending: Option<Sending>,
+    sending: Option<RequestHandle>,
 }
 
-enum End {
+enum IncomingEnd {
     Eof,
     Trailers(HeaderMap),
     Failed(Status),
 }
 
 /// What a stream holds as it is handed over: all of it, or the beginning.
-pub(crate) enum Arrived {
+pub(crate) enum ReceivedBody {
     Full {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    Open(Incoming),
+    Open(IncomingBody),
 }
 
-impl Wake for Stream {
+impl Wake for IncomingStream {
     fn wake(self: Arc<Self>) {
-        let hub = self.hub.clone();
-        hub.stream_ready(self);
+        let shared = self.shared.clone();
+        shared.stream_ready(self);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
@@ -77,18 +78,18 @@ impl Wake for Stream {
     }
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for IncomingStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").finish_non_exhaustive()
     }
 }
 
-impl Stream {
+impl IncomingStream {
     /// Takes everything that h2 has for this stream. Called by the connection's task.
     pub(crate) fn drain(self: &Arc<Self>) {
         let reader = {
             let mut state = lock(&self.state);
-            state.drain(&self.hub, &Waker::from(self.clone()));
+            state.drain(&self.shared, &Waker::from(self.clone()));
             match state.is_readable() {
                 true => state.reader.take(),
                 false => None,
@@ -100,8 +101,8 @@ impl Stream {
     }
 }
 
-impl State {
-    fn drain(&mut self, hub: &Hub, waker: &Waker) {
+impl IncomingState {
+    fn drain(&mut self, shared: &ConnectionShared, waker: &Waker) {
         let mut cx = Context::from_waker(waker);
         while let Some(recv) = &mut self.recv {
             let end = match recv.poll_data(&mut cx) {
@@ -119,17 +120,17 @@ impl State {
             let request = self.request.take();
             let end = match end {
                 Ok(trailers) => {
-                    let lists = hub.header_lists();
+                    let lists = shared.header_lists();
                     let checked = lists.check_trailers(trailers.as_ref(), recv);
                     replied(request, self.sending.take());
                     match checked {
-                        Ok(()) => trailers.map_or(End::Eof, End::Trailers),
-                        Err(status) => End::Failed(status),
+                        Ok(()) => trailers.map_or(IncomingEnd::Eof, IncomingEnd::Trailers),
+                        Err(status) => IncomingEnd::Failed(status),
                     }
                 }
                 Err(error) => {
-                    let status = hub.failure(&error);
-                    End::Failed(match &self.sending {
+                    let status = shared.failure(&error);
+                    IncomingEnd::Failed(match &self.sending {
                         Some(sending) => sending.failure.or(status),
                         None => status,
                     })
@@ -137,7 +138,7 @@ impl State {
             };
             self.end = Some(end);
             // The rest needs no window: the peer has nothing more to send.
-            drop(self.close(hub));
+            drop(self.close(shared));
             self.slot = None;
         }
     }
@@ -174,31 +175,31 @@ impl State {
 
     /// Gives window back in steps: a WINDOW_UPDATE for every frame costs more than it brings. What
     /// many streams hold back together must not use up the connection's.
-    fn release(&mut self, taken: usize, hub: &Hub, (own, all): (usize, usize)) {
+    fn release(&mut self, taken: usize, shared: &ConnectionShared, (own, all): (usize, usize)) {
         let Some(recv) = &mut self.recv else { return };
         self.unreleased += taken;
-        if hub.taken(taken) >= all || self.unreleased >= own {
+        if shared.taken(taken) >= all || self.unreleased >= own {
             // An error means that the stream has ended meanwhile, and needs no window.
             let _ = recv.flow_control().release_capacity(self.unreleased);
-            hub.released(std::mem::take(&mut self.unreleased));
+            shared.released(std::mem::take(&mut self.unreleased));
         }
     }
 
     /// Takes the stream out. h2 gives back the window of what it has delivered.
-    fn close(&mut self, hub: &Hub) -> Option<RecvStream> {
-        hub.released(std::mem::take(&mut self.unreleased));
+    fn close(&mut self, shared: &ConnectionShared) -> Option<RecvStream> {
+        shared.released(std::mem::take(&mut self.unreleased));
         self.recv.take()
     }
 }
 
 /// What a client's call holds while its incoming half is read.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct ClientCallResources {
     /// A client's open call. A server's permit goes with the handler instead.
-    pub(crate) permit: Option<Permit>,
-    pub(crate) slot: Option<Slot>,
+    pub(crate) permit: Option<CallPermit>,
+    pub(crate) slot: Option<StreamPermit>,
     /// The task that sends the other half.
-    pub(crate) sending: Option<Sending>,
+    pub(crate) sending: Option<RequestHandle>,
     /// The other half of a large request that h2 has all of: part of it may be there still.
     pub(crate) request: Option<SendStream<Bytes>>,
 }
@@ -206,7 +207,7 @@ pub(crate) struct Held {
 /// The response has come to its end: nobody waits for the rest of the request, and it stays here. The
 /// stream then counts no longer, at either end. If all has left, nobody hears of this.
 #[inline]
-fn replied(request: Option<SendStream<Bytes>>, sending: Option<Sending>) {
+fn replied(request: Option<SendStream<Bytes>>, sending: Option<RequestHandle>) {
     // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR.
     if let Some(mut request) = request {
         request.send_reset(Reason::NO_ERROR);
@@ -218,28 +219,28 @@ fn replied(request: Option<SendStream<Bytes>>, sending: Option<Sending>) {
 
 /// The reader's end of a stream's incoming half. Dropping it tells h2 that nobody reads on: if
 /// nothing else holds the stream, it is reset.
-pub(crate) struct Incoming {
-    stream: Arc<Stream>,
+pub(crate) struct IncomingBody {
+    stream: Arc<IncomingStream>,
     /// From how many bytes on window is given back: those of the stream, and of all.
     steps: (usize, usize),
-    _permit: Option<Permit>,
+    _permit: Option<CallPermit>,
 }
 
-impl fmt::Debug for Incoming {
+impl fmt::Debug for IncomingBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
+        f.debug_struct("IncomingBody").finish_non_exhaustive()
     }
 }
 
-impl Incoming {
+impl IncomingBody {
     /// Looks at what h2 has for the stream: a request or a response that has arrived in full, in one
     /// piece, needs no buffer and no waker.
     pub(crate) fn arrive(
         mut recv: RecvStream,
-        hub: &Arc<Hub>,
+        shared: &Arc<ConnectionShared>,
         limits: &Http2Limits,
-        mut held: Held,
-    ) -> Arrived {
+        mut resources: ClientCallResources,
+    ) -> ReceivedBody {
         let mut cx = Context::from_waker(Waker::noop());
         let mut data = Bytes::new();
         if let Poll::Ready(Some(Ok(chunk))) = recv.poll_data(&mut cx) {
@@ -252,38 +253,38 @@ impl Incoming {
         };
         let mut failed = None;
         if let Poll::Ready(Ok(trailers)) = end {
-            replied(held.request.take(), held.sending.take());
-            let lists = hub.header_lists();
+            replied(resources.request.take(), resources.sending.take());
+            let lists = shared.header_lists();
             match lists.check_trailers(trailers.as_ref(), &recv) {
-                Ok(()) => return Arrived::Full { data, trailers },
-                Err(status) => failed = Some(End::Failed(status)),
+                Ok(()) => return ReceivedBody::Full { data, trailers },
+                Err(status) => failed = Some(IncomingEnd::Failed(status)),
             }
         }
-        let mut state = State {
+        let mut state = IncomingState {
             recv: failed.is_none().then_some(recv),
             end: failed,
-            slot: held.slot.take(),
-            request: held.request.take(),
-            sending: held.sending.take(),
-            ..State::default()
+            slot: resources.slot.take(),
+            request: resources.request.take(),
+            sending: resources.sending.take(),
+            ..IncomingState::default()
         };
         state.push(data);
-        state.drain(hub, Waker::noop());
-        if let Some(End::Eof | End::Trailers(_)) = state.end
+        state.drain(shared, Waker::noop());
+        if let Some(IncomingEnd::Eof | IncomingEnd::Trailers(_)) = state.end
             && state.chunks.len() < 2
             && state.tail.is_empty()
         {
             let trailers = match state.end {
-                Some(End::Trailers(map)) => Some(map),
+                Some(IncomingEnd::Trailers(map)) => Some(map),
                 _ => None,
             };
-            return Arrived::Full {
+            return ReceivedBody::Full {
                 data: state.chunks.pop_front().unwrap_or_default(),
                 trailers,
             };
         }
-        let stream = Arc::new(Stream {
-            hub: hub.clone(),
+        let stream = Arc::new(IncomingStream {
+            shared: shared.clone(),
             state: Mutex::new(state),
         });
         stream.drain();
@@ -294,10 +295,10 @@ impl Incoming {
             own as usize,
             limits.initial_connection_window_size as usize / 4,
         );
-        Arrived::Open(Self {
+        ReceivedBody::Open(Self {
             stream,
             steps,
-            _permit: held.permit,
+            _permit: resources.permit,
         })
     }
 
@@ -308,10 +309,10 @@ impl Incoming {
         let mut state = lock(&self.stream.state);
         let Some(chunk) = state.pop() else {
             // What the end says, it says once.
-            return match state.end.replace(End::Eof) {
-                Some(End::Eof) => Poll::Ready(None),
-                Some(End::Trailers(map)) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
-                Some(End::Failed(status)) => Poll::Ready(Some(Err(status))),
+            return match state.end.replace(IncomingEnd::Eof) {
+                Some(IncomingEnd::Eof) => Poll::Ready(None),
+                Some(IncomingEnd::Trailers(map)) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
+                Some(IncomingEnd::Failed(status)) => Poll::Ready(Some(Err(status))),
                 None => {
                     state.end = None;
                     match &mut state.reader {
@@ -322,23 +323,25 @@ impl Incoming {
                 }
             };
         };
-        state.release(chunk.len(), &self.stream.hub, self.steps);
+        state.release(chunk.len(), &self.stream.shared, self.steps);
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     pub(crate) fn is_end(&self) -> bool {
         let state = lock(&self.stream.state);
-        matches!(state.end, Some(End::Eof)) && state.chunks.is_empty() && state.tail.is_empty()
+        matches!(state.end, Some(IncomingEnd::Eof))
+            && state.chunks.is_empty()
+            && state.tail.is_empty()
     }
 }
 
-impl Drop for Incoming {
+impl Drop for IncomingBody {
     fn drop(&mut self) {
         // Dropped outside our lock: this takes h2's, under which h2 may call our waker.
         let _dropped = {
             let mut state = lock(&self.stream.state);
             state.slot = None;
-            let recv = state.close(&self.stream.hub);
+            let recv = state.close(&self.stream.shared);
             (recv, state.request.take(), state.sending.take())
         };
     }

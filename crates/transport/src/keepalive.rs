@@ -8,7 +8,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::Instant;
 
-use crate::budget::{Budget, Savings};
+use crate::budget::{Budget, Surplus};
 use crate::limits::ServerLimits;
 
 /// What GOAWAY says to a client whose PING frames come too often.
@@ -55,41 +55,41 @@ impl Keepalive {
 ///
 /// ```text
 ///             no byte for `time`             no byte for `timeout`
-/// listening -------------------> asked -------------------> gone
+/// active ----------------------> ping sent ---------------> gone
 ///     ^                            |
 ///     +----------- a byte ---------+
 /// ```
 #[derive(Debug)]
-pub(crate) struct Heartbeat {
+pub(crate) struct KeepaliveTimer {
     time: Duration,
     timeout: Duration,
     /// Bytes that had come when it was last looked.
     bytes: u64,
     /// gRFC A8: the time is measured from the last byte that was read.
     last_read: Instant,
-    state: State,
+    state: KeepaliveState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Listening,
+enum KeepaliveState {
+    Active,
     /// There is no call that could want to know.
     Dormant,
-    Asked,
+    PingSent,
 }
 
-/// What a heartbeat comes to when its time has come.
+/// What a keepalive_timer comes to when its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
+pub(crate) enum KeepaliveAction {
     /// All is well.
-    Quiet,
+    Wait,
     /// A PING has to go out.
-    Ask,
+    Ping,
     /// The peer has not answered.
-    Gone,
+    TimedOut,
 }
 
-impl Heartbeat {
+impl KeepaliveTimer {
     /// None if nobody is ever asked.
     pub(crate) fn new(time: Duration, timeout: Duration, now: Instant) -> Option<Self> {
         (time < Duration::MAX).then_some(Self {
@@ -97,54 +97,54 @@ impl Heartbeat {
             timeout,
             bytes: 0,
             last_read: now,
-            state: State::Listening,
+            state: KeepaliveState::Active,
         })
     }
 
     /// Takes note of the bytes that have come in all; gives its next time, if that is an earlier one
     /// now. `now` is asked only if something has come.
-    pub(crate) fn hear(&mut self, bytes: u64, now: impl FnOnce() -> Instant) -> Option<Instant> {
+    pub(crate) fn on_read(&mut self, bytes: u64, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if bytes == self.bytes {
             return None;
         }
         self.bytes = bytes;
         self.last_read = now();
-        if self.state != State::Asked {
+        if self.state != KeepaliveState::PingSent {
             return None;
         }
-        self.state = State::Listening;
+        self.state = KeepaliveState::Active;
         self.next()
     }
 
-    /// When [`beat`](Self::beat) wants to be called.
+    /// When [`on_timer`](Self::on_timer) wants to be called.
     pub(crate) fn next(&self) -> Option<Instant> {
         match self.state {
-            State::Listening => self.last_read.checked_add(self.time),
-            State::Asked => Instant::now().checked_add(self.timeout),
-            State::Dormant => None,
+            KeepaliveState::Active => self.last_read.checked_add(self.time),
+            KeepaliveState::PingSent => Instant::now().checked_add(self.timeout),
+            KeepaliveState::Dormant => None,
         }
     }
 
     /// Its time has come. `is_wanted` says whether anyone wants to know.
-    pub(crate) fn beat(&mut self, is_wanted: bool, now: Instant) -> Beat {
+    pub(crate) fn on_timer(&mut self, is_wanted: bool, now: Instant) -> KeepaliveAction {
         let due = self.last_read.checked_add(self.time);
         match self.state {
-            State::Asked => return Beat::Gone,
-            _ if due.is_none_or(|due| now < due) => self.state = State::Listening,
-            _ if !is_wanted => self.state = State::Dormant,
+            KeepaliveState::PingSent => return KeepaliveAction::TimedOut,
+            _ if due.is_none_or(|due| now < due) => self.state = KeepaliveState::Active,
+            _ if !is_wanted => self.state = KeepaliveState::Dormant,
             _ => {
-                self.state = State::Asked;
-                return Beat::Ask;
+                self.state = KeepaliveState::PingSent;
+                return KeepaliveAction::Ping;
             }
         }
-        Beat::Quiet
+        KeepaliveAction::Wait
     }
 
     /// Somebody wants to know again: true if nobody did.
-    pub(crate) fn wake(&mut self) -> bool {
-        let was_dormant = self.state == State::Dormant;
+    pub(crate) fn resume(&mut self) -> bool {
+        let was_dormant = self.state == KeepaliveState::Dormant;
         if was_dormant {
-            self.state = State::Listening;
+            self.state = KeepaliveState::Active;
         }
         was_dormant
     }
@@ -152,7 +152,7 @@ impl Heartbeat {
 
 /// Has h2 send a PING. It sends none while another is not answered: the shutdown's, or one of ours that
 /// the peer has passed over; then that one is the question.
-pub(crate) fn ask(ping: Option<&mut PingPong>) {
+pub(crate) fn send_ping(ping: Option<&mut PingPong>) {
     if let Some(ping) = ping {
         // The answer to the one before, which h2 keeps until it is asked for.
         let _ = ping.poll_pong(&mut Context::from_waker(Waker::noop()));
@@ -181,7 +181,7 @@ impl PingStrikes {
             pings: 0,
             strikes: 0,
             forgiven: 0,
-            budget: Budget::new(burst, interval, Savings::Lost, now),
+            budget: Budget::new(burst, interval, Surplus::Discarded, now),
             last: None,
             sent: 0,
         }
@@ -246,20 +246,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_is_quiet_asks_and_ends() {
         let began = Instant::now();
-        let mut heartbeat = Heartbeat::new(10 * SECOND, 2 * SECOND, began).expect("it is on");
-        assert_eq!(heartbeat.next(), Some(began + 10 * SECOND));
-        assert_eq!(heartbeat.hear(7, || began + 4 * SECOND), None);
-        assert_eq!(heartbeat.beat(true, began + 10 * SECOND), Beat::Quiet);
-        assert_eq!(heartbeat.next(), Some(began + 14 * SECOND));
-        assert_eq!(heartbeat.beat(true, began + 14 * SECOND), Beat::Ask);
-        assert_eq!(heartbeat.hear(7, || unreachable!("nothing has come")), None);
-        let next = heartbeat.hear(8, || began + 15 * SECOND);
+        let mut keepalive_timer =
+            KeepaliveTimer::new(10 * SECOND, 2 * SECOND, began).expect("it is on");
+        assert_eq!(keepalive_timer.next(), Some(began + 10 * SECOND));
+        assert_eq!(keepalive_timer.on_read(7, || began + 4 * SECOND), None);
+        assert_eq!(
+            keepalive_timer.on_timer(true, began + 10 * SECOND),
+            KeepaliveAction::Wait
+        );
+        assert_eq!(keepalive_timer.next(), Some(began + 14 * SECOND));
+        assert_eq!(
+            keepalive_timer.on_timer(true, began + 14 * SECOND),
+            KeepaliveAction::Ping
+        );
+        assert_eq!(
+            keepalive_timer.on_read(7, || unreachable!("nothing has come")),
+            None
+        );
+        let next = keepalive_timer.on_read(8, || began + 15 * SECOND);
         assert_eq!(next, Some(began + 25 * SECOND));
-        assert_eq!(heartbeat.beat(false, began + 25 * SECOND), Beat::Quiet);
-        assert_eq!(heartbeat.next(), None, "nobody wants to know");
-        assert!(heartbeat.wake() && !heartbeat.wake());
-        assert_eq!(heartbeat.beat(true, began + 30 * SECOND), Beat::Ask);
-        assert_eq!(heartbeat.beat(true, began + 32 * SECOND), Beat::Gone);
-        assert!(Heartbeat::new(Duration::MAX, SECOND, began).is_none());
+        assert_eq!(
+            keepalive_timer.on_timer(false, began + 25 * SECOND),
+            KeepaliveAction::Wait
+        );
+        assert_eq!(keepalive_timer.next(), None, "nobody wants to know");
+        assert!(keepalive_timer.resume() && !keepalive_timer.resume());
+        assert_eq!(
+            keepalive_timer.on_timer(true, began + 30 * SECOND),
+            KeepaliveAction::Ping
+        );
+        assert_eq!(
+            keepalive_timer.on_timer(true, began + 32 * SECOND),
+            KeepaliveAction::TimedOut
+        );
+        assert!(KeepaliveTimer::new(Duration::MAX, SECOND, began).is_none());
     }
 }

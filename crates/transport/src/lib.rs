@@ -8,10 +8,10 @@
 //! | `body`, `pipe` | what requests and responses carry |
 //! | `listen`, `socket_file` | sockets that listen; the file of a Unix socket |
 //! | `server`, `threads` | accepts; a task for each connection; the same on several threads |
-//! | `connection`, `answer` | the server's driver; one call on it |
-//! | `calls`, `poll_budget` | calls that wait, in the connection's task or in one each; which of the two |
-//! | `client`, `slots` | connects; the client's driver; one call on it; how many may be open |
-//! | `watch`, `client_watch` | what a server, and a client, looks at after each turn |
+//! | `connection`, `server_call` | the server's driver; one call on it |
+//! | `server_calls`, `poll_budget` | calls that wait, in the connection's task or in one each; which of the two |
+//! | `client`, `stream_limit` | connects; the client's driver; one call on it; how many may be open |
+//! | `server_policy`, `client_policy` | what a server, and a client, looks at after each turn |
 //! | `budget` | how much a peer may do that costs more than it brings |
 //! | `deadline`, `timers` | one moment to wait for; all those of a connection on one timer |
 //! | `keepalive` | pings: is the peer there |
@@ -19,15 +19,15 @@
 //! | `panics` | catches the panics of handlers |
 //! | `linger` | the end of a connection that has said everything |
 //! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
-//! | `turn`, `hub` | one turn of a connection's task; what it shares with its calls |
+//! | `turn`, `connection_shared` | one turn of a connection's task; what it shares with its calls |
 //! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
 //! | `header_lists` | how large heads and trailers may be, in both directions |
-//! | `unsent` | responses that wait for clients to take them |
+//! | `send_backlog` | responses that wait for clients to take them |
 //! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
 //! | `address`, `target` | addresses of sockets; where calls go, as users write it |
 //! | `host_port`, `lookup` | hosts and ports as text; addresses of names |
 //! | `peer` | the two ends of a connection |
-//! | `detached` | work that blocks, and does not hold the exit |
+//! | `blocking` | work that blocks, and does not hold the exit |
 //! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
 //!
 //! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
@@ -37,23 +37,22 @@
 
 mod accept;
 mod address;
-mod answer;
+mod blocking;
 mod body;
 mod budget;
-mod calls;
 mod client;
+mod client_driver;
+mod client_policy;
 mod client_send;
-mod client_watch;
 mod connection;
+mod connection_shared;
 mod coop;
 mod deadline;
-mod detached;
 mod error;
 mod frame_guard;
 mod header_lists;
 mod host_port;
 mod http1;
-mod hub;
 mod incoming;
 mod keepalive;
 mod limits;
@@ -67,10 +66,15 @@ mod peer;
 mod pipe;
 mod poll_budget;
 mod send;
+mod send_backlog;
 mod server;
-mod slots;
+mod server_call;
+mod server_calls;
+mod server_policy;
 #[cfg(unix)]
 mod socket_file;
+mod stream_limit;
+mod sync;
 mod target;
 mod threads;
 mod timers;
@@ -80,8 +84,6 @@ mod tls;
 #[path = "no_tls.rs"]
 mod tls;
 mod turn;
-mod unsent;
-mod watch;
 mod wire_io;
 
 pub use address::Address;

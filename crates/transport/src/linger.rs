@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use crate::limits::Http2Limits;
-use crate::net_stream::Origin;
+use crate::net_stream::IoOrigin;
 use crate::timers::after;
-use crate::wire_io::{Ending, WireIo};
+use crate::wire_io::{ClosingIo, WireIo};
 
 /// The bytes that are read at once. It lies on the stack, so that a connection that waits holds none.
 const STEP: usize = 8 * 1024;
@@ -22,45 +22,45 @@ const REFUSED_BYTES: usize = 64 * 1024;
 
 /// The end that HTTP/2 has come to on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum CloseKind {
     /// It has said all that it had to say: the socket has it.
-    Said,
+    Graceful,
     /// Nobody is waited for.
-    Left,
+    Immediate,
 }
 
 /// Waits until the peer of a connection has taken what was said, and has closed: until `over_by` at the
 /// latest, and for the time that the limits allow.
-pub(crate) async fn see_off<IO>(
+pub(crate) async fn linger<IO>(
     wire: WireIo<IO>,
-    origin: Origin,
-    end: End,
+    origin: IoOrigin,
+    kind: CloseKind,
     limits: &Http2Limits,
     over_by: Option<Instant>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    if end == End::Said {
+    if kind == CloseKind::Graceful {
         let by = after(limits.linger_time);
         let by = over_by.map_or(by, |over| by.min(over));
         wire.wire().drop_read();
-        let mut ending = Ending(wire);
+        let mut ending = ClosingIo(wire);
         let silence = match origin {
-            Origin::Socket => Duration::MAX,
-            Origin::Custom => limits.custom_io_linger_time,
+            IoOrigin::Socket => Duration::MAX,
+            IoOrigin::Custom => limits.custom_io_linger_time,
         };
-        let lingering = linger(&mut ending, limits.linger_size(), silence);
+        let lingering = discard_until_closed(&mut ending, limits.linger_size(), silence);
         let _ = tokio::time::timeout_at(by, lingering).await;
     }
 }
 
-/// As [`see_off`], for a peer that has been refused before HTTP/2 began: it is to read why. The time is
+/// As [`linger`], for a peer that has been refused before HTTP/2 began: it is to read why. The time is
 /// that of the handshake.
-pub(crate) async fn see_off_refused<IO>(io: &mut IO)
+pub(crate) async fn linger_refused<IO>(io: &mut IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    linger(io, REFUSED_BYTES, Duration::MAX).await;
+    discard_until_closed(io, REFUSED_BYTES, Duration::MAX).await;
 }
 
 /// Says that nothing more comes, and reads on until the peer has closed as well, has sent `bytes`
@@ -69,7 +69,7 @@ where
 /// A socket that is dropped with bytes in it, or that bytes still come to, such as the
 /// WINDOW_UPDATE frames of a peer that is reading, is reset by the system, which throws away what it has
 /// not sent yet: all that the peer has not read is lost.
-async fn linger<IO>(io: &mut IO, bytes: usize, silence: Duration)
+async fn discard_until_closed<IO>(io: &mut IO, bytes: usize, silence: Duration)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {

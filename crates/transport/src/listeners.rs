@@ -7,11 +7,11 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 
-use crate::accept::Places;
+use crate::accept::ConnectionPermits;
 use crate::connection::Phase;
 use crate::limits::ServerLimits;
 use crate::listen::Listener;
-use crate::server::{PhaseGuard, Spawner, left, serve_in};
+use crate::server::{PhaseGuard, Spawner, phase_left, serve_in};
 use crate::tls::ServerTls;
 
 // Way of a unary call, server 1: runs a task for each connection, which `accept.rs` takes from the
@@ -28,19 +28,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     spawner: Spawner,
 ) {
-    let places = Places::new(&limits);
+    let permits = ConnectionPermits::new(&limits);
     let phase = || PhaseGuard(watch::channel(Phase::Serving).0);
     let listeners = listeners.into_iter().map(|listener| (listener, phase()));
-    serve_each(listeners.collect(), tls, limits, places, shutdown, spawner).await;
+    serve_each(listeners.collect(), tls, limits, permits, shutdown, spawner).await;
 }
 
 /// Accepts and serves on each listener, which has a phase of its own, until `shutdown` is ready and the
-/// last connection has ended. All share `places`.
+/// last connection has ended. All share `permits`.
 pub(crate) async fn serve_each(
     listeners: Vec<(Listener, PhaseGuard)>,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
-    places: Places,
+    permits: ConnectionPermits,
     shutdown: impl Future<Output = ()>,
     spawner: Spawner,
 ) {
@@ -48,11 +48,11 @@ pub(crate) async fn serve_each(
     let mut serving: Vec<_> = listeners
         .into_iter()
         .map(|(listener, phase)| {
-            let shutdown = left(stop.subscribe(), Phase::Serving);
-            let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
+            let shutdown = phase_left(stop.subscribe(), Phase::Serving);
+            let (tls, limits, permits) = (tls.clone(), limits.clone(), permits.clone());
             let spawner = spawner.clone();
             Box::pin(serve_in(
-                listener, tls, limits, places, phase, shutdown, spawner,
+                listener, tls, limits, permits, phase, shutdown, spawner,
             ))
         })
         .collect();

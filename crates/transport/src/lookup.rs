@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use crate::detached::detached;
+use crate::blocking::run_blocking;
 
 /// The addresses of `host`, in the system's order. An IPv6 address may have its zone behind it.
 ///
@@ -13,5 +13,5 @@ use crate::detached::detached;
 pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.to_owned();
     let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    detached("trunkline-lookup", ask).await?
+    run_blocking("trunkline-lookup", ask).await?
 }

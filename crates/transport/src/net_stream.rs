@@ -32,7 +32,7 @@ pub(crate) enum NetStream {
 
 /// Where the byte stream of a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum IoOrigin {
     /// A socket that was accepted or connected here. It half-closes, and a reset loses what it has.
     Socket,
     /// A user. It may be a socket as well, or something that cannot say that nothing more comes.
@@ -84,12 +84,12 @@ impl NetStream {
     }
 
     /// Returns where the stream comes from, before there is TLS over it.
-    pub(crate) fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> IoOrigin {
         match self {
-            Self::Tcp(_) => Origin::Socket,
+            Self::Tcp(_) => IoOrigin::Socket,
             #[cfg(unix)]
-            Self::Unix(_) => Origin::Socket,
-            Self::Custom(_) => Origin::Custom,
+            Self::Unix(_) => IoOrigin::Socket,
+            Self::Custom(_) => IoOrigin::Custom,
         }
     }
 }

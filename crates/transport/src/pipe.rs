@@ -13,7 +13,7 @@ use http_body::Frame;
 use trunkline_codec::{Payload, Status};
 
 use crate::coop::poll_coop;
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// Messages of this size and more are passed on as they are; smaller ones are gathered.
 const SHARE_FROM: usize = 8 * 1024;
@@ -23,7 +23,7 @@ const SHARE_FROM: usize = 8 * 1024;
 const STEP: usize = 2 * 1024;
 
 #[derive(Default)]
-struct State {
+struct PipeState {
     chunks: VecDeque<Bytes>,
     /// What is gathered behind `chunks`.
     tail: BytesMut,
@@ -31,40 +31,40 @@ struct State {
     /// Up to which `len` the writer need not look whether it has to wait. It goes down with `len`: what the
     /// reader takes is no room before the writer has looked.
     until: usize,
-    end: Option<End>,
+    end: Option<PipeEnd>,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    watch: Option<Waker>,
+    failure: Option<Waker>,
     /// The waker that hears of a large message while the reader does not ask.
     filled: Option<Waker>,
     reader_gone: bool,
     has_failed: bool,
 }
 
-enum End {
+enum PipeEnd {
     Eof,
     Trailers(HeaderMap),
     Failed(Status),
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct PipeShared {
+    state: Mutex<PipeState>,
     size: usize,
 }
 
 /// The writing end. Dropping it without `finish` fails the body: an end that was not said is not
 /// taken for one.
-pub struct PipeWriter(Arc<Shared>);
+pub struct PipeWriter(Arc<PipeShared>);
 
 /// The reading end, which a [`Body`](crate::Body) holds. Dropping it fails the writer.
-pub struct PipeReader(Arc<Shared>);
+pub struct PipeReader(Arc<PipeShared>);
 
 /// Hears when a pipe fails, whether its reader asks or not.
-pub struct PipeFailure(Arc<Shared>);
+pub struct PipeFailure(Arc<PipeShared>);
 
 /// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(PipeShared {
         state: Mutex::default(),
         size,
     });
@@ -75,7 +75,7 @@ pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderGone;
 
-impl State {
+impl PipeState {
     fn push(&mut self, bytes: Bytes) {
         self.len += bytes.len();
         if bytes.len() < SHARE_FROM {
@@ -159,7 +159,7 @@ impl State {
         false
     }
 
-    fn end(&mut self, end: End) -> Option<Waker> {
+    fn end(&mut self, end: PipeEnd) -> Option<Waker> {
         self.end.get_or_insert(end);
         self.reader.take()
     }
@@ -240,19 +240,19 @@ impl PipeWriter {
 
     /// Ends the body, with trailers if there are any.
     pub fn finish(&self, trailers: Option<HeaderMap>) {
-        let reader = lock(&self.0.state).end(trailers.map_or(End::Eof, End::Trailers));
+        let reader = lock(&self.0.state).end(trailers.map_or(PipeEnd::Eof, PipeEnd::Trailers));
         wake(reader);
     }
 
     /// Fails the body: what it belongs to is reset.
     pub fn fail(&self, status: Status) {
-        let (reader, watch) = {
+        let (reader, failure) = {
             let mut state = lock(&self.0.state);
             state.has_failed |= state.end.is_none();
-            (state.end(End::Failed(status)), state.watch.take())
+            (state.end(PipeEnd::Failed(status)), state.failure.take())
         };
         wake(reader);
-        wake(watch);
+        wake(failure);
     }
 }
 
@@ -276,12 +276,12 @@ impl PipeFailure {
         let mut state = lock(&self.0.state);
         if state.has_failed {
             return Poll::Ready(match &state.end {
-                Some(End::Failed(status)) => status.clone(),
+                Some(PipeEnd::Failed(status)) => status.clone(),
                 // The reader has taken it.
                 _ => dropped(),
             });
         }
-        state.watch = Some(cx.waker().clone());
+        state.failure = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -368,15 +368,15 @@ impl PipeReader {
                 (Some(Ok(Frame::data(chunk))), state.writer.take())
             } else {
                 // What the end says, it says once.
-                match state.end.replace(End::Eof) {
+                match state.end.replace(PipeEnd::Eof) {
                     None => {
                         state.end = None;
                         state.reader = Some(cx.waker().clone());
                         return Poll::Pending;
                     }
-                    Some(End::Eof) => (None, None),
-                    Some(End::Trailers(map)) => (Some(Ok(Frame::trailers(map))), None),
-                    Some(End::Failed(status)) => (Some(Err(status)), None),
+                    Some(PipeEnd::Eof) => (None, None),
+                    Some(PipeEnd::Trailers(map)) => (Some(Ok(Frame::trailers(map))), None),
+                    Some(PipeEnd::Failed(status)) => (Some(Err(status)), None),
                 }
             }
         };
@@ -386,7 +386,7 @@ impl PipeReader {
 
     pub(crate) fn is_end(&self) -> bool {
         let state = lock(&self.0.state);
-        state.len == 0 && matches!(state.end, Some(End::Eof))
+        state.len == 0 && matches!(state.end, Some(PipeEnd::Eof))
     }
 }
 

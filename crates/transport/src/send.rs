@@ -70,7 +70,7 @@ impl SendBody {
 
     /// Returns how many bytes are in memory because the peer gives no window, and `waker` hears if that
     /// becomes much more; none while it is the body that is waited for.
-    pub(crate) fn unsent(&mut self, waker: &Waker) -> usize {
+    pub(crate) fn buffered(&mut self, waker: &Waker) -> usize {
         match self.pending.is_empty() {
             true => 0,
             false => self.ahead + self.pending.len() + self.body.buffered(waker),
@@ -78,7 +78,7 @@ impl SendBody {
     }
 
     /// The body, if nothing has come out of it: another stream can have it.
-    pub(crate) fn into_untouched(self) -> Option<Body> {
+    pub(crate) fn into_unread(self) -> Option<Body> {
         (!self.has_taken).then_some(self.body)
     }
 

@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::accept::{Backoff, Place, Places, accept};
-use crate::connection::{ConnectionHandler, Phase, serve_connection, serve_shaken};
+use crate::accept::{AcceptBackoff, ConnectionPermit, ConnectionPermits, accept};
+use crate::connection::{ConnectionHandler, Phase, serve_accepted, serve_connection};
 use crate::limits::ServerLimits;
 use crate::listen::{Listener, QUEUE_MAX};
-use crate::net_stream::{NetStream, Origin};
+use crate::net_stream::{IoOrigin, NetStream};
 use crate::peer::Peer;
 use crate::timers::after;
 use crate::tls::{ServerTls, TlsSession};
@@ -49,49 +49,51 @@ where
     .await
 }
 
-/// Accepts and serves on one listener, next to others that take of the same places; who has another handle of the phase
+/// Accepts and serves on one listener, next to others that take of the same permits; who has another handle of the phase
 /// sees when the last connection has ended.
 pub(crate) async fn serve_in(
     listener: Listener,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
-    places: Places,
+    permits: ConnectionPermits,
     phase: PhaseGuard,
     shutdown: impl Future<Output = ()>,
     spawner: Spawner,
 ) {
-    let spawn = |(stream, remote), place| {
+    let spawn = |(stream, remote), permit| {
         let peer = Peer {
             local: listener.local_addr(),
             remote,
             tls: None,
         };
-        (spawner.0)(Accepted {
+        (spawner.0)(AcceptedConnection {
             stream,
             peer,
-            place,
+            permit,
             tls: tls.clone(),
             limits: limits.clone(),
             phase: phase.0.subscribe(),
         });
     };
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut backoff = Backoff::new(&limits);
-    while let Some(accepted) = before(shutdown.as_mut(), accept(&listener, &mut backoff)).await {
+    let mut backoff = AcceptBackoff::new(&limits);
+    while let Some(accepted) =
+        unless_first(shutdown.as_mut(), accept(&listener, &mut backoff)).await
+    {
         // At the limit no more is accepted than one that waits, rather than accepted and closed: the
         // kernel's queue costs no descriptor, and clients that come back at once would cost more than
-        // those that wait. The place is taken behind `accept`, because a thread that nobody connects
+        // those that wait. The permit is taken behind `accept`, because a thread that nobody connects
         // to must not hold one.
-        let place = before(shutdown.as_mut(), places.take()).await;
-        let is_over = place.is_none();
-        spawn(accepted, place.unwrap_or_else(|| places.without()));
+        let permit = unless_first(shutdown.as_mut(), permits.take()).await;
+        let is_over = permit.is_none();
+        spawn(accepted, permit.unwrap_or_else(|| permits.without()));
         if is_over {
             break;
         }
     }
     // A connection that the kernel has made and nobody accepts is reset, with what its client has
     // begun to say on it: it is served as those that were accepted a moment ago, whether or not there
-    // is a place. The runtime may have to look up first, to know that there is one.
+    // is a permit. The runtime may have to look up first, to know that there is one.
     // Whoever has found a Unix socket is in its queue once its file is gone.
     listener.remove_file();
     tokio::task::yield_now().await;
@@ -100,7 +102,7 @@ pub(crate) async fn serve_in(
         let accept = tokio::task::unconstrained(accept(&listener, &mut backoff));
         let mut cx = Context::from_waker(Waker::noop());
         match std::pin::pin!(accept).poll(&mut cx) {
-            Poll::Ready(accepted) => spawn(accepted, places.take_now()),
+            Poll::Ready(accepted) => spawn(accepted, permits.take_now()),
             Poll::Pending => break,
         }
     }
@@ -122,12 +124,12 @@ impl Drop for PhaseGuard {
 }
 
 /// Ready when the server is further than `phase`.
-pub(crate) async fn left(mut now: watch::Receiver<Phase>, phase: Phase) {
+pub(crate) async fn phase_left(mut now: watch::Receiver<Phase>, phase: Phase) {
     let _ = now.wait_for(|now| *now > phase).await;
 }
 
 /// What `future` comes to, unless `shutdown` is ready first.
-async fn before<T>(
+async fn unless_first<T>(
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     future: impl Future<Output = T>,
 ) -> Option<T> {
@@ -140,10 +142,10 @@ async fn before<T>(
 }
 
 /// A connection that was accepted, and all that it takes to serve it.
-struct Accepted {
+struct AcceptedConnection {
     stream: NetStream,
     peer: Peer,
-    place: Place,
+    permit: ConnectionPermit,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
     phase: watch::Receiver<Phase>,
@@ -154,7 +156,7 @@ struct Accepted {
 /// What there is of a connection, h2 included, is compiled where this is made, and not in every program
 /// that serves.
 #[derive(Clone)]
-pub struct Spawner(Arc<dyn Fn(Accepted) + Send + Sync>);
+pub struct Spawner(Arc<dyn Fn(AcceptedConnection) + Send + Sync>);
 
 impl Spawner {
     /// `handler` makes what answers the calls of one connection, after its TLS handshake if there is one.
@@ -171,12 +173,12 @@ impl fmt::Debug for Spawner {
     }
 }
 
-impl Accepted {
+impl AcceptedConnection {
     fn spawn<H: ConnectionHandler>(self, handler: impl FnOnce(Arc<Peer>) -> H + Send + 'static) {
         let Self {
             stream,
             mut peer,
-            place,
+            permit,
             tls,
             limits,
             phase,
@@ -188,7 +190,7 @@ impl Accepted {
             let stream = match tls {
                 None => stream,
                 // In a box: a connection without TLS has no room to keep for its handshake.
-                Some(tls) => match Box::pin(shake(stream, tls, phase.clone(), by)).await {
+                Some(tls) => match Box::pin(tls_handshake(stream, tls, phase.clone(), by)).await {
                     None => return,
                     Some((stream, session)) => {
                         peer.tls = Some(session);
@@ -196,15 +198,24 @@ impl Accepted {
                     }
                 },
             };
-            let (handler, unsent) = (handler(Arc::new(peer)), place.unsent.clone());
-            serve_shaken(stream, Origin::Socket, handler, limits, phase, by, unsent).await;
-            drop(place);
+            let (handler, backlog) = (handler(Arc::new(peer)), permit.backlog.clone());
+            serve_accepted(
+                stream,
+                IoOrigin::Socket,
+                handler,
+                limits,
+                phase,
+                by,
+                backlog,
+            )
+            .await;
+            drop(permit);
         });
     }
 }
 
 /// The handshake of TLS is the connection's own business: nobody else waits for it.
-async fn shake(
+async fn tls_handshake(
     stream: NetStream,
     tls: ServerTls,
     phase: watch::Receiver<Phase>,
@@ -212,8 +223,8 @@ async fn shake(
 ) -> Option<(NetStream, TlsSession)> {
     // Behind a handshake that was under way when the drain began are calls, as on any connection that
     // was accepted before: they are served, and the client is told.
-    let stopped = std::pin::pin!(left(phase, Phase::Draining));
+    let stopped = std::pin::pin!(phase_left(phase, Phase::Draining));
     let accepting = tokio::time::timeout_at(by, tls.accept(stream));
-    let (stream, session) = before(stopped, accepting).await?.ok()??;
+    let (stream, session) = unless_first(stopped, accepting).await?.ok()??;
     Some((stream, session))
 }

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// The number of times that a server looks again for a lock file that was removed while it took the lock.
 const TRIES: usize = 100;

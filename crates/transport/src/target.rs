@@ -19,13 +19,13 @@ const DEFAULT_PORT: u16 = 443;
 /// scheme: `%251` is interface 251 in the one, and interface 1 in the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    place: Place,
+    kind: TargetKind,
     authority: http::uri::Authority,
     wants_tls: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum TargetKind {
     /// The port of it is set.
     Tcp(HostPort, u16),
     Local(Address),
@@ -40,7 +40,7 @@ impl Target {
     pub fn parse(target: &str) -> Result<Self, Status> {
         if let Some(local) = Address::local(target) {
             return Ok(Self {
-                place: Place::Local(local.map_err(|why| invalid(target, &why))?),
+                kind: TargetKind::Local(local.map_err(|why| invalid(target, &why))?),
                 authority: http::uri::Authority::from_static("localhost"),
                 wants_tls: None,
             });
@@ -65,10 +65,10 @@ impl Target {
             None => HostPort::parse(rest),
             Some(_) => HostPort::parse_uri(rest),
         };
-        let (place, authority) =
+        let (kind, authority) =
             Self::tcp(host, default_port).map_err(|why| invalid(target, &why))?;
         Ok(Self {
-            place,
+            kind,
             authority,
             wants_tls,
         })
@@ -80,10 +80,10 @@ impl Target {
     ///
     /// As [`parse`](Self::parse).
     pub fn parse_host(target: &str, host: &str) -> Result<Self, Status> {
-        let (place, authority) = Self::tcp(HostPort::parse_uri(host), DEFAULT_PORT)
+        let (kind, authority) = Self::tcp(HostPort::parse_uri(host), DEFAULT_PORT)
             .map_err(|why| invalid(target, &why))?;
         Ok(Self {
-            place,
+            kind,
             authority,
             wants_tls: None,
         })
@@ -92,38 +92,38 @@ impl Target {
     fn tcp(
         host: Result<HostPort, String>,
         default_port: u16,
-    ) -> Result<(Place, http::uri::Authority), String> {
+    ) -> Result<(TargetKind, http::uri::Authority), String> {
         let mut host = host?;
         let authority = host.authority();
         let authority = authority.parse();
         let authority = authority.map_err(|_| "it is not of the form host:port".to_owned())?;
         let port = *host.port.get_or_insert(default_port);
-        Ok((Place::Tcp(host, port), authority))
+        Ok((TargetKind::Tcp(host, port), authority))
     }
 
     /// The address that the target is, if it is one that takes nobody to ask: of IP, or a Unix
     /// socket's.
     pub fn address(&self) -> Option<Address> {
-        match &self.place {
-            Place::Tcp(host, port) => host.address(*port).map(Address::Tcp),
-            Place::Local(address) => Some(address.clone()),
+        match &self.kind {
+            TargetKind::Tcp(host, port) => host.address(*port).map(Address::Tcp),
+            TargetKind::Local(address) => Some(address.clone()),
         }
     }
 
     /// The host, by name or address, and the port; none for a Unix socket.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
-        match &self.place {
-            Place::Tcp(host, port) => Some((&host.host, *port)),
-            Place::Local(_) => None,
+        match &self.kind {
+            TargetKind::Tcp(host, port) => Some((&host.host, *port)),
+            TargetKind::Local(_) => None,
         }
     }
 
     /// The IPv6 address with the zone behind it, if it has one. What number an interface has is the
     /// system's to say, and no other resolver's: see [`lookup`](crate::lookup).
     pub fn zoned_host(&self) -> Option<String> {
-        match &self.place {
-            Place::Tcp(host, _) if host.zone.is_some() => Some(host.to_resolve()),
-            Place::Tcp(..) | Place::Local(_) => None,
+        match &self.kind {
+            TargetKind::Tcp(host, _) if host.zone.is_some() => Some(host.to_resolve()),
+            TargetKind::Tcp(..) | TargetKind::Local(_) => None,
         }
     }
 
@@ -155,9 +155,9 @@ fn invalid(target: &str, why: &str) -> Status {
 /// With its port, also where it was not written.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Tcp(host, _) => host.fmt(f),
-            Place::Local(address) => address.fmt(f),
+        match &self.kind {
+            TargetKind::Tcp(host, _) => host.fmt(f),
+            TargetKind::Local(address) => address.fmt(f),
         }
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use trunkline_codec::Status;
 
-use crate::accept::Places;
+use crate::accept::ConnectionPermits;
 use crate::connection::Phase;
 use crate::limits::ServerLimits;
 use crate::listen::{Listener, ListenerHandle};
 use crate::listeners::serve_each;
-use crate::server::{PhaseGuard, Spawner, left};
+use crate::server::{PhaseGuard, Spawner, phase_left};
 use crate::tls::ServerTls;
 
 /// How long the connections on a thread of a server that was dropped have to say goodbye. Each does so
@@ -51,7 +51,7 @@ pub async fn serve_threads(
     spawner: Spawner,
 ) -> Result<(), Status> {
     let phase = PhaseGuard(watch::channel(Phase::Serving).0);
-    let places = Places::new(&limits);
+    let permits = ConnectionPermits::new(&limits);
     let (failed, mut failures) = mpsc::channel(1);
     for at in 0..threads.get() {
         let sockets = listeners
@@ -59,10 +59,10 @@ pub async fn serve_threads(
             .filter_map(|list| list.get(at % list.len().max(1)))
             .map(|listener| listener.try_handle().map_err(cannot_start))
             .collect::<Result<Vec<_>, _>>()?;
-        let (tls, limits, places) = (tls.clone(), limits.clone(), places.clone());
+        let (tls, limits, permits) = (tls.clone(), limits.clone(), permits.clone());
         let (phase, spawner, failed) = (phase.0.subscribe(), spawner.clone(), failed.clone());
         let thread = move || {
-            if let Err(error) = run(sockets, tls, limits, places, phase, spawner) {
+            if let Err(error) = run(sockets, tls, limits, permits, phase, spawner) {
                 let _ = failed.try_send(cannot_start(error));
             }
         };
@@ -90,7 +90,7 @@ fn run(
     sockets: Vec<ListenerHandle>,
     tls: Option<ServerTls>,
     limits: Arc<ServerLimits>,
-    places: Places,
+    permits: ConnectionPermits,
     phase: watch::Receiver<Phase>,
     spawner: Spawner,
 ) -> io::Result<()> {
@@ -98,7 +98,7 @@ fn run(
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let shutdown = left(phase.clone(), Phase::Serving);
+        let shutdown = phase_left(phase.clone(), Phase::Serving);
         let here: Vec<_> = sockets
             .iter()
             .map(|_| watch::channel(Phase::Serving).0)
@@ -109,9 +109,9 @@ fn run(
                 .zip(&here)
                 .map(|(socket, here)| Ok((socket.listen()?, PhaseGuard(here.clone()))))
                 .collect::<io::Result<Vec<_>>>()?;
-            let serving = serve_each(listeners, tls, limits, places, shutdown, spawner);
+            let serving = serve_each(listeners, tls, limits, permits, shutdown, spawner);
             let mut serving = pin!(serving);
-            let mut stopped = pin!(left(phase, Phase::Draining));
+            let mut stopped = pin!(phase_left(phase, Phase::Draining));
             std::future::poll_fn(|cx| match stopped.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => serving.as_mut().poll(cx),

@@ -33,7 +33,7 @@ pub(crate) enum Timed {
     /// The connection is old enough.
     Age,
     /// Responses that wait are in the way, and may not have moved for too long.
-    Unsent,
+    SendBacklog,
     /// Calls on a connection that is too old have had their time.
     Grace,
     /// The connection has been shut down and has to send what it has to say.
@@ -49,7 +49,7 @@ const ALL: [Timed; COUNT] = [
     Timed::Keepalive,
     Timed::Idle,
     Timed::Age,
-    Timed::Unsent,
+    Timed::SendBacklog,
     Timed::Grace,
     Timed::Closing,
 ];

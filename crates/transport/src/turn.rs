@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::{Hub, WokenBy};
-use crate::incoming::Stream;
+use crate::connection_shared::{ConnectionShared, WokenBy};
+use crate::incoming::IncomingStream;
 use crate::wire_io::WireIo;
 
 /// Rounds of a turn before other tasks of the thread get theirs.
@@ -18,20 +18,20 @@ const ROUNDS_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Turn<IO> {
     wire: WireIo<IO>,
-    hub: Arc<Hub>,
-    /// The hub as a waker, which the engine is given in the place of the task's own.
+    shared: Arc<ConnectionShared>,
+    /// The shared as a waker, which the engine is given in the place of the task's own.
     waker: Waker,
-    ready: Vec<Arc<Stream>>,
+    ready: Vec<Arc<IncomingStream>>,
     stepped_back: bool,
 }
 
 /// What a turn drives.
-pub(crate) trait Work {
+pub(crate) trait Engine {
     /// What the end of the connection comes to.
-    type End;
+    type Output;
 
     /// Lets HTTP/2 take in and put out what there is. Ready when the connection is over.
-    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
     /// True if all calls that HTTP/2 has taken in were begun.
     fn is_caught_up(&self) -> bool {
@@ -46,11 +46,11 @@ pub(crate) trait Work {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
-    pub(crate) fn new(wire: WireIo<IO>, hub: Arc<Hub>) -> Self {
-        let waker = Waker::from(hub.clone());
+    pub(crate) fn new(wire: WireIo<IO>, shared: Arc<ConnectionShared>) -> Self {
+        let waker = Waker::from(shared.clone());
         Self {
             wire,
-            hub,
+            shared,
             waker,
             ready: Vec::new(),
             stepped_back: false,
@@ -59,19 +59,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
 
     /// Goes on until neither HTTP/2 nor a call has anything more to do, and sends what there is to
     /// send in one write.
-    pub(crate) fn poll<W: Work>(
+    pub(crate) fn poll<W: Engine>(
         &mut self,
         cx: &Context<'_>,
         work: &mut W,
-    ) -> Poll<io::Result<W::End>> {
-        let woken_by = self.hub.begin(cx.waker());
+    ) -> Poll<io::Result<W::Output>> {
+        let woken_by = self.shared.begin_poll(cx.waker());
         // On tokio's multi-thread runtime a call that has finished wakes this task into the
         // worker's LIFO slot: it would run at once, with one response to send. Stepping back once
         // lets the calls that are already queued finish first, and one write carries them all. With
         // one call open there is nobody to wait for.
-        if woken_by == WokenBy::Calls && self.hub.open() > 1 && !self.stepped_back {
+        if woken_by == WokenBy::Calls && self.shared.open() > 1 && !self.stepped_back {
             self.stepped_back = true;
-            self.hub.leave();
+            self.shared.end_poll();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -86,18 +86,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
             if !work.poll_calls() {
                 break;
             }
-            if self.hub.rest() {
+            if self.shared.try_end_poll() {
                 return self.send(work);
             }
-            self.hub.heard();
+            self.shared.clear_woken();
         }
-        self.hub.leave();
+        self.shared.end_poll();
         cx.waker().wake_by_ref();
         self.send(work)
     }
 
     #[inline]
-    fn send<W: Work>(&self, work: &mut W) -> Poll<io::Result<W::End>> {
+    fn send<W: Engine>(&self, work: &mut W) -> Poll<io::Result<W::Output>> {
         let sent = self.wire.wire().poll_send();
         match sent {
             Poll::Ready(Err(error)) => Self::cut_short(&self.waker, work, error),
@@ -106,11 +106,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
     }
 
     #[cold]
-    fn cut_short<W: Work>(
+    fn cut_short<W: Engine>(
         waker: &Waker,
         work: &mut W,
         error: io::Error,
-    ) -> Poll<io::Result<W::End>> {
+    ) -> Poll<io::Result<W::Output>> {
         // The peer takes nothing more. What it said before it left, such as why, is still in the
         // socket, and tells more than this error does.
         Poll::Ready(match work.poll_engine(&mut Context::from_waker(waker)) {
@@ -125,12 +125,12 @@ impl<IO> Turn<IO> {
         &self.wire
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub(crate) fn shared(&self) -> &Arc<ConnectionShared> {
+        &self.shared
     }
 
     fn hand_out(&mut self) {
-        self.hub.take_ready(&mut self.ready);
+        self.shared.take_ready(&mut self.ready);
         for stream in self.ready.drain(..) {
             stream.drain();
         }

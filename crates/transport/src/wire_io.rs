@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Waker, ready};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::frame_guard::{self, FrameGuard, Sender};
+use crate::frame_guard::{self, FrameGuard, Role};
 use crate::header_lists::HeaderLists;
-use crate::hub::lock;
 use crate::limits::Http2Limits;
+use crate::sync::lock;
 
 /// Heads of calls that h2 is given before those that it has are accepted: it keeps them, also when
 /// they are reset. A read may bring some more.
@@ -40,13 +40,13 @@ pub(crate) struct WireIo<IO>(Arc<Mutex<Wire<IO>>>);
 
 /// A wire of which HTTP/2 wants nothing any more. Whoever polls it is woken, as with any other stream.
 #[derive(Debug)]
-pub(crate) struct Ending<IO>(pub(crate) WireIo<IO>);
+pub(crate) struct ClosingIo<IO>(pub(crate) WireIo<IO>);
 
 /// A socket, what was read from it and not yet asked for, what was written and not yet sent.
 #[derive(Debug)]
 pub(crate) struct Wire<IO> {
     io: IO,
-    /// The waker of the connection's task, which h2 is not given: see `Hub`.
+    /// The waker of the connection's task, which h2 is not given: see `ConnectionShared`.
     task: Waker,
     /// The thread's buffer, while there is something in it that h2 has not asked for yet.
     read: Vec<u8>,
@@ -73,7 +73,7 @@ pub(crate) struct Wire<IO> {
     /// What this end sends.
     sent: FrameGuard,
     /// What the GOAWAY that ends the connection is to say.
-    last_words: &'static str,
+    goaway_debug_data: &'static str,
     /// The socket has been told that nothing more comes.
     is_shut: bool,
     header_lists: Arc<HeaderLists>,
@@ -97,12 +97,12 @@ pub struct ConnectionStats {
 }
 
 /// Whoever has the counters of a wire, whatever its socket is. It does not hold the socket.
-pub(crate) trait Counted: Send + Sync {
+pub(crate) trait WireCounters: Send + Sync {
     /// None when the connection is over.
     fn stats(&self) -> Option<ConnectionStats>;
 }
 
-impl<IO: Send> Counted for Weak<Mutex<Wire<IO>>> {
+impl<IO: Send> WireCounters for Weak<Mutex<Wire<IO>>> {
     fn stats(&self) -> Option<ConnectionStats> {
         self.upgrade().map(|wire| lock(&wire).stats())
     }
@@ -125,7 +125,7 @@ impl<IO> Clone for WireIo<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
-    pub(crate) fn new(io: IO, peer: Sender, limits: &Http2Limits) -> Self {
+    pub(crate) fn new(io: IO, peer: Role, limits: &Http2Limits) -> Self {
         let header_lists = Arc::new(HeaderLists::new(limits, peer));
         Self(Arc::new(Mutex::new(Wire {
             io,
@@ -143,10 +143,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WireIo<IO> {
             stuck_frames_max: limits.max_unanswered_frames,
             heads_max: HEADS_AHEAD,
             is_held: false,
-            is_server: peer == Sender::Client,
+            is_server: peer == Role::Client,
             guard: FrameGuard::new(peer).suspecting(header_lists.suspect_block()),
             sent: FrameGuard::new(peer.other()),
-            last_words: "",
+            goaway_debug_data: "",
             is_shut: false,
             header_lists,
             header_bytes_per_turn: limits.header_bytes_per_turn as u64,
@@ -182,12 +182,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// h2's GOAWAY says nothing but a code, and clients go by the text: gRFC A8, "Server
     /// Enforcement". It is put into that GOAWAY which is the last thing that h2 sends.
-    pub(crate) fn set_last_words(&mut self, text: &'static str) {
-        self.last_words = text;
+    pub(crate) fn set_goaway_debug_data(&mut self, text: &'static str) {
+        self.goaway_debug_data = text;
     }
 
-    fn add_last_words(&mut self) {
-        let text = std::mem::take(&mut self.last_words);
+    fn add_goaway_debug_data(&mut self) {
+        let text = std::mem::take(&mut self.goaway_debug_data);
         // RFC 9113, section 6.8: a frame header, and 8 bytes before the text.
         let Some(at) = self.written.len().checked_sub(9 + 8) else {
             return;
@@ -203,7 +203,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// Says GOAWAY in place of h2, whose clients cannot be told to. It goes out as much as the socket
     /// takes it now, and nothing may follow it.
-    pub(crate) fn say_goaway(&mut self, reason: Reason, text: &str) {
+    pub(crate) fn write_goaway(&mut self, reason: Reason, text: &str) {
         if !self.sent.is_between_frames() {
             return;
         }
@@ -219,7 +219,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     /// Puts `bytes` in the place of everything that was written and not sent.
-    pub(crate) fn say_instead(&mut self, bytes: &[u8]) {
+    pub(crate) fn replace_output(&mut self, bytes: &[u8]) {
         self.written.clear();
         self.written_at = 0;
         self.written.extend_from_slice(bytes);
@@ -439,8 +439,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
-        if !wire.last_words.is_empty() {
-            wire.add_last_words();
+        if !wire.goaway_debug_data.is_empty() {
+            wire.add_goaway_debug_data();
         }
         ready!(wire.poll_send())?;
         if wire.is_shut {
@@ -458,7 +458,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireIo<IO> {
 }
 
 /// Reads past what follows frames, and counts nothing.
-impl<IO: AsyncRead + Unpin> AsyncRead for Ending<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for ClosingIo<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -468,7 +468,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Ending<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Ending<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClosingIo<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -503,7 +503,7 @@ mod tests {
         capacity: usize,
     ) -> (WireIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(capacity);
-        (WireIo::new(ours, Sender::Client, limits), theirs)
+        (WireIo::new(ours, Role::Client, limits), theirs)
     }
 
     #[tokio::test]
@@ -624,7 +624,7 @@ mod tests {
             for frame in frames {
                 io.write_all(frame).await.unwrap();
             }
-            io.wire().set_last_words("too_many_pings");
+            io.wire().set_goaway_debug_data("too_many_pings");
             io.shutdown().await.unwrap();
             drop(io);
             let mut sent = frames.concat();

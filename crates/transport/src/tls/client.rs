@@ -11,7 +11,7 @@ use trunkline_codec::Status;
 
 use super::material::{Contents, Identity, Material, Pem};
 use super::store::{Configuration, Store};
-use super::stream::Secured;
+use super::stream::TlsIo;
 use super::{ALPN_H2, explain, provider, roots, unusable};
 use crate::net_stream::NetStream;
 use crate::target::Target;
@@ -169,7 +169,7 @@ impl ClientTls {
             let message = format!("cannot connect to {called}: {}", explain::NO_H2);
             return Err(Status::unavailable(message));
         }
-        Ok(Secured::new(stream).into())
+        Ok(TlsIo::new(stream).into())
     }
 
     fn name_of(&self, target: &Target) -> Result<ServerName<'static>, Status> {

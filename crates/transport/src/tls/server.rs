@@ -13,9 +13,9 @@ use trunkline_codec::Status;
 use super::material::{ClientAuth, Contents, Identity, Material, Pem};
 use super::session::TlsSession;
 use super::store::{Configuration, Store};
-use super::stream::Secured;
+use super::stream::TlsIo;
 use super::{ALPN_H2, provider, unusable};
-use crate::linger::see_off_refused;
+use crate::linger::linger_refused;
 use crate::net_stream::NetStream;
 
 /// TLS for a server: its certificate, and whether clients have to show theirs.
@@ -156,18 +156,18 @@ impl ServerTls {
             Ok(stream) => stream,
             Err((error, mut socket)) => {
                 tracing::debug!(target: "trunkline::connection", %error, "a TLS handshake failed");
-                see_off_refused(&mut socket).await;
+                linger_refused(&mut socket).await;
                 return None;
             }
         };
         let (_, connection) = stream.get_ref();
         // RFC 9113, section 3.3: HTTP/2 over TLS is chosen by ALPN, and by nothing else.
         if connection.alpn_protocol() != Some(ALPN_H2) {
-            see_off_refused(&mut stream).await;
+            linger_refused(&mut stream).await;
             return None;
         }
         let session = TlsSession::of(connection);
-        Some((Secured::new(stream).into(), session))
+        Some((TlsIo::new(stream).into(), session))
     }
 
     fn with(self, change: impl FnOnce(&mut Material)) -> Self {

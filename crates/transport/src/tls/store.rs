@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use trunkline_codec::Status;
 
 use super::material::{Contents, Material};
-use crate::detached::detached;
-use crate::hub::lock;
+use crate::blocking::run_blocking;
+use crate::sync::lock;
 
 /// The time that a new connection of a client waits for files that are read again. Then it uses what was
 /// in use.
@@ -27,7 +27,7 @@ pub(super) struct Store<C> {
     /// One that was brought as it is.
     ready: Option<Arc<C>>,
     config: RwLock<Option<Arc<C>>>,
-    /// Held while files are read, which may take as long as the file system likes: what was read
+    /// ClientCallResources while files are read, which may take as long as the file system likes: what was read
     /// last is what is used last. No task waits for it.
     tried: Mutex<Tried>,
     /// When files were last read, or began to be.
@@ -184,7 +184,7 @@ impl<C: Configuration + Send + Sync + 'static> Store<C> {
             drop(permit);
             outcome
         };
-        detached("trunkline-tls", work).await.map_err(|error| {
+        run_blocking("trunkline-tls", work).await.map_err(|error| {
             Status::internal(format!("cannot read the files of TLS: {error}")).with_source(error)
         })
     }

@@ -12,21 +12,21 @@ use crate::net_stream::NetStream;
 
 /// A connection after its handshake, on either side.
 #[derive(Debug)]
-pub(crate) struct Secured(TlsStream<NetStream>);
+pub(crate) struct TlsIo(TlsStream<NetStream>);
 
-impl Secured {
+impl TlsIo {
     pub(super) fn new(stream: impl Into<TlsStream<NetStream>>) -> Self {
         Self(stream.into())
     }
 }
 
-impl From<Secured> for NetStream {
-    fn from(secured: Secured) -> Self {
+impl From<TlsIo> for NetStream {
+    fn from(secured: TlsIo) -> Self {
         Self::Custom(Box::new(secured))
     }
 }
 
-impl AsyncRead for Secured {
+impl AsyncRead for TlsIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -45,7 +45,7 @@ impl AsyncRead for Secured {
     }
 }
 
-impl AsyncWrite for Secured {
+impl AsyncWrite for TlsIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -8,13 +8,13 @@ use std::time::Duration;
 use h2::Reason;
 use tokio::time::Instant;
 
-use crate::budget::{Budget, Savings, per_second};
+use crate::budget::{Budget, Surplus, per_second};
+use crate::connection_shared::ConnectionShared;
 use crate::frame_guard::FrameGuard;
-use crate::hub::Hub;
-use crate::keepalive::{Beat, Heartbeat, PingStrikes, TOO_MANY_PINGS};
+use crate::keepalive::{KeepaliveAction, KeepaliveTimer, PingStrikes, TOO_MANY_PINGS};
 use crate::limits::{Http2Limits, ServerLimits};
+use crate::send_backlog::{ClientProgress, SendBacklog};
 use crate::timers::{Timed, Timers};
-use crate::unsent::{Taking, Unsent};
 
 /// Frames without anything of a call that are due to one with something of it. A WINDOW_UPDATE for
 /// the stream and one for the connection are what most peers send for each DATA frame.
@@ -22,11 +22,11 @@ const CONTROL_PER_FRAME: u64 = 10;
 /// A peer may cut what it takes into WINDOW_UPDATE frames for a KiB each, however large our frames.
 const BYTES_PER_CONTROL: u64 = 1024;
 
-/// The watch over one connection of a server.
+/// The policy for one connection of a server.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct ServerPolicy {
     limits: Arc<ServerLimits>,
-    floods: Floods,
+    floods: FloodBudgets,
     rapid: Budget,
     unanswered: Budget,
     /// Calls that were reset without an answer, when that was last looked at.
@@ -35,9 +35,9 @@ pub(crate) struct Watch {
     /// Calls whose heads h2 has refused: see [`malformed_heads`].
     malformed: u64,
     timers: Timers,
-    heartbeat: Option<Heartbeat>,
+    keepalive_timer: Option<KeepaliveTimer>,
     strikes: PingStrikes,
-    taking: Taking,
+    progress: ClientProgress,
     /// The header block that the timer is for.
     block: Option<u64>,
     /// How many calls had begun when none was open any more.
@@ -49,27 +49,27 @@ pub(crate) struct Watch {
 
 /// What the connection has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Duty {
+pub(crate) enum Action {
     /// Answer the calls whose deadlines have passed while they waited for handlers.
-    TellWaiting,
+    RefuseOverdue,
     /// Give up the responses that the client does not take.
-    GiveUp,
+    GiveUpStalled,
     /// Ask whether the client is there.
-    Ask,
+    Ping,
     /// Tell the client to go elsewhere, and let the calls that run finish.
     Drain,
     /// Shut down, and say why.
-    CutOff(Reason, &'static str),
+    GoAway(Reason, &'static str),
     /// Say goodbye, and end.
-    Leave,
+    Close,
     /// End at once: nobody listens.
-    End,
+    Abort,
 }
 
-impl Watch {
+impl ServerPolicy {
     pub(crate) fn new(limits: Arc<ServerLimits>, handshake_by: Instant) -> Self {
         let now = Instant::now();
-        let heartbeat = Heartbeat::new(
+        let keepalive_timer = KeepaliveTimer::new(
             limits.http2.keepalive_time,
             limits.http2.keepalive_timeout,
             now,
@@ -83,34 +83,34 @@ impl Watch {
         }
         timers.set(
             Timed::Keepalive,
-            heartbeat.as_ref().and_then(Heartbeat::next),
+            keepalive_timer.as_ref().and_then(KeepaliveTimer::next),
         );
         Self {
-            floods: Floods::new(&limits.http2, now),
+            floods: FloodBudgets::new(&limits.http2, now),
             rapid: Budget::new(
                 limits.reset_budget,
                 per_second(limits.resets_per_second),
-                Savings::Lost,
+                Surplus::Discarded,
                 now,
             ),
             unanswered_resets: 0,
             unanswered: Budget::new(
                 limits.unanswered_reset_budget,
                 per_second(limits.unanswered_resets_per_second),
-                Savings::Lost,
+                Surplus::Discarded,
                 now,
             ),
             heads: Budget::new(
                 limits.malformed_head_budget,
                 per_second(limits.malformed_heads_per_second),
-                Savings::Lost,
+                Surplus::Discarded,
                 now,
             ),
             malformed: 0,
             timers,
-            heartbeat,
+            keepalive_timer,
             strikes: PingStrikes::new(&limits, now),
-            taking: Taking::default(),
+            progress: ClientProgress::default(),
             block: None,
             idle: None,
             is_draining: false,
@@ -121,14 +121,14 @@ impl Watch {
 
     /// Looks at what has come and what was sent. `accepted` is how many calls h2 has given, and `clock` the
     /// time of this turn, if it is known.
-    pub(crate) fn look(
+    pub(crate) fn check(
         &mut self,
         came: &FrameGuard,
         sent: &FrameGuard,
         accepted: u64,
-        hub: &Hub,
+        shared: &ConnectionShared,
         clock: Option<Instant>,
-    ) -> Option<Duty> {
+    ) -> Option<Action> {
         if self.is_closing {
             return None;
         }
@@ -137,24 +137,24 @@ impl Watch {
         if malformed > self.malformed {
             self.malformed = malformed;
             if self.heads.is_overdrawn(malformed, || 0, clock) {
-                return Some(Duty::CutOff(
+                return Some(Action::GoAway(
                     Reason::ENHANCE_YOUR_CALM,
                     "too_many_malformed_heads",
                 ));
             }
         }
-        if let Some(flood) = self.floods.look(came, sent, self.malformed, clock) {
-            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, flood.text()));
+        if let Some(flood) = self.floods.check(came, sent, self.malformed, clock) {
+            return Some(Action::GoAway(Reason::ENHANCE_YOUR_CALM, flood.text()));
         }
-        let resets = hub.unanswered_resets();
-        if resets != self.unanswered_resets && self.are_too_many(resets, hub, clock) {
-            return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
+        let resets = shared.unanswered_resets();
+        if resets != self.unanswered_resets && self.are_too_many(resets, shared, clock) {
+            return Some(Action::GoAway(Reason::ENHANCE_YOUR_CALM, "too_many_resets"));
         }
         if self.strikes.are_new(came.pings()) {
-            let (pings, sent, has_calls) = (came.pings(), sent.carrying(), hub.open() > 0);
+            let (pings, sent, has_calls) = (came.pings(), sent.carrying(), shared.open() > 0);
             let limits = &self.limits;
             if self.strikes.judge(pings, sent, has_calls, limits, clock()) {
-                return Some(Duty::CutOff(Reason::ENHANCE_YOUR_CALM, TOO_MANY_PINGS));
+                return Some(Action::GoAway(Reason::ENHANCE_YOUR_CALM, TOO_MANY_PINGS));
             }
         }
         if came.settings() > 0 && self.timers.is_set(Timed::Settings) {
@@ -167,28 +167,33 @@ impl Watch {
                 .and_then(|_| clock().checked_add(self.limits.header_block_timeout));
             self.timers.set(Timed::HeaderBlock, end);
         }
-        if let Some(heartbeat) = &mut self.heartbeat
-            && let Some(next) = heartbeat.hear(came.bytes(), clock)
+        if let Some(keepalive_timer) = &mut self.keepalive_timer
+            && let Some(next) = keepalive_timer.on_read(came.bytes(), clock)
         {
             self.timers.set(Timed::Keepalive, Some(next));
         }
         if self.limits.max_connection_idle < Duration::MAX && !self.is_draining {
-            self.look_for_calls(came.heads(), hub.open());
+            self.update_idle_timer(came.heads(), shared.open());
         }
         None
     }
 
     /// CVE-2023-44487: a reset stream no longer counts against the stream limit.
     #[cold]
-    fn are_too_many(&mut self, resets: u64, hub: &Hub, clock: impl Fn() -> Instant) -> bool {
+    fn are_too_many(
+        &mut self,
+        resets: u64,
+        shared: &ConnectionShared,
+        clock: impl Fn() -> Instant,
+    ) -> bool {
         self.unanswered_resets = resets;
-        let (rapid, answered) = (hub.rapid_resets(), || hub.answered());
+        let (rapid, answered) = (shared.rapid_resets(), || shared.responses());
         self.rapid.is_overdrawn(rapid, answered, &clock)
             || self.unanswered.is_overdrawn(resets, answered, clock)
     }
 
     /// gRFC A9: a connection is idle from the end of its last call on.
-    fn look_for_calls(&mut self, begun: u64, open: usize) {
+    fn update_idle_timer(&mut self, begun: u64, open: usize) {
         let idle = (open == 0).then_some(begun);
         if idle != self.idle {
             self.idle = idle;
@@ -214,7 +219,7 @@ impl Watch {
     }
 
     /// When the connection has to be over, if it has been told to end.
-    pub(crate) fn over_by(&self) -> Option<Instant> {
+    pub(crate) fn closes_by(&self) -> Option<Instant> {
         let times = [Timed::Grace, Timed::Closing].map(|timed| self.timers.get(timed));
         times.into_iter().flatten().min()
     }
@@ -222,45 +227,45 @@ impl Watch {
     /// Responses that do not move are given up when their time is over, if they are in the way. `sent` is how
     /// many bytes have been sent.
     #[inline]
-    pub(crate) fn look_for_unsent(&mut self, unsent: &Unsent, sent: u64) {
-        if unsent.is_pressed() || self.taking.is_watching() {
-            self.look_at_unsent(unsent, sent);
+    pub(crate) fn check_send_backlog(&mut self, backlog: &SendBacklog, sent: u64) {
+        if backlog.is_congested() || self.progress.has_started() {
+            self.check_congested(backlog, sent);
         }
     }
 
     #[cold]
-    fn look_at_unsent(&mut self, unsent: &Unsent, sent: u64) {
-        let full_by = self.taking.look(unsent, sent);
-        let next = match unsent.is_pressed() {
-            true => full_by.into_iter().chain(unsent.next_stalled()).min(),
+    fn check_congested(&mut self, backlog: &SendBacklog, sent: u64) {
+        let full_by = self.progress.check(backlog, sent);
+        let next = match backlog.is_congested() {
+            true => full_by.into_iter().chain(backlog.next_stalled()).min(),
             false => None,
         };
-        self.timers.set(Timed::Unsent, next);
+        self.timers.set(Timed::SendBacklog, next);
     }
 
     /// Ready when the time for something has come.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duty> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         loop {
-            let duty = match ready!(self.timers.poll(cx)) {
-                Timed::Settings => Duty::CutOff(Reason::SETTINGS_TIMEOUT, "no SETTINGS"),
+            let action = match ready!(self.timers.poll(cx)) {
+                Timed::Settings => Action::GoAway(Reason::SETTINGS_TIMEOUT, "no SETTINGS"),
                 Timed::HeaderBlock => {
-                    Duty::CutOff(Reason::ENHANCE_YOUR_CALM, "a header block takes too long")
+                    Action::GoAway(Reason::ENHANCE_YOUR_CALM, "a header block takes too long")
                 }
-                Timed::Waiting => Duty::TellWaiting,
-                Timed::Keepalive => match self.beat() {
-                    Some(duty) => duty,
+                Timed::Waiting => Action::RefuseOverdue,
+                Timed::Keepalive => match self.keepalive_action() {
+                    Some(action) => action,
                     None => continue,
                 },
                 // gRFC A9: what is too old or idle is told, and its calls have the grace.
                 Timed::Idle | Timed::Age => {
                     self.begin_grace();
-                    Duty::Drain
+                    Action::Drain
                 }
-                Timed::Unsent => Duty::GiveUp,
-                Timed::Grace => Duty::Leave,
-                Timed::Closing => Duty::End,
+                Timed::SendBacklog => Action::GiveUpStalled,
+                Timed::Grace => Action::Close,
+                Timed::Closing => Action::Abort,
             };
-            return Poll::Ready(duty);
+            return Poll::Ready(action);
         }
     }
 
@@ -273,15 +278,15 @@ impl Watch {
         self.timers.set(Timed::Grace, end);
     }
 
-    fn beat(&mut self) -> Option<Duty> {
-        let heartbeat = self.heartbeat.as_mut()?;
-        let beat = heartbeat.beat(true, Instant::now());
-        self.timers.set(Timed::Keepalive, heartbeat.next());
-        match beat {
-            Beat::Quiet => None,
-            Beat::Ask => Some(Duty::Ask),
+    fn keepalive_action(&mut self) -> Option<Action> {
+        let keepalive_timer = self.keepalive_timer.as_mut()?;
+        let action = keepalive_timer.on_timer(true, Instant::now());
+        self.timers.set(Timed::Keepalive, keepalive_timer.next());
+        match action {
+            KeepaliveAction::Wait => None,
+            KeepaliveAction::Ping => Some(Action::Ping),
             // gRFC A9: the connection is closed, and with it what runs for a client that is gone.
-            Beat::Gone => Some(Duty::End),
+            KeepaliveAction::TimedOut => Some(Action::Abort),
         }
     }
 }
@@ -301,7 +306,7 @@ fn malformed_heads(came: &FrameGuard, sent: &FrameGuard, accepted: u64) -> u64 {
 
 /// The budgets that either end has.
 #[derive(Debug)]
-pub(crate) struct Floods {
+pub(crate) struct FloodBudgets {
     control: Budget,
     errors: Budget,
     /// The part of `errors` that the peer has spent.
@@ -331,7 +336,7 @@ impl Flood {
     }
 }
 
-impl Floods {
+impl FloodBudgets {
     pub(crate) fn new(limits: &Http2Limits, now: Instant) -> Self {
         Self {
             // What calls pay for may come long after them: a client may let megabytes lie before it takes
@@ -339,20 +344,20 @@ impl Floods {
             control: Budget::new(
                 limits.control_frame_budget,
                 per_second(limits.control_frames_per_second),
-                Savings::Kept,
+                Surplus::Carried,
                 now,
             ),
             errors: Budget::new(
                 limits.error_reset_budget,
                 per_second(limits.error_resets_per_second),
-                Savings::Lost,
+                Surplus::Discarded,
                 now,
             ),
             mistakes: 0,
             short: Budget::new(
                 limits.short_data_budget,
                 per_second(limits.short_data_per_second),
-                Savings::Lost,
+                Surplus::Discarded,
                 now,
             ),
         }
@@ -360,7 +365,7 @@ impl Floods {
 
     /// `malformed` is how many of the resets that were sent are counted elsewhere.
     #[inline]
-    pub(crate) fn look(
+    pub(crate) fn check(
         &mut self,
         came: &FrameGuard,
         sent: &FrameGuard,

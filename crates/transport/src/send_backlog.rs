@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_codec::Status;
 
-use crate::hub::lock;
 use crate::limits::ServerLimits;
+use crate::sync::lock;
 
 /// The bytes that have to leave for a response to have moved. What h2 has been given ahead is seen to
 /// leave when all of it has: see `SendBody`.
@@ -24,38 +24,38 @@ const LITTLE: u64 = 256 * 1024;
 
 /// The bytes that the connections of a server hold together.
 #[derive(Debug)]
-pub(crate) struct ServerUnsent {
+pub(crate) struct ServerSendBacklog {
     max: usize,
     bytes: AtomicUsize,
     /// Those with a response that waits, by their addresses. This lock is taken last.
-    connections: Mutex<HashMap<usize, Weak<Unsent>>>,
+    connections: Mutex<HashMap<usize, Weak<SendBacklog>>>,
     /// One makes room at a time.
     turn: Mutex<()>,
 }
 
 /// The responses that wait on a connection.
 #[derive(Debug)]
-pub(crate) struct Unsent {
-    server: Arc<ServerUnsent>,
+pub(crate) struct SendBacklog {
+    server: Arc<ServerSendBacklog>,
     allowance: usize,
     max: usize,
     grace: Duration,
     timeout: Duration,
     /// Of all that wait; changed under the lock.
     bytes: AtomicUsize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingResponses>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    responses: Vec<Option<Response>>,
+struct WaitingResponses {
+    responses: Vec<Option<WaitingResponse>>,
     /// The server knows of this connection.
     is_listed: bool,
 }
 
 /// What a client takes while its responses fill its connection.
 #[derive(Debug, Default)]
-pub(crate) struct Taking {
+pub(crate) struct ClientProgress {
     /// What had been sent when it last was enough.
     sent: u64,
     /// The time for which the connection has been full since then, before the last time it became so.
@@ -66,7 +66,7 @@ pub(crate) struct Taking {
 
 /// A response that waits.
 #[derive(Debug)]
-struct Response {
+struct WaitingResponse {
     bytes: usize,
     /// When it last moved, and what it held then.
     moved: Instant,
@@ -101,7 +101,7 @@ impl Bound {
     }
 }
 
-impl ServerUnsent {
+impl ServerSendBacklog {
     pub(crate) fn new(limits: &ServerLimits) -> Arc<Self> {
         Arc::new(Self {
             max: limits.max_unsent_size,
@@ -140,8 +140,8 @@ impl ServerUnsent {
     }
 }
 
-impl Unsent {
-    pub(crate) fn new(server: Arc<ServerUnsent>, limits: &ServerLimits) -> Arc<Self> {
+impl SendBacklog {
+    pub(crate) fn new(server: Arc<ServerSendBacklog>, limits: &ServerLimits) -> Arc<Self> {
         Arc::new(Self {
             server,
             allowance: limits.http2.max_send_buffer_size,
@@ -156,22 +156,22 @@ impl Unsent {
     /// Takes note of a response that waits with `bytes` bytes in hand, which is at `at` if it is known.
     ///
     /// At the bound of the server that response is given up which has not moved for longest, of the
-    /// connection that holds the most; that of the connection is looked after by its [`Taking`]. Fails if
-    /// this one has to end.
+    /// connection that holds the most; that of the connection is looked after by its [`ClientProgress`]. Returns the
+    /// bound if this response has to end.
     #[inline]
-    pub(crate) fn waits(
+    pub(crate) fn update(
         self: &Arc<Self>,
         at: &mut Option<usize>,
         bytes: usize,
         waker: &Waker,
-    ) -> Result<(), Bound> {
+    ) -> Option<Bound> {
         match (bytes > self.allowance, at.is_some()) {
             (true, _) => self.note(at, bytes, waker),
             (false, true) => {
-                self.forget(at);
-                Ok(())
+                self.remove(at);
+                None
             }
-            (false, false) => Ok(()),
+            (false, false) => None,
         }
     }
 
@@ -181,7 +181,7 @@ impl Unsent {
         at: &mut Option<usize>,
         bytes: usize,
         waker: &Waker,
-    ) -> Result<(), Bound> {
+    ) -> Option<Bound> {
         let has_grown = {
             let mut waiting = lock(&self.waiting);
             let here = *at.get_or_insert_with(|| waiting.add(waker));
@@ -196,7 +196,7 @@ impl Unsent {
         if has_grown && self.server.bytes() > self.server.max {
             self.server.make_room();
         }
-        self.given_up(*at).map_or(Ok(()), Err)
+        self.given_up(*at)
     }
 
     /// Why the response at `at` has to end, if it has.
@@ -206,7 +206,7 @@ impl Unsent {
     }
 
     /// A response has ended, or waits no more.
-    pub(crate) fn forget(&self, at: &mut Option<usize>) {
+    pub(crate) fn remove(&self, at: &mut Option<usize>) {
         let Some(at) = at.take() else {
             return;
         };
@@ -227,7 +227,7 @@ impl Unsent {
     }
 
     /// True if so much waits that responses which do not move are in the way.
-    pub(crate) fn is_pressed(&self) -> bool {
+    pub(crate) fn is_congested(&self) -> bool {
         let bytes = self.bytes();
         bytes > 0 && (bytes > self.max / 2 || self.server.bytes() > self.server.max / 2)
     }
@@ -248,7 +248,7 @@ impl Unsent {
 
     /// Gives up the responses that have not moved for `unsent_timeout`, as long as they are in the way.
     pub(crate) fn give_up_stalled(&self, now: Instant) {
-        while self.is_pressed()
+        while self.is_congested()
             && self.next_stalled().is_some_and(|at| at <= now)
             && self.give_up_oldest(Bound::Time(self.timeout))
         {}
@@ -287,7 +287,7 @@ impl Unsent {
     }
 }
 
-impl Drop for Unsent {
+impl Drop for SendBacklog {
     fn drop(&mut self) {
         if lock(&self.waiting).is_listed {
             lock(&self.server.connections).remove(&self.key());
@@ -295,13 +295,13 @@ impl Drop for Unsent {
     }
 }
 
-impl Taking {
+impl ClientProgress {
     /// Looks at a connection on which `sent` bytes have been sent. Gives up what is too much if its client
     /// has taken next to nothing while it was full, for `unsent_grace` in all; returns when that may be.
     ///
     /// A client that takes nothing does not have this time again until it takes something. One that reads is
     /// never hit: which of its responses moves is for h2 and its windows to say, and some may wait for long.
-    pub(crate) fn look(&mut self, unsent: &Unsent, sent: u64) -> Option<Instant> {
+    pub(crate) fn check(&mut self, unsent: &SendBacklog, sent: u64) -> Option<Instant> {
         let is_full = unsent.is_full();
         if !is_full && self.full_since.is_none() {
             return None;
@@ -328,14 +328,14 @@ impl Taking {
     }
 
     /// Whether it has to be looked at, whatever is left.
-    pub(crate) fn is_watching(&self) -> bool {
+    pub(crate) fn has_started(&self) -> bool {
         self.full_since.is_some()
     }
 }
 
-impl Waiting {
+impl WaitingResponses {
     fn add(&mut self, waker: &Waker) -> usize {
-        let response = Response {
+        let response = WaitingResponse {
             bytes: 0,
             moved: Instant::now(),
             held: 0,
@@ -372,7 +372,7 @@ impl Waiting {
     }
 
     /// The responses that have not been given up.
-    fn left(&self) -> impl Iterator<Item = (usize, &Response)> {
+    fn left(&self) -> impl Iterator<Item = (usize, &WaitingResponse)> {
         let responses = self.responses.iter().enumerate();
         responses
             .filter_map(|(at, response)| Some((at, response.as_ref()?)))
@@ -398,38 +398,42 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn server(change: impl FnOnce(&mut ServerLimits)) -> (Arc<ServerUnsent>, ServerLimits) {
+    fn server(change: impl FnOnce(&mut ServerLimits)) -> (Arc<ServerSendBacklog>, ServerLimits) {
         let mut limits = ServerLimits::default();
         change(&mut limits);
-        (ServerUnsent::new(&limits), limits)
+        (ServerSendBacklog::new(&limits), limits)
     }
 
-    fn listed(server: &ServerUnsent) -> usize {
+    fn listed(server: &ServerSendBacklog) -> usize {
         lock(&server.connections).len()
     }
 
     #[test]
     fn a_server_knows_of_the_connections_for_which_something_waits_and_of_no_others() {
         let (server, limits) = server(|_| ());
-        let connections = [(); 3].map(|()| Unsent::new(server.clone(), &limits));
+        let connections = [(); 3].map(|()| SendBacklog::new(server.clone(), &limits));
         let mut places = connections.each_ref().map(|_| [None, None]);
         for _ in 0..2 {
             for (connection, places) in connections.iter().zip(&mut places) {
                 for at in places {
-                    assert!(connection.waits(at, MIB, Waker::noop()).is_ok());
+                    assert!(connection.update(at, MIB, Waker::noop()).is_none());
                 }
             }
             assert_eq!((listed(&server), server.bytes()), (3, 6 * MIB));
             for (connection, places) in connections.iter().zip(&mut places) {
                 // One leaves, and of the other so little is left that it does not count.
-                connection.forget(&mut places[0]);
-                assert!(connection.waits(&mut places[1], 10, Waker::noop()).is_ok());
+                connection.remove(&mut places[0]);
+                assert!(
+                    connection
+                        .update(&mut places[1], 10, Waker::noop())
+                        .is_none()
+                );
             }
             assert_eq!((listed(&server), server.bytes()), (0, 0));
         }
         let mut at = None;
         let [first, ..] = connections;
-        assert!(first.waits(&mut at, MIB, Waker::noop()).is_ok());
+        assert!(first.update(&mut at, MIB, Waker::noop()).is_none());
         drop(first);
         assert_eq!(listed(&server), 0);
     }
@@ -437,15 +441,15 @@ mod tests {
     #[test]
     fn at_the_bound_of_a_server_a_64th_becomes_free_and_the_heaviest_gives_way_first() {
         let (server, limits) = server(|it| it.max_unsent_size = 64 * MIB);
-        let [light, heavy] = [(); 2].map(|()| Unsent::new(server.clone(), &limits));
+        let [light, heavy] = [(); 2].map(|()| SendBacklog::new(server.clone(), &limits));
         let mut places = vec![None; 300];
         let quarter = MIB / 4;
         for at in &mut places[..40] {
-            assert!(light.waits(at, quarter, Waker::noop()).is_ok());
+            assert!(light.update(at, quarter, Waker::noop()).is_none());
         }
         let (mut least, mut full) = (usize::MAX, None);
         for at in &mut places[40..] {
-            assert!(heavy.waits(at, quarter, Waker::noop()).is_ok());
+            assert!(heavy.update(at, quarter, Waker::noop()).is_none());
             assert!(server.bytes() <= 64 * MIB);
             if let Some(bytes) = full
                 .replace(server.bytes())

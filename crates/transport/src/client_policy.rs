@@ -12,40 +12,40 @@ use tokio::time::Instant;
 
 use crate::error::status_from_h2;
 use crate::frame_guard::FrameGuard;
-use crate::keepalive::{Beat, Heartbeat, Keepalive, TOO_MANY_PINGS, ask};
+use crate::keepalive::{Keepalive, KeepaliveAction, KeepaliveTimer, TOO_MANY_PINGS, send_ping};
 use crate::limits::ClientLimits;
+use crate::server_policy::{Flood, FloodBudgets};
 use crate::timers::{Timed, Timers};
-use crate::watch::{Flood, Floods};
 use crate::wire_io::WireIo;
 
-/// The watch over one connection of a client.
-pub(crate) struct Watch {
+/// The policy for one connection of a client.
+pub(crate) struct ClientPolicy {
     limits: Arc<ClientLimits>,
-    floods: Floods,
+    floods: FloodBudgets,
     keepalive: Keepalive,
     /// The time that this connection keeps to.
     time: Duration,
-    heartbeat: Option<Heartbeat>,
+    keepalive_timer: Option<KeepaliveTimer>,
     timers: Timers,
     ping: Option<PingPong>,
 }
 
-impl Watch {
+impl ClientPolicy {
     pub(crate) fn new(limits: Arc<ClientLimits>, keepalive: &Keepalive) -> Self {
         let time = keepalive.time();
         let now = Instant::now();
-        let heartbeat = Heartbeat::new(time, limits.http2.keepalive_timeout, now);
+        let keepalive_timer = KeepaliveTimer::new(time, limits.http2.keepalive_timeout, now);
         let mut timers = Timers::default();
         timers.set(
             Timed::Keepalive,
-            heartbeat.as_ref().and_then(Heartbeat::next),
+            keepalive_timer.as_ref().and_then(KeepaliveTimer::next),
         );
         Self {
-            floods: Floods::new(&limits.http2, now),
+            floods: FloodBudgets::new(&limits.http2, now),
             keepalive: keepalive.clone(),
             ping: None,
             time,
-            heartbeat,
+            keepalive_timer,
             timers,
             limits,
         }
@@ -64,30 +64,30 @@ impl Watch {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(heartbeat) = &mut self.heartbeat else {
+        let Some(keepalive_timer) = &mut self.keepalive_timer else {
             return Poll::Pending;
         };
         let is_wanted = open > 0 || self.limits.keepalive_without_calls;
-        if let Some(next) = heartbeat.hear(bytes, Instant::now) {
+        if let Some(next) = keepalive_timer.on_read(bytes, Instant::now) {
             self.timers.set(Timed::Keepalive, Some(next));
         }
-        if is_wanted && heartbeat.wake() {
-            self.timers.set(Timed::Keepalive, heartbeat.next());
+        if is_wanted && keepalive_timer.resume() {
+            self.timers.set(Timed::Keepalive, keepalive_timer.next());
         }
         loop {
             ready!(self.timers.poll(cx));
-            let beat = heartbeat.beat(is_wanted, Instant::now());
-            self.timers.set(Timed::Keepalive, heartbeat.next());
-            match beat {
-                Beat::Quiet => {}
-                Beat::Ask => {
+            let action = keepalive_timer.on_timer(is_wanted, Instant::now());
+            self.timers.set(Timed::Keepalive, keepalive_timer.next());
+            match action {
+                KeepaliveAction::Wait => {}
+                KeepaliveAction::Ping => {
                     if self.ping.is_none() {
                         self.ping = h2.ping_pong();
                     }
-                    ask(self.ping.as_mut());
+                    send_ping(self.ping.as_mut());
                     cx.waker().wake_by_ref();
                 }
-                Beat::Gone => {
+                KeepaliveAction::TimedOut => {
                     let timeout = self.limits.http2.keepalive_timeout;
                     return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
                 }
@@ -97,7 +97,7 @@ impl Watch {
 
     /// Returns what the server sends too much of.
     pub(crate) fn flood(&mut self, came: &FrameGuard, sent: &FrameGuard) -> Option<Flood> {
-        self.floods.look(came, sent, 0, Instant::now)
+        self.floods.check(came, sent, 0, Instant::now)
     }
 
     /// Words what calls are told of that.
@@ -127,7 +127,7 @@ impl Watch {
             && error.is_remote()
             && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
             && status.message().contains(TOO_MANY_PINGS);
-        if !is_too_often || self.heartbeat.is_none() {
+        if !is_too_often || self.keepalive_timer.is_none() {
             return status.message().to_owned();
         }
         self.keepalive.double(self.time);

@@ -1,7 +1,7 @@
 //! What a connection's task shares with the calls on it: one waker, and who asked for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 use trunkline_codec::Status;
 
-use crate::calls::CallWaker;
 use crate::error::status_from_h2;
 use crate::header_lists::HeaderLists;
-use crate::incoming::Stream;
+use crate::incoming::IncomingStream;
 use crate::limits::ServerLimits;
-use crate::unsent::{ServerUnsent, Unsent};
+use crate::send_backlog::{SendBacklog, ServerSendBacklog};
+use crate::sync::lock;
 use crate::wire_io::ConnectionStats;
 
 const POLLING: u8 = 0b01;
@@ -26,11 +26,11 @@ const WOKEN: u8 = 0b10;
 /// something to send" from "the socket is ready": the first is worth waiting one turn for (see
 /// `Turn::poll`), the second is not.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(crate) struct ConnectionShared {
     task: AtomicWaker,
     state: AtomicU8,
     /// Streams that h2 has DATA for and that their readers have not taken yet.
-    ready: Mutex<Vec<Arc<Stream>>>,
+    ready: Mutex<Vec<Arc<IncomingStream>>>,
     /// Calls that have been woken, if the task polls calls.
     woken: Mutex<Option<Vec<Arc<CallWaker>>>>,
     open: AtomicUsize,
@@ -49,7 +49,7 @@ pub(crate) struct Hub {
     stats: Mutex<ConnectionStats>,
     header_lists: Arc<HeaderLists>,
     /// At a server: responses that wait.
-    unsent: Option<Arc<Unsent>>,
+    send_backlog: Option<Arc<SendBacklog>>,
 }
 
 /// What woke a connection's task.
@@ -59,7 +59,7 @@ pub(crate) enum WokenBy {
     Other,
 }
 
-impl Wake for Hub {
+impl Wake for ConnectionShared {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -69,7 +69,7 @@ impl Wake for Hub {
     }
 }
 
-impl Hub {
+impl ConnectionShared {
     pub(crate) fn new(header_lists: Arc<HeaderLists>) -> Arc<Self> {
         Self::counting(Duration::ZERO, header_lists, None)
     }
@@ -77,7 +77,7 @@ impl Hub {
     fn counting(
         rapid_reset_time: Duration,
         header_lists: Arc<HeaderLists>,
-        unsent: Option<Arc<Unsent>>,
+        send_backlog: Option<Arc<SendBacklog>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             task: AtomicWaker::default(),
@@ -95,7 +95,7 @@ impl Hub {
             ended: Mutex::default(),
             stats: Mutex::default(),
             header_lists,
-            unsent,
+            send_backlog,
         })
     }
 
@@ -108,15 +108,15 @@ impl Hub {
     pub(crate) fn serving(
         limits: &ServerLimits,
         header_lists: Arc<HeaderLists>,
-        unsent: Arc<ServerUnsent>,
+        backlog: Arc<ServerSendBacklog>,
     ) -> Arc<Self> {
-        let unsent = Some(Unsent::new(unsent, limits));
-        Self::counting(limits.rapid_reset_time, header_lists, unsent)
+        let backlog = Some(SendBacklog::new(backlog, limits));
+        Self::counting(limits.rapid_reset_time, header_lists, backlog)
     }
 
     /// At a server: responses that wait.
-    pub(crate) fn unsent(&self) -> Option<&Arc<Unsent>> {
-        self.unsent.as_ref()
+    pub(crate) fn send_backlog(&self) -> Option<&Arc<SendBacklog>> {
+        self.send_backlog.as_ref()
     }
 
     /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
@@ -129,7 +129,7 @@ impl Hub {
     }
 
     /// The task starts a poll. `waker` is the task's own.
-    pub(crate) fn begin(&self, waker: &Waker) -> WokenBy {
+    pub(crate) fn begin_poll(&self, waker: &Waker) -> WokenBy {
         self.task.register(waker);
         match self.state.swap(POLLING, Ordering::SeqCst) & WOKEN {
             0 => WokenBy::Other,
@@ -138,30 +138,30 @@ impl Hub {
     }
 
     /// The task wants to return: false if a call has asked for it since, so that it must go on.
-    pub(crate) fn rest(&self) -> bool {
+    pub(crate) fn try_end_poll(&self) -> bool {
         self.state
             .compare_exchange(POLLING, 0, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
     /// Forgets that a call has asked for the task while it was polled.
-    pub(crate) fn heard(&self) {
+    pub(crate) fn clear_woken(&self) {
         self.state.store(POLLING, Ordering::SeqCst);
     }
 
     /// The task returns although calls may have asked for it: it has woken itself.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn end_poll(&self) {
         self.state.store(0, Ordering::SeqCst);
     }
 
     /// Called by h2, under its lock, when `stream` has something to read.
-    pub(crate) fn stream_ready(&self, stream: Arc<Stream>) {
+    pub(crate) fn stream_ready(&self, stream: Arc<IncomingStream>) {
         lock(&self.ready).push(stream);
         self.notify();
     }
 
     /// Swaps the list of ready streams with `spare`, which must be empty.
-    pub(crate) fn take_ready(&self, spare: &mut Vec<Arc<Stream>>) {
+    pub(crate) fn take_ready(&self, spare: &mut Vec<Arc<IncomingStream>>) {
         std::mem::swap(&mut *lock(&self.ready), spare);
     }
 
@@ -199,11 +199,11 @@ impl Hub {
     }
 
     /// Calls whose response has begun, since the connection began.
-    pub(crate) fn answered(&self) -> u64 {
+    pub(crate) fn responses(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn call_answered(&self) {
+    pub(crate) fn count_response(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -233,9 +233,11 @@ impl Hub {
     }
 
     /// Takes a permit, given back when it is dropped.
-    pub(crate) fn permit(self: &Arc<Self>) -> Permit {
+    pub(crate) fn permit(self: &Arc<Self>) -> CallPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Permit { hub: self.clone() }
+        CallPermit {
+            shared: self.clone(),
+        }
     }
 
     /// Counts bytes that a reader has taken; gives how many there are on all streams.
@@ -325,6 +327,45 @@ impl Hub {
     }
 }
 
+/// Puts a call on the shared's list, once, and wakes the connection's task.
+#[derive(Debug)]
+pub(crate) struct CallWaker {
+    slot: usize,
+    shared: Arc<ConnectionShared>,
+    is_listed: AtomicBool,
+}
+
+impl CallWaker {
+    pub(crate) fn new(slot: usize, shared: Arc<ConnectionShared>) -> Arc<Self> {
+        Arc::new(Self {
+            slot,
+            shared,
+            is_listed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The call is about to be polled: it is listed again when it is woken.
+    pub(crate) fn unlist(&self) {
+        self.is_listed.store(false, Ordering::Release);
+    }
+}
+
+impl Wake for CallWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_listed.swap(true, Ordering::AcqRel) {
+            self.shared.call_woken(self.clone());
+        }
+    }
+}
+
 /// How a connection has ended.
 #[derive(Debug, Default)]
 struct Ended {
@@ -335,67 +376,60 @@ struct Ended {
 
 /// One open call. On a server it is held until the handler's future is gone.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    hub: Arc<Hub>,
+pub(crate) struct CallPermit {
+    shared: Arc<ConnectionShared>,
 }
 
-impl Permit {
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+impl CallPermit {
+    pub(crate) fn shared(&self) -> &Arc<ConnectionShared> {
+        &self.shared
     }
 }
 
-impl Drop for Permit {
+impl Drop for CallPermit {
     fn drop(&mut self) {
-        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
         // A call that waits for a permit, and a connection that drains, look again.
-        self.hub.notify();
+        self.shared.notify();
     }
-}
-
-/// Locks a mutex of ours. No user code runs under one but the encoding of a message into a pipe, which
-/// takes back what it has begun: a poisoned lock only means that another thread died between two
-/// plain statements, and its state is still good.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hub() -> Arc<Hub> {
-        Hub::new(Arc::new(HeaderLists::new(
+    fn shared() -> Arc<ConnectionShared> {
+        ConnectionShared::new(Arc::new(HeaderLists::new(
             &crate::limits::Http2Limits::default(),
-            crate::frame_guard::Sender::Client,
+            crate::frame_guard::Role::Client,
         )))
     }
 
     #[test]
     fn a_call_that_asks_during_a_poll_keeps_the_task_from_resting() {
-        let hub = hub();
-        assert_eq!(hub.begin(Waker::noop()), WokenBy::Other);
-        hub.notify();
-        assert!(!hub.rest());
-        hub.heard();
-        assert!(hub.rest());
+        let shared = shared();
+        assert_eq!(shared.begin_poll(Waker::noop()), WokenBy::Other);
+        shared.notify();
+        assert!(!shared.try_end_poll());
+        shared.clear_woken();
+        assert!(shared.try_end_poll());
     }
 
     #[test]
     fn a_call_that_asks_between_polls_is_named_as_the_cause() {
-        let hub = hub();
-        hub.notify();
-        assert_eq!(hub.begin(Waker::noop()), WokenBy::Calls);
-        assert!(hub.rest());
-        assert_eq!(hub.begin(Waker::noop()), WokenBy::Other);
+        let shared = shared();
+        shared.notify();
+        assert_eq!(shared.begin_poll(Waker::noop()), WokenBy::Calls);
+        assert!(shared.try_end_poll());
+        assert_eq!(shared.begin_poll(Waker::noop()), WokenBy::Other);
     }
 
     #[test]
     fn a_permit_counts_until_it_is_dropped() {
-        let hub = hub();
-        let permit = hub.permit();
-        assert_eq!(hub.open(), 1);
+        let shared = shared();
+        let permit = shared.permit();
+        assert_eq!(shared.open(), 1);
         drop(permit);
-        assert_eq!(hub.open(), 0);
+        assert_eq!(shared.open(), 0);
     }
 }

@@ -21,14 +21,14 @@ static THREADS: Semaphore = Semaphore::const_new(THREADS_MAX);
 /// # Errors
 ///
 /// If no thread can be started, or the work has panicked.
-pub(crate) async fn detached<T: Send + 'static>(
+pub(crate) async fn run_blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    detached_within(&THREADS, name, work).await
+    run_blocking_within(&THREADS, name, work).await
 }
 
-async fn detached_within<T: Send + 'static>(
+async fn run_blocking_within<T: Send + 'static>(
     threads: &'static Semaphore,
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -58,11 +58,11 @@ mod tests {
         let runtime = { runtime }.enable_all().build().expect("a runtime");
         let (free, stuck) = std::sync::mpsc::channel::<()>();
         runtime.block_on(async {
-            let stuck = detached("stuck", move || stuck.recv());
+            let stuck = run_blocking("stuck", move || stuck.recv());
             let waited = tokio::time::timeout(Duration::from_millis(20), stuck).await;
             assert!(waited.is_err(), "it is stuck");
-            assert_eq!(detached("quick", || 7).await.expect("it runs"), 7);
-            detached("panics", || panic!("in the work"))
+            assert_eq!(run_blocking("quick", || 7).await.expect("it runs"), 7);
+            run_blocking("panics", || panic!("in the work"))
                 .await
                 .expect_err("it panics");
         });
@@ -79,13 +79,13 @@ mod tests {
         for _ in 0..2 {
             let (free, until_free) = std::sync::mpsc::channel::<()>();
             let work = move || until_free.recv();
-            stuck.push((free, tokio::spawn(detached_within(&TWO, "stuck", work))));
+            stuck.push((free, tokio::spawn(run_blocking_within(&TWO, "stuck", work))));
         }
         while TWO.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         let (begun, begins) = oneshot::channel();
-        let third = tokio::spawn(detached_within(&TWO, "third", move || begun.send(())));
+        let third = tokio::spawn(run_blocking_within(&TWO, "third", move || begun.send(())));
         let begins = tokio::time::timeout(Duration::from_millis(50), begins);
         begins.await.expect_err("there are two threads already");
         third.abort();
@@ -93,12 +93,12 @@ mod tests {
         let (free, work) = stuck.pop().expect("two");
         drop(free);
         let _ = work.await.expect("no panic").expect("it runs");
-        let next = detached_within(&TWO, "next", || 7).await;
+        let next = run_blocking_within(&TWO, "next", || 7).await;
         assert_eq!(next.expect("a thread is free"), 7);
-        detached_within(&TWO, "panics", || panic!("in the work"))
+        run_blocking_within(&TWO, "panics", || panic!("in the work"))
             .await
             .expect_err("it panics");
-        let next = detached_within(&TWO, "next", || 8).await;
+        let next = run_blocking_within(&TWO, "next", || 8).await;
         assert_eq!(next.expect("a panic frees a thread too"), 8);
     }
 }

@@ -5,34 +5,34 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// Calls wait here, in order, until the server allows another stream.
 ///
 /// h2 would take them all and open their streams later, but a call that is given up while it waits
 /// there still goes out, as HEADERS and a reset.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(crate) struct StreamLimit {
     free: Semaphore,
     /// Written under the lock of `state`, read by every call that chooses a connection.
     limit: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<StreamLimitState>,
     /// Never has a permit: who waits for one hears that the connection takes no more calls.
     closed: Semaphore,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Slots that are to be given back and not taken again: the limit was lowered below what was
+struct StreamLimitState {
+    /// StreamLimit that are to be given back and not taken again: the limit was lowered below what was
     /// in use.
     debt: usize,
 }
 
 /// A stream that may be open. Dropping it lets the next call have its own.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct StreamPermit(Arc<StreamLimit>);
 
-impl Slots {
+impl StreamLimit {
     /// None are free before the server has said how many there are.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -65,15 +65,15 @@ impl Slots {
     }
 
     /// A slot, if one is free and nobody waits for it.
-    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<StreamPermit> {
         self.free.try_acquire().ok()?.forget();
-        Some(Slot(self.clone()))
+        Some(StreamPermit(self.clone()))
     }
 
     /// Waits for a slot; none if the connection has ended. Dropping the future leaves no trace.
-    pub(crate) async fn take(self: &Arc<Self>) -> Option<Slot> {
+    pub(crate) async fn take(self: &Arc<Self>) -> Option<StreamPermit> {
         self.free.acquire().await.ok()?.forget();
-        Some(Slot(self.clone()))
+        Some(StreamPermit(self.clone()))
     }
 
     /// The connection has ended: nobody waits any more.
@@ -89,7 +89,7 @@ impl Slots {
     }
 }
 
-impl Drop for Slot {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         match state.debt.checked_sub(1) {
@@ -105,7 +105,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     /// Takes a slot if there is one, by either way.
-    fn try_take(slots: &Arc<Slots>) -> Option<Slot> {
+    fn try_take(slots: &Arc<StreamLimit>) -> Option<StreamPermit> {
         if let Some(slot) = slots.try_take() {
             drop(slot);
             let take = std::pin::pin!(slots.take());
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn as_many_slots_are_given_as_the_limit_says_now() {
-        let slots = Slots::new();
+        let slots = StreamLimit::new();
         assert!(try_take(&slots).is_none());
         slots.set_limit(2);
         let (a, b) = (try_take(&slots), try_take(&slots));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_call_that_stops_waiting_takes_nothing() {
-        let slots = Slots::new();
+        let slots = StreamLimit::new();
         {
             let mut waiting = std::pin::pin!(slots.take());
             assert!(
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_connection_that_has_ended() {
-        let slots = Slots::new();
+        let slots = StreamLimit::new();
         slots.close();
         let mut take = std::pin::pin!(slots.take());
         let poll = take.as_mut().poll(&mut Context::from_waker(Waker::noop()));

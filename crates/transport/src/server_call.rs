@@ -13,48 +13,49 @@ use trunkline_codec::Status;
 use trunkline_codec::header_list::What;
 
 use crate::body::Body;
+use crate::connection_shared::{CallPermit, ConnectionShared};
 use crate::deadline::Deadline;
-use crate::hub::{Hub, Permit};
 use crate::panics::{Panic, catch_panic, drop_caught};
 use crate::poll_budget::PollBudget;
 use crate::send::{SendBody, SendError};
+use crate::send_backlog::Bound;
 
 /// A call that has been accepted and not answered.
-pub(crate) struct Opened {
+pub(crate) struct AcceptedCall {
     pub(crate) respond: SendResponse<Bytes>,
     pub(crate) since: Instant,
     pub(crate) deadline: Option<Instant>,
     /// Given back when the handler's future is gone, not when the stream is.
-    pub(crate) permit: Permit,
+    pub(crate) permit: CallPermit,
 }
 
 /// A call that is being answered: ready when its handler has ended, or when the stream or the
 /// connection has. h2 wakes it then.
-pub(crate) struct Answering<F> {
-    stage: Stage<F>,
+pub(crate) struct ServerCall<F> {
+    stage: ServerCallStage<F>,
     since: Instant,
     /// It had just begun when its poll did: the time that a handler takes for a poll makes no reset older.
     is_young: bool,
     deadline: Option<Deadline>,
     poll_budget: Option<Arc<PollBudget>>,
     /// Where the response is among those that wait.
-    unsent: Option<usize>,
-    /// Goes last: see [`Opened`].
-    permit: Permit,
+    backlog_index: Option<usize>,
+    /// Goes last: see [`AcceptedCall`].
+    permit: CallPermit,
 }
 
-enum Stage<F> {
+enum ServerCallStage<F> {
     /// Waits for the head of the response.
     Handling(F, SendResponse<Bytes>),
     /// The head has been sent. The handler may still be at work, inside the body.
-    Sending(SendBody),
+    RequestHandle(SendBody),
     Over,
 }
 
-impl Opened {
+impl AcceptedCall {
     /// Answers with a status and nothing else.
     pub(crate) fn refuse(mut self, status: Status) {
-        let is_young = self.permit.hub().is_young(self.since, Instant::now());
+        let is_young = self.permit.shared().is_young(self.since, Instant::now());
         send_status(&mut self.respond, status, is_young, &self.permit);
     }
 
@@ -64,15 +65,19 @@ impl Opened {
     }
 }
 
-impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
-    pub(crate) fn new(future: F, opened: Opened, poll_budget: Option<Arc<PollBudget>>) -> Self {
+impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
+    pub(crate) fn new(
+        future: F,
+        opened: AcceptedCall,
+        poll_budget: Option<Arc<PollBudget>>,
+    ) -> Self {
         Self {
-            stage: Stage::Handling(future, opened.respond),
+            stage: ServerCallStage::Handling(future, opened.respond),
             since: opened.since,
             is_young: true,
             deadline: opened.deadline.map(Deadline::new),
             poll_budget,
-            unsent: None,
+            backlog_index: None,
             permit: opened.permit,
         }
     }
@@ -81,26 +86,26 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
         self.poll_budget.as_deref()
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        self.permit.hub()
+    pub(crate) fn shared(&self) -> &Arc<ConnectionShared> {
+        self.permit.shared()
     }
 
     /// A poll begins that is not the one with which the call does.
     pub(crate) fn begin_poll(&mut self, now: Instant) {
         if self.is_young {
-            self.is_young = self.hub().is_young(self.since, now);
+            self.is_young = self.shared().is_young(self.since, now);
         }
     }
 
     /// Whether the call is over before its handler has been polled.
     pub(crate) fn is_reset(&mut self) -> bool {
-        let Stage::Handling(_, respond) = &mut self.stage else {
+        let ServerCallStage::Handling(_, respond) = &mut self.stage else {
             return false;
         };
         let mut cx = Context::from_waker(Waker::noop());
         let is_reset = respond.poll_reset(&mut cx).is_ready();
         if is_reset {
-            self.hub().call_reset(self.is_young);
+            self.shared().call_reset(self.is_young);
         }
         is_reset
     }
@@ -116,7 +121,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
 
     /// Polls the call and not its deadline, which a call that does not wait has no use for.
     pub(crate) fn poll_undated(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !matches!(self.stage, Stage::Over) {
+        while !matches!(self.stage, ServerCallStage::Over) {
             ready!(self.poll_stage(cx));
         }
         Poll::Ready(())
@@ -125,27 +130,31 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     // Way of a unary call, server 8: polls the handler, then its response, against reset and deadline.
     /// Ready when there is a new stage.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unsent.is_some() && self.is_given_up() {
+        if self.backlog_index.is_some() && self.is_given_up() {
             return Poll::Ready(());
         }
         match &mut self.stage {
-            Stage::Handling(future, respond) => match catch_panic(|| Pin::new(future).poll(cx)) {
-                Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
-                    return Poll::Pending;
+            ServerCallStage::Handling(future, respond) => {
+                match catch_panic(|| Pin::new(future).poll(cx)) {
+                    Ok(Poll::Pending) if respond.poll_reset(cx).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    Ok(Poll::Pending) => {
+                        self.shared().call_reset(self.is_young);
+                        self.let_go();
+                    }
+                    Ok(Poll::Ready(response)) => self.send_head(response),
+                    Err(panic) => self.end(panicked(&panic)),
                 }
-                Ok(Poll::Pending) => {
-                    self.hub().call_reset(self.is_young);
-                    self.let_go();
-                }
-                Ok(Poll::Ready(response)) => self.send_head(response),
-                Err(panic) => self.end(panicked(&panic)),
-            },
-            Stage::Sending(send) => {
-                let lists = self.permit.hub().header_lists();
+            }
+            ServerCallStage::RequestHandle(send) => {
+                let lists = self.permit.shared().header_lists();
                 match catch_panic(|| send.poll(cx, lists)) {
                     Ok(Poll::Pending) => {
-                        let bytes = send.unsent(cx.waker());
-                        if bytes == 0 && self.unsent.is_none() || !self.waits(bytes, cx) {
+                        let bytes = send.buffered(cx.waker());
+                        if bytes == 0 && self.backlog_index.is_none()
+                            || !self.update_backlog(bytes, cx)
+                        {
                             return Poll::Pending;
                         }
                     }
@@ -154,28 +163,35 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
                     Err(panic) => self.end(panicked(&panic)),
                 }
             }
-            Stage::Over => {}
+            ServerCallStage::Over => {}
         }
         Poll::Ready(())
     }
 
-    /// Counts a response that waits. True if it has to be given up for others, and has been.
+    /// Counts a response that waits with `bytes` bytes. True if it had to be given up for others, and was.
     #[cold]
-    fn waits(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
-        if let Some(unsent) = self.permit.hub().unsent() {
-            let _ = unsent.waits(&mut self.unsent, bytes, cx.waker());
-            if unsent.is_pressed() {
-                // Its timer is the connection's.
-                self.permit.hub().notify();
-            }
+    fn update_backlog(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+        let Some(backlog) = self.permit.shared().send_backlog() else {
+            return false;
+        };
+        let bound = backlog.update(&mut self.backlog_index, bytes, cx.waker());
+        if backlog.is_congested() {
+            // The connection has the timer for it.
+            self.permit.shared().notify();
         }
-        self.is_given_up()
+        self.give_up(bound)
     }
 
+    /// True if another response needed the room of this one, which has ended therefore.
     #[cold]
     fn is_given_up(&mut self) -> bool {
-        let unsent = self.permit.hub().unsent();
-        let Some(bound) = unsent.and_then(|it| it.given_up(self.unsent)) else {
+        let backlog = self.permit.shared().send_backlog();
+        let bound = backlog.and_then(|it| it.given_up(self.backlog_index));
+        self.give_up(bound)
+    }
+
+    fn give_up(&mut self, bound: Option<Bound>) -> bool {
+        let Some(bound) = bound else {
             return false;
         };
         // RFC 9113, section 7, of a reset: to the client it is RESOURCE_EXHAUSTED as well.
@@ -187,20 +203,21 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     fn send_head(&mut self, response: Response<Body>) {
         // Before anything is said, so that what was said is true: the handler is gone, unless it
         // is in the body.
-        let Stage::Handling(future, mut respond) = std::mem::replace(&mut self.stage, Stage::Over)
+        let ServerCallStage::Handling(future, mut respond) =
+            std::mem::replace(&mut self.stage, ServerCallStage::Over)
         else {
             return;
         };
         drop_caught(future);
         let (head, body) = response.into_parts();
         let is_end = http_body::Body::is_end_stream(&body);
-        if let Some(size) = self.permit.hub().header_lists().excess_of_head(&head) {
+        if let Some(size) = self.permit.shared().header_lists().excess_of_head(&head) {
             return self.send_less(size, head, body, respond);
         }
         if let Some(stream) = send_head(&mut respond, head, is_end, self.is_young, &self.permit)
             && !is_end
         {
-            self.stage = Stage::Sending(SendBody::new(stream, body));
+            self.stage = ServerCallStage::RequestHandle(SendBody::new(stream, body));
         }
     }
 
@@ -226,7 +243,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
             }
         };
         drop_caught(body);
-        let lists = self.permit.hub().header_lists();
+        let lists = self.permit.shared().header_lists();
         let head = lists.in_place_of_head(what, size, end.unwrap_or_default(), http);
         send_head(&mut respond, head, true, self.is_young, &self.permit);
     }
@@ -237,42 +254,45 @@ impl<F: Future<Output = Response<Body>> + Unpin> Answering<F> {
     }
 
     fn end_or(&mut self, status: Status, reason: Reason) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Handling(future, mut respond) => {
+        match std::mem::replace(&mut self.stage, ServerCallStage::Over) {
+            ServerCallStage::Handling(future, mut respond) => {
                 drop_caught(future);
                 send_status(&mut respond, status, self.is_young, &self.permit);
             }
-            Stage::Sending(mut send) => {
+            ServerCallStage::RequestHandle(mut send) => {
                 drop_caught(send.take_body());
                 let mut trailers = status.into_trailers();
-                self.permit.hub().header_lists().fit_trailers(&mut trailers);
+                self.permit
+                    .shared()
+                    .header_lists()
+                    .fit_trailers(&mut trailers);
                 if send.is_mid_chunk() || send.stream().send_trailers(trailers).is_err() {
                     send.reset(reason);
                 }
             }
-            Stage::Over => {}
+            ServerCallStage::Over => {}
         }
     }
 }
 
-impl<F> Answering<F> {
+impl<F> ServerCall<F> {
     fn let_go(&mut self) {
-        drop_caught(std::mem::replace(&mut self.stage, Stage::Over));
+        drop_caught(std::mem::replace(&mut self.stage, ServerCallStage::Over));
     }
 }
 
-impl<F> Drop for Answering<F> {
+impl<F> Drop for ServerCall<F> {
     fn drop(&mut self) {
         self.let_go();
-        if self.unsent.is_some()
-            && let Some(unsent) = self.permit.hub().unsent()
+        if self.backlog_index.is_some()
+            && let Some(backlog) = self.permit.shared().send_backlog()
         {
-            unsent.forget(&mut self.unsent);
+            backlog.remove(&mut self.backlog_index);
         }
     }
 }
 
-impl<F: Future<Output = Response<Body>> + Unpin> Future for Answering<F> {
+impl<F: Future<Output = Response<Body>> + Unpin> Future for ServerCall<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -281,8 +301,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Answering<F> {
         }
         ready!(self.poll_deadline(cx));
         let doing = match self.stage {
-            Stage::Handling(..) => "the handler was at work: is it slow, or the timeout short?",
-            Stage::Sending(_) | Stage::Over => {
+            ServerCallStage::Handling(..) => {
+                "the handler was at work: is it slow, or the timeout short?"
+            }
+            ServerCallStage::RequestHandle(_) | ServerCallStage::Over => {
                 "the response was being sent: does the client read, and is the timeout short?"
             }
         };
@@ -299,25 +321,30 @@ fn send_head(
     head: response::Parts,
     is_end: bool,
     is_young: bool,
-    permit: &Permit,
+    permit: &CallPermit,
 ) -> Option<SendStream<Bytes>> {
     // PROTOCOL-HTTP2.md, "Responses": Trailers-Only is one HEADERS frame with END_STREAM and
     // nothing behind it.
     match respond.send_response(Response::from_parts(head, ()), is_end) {
         Ok(stream) => {
-            permit.hub().call_answered();
+            permit.shared().count_response();
             Some(stream)
         }
         Err(_) => {
-            permit.hub().call_reset(is_young);
+            permit.shared().call_reset(is_young);
             None
         }
     }
 }
 
-fn send_status(respond: &mut SendResponse<Bytes>, status: Status, is_young: bool, permit: &Permit) {
+fn send_status(
+    respond: &mut SendResponse<Bytes>,
+    status: Status,
+    is_young: bool,
+    permit: &CallPermit,
+) {
     let (mut head, ()) = status.into_response().into_parts();
-    let lists = permit.hub().header_lists();
+    let lists = permit.shared().header_lists();
     if let Some(size) = lists.excess_of_head(&head) {
         head = lists.in_place_of_head(What::TrailersOnly, size, head.headers, head.status);
     }

@@ -1,7 +1,6 @@
 //! The calls of a connection that wait: those that its own task polls, and those with a task each.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -10,21 +9,22 @@ use http::Response;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use crate::answer::Answering;
 use crate::body::Body;
-use crate::hub::{Hub, lock};
+use crate::connection_shared::{CallWaker, ConnectionShared};
 use crate::limits::ServerLimits;
 use crate::poll_budget::{FIRST_TRIAL, PollBudget};
+use crate::server_call::ServerCall;
+use crate::sync::lock;
 
 /// The calls that are polled in the connection's task: one that is woken costs its poll, and
 /// neither a task nor the lock of a scheduler.
-pub(crate) struct Calls<F> {
-    slots: Vec<Option<Waiting<F>>>,
+pub(crate) struct ServerCalls<F> {
+    slots: Vec<Option<WaitingCall<F>>>,
     free: Vec<usize>,
     woken: Vec<Arc<CallWaker>>,
     /// Calls whose method has become quick since they got a task.
-    returning: Arc<Mutex<Vec<Answering<F>>>>,
-    hub: Arc<Hub>,
+    returning: Arc<Mutex<Vec<ServerCall<F>>>>,
+    shared: Arc<ConnectionShared>,
     /// What handlers, and what calls them, have taken of this turn.
     spent: Duration,
     /// When calls were last polled in this turn.
@@ -33,41 +33,21 @@ pub(crate) struct Calls<F> {
     quick_poll_max: Duration,
 }
 
-struct Waiting<F> {
-    answering: Box<Answering<F>>,
+struct WaitingCall<F> {
+    call: Box<ServerCall<F>>,
     identity: Arc<CallWaker>,
     waker: Waker,
 }
 
-/// Puts a call on the hub's list, once, and wakes the connection's task.
-#[derive(Debug)]
-pub(crate) struct CallWaker {
-    slot: usize,
-    hub: Arc<Hub>,
-    is_listed: AtomicBool,
-}
-
-impl Wake for CallWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_listed.swap(true, Ordering::AcqRel) {
-            self.hub.call_woken(self.clone());
-        }
-    }
-}
-
-impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
-    pub(crate) fn new(hub: Arc<Hub>, limits: &ServerLimits) -> Self {
-        hub.list_woken();
+impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F> {
+    pub(crate) fn new(shared: Arc<ConnectionShared>, limits: &ServerLimits) -> Self {
+        shared.list_woken();
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             woken: Vec::new(),
             returning: Arc::default(),
-            hub,
+            shared,
             spent: Duration::ZERO,
             clock: None,
             in_place_max: limits.in_place_max,
@@ -96,23 +76,23 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     // task for each.
     /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
     /// done so; `begun` is when it was called.
-    pub(crate) fn begin(&mut self, mut answering: Answering<F>, begun: Instant) -> Instant {
-        if !self.is_for_here(answering.poll_budget()) {
+    pub(crate) fn begin(&mut self, mut call: ServerCall<F>, begun: Instant) -> Instant {
+        if !self.is_for_here(call.poll_budget()) {
             // To be called has taken time as well, of the connection and not of the method's polls.
             let now = self.polled(None, begun);
             // What is over by now is not begun.
-            if !answering.is_reset() {
-                self.give_task(answering);
+            if !call.is_reset() {
+                self.give_task(call);
             }
             return now;
         }
         // Whoever takes over polls again, with a waker that wakes it.
-        let polled = answering.poll_undated(&mut Context::from_waker(Waker::noop()));
-        let now = self.polled(answering.poll_budget(), begun);
+        let polled = call.poll_undated(&mut Context::from_waker(Waker::noop()));
+        let now = self.polled(call.poll_budget(), begun);
         if polled.is_pending() {
-            match self.is_for_here(answering.poll_budget()) {
-                true => self.push(answering),
-                false => self.give_task(answering),
+            match self.is_for_here(call.poll_budget()) {
+                true => self.push(call),
+                false => self.give_task(call),
             }
         }
         now
@@ -125,11 +105,11 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     /// the next turn.
     pub(crate) fn poll_woken(&mut self) -> bool {
         let returning = std::mem::take(&mut *lock(&self.returning));
-        for answering in returning {
-            self.push(answering);
+        for call in returning {
+            self.push(call);
         }
         let mut woken = std::mem::take(&mut self.woken);
-        self.hub.take_woken(&mut woken);
+        self.shared.take_woken(&mut woken);
         if woken.is_empty() {
             self.woken = woken;
             return true;
@@ -140,7 +120,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
             if !coop::has_budget_remaining() {
                 break;
             }
-            waker.is_listed.store(false, Ordering::Release);
+            waker.unlist();
             now = self.poll_one(waker, now);
             polled += 1;
         }
@@ -152,55 +132,51 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     }
 
     fn poll_one(&mut self, waker: &Arc<CallWaker>, mut now: Instant) -> Instant {
-        let Some(place) = self.slots.get_mut(waker.slot) else {
+        let Some(entry) = self.slots.get_mut(waker.slot()) else {
             return now;
         };
         // A waker may outlive its call, and the slot have another one by now.
-        let Some(mut waiting) = place.take_if(|it| it.is_woken_by(waker)) else {
+        let Some(mut waiting) = entry.take_if(|it| it.is_woken_by(waker)) else {
             return now;
         };
-        if self.is_for_here(waiting.answering.poll_budget()) {
+        if self.is_for_here(waiting.call.poll_budget()) {
             let mut cx = Context::from_waker(&waiting.waker);
-            waiting.answering.begin_poll(now);
-            let polled = Pin::new(&mut *waiting.answering).poll(&mut cx);
-            now = self.polled(waiting.answering.poll_budget(), now);
+            waiting.call.begin_poll(now);
+            let polled = Pin::new(&mut *waiting.call).poll(&mut cx);
+            now = self.polled(waiting.call.poll_budget(), now);
             if polled.is_ready() {
-                self.free.push(waker.slot);
+                self.free.push(waker.slot());
                 return now;
             }
         }
-        match self.is_for_here(waiting.answering.poll_budget()) {
-            true => self.slots[waker.slot] = Some(waiting),
+        match self.is_for_here(waiting.call.poll_budget()) {
+            true => self.slots[waker.slot()] = Some(waiting),
             false => {
-                self.free.push(waker.slot);
-                self.give_task(*waiting.answering);
+                self.free.push(waker.slot());
+                self.give_task(*waiting.call);
             }
         }
         now
     }
 
-    fn push(&mut self, answering: Answering<F>) {
+    fn push(&mut self, call: ServerCall<F>) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let identity = Arc::new(CallWaker {
-            slot,
-            hub: self.hub.clone(),
-            is_listed: AtomicBool::new(false),
-        });
+        let identity = CallWaker::new(slot, self.shared.clone());
         // It has yet to be polled with its waker.
         identity.wake_by_ref();
-        self.slots[slot] = Some(Waiting {
-            answering: Box::new(answering),
+        self.slots[slot] = Some(WaitingCall {
+            call: Box::new(call),
             waker: Waker::from(identity.clone()),
             identity,
         });
     }
 
-    fn give_task(&self, answering: Answering<F>) {
-        tokio::spawn(Task {
-            answering: Some(answering),
+    fn give_task(&self, call: ServerCall<F>) {
+        tokio::spawn(CallTask {
+            call: Some(call),
             home: match self.in_place_max.is_zero() {
                 true => Weak::new(),
                 false => Arc::downgrade(&self.returning),
@@ -228,34 +204,34 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> Calls<F> {
     }
 }
 
-impl<F> Waiting<F> {
+impl<F> WaitingCall<F> {
     fn is_woken_by(&self, waker: &Arc<CallWaker>) -> bool {
         Arc::ptr_eq(&self.identity, waker)
     }
 }
 
 /// A call in a task of its own.
-struct Task<F> {
-    answering: Option<Answering<F>>,
+struct CallTask<F> {
+    call: Option<ServerCall<F>>,
     /// Where the call goes when its method is quick; gone with the connection.
-    home: Weak<Mutex<Vec<Answering<F>>>>,
+    home: Weak<Mutex<Vec<ServerCall<F>>>>,
     /// Those of this call, in a row. Not at once back to where there may have been no time.
     quick_polls: u32,
     quick_poll_max: Duration,
 }
 
-impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
+impl<F: Future<Output = Response<Body>> + Unpin> Future for CallTask<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let Some(answering) = &mut this.answering else {
+        let Some(call) = &mut this.call else {
             return Poll::Ready(());
         };
         let begun = Instant::now();
-        answering.begin_poll(begun);
-        let polled = Pin::new(&mut *answering).poll(cx);
-        let Some(poll_budget) = answering.poll_budget() else {
+        call.begin_poll(begun);
+        let polled = Pin::new(&mut *call).poll(cx);
+        let Some(poll_budget) = call.poll_budget() else {
             return polled;
         };
         let took = begun.elapsed();
@@ -269,9 +245,9 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
             && poll_budget.is_quick()
             && let Some(home) = this.home.upgrade()
         {
-            let hub = answering.hub().clone();
-            lock(&home).extend(this.answering.take());
-            hub.wake();
+            let shared = call.shared().clone();
+            lock(&home).extend(this.call.take());
+            shared.wake();
             return Poll::Ready(());
         }
         polled
@@ -279,8 +255,8 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for Task<F> {
 }
 
 /// A waker may outlive the connection; the list must not keep it.
-impl<F> Drop for Calls<F> {
+impl<F> Drop for ServerCalls<F> {
     fn drop(&mut self) {
-        self.hub.unlist_woken();
+        self.shared.unlist_woken();
     }
 }
