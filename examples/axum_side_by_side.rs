@@ -8,7 +8,8 @@ use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use trunkline::{Body, Channel, Request, Result, Server};
+use trunkline::tower::Body;
+use trunkline::{Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

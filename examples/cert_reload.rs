@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::sync::mpsc;
-use trunkline::{Channel, ClientTls, Request, Result, Server, ServerTls};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

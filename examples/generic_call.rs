@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use trunkline::bytes::Bytes;
 use trunkline::server::Methods;
-use trunkline::{Bytes, Channel, Client, Method, Raw, Request, Result, Server, Service};
+use trunkline::{Channel, Client, Method, Raw, Request, Result, Server, Service};
 
 const REVERSE: Method = Method::new("/example.Mirror/Reverse");
 

@@ -5,7 +5,8 @@
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use trunkline::{Channel, ClientTls, Request, Result, Server, ServerTls, Status};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Request, Result, Server, Status};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

@@ -5,7 +5,8 @@
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use rcgen::{CertificateParams, DnType, KeyPair};
-use trunkline::{Channel, ClientTls, Request, Result, Server, ServerTls};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

@@ -10,7 +10,8 @@ use http::{HeaderValue, Request as HttpRequest};
 use tokio::sync::Barrier;
 use tower::util::MapRequestLayer;
 use tower::{Layer, ServiceBuilder};
-use trunkline::{Body, Channel, Request, Result, Server};
+use trunkline::tower::Body;
+use trunkline::{Channel, Request, Result, Server};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

@@ -4,7 +4,8 @@ use guide::{
     Feature, Point, Rectangle, RouteGuide, RouteGuideClient, RouteGuideServer, RouteNote,
     RouteSummary,
 };
-use trunkline::{Channel, Compress, Gzip, Request, Result, Sender, Server, Status, Streaming};
+use trunkline::codec::Gzip;
+use trunkline::{Channel, Compress, Request, Result, Sender, Server, Status, Streaming};
 
 mod guide {
     trunkline::include_proto!("../proto/route_guide.proto");

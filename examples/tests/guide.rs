@@ -9,11 +9,12 @@ use std::time::Duration;
 use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
+use trunkline::channel::ConnectivityState;
 use trunkline::details::ErrorInfo;
 use trunkline::limits::{ChannelLimits, ServerLimits};
 use trunkline::{
-    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Sender, Server,
-    Status, Streaming, shutdown_signal,
+    Address, Channel, Code, Context, Next, Request, Result, Sender, Server, Status, Streaming,
+    shutdown_signal,
 };
 use trunkline_health::v1::HealthCheckRequest;
 use trunkline_health::{Health, HealthClient, ServingStatus};

@@ -9,11 +9,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service as _;
 use tower::layer::layer_fn;
+use trunkline::channel::ConnectivityState;
 use trunkline::testing::{Faults, in_memory};
 use trunkline::tower::LayeredService;
-use trunkline::{
-    Address, Channel, Code, ConnectivityState, Context, Next, Request, Result, Server, Status,
-};
+use trunkline::{Address, Channel, Code, Context, Next, Request, Result, Server, Status};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::cases::{self, Soak};
 use crate::test_service;
 use tokio::runtime::Runtime;
-use trunkline::{Channel, ClientTls, Server};
+use trunkline::tls::ClientTls;
+use trunkline::{Channel, Server};
 
 /// Serves until the test process ends; returns the port.
 pub fn our_server() -> u16 {

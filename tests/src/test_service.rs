@@ -11,9 +11,10 @@ use http_body::Body as _;
 use prost::Message as _;
 use tokio::time::sleep;
 use tower_service::Service;
+use trunkline::bytes::Bytes;
+use trunkline::tower::Body;
 use trunkline::{
-    Body, Bytes, Compress, Request, ResponseHandle, Result, Sender, Server, Status, Streaming,
-    details,
+    Compress, Request, ResponseHandle, Result, Sender, Server, Status, Streaming, details,
 };
 
 use crate::testing::{

@@ -1,6 +1,7 @@
 //! Both ends of calls over TLS.
 
-use trunkline::{Channel, Client, ClientTls, Code, Raw, Server, ServerTls};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Client, Code, Raw, Server};
 use trunkline_testkit::{Authority, Identity};
 
 use crate::fixture::{self, UNARY, raw, within};

@@ -161,7 +161,7 @@ impl {client} {{
     /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
     /// or a list of either.
     pub async fn connect(
-        targets: impl ::core::convert::Into<::trunkline::Targets>,
+        targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
     ) -> ::trunkline::Result<Self> {{
         ::trunkline::Channel::connect(targets).await.map(Self::new)
     }}

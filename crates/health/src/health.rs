@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use trunkline::FileDescriptors;
+use trunkline::Service;
 use trunkline::server::Methods;
-use trunkline::{FileDescriptors, Service};
 
 use crate::service::HealthHandlers;
 use crate::statuses::{Phase, Statuses};

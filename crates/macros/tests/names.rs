@@ -16,8 +16,9 @@
 use names::names as ours;
 use names::names::old::{E, Old, OldState_};
 use names::names::{Accessors, Colour, FooBar, FooBar_, foo_bar_, order, order_, payment};
+use trunkline::FileDescriptors;
 use trunkline::prost::{Message, Name};
-use trunkline::{Channel, FileDescriptors, Request, Result, Sender, Server, Service, Streaming};
+use trunkline::{Channel, Request, Result, Sender, Server, Service, Streaming};
 
 /// By the macro, all packages as one tree.
 pub mod names {

@@ -12,7 +12,8 @@ use std::ptr;
 
 use prost::{DecodeError, Message};
 use prost_types::FileDescriptorProto;
-use trunkline::{Bytes, FileDescriptors};
+use trunkline::FileDescriptors;
+use trunkline::bytes::Bytes;
 
 use crate::circles;
 use crate::versions::{self, references, symbols};

@@ -6,7 +6,8 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
     ServiceDescriptorProto,
 };
-use trunkline::{Bytes, FileDescriptors};
+use trunkline::FileDescriptors;
+use trunkline::bytes::Bytes;
 
 use crate::files::Files;
 use crate::versions::joined;

@@ -3,10 +3,10 @@
 use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use trunkline::FileDescriptors;
+use trunkline::bytes::Bytes;
 use trunkline::server::Methods;
-use trunkline::{
-    Bytes, FileDescriptors, Method, Request, Result, Sender, Service, Status, Streaming,
-};
+use trunkline::{Method, Request, Result, Sender, Service, Status, Streaming};
 
 use crate::files::files_of;
 use crate::index::Index;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
+use trunkline::FileDescriptors;
 use trunkline::server::Methods;
-use trunkline::{
-    Channel, Client, Code, FileDescriptors, Method, Raw, Request, Result, Server, Service,
-};
+use trunkline::{Channel, Client, Code, Method, Raw, Request, Result, Server, Service};
 use trunkline_reflection::Reflection;
 use trunkline_reflection::v1::server_reflection_request::MessageRequest;
 use trunkline_reflection::v1::server_reflection_response::MessageResponse;

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline::limits::ChannelLimits;
-use trunkline::{Body, Channel, Server, Status};
+use trunkline::tower::Body;
+use trunkline::{Channel, Server, Status};
 use trunkline_transport::{Connection, Keepalive};
 
 /// Bytes that a pipe in memory holds: less than a window, so that both ends have to wait at times.

@@ -1,8 +1,5 @@
 //! gRPC for Rust: a complete server and a complete client, with plain `async fn`.
 //!
-//! **A call is a head, a stream of messages and an end, in each direction.** The four call types
-//! are the four ways to say *one* or *many* for the two streams.
-//!
 //! ```no_run
 //! use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 //! use trunkline::{Request, Result, Server};
@@ -30,49 +27,55 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | what | where |
+//! A call has a head, a stream of messages and an end, in each direction. The four call types are the
+//! four combinations of *one* or *many* messages for the two streams.
+//!
+//! # Where to find things
+//!
+//! | to | use |
 //! | --- | --- |
-//! | code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
-//! | a server | [`Server`], [`Router`], [`Request`], [`ResponseHandle`] |
-//! | a client | [`Channel`], [`Call`], [`Response`]; [`Client`] for calls without generated code |
-//! | where a client goes | [`Targets`], [`Resolver`], [`ChannelBuilder`]; [`ConnectivityState`], [`ConnectivityWatch`] |
-//! | streams of messages | [`Streaming`], [`Sender`], [`ClientStream`] |
-//! | how calls fail | [`Status`], [`Code`], [`details`] |
-//! | code around calls | [`Interceptor`], [`Context`], [`Server::layer`], [`Channel::new`] |
-//! | metrics and events of calls | [`observe`] |
-//! | TLS | `ServerTls`, `ClientTls`; who is there, [`Peer`] |
-//! | limits | [`limits`], set by [`Server::with_limits`] and [`ChannelBuilder::with_limits`] |
+//! | generate code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
+//! | serve | [`Server`], with handlers that take a [`Request`]; [`Router`] inside other HTTP servers |
+//! | make calls | [`Channel`], [`Call`] and [`Response`]; [`Client`] without generated code |
+//! | stream messages | [`Streaming`], [`Sender`], [`ClientStream`] |
+//! | choose servers | [`Channel::to`], [`ChannelBuilder`], and the module [`channel`] |
+//! | report and read errors | [`Status`], [`Code`], [`details`] |
+//! | set deadlines, cancel calls | [`Call::timeout`], [`CancelHandle`] |
+//! | run code around calls | [`Interceptor`] and [`Context`]; tower layers with [`Server::layer`] and [`Channel::new`] |
+//! | count, measure and log calls | the module [`observe`] |
+//! | use TLS, identify clients | the module [`tls`], [`Peer`] |
+//! | change limits | the module [`limits`] |
+//! | test | [`Request::new`], [`Channel::in_process`], and the module `testing` |
 //!
-//! Everything runs on any tokio runtime.
+//! The guides in the [repository](https://github.com/trunkline-rs/trunkline) describe each subject in
+//! detail.
 //!
-//! **Cancellation.** Dropping what a call gave (the future that awaits it, a [`Streaming`], a
-//! [`ClientStream`], or a client's [`Sender`] that has not finished) cancels the call: the stream
-//! is reset, and the server drops the handler's future.
+//! # Runtime
 //!
-//! **Features.** `client` and `server`, the halves, of which you need at least one; `gzip`, `deflate`, `macros` (for [`include_proto!`]), `signal` (for
-//! [`shutdown_signal`]), `tls-ring` (TLS, with ring for cryptography) and `tls-native-roots` (clients trust
-//! the authorities that the system trusts), all on by default; `tls-aws-lc` uses aws-lc-rs instead of ring
-//! (both need a C compiler), and `tls-webpki-roots` Mozilla's list of authorities; `zstd`, off, because it builds a C library, and
-//! because it has to be [added](Server::compressor) to be announced; `testing`, off, for the module of that name.
+//! Trunkline runs on any tokio runtime.
 //!
-//! This crate does not know: HTTP/2 frames, h2, sockets. Its modules:
+//! # Cancellation
 //!
-//! | module | holds |
-//! | --- | --- |
-//! | `call` | what both ends have: head, messages, deadline, interceptors |
-//! | `client` | a call before it begins, channels, and the attempts at a call |
-//! | `server` | from a path to a handler; a handler at work |
-//! | `http_service`, `in_process` | tower services; calls without a socket |
-//! | `limits` | every limit |
-//! | `observe` | observers of calls: their events, their figures, the span of each |
-//! | `testing` | HTTP/2 in memory, and connections that go wrong |
+//! Dropping any part of a call cancels it: the future that awaits it, a [`Streaming`], a
+//! [`ClientStream`], or a client's [`Sender`] that has not finished. The client resets the stream, and
+//! the server drops the handler's future.
+//!
+//! # Features
+//!
+//! | feature | default | effect |
+//! | --- | --- | --- |
+//! | `client`, `server` | yes | the two halves; at least one is required |
+//! | `macros` | yes | [`include_proto!`] |
+//! | `gzip`, `deflate` | yes | compression |
+//! | `zstd` | no | compression with zstd, which builds a C library; must be [added](Server::compressor) |
+//! | `signal` | yes | [`shutdown_signal`] |
+//! | `tls-ring` | yes | TLS with ring; needs a C compiler |
+//! | `tls-aws-lc` | no | TLS with aws-lc-rs, which takes precedence over ring; needs a C compiler |
+//! | `tls-native-roots` | yes | clients trust the authorities that the system trusts |
+//! | `tls-webpki-roots` | no | clients trust Mozilla's authorities, which are compiled in |
+//! | `testing` | no | in-memory HTTP/2 and faults for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// What both halves share has parts that only one of them uses. The build with both is checked for the rest.
-#![cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code))]
-
-#[cfg(not(any(feature = "client", feature = "server")))]
-compile_error!("trunkline needs the feature `client`, the feature `server`, or both");
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]
@@ -81,32 +84,39 @@ struct ReadMe;
 
 mod call;
 #[cfg(feature = "client")]
+pub mod channel;
+#[cfg(feature = "client")]
 mod client;
+pub mod codec;
 mod http_service;
 #[cfg(all(feature = "client", feature = "server"))]
 mod in_process;
+pub mod intercept;
 pub mod limits;
 pub mod observe;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "__tls")]
+pub mod tls;
+pub mod tower;
 
-#[doc(hidden)]
+/// Shared byte buffers: `Bytes` is the type of `bytes` fields.
+pub use bytes;
+/// Heads of requests and responses, and extensions.
+pub use http;
+/// Protobuf messages.
 pub use prost;
-#[doc(hidden)]
+/// The types of `google.protobuf`, such as `Timestamp` and `Any`.
 pub use prost_types;
 
-pub use bytes::Bytes;
 pub use call::cancel::CancelHandle;
 pub use call::compression::Compress;
 pub use call::context::Context;
 pub use call::descriptors::FileDescriptors;
-pub use call::head::Head;
 pub use call::intercept::{Interceptor, Next};
-pub use call::kind::{CallKind, Side};
 pub use call::message::{Message, Raw};
-pub use call::message_hooks::MessageRef;
 pub use call::method::Method;
 pub use call::request::Request;
 pub use call::response::Response;
@@ -133,30 +143,10 @@ pub use server::router::Router;
 pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
-#[cfg(feature = "client")]
-pub use trunkline_channel::{ConnectivityState, ConnectivityWatch, Resolver, TargetName, Targets};
-#[cfg(feature = "deflate")]
-pub use trunkline_codec::Deflate;
-#[cfg(feature = "gzip")]
-pub use trunkline_codec::Gzip;
-#[cfg(feature = "zstd")]
-pub use trunkline_codec::Zstd;
-pub use trunkline_codec::{
-    Code, CompressionError, Compressor, Compressors, Decompressor, Metadata, MetadataError,
-    ParseCodeError, Payload, Rope, Status, details,
-};
+pub use trunkline_codec::{Code, Metadata, Status, details};
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
-pub use trunkline_transport::{Address, Body, Listener, Peer};
-#[cfg(feature = "__tls")]
-pub use trunkline_transport::{ClientTls, ServerTls, TlsSession, rustls};
+pub use trunkline_transport::{Address, Peer};
 
-/// Types around tower services over HTTP types.
-pub mod tower {
-    pub use crate::http_service::LayeredService;
-    #[cfg(feature = "server")]
-    pub use crate::server::router_future::RouterFuture;
-}
-
-/// What everything here that can fail gives: a value or a [`Status`].
-pub type Result<T> = std::result::Result<T, Status>;
+/// A value or a [`Status`], the result of every fallible function of this crate.
+pub type Result<T, E = Status> = std::result::Result<T, E>;

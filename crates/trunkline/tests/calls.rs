@@ -155,7 +155,7 @@ fn what_users_hold_can_be_sent_and_shared_between_threads() {
     check::<ClientStream<Raw, Raw>>();
     check::<Response<Raw>>();
     check::<trunkline::Call<Streaming<Raw>>>();
-    check::<trunkline::Body>();
+    check::<trunkline::tower::Body>();
     check::<Channel>();
     check::<Server>();
     check::<Status>();

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use trunkline::FileDescriptors;
 use trunkline::server::Methods;
-use trunkline::{
-    Channel, Client, FileDescriptors, Method, Raw, Request, Response, Server, Service,
-};
+use trunkline::{Channel, Client, Method, Raw, Request, Response, Server, Service};
 
 const NAMES: Method = Method::new("/test.Names/Names");
 

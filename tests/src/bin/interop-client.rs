@@ -6,7 +6,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use trunkline::{Channel, ClientTls, Context, Next};
+use trunkline::tls::ClientTls;
+use trunkline::{Channel, Context, Next};
 use trunkline_tests::cases::{self, CASES, Soak};
 use trunkline_tests::flags::Flags;
 

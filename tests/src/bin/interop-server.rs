@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use trunkline::ServerTls;
+use trunkline::tls::ServerTls;
 use trunkline_tests::flags::Flags;
 use trunkline_tests::test_service;
 

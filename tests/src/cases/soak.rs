@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use trunkline::{Channel, ClientTls};
+use trunkline::Channel;
+use trunkline::tls::ClientTls;
 
 use super::TIMEOUT;
 use super::expect::{

@@ -11,10 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::limits::ChannelLimits;
+use trunkline::server::Listener;
 use trunkline::server::Methods;
-use trunkline::{
-    Channel, Client, Code, Listener, Method, Next, Raw, Request, Sender, Server, Status,
-};
+use trunkline::{Channel, Client, Code, Method, Next, Raw, Request, Sender, Server, Status};
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, channel_over, error};
 use trunkline_tests::fixture::{
     Echo, SERVER, UNARY, With, client_of, client_with, nothing, raw, serve, within,

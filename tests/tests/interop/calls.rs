@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use trunkline::codec::Zstd;
 use trunkline::limits::ChannelLimits;
-use trunkline::{Channel, Client, Code, Method, Raw, Zstd};
+use trunkline::{Channel, Client, Code, Method, Raw};
 use trunkline_tests::cases::CASES;
 use trunkline_tests::h2spec;
 use trunkline_tests::interop_ends::{our_client_runs, our_server, our_server_with};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use trunkline::{ClientTls, ServerTls};
+use trunkline::tls::{ClientTls, ServerTls};
 use trunkline_testkit::{Authority, Identity};
 use trunkline_tests::capture::Capture;
 use trunkline_tests::cases::CASES;

@@ -2,7 +2,8 @@
 
 #![cfg(unix)]
 
-use trunkline::{Bytes, Channel, Client, Code, Method, Raw};
+use trunkline::bytes::Bytes;
+use trunkline::{Channel, Client, Code, Method, Raw};
 use trunkline_tests::capture::{Capture, Recording};
 use trunkline_tests::frames::{Frame, Kind, Side};
 use trunkline_tests::interop_ends::{our_client_runs, our_server};

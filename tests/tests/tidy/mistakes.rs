@@ -19,8 +19,9 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 use trunkline::details::DebugInfo;
 use trunkline::server::Methods;
+use trunkline::tls::ClientTls;
 use trunkline::{
-    Address, Channel, ChannelBuilder, Client, ClientTls, Code, Method, Raw, Request, Server, Status,
+    Address, Channel, ChannelBuilder, Client, Code, Method, Raw, Request, Server, Status,
 };
 use trunkline_testkit::{Authority, Fields, Frame, Outcome, RawListener, RawPeer};
 use trunkline_tests::fixture::{

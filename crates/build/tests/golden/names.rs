@@ -1295,7 +1295,7 @@ pub mod names {
         /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
         /// or a list of either.
         pub async fn connect(
-            targets: impl ::core::convert::Into<::trunkline::Targets>,
+            targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
         ) -> ::trunkline::Result<Self> {
             ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
@@ -1454,7 +1454,7 @@ pub mod names {
         /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
         /// or a list of either.
         pub async fn connect(
-            targets: impl ::core::convert::Into<::trunkline::Targets>,
+            targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
         ) -> ::trunkline::Result<Self> {
             ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
@@ -1558,7 +1558,7 @@ pub mod names {
         /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
         /// or a list of either.
         pub async fn connect(
-            targets: impl ::core::convert::Into<::trunkline::Targets>,
+            targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
         ) -> ::trunkline::Result<Self> {
             ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
@@ -1633,7 +1633,7 @@ pub mod names {
         /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
         /// or a list of either.
         pub async fn connect(
-            targets: impl ::core::convert::Into<::trunkline::Targets>,
+            targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
         ) -> ::trunkline::Result<Self> {
             ::trunkline::Channel::connect(targets).await.map(Self::new)
         }
@@ -2144,7 +2144,7 @@ pub mod names {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -2220,7 +2220,7 @@ pub mod names {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -2749,7 +2749,7 @@ pub mod names {
                 /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
                 /// or a list of either.
                 pub async fn connect(
-                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                    targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
                 ) -> ::trunkline::Result<Self> {
                     ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }

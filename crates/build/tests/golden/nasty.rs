@@ -188,7 +188,7 @@ pub mod nasty {
                 /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
                 /// or a list of either.
                 pub async fn connect(
-                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                    targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
                 ) -> ::trunkline::Result<Self> {
                     ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }
@@ -271,7 +271,7 @@ pub mod nasty {
                 /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
                 /// or a list of either.
                 pub async fn connect(
-                    targets: impl ::core::convert::Into<::trunkline::Targets>,
+                    targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
                 ) -> ::trunkline::Result<Self> {
                     ::trunkline::Channel::connect(targets).await.map(Self::new)
                 }
@@ -1188,7 +1188,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1288,7 +1288,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1570,7 +1570,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1646,7 +1646,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1713,7 +1713,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1792,7 +1792,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1874,7 +1874,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }
@@ -1974,7 +1974,7 @@ pub mod nasty {
             /// Connects to `targets`: an address, text such as `host:port`, `http://host:port` or `unix:/path`,
             /// or a list of either.
             pub async fn connect(
-                targets: impl ::core::convert::Into<::trunkline::Targets>,
+                targets: impl ::core::convert::Into<::trunkline::channel::Targets>,
             ) -> ::trunkline::Result<Self> {
                 ::trunkline::Channel::connect(targets).await.map(Self::new)
             }

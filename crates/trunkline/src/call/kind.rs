@@ -24,7 +24,7 @@ impl Side {
 /// The kind of a call: one message or a stream of them, in each direction.
 ///
 /// ```
-/// use trunkline::CallKind;
+/// use trunkline::intercept::CallKind;
 ///
 /// assert!(CallKind::BidiStreaming.is_client_streaming());
 /// assert!(!CallKind::Unary.is_server_streaming());

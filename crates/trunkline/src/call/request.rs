@@ -37,7 +37,7 @@ impl<T> Request<T> {
     ///     .with_timeout(Duration::from_secs(1));
     /// request.metadata_mut().insert("authorization", "Bearer sesame")?;
     /// assert_eq!(*request, "you");
-    /// # Ok::<(), trunkline::MetadataError>(())
+    /// # Ok::<(), trunkline::codec::MetadataError>(())
     /// ```
     pub fn new(message: T) -> Self {
         let head = Head {

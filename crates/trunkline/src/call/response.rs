@@ -14,7 +14,7 @@ use trunkline_codec::Metadata;
 /// let mut response = Response::new("Hello!".to_owned());
 /// response.metadata_mut().insert("served-by", "a")?;
 /// assert_eq!(*response, "Hello!");
-/// # Ok::<(), trunkline::MetadataError>(())
+/// # Ok::<(), trunkline::codec::MetadataError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Response<T> {

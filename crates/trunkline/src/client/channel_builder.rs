@@ -96,7 +96,8 @@ impl ChannelBuilder {
     ///
     /// ```no_run
     /// # async fn example() -> trunkline::Result<()> {
-    /// use trunkline::{Channel, ClientTls};
+    /// use trunkline::tls::ClientTls;
+    /// use trunkline::Channel;
     ///
     /// let channel = Channel::to("https://localhost:50051")
     ///     .tls(ClientTls::new().ca_file("ca.pem"))

@@ -43,6 +43,7 @@ mod span;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use crate::call::kind::{CallKind, Side};
 pub use call::{CallStart, CallStats};
 pub use event::{CallEvent, Direction, Wants};
 #[cfg(feature = "server")]

@@ -184,7 +184,8 @@ impl Server {
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
-    /// use trunkline::{Server, ServerTls};
+    /// use trunkline::tls::ServerTls;
+    /// use trunkline::Server;
     ///
     /// let tls = ServerTls::from_files("server.pem", "server.key")?;
     /// Server::new().tls(tls).add_service(greeter).serve("0.0.0.0:50051").await

@@ -26,3 +26,4 @@ mod unknown_method;
 pub use listen_addresses::ListenAddresses;
 pub use service::Methods;
 pub use service_server::{ServiceMethods, ServiceServer, unimplemented};
+pub use trunkline_transport::Listener;

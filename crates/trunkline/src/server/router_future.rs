@@ -18,7 +18,7 @@ use crate::server::running_handler::RunningHandler;
 /// handler.
 ///
 /// ```
-/// # async fn example(router: trunkline::Router, request: http::Request<trunkline::Body>) {
+/// # async fn example(router: trunkline::Router, request: http::Request<trunkline::tower::Body>) {
 /// use tower_service::Service;
 /// use trunkline::tower::RouterFuture;
 ///

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use trunkline::{Call, Channel, ClientTls, Response, Result, Status, Streaming};
+use trunkline::tls::ClientTls;
+use trunkline::{Call, Channel, Response, Result, Status, Streaming};
 
 use crate::suite::client_compat_request::cancel::CancelTiming;
 use crate::suite::client_compat_response::Result as Outcome;

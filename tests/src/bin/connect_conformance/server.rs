@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use trunkline::tls::ServerTls;
 use trunkline::{
-    Metadata, Request, ResponseHandle, Result, Sender, Server, ServerTls, Status, Streaming,
-    shutdown_signal,
+    Metadata, Request, ResponseHandle, Result, Sender, Server, Status, Streaming, shutdown_signal,
 };
 
 use crate::suite::unary_response_definition::Response as Defined;

@@ -4,11 +4,9 @@
 use std::future::IntoFuture;
 
 use bytes::{Buf, BufMut, BytesMut};
+use trunkline::codec::{CompressionError, Compressor, Compressors, Deflate, Gzip, Zstd};
 use trunkline::server::Methods;
-use trunkline::{
-    Channel, Client, Code, Compress, CompressionError, Compressor, Compressors, Deflate, Gzip, Raw,
-    Request, Sender, Server, Streaming, Zstd,
-};
+use trunkline::{Channel, Client, Code, Compress, Raw, Request, Sender, Server, Streaming};
 use trunkline_testkit::{Fields, Frame, Outcome, RawListener, RawPeer, message, message_flagged};
 use trunkline_tests::fixture::{
     self, BIDI, CLIENT, Echo, SERVER, UNARY, With, client_with, nothing, raw, serve, within,
@@ -264,7 +262,9 @@ async fn a_name_that_is_not_known_fails_before_anything_is_sent() {
     let server = || Server::new().compress("snappy");
     let bound = server().bind("127.0.0.1:0").await;
     failed(bound.map(|_| ()), Code::INVALID_ARGUMENT);
-    let listener = trunkline::Listener::bind("127.0.0.1:0").await.unwrap();
+    let listener = trunkline::server::Listener::bind("127.0.0.1:0")
+        .await
+        .unwrap();
     let served = within("serving", server().on(listener).serve());
     failed(served.await, Code::INVALID_ARGUMENT);
     let channel = Channel::to("127.0.0.1:1").compress("snappy").connect_lazy();

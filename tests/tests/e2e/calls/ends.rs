@@ -15,8 +15,9 @@ use tokio::sync::Notify;
 use tower_service::Service as TowerService;
 use trunkline::limits::{ChannelLimits, Http2Limits};
 use trunkline::server::Methods;
+use trunkline::tower::Body;
 use trunkline::{
-    Body, Channel, Client, Code, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
+    Channel, Client, Code, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, channel_over, error, message};
 use trunkline_tests::fixture::{

@@ -15,10 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use trunkline::details::{ErrorInfo, RetryInfo};
 use trunkline::server::Methods;
+use trunkline::tower::Body;
 use trunkline::tower::LayeredService;
 use trunkline::{
-    Body, Channel, Client, Code, Compress, Method, Raw, Request, Result, Sender, Server, Service,
-    Status, Streaming,
+    Channel, Client, Code, Compress, Method, Raw, Request, Result, Sender, Server, Service, Status,
+    Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, CLIENT, Echo, SERVER, UNARY, With, both_ways, client_of, client_with, nothing, raw,

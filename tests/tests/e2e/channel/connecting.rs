@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use trunkline::channel::{ConnectivityState, Targets};
 use trunkline::limits::ChannelLimits;
 use trunkline::{
-    Address, Channel, ChannelBuilder, Client, Code, ConnectivityState, Method, Raw, Response,
-    Result, Status, Targets,
+    Address, Channel, ChannelBuilder, Client, Code, Method, Raw, Response, Result, Status,
 };
 use trunkline_testkit::{Fields, Frame, MemoryNet, Probe, error, message, setting, within};
 
@@ -475,7 +475,7 @@ impl Names {
     }
 }
 
-impl trunkline::Resolver for Names {
+impl trunkline::channel::Resolver for Names {
     async fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<Address>> {
         let mut names = self.lock();
         names.1 += 1;
@@ -829,7 +829,7 @@ async fn calls_wait_their_turn_without_a_poll_while_another_address_is_down() {
 /// Of each name, the address that it has: none is known if there is none here.
 fn resolver(
     names: &Arc<Mutex<Vec<(&'static str, &'static str)>>>,
-) -> impl trunkline::Resolver + use<> {
+) -> impl trunkline::channel::Resolver + use<> {
     let names = names.clone();
     move |host: String, _port: u16| {
         let names = names.lock().unwrap_or_else(PoisonError::into_inner);

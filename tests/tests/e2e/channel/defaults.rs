@@ -138,7 +138,11 @@ async fn a_channel_connects_to_addresses_text_and_lists_of_either() {
         Channel::to(&[&*text]),
         Channel::to(vec![address.clone()]),
         Channel::to(&vec![text.clone()]),
-        Channel::to([address.clone()].iter().collect::<trunkline::Targets>()),
+        Channel::to(
+            [address.clone()]
+                .iter()
+                .collect::<trunkline::channel::Targets>(),
+        ),
         Channel::to(text.clone()),
     ];
     tokio::spawn(bound.serve());

@@ -12,10 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use trunkline::server::Methods;
-use trunkline::{
-    Channel, ChannelBuilder, Client, ClientTls, Method, Raw, Request, Result, Server, ServerTls,
-    Service,
-};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, ChannelBuilder, Client, Method, Raw, Request, Result, Server, Service};
 use trunkline_testkit::{Authority, within};
 
 const METHOD: Method = Method::new("/test.Counting/Count");

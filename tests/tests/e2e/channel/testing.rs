@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use tower_layer::layer_fn;
 use trunkline::server::Methods;
 use trunkline::testing::{Faults, in_memory};
+use trunkline::tower::Body;
 use trunkline::tower::LayeredService;
 use trunkline::{
-    Address, Body, Channel, Client, Code, Method, Next, Raw, Request, Server, Service, Status,
+    Address, Channel, Client, Code, Method, Next, Raw, Request, Server, Service, Status,
 };
 use trunkline_testkit::{Probe, within};
 

@@ -11,9 +11,10 @@ use tokio::io::DuplexStream;
 use trunkline::details::DebugInfo;
 use trunkline::limits::ChannelLimits;
 use trunkline::server::Methods;
+use trunkline::tower::Body;
 use trunkline::{
-    Body, Channel, Client, Code, Method, Raw, Request, ResponseHandle, Result, Sender, Server,
-    Service, Status, Streaming,
+    Channel, Client, Code, Method, Raw, Request, ResponseHandle, Result, Sender, Server, Service,
+    Status, Streaming,
 };
 use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use trunkline::limits::{ChannelLimits, Http2Limits};
-use trunkline::{Channel, Client, ClientTls, Raw, Server, ServerTls};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Client, Raw, Server};
 use trunkline_testkit::{
     Authority, End, Fields, Frame, Outcome, Probe, RawListener, RawPeer, SlowLink, Slowness, error,
     message, within,

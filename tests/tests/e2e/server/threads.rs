@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use trunkline::server::Listener;
 use trunkline::server::Methods;
 use trunkline::{
-    BoundServer, Channel, Client, Code, Listener, Method, Raw, Request, Response, Result, Server,
-    Service,
+    BoundServer, Channel, Client, Code, Method, Raw, Request, Response, Result, Server, Service,
 };
 use trunkline_testkit::{Probe, within};
 

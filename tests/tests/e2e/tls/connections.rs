@@ -11,12 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use trunkline::rustls::crypto::CryptoProvider;
-use trunkline::rustls::pki_types::pem::PemObject;
-use trunkline::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use trunkline::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use trunkline::server::Methods;
-use trunkline::{Channel, ClientTls, Code, Raw, Request, Server, ServerTls};
+use trunkline::tls::rustls::crypto::CryptoProvider;
+use trunkline::tls::rustls::pki_types::pem::PemObject;
+use trunkline::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use trunkline::tls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Code, Raw, Request, Server};
 use trunkline_testkit::{Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message};
 use trunkline_tests::fixture::{self, Echo, UNARY, With, nothing, raw, within};
 use trunkline_tests::tls_ends::{LOCAL, connect, echo, failure, serve, server_tls, trusting};
@@ -151,7 +152,7 @@ async fn the_scheme_of_a_request_is_that_of_the_connection() {
         (Channel::to(&plain), "http"),
     ] {
         let mut channel = channel.connect_lazy().expect("a target");
-        let request = http::Request::get("/not-grpc").body(trunkline::Body::empty());
+        let request = http::Request::get("/not-grpc").body(trunkline::tower::Body::empty());
         let asking = tower_service::Service::call(&mut channel, request.expect("a request"));
         let response = within("a response", asking).await.expect("a response");
         assert_eq!(response.headers()["x-scheme"], scheme);
@@ -162,8 +163,8 @@ async fn the_scheme_of_a_request_is_that_of_the_connection() {
 #[derive(Clone)]
 struct SchemeInHeader;
 
-impl tower_service::Service<http::Request<trunkline::Body>> for SchemeInHeader {
-    type Response = http::Response<trunkline::Body>;
+impl tower_service::Service<http::Request<trunkline::tower::Body>> for SchemeInHeader {
+    type Response = http::Response<trunkline::tower::Body>;
     type Error = std::convert::Infallible;
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
 
@@ -171,11 +172,11 @@ impl tower_service::Service<http::Request<trunkline::Body>> for SchemeInHeader {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<trunkline::Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<trunkline::tower::Body>) -> Self::Future {
         let scheme = request.uri().scheme_str().unwrap_or("-").to_owned();
         let response = http::Response::builder().header("x-scheme", scheme);
         std::future::ready(Ok(response
-            .body(trunkline::Body::empty())
+            .body(trunkline::tower::Body::empty())
             .expect("a response")))
     }
 }
@@ -341,12 +342,12 @@ async fn a_server_that_never_answers_the_handshake_is_given_up_in_time() {
 }
 
 fn ring() -> Arc<CryptoProvider> {
-    Arc::new(trunkline::rustls::crypto::ring::default_provider())
+    Arc::new(trunkline::tls::rustls::crypto::ring::default_provider())
 }
 
 /// A client's configuration that is not ours.
 fn foreign(authority: &Authority, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    foreign_with(authority, alpn, trunkline::rustls::DEFAULT_VERSIONS)
+    foreign_with(authority, alpn, trunkline::tls::rustls::DEFAULT_VERSIONS)
 }
 
 fn foreign_with(
@@ -661,7 +662,7 @@ async fn a_handshake_in_single_bytes_and_one_of_tls_1_2_are_served() {
         .await
         .expect("SETTINGS");
 
-    let old = foreign_with(&authority, &[], &[&trunkline::rustls::version::TLS12]);
+    let old = foreign_with(&authority, &[], &[&trunkline::tls::rustls::version::TLS12]);
     let client = connect(
         &target,
         ClientTls::from_rustls(old).server_name("localhost"),

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trunkline::{Channel, Client, ClientTls, Code, Raw, Server, ServerTls, Status};
+use trunkline::tls::{ClientTls, ServerTls};
+use trunkline::{Channel, Client, Code, Raw, Server, Status};
 use trunkline_testkit::{Authority, Identity};
 use trunkline_tests::fixture::{Echo, UNARY, raw, within};
 use trunkline_tests::own_process::own_process;

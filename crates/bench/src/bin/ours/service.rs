@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bench::{Bench, Reply};
-use trunkline::{Bytes, Request, Result, Sender, Streaming};
+use trunkline::bytes::Bytes;
+use trunkline::{Request, Result, Sender, Streaming};
 
 pub(crate) mod bench {
     trunkline::include_proto!("proto/bench.proto");
