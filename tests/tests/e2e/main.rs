@@ -44,8 +44,6 @@ mod observe {
     mod traces;
 }
 
-mod regressions;
-
 mod server {
     mod addresses;
     mod closing;
@@ -61,3 +59,5 @@ mod tls {
     mod connections;
     mod reload;
 }
+
+mod wall_clock;

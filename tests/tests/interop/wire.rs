@@ -171,7 +171,7 @@ fn a_cancelled_call_is_reset_with_cancel() {
 }
 
 #[test]
-fn our_replies_end_in_one_head_of_trailers_or_are_nothing_else() {
+fn our_responses_end_in_one_head_of_trailers_or_are_nothing_else() {
     let Some(recording) = recorded_at_our_server(Peer::PythonClient, &["unary", "status"]) else {
         return;
     };

@@ -27,8 +27,9 @@ use trunkline_tests::fixture::{
     serve, within,
 };
 
+use crate::wall_clock::assert_prompt;
+
 const ROUNDS: usize = 7;
-const PROMPT: Duration = Duration::from_millis(100);
 
 /// Where a handler stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,14 +200,6 @@ impl Probe {
         };
         within("the handler gets stuck", stuck).await;
     }
-}
-
-/// The times of one case.
-fn assert_prompt(case: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{case}: median {median:?}, worst {worst:?}");
-    assert!(median <= PROMPT, "{case}: {times:?}");
 }
 
 /// A call that is open, as its client holds it.
@@ -557,7 +550,7 @@ async fn a_sender_dropped_without_finish_drops_a_handler_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_stream_of_replies_that_is_dropped_cancels_a_call_whose_sender_is_still_there() {
+async fn a_stream_of_responses_that_is_dropped_cancels_a_call_whose_sender_is_still_there() {
     for stage in [
         Stage::Silent,
         Stage::Replied,

@@ -17,11 +17,12 @@ use trunkline::limits::{ChannelLimits, Http2Limits};
 use trunkline::server::Methods;
 use trunkline::tower::Body;
 use trunkline::{
-    Channel, Client, Code, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
+    Channel, Client, Code, Method, Raw, Request, Result, Sender, Server, Service, Status,
+    Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, channel_over, error, message};
 use trunkline_tests::fixture::{
-    self, BIDI, CLIENT, SERVER, With, both_ways, client_of, nothing, raw, serve, within,
+    self, BIDI, CLIENT, Echo, SERVER, With, both_ways, client_of, nothing, raw, serve, within,
 };
 
 /// A client of ours, and a raw peer that plays its server.
@@ -68,7 +69,7 @@ impl Stream for Endless {
 }
 
 #[tokio::test]
-async fn sending_fails_once_the_server_has_answered_and_finish_has_the_reply() {
+async fn sending_fails_once_the_server_has_answered_and_finish_has_the_response() {
     for (way, client) in both_ways(answering_early).await {
         let mut call = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
         let status = within(way, call.send_all(Endless)).await.unwrap_err();
@@ -123,7 +124,7 @@ async fn sending_a_stream_ends_with_the_call_also_while_the_next_message_is_wait
 }
 
 #[tokio::test]
-async fn sending_fails_after_an_answer_that_no_reset_follows() {
+async fn sending_fails_after_a_response_that_no_reset_follows() {
     let (client, mut peer) = raw_server().await;
     let answering = tokio::spawn(async move {
         for data in [Some(message(b"enough")), None] {
@@ -505,4 +506,30 @@ async fn a_caller_that_drops_its_sender_and_reads_on_is_told_what_happened_and_w
     let status = within("the end", rx.message()).await.unwrap_err();
     assert_eq!(status.code(), Code::CANCELLED);
     assert!(status.message().contains("call `finish`"), "{status}");
+}
+
+/// A server may answer a head before it has the message, and end the stream. The caller's threads
+/// and the connection's race here, so it takes many calls to meet it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_response_that_comes_before_the_request_has_left_is_the_response() {
+    const UNKNOWN: Method = Method::new("/test.Fixture/Unknown");
+    let address = serve(Server::new().add_service(Echo)).await;
+    let channel = within("connecting", Channel::connect(&address))
+        .await
+        .unwrap();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = Client::new(channel.clone());
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    let call = client.unary::<Raw, Raw>(UNKNOWN, raw("x"));
+                    let status = call.await.unwrap_err();
+                    assert_eq!(status.code(), Code::UNIMPLEMENTED, "{status}");
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        within("the callers", caller).await.unwrap();
+    }
 }

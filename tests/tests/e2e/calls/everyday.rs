@@ -953,7 +953,7 @@ fn items(count: u32) -> (Vec<Raw>, Items) {
 }
 
 #[tokio::test]
-async fn streams_can_be_sent_whole_and_replies_are_streams() {
+async fn streams_can_be_sent_whole_and_responses_are_streams() {
     for (way, client) in both_ways(|| Echo).await {
         let (all, stream) = items(1000);
         let (mut tx, mut rx) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
@@ -1089,4 +1089,33 @@ async fn a_request_knows_its_path_and_its_peer() {
     );
     let response = here.unary::<Raw, Raw>(UNARY, raw("")).await.unwrap();
     assert_eq!(*response, raw("/test.Fixture/Unary None"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_task_of_the_handler_sends_arrives() {
+    let service = With(|methods: &mut Methods| {
+        methods.server_streaming(
+            SERVER,
+            &nothing(),
+            |_, _: Request<Raw>, mut responses: Sender<Raw>| async move {
+                let task = tokio::spawn(async move {
+                    for _ in 0..10 {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        responses.send(raw(vec![1; 10_000])).await?;
+                    }
+                    Ok::<_, Status>(())
+                });
+                task.await.unwrap()
+            },
+        );
+    });
+    let client = client_of(&serve(Server::new().add_service(service)).await).await;
+    let mut stream = client
+        .server_streaming::<Raw, Raw>(SERVER, raw(""))
+        .await
+        .unwrap();
+    for i in 0..10 {
+        let message = within(&format!("message {i}"), stream.message()).await;
+        assert!(message.unwrap().is_some());
+    }
 }

@@ -213,7 +213,7 @@ async fn a_large_message_at_the_limit_passes_and_one_above_it_does_not() {
 }
 
 #[tokio::test]
-async fn a_large_reply_follows_a_head_that_went_out_before_it() {
+async fn a_large_response_follows_a_head_that_went_out_before_it() {
     let payload = Bytes::from([noise(MIB / 2), vec![0; MIB / 2]].concat());
     for compress in [Compress::Off, Compress::On] {
         let response = payload.clone();

@@ -358,7 +358,7 @@ async fn calls_that_begin_around_a_goaway_are_all_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_reply_to_a_large_request_resets_the_stream_and_the_next_call_goes_on() {
+async fn an_early_response_to_a_large_request_resets_the_stream_and_the_next_call_goes_on() {
     // With its prefix one byte more than usually leaves at once; the server opens no window for it.
     for size in [65_531, 200_000] {
         let (channel, mut listener) = rig();

@@ -394,7 +394,7 @@ async fn a_compressed_message_has_the_flag_and_its_head_names_the_encoding() {
 // Responses
 
 #[tokio::test]
-async fn a_reply_is_a_head_messages_and_trailers_that_alone_have_the_status() {
+async fn a_response_is_a_head_messages_and_trailers_that_alone_have_the_status() {
     let (_probe, mut client) = probed().await;
     for (path, body, messages) in [
         (ECHO, &b"x"[..], &["x"][..]),
@@ -446,7 +446,7 @@ async fn trailers_only_is_one_header_block_with_the_end_and_nothing_behind_it() 
 }
 
 #[tokio::test]
-async fn a_reply_that_is_no_protobuf_of_its_type_is_internal() {
+async fn a_response_that_is_no_protobuf_of_its_type_is_internal() {
     let (client, mut peer) = client().await;
     let bodies: [(&[u8], Option<&str>); 3] = [
         (b"\x0a\x02hi", Some("hi")),
@@ -493,7 +493,7 @@ async fn a_call_is_sent_once_whatever_becomes_of_it() {
 }
 
 #[tokio::test]
-async fn a_client_resets_without_error_when_the_reply_ends_before_the_request() {
+async fn a_client_resets_without_error_when_the_response_ends_before_the_request() {
     let (client, mut peer) = client().await;
     for (name, is_trailers_only, status) in [
         ("Trailers-Only", true, "7"),

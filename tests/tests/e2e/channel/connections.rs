@@ -1,14 +1,18 @@
 //! A channel has more than one connection to a busy server, and only as many as it needs.
 
 use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline::limits::ChannelLimits;
 use trunkline::{Channel, ChannelBuilder, Client, Code, Method, Raw, Response, Result, Server};
-use trunkline_testkit::{Probe, within};
+use trunkline_testkit::{Probe, channel_over, within};
+use trunkline_tests::fixture::{Echo, UNARY, raw};
 
 /// Long enough that what waits for it does not happen in a test.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -355,4 +359,103 @@ fn a_channel_outlives_the_runtime_that_it_has_connected_in() {
     });
     drop(first);
     runtime().block_on(call(&channel)).expect("OK");
+}
+
+/// A server that accepts and says nothing, and how many connections it has.
+async fn silent() -> (String, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (accepted, count) = watch::channel(0);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            held.push(socket);
+            accepted.send_replace(held.len());
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_a_connection_share_one_attempt_when_it_fails() {
+    let (address, connections) = silent().await;
+    let channel = Channel::to(&address)
+        .connect_timeout(Duration::from_millis(200))
+        .connect_lazy()
+        .unwrap();
+    let client = Client::new(channel);
+    let mut calls = JoinSet::new();
+    for _ in 0..10 {
+        calls.spawn(client.unary::<Raw, Raw>(UNARY, raw("x")).into_future());
+    }
+    while let Some(ended) = within("a call", calls.join_next()).await {
+        assert_eq!(ended.unwrap().unwrap_err().code(), Code::UNAVAILABLE);
+    }
+    assert_eq!(*connections.borrow(), 1);
+}
+
+/// A socket with a buffer of its own: what is written leaves when it is flushed, in its time.
+struct Buffered {
+    io: tokio::io::DuplexStream,
+    buffer: Vec<u8>,
+}
+
+impl AsyncRead for Buffered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Buffered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.buffer.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        while !this.buffer.is_empty() {
+            let n = ready!(Pin::new(&mut this.io).poll_write(cx, &this.buffer))?;
+            this.buffer.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_buffers_is_flushed_to_the_end() {
+    let (near, far) = tokio::io::duplex(1024);
+    let (near, far) = (
+        Buffered {
+            io: near,
+            buffer: Vec::new(),
+        },
+        Buffered {
+            io: far,
+            buffer: Vec::new(),
+        },
+    );
+    tokio::spawn(Server::new().add_service(Echo).serve_connection(far));
+    let channel = within("connecting", channel_over(near, ChannelLimits::default()))
+        .await
+        .unwrap();
+    let client = Client::new(channel);
+    for _ in 0..10 {
+        let call = client.unary::<Raw, Raw>(UNARY, raw(vec![1; 50_000]));
+        let response = within("a response", call.into_future()).await.unwrap();
+        assert_eq!(response.0.len(), 50_000);
+    }
 }

@@ -112,7 +112,7 @@ async fn a_layered_server_in_process_keeps_deadlines_and_drops_handlers() {
 }
 
 #[tokio::test]
-async fn a_channel_in_process_takes_replies_up_to_its_limit() {
+async fn a_channel_in_process_takes_responses_up_to_its_limit() {
     let echo = |channel: Channel, size: usize| async move {
         let client = Client::new(channel);
         let response = client.unary::<Raw, Raw>(Probe::ECHO, Raw(vec![7; size].into()));
@@ -342,7 +342,7 @@ async fn a_cut_is_not_before_its_byte_and_restoring_takes_it_back() {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cut_in_the_middle_is_no_reply() {
+async fn a_response_that_is_cut_in_the_middle_is_no_response() {
     // The connection's own frames and the head of the response are less than this, and the response more.
     for received in [600, 3_000] {
         let (faults, client, _) = faulty().await;

@@ -432,7 +432,7 @@ async fn a_status_that_comes_while_the_client_still_sends_is_not_lost_to_the_res
 }
 
 #[tokio::test]
-async fn a_reply_that_comes_while_the_client_still_sends_is_not_lost_to_the_reset_behind_it() {
+async fn a_response_that_comes_while_the_client_still_sends_is_not_lost_to_the_reset_behind_it() {
     let (client, mut peer) = in_memory(&[]).await;
     for round in 0..100 {
         let call = client
@@ -488,7 +488,7 @@ async fn messages_trailers_and_the_end_of_the_connection_in_one_segment_arrive_i
 }
 
 #[tokio::test]
-async fn a_unary_reply_of_no_message_or_of_two_is_unimplemented() {
+async fn a_unary_response_of_no_message_or_of_two_is_unimplemented() {
     let none = Box::new(|stream| vec![head(stream), trailers(stream, "0")]);
     let server = Hostile::answering(none).await;
     server
@@ -905,7 +905,7 @@ async fn a_flood_of_pings_is_answered_and_the_call_beside_it_goes_on() {
 }
 
 #[tokio::test]
-async fn metadata_of_a_reply_is_bounded() {
+async fn metadata_of_a_response_is_bounded() {
     let with_metadata = |size: usize| -> Answer {
         Box::new(move |stream| {
             let fields = Fields::response().and("x", vec![b'v'; size]);

@@ -356,7 +356,7 @@ async fn mistakes_now_and_then_are_forgiven_for_seven_days() {
 
 /// RUSTSEC-2024-0003: what is not taken must not pile up, whatever it is.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_no_answers_is_read_no_further_and_gone_after_80_seconds() {
+async fn a_peer_that_takes_no_responses_is_read_no_further_and_gone_after_80_seconds() {
     let probe = Probe::new();
     let (near, far) = tokio::io::duplex(16 * 1024);
     let serving = tokio::spawn(
@@ -492,7 +492,7 @@ async fn what_comes_late_for_calls_given_up_is_no_error_in_seven_days() {
 /// A proxy on Jetty sends an empty DATA frame before the trailers of each response, and h2 takes a hundred in
 /// the life of a connection.
 #[tokio::test(start_paused = true)]
-async fn replies_with_an_empty_frame_each_are_no_abuse() {
+async fn responses_with_an_empty_frame_each_are_no_abuse() {
     let (client, mut peer) = raw_server(ChannelLimits::default()).await;
     let ok = Fields::new().and("grpc-status", "0");
     for at in 0..1_000 {

@@ -20,6 +20,8 @@ use trunkline_testkit::{
     Fields, Frame, Outcome, Probe, RawPeer, error, flag, message, pair, setting, within,
 };
 
+/// Bytes of metadata that are more than 32 KiB.
+const SIZES: [usize; 3] = [40_000, 200_000, 2_000_000];
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const FILL: Method = Method::new("/test.Large/Fill");
@@ -127,6 +129,14 @@ fn server() -> (Server, Probe) {
     )
 }
 
+/// A client, a stream of it that has to go on, and the probe of its server.
+async fn connected() -> (Client, Neighbour, Probe) {
+    let (server, probe) = server();
+    let client = Client::new(pair(server, ChannelLimits::default()).await);
+    let neighbour = Neighbour::of(&client).await;
+    (client, neighbour, probe)
+}
+
 async fn unary(client: &Client, request: Raw) -> Result<()> {
     let call = client.unary::<Raw, Raw>(FILL, request);
     within("a unary call", call.into_future()).await.map(|_| ())
@@ -160,11 +170,9 @@ fn assert_says(result: Result<()>, code: Code, texts: &[&str]) {
 
 #[tokio::test]
 async fn request_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
-    let (server, probe) = server();
-    let client = Client::new(pair(server, ChannelLimits::default()).await);
-    let mut neighbour = Neighbour::of(&client).await;
+    let (client, mut neighbour, probe) = connected().await;
     let called = probe.counts().called;
-    for size in [40_000, 200_000, 2_000_000] {
+    for size in SIZES {
         for fields in [1, 40] {
             let mut call = client.unary::<Raw, Raw>(Probe::ECHO, Raw("x".into()));
             for field in 0..fields {
@@ -182,52 +190,37 @@ async fn request_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
     );
 }
 
-#[tokio::test]
-async fn reply_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
-    let (server, _) = server();
-    let client = Client::new(pair(server, ChannelLimits::default()).await);
-    let mut neighbour = Neighbour::of(&client).await;
-    for size in [40_000, 200_000, 2_000_000] {
+/// Makes calls whose response is too large at one place, in one field and in many: each fails, and no other.
+async fn each_size_fails_its_call(place: &str, says: &[&str], messages: usize) {
+    let (client, mut neighbour, _) = connected().await;
+    for size in SIZES {
         for fields in [1, 40] {
             let after = format!("{fields} fields of {size}");
-            let says = ["response headers", "32768"];
-            let result = unary(&client, wanted("head", size, fields)).await;
-            assert_says(result, Code::RESOURCE_EXHAUSTED, &says);
+            let result = unary(&client, wanted(place, size, fields)).await;
+            assert_says(result, Code::RESOURCE_EXHAUSTED, says);
             neighbour.check(&after).await;
-            let (messages, result) = streaming(&client, wanted("head", size, fields)).await;
-            assert_says(result, Code::RESOURCE_EXHAUSTED, &says);
-            assert_eq!(messages, 0);
+            let (came, result) = streaming(&client, wanted(place, size, fields)).await;
+            assert_says(result, Code::RESOURCE_EXHAUSTED, says);
+            assert_eq!(came, messages);
             neighbour.check(&after).await;
         }
     }
+}
+
+#[tokio::test]
+async fn response_metadata_of_40_kb_and_200_kb_fails_its_call_and_no_other() {
+    each_size_fails_its_call("head", &["response headers", "32768"], 0).await;
 }
 
 #[tokio::test]
 async fn trailers_of_40_kb_and_200_kb_fail_a_call_that_was_ok_and_no_other() {
-    let (server, _) = server();
-    let client = Client::new(pair(server, ChannelLimits::default()).await);
-    let mut neighbour = Neighbour::of(&client).await;
-    for size in [40_000, 200_000, 2_000_000] {
-        for fields in [1, 40] {
-            let after = format!("{fields} fields of {size}");
-            let says = ["trailers", "32768"];
-            let result = unary(&client, wanted("trailers", size, fields)).await;
-            assert_says(result, Code::RESOURCE_EXHAUSTED, &says);
-            neighbour.check(&after).await;
-            let (messages, result) = streaming(&client, wanted("trailers", size, fields)).await;
-            assert_says(result, Code::RESOURCE_EXHAUSTED, &says);
-            assert_eq!(messages, 2);
-            neighbour.check(&after).await;
-        }
-    }
+    each_size_fails_its_call("trailers", &["trailers", "32768"], 2).await;
 }
 
 #[tokio::test]
 async fn a_status_too_large_to_send_keeps_its_code_and_message_and_says_what_was_left_out() {
-    let (server, _) = server();
-    let client = Client::new(pair(server, ChannelLimits::default()).await);
-    let mut neighbour = Neighbour::of(&client).await;
-    for size in [40_000, 200_000, 2_000_000] {
+    let (client, mut neighbour, _) = connected().await;
+    for size in SIZES {
         for (place, left_out) in [
             ("details", "details"),
             ("status", "metadata"),

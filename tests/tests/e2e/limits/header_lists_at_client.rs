@@ -274,7 +274,7 @@ async fn trailers_larger_than_ours_are_resource_exhausted_wherever_their_status_
 }
 
 #[tokio::test]
-async fn a_reply_head_larger_than_ours_is_resource_exhausted() {
+async fn a_response_head_larger_than_ours_is_resource_exhausted() {
     let (channel, _playing) = raw_server(&[], ChannelLimits::default(), large_trailers).await;
     beside_a_neighbour(&channel, async |client| {
         for (path, size) in [

@@ -886,3 +886,39 @@ async fn calls_that_wait_for_a_stream_are_bounded_and_can_be_given_up() {
         "a call that was given up runs"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn window_that_idle_streams_have_read_comes_back() {
+    let service = With(|methods: &mut Methods| {
+        methods.server_streaming(
+            SERVER,
+            &nothing(),
+            |_, _request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                responses.send(raw(vec![1; 30 << 10])).await?;
+                pending().await
+            },
+        );
+        methods.unary(UNARY, &nothing(), |_, _: Request<Raw>| async {
+            Ok(raw(vec![1; 1 << 20]))
+        });
+    });
+    let address = serve(
+        Server::new()
+            .add_service(service)
+            .max_concurrent_streams(2000),
+    )
+    .await;
+    let client = client_with(Channel::to(&address).max_connections(1)).await;
+    let mut streams = Vec::new();
+    for i in 0..700 {
+        let mut stream = client
+            .server_streaming::<Raw, Raw>(SERVER, raw(""))
+            .await
+            .unwrap();
+        let message = within(&format!("stream {i}"), stream.message()).await;
+        assert_eq!(message.unwrap().unwrap().0.len(), 30 << 10);
+        streams.push(stream);
+    }
+    let call = client.unary::<Raw, Raw>(UNARY, raw(""));
+    within("a response", call.into_future()).await.unwrap();
+}

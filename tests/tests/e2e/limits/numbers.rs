@@ -236,7 +236,7 @@ async fn check_second_message(client: &Client, len: usize, code: Code, encoding:
 }
 
 #[tokio::test]
-async fn a_client_takes_replies_up_to_its_own_limit() {
+async fn a_client_takes_responses_up_to_its_own_limit() {
     let (server, _) = server();
     let mut limits = ChannelLimits::default();
     limits.messages.max_recv_message_size = 10_000;
@@ -427,7 +427,7 @@ async fn resets_before_a_call_is_accepted_end_the_connection_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn honest_cancels_of_calls_that_reply_never_end_the_connection() {
+async fn honest_cancels_of_calls_that_got_a_response_never_end_the_connection() {
     // Debug builds take ten times as long for a call.
     const CALLS: usize = if cfg!(debug_assertions) {
         10_000

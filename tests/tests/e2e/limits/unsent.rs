@@ -157,8 +157,8 @@ async fn ask_many(client: &mut RawPeer<DuplexStream>, large: &Large, calls: usiz
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_oldest_replies_fail()
-{
+async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_oldest_responses_fail()
+ {
     let large = Large::default();
     let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
     let mut client = stingy(&server).await;
@@ -227,7 +227,7 @@ async fn resetting_calls_does_not_renew_the_time_in_which_a_client_may_take_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_that_wait_for_their_turn_are_left_alone_while_the_client_takes_others() {
+async fn responses_that_wait_for_their_turn_are_left_alone_while_the_client_takes_others() {
     let large = Large::default();
     let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
     let mut client = stingy(&server).await;
@@ -274,7 +274,7 @@ async fn read_all(address: String, calls: usize, kib: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_large_replies_at_once_reach_a_client_that_reads() {
+async fn a_hundred_large_responses_at_once_reach_a_client_that_reads() {
     let large = Large::default();
     let bound = Server::new()
         .add_service(large.clone())
@@ -288,7 +288,7 @@ async fn a_hundred_large_replies_at_once_reach_a_client_that_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_large_replies_at_once_pass_a_slow_link() {
+async fn a_hundred_large_responses_at_once_pass_a_slow_link() {
     let large = Large::default();
     // In this time each of them takes no more than 200 KB.
     let server = server(&large, |it| {
@@ -307,7 +307,7 @@ async fn a_hundred_large_replies_at_once_pass_a_slow_link() {
 }
 
 #[tokio::test]
-async fn replies_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
+async fn responses_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
     let large = Large::default();
     let server = server(&large, |it| {
         it.max_connection_unsent_size = MIB;
@@ -334,7 +334,7 @@ async fn replies_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_makes_room_and_one_reply_alone_may_be_larger_than_the_bound() {
+async fn a_call_that_is_given_up_makes_room_and_one_response_alone_may_be_larger_than_the_bound() {
     let large = Large::default();
     let server = server(&large, |it| {
         it.max_connection_unsent_size = 2 * MIB;
@@ -360,7 +360,7 @@ async fn a_call_that_is_given_up_makes_room_and_one_reply_alone_may_be_larger_th
 }
 
 #[tokio::test]
-async fn a_reply_that_has_begun_is_reset_with_what_a_client_takes_for_resource_exhausted() {
+async fn a_response_that_has_begun_is_reset_with_what_a_client_takes_for_resource_exhausted() {
     let large = Large::default();
     let server = server(&large, |it| {
         it.max_connection_unsent_size = 2 * MIB;
@@ -422,7 +422,7 @@ async fn at_the_bound_of_the_server_the_connection_that_holds_the_most_gives_way
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_that_do_not_move_are_given_up_in_time_when_they_are_in_the_way() {
+async fn responses_that_do_not_move_are_given_up_in_time_when_they_are_in_the_way() {
     let large = Large::default();
     let server = server(&large, |it| {
         it.max_connection_unsent_size = 8 * MIB;

@@ -13,6 +13,8 @@ use trunkline_testkit::{
     Fields, Frame, GoAway, Outcome, PREFACE, Probe, RawPeer, error, message, within,
 };
 
+use crate::wall_clock::{assert_not_late, assert_punctual};
+
 const ECHO: &str = "/test.Probe/Echo";
 const HOLD: &str = "/test.Probe/Hold";
 const CHAT: &str = "/test.Probe/Chat";
@@ -125,8 +127,7 @@ async fn check_drain(server: Server) {
     running.stop();
     running.ended().await;
     let took = began.elapsed();
-    assert!(took >= SECOND, "the calls had no grace: {took:?}");
-    assert!(took < 2 * SECOND, "held up: {took:?}");
+    assert_punctual("the grace of the calls", took, SECOND);
     assert_eq!(probe.counts().running, 0);
 }
 
@@ -570,4 +571,21 @@ async fn a_port_that_is_taken_is_an_error_that_says_what_to_do() {
     let (cause, way_out) = (format!("cannot listen on {address}"), "choose another port");
     assert!(status.message().starts_with(&cause), "{status}");
     assert!(status.message().contains(way_out), "{status}");
+}
+
+#[tokio::test]
+async fn a_server_stops_although_a_client_has_not_shaken_hands() {
+    const GRACE: Duration = Duration::from_millis(200);
+    let (server, _) = server();
+    let mut running = Running::new(server.drain_grace(GRACE)).await;
+    let mut silent = TcpStream::connect(&running.address)
+        .await
+        .expect("a server");
+    // It has been accepted, and not only queued.
+    tokio::time::sleep(GRACE).await;
+    let began = Instant::now();
+    running.stop();
+    running.ended().await;
+    assert_not_late("the end", began.elapsed(), GRACE);
+    let _ = silent.read(&mut [0; 100]).await;
 }

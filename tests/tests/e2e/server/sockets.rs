@@ -514,3 +514,25 @@ async fn abuse_among_calls_with_an_authority_of_c_core_is_cut_off_as_abuse() {
     let goaway = client.goaway().expect("a reason");
     assert_eq!(goaway.text, "too_many_internal_resets");
 }
+
+#[tokio::test]
+async fn a_socket_whose_server_is_busy_is_not_taken_over() {
+    let directory = Directory::new("busy");
+    let (path, address) = directory.socket();
+    let busy = UnixListener::bind(&path).expect("a socket");
+    let mut waiting = Vec::new();
+    let connect = || {
+        let connecting = tokio::net::UnixStream::connect(&path);
+        tokio::time::timeout(Duration::from_millis(200), connecting)
+    };
+    while let Ok(Ok(stream)) = connect().await {
+        waiting.push(stream);
+        if waiting.len() > 10_000 {
+            break;
+        }
+    }
+    println!("{} wait", waiting.len());
+    let second = Server::new().add_service(Echo).bind(&address).await;
+    assert!(second.is_err(), "taken from a server that runs");
+    drop(busy);
+}
