@@ -554,6 +554,49 @@ fn every_row_of_the_specification_names_code_and_test_that_exist() {
     assert!(missing.is_empty(), "there is no {missing:#?}");
 }
 
+/// statuscodes.md: the codes that belong to applications. Where INVALID_ARGUMENT and FAILED_PRECONDITION are made,
+/// docs/SPEC.md says why.
+#[test]
+fn codes_of_applications_are_not_made_by_the_framework() {
+    let mut made = BTreeSet::new();
+    for name in ["codec", "transport", "channel", "trunkline"] {
+        for file in rust_files(&root().join("crates").join(name).join("src")) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            let code = without_tests(&text).lines().filter(|line| is_code(line));
+            made.extend(
+                code.filter_map(maker_in)
+                    .map(|maker| format!("{name} {maker}")),
+            );
+        }
+    }
+    let expected = [
+        "channel invalid_argument",
+        "transport invalid_argument",
+        "trunkline failed_precondition",
+        "trunkline invalid_argument",
+    ];
+    assert_eq!(made.iter().collect::<Vec<_>>(), expected);
+}
+
+/// The constructor of a code of applications that is called in a line.
+fn maker_in(line: &str) -> Option<&'static str> {
+    let makers = [
+        "invalid_argument",
+        "not_found",
+        "already_exists",
+        "failed_precondition",
+        "aborted",
+        "out_of_range",
+        "data_loss",
+    ];
+    let calls = |maker: &str| {
+        let constant = maker.to_uppercase();
+        line.contains(&format!("Status::{maker}("))
+            || line.contains(&format!("Status::new(Code::{constant}"))
+    };
+    makers.into_iter().find(|maker| calls(maker))
+}
+
 #[test]
 fn nothing_committed_names_a_path_of_a_machine() {
     let listed = Command::new("git")

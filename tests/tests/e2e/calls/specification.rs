@@ -5,7 +5,6 @@
 //! nothing else is left to do.
 
 use std::future::IntoFuture;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -827,83 +826,6 @@ async fn a_ping_comes_back_with_its_own_bytes() {
         .await;
     let expected = payloads.map(u64::to_be_bytes);
     assert_eq!(client.ping_acks(), expected.each_ref().map(|it| &it[..]));
-}
-
-// statuscodes.md
-
-/// The codes that belong to applications; INVALID_ARGUMENT and FAILED_PRECONDITION stand where
-/// docs/SPEC.md says why.
-#[test]
-fn codes_of_applications_are_not_made_by_the_framework() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let mut made = Vec::new();
-    for name in ["codec", "transport", "trunkline"] {
-        let source = root.join(name).join("src");
-        for file in files_below(&source) {
-            let text = std::fs::read_to_string(&file).expect("a source file");
-            let text = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
-            let code = text
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
-            let file = file.strip_prefix(&source).expect("it is below");
-            let name = format!("{name}/{}", file.display());
-            made.extend(
-                code.filter_map(maker_in)
-                    .map(|maker| format!("{name} {maker}")),
-            );
-        }
-    }
-    made.sort();
-    made.dedup();
-    let expected = [
-        "transport/address.rs invalid_argument",
-        "transport/listen.rs invalid_argument",
-        "transport/target.rs invalid_argument",
-        "transport/tls/client.rs invalid_argument",
-        "transport/tls/material.rs invalid_argument",
-        "transport/tls/mod.rs invalid_argument",
-        "transport/tls/roots.rs invalid_argument",
-        "transport/tls/server.rs invalid_argument",
-        "transport/tls/store.rs invalid_argument",
-        "trunkline/call/compression.rs invalid_argument",
-        "trunkline/call/context.rs failed_precondition",
-        "trunkline/call/response_handle.rs failed_precondition",
-        "trunkline/client/channel_builder.rs invalid_argument",
-        "trunkline/client/client_stream.rs failed_precondition",
-        "trunkline/server/bound.rs invalid_argument",
-        "trunkline/server/listen_addresses.rs invalid_argument",
-    ];
-    assert_eq!(made, expected);
-}
-
-fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(directory).expect("a directory of sources");
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .flat_map(|path| match path.is_dir() {
-            true => files_below(&path),
-            false => vec![path],
-        })
-        .collect()
-}
-
-/// The constructor of a code of applications that is called in a line.
-fn maker_in(line: &str) -> Option<&'static str> {
-    let makers = [
-        "invalid_argument",
-        "not_found",
-        "already_exists",
-        "failed_precondition",
-        "aborted",
-        "out_of_range",
-        "data_loss",
-    ];
-    let calls = |maker: &str| {
-        let constant = maker.to_uppercase();
-        line.contains(&format!("Status::{maker}("))
-            || line.contains(&format!("Status::new(Code::{constant}"))
-    };
-    makers.into_iter().find(|maker| calls(maker))
 }
 
 /// The path of a method keeps its case on its way out.
