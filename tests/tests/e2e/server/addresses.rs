@@ -33,7 +33,7 @@ async fn a_server_listens_on_what_is_an_address() {
         bind(Server::new(), &["127.0.0.1:0"][..]).await,
     ] {
         let address = bound.local_addr();
-        assert_eq!(bound.local_addrs(), [address.clone()]);
+        assert_eq!(bound.local_addrs(), std::slice::from_ref(&address));
         let serving = tokio::spawn(bound.serve());
         assert_eq!(within("a call", echo(&address)).await.unwrap(), raw("a"));
         serving.abort();
