@@ -12,11 +12,11 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
-    (Area::Guides, 86),
-    (Area::PublicDocs, 197),
+    (Area::Guides, 79),
+    (Area::PublicDocs, 96),
     (Area::Messages, 5),
-    (Area::PrivateDocs, 310),
-    (Area::Examples, 29),
+    (Area::PrivateDocs, 225),
+    (Area::Examples, 23),
 ];
 
 /// No doc comment and no paragraph begins with one of these; a heading may.
