@@ -17,8 +17,7 @@ use trunkline::limits::{ChannelLimits, Http2Limits};
 use trunkline::server::Methods;
 use trunkline::tower::Body;
 use trunkline::{
-    Channel, Client, Code, Method, Raw, Request, Result, Sender, Server, Service, Status,
-    Streaming,
+    Channel, Client, Code, Method, Raw, Request, Result, Sender, Server, Service, Status, Streaming,
 };
 use trunkline_testkit::{Fields, Frame, RawPeer, channel_over, error, message};
 use trunkline_tests::fixture::{
