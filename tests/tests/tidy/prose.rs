@@ -13,7 +13,7 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
     (Area::Guides, 79),
-    (Area::PublicDocs, 96),
+    (Area::PublicDocs, 93),
     (Area::Messages, 5),
     (Area::PrivateDocs, 225),
     (Area::Examples, 23),
