@@ -42,14 +42,14 @@ impl Compressors {
     /// If its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
     /// `.`.
     #[must_use]
-    pub fn with(self, encoding: impl Compressor + 'static) -> Self {
-        let name = encoding.name();
+    pub fn with(self, compressor: impl Compressor + 'static) -> Self {
+        let name = compressor.name();
         assert!(is_name(name), "{name:?} cannot be the name of an encoding");
         let value =
             name_header(name).expect("the characters of a name are those of a header value");
         let mut list = self.0.list.clone();
         let place = list.iter().position(|(_, known)| known.name() == name);
-        let added: (_, Arc<dyn Compressor>) = (value, Arc::new(encoding));
+        let added: (_, Arc<dyn Compressor>) = (value, Arc::new(compressor));
         match place {
             Some(at) => list[at] = added,
             None => list.push(added),
@@ -71,8 +71,8 @@ impl Compressors {
         self.0
             .list
             .iter()
-            .map(|(_, encoding)| encoding)
-            .find(|encoding| encoding.name() == name)
+            .map(|(_, compressor)| compressor)
+            .find(|compressor| compressor.name() == name)
     }
 
     /// Returns the first compressor that a peer accepts, by one of its `grpc-accept-encoding` headers.
@@ -84,7 +84,7 @@ impl Compressors {
                 .map(<[u8]>::trim_ascii);
             accepted.any(|other| other == name.as_bytes())
         };
-        self.iter().find(|encoding| accepts(encoding.name()))
+        self.iter().find(|compressor| accepts(compressor.name()))
     }
 
     /// Returns the value of the `grpc-accept-encoding` header, such as `identity,gzip`.
@@ -95,7 +95,7 @@ impl Compressors {
 
     /// Returns the compressors, the preferred one first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Compressor>> {
-        self.0.list.iter().map(|(_, encoding)| encoding)
+        self.0.list.iter().map(|(_, compressor)| compressor)
     }
 
     /// Returns true if the list is empty.
@@ -106,8 +106,8 @@ impl Compressors {
 
     /// The value of the `grpc-encoding` header for `encoding`, which may also be one that is not in
     /// the list.
-    pub(crate) fn header_of(&self, encoding: &dyn Compressor) -> Option<HeaderValue> {
-        let name = encoding.name();
+    pub(crate) fn header_of(&self, compressor: &dyn Compressor) -> Option<HeaderValue> {
+        let name = compressor.name();
         match self.0.list.iter().find(|(value, _)| value == name) {
             Some((value, _)) => Some(value.clone()),
             None => name_header(name),
@@ -116,9 +116,9 @@ impl Compressors {
 
     fn of(list: Vec<(HeaderValue, Arc<dyn Compressor>)>) -> Self {
         let mut accept = String::from("identity");
-        for (_, encoding) in &list {
+        for (_, compressor) in &list {
             accept.push(',');
-            accept.push_str(encoding.name());
+            accept.push_str(compressor.name());
         }
         let accept = match accept.as_str() {
             "identity" => HeaderValue::from_static("identity"),
@@ -137,12 +137,12 @@ impl Compressors {
 impl Default for Compressors {
     fn default() -> Self {
         static BUILT_IN: LazyLock<Compressors> = LazyLock::new(|| {
-            let encodings = Compressors::none();
+            let compressors = Compressors::none();
             #[cfg(feature = "gzip")]
-            let encodings = encodings.with(Gzip::default());
+            let compressors = compressors.with(Gzip::default());
             #[cfg(feature = "deflate")]
-            let encodings = encodings.with(Deflate::default());
-            encodings
+            let compressors = compressors.with(Deflate::default());
+            compressors
         });
         BUILT_IN.clone()
     }
@@ -205,35 +205,35 @@ mod tests {
     }
 
     #[test]
-    fn encodings_are_found_by_name_and_announced_in_order() {
-        let encodings = Compressors::none().with(Named("zstd")).with(Named("x-own"));
-        assert_eq!(encodings.accept_header(), "identity,zstd,x-own");
-        assert_eq!(encodings.find("x-own").unwrap().name(), "x-own");
+    fn compressors_are_found_by_name_and_announced_in_order() {
+        let compressors = Compressors::none().with(Named("zstd")).with(Named("x-own"));
+        assert_eq!(compressors.accept_header(), "identity,zstd,x-own");
+        assert_eq!(compressors.find("x-own").unwrap().name(), "x-own");
         for name in ["gzip", "identity", "", "ZSTD", "zstd "] {
-            assert!(encodings.find(name).is_none(), "{name:?}");
+            assert!(compressors.find(name).is_none(), "{name:?}");
         }
-        assert_eq!(encodings.header_of(&Named("zstd")).unwrap(), "zstd");
-        assert_eq!(encodings.header_of(&Named("other")).unwrap(), "other");
-        assert!(encodings.header_of(&Named("no\nheader")).is_none());
-        assert!(Compressors::none().is_empty() && !encodings.is_empty());
+        assert_eq!(compressors.header_of(&Named("zstd")).unwrap(), "zstd");
+        assert_eq!(compressors.header_of(&Named("other")).unwrap(), "other");
+        assert!(compressors.header_of(&Named("no\nheader")).is_none());
+        assert!(Compressors::none().is_empty() && !compressors.is_empty());
         assert_eq!(
-            format!("{encodings:?}"),
+            format!("{compressors:?}"),
             r#"[Named("zstd"), Named("x-own")]"#
         );
     }
 
     #[test]
-    fn an_encoding_of_the_same_name_takes_the_place_of_the_older_one() {
-        let encodings = Compressors::none()
+    fn a_compressor_replaces_an_older_one_of_the_same_name() {
+        let compressors = Compressors::none()
             .with(Named("a"))
             .with(Named("b"))
             .with(Named("a"));
-        assert_eq!(encodings.accept_header(), "identity,a,b");
+        assert_eq!(compressors.accept_header(), "identity,a,b");
     }
 
     #[test]
-    fn the_preferred_encoding_comes_first_and_the_others_keep_their_order() {
-        let encodings = || {
+    fn the_preferred_compressor_comes_first_and_the_others_keep_their_order() {
+        let compressors = || {
             Compressors::none()
                 .with(Named("a"))
                 .with(Named("b"))
@@ -244,13 +244,13 @@ mod tests {
             ("c", "identity,c,a,b"),
             ("d", "identity,a,b,c"),
         ] {
-            assert_eq!(encodings().prefer(name).accept_header(), accept);
+            assert_eq!(compressors().prefer(name).accept_header(), accept);
         }
     }
 
     #[test]
     fn ours_are_chosen_in_our_order_from_what_the_peer_accepts() {
-        let encodings = Compressors::none().with(Named("zstd")).with(Named("gzip"));
+        let compressors = Compressors::none().with(Named("zstd")).with(Named("gzip"));
         let table: [(&[u8], Option<&str>); 10] = [
             (b"gzip", Some("gzip")),
             (b"identity,deflate,gzip", Some("gzip")),
@@ -265,7 +265,9 @@ mod tests {
         ];
         for (accept, expected) in table {
             let accept = HeaderValue::from_bytes(accept).unwrap();
-            let chosen = encodings.choose(&accept).map(|encoding| encoding.name());
+            let chosen = compressors
+                .choose(&accept)
+                .map(|compressor| compressor.name());
             assert_eq!(chosen, expected, "{accept:?}");
         }
     }

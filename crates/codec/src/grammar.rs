@@ -91,7 +91,7 @@ pub struct Reader {
     state: State,
     decoder: Decoder,
     /// The compressor of compressed messages.
-    encoding: Option<Arc<dyn Compressor>>,
+    compressor: Option<Arc<dyn Compressor>>,
     /// The message that is being decompressed: it comes before all others.
     restoring: Option<Box<Restoring>>,
     /// The size of the last compressed message before it was restored, in bytes.
@@ -154,10 +154,10 @@ pub fn only_message(
     data: &Bytes,
     trailers: &HeaderMap,
     max_size: usize,
-    encodings: &Compressors,
+    compressors: &Compressors,
 ) -> Option<Bytes> {
     let message = frame::only_message(data, max_size)?;
-    head::parse_response(head.status, &head.headers, encodings).ok()?;
+    head::parse_response(head.status, &head.headers, compressors).ok()?;
     matches!(Status::from_trailers(trailers), Some(Ok(()))).then_some(message)
 }
 
@@ -165,13 +165,13 @@ impl Reader {
     /// Creates a reader of a response, with the largest message in bytes and the compressors that were
     /// announced to the server.
     #[inline]
-    pub fn response(expect: Expect, max_message_size: usize, encodings: Compressors) -> Self {
+    pub fn response(expect: Expect, max_message_size: usize, compressors: Compressors) -> Self {
         Self {
-            direction: Direction::Response(encodings),
+            direction: Direction::Response(compressors),
             expect,
             state: State::Start,
             decoder: Decoder::new(max_message_size),
-            encoding: None,
+            compressor: None,
             restoring: None,
             compressed_size: 0,
             has_data: false,
@@ -185,14 +185,14 @@ impl Reader {
     pub fn request(
         expect: Expect,
         max_message_size: usize,
-        encoding: Option<Arc<dyn Compressor>>,
+        compressor: Option<Arc<dyn Compressor>>,
     ) -> Self {
         Self {
             direction: Direction::Request,
             expect,
             state: State::Open,
             decoder: Decoder::new(max_message_size),
-            encoding,
+            compressor,
             restoring: None,
             compressed_size: 0,
             has_data: false,
@@ -204,13 +204,13 @@ impl Reader {
     pub fn head(&mut self, status: StatusCode, headers: HeaderMap) {
         match (&self.state, &self.direction) {
             (State::Start, _) if status.is_informational() => {}
-            (State::Start, Direction::Response(encodings)) => {
-                match head::parse_response(status, &headers, encodings) {
+            (State::Start, Direction::Response(compressors)) => {
+                match head::parse_response(status, &headers, compressors) {
                     Ok(ResponseHead {
-                        encoding,
+                        compressor,
                         has_status,
                     }) => {
-                        self.encoding = encoding;
+                        self.compressor = compressor;
                         self.state = match has_status {
                             true => State::Held(headers),
                             false => State::Head(headers),
@@ -454,7 +454,7 @@ impl Reader {
         }
         // PROTOCOL-HTTP2.md, "Requests": if the Message-Compressor header is omitted then the
         // Compressed-Flag must be 0.
-        let Some(encoding) = &self.encoding else {
+        let Some(compressor) = &self.compressor else {
             let message = "a message is compressed, and grpc-encoding does not name an encoding";
             return Some(self.give_up(Status::internal(message)));
         };
@@ -469,8 +469,8 @@ impl Reader {
         }
         let (limit, mut output, mut input) =
             (self.decoder.max_size(), BytesMut::new(), frame.payload);
-        let restored = match encoding.decompressor(limit) {
-            None => encoding.decompress(&mut input, &mut output, limit),
+        let restored = match compressor.decompressor(limit) {
+            None => compressor.decompress(&mut input, &mut output, limit),
             Some(by) => {
                 let restoring = Restoring { input, output, by };
                 return self.restore_further(Box::new(restoring));
@@ -505,7 +505,7 @@ impl Reader {
             }
             Err(error) => error,
         };
-        let name = self.encoding.as_ref().map_or("", |it| it.name());
+        let name = self.compressor.as_ref().map_or("", |it| it.name());
         let status = match error {
             CompressionError::TooLarge => {
                 self.too_large(&format!("in {name} inflates to more than"))

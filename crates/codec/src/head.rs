@@ -35,9 +35,9 @@ pub struct RequestHead {
     /// time has passed already.
     pub timeout: Option<Duration>,
     /// The compressor of the compressed messages of the request; `None` if they may not be compressed.
-    pub encoding: Option<Arc<dyn Compressor>>,
+    pub compressor: Option<Arc<dyn Compressor>>,
     /// The first of our compressors that the client accepts.
-    pub reply_encoding: Option<Arc<dyn Compressor>>,
+    pub response_compressor: Option<Arc<dyn Compressor>>,
 }
 
 /// The refusal of a request that is not a call. The connection goes on.
@@ -79,14 +79,14 @@ impl Refusal {
     /// that clients use.
     pub fn into_response(
         self,
-        encodings: &Compressors,
+        compressors: &Compressors,
     ) -> (http::Response<String>, Option<HeaderMap>) {
         match self {
             Self::Status(status) => (status.into_response(), None),
             // PROTOCOL-HTTP2.md, "Responses": Trailers-Only has no room for grpc-accept-encoding.
             Self::Compressor(status) => {
                 let mut response = http::Response::default();
-                write_response(response.headers_mut(), None, encodings);
+                write_response(response.headers_mut(), None, compressors);
                 (response, Some(status.into_trailers()))
             }
             Self::Http { status, message } => {
@@ -156,7 +156,7 @@ pub fn trailers_only<B: Default>(end: Result<(), Status>, metadata: Metadata) ->
 pub fn parse_request(
     parts: &Parts,
     max_header_list_size: u32,
-    encodings: &Compressors,
+    compressors: &Compressors,
 ) -> Result<RequestHead, Refusal> {
     if parts.method != Method::POST {
         let method: String = parts.method.as_str().chars().take(40).collect();
@@ -166,7 +166,7 @@ pub fn parse_request(
             message,
         });
     }
-    let fields = RequestFields::collect(parts, encodings);
+    let fields = RequestFields::collect(parts, compressors);
     match fields
         .content_type
         .map_or(ContentType::Other, ContentType::of)
@@ -201,20 +201,20 @@ pub fn parse_request(
         Some(value) => Some(timeout::parse(value).map_err(Status::from)?),
         None => None,
     };
-    let encoding = match MessageEncoding::of(fields.encoding, encodings) {
+    let compressor = match MessageEncoding::of(fields.compressor, compressors) {
         MessageEncoding::Identity => None,
-        MessageEncoding::Known(encoding) => Some(encoding.clone()),
+        MessageEncoding::Known(compressor) => Some(compressor.clone()),
         // compression.md, "Compression Method Asymmetry Between Peers": UNIMPLEMENTED, and the
         // response's grpc-accept-encoding says what would do.
         MessageEncoding::Unknown(name) => {
-            let message = unknown_encoding("the request", &name, encodings);
+            let message = unknown_encoding("the request", &name, compressors);
             return Err(Refusal::Compressor(Status::unimplemented(message)));
         }
     };
     Ok(RequestHead {
         timeout,
-        encoding,
-        reply_encoding: fields.accepted.cloned(),
+        compressor,
+        response_compressor: fields.accepted.cloned(),
     })
 }
 
@@ -243,8 +243,8 @@ pub fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
 pub fn write_request(
     headers: &mut HeaderMap,
     timeout: Option<Duration>,
-    encoding: Option<&dyn Compressor>,
-    encodings: &Compressors,
+    compressor: Option<&dyn Compressor>,
+    compressors: &Compressors,
 ) {
     // PROTOCOL-HTTP2.md, "Requests": the timeout should come first, and all of these before custom
     // metadata. A header map keeps the order in which names come into it.
@@ -254,7 +254,7 @@ pub fn write_request(
     }
     set(headers, header::TE, TRAILERS);
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
-    write_encodings(headers, encoding, encodings);
+    write_compression(headers, compressor, compressors);
     let agent = custom.get(header::USER_AGENT).cloned();
     set(headers, header::USER_AGENT, agent.unwrap_or(USER_AGENT));
     append_new(headers, custom);
@@ -267,28 +267,28 @@ pub struct ClientFields {
     plain: HeaderMap,
     /// With a `grpc-timeout` of any value.
     timed: HeaderMap,
-    encodings: Compressors,
+    compressors: Compressors,
 }
 
 impl ClientFields {
     /// Creates the fields of a client with these compressors.
-    pub fn new(encodings: Compressors) -> Self {
+    pub fn new(compressors: Compressors) -> Self {
         let fields = |timeout| {
             let mut headers = HeaderMap::new();
-            write_request(&mut headers, timeout, None, &encodings);
+            write_request(&mut headers, timeout, None, &compressors);
             headers
         };
         Self {
             plain: fields(None),
             timed: fields(Some(Duration::ZERO)),
-            encodings,
+            compressors,
         }
     }
 
     /// Returns the compressors that the client knows.
     #[inline]
-    pub fn encodings(&self) -> &Compressors {
-        &self.encodings
+    pub fn compressors(&self) -> &Compressors {
+        &self.compressors
     }
 
     /// Adds the fields as [`write_request`] does.
@@ -296,10 +296,10 @@ impl ClientFields {
         &self,
         headers: &mut HeaderMap,
         timeout: Option<Duration>,
-        encoding: Option<&dyn Compressor>,
+        compressor: Option<&dyn Compressor>,
     ) {
-        if encoding.is_some() || headers.contains_key(header::USER_AGENT) {
-            return write_request(headers, timeout, encoding, &self.encodings);
+        if compressor.is_some() || headers.contains_key(header::USER_AGENT) {
+            return write_request(headers, timeout, compressor, &self.compressors);
         }
         let fields = match timeout {
             None => self.plain.clone(),
@@ -334,23 +334,23 @@ fn append_new(headers: &mut HeaderMap, more: HeaderMap) {
 #[inline]
 pub fn write_response(
     headers: &mut HeaderMap,
-    encoding: Option<&dyn Compressor>,
-    encodings: &Compressors,
+    compressor: Option<&dyn Compressor>,
+    compressors: &Compressors,
 ) {
     set(headers, header::CONTENT_TYPE, APPLICATION_GRPC);
-    write_encodings(headers, encoding, encodings);
+    write_compression(headers, compressor, compressors);
 }
 
-fn write_encodings(
+fn write_compression(
     headers: &mut HeaderMap,
-    encoding: Option<&dyn Compressor>,
-    encodings: &Compressors,
+    compressor: Option<&dyn Compressor>,
+    compressors: &Compressors,
 ) {
-    if let Some(value) = encoding.and_then(|encoding| encodings.header_of(encoding)) {
+    if let Some(value) = compressor.and_then(|compressor| compressors.header_of(compressor)) {
         set(headers, GRPC_ENCODING, value);
     }
-    if !encodings.is_empty() {
-        set(headers, GRPC_ACCEPT_ENCODING, encodings.accept_header());
+    if !compressors.is_empty() {
+        set(headers, GRPC_ACCEPT_ENCODING, compressors.accept_header());
     }
 }
 
@@ -367,12 +367,12 @@ struct RequestFields<'a> {
     hosts: usize,
     content_type: Option<&'a [u8]>,
     timeout: Option<&'a [u8]>,
-    encoding: Option<&'a [u8]>,
+    compressor: Option<&'a [u8]>,
     accepted: Option<&'a Arc<dyn Compressor>>,
 }
 
 impl<'a> RequestFields<'a> {
-    fn collect(parts: &'a Parts, encodings: &'a Compressors) -> Self {
+    fn collect(parts: &'a Parts, compressors: &'a Compressors) -> Self {
         let mut fields = Self {
             size: pseudo_size(&parts.method, &parts.uri),
             ..Self::default()
@@ -383,9 +383,9 @@ impl<'a> RequestFields<'a> {
                 "host" => fields.hosts += 1,
                 "content-type" => keep_first(&mut fields.content_type, value),
                 "grpc-timeout" => keep_first(&mut fields.timeout, value),
-                "grpc-encoding" => keep_first(&mut fields.encoding, value),
+                "grpc-encoding" => keep_first(&mut fields.compressor, value),
                 "grpc-accept-encoding" => {
-                    fields.accepted = fields.accepted.or_else(|| encodings.choose(value));
+                    fields.accepted = fields.accepted.or_else(|| compressors.choose(value));
                 }
                 _ => {}
             }
@@ -400,7 +400,7 @@ fn keep_first<'a>(field: &mut Option<&'a [u8]>, value: &'a HeaderValue) {
 
 /// The head of a response.
 pub(crate) struct ResponseHead {
-    pub(crate) encoding: Option<Arc<dyn Compressor>>,
+    pub(crate) compressor: Option<Arc<dyn Compressor>>,
     /// True if the head has a `grpc-status`, so that it may be the whole response.
     pub(crate) has_status: bool,
 }
@@ -409,7 +409,7 @@ pub(crate) struct ResponseHead {
 pub(crate) fn parse_response(
     status: StatusCode,
     headers: &HeaderMap,
-    encodings: &Compressors,
+    compressors: &Compressors,
 ) -> Result<ResponseHead, Status> {
     let fields = ResponseFields::collect(headers);
     let content_type = fields
@@ -431,17 +431,17 @@ pub(crate) fn parse_response(
             .of_peer(headers)
         }));
     }
-    let encoding = match (
-        MessageEncoding::of(fields.encoding, encodings),
+    let compressor = match (
+        MessageEncoding::of(fields.compressor, compressors),
         content_type,
     ) {
-        (MessageEncoding::Known(encoding), ContentType::Grpc) => Some(encoding.clone()),
+        (MessageEncoding::Known(compressor), ContentType::Grpc) => Some(compressor.clone()),
         (MessageEncoding::Identity, ContentType::Grpc) => None,
         // A response that failed at once has no messages to misread.
         _ if own_error.is_some() => None,
         // compression.md, "Compression Method Asymmetry Between Peers": INTERNAL at a client.
         (MessageEncoding::Unknown(name), _) => {
-            let message = unknown_encoding("the response", &name, encodings);
+            let message = unknown_encoding("the response", &name, compressors);
             return Err(Status::internal(message).of_peer(headers));
         }
         _ => {
@@ -450,7 +450,7 @@ pub(crate) fn parse_response(
         }
     };
     Ok(ResponseHead {
-        encoding,
+        compressor,
         has_status: fields.has_status,
     })
 }
@@ -459,7 +459,7 @@ pub(crate) fn parse_response(
 #[derive(Default)]
 struct ResponseFields<'a> {
     content_type: Option<&'a [u8]>,
-    encoding: Option<&'a [u8]>,
+    compressor: Option<&'a [u8]>,
     has_status: bool,
 }
 
@@ -469,7 +469,7 @@ impl<'a> ResponseFields<'a> {
         for (name, value) in headers {
             match name.as_str() {
                 "content-type" => keep_first(&mut fields.content_type, value),
-                "grpc-encoding" => keep_first(&mut fields.encoding, value),
+                "grpc-encoding" => keep_first(&mut fields.compressor, value),
                 "grpc-status" => fields.has_status = true,
                 _ => {}
             }
@@ -479,8 +479,8 @@ impl<'a> ResponseFields<'a> {
 }
 
 /// compression.md, "Test cases": the description names the encoding and those that are supported.
-fn unknown_encoding(whose: &str, name: &str, encodings: &Compressors) -> String {
-    let supported = encodings.accept_header();
+fn unknown_encoding(whose: &str, name: &str, compressors: &Compressors) -> String {
+    let supported = compressors.accept_header();
     format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
 }
 
@@ -532,15 +532,15 @@ enum MessageEncoding<'a> {
 }
 
 impl<'a> MessageEncoding<'a> {
-    fn of(value: Option<&[u8]>, encodings: &'a Compressors) -> Self {
+    fn of(value: Option<&[u8]>, compressors: &'a Compressors) -> Self {
         let Some(value) = value.filter(|value| *value != b"identity") else {
             return Self::Identity;
         };
-        let encoding = str::from_utf8(value)
+        let compressor = str::from_utf8(value)
             .ok()
-            .and_then(|name| encodings.find(name));
-        match encoding {
-            Some(encoding) => Self::Known(encoding),
+            .and_then(|name| compressors.find(name));
+        match compressor {
+            Some(compressor) => Self::Known(compressor),
             None => Self::Unknown(beginning(value)),
         }
     }
@@ -652,9 +652,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_call_has_no_timeout_and_no_encodings() {
+    fn a_plain_call_has_no_timeout_and_no_compressors() {
         let head = parse("POST", &[("content-type", "application/grpc")]).unwrap();
-        assert!(head.timeout.is_none() && head.encoding.is_none() && head.reply_encoding.is_none());
+        assert!(
+            head.timeout.is_none()
+                && head.compressor.is_none()
+                && head.response_compressor.is_none()
+        );
     }
 
     #[test]
@@ -673,15 +677,16 @@ mod tests {
 
     #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
-    fn encodings_are_found_and_unknown_ones_are_refused_with_those_that_would_do() {
-        let name = |encoding: Option<Arc<dyn Compressor>>| encoding.map(|it| it.name().to_owned());
+    fn compressors_are_found_and_unknown_encodings_are_refused_with_the_supported_ones() {
+        let name =
+            |compressor: Option<Arc<dyn Compressor>>| compressor.map(|it| it.name().to_owned());
         for (value, expected) in [("identity", None), ("gzip", Some("gzip"))] {
             let head = parse_with("grpc-encoding", value).unwrap();
-            assert_eq!(name(head.encoding).as_deref(), expected);
+            assert_eq!(name(head.compressor).as_deref(), expected);
         }
         for (value, expected) in [("identity", None), ("br, gzip", Some("gzip")), ("", None)] {
             let head = parse_with("grpc-accept-encoding", value).unwrap();
-            assert_eq!(name(head.reply_encoding).as_deref(), expected);
+            assert_eq!(name(head.response_compressor).as_deref(), expected);
         }
         for value in ["br", "", "GZIP", "identity,gzip"] {
             let refusal = parse_with("grpc-encoding", value).unwrap_err();
@@ -704,7 +709,7 @@ mod tests {
                 &[("content-type", "application/grpc"), first, second],
             );
             assert_eq!(
-                head.unwrap().reply_encoding.is_some(),
+                head.unwrap().response_compressor.is_some(),
                 cfg!(feature = "gzip")
             );
         }
@@ -749,8 +754,8 @@ mod tests {
     #[test]
     fn the_head_of_a_request_has_what_strict_servers_look_for() {
         let mut headers = HeaderMap::new();
-        let encodings = Compressors::none();
-        write_request(&mut headers, None, None, &encodings);
+        let compressors = Compressors::none();
+        write_request(&mut headers, None, None, &compressors);
         let lines: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value))
@@ -801,23 +806,23 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_client_are_those_that_are_written_one_by_one() {
-        let encodings = Compressors::default();
-        let fields = ClientFields::new(encodings.clone());
-        let encoding = fields.encodings().find("gzip").cloned();
+        let compressors = Compressors::default();
+        let fields = ClientFields::new(compressors.clone());
+        let compressor = fields.compressors().find("gzip").cloned();
         for custom in [
             &[][..],
             &[("a", "1"), ("te", "x")],
             &[("user-agent", "mine/1")],
         ] {
             for timeout in [None, Some(Duration::from_millis(5))] {
-                for encoding in [None, encoding.as_deref()] {
+                for compressor in [None, compressor.as_deref()] {
                     let mut expected = HeaderMap::new();
                     for (name, value) in custom {
                         expected.append(*name, HeaderValue::from_static(value));
                     }
                     let mut headers = expected.clone();
-                    fields.write(&mut headers, timeout, encoding);
-                    write_request(&mut expected, timeout, encoding, &encodings);
+                    fields.write(&mut headers, timeout, compressor);
+                    write_request(&mut expected, timeout, compressor, &compressors);
                     let lines = |headers: &HeaderMap| {
                         let lines = headers
                             .iter()
@@ -844,13 +849,13 @@ mod tests {
 
     #[cfg(all(feature = "gzip", feature = "deflate"))]
     #[test]
-    fn heads_name_encodings_timeout_and_the_users_agent() {
-        let encodings = Compressors::default();
-        let gzip = encodings.find("gzip").unwrap();
+    fn heads_have_compressors_timeout_and_the_users_agent() {
+        let compressors = Compressors::default();
+        let gzip = compressors.find("gzip").unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static("mine/1"));
         let timeout = Some(Duration::from_millis(5));
-        write_request(&mut headers, timeout, Some(gzip.as_ref()), &encodings);
+        write_request(&mut headers, timeout, Some(gzip.as_ref()), &compressors);
         assert_eq!(headers["grpc-timeout"], "5000000n");
         assert_eq!(headers["grpc-encoding"], "gzip");
         assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");
@@ -859,7 +864,7 @@ mod tests {
             ["mine/1"]
         );
         let mut headers = HeaderMap::new();
-        write_response(&mut headers, Some(gzip.as_ref()), &encodings);
+        write_response(&mut headers, Some(gzip.as_ref()), &compressors);
         assert_eq!(headers["content-type"], "application/grpc");
         assert_eq!(headers["grpc-encoding"], "gzip");
         assert_eq!(headers["grpc-accept-encoding"], "identity,gzip,deflate");

@@ -122,12 +122,12 @@ impl Message for Raw {
 pub(crate) fn encode_frame<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Compressor>,
+    compressor: Option<&dyn Compressor>,
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
-    if let Some(encoding) = encoding {
-        return encode_compressed(message, len, encoding, max_size, buffer);
+    if let Some(compressor) = compressor {
+        return encode_compressed(message, len, compressor, max_size, buffer);
     }
     let wire_len = wire_len(len, max_size)?;
     let start = buffer.len();
@@ -160,11 +160,11 @@ pub(crate) fn encode_frame<T: Message>(
 fn encode_compressed<T: Message>(
     message: &T,
     len: usize,
-    encoding: &dyn Compressor,
+    compressor: &dyn Compressor,
     max_size: usize,
     buffer: &mut BytesMut,
 ) -> Result<(), Status> {
-    let frame = frame_in_pieces(message, len, Some(encoding), max_size)?;
+    let frame = frame_in_pieces(message, len, Some(compressor), max_size)?;
     frame.pieces().for_each(|piece| buffer.put_slice(piece));
     Ok(())
 }
@@ -177,18 +177,18 @@ fn encode_compressed<T: Message>(
 pub(crate) fn frame_of<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Compressor>,
+    compressor: Option<&dyn Compressor>,
     max_size: usize,
 ) -> Result<Payload, Status> {
     if len >= PIECES_FROM {
-        return frame_in_pieces(message, len, encoding, max_size);
+        return frame_in_pieces(message, len, compressor, max_size);
     }
     // As large as the frame will be if it is not compressed, and may be sent at all.
-    let mut buffer = match encoding {
+    let mut buffer = match compressor {
         None if len <= max_size => BytesMut::with_capacity(frame::PREFIX_SIZE + len),
         None | Some(_) => BytesMut::new(),
     };
-    encode_frame(message, len, encoding, max_size, &mut buffer)?;
+    encode_frame(message, len, compressor, max_size, &mut buffer)?;
     Ok(buffer.freeze().into())
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn frame_of<T: Message>(
 fn frame_in_pieces<T: Message>(
     message: &T,
     len: usize,
-    encoding: Option<&dyn Compressor>,
+    compressor: Option<&dyn Compressor>,
     max_size: usize,
 ) -> Result<Payload, Status> {
     let wire_len = wire_len(len, max_size)?;
@@ -207,10 +207,10 @@ fn frame_in_pieces<T: Message>(
         return Err(wrong_len(len));
     }
     let frame = rope.into_payload();
-    if let Some(encoding) = encoding {
+    if let Some(compressor) = compressor {
         let (mut plain, mut buffer) = (frame.clone(), BytesMut::new());
         plain.advance(frame::PREFIX_SIZE);
-        if compress_frame(&mut plain, encoding, &mut buffer)? {
+        if compress_frame(&mut plain, compressor, &mut buffer)? {
             return Ok(buffer.freeze().into());
         }
     }
@@ -220,18 +220,18 @@ fn frame_in_pieces<T: Message>(
 /// Appends `plain` as a compressed frame, if it gets smaller by that, and says so.
 pub(crate) fn compress_frame(
     plain: &mut dyn Buf,
-    encoding: &dyn Compressor,
+    compressor: &dyn Compressor,
     buffer: &mut BytesMut,
 ) -> Result<bool, Status> {
     let (start, plain_len) = (buffer.len(), plain.remaining());
     buffer.put_slice(&frame::prefix(true, 0));
-    let compressed = encoding.compress(plain, buffer);
+    let compressed = compressor.compress(plain, buffer);
     let len = buffer.len() - start - frame::PREFIX_SIZE;
     let (Ok(()), Ok(wire_len)) = (compressed, u32::try_from(len)) else {
         buffer.truncate(start);
         return Err(Status::internal(format!(
             "the message cannot be compressed with {}",
-            encoding.name()
+            compressor.name()
         )));
     };
     if len >= plain_len {

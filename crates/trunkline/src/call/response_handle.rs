@@ -27,7 +27,7 @@ struct Shared {
     /// The size above which `Compress::Auto` compresses.
     compress_above: usize,
     /// The first of our encodings that the client accepts.
-    encoding: Option<Arc<dyn Compressor>>,
+    compressor: Option<Arc<dyn Compressor>>,
     /// Whoever wants to know of the call.
     recorder: Option<Arc<Recorder>>,
     /// The hooks of interceptors.
@@ -47,7 +47,7 @@ struct State {
     /// The handler wants the head to go out before its first message.
     head_wanted: bool,
     /// The head promises compressed messages, or will when it is sent.
-    encoding: bool,
+    compressor: bool,
     /// The encodings that the head says we know; none says nothing.
     announced: Option<Compressors>,
     answer: Option<Waker>,
@@ -58,7 +58,7 @@ pub(crate) type ResponseHead<'a> = (Metadata, Option<&'a dyn Compressor>, Option
 
 impl ResponseHandle {
     pub(crate) fn new(
-        encoding: Option<Arc<dyn Compressor>>,
+        compressor: Option<Arc<dyn Compressor>>,
         compress_above: usize,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
@@ -66,7 +66,7 @@ impl ResponseHandle {
             state: Mutex::new(State::default()),
             compress_from: AtomicUsize::new(Compress::Off.least_size(0)),
             compress_above,
-            encoding,
+            compressor,
             recorder,
             message_hooks: OnceLock::new(),
         }))
@@ -168,11 +168,11 @@ impl ResponseHandle {
     /// server's encodings gets the messages as they are.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
-        let wanted = compress != Compress::Off && self.0.encoding.is_some();
+        let wanted = compress != Compress::Off && self.0.compressor.is_some();
         if !state.head_sent {
-            state.encoding |= wanted;
+            state.compressor |= wanted;
         }
-        let compress = match wanted && state.encoding {
+        let compress = match wanted && state.compressor {
             true => compress,
             false => Compress::Off,
         };
@@ -206,16 +206,16 @@ impl ResponseHandle {
     }
 
     /// The encoding for the next message, of `len` bytes, if it is to be compressed.
-    pub(crate) fn encoding(&self, len: usize) -> Option<&dyn Compressor> {
+    pub(crate) fn compressor(&self, len: usize) -> Option<&dyn Compressor> {
         match len >= self.0.compress_from.load(Ordering::Acquire) {
-            true => self.0.encoding.as_deref(),
+            true => self.0.compressor.as_deref(),
             false => None,
         }
     }
 
     /// Says in the head which encodings we know.
-    pub(crate) fn announce(&self, encodings: &Compressors) {
-        self.lock().announced = Some(encodings.clone());
+    pub(crate) fn announce(&self, compressors: &Compressors) {
+        self.lock().announced = Some(compressors.clone());
     }
 
     /// Takes the head, the encoding it promises, and those it announces. It cannot be changed any
@@ -235,8 +235,8 @@ impl ResponseHandle {
 
     fn take_head_of(&self, mut state: MutexGuard<'_, State>) -> ResponseHead<'_> {
         state.head_sent = true;
-        let encoding = match state.encoding {
-            true => self.0.encoding.as_deref(),
+        let compressor = match state.compressor {
+            true => self.0.compressor.as_deref(),
             false => None,
         };
         let announced = state.announced.take();
@@ -244,7 +244,7 @@ impl ResponseHandle {
             true => state.head.clone(),
             false => std::mem::take(&mut state.head),
         };
-        (head, encoding, announced)
+        (head, compressor, announced)
     }
 
     /// Adds what interceptors have put into the response before its handler runs. From now on the head

@@ -42,7 +42,7 @@ enum Compression {
     ResponseHandle(ResponseHandle),
     /// A client's: the call's encoding, used or not.
     Call {
-        encoding: Option<Arc<dyn Compressor>>,
+        compressor: Option<Arc<dyn Compressor>>,
         /// From which size on the next message is compressed.
         compress_from: usize,
         compress_above: usize,
@@ -67,14 +67,14 @@ impl Compression {
         }
     }
 
-    fn encoding(&self, len: usize) -> Option<&dyn Compressor> {
+    fn compressor(&self, len: usize) -> Option<&dyn Compressor> {
         match self {
-            Self::ResponseHandle(response) => response.encoding(len),
+            Self::ResponseHandle(response) => response.compressor(len),
             Self::Call {
-                encoding,
+                compressor,
                 compress_from,
                 ..
-            } if len >= *compress_from => encoding.as_deref(),
+            } if len >= *compress_from => compressor.as_deref(),
             Self::Call { .. } => None,
         }
     }
@@ -84,13 +84,13 @@ impl<T: Message> Sender<T> {
     #[cfg(feature = "client")]
     pub(crate) fn of_call(
         pipe: PipeWriter,
-        (encoding, compress): (Option<Arc<dyn Compressor>>, Compress),
+        (compressor, compress): (Option<Arc<dyn Compressor>>, Compress),
         deadline: Option<Instant>,
         limits: &trunkline_codec::MessageLimits,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let compression = Compression::Call {
-            encoding,
+            compressor,
             compress_from: compress.least_size(limits.compress_above),
             compress_above: limits.compress_above,
             recorder,
@@ -186,7 +186,7 @@ impl<T: Message> Sender<T> {
         len: usize,
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
-        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        let (compressor, max_size) = (self.compression.compressor(len), self.max_size);
         if self.is_watched && self.compression.message_hooks().is_some() {
             ready!(self.pipe.poll_ready(cx))?;
             return Poll::Ready(Ok(self.write_hooked(message, len)));
@@ -197,12 +197,12 @@ impl<T: Message> Sender<T> {
             }
             let mut encoded = Ok(());
             let written = self.pipe.poll_write_with(cx, |buffer| {
-                encoded = encode_frame(message, len, encoding, max_size, buffer);
+                encoded = encode_frame(message, len, compressor, max_size, buffer);
             });
             return written.map_ok(|()| encoded);
         }
         ready!(self.pipe.poll_ready(cx))?;
-        let frame = frame_of(message, len, encoding, max_size);
+        let frame = frame_of(message, len, compressor, max_size);
         Poll::Ready(Ok(frame.map(|frame| {
             if let Some(recorder) = self.compression.recorder() {
                 record_sent(recorder, message, MessageSize::of_frame(len, &frame));
@@ -214,9 +214,9 @@ impl<T: Message> Sender<T> {
     /// Encodes `message` into a pipe that has room, after the hooks of interceptors have run.
     #[cold]
     fn write_hooked(&mut self, message: &T, len: usize) -> Result<(), Status> {
-        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        let (compressor, max_size) = (self.compression.compressor(len), self.max_size);
         let hooks = self.compression.message_hooks();
-        let frame = hooked_frame(hooks, message, len, encoding, max_size)?;
+        let frame = hooked_frame(hooks, message, len, compressor, max_size)?;
         if let Some(recorder) = self.compression.recorder() {
             record_sent(recorder, message, MessageSize::of_frame(len, &frame));
         }
@@ -232,11 +232,11 @@ impl<T: Message> Sender<T> {
         len: usize,
         cx: &Context<'_>,
     ) -> Poll<Result<Result<(), Status>, ReaderGone>> {
-        let (encoding, max_size) = (self.compression.encoding(len), self.max_size);
+        let (compressor, max_size) = (self.compression.compressor(len), self.max_size);
         let (mut encoded, mut size) = (Ok(()), None);
         let written = self.pipe.poll_write_with(cx, |buffer| {
             let start = buffer.len();
-            encoded = encode_frame(message, len, encoding, max_size, buffer);
+            encoded = encode_frame(message, len, compressor, max_size, buffer);
             size = buffer.get(start).map(|&flag| MessageSize {
                 size: len,
                 wire_size: buffer.len() - start - frame::PREFIX_SIZE,

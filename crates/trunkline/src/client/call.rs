@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// Whether the path of the method is known at compile time.
     pub(crate) is_registered: bool,
     pub(crate) wait_mode: WaitMode,
-    pub(crate) encoding: Option<Arc<dyn Compressor>>,
+    pub(crate) compressor: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
     /// The one message of the request, for interceptors.
     pub(crate) kept: Option<Box<KeptRequest>>,
@@ -152,19 +152,19 @@ impl<T> Call<T> {
     ///
     /// A name that the channel does not know fails the call with INTERNAL before anything is sent.
     /// A server that does not know it answers UNIMPLEMENTED.
-    pub fn compress(mut self, encoding: &str) -> Self {
+    pub fn compress(mut self, compressor: &str) -> Self {
         let Some(channel) = &self.channel else {
             return self;
         };
         let options = &mut self.options;
-        match channel.encodings().find(encoding) {
-            _ if encoding == "identity" => options.encoding = None,
-            Some(encoding) => {
-                options.encoding = Some(encoding.clone());
+        match channel.compressors().find(compressor) {
+            _ if compressor == "identity" => options.compressor = None,
+            Some(compressor) => {
+                options.compressor = Some(compressor.clone());
                 options.compress = Compress::On;
             }
             None => {
-                let unknown = unknown_compressor("the channel", encoding, channel.encodings());
+                let unknown = unknown_compressor("the channel", compressor, channel.compressors());
                 options.fail(Status::internal(unknown));
             }
         }
@@ -192,8 +192,8 @@ impl<T> Call<T> {
         request: Option<Result<Payload, Status>>,
     ) -> Self {
         let mut options = Options::default();
-        if let Some(encoding) = channel.compresses_with() {
-            options.encoding = Some(encoding.clone());
+        if let Some(compressor) = channel.compresses_with() {
+            options.compressor = Some(compressor.clone());
             options.compress = Compress::Auto;
         }
         options.is_registered = method.is_static();
@@ -250,19 +250,19 @@ impl<T> Call<T> {
             return Err(Status::internal("the call has no channel"));
         };
         let mut request = self.request.take();
-        if let (Some(encoding), Some(frame)) = (&self.options.encoding, &mut request) {
+        if let (Some(compressor), Some(frame)) = (&self.options.compressor, &mut request) {
             let from = self
                 .options
                 .compress
                 .least_size(channel.limits().messages.compress_above);
-            match compressed(frame, &**encoding, from)? {
+            match compressed(frame, &**compressor, from)? {
                 Some(compressed) => {
                     let plain = std::mem::replace(frame, compressed);
                     self.request = (!channel.is_plain()).then_some(plain);
                 }
                 // Who has named it finds it in the head, in any case.
                 None if self.options.compress == Compress::On => {}
-                None => self.options.encoding = None,
+                None => self.options.compressor = None,
             }
         }
         Ok((channel, request))
@@ -329,7 +329,7 @@ impl<T> Call<T> {
         let recorder = channel.recorder(&call, kind);
         let mut sender = Sender::of_call(
             writer,
-            (call.options.encoding.clone(), call.options.compress),
+            (call.options.compressor.clone(), call.options.compress),
             call.head.deadline,
             &channel.limits().messages,
             recorder.clone(),
@@ -348,7 +348,7 @@ impl<T> Call<T> {
 /// The frame of a message compressed, if it has `from` bytes or more and gets smaller by it.
 fn compressed(
     frame: &Payload,
-    encoding: &dyn Compressor,
+    compressor: &dyn Compressor,
     from: usize,
 ) -> Result<Option<Payload>, Status> {
     let mut plain = frame.clone();
@@ -357,7 +357,7 @@ fn compressed(
         return Ok(None);
     }
     let mut compressed = BytesMut::new();
-    let is_smaller = compress_frame(&mut plain, encoding, &mut compressed)?;
+    let is_smaller = compress_frame(&mut plain, compressor, &mut compressed)?;
     Ok(is_smaller.then(|| compressed.freeze().into()))
 }
 

@@ -273,14 +273,14 @@ impl Channel {
     ///
     /// If the channel does not know the name, each call fails with INTERNAL before anything is sent.
     #[must_use]
-    pub fn compress(self, encoding: &str) -> Self {
+    pub fn compress(self, compressor: &str) -> Self {
         self.with_options(|options| {
-            let compressors = options.fields.encodings();
-            match compressors.find(encoding) {
-                _ if encoding == "identity" => options.compress = None,
+            let compressors = options.fields.compressors();
+            match compressors.find(compressor) {
+                _ if compressor == "identity" => options.compress = None,
                 Some(compressor) => options.compress = Some(compressor.clone()),
                 None => {
-                    let unknown = unknown_compressor("the channel", encoding, compressors);
+                    let unknown = unknown_compressor("the channel", compressor, compressors);
                     let defaults = options.defaults.get_or_insert_default();
                     defaults.fail(Status::internal(unknown));
                 }
@@ -361,8 +361,8 @@ impl Channel {
         }
     }
 
-    pub(crate) fn encodings(&self) -> &Compressors {
-        self.options.fields.encodings()
+    pub(crate) fn compressors(&self) -> &Compressors {
+        self.options.fields.compressors()
     }
 
     #[inline]
@@ -380,7 +380,7 @@ impl Channel {
 
     pub(crate) fn reader(&self, expect: Expect) -> Reader {
         let max_size = self.limits().messages.max_recv_message_size;
-        Reader::response(expect, max_size, self.encodings().clone())
+        Reader::response(expect, max_size, self.compressors().clone())
     }
 
     /// Begins a call, in the poll of who waits for it.
@@ -524,11 +524,11 @@ impl Channel {
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = uri;
         *request.extensions_mut() = call.head.extensions.clone();
-        let (headers, encoding) = (request.headers_mut(), call.options.encoding.as_deref());
+        let (headers, compressor) = (request.headers_mut(), call.options.compressor.as_deref());
         if !call.head.metadata.is_empty() {
             call.head.metadata.clone().merge_into(headers);
         }
-        options.fields.write(headers, timeout, encoding);
+        options.fields.write(headers, timeout, compressor);
         Ok(request)
     }
 }

@@ -25,7 +25,7 @@ pub struct ChannelBuilder {
     settings: Settings,
     authority: Option<String>,
     limits: ChannelLimits,
-    encodings: Compressors,
+    compressors: Compressors,
     compress: Option<String>,
     /// None if no call has any, as most.
     defaults: Option<Box<CallDefaults>>,
@@ -37,7 +37,7 @@ impl ChannelBuilder {
             settings: Settings::new(targets),
             authority: None,
             limits: ChannelLimits::default(),
-            encodings: Compressors::default(),
+            compressors: Compressors::default(),
             compress: None,
             defaults: None,
         }
@@ -74,14 +74,14 @@ impl ChannelBuilder {
         }
         let compress = match &self.compress {
             None => None,
-            Some(name) => Some(known_compressor("the channel", name, &self.encodings)?),
+            Some(name) => Some(known_compressor("the channel", name, &self.compressors)?),
         };
         if let Some(failure) = self.defaults.as_ref().and_then(|it| it.failure.as_ref()) {
             return Err(Status::invalid_argument(failure.message()));
         }
         let limits = Arc::new(self.limits);
         settings.limits = limits.clone();
-        let fields = ClientFields::new(self.encodings);
+        let fields = ClientFields::new(self.compressors);
         let connections = Connections::new(settings)?;
         Ok(Channel::of(
             connections,
@@ -244,8 +244,8 @@ impl ChannelBuilder {
     /// UNIMPLEMENTED. A name that the channel does not know fails
     /// [`connect_lazy`](Self::connect_lazy) with INVALID_ARGUMENT.
     #[must_use]
-    pub fn compress(mut self, encoding: &str) -> Self {
-        self.compress = Some(encoding.to_owned());
+    pub fn compress(mut self, compressor: &str) -> Self {
+        self.compress = Some(compressor.to_owned());
         self
     }
 
@@ -307,14 +307,14 @@ impl ChannelBuilder {
     /// name; gzip and deflate are there by default.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
-        self.encodings = self.encodings.with(compressor);
+        self.compressors = self.compressors.with(compressor);
         self
     }
 
     /// Takes no compressed messages, and sends none.
     #[must_use]
     pub fn no_compression(mut self) -> Self {
-        self.encodings = Compressors::none();
+        self.compressors = Compressors::none();
         self
     }
 

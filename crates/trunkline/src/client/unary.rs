@@ -81,7 +81,7 @@ impl<R: Message> Future for Unary<R> {
             this.stage = this.begin()?;
         }
         let response = match &mut this.stage {
-            Stage::Plain(plain) => match ready!(plain.poll_reply(cx, &mut this.call)) {
+            Stage::Plain(plain) => match ready!(plain.poll_response(cx, &mut this.call)) {
                 Replied::Whole(response) => response,
                 Replied::InParts(mut messages) => {
                     let response = messages.poll_only(cx);
@@ -115,7 +115,7 @@ enum Replied<R> {
 }
 
 impl Plain {
-    fn poll_reply<R: Message>(
+    fn poll_response<R: Message>(
         &mut self,
         cx: &mut Context<'_>,
         call: &mut Call<Response<R>>,
@@ -150,10 +150,10 @@ impl Plain {
             && let Some((data, trailers)) = body.take_full()
         {
             let data = data.into_bytes();
-            let (limits, encodings) = (self.channel.limits(), self.channel.encodings());
+            let (limits, compressors) = (self.channel.limits(), self.channel.compressors());
             let message = trailers.as_ref().and_then(|trailers| {
                 let max_size = limits.messages.max_recv_message_size;
-                grammar::only_message(&head, &data, trailers, max_size, encodings)
+                grammar::only_message(&head, &data, trailers, max_size, compressors)
             });
             if let Some(message) = message {
                 let head = Metadata::from_headers(head.headers);

@@ -15,10 +15,10 @@ pub(crate) fn one_frame<R: Message>(
     max_size: usize,
 ) -> Outcome {
     let len = message.encoded_len();
-    let encoding = response.encoding(len);
+    let compressor = response.compressor(len);
     let frame = match response.message_hooks() {
-        None => frame_of(message, len, encoding, max_size)?,
-        hooks => hooked_frame(hooks, message, len, encoding, max_size)?,
+        None => frame_of(message, len, compressor, max_size)?,
+        hooks => hooked_frame(hooks, message, len, compressor, max_size)?,
     };
     if let Some(recorder) = response.recorder() {
         record_sent(recorder, message, MessageSize::of_frame(len, &frame));

@@ -55,7 +55,7 @@ pub(crate) fn ended(mut running: RunningHandler, outcome: Outcome) -> http::Resp
 
 fn with_head(
     response: &ResponseHandle,
-    (metadata, encoding, announced): ResponseHead<'_>,
+    (metadata, compressor, announced): ResponseHead<'_>,
 ) -> http::Response<Body> {
     if let Some(recorder) = response.recorder() {
         recorder.head_sent(&metadata);
@@ -63,6 +63,6 @@ fn with_head(
     let mut whole = http::Response::new(Body::empty());
     metadata.merge_into(whole.headers_mut());
     let announced = announced.unwrap_or_else(Compressors::none);
-    head::write_response(whole.headers_mut(), encoding, &announced);
+    head::write_response(whole.headers_mut(), compressor, &announced);
     whole
 }

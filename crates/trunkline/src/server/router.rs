@@ -254,7 +254,7 @@ impl Routes {
             recorder.head_received(&head.metadata);
         }
         let response = ResponseHandle::new(
-            request.reply_encoding,
+            request.response_compressor,
             options.compress_above,
             recorder.clone(),
         );
@@ -263,13 +263,13 @@ impl Routes {
         }
         // compression.md, "Compression Method Asymmetry Between Peers": who gets messages in an encoding
         // that it has not named to the peer names it in the response.
-        if request.encoding.is_some() {
+        if request.compressor.is_some() {
             response.announce(&options.compressors);
         }
         let reader = Reader::request(
             route.handler.requests,
             options.max_recv_message_size,
-            request.encoding,
+            request.compressor,
         );
         let (writer, outbox) = match route.handler.responses {
             Expect::One => (None, None),
