@@ -113,12 +113,7 @@ pub(crate) fn generate(
     for file in &mut loaded.files {
         docs.take(&mut file.descriptor);
     }
-    let modules: BTreeMap<String, Module> = loaded
-        .files
-        .iter()
-        .map(|file| file.descriptor.package().to_owned())
-        .map(|package| (package.clone(), names.module(&package)))
-        .collect();
+    let modules = modules_by_package(&loaded.files, &names);
     let module_of = |file: &Loading| modules[file.descriptor.package()].clone();
     let (services, names) = (Texts::default(), Rc::new(RefCell::new(names)));
     let mut prost = choices.prost;
@@ -175,6 +170,14 @@ pub(crate) fn generate(
             .filter_map(|file| file.path.clone())
             .collect(),
     })
+}
+
+/// Returns the module of each package.
+fn modules_by_package(files: &[Loading], names: &Names) -> BTreeMap<String, Module> {
+    let packages = files.iter().map(|file| file.descriptor.package());
+    packages
+        .map(|package| (package.to_owned(), names.module(package)))
+        .collect()
 }
 
 fn by_module<'a>(

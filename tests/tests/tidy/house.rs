@@ -369,16 +369,19 @@ fn the_house_stays_small() {
     // What use has shown is about 2,700: sizes of header lists in both directions 430, budgets that refill
     // 450, responses that wait and connections that close slowly 560, locks of socket files, addresses and
     // reloads 420, messages that are restored in steps or read where they lie 230, heads and ends of calls
-    // and their senders 200, the rest in small parts and limits.
+    // and their senders 200, the rest in small parts and limits. What a finished API adds is about 2,900: a context
+    // for interceptors and hooks for messages 700, observers with an object for each call 700, options and timeouts
+    // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
+    // 400, limits by layer 150, Windows and features 200; the rest are modules of names.
     assert!(
-        runtime <= 16_800,
+        runtime <= 19_800,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
     let channel = code["channel"];
     // 1,500 held one list of addresses; names that fail or answer for themselves, and calls that keep
-    // their turn, are 100 more.
-    assert!(channel <= 1_700, "channel has {channel} lines of code");
+    // their turn, are 100 more; targets of any type and the limits of a channel another 250.
+    assert!(channel <= 1_900, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }

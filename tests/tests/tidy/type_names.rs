@@ -27,10 +27,10 @@ fn a_type_shares_its_name_with_no_other() {
     for (name, places) in named.iter().filter(|(_, places)| places.len() > 1) {
         println!("    {name}: {}", places.join(", "));
     }
-    assert_eq!(
-        types - named.len(),
-        CEILING,
-        "types too many, printed above"
+    let shared = types - named.len();
+    assert!(
+        shared <= CEILING,
+        "{shared} types share a name, printed above"
     );
 }
 
