@@ -78,7 +78,7 @@ async fn main() -> Result<()> {
         .add_service(Health::new())
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let plain = Channel::connect(&address).await?;

@@ -8,6 +8,7 @@ use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
+use trunkline::channel::Targets;
 use trunkline::tower::Body;
 use trunkline::{Channel, Request, Result, Server};
 
@@ -28,7 +29,7 @@ fn pages() -> axum::Router {
     axum::Router::new().route("/", get(|| async { "a page" }))
 }
 
-async fn greet(address: &str) -> Result<()> {
+async fn greet(address: impl Into<Targets>) -> Result<()> {
     let client = GreeterClient::connect(address).await?;
     let name = "world".to_string();
     let response = client.say_hello(HelloRequest { name }).await?;
@@ -44,12 +45,12 @@ async fn main() -> std::result::Result<(), axum::BoxError> {
         .into_router();
     let both = pages().route_service("/helloworld.Greeter/{method}", services);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
+    let address = listener.local_addr()?;
     tokio::spawn(axum::serve(listener, both).into_future());
 
     println!("services in axum's server");
-    greet(&address).await?;
-    let mut browser = TcpStream::connect(&address).await?;
+    greet(address).await?;
+    let mut browser = TcpStream::connect(address).await?;
     let request = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     browser.write_all(request.as_bytes()).await?;
     let mut response = String::new();
@@ -61,7 +62,7 @@ async fn main() -> std::result::Result<(), axum::BoxError> {
         .fallback(pages())
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     println!("axum's routes in a server of ours");

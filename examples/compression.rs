@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
         .compress("gzip")
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let channel = Channel::to(&address)

@@ -47,7 +47,7 @@ async fn serve(service: impl Service) -> Result<GreeterClient> {
         .add_service(service)
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     GreeterClient::connect(&address).await
 }

@@ -77,7 +77,7 @@ fn explain(status: &Status) {
 async fn serve(service: impl Service) -> Result<BookingClient> {
     let server = Server::new().add_service(service);
     let server = server.bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     BookingClient::connect(&address).await
 }

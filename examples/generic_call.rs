@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
         .add_service(Mirror)
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let client = Client::new(Channel::connect(&address).await?);

@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
         .drain_grace(Duration::from_secs(20))
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     let serving = tokio::spawn(server.serve_until(shutdown_signal()));
 
     let client = GreeterClient::connect(&address).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hello::{Greeter, GreeterServer, HelloReply, HelloRequest};
 use tokio::sync::oneshot;
-use trunkline::{Channel, Request, Result, Server, Streaming};
+use trunkline::{Address, Channel, Request, Result, Server, Streaming};
 use trunkline_health::v1::{HealthCheckRequest, HealthCheckResponse};
 use trunkline_health::{Health, HealthClient, ServingStatus};
 
@@ -24,7 +24,7 @@ impl Greeter for MyGreeter {
     }
 }
 
-async fn is_healthy(address: &str, service: &str) -> Result<bool> {
+async fn is_healthy(address: &Address, service: &str) -> Result<bool> {
     // The deadline of the call is that of connecting as well.
     let client = HealthClient::new(Channel::to(address).connect_lazy()?);
     let service = service.to_string();
@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         .add_service(health.clone())
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
 
     // In a program of its own this is the future that waits for SIGTERM.
     let (terminate, terminated) = oneshot::channel::<()>();

@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
         .add_service(greeter)
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let client = GreeterClient::connect(&address).await?;

@@ -75,7 +75,7 @@ async fn main() -> Result<()> {
         .add_service(GreeterServer::new(MyGreeter))
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let channel = Channel::connect(&address).await?.intercept(print_end);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ticker::{Tick, Ticker, TickerClient, TickerServer, WatchRequest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use trunkline::{Channel, Request, Result, Sender, Server};
+use trunkline::{Address, Channel, Request, Result, Sender, Server};
 
 mod ticker {
     trunkline::include_proto!("../proto/ticker.proto");
@@ -38,8 +38,9 @@ impl Ticker for Clock {
 }
 
 /// A network that delivers until it goes dark, and then tells nobody.
-async fn network(entry: TcpListener, server: String, dark: Arc<Notify>) {
+async fn network(entry: TcpListener, server: Address, dark: Arc<Notify>) {
     let (mut client, _) = entry.accept().await.expect("a client");
+    let server = server.tcp().expect("TCP");
     let mut server = TcpStream::connect(server).await.expect("a server");
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
@@ -59,14 +60,14 @@ async fn main() -> Result<()> {
         .keepalive_timeout(Duration::from_secs(1))
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     let entry = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let way_in = entry.local_addr().expect("it listens").to_string();
+    let way_in = entry.local_addr().expect("it listens");
     tokio::spawn(network(entry, address, dark.clone()));
 
     // The client would ask as well, after 30 seconds in which it has heard nothing.
-    let channel = Channel::to(&way_in)
+    let channel = Channel::to(way_in)
         .keepalive_time(Duration::from_secs(30))
         .keepalive_timeout(Duration::from_secs(10))
         .connect()

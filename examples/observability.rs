@@ -111,7 +111,7 @@ async fn main() -> Result<()> {
     let server = Server::new().observe(observe::on_end(move |call| rows.add(call)));
     let greeter = GreeterServer::new(MyGreeter);
     let server = server.add_service(greeter).bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let (rows, largest) = (table.clone(), Largest::default());

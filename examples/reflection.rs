@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
         .add_service(Health::new())
         .add_service(Reflection::new());
     let server = server.bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let client = ServerReflectionClient::connect(&address).await?;

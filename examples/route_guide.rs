@@ -101,7 +101,7 @@ fn is_inside(feature: &Feature, lo: Point, hi: Point) -> bool {
 async fn main() -> Result<()> {
     let guide = RouteGuideServer::new(Guide::default());
     let server = Server::new().add_service(guide).bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     let guide = RouteGuideClient::connect(&address).await?;
 

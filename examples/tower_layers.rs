@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
         .add_service(GreeterServer::new(Slow(barrier.clone())))
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     // A channel is a tower service too, and what its layers make of it is a channel again.

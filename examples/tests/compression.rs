@@ -54,7 +54,7 @@ async fn one_message_of_a_compressed_stream_goes_as_it_is() -> Result<()> {
         .compress("gzip");
     let server = server.add_service(RouteGuideServer::new(Telling));
     let server = server.bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
 
     let channel = Channel::to(&address).compress("gzip").connect().await?;

@@ -265,7 +265,7 @@ fn checksum(count: u64) -> u64 {
 async fn over_a_socket() -> Result<RouteGuideClient> {
     let server = Server::new().add_service(RouteGuideServer::new(Echo));
     let server = server.bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     RouteGuideClient::connect(&address).await
 }
@@ -510,7 +510,7 @@ async fn a_server_is_set_up_as_the_guide_says() {
         });
     let server = server.drain_grace(Duration::from_secs(20));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
-    let address = bound.local_addr().to_string();
+    let address = bound.local_addr();
     let serving = tokio::spawn(bound.serve_until(shutdown_signal()));
 
     let channel = Channel::to(&address)
@@ -550,10 +550,10 @@ async fn on_a_unix_socket() -> Result<()> {
     bound.serve().await
 }
 
-async fn my_greeter() -> Result<String> {
+async fn my_greeter() -> Result<Address> {
     let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let server = server.bind("127.0.0.1:0").await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve());
     Ok(address)
 }

@@ -10,7 +10,7 @@ use trunkline::details::BadRequest;
 use trunkline::limits::ServerLimits;
 use trunkline::observe::{self, CallObserver, CallStart, ConnectionEnd, Observer};
 use trunkline::{
-    Channel, Client, Code, Context, Method, Next, Request, Result, Sender, Server, Status,
+    Address, Channel, Client, Code, Context, Method, Next, Request, Result, Sender, Server, Status,
     Streaming,
 };
 use trunkline_health::Health;
@@ -99,7 +99,7 @@ fn lighthouse() -> Feature {
 }
 
 /// Serves until the first of what it gives is dropped; the second is the address.
-async fn serve() -> Result<(oneshot::Sender<()>, String)> {
+async fn serve() -> Result<(oneshot::Sender<()>, Address)> {
     let (stop, stopped) = oneshot::channel::<()>();
     let features = vec![lighthouse()];
     let shutdown = async { drop(stopped.await) };
@@ -112,7 +112,7 @@ async fn serve() -> Result<(oneshot::Sender<()>, String)> {
         .add_service(Reflection::new())
         .bind("127.0.0.1:0")
         .await?;
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve_until(shutdown));
     Ok((stop, address))
 }
@@ -253,7 +253,7 @@ async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
         .permit_keepalive_without_calls()
         .add_service(RouteGuideServer::new(Guide { features }));
     let server = server.bind("127.0.0.1:0").await?;
-    let addresses = vec![server.local_addr().to_string()];
+    let addresses = vec![server.local_addr()];
     tokio::spawn(server.serve());
 
     let channel = Channel::to(addresses)

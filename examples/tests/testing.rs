@@ -124,7 +124,7 @@ async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
 async fn faults_go_between_sockets_as_well() {
     let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
-    let target = bound.local_addr().to_string();
+    let target = bound.local_addr();
     tokio::spawn(bound.serve());
 
     let faults = Faults::new();

@@ -272,7 +272,7 @@ async fn a_server_that_is_watched_ends_at_once_and_not_after_its_grace() {
         .bind("127.0.0.1:0")
         .await
         .unwrap();
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     let (signal, received) = tokio::sync::oneshot::channel::<()>();
     let ending = health.shutdown_on(async { drop(received.await) }, Duration::ZERO);
     let serving = tokio::spawn(server.serve_until(ending));
@@ -298,7 +298,7 @@ async fn streams_that_are_given_up_leave_nothing_behind() {
         .bind("127.0.0.1:0")
         .await
         .unwrap();
-    let address = server.local_addr().to_string();
+    let address = server.local_addr();
     tokio::spawn(server.serve_until(pending()));
     let client = HealthClient::connect(&address).await.unwrap();
     // Far more in all than the 100 that a connection may have open: each is gone when it is reset.
