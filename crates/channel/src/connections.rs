@@ -232,14 +232,14 @@ impl Connections {
         let what = match (streams.len(), state.failure()) {
             (0, Some(status)) => format!("a connection; the last attempt: {}", status.message()),
             (0, None) => format!(
-                "a connection to {}: the server has not answered yet; is the address right, or the timeout short?",
+                "a connection to {}: the server has not answered yet; the address may be wrong, or the timeout too short",
                 self.targets
                     .first()
                     .map(ToString::to_string)
                     .unwrap_or_default()
             ),
             (connections, _) => format!(
-                "a stream: all that the server allows were taken (streams: {}, connections: {connections}, max_connections: {}); end calls sooner, or raise max_connections of the channel",
+                "a stream: all streams that the server allows were in use (streams: {}, connections: {connections}, max_connections: {}); end calls sooner, or raise max_connections of the channel",
                 streams.iter().sum::<usize>(),
                 self.settings.limits.max_connections
             ),
@@ -286,7 +286,7 @@ impl Connections {
         match before < max {
             true => Ok(waiting),
             false => Err(Status::resource_exhausted(format!(
-                "{max} calls of this channel wait for a connection, or for a stream on it; max_queued_calls allows no more"
+                "{max} calls of this channel already wait for a connection or a stream; make fewer calls at a time, or raise max_queued_calls of the channel"
             ))),
         }
     }

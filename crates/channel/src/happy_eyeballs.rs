@@ -75,7 +75,7 @@ impl HappyEyeballs {
         let connected = tokio::time::timeout(timeout, connecting).await;
         connected.unwrap_or_else(|_| {
             Err(Status::unavailable(format!(
-                "cannot connect to {name}: no answer within {timeout:?}; is the address right, and is a firewall in the way?"
+                "cannot connect to {name}: no answer within {timeout:?}; is the address right, or does a firewall drop packets?"
             )))
         })
     }
@@ -106,12 +106,15 @@ fn unpanicked<T>(joined: Result<Result<T, Status>, JoinError>) -> Result<T, Stat
         Ok(_) => Err(Status::unavailable(
             "cannot connect: the connector has panicked",
         )),
-        Err(_) => Err(Status::unavailable("the runtime that connected is gone")),
+        Err(_) => Err(Status::unavailable(
+            "the tokio runtime of the attempt to connect has shut down",
+        )),
     })
 }
 
 fn none_answers(endpoints: &[Endpoint], failure: Option<Status>) -> Status {
-    let failure = failure.unwrap_or_else(|| Status::unavailable("there is no address to try"));
+    let failure = failure
+        .unwrap_or_else(|| Status::unavailable("cannot connect: the list of addresses is empty"));
     match endpoints {
         [] | [_] => failure,
         _ => {

@@ -112,7 +112,7 @@ impl AnyResolver {
             let resolved = tokio::time::timeout(timeout, resolving).await;
             let addresses = match resolved {
                 Ok(Ok(addresses)) if addresses.is_empty() => Err(Status::unavailable(format!(
-                    "cannot connect to {target}: the name has no address"
+                    "cannot connect to {target}: the name has no addresses"
                 ))),
                 Ok(Ok(addresses)) => Ok(interleaved(addresses)),
                 Ok(Err(error)) => Err(does_not_resolve(&target, error)),
@@ -151,7 +151,7 @@ pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<
 fn does_not_resolve(target: &Target, error: io::Error) -> Status {
     if let Some(zoned) = target.zoned_host() {
         return Status::unavailable(format!(
-            "cannot connect to {target}: {zoned} is no address here: {error}; has this machine an interface of that name, and is the address link-local?"
+            "cannot connect to {target}: the system does not accept {zoned}: {error}; does this machine have an interface of that name, and is the address link-local?"
         ))
         .with_source(error);
     }
@@ -228,7 +228,7 @@ mod tests {
             ("[fe80::1%25lo]:5", Ok("[fe80::1%1]:5")),
             (
                 "[fe80::1%none]:5",
-                Err("has this machine an interface of that name"),
+                Err("does this machine have an interface of that name"),
             ),
         ] {
             let target = Arc::new(Target::parse(text).expect("a target"));
@@ -272,7 +272,7 @@ mod tests {
                 ],
                 3,
                 &[
-                    "cannot connect to none:1: the name has no address",
+                    "cannot connect to none:1: the name has no addresses",
                     "cannot connect to silent:1: the name does not resolve: no answer within 1ms",
                     "the name lost does not resolve: no lost 7",
                 ],

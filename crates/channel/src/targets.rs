@@ -61,7 +61,7 @@ impl Targets {
                 Name::Text(text) => parse_into(text, &mut targets)?,
                 Name::NoSocket(address) => {
                     return Err(Status::invalid_argument(format!(
-                        "cannot connect to {address}: it is not the address of a socket"
+                        "cannot connect to {address}: this address does not name a socket"
                     )));
                 }
             }
@@ -82,7 +82,7 @@ fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> 
             None => rest,
             Some(rest) => rest.strip_prefix('/').ok_or_else(|| {
                 Status::invalid_argument(format!(
-                    "cannot connect to {text:?}: a DNS server of one's own is not supported; use dns:///host:port, or a resolver"
+                    "cannot connect to {text:?}: a target cannot name a DNS server; write dns:///host:port, or set ChannelBuilder::resolver"
                 ))
             })?,
         };
@@ -114,9 +114,12 @@ fn literal(text: &str, part: &str, is_v6: bool) -> Result<Target, Status> {
     match ip.is_some_and(|ip: IpAddr| ip.is_ipv6() == is_v6) {
         true => Ok(target),
         false => {
-            let family = if is_v6 { "IPv6" } else { "IPv4" };
+            let (family, example) = match is_v6 {
+                true => ("IPv6", "[::1]:50051"),
+                false => ("IPv4", "127.0.0.1:50051"),
+            };
             Err(Status::invalid_argument(format!(
-                "cannot connect to {text:?}: {part:?} is not of the form address:port with an address of {family}"
+                "cannot connect to {text:?}: {part:?} is not an {family} address; write one such as {example}"
             )))
         }
     }

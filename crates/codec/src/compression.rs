@@ -113,9 +113,9 @@ impl fmt::Display for CompressionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Corrupt => "the compressed message is damaged",
-            Self::TooLarge => "the restored message is too large",
-            Self::TooCostly => "the message takes too much to restore",
-            Self::Failed => "the encoding failed",
+            Self::TooLarge => "the decompressed message is too large",
+            Self::TooCostly => "the message takes too much work to decompress",
+            Self::Failed => "the compressor failed",
         })
     }
 }

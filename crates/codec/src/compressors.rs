@@ -44,7 +44,10 @@ impl Compressors {
     #[must_use]
     pub fn with(self, compressor: impl Compressor + 'static) -> Self {
         let name = compressor.name();
-        assert!(is_name(name), "{name:?} cannot be the name of an encoding");
+        assert!(
+            is_name(name),
+            "{name:?} is not a valid name for a compressor"
+        );
         let value =
             name_header(name).expect("the characters of a name are those of a header value");
         let mut list = self.0.list.clone();

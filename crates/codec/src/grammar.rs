@@ -455,7 +455,7 @@ impl Reader {
         // PROTOCOL-HTTP2.md, "Requests": if the Message-Compressor header is omitted then the
         // Compressed-Flag must be 0.
         let Some(compressor) = &self.compressor else {
-            let message = "a message is compressed, and grpc-encoding does not name an encoding";
+            let message = "a message is compressed, but the head does not name a compression in grpc-encoding";
             return Some(self.give_up(Status::internal(message)));
         };
         self.compressed_size = frame.payload.len();
@@ -510,10 +510,12 @@ impl Reader {
             CompressionError::TooLarge => {
                 self.too_large(&format!("in {name} inflates to more than"))
             }
-            CompressionError::TooCostly => {
-                Status::resource_exhausted(format!("a message in {name} is not restored: {error}"))
-            }
-            error => Status::internal(format!("a message in {name} cannot be restored: {error}")),
+            CompressionError::TooCostly => Status::resource_exhausted(format!(
+                "a message in {name} cannot be decompressed: {error}"
+            )),
+            error => Status::internal(format!(
+                "a message in {name} cannot be decompressed: {error}"
+            )),
         };
         self.give_up(status)
     }

@@ -174,7 +174,7 @@ pub fn parse_request(
         ContentType::Grpc => {}
         // The peer speaks gRPC, so it can read a gRPC status.
         ContentType::OtherCodec => {
-            let message = "the content-type names a codec that is not known here";
+            let message = "the codec that the content-type names is not supported; send application/grpc or application/grpc+proto";
             return Err(Status::unimplemented(message).into());
         }
         // PROTOCOL-HTTP2.md, "Requests": 415 keeps other HTTP/2 clients from taking a gRPC error,
@@ -220,7 +220,7 @@ pub fn parse_request(
 
 fn not_grpc(content_type: Option<&[u8]>) -> Refusal {
     let message = match content_type {
-        None => format!("there is no content-type, which must be application/grpc: {WAY_OUT}"),
+        None => format!("the content-type is missing and must be application/grpc: {WAY_OUT}"),
         Some(value) => format!(
             "the content-type is {:?} and must be application/grpc: {WAY_OUT}",
             beginning(value)
@@ -445,7 +445,8 @@ pub(crate) fn parse_response(
             return Err(Status::internal(message).of_peer(headers));
         }
         _ => {
-            let message = "the content-type of the response names a codec that was not asked for";
+            let message =
+                "the content-type of the response names a codec other than the requested one";
             return Err(Status::internal(message).of_peer(headers));
         }
     };
@@ -481,7 +482,7 @@ impl<'a> ResponseFields<'a> {
 /// compression.md, "Test cases": the description names the encoding and those that are supported.
 fn unknown_encoding(whose: &str, name: &str, compressors: &Compressors) -> String {
     let supported = compressors.accept_header();
-    format!("{whose} has grpc-encoding {name:?}, and only {supported:?} are supported")
+    format!("{whose} has grpc-encoding {name:?}, but only {supported:?} are supported")
 }
 
 /// Returns the part of a peer's value that messages repeat.

@@ -94,10 +94,10 @@ impl Room {
         let limit = self.limit;
         let source = match self.source {
             Source::Peer => "that their receiver announced (SETTINGS_MAX_HEADER_LIST_SIZE)",
-            Source::Ours => "of max_send_header_list_size, since their receiver announced no limit",
-            Source::Early => "that any peer takes, since their receiver has not sent its SETTINGS",
+            Source::Ours => "in max_send_header_list_size, as their receiver announced no limit",
+            Source::Early => "that applies until their receiver has sent its SETTINGS",
         };
-        format!("{size} bytes of {what} do not fit the {limit} {source}")
+        format!("{size} bytes of {what} exceed the limit of {limit} {source}")
     }
 
     /// Returns the fields to send instead of `size` bytes of `what` that do not fit: code and message of
@@ -176,7 +176,7 @@ fn append_all(fields: &mut HeaderMap, more: &HeaderMap) {
 /// status that the peer sent in `fields` is repeated.
 pub fn refused(what: &str, size: usize, limit: u32, fields: &HeaderMap) -> Status {
     let mut message = format!(
-        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Http2Limits::max_header_list_size_hard at this end"
+        "{size} bytes of {what} are more than the limit of {limit}: send less metadata, or raise Http2Limits::max_header_list_size_hard on this side"
     );
     if let Some(Err(status)) = Status::from_trailers(fields) {
         let status = status.to_string();
@@ -308,7 +308,7 @@ mod tests {
         let ok = refused("trailers", 40_000, 32_768, &fields(&[("grpc-status", "0")]));
         assert!(
             ok.message()
-                .ends_with("Http2Limits::max_header_list_size_hard at this end")
+                .ends_with("Http2Limits::max_header_list_size_hard on this side")
         );
     }
 }

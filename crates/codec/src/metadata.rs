@@ -390,7 +390,7 @@ impl fmt::Display for MetadataError {
             }
             Self::Key { key } => write!(
                 f,
-                "metadata key {key:?} may only have the characters 0-9 a-z _ - ."
+                "metadata key {key:?} can contain only the characters 0-9 a-z _ - ."
             ),
             Self::Value { key } => write!(
                 f,
@@ -406,7 +406,7 @@ impl fmt::Display for MetadataError {
             ),
             Self::Full { key } => write!(
                 f,
-                "no room for another metadata key, which would be {key:?}"
+                "cannot add metadata key {key:?}: there are too many keys"
             ),
         }
     }

@@ -40,7 +40,7 @@ impl fmt::Display for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Digits => "grpc-timeout must have 1 to 8 digits",
-            Self::Character => "grpc-timeout has a character among its digits",
+            Self::Character => "grpc-timeout contains a character that is not a digit",
             Self::Unit => "grpc-timeout must end in one of H, M, S, m, u, n",
         })
     }

@@ -562,7 +562,7 @@ fn a_message_whose_encoding_gets_no_further_ends_its_call() {
         let status = end.status.unwrap_err();
         assert_eq!(
             status.to_string(),
-            "INTERNAL: a message in x-stuck cannot be restored: the encoding failed"
+            "INTERNAL: a message in x-stuck cannot be decompressed: the compressor failed"
         );
     }
 }
