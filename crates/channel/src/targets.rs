@@ -114,12 +114,9 @@ fn literal(text: &str, part: &str, is_v6: bool) -> Result<Target, Status> {
     match ip.is_some_and(|ip: IpAddr| ip.is_ipv6() == is_v6) {
         true => Ok(target),
         false => {
-            let (family, example) = match is_v6 {
-                true => ("IPv6", "[::1]:50051"),
-                false => ("IPv4", "127.0.0.1:50051"),
-            };
+            let family = if is_v6 { "IPv6" } else { "IPv4" };
             Err(Status::invalid_argument(format!(
-                "cannot connect to {text:?}: {part:?} is not an {family} address; write one such as {example}"
+                "cannot connect to {text:?}: {part:?} is not an {family} address with a port"
             )))
         }
     }

@@ -331,7 +331,7 @@ async fn late() -> [String; 5] {
     [
         late(
             &connecting,
-            &["waited for a connection", "is the address right"],
+            &["waited for a connection", "the address may be wrong"],
             &[(&address, "HOST:PORT")],
         ),
         late(
