@@ -60,8 +60,10 @@ struct MyGreeter;
 
 impl Greeter for MyGreeter {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
-        let user = request.extensions().get::<User>();
-        let user = user.map_or("nobody", |User(name)| name);
+        let user = request
+            .extensions()
+            .get()
+            .map_or("nobody", |User(name)| name);
         let message = format!("Hello, {}! You came as {user}.", request.name);
         Ok(HelloReply { message })
     }
@@ -79,9 +81,8 @@ async fn main() -> Result<()> {
     tokio::spawn(server.serve());
 
     let channel = Channel::connect(&address).await?.intercept(print_end);
-    let request = HelloRequest {
-        name: "world".to_string(),
-    };
+    let name = "world".to_string();
+    let request = HelloRequest { name };
     let stranger = GreeterClient::new(channel.clone());
     if stranger.say_hello(request.clone()).await.is_err() {
         println!("The stranger gets no greeting.");

@@ -58,8 +58,8 @@ impl Table {
 struct Largest(Arc<AtomicUsize>);
 
 impl Observer for Largest {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
-        Some(Box::new(self.clone()))
+    fn call(&self, _: &CallStart<'_>) -> Option<impl CallObserver> {
+        Some(self.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use guide::{RouteGuideClient, RouteGuideServer};
 use tokio::sync::oneshot;
 use trunkline::details::BadRequest;
 use trunkline::limits::ServerLimits;
-use trunkline::observe::{self, CallObserver, CallStart, ConnectionEnd, Observer};
+use trunkline::observe::{self, ConnectionEnd, Observer};
 use trunkline::{
     Address, Channel, Client, Code, Context, Method, Next, Request, Result, Sender, Server, Status,
     Streaming,
@@ -218,10 +218,6 @@ async fn a_path_that_no_method_has_is_answered_before_any_interceptor() -> Resul
 struct Connections;
 
 impl Observer for Connections {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
-        None
-    }
-
     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
         let stats = connection.stats();
         let (bytes_in, bytes_out) = (stats.bytes_in, stats.bytes_out);

@@ -217,7 +217,7 @@ fn a_value_that_the_compiler_refuses_is_told_with_its_cause_and_the_way_round() 
     assert_eq!(
         failure("refused", &[("a.proto", text)], &["a.proto"]),
         "~/a.proto:5:13: invalid value of type 'p.Set' for option '(.p.set)': extension 'p.Own' not found \
-         for message 'p.Set'; if protoc accepts it, give what protoc writes to \
+         for message 'p.Set'; if protoc accepts it, pass its output to \
          Config::compile_descriptor_set"
     );
 }

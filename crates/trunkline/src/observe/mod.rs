@@ -63,9 +63,9 @@ use trunkline_transport::Peer;
 /// struct Sizes;
 ///
 /// impl Observer for Sizes {
-///     fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+///     fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
 ///         let is_ours = call.method().starts_with("helloworld.Greeter/");
-///         is_ours.then(|| Box::new(Messages { call: call.id() }) as Box<dyn CallObserver>)
+///         is_ours.then(|| Messages { call: call.id() })
 ///     }
 /// }
 ///
@@ -93,7 +93,12 @@ pub trait Observer: Send + Sync + 'static {
     /// On a client this is when the call is awaited, before its interceptors run; on a server when its head has
     /// been read. Calls that a server refuses, because the method does not exist or the request is malformed,
     /// are told as well.
-    fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>>;
+    ///
+    /// By default it observes no call, for an observer of connections only.
+    fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
+        let _ = call;
+        None::<fn(Instant, &CallEvent<'_>)>
+    }
 
     /// Takes the figures of a server's connection that has ended. Does nothing by default.
     ///
@@ -104,13 +109,30 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-impl<O: Observer + ?Sized> Observer for Arc<O> {
+/// An observer of any type.
+pub(crate) trait AnyObserver: Send + Sync {
+    fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>>;
+
+    fn connection_ended(&self, connection: &ConnectionEnd<'_>);
+}
+
+impl<O: Observer> AnyObserver for O {
     fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
-        (**self).call(call)
+        Some(Box::new(Observer::call(self, call)?))
     }
 
     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
-        (**self).connection_ended(connection);
+        Observer::connection_ended(self, connection);
+    }
+}
+
+impl<O: Observer> Observer for Arc<O> {
+    fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
+        Observer::call(&**self, call)
+    }
+
+    fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
+        Observer::connection_ended(&**self, connection);
     }
 }
 
@@ -169,12 +191,12 @@ pub fn on_end(take: impl Fn(&CallStats<'_>) + Send + Sync + 'static) -> impl Obs
 struct OnEnd<F>(Arc<F>);
 
 impl<F: Fn(&CallStats<'_>) + Send + Sync + 'static> Observer for OnEnd<F> {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+    fn call(&self, _: &CallStart<'_>) -> Option<impl CallObserver> {
         let take = self.0.clone();
-        Some(Box::new(move |_: Instant, event: &CallEvent<'_>| {
+        Some(move |_: Instant, event: &CallEvent<'_>| {
             if let CallEvent::Ended(call) = event {
                 take(call);
             }
-        }))
+        })
     }
 }

@@ -16,7 +16,7 @@ use crate::call::head::Head;
 use crate::call::kind::{CallKind, Side};
 use crate::observe::call::{CallStart, CallStats};
 use crate::observe::event::{CallEvent, Direction, Wants};
-use crate::observe::{CallObserver, ConnectionEnd, Observer, span};
+use crate::observe::{AnyObserver, CallObserver, ConnectionEnd, Observer, span};
 
 /// The method of a call that no method of the server handles, so that clients cannot invent names of metrics
 /// (gRFC A66, "Metrics", `grpc.method`).
@@ -30,7 +30,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// The observers of a channel or a server, in the order in which they were added.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Option<Arc<[Arc<dyn Observer>]>>);
+pub(crate) struct Observers(Option<Arc<[Arc<dyn AnyObserver>]>>);
 
 /// What is known of a call that begins.
 pub(crate) struct Subject<'a> {
@@ -44,7 +44,7 @@ pub(crate) struct Subject<'a> {
 
 impl Observers {
     pub(crate) fn add(&mut self, observer: impl Observer) {
-        let added: Arc<dyn Observer> = Arc::new(observer);
+        let added: Arc<dyn AnyObserver> = Arc::new(observer);
         let before = self.all().iter().cloned();
         self.0 = Some(before.chain([added]).collect());
     }
@@ -74,7 +74,7 @@ impl Observers {
         }
     }
 
-    fn all(&self) -> &[Arc<dyn Observer>] {
+    fn all(&self) -> &[Arc<dyn AnyObserver>] {
         self.0.as_deref().unwrap_or_default()
     }
 
@@ -129,7 +129,7 @@ struct Observing {
 }
 
 impl Observing {
-    fn new(observer: &dyn Observer, start: &CallStart<'_>) -> Option<Self> {
+    fn new(observer: &dyn AnyObserver, start: &CallStart<'_>) -> Option<Self> {
         let observing = caught(|| {
             let observer = observer.call(start)?;
             Some((observer.wants(), observer))

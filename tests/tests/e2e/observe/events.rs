@@ -27,8 +27,8 @@ impl Events {
 }
 
 impl Observer for Events {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
-        Some(Box::new(self.clone()))
+    fn call(&self, _: &CallStart<'_>) -> Option<impl CallObserver> {
+        Some(self.clone())
     }
 }
 
@@ -237,9 +237,9 @@ async fn an_attempt_of_a_call_that_is_dropped_ends_before_the_call() {
 struct Panics(Option<Wants>);
 
 impl Observer for Panics {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+    fn call(&self, _: &CallStart<'_>) -> Option<impl CallObserver> {
         let wants = self.0.expect("an observer of a test that panics at once");
-        Some(Box::new(PanicsAtEvents(wants)))
+        Some(PanicsAtEvents(wants))
     }
 }
 
@@ -296,7 +296,7 @@ async fn observers_are_told_in_the_order_in_which_they_were_added() {
 struct Starts(mpsc::UnboundedSender<(u64, String)>);
 
 impl Observer for Starts {
-    fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+    fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
         let (method, kind) = (call.method(), call.kind());
         let start = format!(
             "{:?} {method} {kind:?} {}",
@@ -304,7 +304,7 @@ impl Observer for Starts {
             call.is_registered()
         );
         let _ = self.0.send((call.id(), start));
-        None
+        None::<Events>
     }
 }
 

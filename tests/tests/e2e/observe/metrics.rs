@@ -18,15 +18,15 @@ use trunkline_tests::fixture::{
 struct Heard(mpsc::UnboundedSender<String>);
 
 impl Observer for Heard {
-    fn call(&self, call: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
+    fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
         let (side, method) = (call.side(), call.method());
         let _ = self.0.send(format!("{side:?} began {method}"));
         let heard = self.clone();
-        Some(Box::new(move |_: Instant, event: &CallEvent<'_>| {
+        Some(move |_: Instant, event: &CallEvent<'_>| {
             if let CallEvent::Ended(call) = event {
                 heard.ended(call);
             }
-        }))
+        })
     }
 }
 
@@ -275,10 +275,6 @@ async fn both_sides_know_what_passed_on_a_connection() {
 struct Ends(mpsc::UnboundedSender<ConnectionStats>);
 
 impl Observer for Ends {
-    fn call(&self, _: &CallStart<'_>) -> Option<Box<dyn CallObserver>> {
-        None
-    }
-
     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
         let _ = self.0.send(*connection.stats());
     }
