@@ -12,9 +12,9 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
-    (Area::Guides, 79),
+    (Area::Guides, 33),
     (Area::PublicDocs, 93),
-    (Area::Messages, 5),
+    (Area::Messages, 4),
     (Area::PrivateDocs, 225),
     (Area::Examples, 23),
 ];
