@@ -186,7 +186,7 @@ impl Status {
         self.0.details.iter().find_map(details::unpack)
     }
 
-    /// Adds a detail: a message of [`details`](crate::details), or any message that generated code
+    /// Adds a detail: a message of [`details`], or any message that generated code
     /// has named. Its type is sent as `type.googleapis.com/` and the full name.
     #[must_use]
     pub fn with_detail(self, detail: impl Name) -> Self {

@@ -312,7 +312,7 @@ impl<T> Sender<T> {
     }
 
     /// Whether the messages that follow are compressed. On a client, `On` by default for a call that
-    /// was given an encoding with [`Call::compress`], `Auto` for one that has that of its
+    /// was given an encoding with [`Call::compress`](crate::Call::compress), `Auto` for one that has that of its
     /// [channel](crate::ChannelBuilder::compress), and without effect for any other; on a server the
     /// same as [`ResponseHandle::compress`].
     pub fn compress(&mut self, compress: Compress) {
