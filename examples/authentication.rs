@@ -1,5 +1,5 @@
-//! Authentication with bearer tokens: an interceptor of the client adds the token of the moment, and
-//! an interceptor of the service turns it into an identity. Health probes need none.
+//! Authentication with bearer tokens: an interceptor of the client adds the current token, and an
+//! interceptor of the service turns it into an identity. Health checks need no token.
 //!
 //! Run it with `cargo run --example authentication`.
 
@@ -15,7 +15,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// The caller: the interceptor of the service leaves it for the handler.
+/// The caller, as the service's interceptor passes it to the handler.
 #[derive(Clone)]
 struct Identity(&'static str);
 
@@ -35,7 +35,7 @@ impl Interceptor for Authenticate {
     }
 }
 
-/// Adds the newest token: whoever renews it has the other end.
+/// Adds the current token. The task that renews tokens has the other end of the channel.
 struct AddToken(watch::Receiver<&'static str>);
 
 impl Interceptor for AddToken {

@@ -1,5 +1,5 @@
-//! gRPC and plain HTTP on one port, both ways around: services in axum's server, which also speaks
-//! HTTP/1.1 to browsers, and axum's routes in a server of ours, for what is not gRPC.
+//! gRPC and plain HTTP on one port, in two ways: gRPC services in axum's server, which also supports
+//! HTTP/1.1 for browsers, and axum's routes in a Trunkline server, for requests that are not gRPC.
 //!
 //! Run it with `cargo run --example axum_side_by_side`.
 
@@ -39,7 +39,7 @@ async fn greet(address: impl Into<Targets>) -> Result<()> {
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), axum::BoxError> {
-    // Every method of the service is below its name.
+    // The path of a method begins with the name of its service.
     let services = Server::new()
         .add_service(GreeterServer::new(MyGreeter))
         .into_router();

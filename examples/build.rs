@@ -1,7 +1,7 @@
-//! Compiles `.proto` files in a build script, which is the other way than `include_proto!`.
+//! Compiles `.proto` files in a build script, as an alternative to `include_proto!`.
 //!
-//! There are four scripts in one here, as the guide shows them. The one for large schemas would write
-//! the files of another, and the one that renames has files of others in mind, so these only compile.
+//! This script combines four scripts from the guide. Two are only compiled, not run: `large` would overwrite files
+//! of `configured`, and `renamed` needs `.proto` files that do not exist here.
 
 use trunkline_build::CompileError;
 

@@ -1,6 +1,6 @@
-//! Cancellation: the client drops its end of a stream, and the server drops the handler, wherever
-//! that waits. What the handler holds is dropped with it. With a handle the client cancels a stream that it
-//! keeps, and reads what had arrived.
+//! Cancellation: the client drops its end of a stream, and the server drops the handler at its current
+//! `.await`, with all values that the handler holds. With a handle, the client cancels a stream that it
+//! keeps, and reads the messages that had already arrived.
 //!
 //! Run it with `cargo run --example cancellation`.
 
@@ -19,7 +19,7 @@ struct Clock {
     stopped: Arc<Notify>,
 }
 
-/// Lives as long as a handler does.
+/// Lives as long as a handler.
 struct Watching(Arc<Notify>);
 
 impl Drop for Watching {

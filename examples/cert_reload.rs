@@ -1,5 +1,5 @@
-//! A certificate that is replaced while the server runs: it looks at the files, and takes what it
-//! finds when that is good. What is not good is reported, and the last good one stays.
+//! Certificate rotation: the server checks its files while it runs, and uses a new certificate once it is
+//! valid. If it is not, the server reports the error and keeps the last valid certificate.
 //!
 //! Run it with `cargo run --example cert_reload`.
 
@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
 
     let (tell, mut told) = mpsc::unbounded_channel();
     let tls = ServerTls::from_files(dir.join("cert.pem"), dir.join("key.pem"))?
-        // Minutes are often enough; this program does not want to wait.
+        // A real server checks every few minutes; this program should not take so long.
         .reload_every(Duration::from_millis(10))
         .on_reload(move |outcome| {
             let _ = tell.send(outcome);
@@ -52,13 +52,13 @@ async fn main() -> Result<()> {
     put(&dir, "cert.pem", &second.0);
     if let Some(Err(status)) = told.recv().await {
         let message = status.message().replace(&format!("{}/", dir.display()), "");
-        println!("Not taken: {message}.");
+        println!("Rejected: {message}.");
     }
     greet(&target, "still the first", &first.0).await?;
 
     put(&dir, "key.pem", &second.1);
     if let Some(Ok(())) = told.recv().await {
-        println!("Taken.");
+        println!("Reloaded.");
     }
     greet(&target, "the second", &second.0).await?;
 
@@ -76,14 +76,14 @@ async fn greet(target: &str, which: &str, authority: &str) -> Result<()> {
     Ok(())
 }
 
-/// Replaces a file as a whole, so that nobody reads half of it.
+/// Replaces a file atomically, so that the server never reads half of it.
 fn put(dir: &Path, name: &str, text: &str) {
     let new = dir.join("new");
     std::fs::write(&new, text).expect("a file");
     std::fs::rename(new, dir.join(name)).expect("a file");
 }
 
-/// A certificate that is its own authority, for this run alone, and its key.
+/// Creates a self-signed certificate for this run, and its key.
 fn self_signed() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_string()]);
     let made = made.expect("the name is valid");

@@ -1,5 +1,5 @@
-//! A chat room: many clients on one server, each with a call that is open in both directions.
-//! The head of the response tells a client that it is in the room.
+//! A chat room: each client has a bidirectional call to the same server. The head of the response
+//! confirms that the client is in the room.
 //!
 //! Run it with `cargo run --example chat`.
 
@@ -30,7 +30,7 @@ impl Chat for Room {
             tokio::select! {
                 line = lines.message() => {
                     let Some(Line { text }) = line? else { return Ok(()) };
-                    // It fails when nobody is in the room, but we are.
+                    // This fails only if the room is empty, and this member is in it.
                     let _ = self.lines.send(SpokenLine { name: name.clone(), text });
                 }
                 line = spoken.recv() => {

@@ -1,5 +1,5 @@
-//! A deadline that two hops share: a client calls a front service, which calls a back service.
-//! The front service says nothing of deadlines, and yet its own call inherits the client's.
+//! Deadline propagation: a client calls a front service, which calls a back service. The call of the
+//! front service inherits the client's deadline, without any code for it.
 //!
 //! Run it with `cargo run --example deadline`.
 

@@ -1,5 +1,5 @@
-//! Errors with details: a server says everything that is wrong with a request, in a form that
-//! programs of any language can read, and the client reads it.
+//! Error details: a server reports every invalid field of a request, in a form that clients in any
+//! language can read.
 //!
 //! Run it with `cargo run --example error_details`.
 

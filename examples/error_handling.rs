@@ -1,5 +1,5 @@
-//! What a client makes of errors: which are worth another try, which say what to change, and which
-//! leave open what has happened. Between client and guest house is a desk, which passes errors on.
+//! Error handling: a client decides by the code whether to retry, to correct its request or to give up.
+//! Between the client and the guest house is a desk, which forwards errors.
 //!
 //! Run it with `cargo run --example error_handling`.
 
@@ -39,7 +39,7 @@ struct Desk(BookingClient);
 impl Booking for Desk {
     async fn book(&self, request: Request<BookRequest>) -> Result<BookReply> {
         let response = self.0.book(request.into_inner()).await;
-        // `?` alone would pass on the code and the message, and keep the details back.
+        // `?` alone would pass on the code and the message, but not the details.
         response.map(Response::into_inner).map_err(Status::forward)
     }
 }
@@ -50,13 +50,13 @@ async fn book(client: &BookingClient, request: BookRequest) -> Result<u32> {
     let Err(status) = first else {
         return first.map(|response| response.room);
     };
-    // A call that is lost on its way is UNAVAILABLE too, and may have booked a room. Here the server
-    // has said that it has not, and when to come again.
+    // A call whose connection is lost is UNAVAILABLE, too, and may have booked a room. In this case the
+    // server itself sent the status, with the time after which to retry.
     let pause = status.detail::<RetryInfo>().and_then(|info| info.delay());
     let (Code::UNAVAILABLE, Some(pause)) = (status.code(), pause) else {
         return Err(status);
     };
-    println!("  {status}; once more");
+    println!("  {status}; retrying");
     tokio::time::sleep(pause).await;
     Ok(client.book(request).timeout(timeout).await?.room)
 }
@@ -69,7 +69,7 @@ fn explain(status: &Status) {
                 println!("  change {}: {}", violation.field, violation.description);
             }
         }
-        Code::DEADLINE_EXCEEDED => println!("  no answer in time: it may be booked, or not"),
+        Code::DEADLINE_EXCEEDED => println!("  no response in time: the room may be booked or not"),
         _ => println!("  {status}"),
     }
 }

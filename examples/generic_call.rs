@@ -1,6 +1,6 @@
-//! Calls without generated code: a method is a path, and with `Raw` a message is its bytes. Tools that
-//! know their methods' paths are written in this way. A proxy for any path is not: a router serves
-//! the methods that were added to it.
+//! Calls without generated code: a method is a path, and `Raw` holds the bytes of a message. This is useful
+//! for tools that know the paths of their methods. It is not enough for a proxy of arbitrary paths,
+//! because a router serves only the methods that were added to it.
 //!
 //! Run it with `cargo run --example generic_call`.
 

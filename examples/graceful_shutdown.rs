@@ -1,5 +1,5 @@
-//! Graceful shutdown: at SIGTERM the server takes no more connections, the call that runs finishes,
-//! and the program ends. An orchestrator sends the signal; here the program sends it to itself.
+//! Graceful shutdown: after SIGTERM the server accepts no more connections, the running call finishes,
+//! and the program ends. Usually an orchestrator sends the signal; this program sends it to itself.
 //!
 //! Run it with `cargo run --example graceful_shutdown`.
 
@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
     let killed = Command::new("kill").arg(process).status().await;
     killed.expect("kill is there");
 
-    // The listener is closed at once, and the call still runs.
+    // The listener is closed immediately, while the call is still running.
     while let Ok(client) = GreeterClient::connect(&address).await {
         drop(client);
         tokio::task::yield_now().await;

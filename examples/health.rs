@@ -1,5 +1,5 @@
-//! The health service: a probe as Kubernetes has it, a service that is down for a while, and a
-//! server that says that it leaves before it does.
+//! The health service: a probe like that of Kubernetes, a service that is temporarily unavailable, and a
+//! server that announces its shutdown.
 //!
 //! Run it with `cargo run --example health`.
 
@@ -24,8 +24,8 @@ impl Greeter for MyGreeter {
     }
 }
 
+    // The deadline of the call also limits connecting.
 async fn is_healthy(address: &Address, service: &str) -> Result<bool> {
-    // The deadline of the call is that of connecting as well.
     let client = HealthClient::new(Channel::to(address).connect_lazy()?);
     let service = service.to_string();
     let check = client.check(HealthCheckRequest { service });
@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
         .await?;
     let address = server.local_addr();
 
-    // In a program of its own this is the future that waits for SIGTERM.
+    // A real server waits for SIGTERM here, with `shutdown_signal()`.
     let (terminate, terminated) = oneshot::channel::<()>();
     let signal = async { drop(terminated.await) };
     let notice = Duration::from_millis(100);
@@ -68,15 +68,15 @@ async fn main() -> Result<()> {
     let mut statuses = watching.watch(HealthCheckRequest { service }).await?;
     print_next(&mut statuses).await?;
 
-    println!("The database is gone.");
+    println!("The database is unreachable.");
     health.set_not_serving("helloworld.Greeter");
     print_next(&mut statuses).await?;
 
-    println!("The database is back.");
+    println!("The database is reachable again.");
     health.set_serving("helloworld.Greeter");
     print_next(&mut statuses).await?;
 
-    println!("The server is told to end.");
+    println!("The server shuts down.");
     drop(terminate);
     print_next(&mut statuses).await?;
     if let Err(status) = statuses.message().await {

@@ -1,4 +1,4 @@
-//! Hello, world: a server and its client, in one program and over a real socket.
+//! Hello, world: a server and its client in one program, connected by a socket.
 //!
 //! Run it with `cargo run --example helloworld`.
 

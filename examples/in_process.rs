@@ -1,5 +1,5 @@
-//! A channel to a service in the same program, without a socket: for tests, and for services that
-//! have moved together. Everything else is as over a connection.
+//! A channel to a service in the same process, without a socket: for tests, and for services that share
+//! a process. Calls behave as over a connection.
 //!
 //! Run it with `cargo run --example in_process`.
 

@@ -1,6 +1,6 @@
-//! Interceptors: async functions around whole calls, of the same form on both sides. The client's
-//! add a token, and print the status of each call and the sizes of its messages. The server's
-//! interceptor checks the token, and leaves the name of its user for the handler.
+//! Interceptors: async functions around whole calls, with the same signature on both sides. Those of the
+//! client add a token, and print the status of each call and the sizes of its messages. Those of the
+//! server check the token and the requests, and pass the user to the handler.
 //!
 //! Run it with `cargo run --example interceptor`.
 
@@ -11,7 +11,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// The user of a call: the server's interceptor leaves it for the handler.
+/// The user of a call, as the server's interceptor passes it to the handler.
 #[derive(Clone)]
 struct User(&'static str);
 
@@ -45,7 +45,7 @@ async fn print_sizes(mut cx: Context, next: Next) -> Result<()> {
     next.run(&mut cx).await
 }
 
-/// Checks each request before the handler gets it.
+/// Checks each request before the handler receives it.
 async fn refuse_nameless(mut cx: Context, next: Next) -> Result<()> {
     cx.on_request_message(|message| match message.downcast_ref::<HelloRequest>() {
         Some(request) if request.name.is_empty() => {

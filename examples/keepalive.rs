@@ -1,5 +1,5 @@
-//! Keepalive: a client whose network goes dark says no goodbye. The server asks (PING), hears
-//! nothing, and drops the handler that works for it. The times are far shorter than one would set.
+//! Keepalive: a client loses its network without closing the connection. The server sends PING, receives
+//! no response, and drops the client's handler. The times are much shorter than in production.
 //!
 //! Run it with `cargo run --example keepalive`.
 
@@ -19,7 +19,7 @@ struct Clock {
     stopped: Arc<Notify>,
 }
 
-/// Lives as long as a handler does.
+/// Lives as long as a handler.
 struct Watching(Arc<Notify>);
 
 impl Drop for Watching {
@@ -37,7 +37,7 @@ impl Ticker for Clock {
     }
 }
 
-/// A network that delivers until it goes dark, and then tells nobody.
+/// Forwards bytes until `dark` is notified; then it stops without closing the connection.
 async fn network(entry: TcpListener, server: Address, dark: Arc<Notify>) {
     let (mut client, _) = entry.accept().await.expect("a client");
     let server = server.tcp().expect("TCP");
@@ -66,7 +66,7 @@ async fn main() -> Result<()> {
     let way_in = entry.local_addr().expect("it listens");
     tokio::spawn(network(entry, address, dark.clone()));
 
-    // The client would ask as well, after 30 seconds in which it has heard nothing.
+    // The client would also send PING, after 30 seconds without any data.
     let channel = Channel::to(way_in)
         .keepalive_time(Duration::from_secs(30))
         .keepalive_timeout(Duration::from_secs(10))

@@ -1,5 +1,5 @@
-//! Metadata: what a client sends beside its message, and what a server sends before its response (in
-//! the head) and after it (in the trailers). Keys that end in `-bin` hold bytes.
+//! Metadata: a client sends it with its request, and a server before its response (in the head) and
+//! after it (in the trailers). Keys that end in `-bin` have bytes as values.
 //!
 //! Run it with `cargo run --example metadata`.
 

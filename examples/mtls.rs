@@ -1,5 +1,5 @@
-//! Mutual TLS: the server takes only clients with a certificate of its authority, and the handler
-//! knows who calls by the name in it.
+//! Mutual TLS: the server accepts only clients with a certificate from its authority, and the handler
+//! identifies the caller by the name in the certificate.
 //!
 //! Run it with `cargo run --example mtls`.
 
@@ -65,7 +65,7 @@ async fn try_greet(target: &str, tls: ClientTls) -> Result<String> {
     Ok(response.await?.into_inner().message)
 }
 
-/// The end of a message: what comes before it names a port, which is another one each time.
+/// Returns the end of a message, without the port, which differs in each run.
 fn cause(status: &Status) -> &str {
     let message = status.message();
     message.find("it asks").map_or(message, |at| &message[at..])

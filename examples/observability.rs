@@ -1,5 +1,5 @@
-//! Observing calls: an observer that counts them by side, method and code, one that keeps the size of the largest
-//! message, and the span of each call, written by a subscriber of `tracing` when it closes.
+//! Observability: an observer that counts calls by side, method and code, another that keeps the size of the
+//! largest message, and the span of each call, which a `tracing` subscriber prints when it closes.
 //!
 //! Run it with `cargo run --example observability`.
 
@@ -17,7 +17,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// The upper bounds of the buckets of a histogram, in milliseconds; one more takes what is above.
+/// The upper bounds of the histogram's buckets, in milliseconds. A last bucket has no upper bound.
 const BOUNDS: [u128; 3] = [1, 10, 100];
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Row {
     durations: [u64; BOUNDS.len() + 1],
 }
 
-/// A row for each side, method and code.
+/// One row for each side, method and code.
 #[derive(Clone, Default)]
 struct Table(Arc<Mutex<BTreeMap<String, Row>>>);
 
@@ -88,7 +88,7 @@ impl Greeter for MyGreeter {
     }
 }
 
-/// True for what differs each time this runs: the port of the client, and all times.
+/// Returns whether the value of a field differs between runs: the port of the client, and all times.
 fn varies(field: &str) -> bool {
     field == "peer" || field.ends_with("_us") || field.starts_with("time.")
 }

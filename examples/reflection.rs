@@ -1,5 +1,5 @@
-//! Reflection: what grpcurl asks a server before it calls it. The server needs one more line; here
-//! a client asks what there is.
+//! Reflection: a client asks the server for its services and their descriptors, as grpcurl does. The server
+//! needs one additional line.
 //!
 //! Run it with `cargo run --example reflection`.
 

@@ -1,5 +1,5 @@
-//! The four kinds of call: a guide to the lighthouses of Oregon, and a traveller who asks it, in
-//! one program and over a real socket.
+//! The four call types: a guide to the lighthouses of Oregon, and its client, in one program, connected by
+//! a socket.
 //!
 //! Run it with `cargo run --example route_guide`.
 
@@ -61,7 +61,7 @@ impl RouteGuide for Guide {
 }
 
 impl Guide {
-    /// Keeps a note, and gives those that were left at its place before.
+    /// Stores a note, and returns the earlier notes at the same location.
     fn leave(&self, note: RouteNote) -> Vec<RouteNote> {
         let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut earlier = notes.clone();
@@ -83,7 +83,7 @@ fn lighthouses() -> impl Iterator<Item = Feature> {
     })
 }
 
-/// Points are counted in units of 1e-7 degrees.
+/// Creates a point, whose coordinates have the unit 1e-7 degrees.
 fn point(latitude: f64, longitude: f64) -> Point {
     Point {
         latitude: (latitude * 1e7) as i32,

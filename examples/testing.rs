@@ -1,5 +1,5 @@
-//! A service that calls another, with connections that go wrong: late, silent, cut off, refused.
-//! The clock is paused, so that nothing waits. `tests/testing.rs` has the same and more as tests.
+//! Testing a service that calls another, with connections that are slow, silent, cut or refused. The
+//! clock is paused, so the program never waits. See `tests/testing.rs` for tests.
 //!
 //! Run it with `cargo run --example testing`.
 
@@ -14,7 +14,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// Is tested: it asks another service for a greeting, and has one of its own if that fails.
+/// The tested service: returns the greeting of another service, or its own if that call fails.
 struct Front {
     back: GreeterClient,
 }
@@ -51,7 +51,7 @@ async fn greet(client: &GreeterClient, what: &str) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<()> {
-    // HTTP/2 in memory to the one behind; no HTTP/2 at all to the one that is tested.
+    // The service behind is called over HTTP/2 in memory, the tested one in process.
     let faults = Faults::new();
     let server = Server::new().add_service(GreeterServer::new(Back));
     let back = GreeterClient::new(faults.in_memory(server).connect().await?);

@@ -1,5 +1,5 @@
-//! TLS: a server with a certificate, and clients that trust the authority behind it, or do not. In
-//! production `https://` alone is enough for a client, because the system knows the authority.
+//! TLS: a server with a certificate, a client that trusts its authority, and clients that cannot connect. In
+//! production, a client needs only `https://`, because the system trusts the authority.
 //!
 //! Run it with `cargo run --example tls`.
 
@@ -52,7 +52,7 @@ async fn main() -> Result<()> {
         Channel::connect(&format!("http://localhost:{port}")).await,
     ] {
         if let Err(status) = connected {
-            // The port is another one each time.
+            // The port differs in each run.
             let message = status.message().replace(&port.to_string(), "PORT");
             println!("{}: {message}", status.code());
         }
@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// A certificate that is its own authority, for this run alone, and its key.
+/// Creates a self-signed certificate for this run, and its key.
 fn self_signed(name: &str) -> (String, String) {
     let mut params = CertificateParams::new(["localhost".to_string()]).expect("a valid name");
     params.distinguished_name.push(DnType::CommonName, name);

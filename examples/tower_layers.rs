@@ -1,5 +1,5 @@
-//! Tower's layers, around a server and around a channel: one that looks at every request, and two
-//! that keep a server from having more calls at once than it can bear.
+//! Tower layers around a server and around a channel: one prints the path of every request, two limit
+//! the concurrent calls of the server, and one adds metadata.
 //!
 //! Run it with `cargo run --example tower_layers`.
 
@@ -17,7 +17,7 @@ mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
 }
 
-/// Greets when `main` lets it.
+/// Responds when `main` permits it.
 struct Slow(Arc<Barrier>);
 
 impl Greeter for Slow {
@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
     let barrier = Arc::new(Barrier::new(2));
     let server = Server::new()
         .layer(MapRequestLayer::new(print_path))
-        // Together, because the one sees whether the other is ready.
+        // In one stack, because load shedding depends on the readiness of the limit.
         .layer(ServiceBuilder::new().load_shed().concurrency_limit(1))
         .add_service(GreeterServer::new(Slow(barrier.clone())))
         .bind("127.0.0.1:0")
@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
     let address = server.local_addr();
     tokio::spawn(server.serve());
 
-    // A channel is a tower service too, and what its layers make of it is a channel again.
+    // A channel is a tower service, too. `Channel::new` turns the layered service into a channel.
     let channel = Channel::connect(&address).await?;
     let add_id = MapRequestLayer::new(|mut request: HttpRequest<Body>| {
         let id = HeaderValue::from_static("number-7");

@@ -1,5 +1,5 @@
-//! A Unix socket in the place of a port: the address of a server and the target of a client may be
-//! `unix:` and a path. The file is removed with the server.
+//! A Unix socket instead of a port: the address of a server and the target of a client can be `unix:` and
+//! a path. The server removes the file when it stops.
 //!
 //! Run it with `cargo run --example unix_socket`.
 

@@ -1,7 +1,7 @@
-//! A server behind nginx, and calls of all four types through it. Two addresses can be given: where the
-//! server listens (127.0.0.1:50051), and where nginx does (127.0.0.1:8080).
+//! A server behind nginx, and calls of all four types through it. Two optional arguments are the addresses
+//! of the server (127.0.0.1:50051 by default) and of nginx (127.0.0.1:8080 by default).
 //!
-//! Start nginx with the `nginx.conf` beside this file, which says how.
+//! First start nginx with the file `nginx.conf` in this directory, which contains instructions.
 //! Run it with `cargo run --example behind_nginx`.
 
 use std::time::Duration;

@@ -1,3 +1,3 @@
-//! One short program per subject: the files beside `Cargo.toml`.
+//! Short programs, one for each subject. They are next to `Cargo.toml`.
 //!
-//! `cargo run --example helloworld` runs one of them. Nothing is exported here.
+//! Run one with `cargo run --example helloworld`. This library is empty.

@@ -1,7 +1,6 @@
-//! Runs the example `behind_nginx` behind a real nginx, with its configuration but for the ports.
+//! Runs the example `behind_nginx` with a real nginx and the configuration of the example, except for the ports.
 //!
-//! Without nginx it is said that this was left out, which is a failure if `TRUNKLINE_REQUIRE_PEERS`
-//! is set.
+//! Without nginx the test is skipped with a message, or fails if `TRUNKLINE_REQUIRE_PEERS` is set.
 
 #![cfg(unix)]
 
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// nginx and its directory, which both go with the test.
+/// A running nginx and its directory. Both are removed on drop.
 struct Nginx(Child, PathBuf);
 
 impl Drop for Nginx {
@@ -22,7 +21,7 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx with the configuration of the example; `None` if it is not there.
+/// Starts nginx with the configuration of the example. Returns `None` if nginx is not installed.
 fn nginx(upstream: u16, port: u16) -> Option<Nginx> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(package.join("behind_nginx/nginx.conf")).unwrap();
@@ -32,14 +31,14 @@ fn nginx(upstream: u16, port: u16) -> Option<Nginx> {
     let text = text
         .replace(":50051;", &format!(":{upstream};"))
         .replace(":8080 http2;", &format!(":{port} http2;"))
-        // Its workers would outlive it when it is killed.
+        // Worker processes would survive when the test kills the master process.
         .replace("daemon off;", "daemon off;\nmaster_process off;");
     let directory = std::env::temp_dir().join(format!("trunkline-example-{}", std::process::id()));
     fs::create_dir_all(directory.join("nginx-temp")).unwrap();
     fs::write(directory.join("nginx.conf"), text).unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let child = Command::new("nginx")
-        // Where Debian has it, which is on the path of root only.
+        // Debian installs nginx there, which is in the path of root only.
         .env("PATH", format!("{path}:/usr/sbin"))
         .args(["-e", "stderr", "-c", "nginx.conf", "-p"])
         .arg(&directory)

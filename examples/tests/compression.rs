@@ -1,4 +1,4 @@
-//! What `docs/compression.md` shows beside the example.
+//! The code of `docs/compression.md` that is not in the example.
 
 use guide::{
     Feature, Point, Rectangle, RouteGuide, RouteGuideClient, RouteGuideServer, RouteNote,
@@ -11,7 +11,7 @@ mod guide {
     trunkline::include_proto!("../proto/route_guide.proto");
 }
 
-/// Answers each note with one that says whether it was compressed.
+/// Responds to each note with a note that tells whether it was compressed.
 struct Telling;
 
 impl RouteGuide for Telling {
@@ -48,7 +48,7 @@ fn note(message: &str) -> RouteNote {
 }
 
 #[tokio::test]
-async fn one_message_of_a_compressed_stream_goes_as_it_is() -> Result<()> {
+async fn a_single_message_of_a_compressed_stream_is_sent_uncompressed() -> Result<()> {
     let server = Server::new()
         .compressor(Gzip::with_level(1))
         .compress("gzip");

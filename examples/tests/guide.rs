@@ -1,5 +1,5 @@
-//! Holds the pages of `docs` to the code: what they show as Rust is a part of an example, or of a
-//! test in this file, and what they show as output is what an example prints.
+//! Checks the pages of `docs`: each block of Rust is part of an example or of a test, and each block of
+//! output is part of the output of an example.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -105,7 +105,7 @@ fn the_nginx_block_of_the_guide_is_what_the_example_runs() {
     assert_eq!(blocks(&page, "nginx"), [format!("{}\n", lines.join("\n"))]);
 }
 
-/// The services that the probes of a page ask for; an empty name if none is said.
+/// Returns the services in the probes of a page, with an empty name for probes without a service.
 fn probes(page: &str) -> Vec<String> {
     let mut services: Vec<String> = Vec::new();
     for block in blocks(page, "yaml") {
@@ -128,7 +128,7 @@ fn probes(page: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
+async fn every_probe_of_the_guide_reports_a_healthy_server() {
     let server = Server::new()
         .add_service(GreeterServer::new(MyGreeter))
         .add_service(Health::new());
@@ -151,8 +151,8 @@ async fn every_probe_of_the_guide_finds_a_server_that_is_well() {
     }
 }
 
-/// Blocks may leave out comments, and are not indented as the file is. In a project of one package
-/// the .proto files lie beside `src`, and here one directory further up.
+/// Asserts that each block of a language on all pages is part of one of the texts. Comments and indentation are
+/// ignored, and so is `../` before `proto`: in a project of one package, `proto` is next to `src`.
 fn every_block_is_in(language: &str, texts: &[String]) {
     let lines = |text: &str| {
         let lines = text.lines().map(str::trim);
@@ -172,7 +172,10 @@ fn every_block_is_in(language: &str, texts: &[String]) {
         for block in blocks(&page_text, language) {
             let wanted = lines(&block);
             let is_there = texts.iter().any(|text| text.contains(&wanted));
-            assert!(is_there, "{page} shows what is nowhere:\n{block}");
+            assert!(
+                is_there,
+                "no source contains this block of {page}:\n{block}"
+            );
             count += 1;
         }
     }
@@ -207,7 +210,7 @@ fn files(dir: &Path, extension: &str) -> Vec<String> {
     texts.collect()
 }
 
-/// What the page about TLS shows and no example does: it needs a certificate that the system trusts.
+/// Code of `docs/tls.md` that no example can run, because it needs a certificate that the system trusts.
 #[allow(dead_code, reason = "compiled here, and not run")]
 async fn connect_with_the_authorities_of_the_system() -> Result<Channel> {
     let channel = Channel::connect("https://greeter.example").await?;
@@ -236,7 +239,7 @@ impl RouteGuide for Echo {
         let mut points = points.into_inner();
         let first = points.message().await?;
         drop(points);
-        // The call goes on without the rest of its requests, whatever else has its turn meanwhile.
+        // The call continues without the remaining requests, even if other tasks run meanwhile.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -287,7 +290,7 @@ async fn listen(mut responses: Streaming<RouteNote>) -> Result<()> {
 }
 
 #[tokio::test]
-async fn both_directions_go_on_at_once() -> Result<()> {
+async fn both_directions_run_concurrently() -> Result<()> {
     let client = over_a_socket().await?;
     let (notes, responses) = client.route_chat().await?;
     tokio::try_join!(ask(notes), listen(responses))?;
@@ -295,7 +298,7 @@ async fn both_directions_go_on_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_handler_may_answer_before_it_has_read_everything() -> Result<()> {
+async fn a_handler_can_respond_before_it_has_read_all_requests() -> Result<()> {
     let client = over_a_socket().await?;
     let mut route = client.record_route().await?;
     let points = std::iter::repeat_n(Point::default(), 1_000_000);
@@ -310,14 +313,14 @@ async fn a_handler_may_answer_before_it_has_read_everything() -> Result<()> {
 }
 
 #[tokio::test]
-async fn work_that_computes_goes_to_a_thread_of_its_own() -> Result<()> {
+async fn computations_run_on_a_separate_thread() -> Result<()> {
     let feature = over_a_socket().await?.get_feature(Point::default()).await?;
     assert!(!feature.name.is_empty());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_timeout_bounds_the_whole_stream() -> Result<()> {
+async fn a_timeout_limits_the_whole_stream() -> Result<()> {
     let client = over_a_socket().await?;
     let mut features = client
         .list_features(Rectangle::default())
@@ -328,7 +331,7 @@ async fn a_timeout_bounds_the_whole_stream() -> Result<()> {
     Ok(())
 }
 
-/// Knows one user, and says of the others where it has looked.
+/// Finds one user, and returns an error with details for all others.
 struct Store;
 
 impl Greeter for Store {
@@ -400,7 +403,7 @@ fn named(name: &str) -> HelloRequest {
 }
 
 #[tokio::test]
-async fn details_pass_a_handler_only_if_it_forwards_them() {
+async fn a_handler_passes_on_details_only_with_forward() {
     let store = in_process(Store);
     let plain = in_process(Plain {
         store: store.clone(),
@@ -414,7 +417,7 @@ async fn details_pass_a_handler_only_if_it_forwards_them() {
 }
 
 #[tokio::test]
-async fn a_detached_call_has_no_deadline_of_its_handler() -> Result<()> {
+async fn a_detached_call_does_not_inherit_the_deadline() -> Result<()> {
     let plain = in_process(Plain {
         store: in_process(Store),
     });
@@ -434,7 +437,7 @@ async fn the_cause_of_a_status_stays_in_the_process() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_its_call_only_and_its_text_stays_here() {
+async fn a_panic_ends_only_its_call_and_the_client_does_not_see_its_message() {
     let client = in_process(Panicking);
     for _ in 0..2 {
         let status = client.say_hello(named("Zed")).await.unwrap_err();
@@ -455,7 +458,7 @@ async fn authenticate_reflection(mut cx: Context, next: Next) -> Result<()> {
 }
 
 #[tokio::test]
-async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<()> {
+async fn reflection_can_need_a_token_if_other_services_do_not() -> Result<()> {
     let reflection = Reflection::new().with_file_descriptors(&guide::FILE_DESCRIPTORS);
     let server = Server::new()
         .add_service(GreeterServer::new(Store))
@@ -479,7 +482,7 @@ async fn reflection_may_need_a_token_where_other_services_need_none() -> Result<
     Ok(())
 }
 
-/// What `docs/server.md` and `docs/deploying.md` show, one server for each setting.
+/// The code of `docs/server.md` and `docs/deploying.md`.
 #[tokio::test]
 async fn a_server_is_set_up_as_the_guide_says() {
     let bound = Server::new()
@@ -542,7 +545,7 @@ impl Greeter for MyGreeter {
     }
 }
 
-/// What `docs/server.md` shows of Unix sockets.
+/// The code on Unix sockets in `docs/server.md`.
 #[expect(dead_code, reason = "a test does not write to /run")]
 async fn on_a_unix_socket() -> Result<()> {
     let server = Server::new().add_service(GreeterServer::new(Store));
@@ -567,7 +570,7 @@ async fn is_greeted(client: &GreeterClient) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_channel_connects_at_once_or_when_it_is_called() -> Result<()> {
+async fn a_channel_connects_immediately_or_for_the_first_call() -> Result<()> {
     let address = my_greeter().await?;
     let client = GreeterClient::connect(&address).await?;
     let response = client
@@ -605,14 +608,14 @@ async fn a_channel_has_settings_for_all_calls() -> Result<()> {
 }
 
 #[tokio::test]
-async fn calls_take_several_servers_in_turn() -> Result<()> {
+async fn calls_are_distributed_over_several_servers() -> Result<()> {
     let addresses = [my_greeter().await?, my_greeter().await?];
     let channel = Channel::to(&addresses).round_robin().connect().await?;
     is_greeted(&GreeterClient::new(channel)).await
 }
 
 #[tokio::test]
-async fn names_are_resolved_by_a_resolver_of_ones_own() -> Result<()> {
+async fn a_custom_resolver_replaces_that_of_the_system() -> Result<()> {
     async fn from_a_registry(_host: String, port: u16) -> std::io::Result<Vec<Address>> {
         let found = ["127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()];
         Ok(found
@@ -628,7 +631,7 @@ async fn names_are_resolved_by_a_resolver_of_ones_own() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_may_wait_for_ready_and_states_are_watched() -> Result<()> {
+async fn a_call_can_wait_for_ready_and_states_can_be_watched() -> Result<()> {
     let channel = Channel::to(&my_greeter().await?).connect_lazy()?;
     let mut states = channel.watch_state();
     channel.request_connection();
@@ -647,7 +650,7 @@ async fn a_call_may_wait_for_ready_and_states_are_watched() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_connector_brings_any_byte_stream() -> Result<()> {
+async fn a_connector_can_return_any_byte_stream() -> Result<()> {
     let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let channel = Channel::to("10.0.0.1:1").connector(move |_address: Address| {
         let (near, far) = tokio::io::duplex(64 * 1024);

@@ -1,4 +1,4 @@
-//! Handlers that a test calls, as `docs/testing.md` shows them.
+//! Tests that call handlers directly, as shown in `docs/testing.md`.
 
 use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use hello::{Greeter, HelloReply, HelloRequest};

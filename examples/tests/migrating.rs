@@ -1,5 +1,5 @@
-//! What the pages for those who come from elsewhere show of ours, a whole service and its client,
-//! and what the page on observability shows of connections.
+//! The code of `docs/from-tonic.md` and `docs/from-grpc-go.md`, a service and its client, and the code on connections
+//! in `docs/observability.md`.
 
 use std::time::Duration;
 
@@ -78,6 +78,18 @@ async fn authenticate(mut cx: Context, next: Next) -> Result<()> {
     }
 }
 
+async fn log_call(mut cx: Context, next: Next) -> Result<()> {
+    let path = cx.path().to_string();
+    cx.on_response_message(move |message| {
+        println!("{path}: a response of {} bytes", message.size());
+        Ok(())
+    });
+    let result = next.run(&mut cx).await;
+    let code = result.as_ref().err().map_or(Code::OK, Status::code);
+    println!("{}: {code}", cx.path());
+    result
+}
+
 async fn add_token(mut cx: Context, next: Next) -> Result<()> {
     cx.metadata_mut()
         .insert("authorization", "Bearer open sesame")?;
@@ -98,16 +110,17 @@ fn lighthouse() -> Feature {
     }
 }
 
-/// Serves until the first of what it gives is dropped; the second is the address.
+/// Starts the server, which stops when the returned sender is dropped. Also returns its address.
 async fn serve() -> Result<(oneshot::Sender<()>, Address)> {
     let (stop, stopped) = oneshot::channel::<()>();
     let features = vec![lighthouse()];
     let shutdown = async { drop(stopped.await) };
 
+    let guide = RouteGuideServer::new(Guide { features }).intercept(authenticate);
     let server = Server::new()
-        .intercept(authenticate)
+        .intercept(log_call)
         .max_recv_message_size(16 << 20)
-        .add_service(RouteGuideServer::new(Guide { features }))
+        .add_service(guide)
         .add_service(Health::new())
         .add_service(Reflection::new())
         .bind("127.0.0.1:0")
@@ -118,7 +131,7 @@ async fn serve() -> Result<(oneshot::Sender<()>, Address)> {
 }
 
 #[tokio::test]
-async fn the_service_answers_all_four_kinds_of_call() -> Result<()> {
+async fn the_service_responds_to_all_four_call_types() -> Result<()> {
     let (_stop, address) = serve().await?;
 
     let channel = Channel::to(&address)
@@ -157,7 +170,7 @@ async fn the_service_answers_all_four_kinds_of_call() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_caller_may_ask_for_has_a_method_of_the_call() -> Result<()> {
+async fn options_of_a_call_are_methods_of_the_call() -> Result<()> {
     let (_stop, address) = serve().await?;
     let channel = Channel::to(&address).connect_lazy()?.intercept(add_token);
     let client = RouteGuideClient::new(channel);
@@ -186,7 +199,7 @@ async fn what_a_caller_may_ask_for_has_a_method_of_the_call() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_is_cancelled() -> Result<()> {
+async fn a_dropped_call_is_cancelled() -> Result<()> {
     let (_stop, address) = serve().await?;
     let channel = Channel::connect(&address).await?.intercept(add_token);
     let client = RouteGuideClient::new(channel);
@@ -202,7 +215,7 @@ async fn a_call_that_is_dropped_is_cancelled() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_path_that_no_method_has_is_answered_before_any_interceptor() -> Result<()> {
+async fn an_unknown_method_is_refused_before_any_interceptor_runs() -> Result<()> {
     let (_stop, address) = serve().await?;
     let stranger = Client::new(Channel::connect(&address).await?);
     for (path, code) in [
@@ -229,7 +242,7 @@ impl Observer for Connections {
 }
 
 #[tokio::test]
-async fn settings_of_other_frameworks_have_their_like() -> Result<()> {
+async fn settings_of_other_frameworks_have_equivalents() -> Result<()> {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let features = vec![lighthouse()];
     let server = Server::new()

@@ -1,6 +1,6 @@
-//! Runs every example and compares all that it prints with `expected/NAME.txt`.
+//! Runs every example and compares its output with `expected/NAME.txt`.
 //!
-//! With `TRUNKLINE_BLESS=1` in the environment the expected texts are written anew.
+//! If the environment variable `TRUNKLINE_BLESS` is 1, the output replaces the expected text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// How long an example may run: far longer than any needs, so that a busy machine fails none.
+/// The time limit of an example, far more than any needs, so that the tests pass on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -166,8 +166,8 @@ async fn check(name: &str) {
     );
 }
 
-/// Cargo builds the examples for the tests of their package, but names their place to nobody: it
-/// is beside the directory of the test itself.
+/// Returns the path of an example. Cargo builds examples for the tests of their package, in a directory next
+/// to that of the test program.
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();

@@ -1,4 +1,4 @@
-//! What `docs/testing.md` shows: a service and a client under test.
+//! Tests of a service and a client, as shown in `docs/testing.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ async fn a_greeting_has_the_name() {
 }
 
 #[tokio::test]
-async fn a_greeting_may_be_large() {
+async fn a_greeting_can_be_large() {
     let server = Server::new()
         .max_recv_message_size(32 << 20)
         .add_service(GreeterServer::new(MyGreeter));
@@ -99,7 +99,7 @@ async fn a_drain_waits_for_a_call_as_long_as_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
+async fn a_client_recovers_from_failures_of_its_connection() {
     let faults = Faults::new();
     let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let channel = faults.in_memory(server).connect().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_client_lives_through_what_goes_wrong_with_its_connection() {
 }
 
 #[tokio::test]
-async fn faults_go_between_sockets_as_well() {
+async fn faults_affect_sockets_as_well() {
     let server = Server::new().add_service(GreeterServer::new(MyGreeter));
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let target = bound.local_addr();
@@ -141,7 +141,7 @@ async fn faults_go_between_sockets_as_well() {
     assert_eq!(status.code(), Code::UNAVAILABLE);
 }
 
-/// Each second call is late and then fails.
+/// Delays every second call, and then fails it.
 async fn every_other(calls: Arc<AtomicUsize>, mut cx: Context, next: Next) -> Result<()> {
     if calls.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -151,7 +151,7 @@ async fn every_other(calls: Arc<AtomicUsize>, mut cx: Context, next: Next) -> Re
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_makes_calls_late_and_has_them_fail() {
+async fn an_interceptor_delays_and_fails_calls() {
     let calls = Arc::new(AtomicUsize::new(0));
     let server = Server::new()
         .intercept(move |cx, next| every_other(calls.clone(), cx, next))
@@ -164,7 +164,7 @@ async fn an_interceptor_makes_calls_late_and_has_them_fail() {
 }
 
 #[tokio::test]
-async fn a_tower_layer_answers_in_the_place_of_the_server() {
+async fn a_tower_layer_responds_instead_of_the_server() {
     let calls = Arc::new(AtomicUsize::new(0));
     let first_is_lost = layer_fn(move |server: LayeredService| {
         let calls = calls.clone();

@@ -1,15 +1,15 @@
-//! Rules that every example keeps.
+//! Rules for examples.
 
 use std::fs;
 use std::path::Path;
 
-/// What a newcomer should not have to know.
+/// Words that examples must not contain, because they distract beginners.
 const MACHINERY: [&str; 5] = ["Pin", "Box", "dyn", "async_trait", "unwrap"];
 
-/// The most code lines of an example: lines that are neither blank nor comment.
+/// The maximum number of code lines, without blank lines and comments.
 const MAX_CODE_LINES: usize = 80;
 
-/// Those with a limit of their own.
+/// Examples with a different limit.
 const CODE_LINES: [(&str, usize); 2] = [("helloworld", 35), ("route_guide", 115)];
 
 #[test]
@@ -34,7 +34,7 @@ fn examples_are_short() {
 }
 
 #[test]
-fn an_example_begins_with_what_it_shows_and_how_to_run_it() {
+fn an_example_begins_with_its_subject_and_the_command_that_runs_it() {
     for (name, text) in examples() {
         let docs = text.lines().take_while(|line| line.starts_with("//!"));
         let docs: Vec<&str> = docs.collect();
@@ -55,7 +55,7 @@ fn every_example_is_built_and_tested() {
     }
 }
 
-/// The names of the examples and their texts.
+/// Returns the names of the examples and their texts.
 fn examples() -> Vec<(String, String)> {
     let files = fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
