@@ -24,7 +24,7 @@ impl Greeter for MyGreeter {
     }
 }
 
-    // The deadline of the call also limits connecting.
+// The deadline of the call also limits connecting.
 async fn is_healthy(address: &Address, service: &str) -> Result<bool> {
     let client = HealthClient::new(Channel::to(address).connect_lazy()?);
     let service = service.to_string();
