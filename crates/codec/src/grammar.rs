@@ -145,7 +145,7 @@ enum Cause {
     Failure,
 }
 
-// Way of a unary call, client 9: turns bytes into a message, if nothing is wrong.
+// Way of a unary call, client 9: returns the one message of a response that has arrived in full.
 /// Returns the message of a complete response of one uncompressed message of up to `max_size` bytes and
 /// a good end, as most are. Returns `None` for any other, which a [`Reader`] reads.
 #[inline]
@@ -371,7 +371,7 @@ impl Reader {
         self.compressed_size
     }
 
-    /// How many bytes have come and wait to be decoded.
+    /// Returns the number of received bytes that wait to be decoded.
     #[inline]
     pub fn buffered(&self) -> usize {
         self.decoder.buffered()

@@ -349,7 +349,7 @@ impl ReadyConnection {
         open.map_err(|refused| refused.status)?.await
     }
 
-    // Way of a unary call, client 7: opens the stream; a body known in full goes out at once.
+    // Way of a unary call, client 7: opens the stream, and sends the body if it is complete.
     /// Opens the stream and sends a request.
     ///
     /// A request whose body is known in full, and below 2 GiB, goes out at once; any other is sent
@@ -432,7 +432,7 @@ impl OpenCall {
 impl Future for OpenCall {
     type Output = Result<Response<Body>, Status>;
 
-    // Way of a unary call, client 8: waits for the head of the response and its body, whole if it is there.
+    // Way of a unary call, client 8: waits for the head of the response, and takes a body that has arrived.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Opener { shared, limits, .. } = &*this.opener;

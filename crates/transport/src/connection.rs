@@ -481,7 +481,7 @@ impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
         (self.limits.max_concurrent_streams as usize).saturating_sub(self.shared.open())
     }
 
-    // Way of a unary call, server 3: takes a permit, makes a body for what comes, and hands the call on.
+    // Way of a unary call, server 3: takes a permit, creates the body of the request, passes the call on.
     /// Begins the calls for which there are permits.
     fn begin(&mut self, mut now: Instant) {
         let free = self.free().min(self.accepted.len());

@@ -127,7 +127,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
         Poll::Ready(())
     }
 
-    // Way of a unary call, server 8: polls the handler, then its response, against reset and deadline.
+    // Way of a unary call, server 8: polls the handler, then its response, until reset or deadline.
     /// Ready when there is a new stage.
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.backlog_index.is_some() && self.is_given_up() {

@@ -31,7 +31,7 @@ pub trait Message: Send + Sized + 'static {
         self.encode(rope);
     }
 
-    // Way of a unary call, client 10: turns the message into its type.
+    // Way of a unary call, client 10: decodes the message.
     /// Reads a message.
     ///
     /// # Errors

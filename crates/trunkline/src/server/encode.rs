@@ -6,7 +6,7 @@ use crate::call::message_hooks::hooked_frame;
 use crate::call::response_handle::ResponseHandle;
 use crate::observe::MessageSize;
 
-// Way of a unary call, server 12: encodes the response behind its prefix, in pieces if it is large.
+// Way of a unary call, server 12: encodes the response after its prefix, in pieces if it is large.
 /// Encodes the message behind its prefix, compressed if the response is.
 #[inline]
 pub(crate) fn one_frame<R: Message>(

@@ -22,8 +22,8 @@ pub(crate) struct RawRequest {
 }
 
 impl RawRequest {
-    // Way of a unary call, server 6: decodes the one message; the handler is called with it, and
-    // returns its future.
+    // Way of a unary call, server 6: decodes the one message and calls the handler, which
+    // returns a future.
     /// The request, if it has arrived in full, as most have.
     #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {

@@ -6,7 +6,7 @@ use trunkline_transport::Body;
 
 use crate::call::response_handle::ResponseHandle;
 
-// Way of a unary call, server 14: makes the trailers of the status and the metadata.
+// Way of a unary call, server 14: builds the trailers from status and metadata.
 /// The trailers that end a response.
 pub(crate) fn trailers(response: &ResponseHandle, end: Result<(), Status>) -> HeaderMap {
     let metadata = response.take_trailers();

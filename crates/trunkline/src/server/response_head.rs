@@ -19,7 +19,7 @@ pub(crate) fn begun(running: &mut Option<RunningHandler>) -> Option<http::Respon
     Some(whole)
 }
 
-// Way of a unary call, server 13: makes one response of head, message and trailers.
+// Way of a unary call, server 13: builds one response from head, message and trailers.
 /// The whole response of a handler that has ended before its head was sent.
 pub(crate) fn ended(mut running: RunningHandler, outcome: Outcome) -> http::Response<Body> {
     let response = &running.response;

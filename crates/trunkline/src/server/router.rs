@@ -196,7 +196,7 @@ where
 }
 
 impl Routes {
-    // Way of a unary call, server 5: reads the head, finds the method of the path.
+    // Way of a unary call, server 5: parses the head and finds the method of the path.
     fn begin(&self, request: http::Request<Body>, peer: Option<&Arc<Peer>>) -> Begun {
         let (parts, body) = request.into_parts();
         // Exact bytes, query and all: what authorizes a call by its path must see what routes it

@@ -46,7 +46,7 @@ impl RouterFuture {
         Self(RouterState::Known(Some(Box::new(response))))
     }
 
-    // Way of a unary call, server 9: waits for the handler to end, or to want its head sent.
+    // Way of a unary call, server 9: waits until the handler ends or sends its head.
     #[inline]
     pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
         match &mut self.0 {
