@@ -76,6 +76,11 @@
 //! | `testing` | no | in-memory HTTP/2 and faults for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What both halves share has parts that only one of them uses. The build with both is checked for the rest.
+#![cfg_attr(not(all(feature = "client", feature = "server")), allow(dead_code))]
+
+#[cfg(not(any(feature = "client", feature = "server")))]
+compile_error!("trunkline needs the feature `client`, the feature `server`, or both");
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]
