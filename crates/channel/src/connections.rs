@@ -1,4 +1,4 @@
-//! The connections of a channel: which one a call takes, and what it waits for.
+//! The connections of a channel: selects one for each call, or waits for one.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::subchannel::Subchannel;
 use crate::task::Task;
 
-/// The number of connections that a call waits on at once if all are full.
+/// The number of connections that a call waits on at the same time if all are full.
 const WAITS_ON_MAX: usize = 16;
 
 /// The connections of a channel.
@@ -68,16 +68,16 @@ pub(crate) struct State {
     pub(crate) idle_task: Option<Task>,
 }
 
-/// Names becoming addresses.
+/// The state of name resolution.
 #[derive(Debug)]
 pub(crate) struct Resolution {
     pub(crate) task: Option<Task>,
-    /// Of each target, what it last was.
+    /// The last result of each target.
     pub(crate) found: Vec<Vec<Address>>,
     /// The reason for having no address at all.
     pub(crate) failing: Option<Status>,
-    /// Names that have no address yet are being asked for, and others are in use: what fails now is not
-    /// the last word.
+    /// Some names are still being resolved while the addresses of others are in use: a failure now is not
+    /// final.
     pub(crate) is_partial: bool,
     pub(crate) not_before: Option<Instant>,
     pub(crate) backoff: Backoff,
@@ -131,7 +131,7 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE if the attempt fails, or the last one has failed and the next one has yet to come.
+    /// UNAVAILABLE if the attempt fails, or the last one has failed and the next one has not started.
     pub async fn connect(self: &Arc<Self>) -> Result<(), Status> {
         let mut changes = self.changes.subscribe();
         loop {
@@ -292,7 +292,7 @@ impl Connections {
     }
 
     async fn changed(&self, changes: &mut watch::Receiver<u64>) {
-        // An error would mean that the channel is gone, which the caller holds.
+        // An error would mean that the channel was dropped, which the caller holds.
         let _ = changes.changed().await;
     }
 

@@ -9,17 +9,17 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectivityState {
-    /// No connection is open or being opened: the next call asks for one.
+    /// No connection is open or being opened; the next call opens one.
     #[default]
     Idle,
-    /// A connection is being made; calls wait for it.
+    /// A connection is being opened; calls wait for it.
     Connecting,
-    /// Calls can be made.
+    /// Calls can be made immediately.
     Ready,
-    /// The last attempt has failed, and the next one comes after a pause. Calls fail at once, unless
+    /// The last attempt has failed, and the next one follows a pause. Calls fail immediately, unless
     /// they wait for ready. The state lasts until there is a connection.
     TransientFailure,
-    /// The channel is gone.
+    /// The channel was dropped.
     Shutdown,
 }
 
@@ -52,7 +52,7 @@ impl ConnectivityWatch {
         }
     }
 
-    /// The watch of what is always in the same state, such as a service in this process.
+    /// A watch whose state never changes, such as that of a service in this process.
     pub fn fixed(state: ConnectivityState) -> Self {
         let (sender, states) = watch::channel(state);
         Self {
@@ -71,7 +71,7 @@ impl ConnectivityWatch {
 
     /// Waits until the state is another than it was when this was last called, or the watch began;
     /// returns the state at that time. States that came and went in between are passed over. Dropping the
-    /// future loses nothing. When the channel is gone it is [`ConnectivityState::Shutdown`], at once.
+    /// future loses no change. Returns [`ConnectivityState::Shutdown`] immediately if the channel was dropped.
     pub async fn changed(&mut self) -> ConnectivityState {
         match self.states.changed().await {
             Ok(()) => *self.states.borrow_and_update(),
@@ -79,9 +79,9 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Waits until the state is `wanted`, or the channel is gone, and returns the last state.
+    /// Waits until the state is `wanted` or the channel is dropped, and returns the last state.
     pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
-        // The last state of a channel that is gone is still there to be read.
+        // The last state of a dropped channel can still be read.
         if self.states.has_changed().is_err() {
             return ConnectivityState::Shutdown;
         }

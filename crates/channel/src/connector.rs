@@ -1,4 +1,4 @@
-//! Byte streams that users bring.
+//! Byte streams of a custom connector.
 
 use std::fmt;
 use std::io;

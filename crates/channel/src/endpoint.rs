@@ -1,4 +1,4 @@
-//! An address of a server, and what calls to it are told.
+//! An address of a server, and the settings of calls to it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) struct Endpoint {
 pub struct Origin {
     /// `http`, or `https` over TLS.
     pub scheme: Scheme,
-    /// That of the target for which the connection was made, unless the channel has one of its own.
+    /// The authority of the target, unless the channel sets one.
     pub authority: Authority,
 }
 

@@ -6,17 +6,17 @@
 //!
 //! | module | contains |
 //! | --- | --- |
-//! | `targets` | what users write |
-//! | `resolver`, `endpoint` | name resolution; an address and what calls to it are told |
+//! | `targets` | parses targets and lists of them |
+//! | `resolver`, `endpoint` | name resolution; an address and the settings of calls to it |
 //! | `connector`, `happy_eyeballs` | byte streams of users; the first of several addresses to connect (RFC 8305) |
 //! | `policy` | how endpoints become subchannels |
 //! | `subchannel`, `active_connection` | the connections to one of several endpoints, with backoff; one connection |
-//! | `connections` | the connection that a call takes, and what a call waits for |
+//! | `connections` | selects a connection for each call, or waits for one |
 //! | `maintenance` | tasks of a channel: to connect again, to resolve again, to grow, to fall idle |
 //! | `backoff`, `connectivity`, `task` | the pauses between attempts; the state of a channel; background tasks |
-//! | `limits`, `settings` | every limit of a channel, with its default; what users have set |
+//! | `limits`, `settings` | every limit of a channel, with its default; the settings of users |
 //!
-//! Does not know: message types, prost, interceptors, what a method is. It sees no frame of HTTP/2.
+//! Does not know: message types, prost, interceptors, methods, frames of HTTP/2.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -27,7 +27,7 @@ pub struct ChannelLimits {
     /// are busy. With 1 all calls share one connection; 0 counts as 1.
     pub max_connections: usize,
     /// The time without a call after which a further connection is closed. Default: 30 s, checked as
-    /// often, so that it outlives the lulls between bursts, and an idle client comes down to one
+    /// often, so that it outlives the pauses between bursts, and an idle client reduces to one
     /// connection within a minute.
     pub connection_idle_time: Duration,
     /// The time after a failed connection, or after the loss of one, before a further one is tried.
@@ -62,7 +62,7 @@ pub struct ChannelLimits {
     pub connect_stagger: Duration,
     /// The least time between two lookups of a name. Default: 30 s, as in grpc-go.
     pub resolve_interval: Duration,
-    /// The number of addresses used. Default: 1,000; those behind them are ignored.
+    /// The number of addresses used. Default: 1,000; further addresses are ignored.
     pub max_addresses: usize,
     /// The time without a call after which a channel falls idle: it closes its connections, and
     /// resolves and connects again for the next call. Default: 30 min, as in other implementations,

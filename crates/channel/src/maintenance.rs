@@ -80,7 +80,7 @@ impl Connections {
         }
     }
 
-    /// Tells those who wait, or watch, that something is different.
+    /// Wakes waiting calls and watchers after a change.
     fn tell(&self, state: &mut State) {
         let ready = state
             .subchannels
@@ -152,8 +152,8 @@ impl Connections {
         has_failed
     }
 
-    /// Takes a connection in. Gives what is to look after it, in a task that is not spawned under the
-    /// lock: a runtime that ends drops it at once, which takes the lock again.
+    /// Adds a connection, and returns the future that watches it. The caller spawns it after it has
+    /// released the lock: a runtime that shuts down drops it immediately, which takes the lock again.
     fn join(
         self: &Arc<Self>,
         subchannel: &mut Subchannel,
@@ -295,7 +295,7 @@ impl Connections {
             for before in &mut before {
                 subchannel.take_over(before);
                 if !self.settings.policy.stays_connected() {
-                    // The one subchannel goes on as another: see `Subchannel::failing`.
+                    // The subchannel continues as another one: see `Subchannel::failing`.
                     subchannel.failing = before.failing.take();
                 }
             }
@@ -392,7 +392,7 @@ async fn keep_resolving(
         let mut answering = pin!(take_answers(&weak, &mut asked, |at| {
             due[at] = started.checked_add(limits.resolve_interval);
         }));
-        // A name that takes long does not hold up what is known of the others.
+        // A slow name does not delay the results of the others.
         let failure = match timeout(limits.connect_stagger, &mut answering).await {
             Ok(failure) => failure,
             Err(_) => {
@@ -453,7 +453,7 @@ async fn keep_connecting(weak: Weak<Connections>, id: u64, happy_eyeballs: Happy
     }
 }
 
-/// Tells the channel that it has lost a connection; also when the task goes with its runtime.
+/// Reports to the channel that it has lost a connection, even if the task is dropped with its runtime.
 struct Lost(Weak<Connections>);
 
 impl Drop for Lost {

@@ -5,7 +5,7 @@ use crate::endpoint::Endpoint;
 /// The policy that spreads calls over the addresses of a channel.
 ///
 /// All that is built on connections, such as retries or the ejection of bad addresses, will be said
-/// in the same place: how endpoints become subchannels, and which subchannel a call goes to.
+/// in the same place: how endpoints become subchannels, and which subchannel a call uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Policy {

@@ -13,11 +13,11 @@ use trunkline_transport::{Address, Target, lookup};
 
 use crate::endpoint::Endpoint;
 
-/// Where the addresses of a name come from; the system's resolver by default.
+/// Resolves names to addresses; the system's resolver by default.
 ///
 /// It is asked when the channel first connects, and again when a connection is lost or cannot be
-/// made, not more often than every 30 s (`resolve_interval`). The result replaces the previous one:
-/// connections to addresses that are still there stay. If it fails, what there was is kept,
+/// made, at most every 30 s (`resolve_interval`). The result replaces the previous one:
+/// connections to addresses in both stay. If it fails, the previous one is kept,
 /// and it is asked again after a pause, as between attempts to connect. One name of several that fails
 /// or takes long holds up none of the others for longer than `connect_stagger` (250 ms).
 ///
@@ -36,7 +36,7 @@ use crate::endpoint::Endpoint;
 /// ```
 pub trait Resolver: Send + Sync + 'static {
     /// The addresses of `host`, in the order in which they are to be tried. Targets that are
-    /// addresses already, with or without a zone, do not come here. Each call has `connect_timeout` (20 s).
+    /// addresses already, with or without a zone, are not passed to it. Each call has `connect_timeout` (20 s).
     ///
     /// # Errors
     ///

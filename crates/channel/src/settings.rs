@@ -45,7 +45,7 @@ impl Settings {
         }
     }
 
-    /// The targets, each of which says whether it is over TLS. What TLS needs is read.
+    /// The targets, each with or without TLS. Reads the files that TLS needs.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Settings {
         let given = self.tls.is_some();
         let mut targets = Vec::new();
         for target in self.targets.parse()? {
-            // Settings that nobody has given are shared by the targets that ask for TLS.
+            // The targets with TLS share the default settings.
             let asks = given || target.wants_tls() == Some(true);
             let tls = ClientTls::for_target(&target, self.tls.clone().filter(|_| asks))?;
             targets.push(match tls.is_some() {

@@ -13,16 +13,16 @@ use crate::endpoint::{Endpoint, Origin};
 use crate::limits::ChannelLimits;
 use crate::task::Task;
 
-/// The number of connections in a row that may be lost before they have carried a call, until the next
-/// one is made after a pause: a server that is about to stop closes one, and one that always does is not to
-/// be asked as fast as it can refuse.
+/// The number of successive connections that can be lost before they have carried a call, until the next
+/// one is opened after a pause. A server that stops closes one connection; a server that closes all of them
+/// must not cause a busy loop.
 const FLAPS_MAX: u32 = 2;
 
-/// Connections to one endpoint, the first of the subchannel's that could be reached. There is one, and
-/// more only when it is busy, up to `max_connections`.
+/// Connections to one endpoint, the first one of the subchannel that could be reached. There is one
+/// connection, and up to `max_connections` if it is busy.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
-    /// Unique in the channel: attempts are told by it which subchannel they are for.
+    /// Unique in the channel; assigns attempts to subchannels.
     pub(crate) id: u64,
     pub(crate) endpoints: Arc<[Endpoint]>,
     pub(crate) open: Vec<Arc<ActiveConnection>>,
@@ -97,8 +97,8 @@ impl Subchannel {
             .min_by_key(|it| (it.is_busy(), it.connection.open_calls()))
     }
 
-    /// A stream to be opened at once, on the least busy connection. Says by `needs_maintenance` if the
-    /// subchannel has lost one, or needs another.
+    /// Returns the least busy connection if a stream can be opened on it immediately. Sets
+    /// `needs_maintenance` if the subchannel has lost a connection, or needs another.
     pub(crate) fn try_ready(
         &self,
         limits: &ChannelLimits,
@@ -145,7 +145,7 @@ impl Subchannel {
     ) -> Arc<ActiveConnection> {
         self.failing = None;
         self.not_before = None;
-        // connection-backoff.md: reset when the connection is made. One that is lost before it has
+        // connection-backoff.md: reset after a successful connection. One that is lost before it has
         // been of use was none.
         if self.flaps == 0 {
             self.backoff = Backoff::new(limits);
@@ -155,7 +155,7 @@ impl Subchannel {
         active
     }
 
-    /// An attempt that began at `started` has failed: the next one comes after a pause.
+    /// Records that an attempt that began at `started` has failed: the next one follows a pause.
     pub(crate) fn fail(&mut self, status: Status, started: Instant, limits: &ChannelLimits) {
         let pause = self.backoff.pause(limits, backoff::random());
         tracing::debug!(
@@ -206,7 +206,7 @@ impl Subchannel {
         }
     }
 
-    /// Takes over what `before` has of this subchannel's endpoints.
+    /// Takes over the connections of `before` to this subchannel's endpoints.
     pub(crate) fn take_over(&mut self, before: &mut Self) {
         let (ours, others) = std::mem::take(&mut before.open)
             .into_iter()
@@ -216,7 +216,7 @@ impl Subchannel {
         self.open.extend(ours);
     }
 
-    /// As it was before it was first used.
+    /// Resets the subchannel to its initial state, and returns its connections.
     pub(crate) fn fall_idle(&mut self, limits: &ChannelLimits) -> Vec<Arc<ActiveConnection>> {
         let fresh = Self::new(self.id, Vec::new(), limits);
         let before = std::mem::replace(self, fresh);

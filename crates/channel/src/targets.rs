@@ -7,7 +7,7 @@ use std::sync::Arc;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
-/// Where a channel goes: one target, or a list of them.
+/// The targets of a channel: one, or a list.
 ///
 /// A target is text or an address. As text it is `host:port`, `http://host:port`, `https://host:port`,
 /// `unix:/path`, or another form of the naming document (grpc/doc/naming.md): `dns:///host:port`,
@@ -76,7 +76,7 @@ impl Targets {
 }
 
 fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> {
-    // naming.md: `dns:[//authority/]host[:port]`, where the authority is a DNS server to ask.
+    // naming.md: `dns:[//authority/]host[:port]`, where the authority is a DNS server.
     if let Some(rest) = text.strip_prefix("dns:") {
         let name = match rest.strip_prefix("//") {
             None => rest,

@@ -22,7 +22,7 @@ pub const KEPT_BLOCKS_MAX: usize = 64;
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept::new(KEPT_BYTES_MAX, KEPT_BLOCKS_MAX));
 
-/// Blocks that nobody uses, the one that came back last at the end.
+/// Unused blocks; the last one is the one that was returned last.
 struct Kept {
     blocks: VecDeque<Vec<u8>>,
     /// The capacities of all of them.
@@ -31,7 +31,7 @@ struct Kept {
     max_blocks: usize,
 }
 
-/// A block in use, which goes back when it is dropped.
+/// A block in use, which is returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Block(Vec<u8>);
 

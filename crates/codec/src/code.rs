@@ -74,13 +74,13 @@ impl Code {
     pub const OUT_OF_RANGE: Self = Self(11);
     /// The server does not have this method, or not this use of it.
     pub const UNIMPLEMENTED: Self = Self(12);
-    /// Something that must always hold does not; also what a broken protocol is reported as.
+    /// An invariant is broken; also used for violations of the protocol.
     pub const INTERNAL: Self = Self(13);
     /// The service cannot be reached now; a retry with backoff may help.
     pub const UNAVAILABLE: Self = Self(14);
     /// Data is lost or corrupt for good.
     pub const DATA_LOSS: Self = Self(15);
-    /// The caller did not show who it is.
+    /// The caller has not proved its identity.
     pub const UNAUTHENTICATED: Self = Self(16);
 
     /// The codes of the gRPC documents, in the order of their numbers.
@@ -143,7 +143,7 @@ impl Code {
     /// Returns the code of a `grpc-status` header; UNKNOWN for anything but a decimal number without
     /// leading zeros.
     ///
-    /// Only `0` is OK, and a number nobody has assigned stays what it is.
+    /// Only `0` is OK, and an unassigned number is kept.
     #[inline]
     pub fn from_header(value: &[u8]) -> Self {
         // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any
@@ -166,7 +166,7 @@ impl Code {
     }
 
     /// The value of the `grpc-status` header. A negative number, which the wire has no form for,
-    /// goes out as UNKNOWN.
+    /// is sent as UNKNOWN.
     pub(crate) fn to_header(self) -> HeaderValue {
         let Ok(number) = u32::try_from(self.0) else {
             return HeaderValue::from_static(DIGITS[2]);

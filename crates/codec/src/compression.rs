@@ -46,7 +46,7 @@ pub trait Compressor: Send + Sync + fmt::Debug {
     /// Returns a decompressor that works on one message of up to `max_size` bytes in steps, between
     /// which other calls proceed. A small input can take long.
     ///
-    /// `None`, the default, if [`decompress`](Self::decompress) does all at once.
+    /// `None`, the default, if [`decompress`](Self::decompress) does all in one step.
     fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
         let _ = max_size;
         None
@@ -83,7 +83,7 @@ pub(crate) fn step_further(
     }
 }
 
-/// Restores a message at once.
+/// Decompresses a message in one step.
 #[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
 pub(crate) fn restore_all(
     mut restoring: impl Decompressor,

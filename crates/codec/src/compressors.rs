@@ -1,4 +1,4 @@
-//! The compressors that one side knows, and the choice between those of two peers.
+//! The compressors that one side supports, and the choice between those of two peers.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -11,7 +11,7 @@ use crate::deflate::Deflate;
 #[cfg(feature = "gzip")]
 use crate::gzip::Gzip;
 
-/// The compressors that one side knows, the preferred one first. A clone shares them.
+/// The compressors that one side supports, the preferred one first. Clones share them.
 ///
 /// ```
 /// use trunkline_codec::Compressors;
@@ -39,7 +39,7 @@ impl Compressors {
     ///
     /// # Panics
     ///
-    /// If its name is `identity`, or has anything but lower-case letters, digits, `-`, `_` and
+    /// If its name is `identity`, or has characters other than lower-case letters, digits, `-`, `_` and
     /// `.`.
     #[must_use]
     pub fn with(self, compressor: impl Compressor + 'static) -> Self {

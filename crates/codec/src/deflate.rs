@@ -70,7 +70,7 @@ mod tests {
         ];
         assert_eq!(restored(&wire).unwrap(), b"hello"[..]);
         assert_eq!(restored(&wire[2..9]), Err(CompressionError::Corrupt));
-        // Unlike gzip, zlib knows no series.
+        // Unlike gzip, zlib has no concatenated members.
         assert_eq!(restored(&wire.repeat(2)), Err(CompressionError::Corrupt));
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn type_name(any: &Any) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// `google.rpc.Status`: what `grpc-status-details-bin` holds.
+/// `google.rpc.Status`, the content of `grpc-status-details-bin`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Status {
     /// The code, as in `grpc-status`.
@@ -105,7 +105,7 @@ pub struct DebugInfo {
     /// The stack where the error came up, one entry a frame.
     #[prost(string, repeated, tag = "1")]
     pub stack_entries: Vec<String>,
-    /// Anything else the server has to say.
+    /// More data from the server.
     #[prost(string, tag = "2")]
     pub detail: String,
 }
@@ -144,7 +144,7 @@ pub struct QuotaViolation {
     /// A description of the failure.
     #[prost(string, tag = "2")]
     pub description: String,
-    /// The service the quota comes from.
+    /// The service that has the quota.
     #[prost(string, tag = "3")]
     pub api_service: String,
     /// The metric that is counted.
@@ -242,7 +242,7 @@ pub struct PreconditionViolation {
 }
 
 impl PreconditionFailure {
-    /// One precondition: its kind, what it is about, and how it failed.
+    /// One precondition: its kind, its subject, and the failure.
     pub fn violation(
         kind: impl Into<String>,
         subject: impl Into<String>,
@@ -456,7 +456,7 @@ mod tests {
         (0..hex.len()).step_by(2).map(digits).collect()
     }
 
-    /// Encodes `message` to `hex`, which another implementation of protobuf has made, and back.
+    /// Encodes `message` to `hex`, which another implementation of protobuf has written, and back.
     fn check<D: Name + Default + PartialEq + std::fmt::Debug>(message: D, hex: &str) {
         assert_eq!(message.encode_to_vec(), bytes(hex), "{message:?}");
         let any = pack(&message);

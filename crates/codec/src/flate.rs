@@ -10,7 +10,7 @@ use crate::compression::MAX_PARTS;
 use crate::compression::{CompressionError, Decompressor};
 use crate::step::{self, Work};
 
-/// The largest window of deflate, as a power of two: what every gzip has.
+/// The largest window of deflate, as a power of two; every gzip stream can use it.
 const WINDOW_BITS: u8 = 15;
 
 /// The format around the deflated bytes.
@@ -35,7 +35,7 @@ pub(crate) fn compress(
     input: &mut dyn Buf,
     output: &mut BytesMut,
 ) -> Result<(), CompressionError> {
-    // The thread's own values are gone while it ends, which `try_with` allows for.
+    // A thread drops its local values as it ends, which `try_with` reports.
     let mut compressor = match COMPRESSOR.try_with(Cell::take) {
         Ok(Some((of, at, mut compressor))) if (of, at) == (format, level) => {
             compressor.reset();
@@ -63,7 +63,7 @@ pub(crate) struct Inflating {
     /// The number of those that have begun.
     #[cfg(feature = "gzip")]
     parts: usize,
-    /// The number of bytes that may still come out.
+    /// The number of bytes that can still be written.
     room: usize,
 }
 

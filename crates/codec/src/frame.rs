@@ -45,7 +45,7 @@ pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
     is_whole.then(|| body.slice(PREFIX_SIZE..))
 }
 
-/// Bytes in pieces, each shared, read as one [`Buf`]: a message as it came, or a frame as it goes out.
+/// Bytes in shared pieces, read as one [`Buf`]: a received message, or a frame to send.
 ///
 /// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares
 /// what lies in one piece, and copies what does not into one block, one of those that the process
@@ -58,7 +58,7 @@ pub struct Payload {
     rest: Option<Box<Rest>>,
 }
 
-/// The pieces behind the first one; none of them is empty.
+/// The pieces after the first one; none of them is empty.
 #[derive(Clone, Default)]
 struct Rest {
     pieces: VecDeque<Bytes>,
@@ -403,7 +403,7 @@ impl Decoder {
         }
     }
 
-    /// Drops what waits to be decoded.
+    /// Drops the bytes that wait to be decoded.
     pub(crate) fn clear(&mut self) {
         self.chunks = Payload::default();
         self.tail = BytesMut::new();
@@ -533,7 +533,7 @@ impl Decoder {
         self.block = Some(Box::new(block));
     }
 
-    /// Moves to the block what is missing of its message.
+    /// Moves the missing bytes of its message to the block.
     fn gather(&mut self, chunk: &mut Bytes) {
         let (Some(block), Some(prefix)) = (&mut self.block, self.prefix) else {
             return;
@@ -548,7 +548,7 @@ impl Decoder {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
-    /// Copies a small chunk behind what waits.
+    /// Copies a small chunk after the waiting bytes.
     fn compact(&mut self, chunk: &[u8]) {
         if self.tail.len() + chunk.len() > PIECE_SIZE {
             self.seal_tail();

@@ -52,7 +52,7 @@ pub enum Expect {
 /// An event of a call, as a [`Reader`] returns it.
 #[derive(Debug)]
 pub enum Event {
-    /// The head of a response. A response that failed at once has none, and requests have none.
+    /// The head of a response. A response that failed immediately has none, and requests have none.
     Head(Metadata),
     /// The next message.
     Message(Message),
@@ -83,7 +83,7 @@ pub struct End {
 /// The inputs are only stored; [`next`](Self::next) decodes, one message at a time,
 /// so that a slow reader holds bytes as they came off the wire. A message that takes long to decompress
 /// takes several calls: see [`has_work`](Self::has_work). Messages that have arrived in full
-/// come out before the end, whatever the end is. Inputs after the end are ignored.
+/// are returned before the end, regardless of its status. Inputs after the end are ignored.
 #[derive(Debug)]
 pub struct Reader {
     direction: Direction,
@@ -92,7 +92,7 @@ pub struct Reader {
     decoder: Decoder,
     /// The compressor of compressed messages.
     compressor: Option<Arc<dyn Compressor>>,
-    /// The message that is being decompressed: it comes before all others.
+    /// The message that is being decompressed, which precedes all others.
     restoring: Option<Box<Restoring>>,
     /// The size of the last compressed message before it was restored, in bytes.
     compressed_size: usize,
@@ -118,15 +118,15 @@ enum Direction {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing has come yet; responses only.
+    /// Nothing has been received; responses only.
     Start,
-    /// The head has come with a `grpc-status`, and nothing has followed it.
+    /// The head has arrived with a `grpc-status`, and nothing has followed it.
     Held(HeaderMap),
     /// The head has arrived and was not returned.
     Head(HeaderMap),
-    /// Messages may come.
+    /// Messages can arrive.
     Open,
-    /// The end is known; the head, if it was not returned, and the messages that wait come first.
+    /// The end is known; the head, if it was not returned, and waiting messages are returned first.
     Ended {
         head: Option<HeaderMap>,
         end: End,
@@ -226,7 +226,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next bytes of messages. An empty chunk says nothing.
+    /// Takes the next bytes of messages. An empty chunk has no effect.
     #[inline]
     pub fn data(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
@@ -542,7 +542,7 @@ impl Reader {
         }
     }
 
-    /// Ends at once, whatever waits.
+    /// Ends immediately, and drops waiting messages.
     #[cold]
     fn give_up(&mut self, status: Status) -> Event {
         let trailers = match std::mem::replace(&mut self.state, State::Done) {

@@ -5,7 +5,7 @@ use bytes::{Buf, BytesMut};
 use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
 use crate::flate::{self, Format, Inflating};
 
-/// gzip, which every implementation knows.
+/// gzip, which every implementation supports.
 ///
 /// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) members is refused; every
 /// compressor makes one.

@@ -31,16 +31,16 @@ const WAY_OUT: &str = "this is a gRPC server; call it with a gRPC client, or wit
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RequestHead {
-    /// The time that the client waits for the end of the call; `None` if it did not say. Zero if that
-    /// time has passed already.
+    /// The time that the client waits for the end of the call; `None` without a timeout. Zero if it has
+    /// passed already.
     pub timeout: Option<Duration>,
-    /// The compressor of the compressed messages of the request; `None` if they may not be compressed.
+    /// The compressor of the compressed messages of the request; `None` if they cannot be compressed.
     pub compressor: Option<Arc<dyn Compressor>>,
     /// The first of our compressors that the client accepts.
     pub response_compressor: Option<Arc<dyn Compressor>>,
 }
 
-/// The refusal of a request that is not a call. The connection goes on.
+/// The refusal of a request that is not a call. The connection continues.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -97,7 +97,7 @@ impl Refusal {
                 let headers = response.headers_mut();
                 set(headers, header::CONTENT_TYPE, TEXT_PLAIN);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    // RFC 9110, 15.5.6: a 405 must say which methods are allowed.
+                    // RFC 9110, 15.5.6: a 405 must list the allowed methods.
                     set(headers, header::ALLOW, HeaderValue::from_static("POST"));
                 }
                 (response, None)
@@ -205,7 +205,7 @@ pub fn parse_request(
         MessageEncoding::Identity => None,
         MessageEncoding::Known(compressor) => Some(compressor.clone()),
         // compression.md, "Compression Method Asymmetry Between Peers": UNIMPLEMENTED, and the
-        // response's grpc-accept-encoding says what would do.
+        // response's grpc-accept-encoding lists the supported ones.
         MessageEncoding::Unknown(name) => {
             let message = unknown_encoding("the request", &name, compressors);
             return Err(Refusal::Compressor(Status::unimplemented(message)));
@@ -285,7 +285,7 @@ impl ClientFields {
         }
     }
 
-    /// Returns the compressors that the client knows.
+    /// Returns the compressors that the client supports.
     #[inline]
     pub fn compressors(&self) -> &Compressors {
         &self.compressors
@@ -437,7 +437,7 @@ pub(crate) fn parse_response(
     ) {
         (MessageEncoding::Known(compressor), ContentType::Grpc) => Some(compressor.clone()),
         (MessageEncoding::Identity, ContentType::Grpc) => None,
-        // A response that failed at once has no messages to misread.
+        // A response that failed immediately has no messages to misread.
         _ if own_error.is_some() => None,
         // compression.md, "Compression Method Asymmetry Between Peers": INTERNAL at a client.
         (MessageEncoding::Unknown(name), _) => {

@@ -67,7 +67,7 @@ pub enum Source {
 /// A part of a response that is too large to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A head with messages behind it.
+    /// A head that messages follow.
     Head,
     /// A head that is the end as well.
     TrailersOnly,
@@ -150,7 +150,7 @@ impl Room {
     }
 }
 
-/// Adds `grpc-message`, as much of it as fits behind the other fields in `room` bytes. A note that
+/// Adds `grpc-message`, as much of it as fits after the other fields in `room` bytes. A note that
 /// would take more than half of that is left out.
 fn insert_message(fields: &mut HeaderMap, message: &str, note: &str, room: usize) {
     let taken = size(fields) + field_size(GRPC_MESSAGE.as_str().len(), 0);

@@ -425,7 +425,7 @@ pub(crate) fn is_reserved(key: &str) -> bool {
             "previous-rpc-attempts" | "retry-pushback-ms" | "trace-bin" | "tags-bin"
         );
     }
-    // RFC 9113, 8.2.2: what concerns the connection is malformed in HTTP/2.
+    // RFC 9113, 8.2.2: headers that concern the connection are malformed in HTTP/2.
     matches!(
         key,
         "te" | "content-type"

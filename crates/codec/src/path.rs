@@ -19,7 +19,7 @@ use std::fmt;
 #[derive(Copy, Clone, PartialEq, Eq, Hash)]
 pub struct Path<'a> {
     text: &'a str,
-    /// Where the second slash stands.
+    /// The position of the second slash.
     slash: usize,
 }
 

@@ -118,7 +118,7 @@ unsafe impl BufMut for Rope {
     #[inline]
     unsafe fn advance_mut(&mut self, count: usize) {
         // SAFETY: the caller has initialized `count` bytes of what `chunk_mut` gave, which were the
-        // bytes behind `tail`. More than its room makes `BytesMut` panic.
+        // bytes after `tail`. More than its room makes `BytesMut` panic.
         unsafe { self.tail.advance_mut(count) }
     }
 

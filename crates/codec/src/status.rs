@@ -23,7 +23,7 @@ pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 
 /// Why a call failed: a code, a message, and optionally details and metadata.
 ///
-/// A status is an error and so never [`Code::OK`]; one that is made with that code becomes UNKNOWN.
+/// A status is an error and so never [`Code::OK`]; one that is created with that code becomes UNKNOWN.
 /// It is one word wide, which keeps every `Result<T, Status>` small.
 ///
 /// ```
@@ -51,7 +51,7 @@ struct Parts {
     origin: Origin,
 }
 
-/// Where a status was made.
+/// The origin of a status.
 #[derive(Copy, Clone, PartialEq, Eq)]
 enum Origin {
     Here,
@@ -179,7 +179,7 @@ impl Status {
 
     /// Returns the first detail of type `D`; `None` if there is none or it cannot be decoded.
     ///
-    /// Messages are told apart by their full name, as generated code and [`details`] implement it.
+    /// Messages are distinguished by their full name, which generated code and [`details`] implement.
     ///
     /// [`details`]: crate::details
     pub fn detail<D: Name + Default>(&self) -> Option<D> {
@@ -255,7 +255,7 @@ impl Status {
         self
     }
 
-    /// Returns true if a peer made the status, not this process.
+    /// Returns true if the status was received from a peer.
     pub fn is_from_peer(&self) -> bool {
         self.0.origin != Origin::Here
     }
@@ -471,7 +471,7 @@ impl fmt::Debug for Status {
             notes.push(format!("response metadata: {:?}", self.response_metadata()));
         }
         if let Some(source) = self.0.source.as_ref().map(ToString::to_string) {
-            // A message that was made from its cause need not say it twice.
+            // A message that contains its cause does not repeat it.
             if !self.message().contains(&source) {
                 notes.push(format!("cause: {source}"));
             }

@@ -1,20 +1,19 @@
-//! The work that compressors do at a time: the room they make in their output, and when they pause.
+//! The work of a compressor in one step: the space that it reserves in its output, and its pauses.
 
-/// The most room, and so the most that is written before the size is looked at.
+/// The most space, in bytes, and so the most that is written before the size is checked.
 const STEP_MAX: usize = 16 * 1024;
 
-/// The least room worth a call into the library.
+/// The least space, in bytes, for a call into the library.
 const STEP_MIN: usize = 512;
 
-/// To compress what `remaining` bytes are left of.
+/// Returns the space to reserve for compressing `remaining` bytes.
 pub(crate) fn to_compress(remaining: usize) -> usize {
     (remaining / 2).clamp(STEP_MIN, STEP_MAX)
 }
 
-/// To inflate what `remaining` bytes are left of, into `room` bytes.
+/// Returns the space to reserve for inflating `remaining` bytes into at most `room` bytes.
 ///
-/// One byte past the room shows that there is more; its size is never taken from what the peer
-/// claims.
+/// One byte more than `room` detects that there is more. The size that the peer claims is not used.
 pub(crate) fn to_inflate(remaining: usize, room: usize) -> usize {
     remaining
         .saturating_mul(4)
@@ -25,17 +24,16 @@ pub(crate) fn to_inflate(remaining: usize, room: usize) -> usize {
 /// The most input for one call into the library: a kilobyte can take a hundred times as long as another.
 pub(crate) const INPUT_MAX: usize = 4 * 1024;
 
-/// The most that a step of restoring may cost, in bytes that come out.
+/// The highest cost of a step of decompression, in bytes of output.
 const COST_MAX: usize = 64 * 1024;
 
-/// The most that a byte which goes in costs, in bytes that come out. Blocks that hold nothing but
-/// tables cost that.
+/// The highest cost of a byte of input, in bytes of output: that of blocks that contain only tables.
 const COST_OF_INPUT: usize = COST_MAX / INPUT_MAX;
 
-/// The cost of a part, however little it holds: the state of an inflater.
+/// The minimum cost of a part: the state of an inflater.
 const COST_OF_PART: usize = 4 * 1024;
 
-/// The cost of a step of restoring so far.
+/// The cost so far of a step of decompression.
 #[derive(Default)]
 pub(crate) struct Work(usize);
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-/// The longest timeout that comes out of [`parse`]: 100 years.
+/// The longest timeout that [`parse`] returns: 100 years.
 ///
-/// The wire can say 11,408 years, which a clock need not be able to add to now.
+/// The wire format allows 11,408 years, which a clock may not be able to add to now.
 pub const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The largest number the wire has room for.
@@ -85,7 +85,7 @@ pub fn encode(timeout: Duration) -> HeaderValue {
 ///
 /// # Errors
 ///
-/// [`TimeoutError`] if `value` is anything but 1 to 8 digits and a unit; on a server that is INTERNAL.
+/// [`TimeoutError`] if `value` is not 1 to 8 digits and a unit; on a server that is INTERNAL.
 ///
 /// ```
 /// use std::time::Duration;

@@ -20,11 +20,11 @@ thread_local! {
     static COMPRESSOR: Cell<Option<(i32, CCtx<'static>)>> = const { Cell::new(None) };
 }
 
-/// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC know it, so the
+/// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC support it, so the
 /// default [`Compressors`](crate::Compressors) do not contain it: add it to them.
 ///
 /// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) frames, or with a window of more
-/// than 8 MiB, is refused; no compressor makes such a message unless it is told to.
+/// than 8 MiB, is refused; no compressor writes such a message by default.
 #[derive(Copy, Clone, Debug)]
 pub struct Zstd {
     level: i32,
@@ -40,7 +40,7 @@ impl Zstd {
     }
 
     fn compressor(self) -> Option<CCtx<'static>> {
-        // The thread's own values are gone while it ends, which `try_with` allows for.
+        // A thread drops its local values as it ends, which `try_with` reports.
         if let Ok(Some((level, compressor))) = COMPRESSOR.try_with(Cell::take)
             && level == self.level
         {
@@ -95,7 +95,7 @@ fn compress(
     output: &mut BytesMut,
 ) -> Result<(), usize> {
     compressor.reset(ResetDirective::SessionOnly)?;
-    // The tables are made for a message of this size, and not for one without end.
+    // The tables are built for a message of this size, instead of one of unknown size.
     compressor.set_pledged_src_size(Some(input.remaining() as u64))?;
     loop {
         let chunk = input.chunk();
@@ -122,7 +122,7 @@ struct Inflating {
     inflater: DCtx<'static>,
     /// Frames that have ended.
     frames: usize,
-    /// The number of bytes that may still come out.
+    /// The number of bytes that can still be written.
     room: usize,
 }
 
@@ -170,7 +170,7 @@ impl Decompressor for Inflating {
             self.room = room.ok_or(CompressionError::TooLarge)?;
             work.did(taken, made);
             match left {
-                // RFC 8878, 3: frames, one after the other; what they hold is put together.
+                // RFC 8878, 3: frames can be concatenated, and so are their contents.
                 Ok(0) if !input.has_remaining() => return Ok(true),
                 Ok(0) => {
                     self.frames += 1;
