@@ -232,7 +232,7 @@ impl Connections {
         let what = match (streams.len(), state.failure()) {
             (0, Some(status)) => format!("a connection; the last attempt: {}", status.message()),
             (0, None) => format!(
-                "a connection to {}: the server has not answered yet; the address may be wrong, or the timeout too short",
+                "a connection to {}: the server has not responded yet; the address may be wrong, or the timeout too short",
                 self.targets
                     .first()
                     .map(ToString::to_string)

@@ -302,10 +302,10 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for ServerCall<F> {
         ready!(self.poll_deadline(cx));
         let doing = match self.stage {
             ServerCallStage::Handling(..) => {
-                "the handler was at work: is it slow, or the timeout short?"
+                "the handler was running; the handler may be slow, or the timeout too short"
             }
             ServerCallStage::RequestHandle(_) | ServerCallStage::Over => {
-                "the response was being sent: does the client read, and is the timeout short?"
+                "the response was being sent; the client may not read it, or the timeout may be too short"
             }
         };
         self.end(Status::deadline_exceeded(format!(

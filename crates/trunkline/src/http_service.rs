@@ -1,4 +1,4 @@
-//! Tower services and HTTP bodies of any type, behind types of ours.
+//! Type erasure for tower services and HTTP bodies.
 
 use std::any::Any;
 use std::error::Error;
@@ -40,7 +40,7 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     fn call(&self, request: http::Request<Body>) -> Calling {
-        // The clone is made ready and called; readiness is not shared between clones.
+        // Clones do not share readiness, so one clone is both polled for readiness and called.
         let mut service = self.0.clone();
         Box::pin(async move {
             poll_fn(|cx| service.poll_ready(cx))
@@ -52,8 +52,7 @@ where
     }
 }
 
-/// The service around which a layer of a server is put: see
-/// [`Server::layer`](crate::Server::layer).
+/// The service that a layer of a server wraps; see [`Server::layer`](crate::Server::layer).
 ///
 /// ```
 /// use tower_layer::layer_fn;
@@ -96,8 +95,8 @@ impl fmt::Debug for LayeredService {
     }
 }
 
-/// Middleware says what went wrong with an error of any type. A status passes through; what is
-/// anything else means that the call did not get through.
+/// Converts an error of a service or a body. A [`Status`] is returned as it is; another error becomes
+/// UNAVAILABLE.
 fn status_of(error: impl Into<BoxError>) -> Status {
     let error: BoxError = error.into();
     match error.downcast::<Status>() {
@@ -106,8 +105,7 @@ fn status_of(error: impl Into<BoxError>) -> Status {
     }
 }
 
-/// A body of any type as one of ours, which it may be: nothing is wrapped then, and what is known
-/// in full stays so.
+/// Converts a body of any type. A [`Body`] is not wrapped, so a body known in full remains known in full.
 pub(crate) fn body_of<B>(body: B) -> Body
 where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -119,7 +117,7 @@ where
     }
 }
 
-/// Any HTTP body.
+/// An HTTP body of any type, with its data and errors converted.
 struct ForeignBody<B>(Pin<Box<B>>);
 
 impl<B> http_body::Body for ForeignBody<B>

@@ -1,4 +1,4 @@
-//! Calls to a server in this process.
+//! Calls to a server in the same process.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -16,8 +16,8 @@ use crate::http_service::{Calling, HttpService};
 use crate::server::router::Router;
 use crate::server::router_future::refused;
 
-/// A server as something to call. What the transport does for a connection, a task does here for
-/// each call: it drives the handler, keeps the deadline, and stops when nobody listens.
+/// A server that is called without a transport. A task for each call drives the handler, enforces the
+/// deadline, and stops if the caller drops the response.
 pub(crate) struct InProcess(Router);
 
 impl InProcess {
@@ -34,7 +34,7 @@ impl HttpService for InProcess {
             tokio::spawn(run(router, request, respond));
             response
                 .await
-                .map_err(|_| Status::internal("the call's task has ended without a response"))
+                .map_err(|_| Status::internal("the task of the call ended without a response"))
         })
     }
 }
@@ -55,7 +55,7 @@ async fn run(
         if respond.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
-        // Before the handler, which would take a sender's failure for one of its own.
+        // Polled before the handler, which would report a failure of the sender as its own.
         if let Poll::Ready(status) = bounds.poll(cx) {
             return Poll::Ready(Some(refused(status.into(), &Compressors::none())));
         }
@@ -87,13 +87,13 @@ async fn run(
     }
 }
 
-/// The bounds of a call: its deadline, and a sender that cancels it, or sends what nobody reads.
+/// The events that end a call early: its deadline, and a failure of its request's sender.
 struct Bounds {
     deadline: Option<Deadline>,
-    /// Over a connection this is a reset, which drops the handler whether it reads or not.
+    /// Completes if the sender fails. Over a connection, this is a reset, which drops the handler even
+    /// if it does not read.
     watch: Option<PipeFailure>,
-    /// Requests that the handler does not read wait, and so does their sender, for as long as the call
-    /// lives.
+    /// Keeps messages that the handler does not read, so their sender waits until the call ends.
     _requests: Option<Arc<Mutex<Body>>>,
 }
 
@@ -117,7 +117,7 @@ impl Bounds {
         (bounds, http::Request::from_parts(head, body))
     }
 
-    /// Ready, with the status to end with, when the call is over.
+    /// Completes with the final status if the call must end early.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if let Some(watch) = &self.watch
             && let Poll::Ready(status) = watch.poll_failed(cx)
@@ -129,13 +129,13 @@ impl Bounds {
         };
         deadline.poll(cx).map(|()| {
             Status::deadline_exceeded(
-                "the deadline passed while the handler was at work: is it slow, or the timeout short?",
+                "the deadline passed while the handler was running; the handler may be slow, or the timeout too short",
             )
         })
     }
 }
 
-/// Requests that a handler may let go of, and the call still has.
+/// A request body that the call keeps after the handler has dropped it.
 struct Kept(Arc<Mutex<Body>>);
 
 impl Kept {
@@ -167,7 +167,7 @@ impl http_body::Body for Kept {
 async fn pump(mut body: Body, writer: &mut PipeWriter) {
     loop {
         let frame = poll_fn(|cx| {
-            // Nobody reads any more: the handler is dropped with the body.
+            // The caller has dropped the response, so the handler is dropped with the body.
             if writer.poll_closed(cx).is_ready() {
                 return Poll::Ready(None);
             }

@@ -1,6 +1,6 @@
-//! Every limit: of messages, of connections, of servers and of channels.
+//! The limits of messages, connections, servers and channels.
 //!
-//! Everything that a peer could make grow has a limit with a default. [`ServerLimits`] and
+//! Everything that a peer can make grow has a limit with a default. [`ServerLimits`] and
 //! [`ChannelLimits`] contain the others; [`Server::with_limits`] and [`ChannelBuilder::with_limits`]
 //! change them.
 //!

@@ -341,17 +341,17 @@ async fn late() -> [String; 5] {
         ),
         late(
             &silent,
-            &["waited for the head of the response", "timeout short?"],
+            &["waited for the head of the response", "timeout too short"],
             &[],
         ),
         late(
             &slow,
-            &["while the response was being received", "need longer?"],
+            &["while the response was being received", "may be too short"],
             &[],
         ),
         late(
             &status_of_a_late_handler().await,
-            &["while the handler was at work"],
+            &["while the handler was running"],
             &[],
         ),
     ]

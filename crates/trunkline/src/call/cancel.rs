@@ -1,4 +1,4 @@
-//! Calls that are cancelled without being dropped.
+//! Cancelling of calls that are not dropped.
 
 use std::fmt;
 use std::mem;
@@ -14,10 +14,10 @@ use trunkline_transport::Body;
 
 use crate::call::source::{Arrived, ArrivedEnd, AwaitedHead, Source};
 
-/// Cancels calls from elsewhere, while their owner keeps them.
+/// Cancels calls from another part of the program, while their owner keeps them.
 ///
-/// It is given to calls before they are awaited: `Call::cancel_with`. Clones cancel the same calls, and
-/// one handle can be given to any number of calls. Dropping it does nothing.
+/// Pass the handle to `Call::cancel_with` before a call is awaited. Clones cancel the same calls, and a
+/// handle can be used for any number of calls. Dropping the handle does not cancel them.
 ///
 /// ```
 /// # use trunkline::{Channel, Client, Code, Method, Raw, Server};
@@ -42,17 +42,17 @@ struct Handles {
 }
 
 impl CancelHandle {
-    /// Returns a handle of no call.
+    /// Creates a handle without calls.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Cancels the calls that have this handle, and those that will have it.
+    /// Cancels all calls that use this handle, including calls that begin later.
     ///
-    /// Each stream is reset with CANCEL at once; a call that has no stream yet is not made. What had
-    /// arrived of a response, up to 16 MiB of it, can still be read. Then the call ends with CANCELLED,
-    /// whose [`Status::response_metadata`] has the metadata of the response's head if that had arrived. A call whose
-    /// response had arrived completely ends as the server ended it.
+    /// Each open stream is reset with CANCEL immediately, and a call without a stream is not sent. The
+    /// part of a response that has already arrived, up to 16 MiB, can still be read. Then the call ends
+    /// with CANCELLED, and [`Status::response_metadata`] returns the metadata of the response's head if it
+    /// has arrived. A call whose response has arrived completely ends with the server's status.
     pub fn cancel(&self) {
         let streams = {
             let mut handles = self.lock();
@@ -71,7 +71,7 @@ impl CancelHandle {
         self.lock().is_cancelled
     }
 
-    /// Returns `head`, and the body that comes with it, as a stream that this handle resets.
+    /// Returns `head`, whose stream, including the body, this handle can reset.
     pub(crate) fn guard(&self, head: Box<dyn AwaitedHead>) -> Box<dyn AwaitedHead> {
         let stream = Arc::new(Stream {
             state: Mutex::new(State {
@@ -110,7 +110,7 @@ impl fmt::Debug for CancelHandle {
     }
 }
 
-/// `head`, for `cancel` to reset if there is one.
+/// Returns `head`, whose stream `cancel` can reset, if there is one.
 pub(crate) fn guarded(
     head: Box<dyn AwaitedHead>,
     cancel: Option<&CancelHandle>,
@@ -121,16 +121,16 @@ pub(crate) fn guarded(
     }
 }
 
-/// The end of a call that its caller has cancelled.
+/// Returns the status of a call that its caller has cancelled.
 #[cold]
 pub(crate) fn cancelled() -> Status {
     Status::cancelled("the call was cancelled by the caller")
 }
 
-/// The stream of a call, which its reader and a handle share.
+/// The stream of a call, shared by its reader and a handle.
 struct Stream {
     state: Mutex<State>,
-    /// Where the call runs: timers and tasks that are dropped may ask for it.
+    /// The runtime of the call, because dropped timers and tasks can require it.
     runtime: Option<Handle>,
 }
 
@@ -142,7 +142,7 @@ struct State {
 
 enum Stage {
     Reading(Source),
-    /// Somebody polls it, without the lock: what is polled may cancel.
+    /// The stream is being polled, without the lock, because the poll can cancel the call.
     Busy,
     Reset(Arrived),
 }
@@ -177,7 +177,8 @@ impl Stream {
         source.reset()
     }
 
-    /// Polls the stream, or takes from what had arrived of it. `poll` says what is left.
+    /// Polls the stream, or takes from the part that had arrived before the reset. `poll` also returns
+    /// the rest of the stream.
     fn poll<T>(
         &self,
         cx: &mut Context<'_>,
@@ -219,7 +220,7 @@ impl Stream {
     }
 }
 
-/// The head of a response whose stream a handle resets.
+/// The head of a response whose stream a handle can reset.
 struct GuardedHead(Arc<Stream>);
 
 impl GuardedHead {
@@ -272,7 +273,7 @@ impl AwaitedHead for GuardedHead {
     }
 }
 
-/// The body of a response whose stream a handle resets.
+/// The body of a response whose stream a handle can reset.
 struct GuardedBody(Arc<Stream>);
 
 impl http_body::Body for GuardedBody {

@@ -1,56 +1,65 @@
-//! Which messages of a call are compressed, and with what.
+//! The compression of a call's messages.
 
 use std::sync::Arc;
 
 use trunkline_codec::{Compressor, Compressors, Status};
 
-/// Compresses the messages that follow, or not.
+/// Selects which of the following messages are compressed.
 ///
-/// A message that would not get smaller goes as it is, and so do all if there is no encoding that
-/// both sides know.
+/// A message that compression does not make smaller is sent uncompressed. So are all messages if the
+/// peers have no compressor in common.
+///
+/// ```
+/// use trunkline::{Compress, Request, Result};
+///
+/// async fn say_hello(request: Request<String>) -> Result<String> {
+///     request.response().compress(Compress::Off);
+///     Ok(format!("Hello {}!", *request))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compress {
-    /// Compressed, whatever their size.
+    /// Compresses messages of any size.
     On,
-    /// Compressed if they have more than `compress_above` bytes (1 KiB): what a channel or a server
-    /// does that was told to compress.
+    /// Compresses messages of more than `compress_above` bytes (1 KiB by default). This is the default of
+    /// a channel or a server with compression.
     Auto,
-    /// As they are.
+    /// Does not compress messages.
     #[default]
     Off,
 }
 
 impl Compress {
-    /// The size from which on messages are compressed.
+    /// Returns the size from which messages are compressed.
     pub(crate) fn least_size(self, above: usize) -> usize {
         match self {
             Self::On => 0,
             Self::Auto => above.saturating_add(1),
-            // No message is as large.
+            // No message is that large.
             Self::Off => usize::MAX,
         }
     }
 }
 
-/// Finds the compressor of that name.
+/// Returns the compressor of that name.
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT if `who`, a channel or a server, does not know it.
+/// INVALID_ARGUMENT if `owner`, a channel or a server, has no such compressor.
 pub(crate) fn known_compressor(
-    who: &str,
+    owner: &str,
     name: &str,
     compressors: &Compressors,
 ) -> Result<Arc<dyn Compressor>, Status> {
-    let unknown = || Status::invalid_argument(unknown_compressor(who, name, compressors));
+    let unknown = || Status::invalid_argument(unknown_compressor(owner, name, compressors));
     compressors.find(name).cloned().ok_or_else(unknown)
 }
 
-/// Says that the name of a compressor is unknown, and which would do.
-pub(crate) fn unknown_compressor(who: &str, name: &str, compressors: &Compressors) -> String {
+/// Returns the message of an error for an unknown compressor, with the known ones.
+pub(crate) fn unknown_compressor(owner: &str, name: &str, compressors: &Compressors) -> String {
     let known = compressors.accept_header();
     format!(
-        "{who} knows no encoding {name:?}, only {known:?}; `compressor` adds one, and zstd needs the feature of its name"
+        "{owner} has no compressor {name:?}, only {known:?}; add it with `compressor` (zstd also needs the feature `zstd`)"
     )
 }

@@ -1,4 +1,4 @@
-//! A call as its interceptors see it.
+//! The context of a call for its interceptors.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,11 @@ use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
 use crate::call::response_metadata::ResponseMetadata;
 
-/// A call as its interceptors see it, of the same form on a client and on a server.
+/// The context of a call for its interceptors, on a client or on a server.
 ///
-/// Before [`Next::run`](crate::Next::run) an interceptor reads and changes the request: its metadata,
-/// its extensions, its deadline. Afterwards the context also has the metadata of the response, and
-/// the request as the interceptors further in left it.
+/// Before [`Next::run`](crate::Next::run), an interceptor can read and change the metadata, the
+/// extensions and the deadline of the request. Afterwards, the context also contains the metadata of the
+/// response, and the request includes the changes of the inner interceptors.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result};
@@ -34,25 +34,25 @@ use crate::call::response_metadata::ResponseMetadata;
 /// let server = trunkline::Server::new().intercept(tag);
 /// ```
 ///
-/// A context that is moved elsewhere, into a task for example, keeps what it has: the interceptors
-/// further out find no metadata and no extensions then.
+/// If an interceptor moves its context elsewhere, such as into a task, the outer interceptors find
+/// neither metadata nor extensions in theirs.
 pub struct Context {
     state: ContextState,
-    /// Where the state goes from here.
+    /// Receives the state when the context is dropped.
     outer: ReturnedContext,
 }
 
-/// The call as its interceptors pass it to each other, and on.
+/// The state that the interceptors of a call pass to each other.
 pub(crate) struct ContextState {
     side: Side,
     kind: CallKind,
     pub(crate) head: Head,
     pub(crate) response: ResponseMetadata,
-    /// In a mutex that is never locked: it makes a context `Sync`.
+    /// The mutex is never locked; it makes a context `Sync`.
     hooks: Mutex<HookList>,
 }
 
-/// Takes the state of a context that is dropped.
+/// Receives the state of a dropped context.
 #[derive(Clone, Default)]
 pub(crate) struct ReturnedContext(Arc<Mutex<Option<ContextState>>>);
 
@@ -67,7 +67,7 @@ impl ReturnedContext {
 }
 
 impl Context {
-    /// Returns the context for a call's outermost interceptor. Its state ends up in `outer`.
+    /// Creates the context for a call's outermost interceptor. `outer` receives its state at the end.
     pub(crate) fn new(side: Side, kind: CallKind, head: Head, outer: ReturnedContext) -> Self {
         let state = ContextState {
             side,
@@ -79,13 +79,12 @@ impl Context {
         Self { state, outer }
     }
 
-    /// Returns the end of the call that this is: a server's interceptors run around handlers, a
-    /// client's around its calls.
+    /// Returns the side of the call on which the interceptor runs.
     pub fn side(&self) -> Side {
         self.state.side
     }
 
-    /// Returns which of the two directions are streams of messages.
+    /// Returns the kind of the call.
     pub fn kind(&self) -> CallKind {
         self.state.kind
     }
@@ -111,22 +110,22 @@ impl Context {
         path.rsplit_once('/').unwrap_or(("", path))
     }
 
-    /// Returns the two ends of the connection, on a server; none on a client, where the connection is
-    /// not chosen yet, and for a call that came by no connection.
+    /// Returns the two ends of the connection, on a server. Returns `None` on a client, which has not
+    /// selected a connection yet, and for a call without a connection.
     pub fn peer(&self) -> Option<&Peer> {
         self.state.head.peer()
     }
 
-    /// Returns the time until the deadline; zero if it has passed, none if the call has no deadline.
+    /// Returns the time until the deadline: zero if the deadline has passed, `None` if the call has none.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.state.head.time_remaining()
     }
 
-    /// Moves the deadline to `timeout` from now, if it is later or there is none.
+    /// Moves the deadline to `timeout` from now, if the current deadline is later or the call has none.
+    /// A deadline cannot be extended.
     ///
-    /// A client tells the server. What runs further in is dropped when the deadline passes, and
-    /// [`Next::run`](crate::Next::run) returns DEADLINE_EXCEEDED. A deadline cannot be moved to a later
-    /// moment.
+    /// A client sends the new timeout to the server. When the deadline passes, the inner interceptors and
+    /// the call are dropped, and [`Next::run`](crate::Next::run) returns DEADLINE_EXCEEDED.
     pub fn shorten_deadline(&mut self, timeout: Duration) {
         let head = &mut self.state.head;
         head.deadline = deadline::earlier(head.deadline, deadline::after(timeout));
@@ -142,79 +141,82 @@ impl Context {
     }
 
     /// Returns the metadata of the request for changes: on a client before it is sent, on a server
-    /// before the handler sees it. Changes after [`Next::run`](crate::Next::run) are seen by the
-    /// interceptors further out alone.
+    /// before the handler receives it. After [`Next::run`](crate::Next::run), only the outer interceptors
+    /// receive changes.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         self.state.head.metadata_mut()
     }
 
-    /// Returns the values that layers, interceptors and handlers leave for each other. They never
-    /// leave the process.
+    /// Returns the values that layers, interceptors and handlers pass to each other. They are never sent.
     pub fn extensions(&self) -> &http::Extensions {
         self.state.head.extensions()
     }
 
-    /// Returns the extensions for changes. A server's handler finds a copy in
-    /// [`Request::extensions`](crate::Request::extensions), a client's tower service in the HTTP
-    /// request.
+    /// Returns the extensions for changes. On a server, the handler receives a copy in
+    /// [`Request::extensions`](crate::Request::extensions). On a client, a tower service receives a copy
+    /// in the HTTP request.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.state.head.extensions_mut()
     }
 
     /// Returns the metadata of the response's head.
     ///
-    /// Before [`Next::run`](crate::Next::run) it has what interceptors have put there; afterwards also
-    /// what the handler has, or what has arrived from the server.
+    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
+    /// Afterwards, it also contains the metadata of the handler or from the server.
     pub fn response_metadata(&self) -> &Metadata {
         &self.state.response.head
     }
 
-    /// Returns the metadata of the response's head for changes, on a server before it is sent, on a
-    /// client before the caller sees it.
+    /// Returns the metadata of the response's head for changes: on a server before it is sent, on a
+    /// client before the caller receives it.
     ///
-    /// Before [`Next::run`](crate::Next::run) it can always be changed; what is there goes out also if
-    /// the interceptor then refuses the call. Afterwards a server's head may have gone out: it goes with
-    /// the first message of a stream, or when the handler has asked for it. The head of a response of
-    /// one message is there to be changed, unless the handler has asked for it.
+    /// Before [`Next::run`](crate::Next::run), it can always be changed, and it is sent even if the
+    /// interceptor then refuses the call. Afterwards, a server may have sent the head: with the first
+    /// message of a stream, or because the handler requested it with
+    /// [`send_head`](crate::ResponseHandle::send_head). The head of a response of one message can be
+    /// changed unless the handler requested it.
     ///
-    /// On a client, a caller that has asked a stream for its head before the end has seen it as it came.
+    /// On a client, a caller that awaits the head of a stream receives it before these changes.
     ///
     /// # Errors
     ///
-    /// FAILED_PRECONDITION on a server whose head has gone out.
+    /// FAILED_PRECONDITION on a server that has sent the head.
     pub fn response_metadata_mut(&mut self) -> Result<&mut Metadata, Status> {
         match self.state.response.is_head_sent {
             false => Ok(&mut self.state.response.head),
             true => Err(Status::failed_precondition(
-                "the head of the response has been sent; metadata can still go into the trailers",
+                "the head of the response has been sent; add the metadata to the trailers instead",
             )),
         }
     }
 
     /// Returns the metadata of the response's trailers.
     ///
-    /// Before [`Next::run`](crate::Next::run) it has what interceptors have put there; afterwards also
-    /// what the handler has, or what has arrived from the server. The metadata of a call that failed is
-    /// also in its [`Status`].
+    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
+    /// Afterwards, it also contains the metadata of the handler or from the server. If a call fails, its
+    /// [`Status`] contains the metadata as well.
     pub fn response_trailers(&self) -> &Metadata {
         &self.state.response.trailers
     }
 
-    /// Returns the metadata of the response's trailers for changes, on a server before they are sent,
-    /// on a client before the caller sees them. They go out also if the interceptor refuses the call.
+    /// Returns the metadata of the response's trailers for changes: on a server before they are sent, on
+    /// a client before the caller receives them. A server sends it even if the interceptor refuses the
+    /// call.
     pub fn response_trailers_mut(&mut self) -> &mut Metadata {
         &mut self.state.response.trailers
     }
 
-    /// Runs `hook` on each request: on a client before it is sent, on a server before the handler gets it.
+    /// Runs `hook` on each message of the request: on a client before it is sent, on a server before the
+    /// handler receives it. Hooks cannot change messages.
     ///
-    /// An error ends the call with that status: [`Next::run`](crate::Next::run) returns it, the handler is
-    /// dropped, and the message does not go on. On a client that sends a stream, `send` returns it first, and
-    /// the call ends when the caller next waits for a response or drops the call. A hook is set before [`Next::run`](crate::Next::run);
-    /// afterwards it has no effect. Messages are not changed by hooks.
+    /// If a hook returns an error, the call ends with that status: [`Next::run`](crate::Next::run) returns
+    /// it, the handler is dropped, and the message is not passed on. On a client that sends a stream,
+    /// `send` returns the status first, and the call ends when the caller next waits for a response or
+    /// drops the call.
     ///
-    /// It runs where the message is sent or received, and has to be quick. The hooks of interceptors further
-    /// out run first. A call without hooks prepares nothing for them.
+    /// Set hooks before [`Next::run`](crate::Next::run); later they have no effect. A hook runs in the task
+    /// that sends or receives the message, so it must not block. The hooks of outer interceptors run
+    /// first. Calls without hooks have no cost.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -240,10 +242,11 @@ impl Context {
         self.hooks_mut().requests.push(Box::new(hook));
     }
 
-    /// Runs `hook` on each response: on a server before it is sent, on a client before the caller gets it.
+    /// Runs `hook` on each message of the response: on a server before it is sent, on a client before the
+    /// caller receives it.
     ///
-    /// As [`on_request_message`](Self::on_request_message), but the hooks of interceptors further in run
-    /// first.
+    /// The rules of [`on_request_message`](Self::on_request_message) apply, but the hooks of inner
+    /// interceptors run first.
     pub fn on_response_message(
         &mut self,
         hook: impl FnMut(&MessageRef<'_>) -> Result<(), Status> + Send + 'static,
@@ -256,12 +259,12 @@ impl Context {
         hooks.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hooks that interceptors have set; none if they have not.
+    /// Takes the hooks that interceptors have set, if any.
     pub(crate) fn take_hooks(&mut self) -> Option<CallHooks> {
         std::mem::take(self.hooks_mut()).begin()
     }
 
-    /// The metadata that interceptors have put into the response so far, to be passed on.
+    /// Takes the metadata that interceptors have added to the response so far.
     pub(crate) fn take_response(&mut self) -> ResponseMetadata {
         std::mem::take(&mut self.state.response)
     }
@@ -270,7 +273,7 @@ impl Context {
         self.state.response = response;
     }
 
-    /// Leaves what does not change, in case the state does not come back.
+    /// Takes the state. Leaves a copy of its constant parts, in case the state is not returned.
     fn take_state(&mut self) -> ContextState {
         let head = &self.state.head;
         let left = ContextState {
@@ -289,7 +292,7 @@ impl Context {
         std::mem::replace(&mut self.state, left)
     }
 
-    /// The head of the request as it goes on, also to be read here afterwards.
+    /// Returns a copy of the request's head; interceptors can still read the original.
     pub(crate) fn copy_head(&self) -> Head {
         let head = &self.state.head;
         Head {
@@ -302,14 +305,14 @@ impl Context {
     }
 }
 
-/// A context whose state is with the interceptors further in.
+/// A context whose state the inner interceptors hold. Dropping it returns the state.
 pub(crate) struct Lent<'a> {
     context: &'a mut Context,
     inner: ReturnedContext,
 }
 
 impl<'a> Lent<'a> {
-    /// Returns the context for the next interceptor, and what brings the state back.
+    /// Returns the context for the next interceptor, and a guard that returns the state.
     pub(crate) fn new(context: &'a mut Context) -> (Self, Context) {
         let inner = ReturnedContext::default();
         let next = Context {

@@ -1,4 +1,4 @@
-//! The deadline of a call, and the one that a handler's calls inherit.
+//! The deadline of a call, which the calls of its handler inherit.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ tokio::task_local! {
 /// Polls a handler in the scope of its call's deadline.
 pub(crate) fn within<T>(deadline: Option<Instant>, poll: impl FnOnce() -> T) -> T {
     match (deadline, inherited()) {
-        // Most calls: nothing to hide from the handler, and nothing to tell it.
+        // Most calls: there is no deadline to set or to hide.
         (None, None) => poll(),
         _ => DEADLINE.sync_scope(deadline, poll),
     }
 }
 
-/// The deadline of the call whose handler is being polled, if there is one.
+/// Returns the deadline of the call whose handler is being polled, if any.
 pub(crate) fn inherited() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok().flatten()
 }
 
-/// `timeout` from now. None, which is no deadline, if that is further away than the clock goes.
+/// Returns the moment `timeout` from now, or `None` (no deadline) if the clock cannot represent it.
 pub(crate) fn after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// The earlier of two deadlines.
+/// Returns the earlier of two deadlines.
 pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -37,8 +37,8 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
     }
 }
 
-/// Bounds what is inside an interceptor that has moved the deadline from `before` to `now`. The
-/// one from before is kept further out.
+/// Runs `inside` until the deadline `now`, if interceptors have moved it there from `before`. The caller
+/// enforces the deadline `before`.
 pub(crate) async fn moved<T>(
     before: Option<Instant>,
     now: Option<Instant>,
@@ -51,17 +51,17 @@ pub(crate) async fn moved<T>(
         .await
         .unwrap_or_else(|_| {
             Err(Status::deadline_exceeded(
-                "the deadline passed that an interceptor had set",
+                "the deadline passed; an interceptor had shortened it",
             ))
         })
 }
 
-/// The end of a call whose deadline passed in `phase`.
+/// Returns the status of a call whose deadline passed in `phase`.
 pub(crate) fn exceeded(phase: &str) -> Status {
     Status::deadline_exceeded(format!("the deadline passed {phase}"))
 }
 
-/// What is left until `deadline`.
+/// Returns the time until `deadline`.
 pub(crate) fn remaining(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }

@@ -1,13 +1,21 @@
-//! Descriptors of `.proto` files, which generated code has with it.
+//! Descriptors of `.proto` files, which generated code contains.
 
 use std::collections::HashSet;
 use std::ptr;
 
-/// Serialized descriptors of `.proto` files, with a reference to those that they import.
+/// Serialized descriptors of `.proto` files, with references to the descriptors of their imports.
 ///
-/// Generated code has one for each file, and `FILE_DESCRIPTORS` for all files of a package. What is
-/// imported is referred to rather than repeated, so a program holds the descriptor of a file once
-/// for each time that the file is compiled.
+/// Generated code contains one for each file, and `FILE_DESCRIPTORS` for all files of a package. Because
+/// imports are references, a program contains the descriptor of a file once for each time that the file
+/// is compiled.
+///
+/// ```
+/// use trunkline::FileDescriptors;
+///
+/// static TYPES: FileDescriptors = FileDescriptors::new(b"", &[]);
+/// static SERVICES: FileDescriptors = FileDescriptors::new(b"", &[&TYPES]);
+/// assert_eq!(SERVICES.imports().len(), 1);
+/// ```
 #[derive(Debug)]
 pub struct FileDescriptors {
     set: &'static [u8],
@@ -15,10 +23,10 @@ pub struct FileDescriptors {
 }
 
 impl FileDescriptors {
-    /// Descriptors from `set`, a serialized `google.protobuf.FileDescriptorSet`, which may be empty,
-    /// with those that its files import.
+    /// Creates descriptors from `set`, a serialized `google.protobuf.FileDescriptorSet`, which can be
+    /// empty, and the descriptors of its imports.
     ///
-    /// A set that `protoc --include_imports -o` wrote has all imports, so the list is empty:
+    /// A set from `protoc --include_imports -o` contains all imports, so the list is empty:
     ///
     /// ```
     /// use trunkline::FileDescriptors;
@@ -33,20 +41,20 @@ impl FileDescriptors {
         Self { set, imports }
     }
 
-    /// Returns the serialized set, without those of imports.
+    /// Returns the serialized set, without imports.
     pub const fn set(&self) -> &'static [u8] {
         self.set
     }
 
-    /// Returns what the files in the set import.
+    /// Returns the descriptors of the imports.
     pub const fn imports(&self) -> &'static [&'static Self] {
         self.imports
     }
 
-    /// Returns the sets of all imports, each once, and then this one. Empty ones are left out.
+    /// Returns the sets of all imports, each once, followed by this set. Empty sets are omitted.
     ///
-    /// Sets that follow one another are a set: their bytes together are what
-    /// `protoc --include_imports -o` writes.
+    /// Concatenated sets are a set: their bytes in this order are equivalent to the output of
+    /// `protoc --include_imports -o`.
     pub fn with_imports(&'static self) -> Vec<&'static [u8]> {
         let mut sets = Vec::new();
         self.collect(&mut HashSet::new(), &mut sets);

@@ -1,19 +1,19 @@
-//! How the fields of a message are taken out of the bytes that it came in.
+//! Decoding of `bytes` fields: shared with the buffer of their message, or copied.
 
 use bytes::{Buf, Bytes};
 use trunkline_codec::Payload;
 
-/// Fields of type `Bytes` share the buffer they came in from this size on, in bytes. A smaller one
-/// is copied out: it would keep up to 64 KiB alive for as long as somebody keeps it.
+/// The size, in bytes, from which fields of type `Bytes` share the buffer of their message. A smaller
+/// field is copied, because it would otherwise keep up to 64 KiB allocated.
 pub(crate) const SHARE_FROM: usize = 4 * 1024;
 
-/// A field of a large message, which is one block, has to be this part of it to share it.
+/// A field of a large message, which is a single block, shares it from this fraction of its size.
 const SHARE_PART: usize = 16;
 
-/// Up to this size, in bytes, a copied field lies in one allocation with its count of references.
+/// The size, in bytes, up to which a copied field and its reference count share an allocation.
 const INLINE_UP_TO: usize = 32;
 
-/// A [`Buf`] whose `copy_to_bytes` shares large parts only.
+/// A [`Buf`] whose `copy_to_bytes` shares only large fields.
 pub(crate) struct Fields<B> {
     buf: B,
     share_from: usize,
@@ -29,7 +29,7 @@ impl Fields<Bytes> {
 }
 
 impl<'a> Fields<&'a [u8]> {
-    /// Of a message below [`SHARE_FROM`], of which no field is large.
+    /// Reads a message below [`SHARE_FROM`], which has no large fields.
     pub(crate) fn of_slice(message: &'a [u8]) -> Self {
         Self {
             share_from: SHARE_FROM,
@@ -91,8 +91,8 @@ impl<B: Buf> Buf for Fields<B> {
     }
 }
 
-/// A small field that owns its bytes. A clone of it allocates nothing, as that of a `Vec` would that
-/// became a `Bytes`; encoding clones each field.
+/// A small field that owns its bytes. Unlike a `Bytes` from a `Vec`, it can be cloned without an
+/// allocation; encoding clones each field.
 struct Small {
     bytes: [u8; INLINE_UP_TO],
     len: u8,

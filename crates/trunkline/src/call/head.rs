@@ -1,4 +1,4 @@
-//! The head of a call, as handlers and interceptors see it.
+//! The head of a call for handlers and interceptors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use trunkline_transport::Peer;
 
 use crate::call::deadline;
 
-/// The head of a call: the method, the metadata, the deadline, and who is at the other end.
+/// The head of a call: the method, the metadata, the deadline and the peer.
 pub struct Head {
     pub(crate) path: PathAndQuery,
     pub(crate) metadata: Metadata,
@@ -21,39 +21,39 @@ pub struct Head {
 }
 
 impl Head {
-    /// The path of the method: `/package.Service/Method`.
+    /// Returns the path of the method, `/package.Service/Method`.
     pub fn path(&self) -> &str {
         self.path.as_str()
     }
 
-    /// The client's metadata.
+    /// Returns the client's metadata.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The client's metadata, to be changed: on a client before it is sent, on a server before the
-    /// handler sees it.
+    /// Returns the client's metadata for changes: on a client before it is sent, on a server before the
+    /// handler receives it.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 
-    /// What is left until the deadline; zero if it has passed, none if there is none.
+    /// Returns the time until the deadline: zero if it has passed, `None` if there is none.
     pub fn time_remaining(&self) -> Option<Duration> {
         deadline::remaining(self.deadline)
     }
 
-    /// The two ends of the connection, on a server; none on a client, where it is not chosen yet,
-    /// and for a call that came by no connection.
+    /// Returns the two ends of the connection, on a server; `None` on a client, and for a call without a
+    /// connection.
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_deref()
     }
 
-    /// Values that layers, interceptors and handlers leave for each other.
+    /// Returns the values that layers, interceptors and handlers pass to each other.
     pub fn extensions(&self) -> &http::Extensions {
         &self.extensions
     }
 
-    /// The same, to be changed.
+    /// Returns the extensions for changes.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         &mut self.extensions
     }

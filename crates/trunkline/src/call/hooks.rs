@@ -14,20 +14,20 @@ use crate::observe::{MessageSize, Recorder};
 
 /// The observer of a call, and on a client its interceptors, around the receiving half.
 ///
-/// The observer is the outer one: what it is told of is what the caller gets.
+/// The observer is the outer one, so it records the events that the caller receives.
 pub(crate) struct Hooks {
     recorder: Option<Arc<Recorder>>,
     interceptors: Option<ClientInterceptors>,
-    /// The hooks of interceptors; on a client set once the head is there.
+    /// The hooks of interceptors. On a client, they are set when the head arrives.
     message_hooks: Option<MessageHooks>,
-    /// Decodes a message for them.
+    /// Decodes a message for the hooks.
     decode: Decode,
-    /// The call has ended, and the interceptors have yet to say what they make of it.
+    /// The end of the call, which the interceptors can still change.
     ending: Option<End>,
 }
 
 impl Hooks {
-    /// None if there is neither.
+    /// Returns `None` if there is neither an observer nor an interceptor.
     #[inline]
     pub(crate) fn new(
         recorder: Option<Arc<Recorder>>,
@@ -53,7 +53,7 @@ impl Hooks {
         }
     }
 
-    /// A step of `receive`, of which the observer is told, and whose end the interceptors may change.
+    /// Polls a step of `receive` and records it for the observer. Interceptors can change the end.
     #[cold]
     pub(crate) fn poll_step(&mut self, receive: &mut Receive, cx: &mut Context<'_>) -> Poll<Step> {
         let Some(recorder) = self.recorder.clone() else {
@@ -108,7 +108,7 @@ impl Hooks {
         }
     }
 
-    /// A message that a hook rejects is the end.
+    /// Runs the message hooks. If a hook rejects a message, the call ends.
     fn run_message_hooks(&self, step: Step, receive: &mut Receive) -> Step {
         let (Step::Message(message), Some(hooks)) = (&step, &self.message_hooks) else {
             return step;
@@ -135,10 +135,10 @@ impl Hooks {
             return Poll::Ready(Step::End(end));
         };
         match interceptors.poll_end(cx) {
-            // Nor does it hold up a caller that wants no more of the call.
+            // An interceptor that waits does not delay a caller that has cancelled the call.
             Poll::Pending if receive.is_cancelled() => self.interceptors = None,
             Poll::Pending => match receive.poll_deadline(cx, true) {
-                // What an interceptor waits for does not hold up the call.
+                // An interceptor that waits does not extend the deadline.
                 Some(status) => {
                     self.interceptors = None;
                     end.status = end.status.and(Err(status));
@@ -159,7 +159,7 @@ impl Hooks {
         Poll::Ready(Step::End(end))
     }
 
-    /// The caller cancels the call. Before the head has come, its stream is with the interceptors.
+    /// Handles that the caller cancels the call. Until the head arrives, the interceptors hold the stream.
     #[cold]
     pub(crate) fn cancelled(&mut self, receive: &Receive) {
         if receive.awaits_head() {
@@ -167,10 +167,10 @@ impl Hooks {
         }
     }
 
-    /// Returns true if a message may be read where it lies, without a step.
+    /// Returns true if a message can be decoded in place, without a step.
     pub(crate) fn let_small_messages_pass(&self) -> bool {
         let recorder = self.recorder.as_ref();
-        // An observer of messages has to know their sizes.
+        // An observer of messages needs their sizes.
         let has_to_step = recorder.is_some_and(|recorder| recorder.wants_messages());
         self.ending.is_none() && self.message_hooks.is_none() && !has_to_step
     }
@@ -189,13 +189,13 @@ impl Hooks {
         self.interceptors.as_ref()?.take_request_hooks()
     }
 
-    /// Says of which type the messages are.
+    /// Sets the type of the messages.
     #[cold]
     pub(crate) fn set_type<T: Message>(&mut self) {
         self.decode = decode::<T>;
     }
 
-    /// A message was read where it lies.
+    /// Records a message that was decoded in place.
     #[cold]
     pub(crate) fn message_read(&self) {
         if let Some(recorder) = &self.recorder {
@@ -203,7 +203,7 @@ impl Hooks {
         }
     }
 
-    /// A request that had arrived in full was read.
+    /// Records the message of a request that had arrived in full.
     #[cold]
     pub(crate) fn request_read(&self, message: &Bytes) {
         if let Some(recorder) = &self.recorder {
@@ -214,7 +214,7 @@ impl Hooks {
         }
     }
 
-    /// The received stream has ended, as the caller is told.
+    /// Records the end of the received stream with the result for the caller.
     #[cold]
     pub(crate) fn ended(&self, end: Result<(), &Status>) {
         if let Some(recorder) = &self.recorder {
@@ -236,7 +236,7 @@ fn record_message(recorder: &Recorder, message: &Received, receive: &Receive) {
     recorder.message_received(size, Some(&message.payload));
 }
 
-/// Records the end of what is received, before interceptors have changed it.
+/// Records the end of the received stream before interceptors change it.
 fn record_stream_end(recorder: Option<&Recorder>, receive: &Receive, end: &End) {
     if let Some(recorder) = recorder {
         let error = end.status.as_ref().err();
@@ -245,7 +245,7 @@ fn record_stream_end(recorder: Option<&Recorder>, receive: &Receive, end: &End) 
     }
 }
 
-/// Dropping the responses drops the call, even if its requests go on.
+/// Dropping the responses drops the call, even if its requests continue.
 impl Drop for Hooks {
     fn drop(&mut self) {
         if let Some(recorder) = &self.recorder {

@@ -1,4 +1,4 @@
-//! Interceptors: code around whole calls, the same on both sides.
+//! Interceptors: code around whole calls, on clients and on servers.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use crate::call::context::{Context, Lent, ReturnedContext};
 use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::ResponseMetadata;
 
-/// Interceptors and what they run around, at work.
+/// The future of running interceptors, or of the call inside them.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
 /// The call itself, inside its interceptors.
 type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 
-/// Code that runs around every call, of every kind.
+/// Code that runs around every call of every kind.
 ///
-/// Any `async fn(Context, Next) -> Result<()>`, or closure of that shape, is one. It reads and changes
-/// the request in its [`Context`]; it goes on with [`Next::run`], which is ready when the whole call
-/// has ended, with its status; or it returns a status of its own, and the call does not happen. The
-/// caller gets the result that the interceptor returns.
+/// Any `async fn(Context, Next) -> Result<()>`, or a closure of that form, is an interceptor. It can read
+/// and change the request in its [`Context`]. Then it continues the call with [`Next::run`], which
+/// completes with the status of the whole call, or returns an error, so the call is not made. The caller
+/// receives the result that the interceptor returns.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};
@@ -38,8 +38,8 @@ type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 /// let server = trunkline::Server::new().intercept(authenticate);
 /// ```
 ///
-/// An interceptor that was added first is the outermost. If the call is cancelled, its future is
-/// dropped.
+/// The interceptor added first is the outermost. If the call is cancelled, the future of the interceptor
+/// is dropped.
 pub trait Interceptor: Send + Sync + 'static {
     /// Runs around one call.
     fn intercept(&self, cx: Context, next: Next)
@@ -79,7 +79,7 @@ impl Interceptors {
         Arc::make_mut(&mut self.0).push(Arc::new(interceptor));
     }
 
-    /// Returns these interceptors, with `inner` further in.
+    /// Returns these interceptors with `inner` inside them.
     #[expect(dead_code, reason = "for interceptors of single services")]
     pub(crate) fn around(&self, inner: &Self) -> Self {
         match (self.is_empty(), inner.is_empty()) {
@@ -93,13 +93,13 @@ impl Interceptors {
         self.0.is_empty()
     }
 
-    /// These, and `inner` inside them.
+    /// Returns these interceptors with `inner` inside them.
     pub(crate) fn and_inside(&self, inner: &Self) -> Self {
         let all = self.0.iter().chain(inner.0.iter());
         Self(Arc::new(all.cloned().collect()))
     }
 
-    /// Runs a call through all of them, and then through `innermost`.
+    /// Runs a call through all interceptors, and then `innermost`.
     pub(crate) fn run(
         &self,
         cx: Context,
@@ -114,9 +114,17 @@ impl Interceptors {
     }
 }
 
-/// The interceptors further in, and the call itself.
+/// The inner interceptors and the call itself. Dropping it refuses the call.
 ///
-/// See [`Interceptor`] for an example.
+/// ```
+/// use trunkline::{Context, Next, Result};
+///
+/// async fn log(mut cx: Context, next: Next) -> Result<()> {
+///     let end = next.run(&mut cx).await;
+///     println!("{}: {end:?}", cx.path());
+///     end
+/// }
+/// ```
 pub struct Next {
     interceptors: Interceptors,
     at: usize,
@@ -124,10 +132,10 @@ pub struct Next {
 }
 
 impl Next {
-    /// Goes on with the call, and waits until it has ended: after the last message of a stream.
+    /// Continues the call, and waits until it has ended, which for a stream is after its last message.
     ///
-    /// The call is at most once gone on with. Dropping the future drops what runs further in: on a
-    /// server the handler, on a client the call, which is reset.
+    /// Dropping the future drops the inner interceptors and the handler on a server, or the call on a
+    /// client, whose stream is reset.
     ///
     /// # Errors
     ///
@@ -148,16 +156,16 @@ impl Next {
     }
 }
 
-/// The interceptors of a client's call, around a response that is read elsewhere.
+/// The running interceptors of a client's call, whose response the receiving half reads.
 pub(crate) struct ClientInterceptors {
-    /// In a mutex that is never locked: it makes what holds a call `Sync`.
+    /// The mutex is never locked; it makes the owner of a call `Sync`.
     running: Option<Mutex<Running>>,
     exchange: Arc<Exchange>,
-    /// Where the context of the outermost interceptor ends up.
+    /// Receives the state of the outermost interceptor's context.
     outermost: ReturnedContext,
 }
 
-/// The values that pass between a client's call below its interceptors and the receiving half.
+/// The values that a client's call, inside its interceptors, exchanges with the receiving half.
 #[derive(Default)]
 pub(crate) struct Exchange(Mutex<ExchangeState>);
 
@@ -203,7 +211,7 @@ impl Exchange {
         }
     }
 
-    /// Ready once the receiving half knows the end of the call.
+    /// Completes when the receiving half has read the end of the call.
     pub(crate) fn poll_end(
         &self,
         cx: &task::Context<'_>,
@@ -244,7 +252,7 @@ impl ClientInterceptors {
         }
     }
 
-    /// Drives the interceptors. Ready when they have ended the call by themselves.
+    /// Drives the interceptors. Completes if they end the call themselves.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Status> {
         let Some(running) = &mut self.running else {
             return Poll::Pending;
@@ -252,7 +260,7 @@ impl ClientInterceptors {
         unlocked(running).as_mut().poll(cx).map(|end| {
             self.running = None;
             end.err().unwrap_or_else(|| {
-                Status::internal("an interceptor ended the call without running it")
+                Status::internal("an interceptor returned Ok without calling Next::run")
             })
         })
     }
@@ -265,7 +273,7 @@ impl ClientInterceptors {
         self.exchange.lock().response_hooks.take()
     }
 
-    /// Tells the interceptors how the call has ended, and with what metadata.
+    /// Passes the status and the metadata of the call's end to the interceptors.
     pub(crate) fn set_end(&self, end: Result<(), Status>, head: Metadata, trailers: Metadata) {
         let response = ResponseMetadata {
             head,
@@ -275,8 +283,8 @@ impl ClientInterceptors {
         self.exchange.set_end(end, response);
     }
 
-    /// Ready when the interceptors have ended, with the end that they make of the call's; none if they
-    /// had ended before.
+    /// Completes when the interceptors have ended, with the status that they return; `None` if they had
+    /// ended before.
     pub(crate) fn poll_end(
         &mut self,
         cx: &mut task::Context<'_>,
@@ -290,7 +298,7 @@ impl ClientInterceptors {
         }
     }
 
-    /// Takes the metadata of the response as the interceptors have left it, once they have ended.
+    /// Takes the metadata of the response, with the changes of the interceptors, after they have ended.
     pub(crate) fn take_response(&self) -> Option<ResponseMetadata> {
         self.outermost.take().map(|state| state.response)
     }

@@ -2,13 +2,25 @@
 
 use trunkline_codec::Expect;
 
-/// An end of a call.
+/// A side of a call.
+///
+/// ```
+/// use trunkline::intercept::Side;
+/// use trunkline::{Context, Next, Result};
+///
+/// async fn trace(mut cx: Context, next: Next) -> Result<()> {
+///     if cx.side() == Side::Client {
+///         cx.metadata_mut().insert("x-trace", "1")?;
+///     }
+///     next.run(&mut cx).await
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Side {
-    /// The end that makes the call.
+    /// The side that makes the call.
     Client,
-    /// The end that handles it.
+    /// The side that handles the call.
     Server,
 }
 

@@ -1,4 +1,4 @@
-//! What a message is to the framework: something with a length, an encoding and a decoding.
+//! Messages: their encoding into frames, and their decoding.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trunkline_codec::{Compressor, Payload, Rope, Status, frame};
@@ -6,42 +6,71 @@ use trunkline_codec::{Compressor, Payload, Rope, Status, frame};
 use crate::call::fields::Fields;
 use crate::observe::{MessageSize, Recorder};
 
-/// Messages up to this size, in bytes, are encoded into a slice that was zeroed before.
+/// Messages up to this size, in bytes, are encoded into a zeroed slice.
 const ZEROED_UP_TO: usize = 1024;
 
-/// Messages from this size on, in bytes, are encoded in pieces: two DATA frames or more in any case.
+/// Messages from this size, in bytes, are encoded in pieces. They take at least two DATA frames anyway.
 const PIECES_FROM: usize = 16 * 1024;
 
 /// A message of a call: any protobuf message, or [`Raw`] bytes.
 ///
-/// It is implemented for everything that implements [`prost::Message`] and `Default`, which is all
-/// that [`include_proto!`](crate::include_proto) generates.
+/// All types that implement [`prost::Message`] and `Default` implement this trait, and so do all messages
+/// that [`include_proto!`](crate::include_proto) generates. Implement it for messages in another format:
+///
+/// ```
+/// use trunkline::bytes::BufMut;
+/// use trunkline::codec::Payload;
+/// use trunkline::{Message, Result, Status};
+///
+/// struct Text(String);
+///
+/// impl Message for Text {
+///     fn encoded_len(&self) -> usize {
+///         self.0.len()
+///     }
+///
+///     fn encode(&self, buffer: &mut impl BufMut) {
+///         buffer.put_slice(self.0.as_bytes());
+///     }
+///
+///     fn decode(payload: Payload) -> Result<Self> {
+///         let text = String::from_utf8(payload.into_bytes().into());
+///         text.map(Self).map_err(|_| Status::internal("the message is not UTF-8"))
+///     }
+/// }
+/// ```
 pub trait Message: Send + Sized + 'static {
-    /// Bytes that [`encode`](Self::encode) appends.
+    /// Returns the number of bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
-    /// Appends the encoded message: exactly [`encoded_len`](Self::encoded_len) bytes. The buffer of a
-    /// small message has room for no more, and panics; a message of another size than it says is
-    /// otherwise INTERNAL, and not sent. The buffer of a large one shares what is `put` as `Bytes`.
+    /// Appends the encoded message to `buffer`, exactly [`encoded_len`](Self::encoded_len) bytes.
+    ///
+    /// The buffer of a small message panics if more bytes are written. In all other cases, a message of
+    /// the wrong size is not sent, and its call ends with INTERNAL. The buffer of a large message shares
+    /// `Bytes` that are passed to `put`.
     fn encode(&self, buffer: &mut impl BufMut);
 
-    /// As [`encode`](Self::encode), for a large message: to be implemented by one that has its bytes
-    /// as `Bytes` and wants each to stay one piece ([`Rope::push`]).
+    /// Appends the encoded message to `rope`, for a large message; calls [`encode`](Self::encode) by
+    /// default. A message that contains `Bytes` can implement this method to keep each in one piece, with
+    /// [`Rope::push`].
     fn encode_in_pieces(&self, rope: &mut Rope) {
         self.encode(rope);
     }
 
     // Way of a unary call, client 10: decodes the message.
-    /// Reads a message.
+    /// Decodes a message.
     ///
     /// # Errors
     ///
-    /// INTERNAL if the bytes are not such a message (the status table of gRPC: "could not parse").
+    /// INTERNAL if the bytes are not a message of this type (the status table of gRPC: "could not parse").
     fn decode(payload: Payload) -> Result<Self, Status>;
 
-    /// As [`decode`](Self::decode), for a small message of a stream, where it lies among others: to be
-    /// implemented by one that copies what it needs. `None`, from one that keeps its bytes as `Bytes`,
-    /// leaves it to `decode`.
+    /// Decodes a small message of a stream in place, if its type copies all data. Returns `None` by
+    /// default, and for types that share the payload as `Bytes`; then [`decode`](Self::decode) is called.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`decode`](Self::decode).
     fn decode_slice(bytes: &[u8]) -> Option<Result<Self, Status>> {
         let _ = bytes;
         None
@@ -59,7 +88,7 @@ impl<T: prost::Message + Default + 'static> Message for T {
     }
 
     fn decode(payload: Payload) -> Result<Self, Status> {
-        // A message in one piece is decoded where it lies; large `bytes` fields share it either way.
+        // A message in one piece is decoded in place. Large `bytes` fields share the payload in both cases.
         let decoded = match payload.is_in_pieces() {
             false => T::decode(Fields::of_one(payload.into_bytes())),
             true => T::decode(Fields::of_pieces(payload)),
@@ -79,7 +108,18 @@ fn undecodable(error: &prost::DecodeError) -> Status {
     Status::internal(format!("the message cannot be decoded: {error}"))
 }
 
-/// A message as the bytes that it is on the wire, for calls without generated code.
+/// A message as its encoded bytes, for calls without generated code.
+///
+/// ```
+/// # async fn example(client: trunkline::Client) -> trunkline::Result<()> {
+/// use trunkline::{Method, Raw};
+///
+/// const METHOD: Method = Method::new("/helloworld.Greeter/SayHello");
+/// let request = Raw("\n\u{3}you".into());
+/// let response = client.unary::<Raw, Raw>(METHOD, request).await?;
+/// println!("{} bytes", response.0.len());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raw(pub Bytes);
 
@@ -113,12 +153,12 @@ impl Message for Raw {
     }
 }
 
-/// Appends `message`, whose encoded size is `len`, behind its prefix, compressed if `encoding` says
-/// how and it gets smaller by that.
+/// Appends `message`, whose encoded size is `len`, with its prefix. Compresses it with `compressor`, if any,
+/// if that makes it smaller.
 ///
 /// # Errors
 ///
-/// RESOURCE_EXHAUSTED if it is larger than `max_size`; then nothing is appended.
+/// RESOURCE_EXHAUSTED if the message is larger than `max_size`; then nothing is appended.
 pub(crate) fn encode_frame<T: Message>(
     message: &T,
     len: usize,
@@ -133,8 +173,8 @@ pub(crate) fn encode_frame<T: Message>(
     let start = buffer.len();
     let prefix = frame::prefix(false, wire_len);
     let missing = if len <= ZEROED_UP_TO {
-        // prost writes numbers byte by byte, which a slice takes in a few instructions each, and a
-        // growing buffer in some fifty.
+        // prost writes numbers byte by byte. A byte costs a few instructions in a slice, and about fifty in
+        // a growing buffer.
         buffer.resize(start + frame::PREFIX_SIZE + len, 0);
         let (front, mut rest) = buffer[start..].split_at_mut(frame::PREFIX_SIZE);
         front.copy_from_slice(&prefix);
@@ -147,14 +187,15 @@ pub(crate) fn encode_frame<T: Message>(
         (start + frame::PREFIX_SIZE + len).abs_diff(buffer.len())
     };
     if missing > 0 {
-        // What follows would be read as part of it.
+        // The peer would read the next message as part of this one.
         buffer.truncate(start);
         return Err(wrong_len(len));
     }
     Ok(())
 }
 
-/// Apart from [`encode_frame`], which is most of what a streamed message costs and has to stay small.
+/// Encodes a compressed message. Separate from [`encode_frame`], which must remain small because it
+/// dominates the cost of a streamed message.
 #[cold]
 #[inline(never)]
 fn encode_compressed<T: Message>(
@@ -169,11 +210,11 @@ fn encode_compressed<T: Message>(
     Ok(())
 }
 
-/// One message, whose encoded size is `len`, as a frame of its own; in pieces if it is large.
+/// Encodes one message, whose encoded size is `len`, as a frame; in pieces if it is large.
 ///
 /// # Errors
 ///
-/// As [`encode_frame`].
+/// The errors of [`encode_frame`].
 pub(crate) fn frame_of<T: Message>(
     message: &T,
     len: usize,
@@ -183,7 +224,7 @@ pub(crate) fn frame_of<T: Message>(
     if len >= PIECES_FROM {
         return frame_in_pieces(message, len, compressor, max_size);
     }
-    // As large as the frame will be if it is not compressed, and may be sent at all.
+    // The size of the frame, if it is not compressed and not too large.
     let mut buffer = match compressor {
         None if len <= max_size => BytesMut::with_capacity(frame::PREFIX_SIZE + len),
         None | Some(_) => BytesMut::new(),
@@ -217,7 +258,7 @@ fn frame_in_pieces<T: Message>(
     Ok(frame)
 }
 
-/// Appends `plain` as a compressed frame, if it gets smaller by that, and says so.
+/// Appends `plain` as a compressed frame and returns true, if compression makes it smaller.
 pub(crate) fn compress_frame(
     plain: &mut dyn Buf,
     compressor: &dyn Compressor,
@@ -242,7 +283,7 @@ pub(crate) fn compress_frame(
     Ok(true)
 }
 
-/// Records a message that was encoded to be sent. It is encoded once more for an observer that wants its bytes.
+/// Records a message that was encoded to be sent. Encodes it again for an observer that requests payloads.
 #[cold]
 pub(crate) fn record_sent<T: Message>(recorder: &Recorder, message: &T, size: MessageSize) {
     let plain = match recorder.wants_payloads() {
@@ -253,7 +294,7 @@ pub(crate) fn record_sent<T: Message>(recorder: &Recorder, message: &T, size: Me
     recorder.message_sent(size, payload.as_ref());
 }
 
-/// The message of a frame that is not compressed.
+/// Returns the message of an uncompressed frame.
 pub(crate) fn without_prefix(mut frame: Payload) -> Payload {
     frame.advance(frame::PREFIX_SIZE.min(frame.len()));
     frame
@@ -261,11 +302,11 @@ pub(crate) fn without_prefix(mut frame: Payload) -> Payload {
 
 fn wrong_len(len: usize) -> Status {
     Status::internal(format!(
-        "the message has another size than the {len} bytes of its encoded_len"
+        "the encoded message does not have the {len} bytes that its encoded_len returned"
     ))
 }
 
-/// The length as a prefix has it.
+/// Returns the length for the prefix.
 #[inline]
 fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     match u32::try_from(len) {
@@ -274,12 +315,13 @@ fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     }
 }
 
-/// Who reads it may be at the other end, where the server could not send its response.
+/// Returns the status of a message that is too large. The text names the sender, because a client also reads
+/// it if a server cannot send its response.
 #[cold]
 fn too_large(len: usize, max_size: usize) -> Status {
     let limit = max_size.min(u32::MAX as usize);
     Status::resource_exhausted(format!(
-        "a message of {len} bytes is larger than its sender's limit of {limit} bytes: raise max_send_message_size there (of the channel for a request, of the server for a response), or send smaller messages"
+        "a message of {len} bytes exceeds its sender's limit of {limit} bytes; raise max_send_message_size (of the channel for a request, of the server for a response), or send smaller messages"
     ))
 }
 

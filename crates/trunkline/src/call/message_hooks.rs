@@ -13,8 +13,8 @@ use trunkline_codec::{Compressor, Payload, Status};
 
 use crate::call::message::{Message, compress_frame, frame_of, without_prefix};
 
-/// A message of a call, for the hooks that [`Context::on_request_message`](crate::Context::on_request_message)
-/// and [`Context::on_response_message`](crate::Context::on_response_message) set.
+/// A message that is passed to the hooks of [`Context::on_request_message`](crate::Context::on_request_message)
+/// and [`Context::on_response_message`](crate::Context::on_response_message).
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};
@@ -35,22 +35,21 @@ pub struct MessageRef<'a> {
 
 enum Value<'a> {
     Typed(&'a dyn Any),
-    /// Decoded if somebody asks.
+    /// Decoded at the first request.
     Encoded(Decode, OnceCell<Option<Box<dyn Any>>>),
 }
 
 /// Decodes a message of one type.
 pub(crate) type Decode = fn(Payload) -> Option<Box<dyn Any>>;
 
-/// As [`Decode`], for messages of type `T`.
+/// Decodes a message of type `T`.
 pub(crate) fn decode<T: Message>(payload: Payload) -> Option<Box<dyn Any>> {
     let message = T::decode(payload).ok()?;
     Some(Box::new(message))
 }
 
 impl MessageRef<'_> {
-    /// Returns the encoded message: before compression if it is sent, after decompression if it was
-    /// received.
+    /// Returns the encoded message, uncompressed.
     pub fn payload(&self) -> &Payload {
         self.payload
     }
@@ -66,11 +65,11 @@ impl MessageRef<'_> {
         self.index
     }
 
-    /// Returns the message, if its type is `T`: the type of generated code, or
-    /// [`Raw`](crate::Raw) where that is used.
+    /// Returns the message if its type is `T`. The type is that of generated code, or
+    /// [`Raw`](crate::Raw) in calls without generated code.
     ///
-    /// A received message is decoded for this, which costs what decoding costs; one that cannot be decoded
-    /// is `None`, and fails the call in any case.
+    /// For a received message, the first call decodes it an additional time. If it cannot be decoded, the
+    /// method returns `None`, and the call fails later.
     pub fn downcast_ref<T: Message>(&self) -> Option<&T> {
         match &self.value {
             Value::Typed(message) => message.downcast_ref(),
@@ -91,7 +90,7 @@ impl fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// Code of an interceptor that runs on each message of a direction.
+/// A function that runs on each message of a direction.
 type Hook = Box<dyn FnMut(&MessageRef<'_>) -> Result<(), Status> + Send>;
 
 /// The hooks of a call's interceptors, the outermost first.
@@ -101,16 +100,16 @@ pub(crate) struct HookList {
     pub(crate) responses: Vec<Hook>,
 }
 
-/// The hooks of a call for both directions, from when the interceptors have run into it.
+/// The hooks of a call for both directions, after the innermost interceptor has called `Next::run`.
 pub(crate) struct CallHooks {
     pub(crate) requests: Option<MessageHooks>,
     pub(crate) responses: Option<MessageHooks>,
-    /// Of either direction.
+    /// Shared by both directions.
     pub(crate) rejection: Arc<Rejection>,
 }
 
 impl HookList {
-    /// None if there are none.
+    /// Returns `None` if the list is empty.
     pub(crate) fn begin(self) -> Option<CallHooks> {
         if self.requests.is_empty() && self.responses.is_empty() {
             return None;
@@ -123,7 +122,7 @@ impl HookList {
             })
         };
         let mut responses = self.responses;
-        // Responses come from the inside.
+        // Responses reach the inner interceptors first.
         responses.reverse();
         Some(CallHooks {
             requests: hooks(self.requests),
@@ -145,11 +144,11 @@ struct RunningHooks {
 }
 
 impl MessageHooks {
-    /// Runs the hooks on a message, which `decode` decodes for those that ask.
+    /// Runs the hooks on a message, which `decode` decodes on request.
     ///
     /// # Errors
     ///
-    /// That of a hook; it also ends the call.
+    /// The error of a hook, which also ends the call.
     pub(crate) fn run_encoded(&self, payload: &Payload, decode: Decode) -> Result<(), Status> {
         self.run_on(payload, Value::Encoded(decode, OnceCell::new()))
     }
@@ -168,11 +167,11 @@ impl MessageHooks {
     }
 }
 
-/// As [`frame_of`], after the hooks have run on what is not compressed yet.
+/// Encodes one message as [`frame_of`] does, and runs the hooks before compression.
 ///
 /// # Errors
 ///
-/// Those of `frame_of`, and those of hooks, which they return from then on.
+/// The errors of `frame_of`, and the error of a hook, which is returned for all further messages as well.
 #[cold]
 pub(crate) fn hooked_frame<T: Message>(
     hooks: Option<&MessageHooks>,
@@ -199,7 +198,7 @@ pub(crate) fn hooked_frame<T: Message>(
     Ok(frame)
 }
 
-/// The one message of a client's request, kept for hooks.
+/// The single message of a client's request, kept for hooks.
 #[derive(Debug)]
 pub(crate) struct KeptRequest {
     frame: Payload,
@@ -214,7 +213,7 @@ impl KeptRequest {
         }
     }
 
-    /// Runs hooks on it.
+    /// Runs `hooks` on the message.
     pub(crate) fn run(&self, hooks: &MessageHooks) -> Result<(), Status> {
         hooks.run_encoded(&without_prefix(self.frame.clone()), self.decode)
     }
@@ -244,7 +243,7 @@ impl Rejection {
         state.status.clone()
     }
 
-    /// Ready once a hook has rejected a message.
+    /// Completes when a hook has rejected a message.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Status> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.status {
@@ -257,7 +256,7 @@ impl Rejection {
     }
 }
 
-/// Runs `inside` until it ends, or until a hook has rejected a message.
+/// Runs `inside` until it ends or a hook rejects a message.
 pub(crate) async fn unless_rejected<T>(
     rejection: Option<Arc<Rejection>>,
     inside: impl Future<Output = Result<T, Status>>,

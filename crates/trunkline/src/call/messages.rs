@@ -1,4 +1,4 @@
-//! The messages that come in, their head and their end.
+//! The messages that an end of a call receives, with the head and the end.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -12,12 +12,12 @@ use crate::call::message_hooks::MessageHooks;
 use crate::call::receive::{Receive, Step};
 use crate::call::response::Response;
 
-/// The messages of one direction of a call, as they come in; it knows no message type.
+/// The received messages of a call, of any type.
 pub(crate) struct Messages {
     receive: Receive,
-    /// The observer and the interceptors, where there are any: they stand around `receive`.
+    /// The observer and the interceptors around `receive`, if any.
     hooks: Option<Box<Hooks>>,
-    /// Come before it was asked for.
+    /// A message that arrived before it was requested.
     early: Option<Received>,
     is_compressed: bool,
     end: Option<End>,
@@ -35,7 +35,7 @@ impl Messages {
         }
     }
 
-    /// Says of which type the messages are, to whoever wants to see them before they are decoded.
+    /// Sets the type of the messages for hooks, which run before messages are decoded.
     #[inline]
     pub(crate) fn of_type<T: Message>(mut self) -> Self {
         if let Some(hooks) = &mut self.hooks {
@@ -59,7 +59,7 @@ impl Messages {
         self.hooks.as_ref()?.take_request_hooks()
     }
 
-    /// Drives the call until its stream is open, which may be before the server says anything.
+    /// Drives the call until its stream is open. The server need not have responded.
     pub(crate) async fn opened(&mut self) -> Result<(), Status> {
         poll_fn(|cx| {
             let progress = self.poll_progress(cx);
@@ -78,7 +78,7 @@ impl Messages {
         .await
     }
 
-    /// The next message; none when the call has ended well.
+    /// Polls for the next message; `None` after a successful end of the call.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Received>, Status>> {
         loop {
             if let Some(message) = self.early.take() {
@@ -92,7 +92,7 @@ impl Messages {
         }
     }
 
-    /// As `poll_message`, decoded: most messages of a stream where they lie.
+    /// Polls for the next message and decodes it; most messages of a stream are decoded in place.
     pub(crate) fn poll_decoded<T: Message>(
         &mut self,
         cx: &mut Context<'_>,
@@ -113,13 +113,13 @@ impl Messages {
         }
     }
 
-    /// What cannot be read cannot be passed over either: the call ends.
+    /// Ends the call if a message cannot be decoded, because it cannot be skipped either.
     #[inline]
     fn only_if_read<T>(&mut self, decoded: Result<T, Status>) -> Result<Option<T>, Status> {
         decoded.map(Some).map_err(|status| self.fail(status))
     }
 
-    /// Takes the next message by reading it where it lies, if it is small and the next event.
+    /// Decodes the next message in place, if it is small and the next event.
     #[inline]
     fn read_small<T>(&mut self, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         if self.early.is_some() || self.end.is_some() {
@@ -138,7 +138,7 @@ impl Messages {
         Some(read)
     }
 
-    /// Ready when the head is there, or the end.
+    /// Completes when the head has arrived, or the call has ended.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
             if self.receive.has_head() {
@@ -151,8 +151,8 @@ impl Messages {
         }
     }
 
-    /// Ready when the call has ended. The one message that may come before is kept: this is only
-    /// for calls whose reader lets no second one pass.
+    /// Completes when the call has ended. Keeps at most one message, so the call's reader must not accept
+    /// a second one.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
             if let Some(end) = &self.end {
@@ -162,7 +162,7 @@ impl Messages {
         }
     }
 
-    /// The one message of a response, and its end.
+    /// Polls for the single message of a response, and its end.
     pub(crate) fn poll_only<R: Message>(
         &mut self,
         cx: &mut Context<'_>,
@@ -172,7 +172,7 @@ impl Messages {
     }
 
     fn take_only<R: Message>(&mut self) -> Result<Response<R>, Status> {
-        // The reader lets no response end well without its message.
+        // The reader does not accept a successful end without a message.
         let message = self
             .early
             .take()
@@ -192,7 +192,7 @@ impl Messages {
         ))
     }
 
-    /// The one message of a request.
+    /// Waits for the single message of a request; the flag is true if it was compressed.
     pub(crate) async fn only_request<Q: Message>(&mut self) -> Result<(Q, bool), Status> {
         if let Some(message) = self.whole_request() {
             return Ok((Q::decode(message.into())?, false));
@@ -207,7 +207,7 @@ impl Messages {
         Ok((Q::decode(message.payload)?, message.compressed))
     }
 
-    /// The message of a request that has arrived in full, as most have.
+    /// Returns the message of a request that has arrived in full, as most have.
     #[inline]
     pub(crate) fn whole_request(&self) -> Option<Bytes> {
         let message = self.receive.whole_request()?;
@@ -220,13 +220,13 @@ impl Messages {
         Some(message)
     }
 
-    /// One event further: ready when there was one.
+    /// Completes after the next event.
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !ready!(self.poll_step(cx)) {}
         Poll::Ready(())
     }
 
-    /// Takes an event, or what has come; ready with true if it was an event.
+    /// Takes the next event or received bytes; completes with true if it was an event.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.end.is_some() {
             return Poll::Ready(true);
@@ -246,7 +246,7 @@ impl Messages {
 
     fn end(&mut self, mut end: End) {
         end.status = end.status.map_err(|status| self.receive.with_head(status));
-        // A response that is one message has ended well only when that can be read: see `take_only`.
+        // The outcome of a response of one message is recorded after it is decoded, in `take_only`.
         if let Some(hooks) = &self.hooks
             && !(end.status.is_ok() && self.early.is_some())
         {
@@ -255,7 +255,7 @@ impl Messages {
         self.end = Some(end);
     }
 
-    /// Cancels the call, as its caller wants; what has arrived can still be read.
+    /// Cancels the call. Messages that have arrived can still be read.
     pub(crate) fn cancel(&mut self) {
         if self.end.is_none() {
             if let Some(hooks) = &mut self.hooks {
@@ -265,12 +265,12 @@ impl Messages {
         }
     }
 
-    /// Returns true once the caller has cancelled the call.
+    /// Returns true if the caller has cancelled the call.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.receive.is_cancelled()
     }
 
-    /// Ends the call, as a reader of its messages wants.
+    /// Ends the call with `status`, an error of the reader of its messages.
     fn fail(&mut self, status: Status) -> Status {
         self.receive.close();
         let status = self.receive.with_head(status);
@@ -281,7 +281,7 @@ impl Messages {
         status
     }
 
-    /// The metadata of the head; empty until it has come.
+    /// Returns the metadata of the head, which is empty until the head arrives.
     pub(crate) fn head(&self) -> &Metadata {
         self.receive.head()
     }

@@ -1,4 +1,4 @@
-//! The name of a method, as generated code holds it.
+//! The path of a method.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,20 +6,27 @@ use std::sync::{PoisonError, RwLock};
 
 use http::uri::{InvalidUri, PathAndQuery};
 
-/// How many paths a channel keeps.
+/// The maximum number of paths that a channel keeps.
 const PATHS_MAX: usize = 64;
 
-/// The path of a method: `/package.Service/Method`.
+/// The path of a method, `/package.Service/Method`.
+///
+/// ```
+/// use trunkline::Method;
+///
+/// const SAY_HELLO: Method = Method::new("/helloworld.Greeter/SayHello");
+/// assert_eq!(SAY_HELLO.path(), "/helloworld.Greeter/SayHello");
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Method(Cow<'static, str>);
 
 impl Method {
-    /// A method whose path is known at compile time.
+    /// Creates a method whose path is a constant. A call of an invalid path fails.
     pub const fn new(path: &'static str) -> Self {
         Self(Cow::Borrowed(path))
     }
 
-    /// The path, as it goes into `:path`.
+    /// Returns the path, which is sent as `:path`.
     pub fn path(&self) -> &str {
         &self.0
     }
@@ -38,8 +45,8 @@ impl Method {
     }
 }
 
-/// The paths of methods that are known at compile time, read when they are first called: a client
-/// has few methods, and calls them often.
+/// The parsed paths of constant methods, kept from their first call because a client calls few methods
+/// often.
 #[derive(Debug, Default)]
 pub(crate) struct Paths(RwLock<Vec<PathAndQuery>>);
 
@@ -49,7 +56,7 @@ impl Paths {
             return method.to_path_and_query();
         };
         let known = |paths: &[PathAndQuery]| {
-            // It shares the text of the method: the same place is the same text.
+            // A parsed path shares the text of its method, so equal addresses mean equal text.
             let is_it = |known: &&PathAndQuery| std::ptr::eq(known.as_str(), path);
             paths.iter().find(is_it).cloned()
         };

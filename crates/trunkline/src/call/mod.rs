@@ -1,4 +1,4 @@
-//! What both ends of a call have: its head, its messages in either direction, and what runs around it.
+//! The parts that both ends of a call share: its head, its messages in both directions, and its interceptors.
 
 pub(crate) mod cancel;
 pub(crate) mod compression;

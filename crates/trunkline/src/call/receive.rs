@@ -1,4 +1,4 @@
-//! The receiving half of a call: events out of a stream, within the deadline.
+//! The receiving half of a call: the events of a stream, within the deadline.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,16 +14,16 @@ use crate::call::deadline::{self, Deadline};
 use crate::call::fields::SHARE_FROM;
 use crate::call::source::{ArrivedEnd, AwaitedHead, Source};
 
-/// The receiving half of a call, on either side: a reader, where its bytes come from, and until when.
+/// The receiving half of a call, on either side: a reader, the source of its bytes, and the deadline.
 ///
-/// It knows no message type, no observer and no interceptor: see [`Messages`](crate::call::messages).
+/// It is independent of message types, observers and interceptors; see [`Messages`](crate::call::messages).
 pub(crate) struct Receive {
     reader: Reader,
     source: Source,
     deadline: Option<Deadline>,
     cancelled_by: Option<CancelHandle>,
     is_cancelled: bool,
-    /// At a client the connection has a task of its own, which may bring more while this is read.
+    /// On a client, another task drives the connection, and can add bytes during a read.
     is_client: bool,
     head: Metadata,
     has_head: bool,
@@ -33,24 +33,24 @@ pub(crate) struct Receive {
 
 /// A step of [`Receive::poll_step`].
 pub(crate) enum Step {
-    /// Bytes of the stream have come, this many of them DATA.
+    /// Bytes of the stream have arrived, including this number of bytes of DATA.
     Data(usize),
-    /// The head of the response has come: see [`Receive::head`].
+    /// The head of the response has arrived; see [`Receive::head`].
     Head,
     Message(Received),
-    /// The end, and nothing after it.
+    /// The end, which is the last step.
     End(End),
 }
 
 impl Receive {
-    /// The requests of a call, on a server. The transport sees to the deadline.
+    /// Receives the requests of a call, on a server. The transport enforces the deadline.
     pub(crate) fn requests(reader: Reader, body: Body) -> Self {
         let mut receive = Self::new(reader, Source::Body(body), None);
         receive.is_client = false;
         receive
     }
 
-    /// The responses of a call, on a client.
+    /// Receives the responses of a call, on a client.
     pub(crate) fn responses(
         reader: Reader,
         head: Box<dyn AwaitedHead>,
@@ -59,7 +59,7 @@ impl Receive {
         Self::new(reader, Source::Head(head), deadline.map(Deadline::new))
     }
 
-    /// The responses of a call whose head is there.
+    /// Receives the responses of a call whose head has arrived.
     pub(crate) fn response(
         reader: Reader,
         response: http::Response<Body>,
@@ -70,7 +70,7 @@ impl Receive {
         receive
     }
 
-    /// The responses of a call that has failed before their head came.
+    /// Receives the status of a call that failed before the head arrived.
     pub(crate) fn failed(reader: Reader, status: Status, deadline: Option<Deadline>) -> Self {
         let mut receive = Self::new(reader, Source::Ended, deadline);
         receive.reader.fail(status);
@@ -91,13 +91,13 @@ impl Receive {
         }
     }
 
-    /// Takes the handle that may cancel the call, which resets the stream by itself.
+    /// Sets the handle that can cancel the call. The handle itself resets the stream.
     pub(crate) fn cancelled_by(mut self, handle: Option<CancelHandle>) -> Self {
         self.cancelled_by = handle;
         self
     }
 
-    /// Resets the stream. What has arrived of it comes out, and then CANCELLED.
+    /// Resets the stream. The reader returns the part that has arrived, and then CANCELLED.
     pub(crate) fn cancel(&mut self) {
         self.is_cancelled = true;
         let arrived = std::mem::replace(&mut self.source, Source::Ended).reset();
@@ -119,13 +119,13 @@ impl Receive {
         }
     }
 
-    /// Returns true once the caller has cancelled the call.
+    /// Returns true if the caller has cancelled the call.
     pub(crate) fn is_cancelled(&self) -> bool {
         let by = self.cancelled_by.as_ref();
         self.is_cancelled || by.is_some_and(CancelHandle::is_cancelled)
     }
 
-    /// Returns true once the stream of the call is open, until it is closed.
+    /// Returns true while the stream of the call is open.
     pub(crate) fn is_open(&self) -> bool {
         match &self.source {
             Source::Head(head) => head.is_open(),
@@ -134,7 +134,7 @@ impl Receive {
         }
     }
 
-    /// Returns true until the head of a response has come, or its end.
+    /// Returns true until the head or the end of a response arrives.
     pub(crate) fn awaits_head(&self) -> bool {
         matches!(self.source, Source::Head(_))
     }
@@ -143,7 +143,7 @@ impl Receive {
         self.has_head
     }
 
-    /// The metadata of the head of the response; empty until it has come.
+    /// Returns the metadata of the response's head, which is empty until the head arrives.
     pub(crate) fn head(&self) -> &Metadata {
         &self.head
     }
@@ -152,12 +152,12 @@ impl Receive {
         self.head = head;
     }
 
-    /// Returns true if the stream was reset, or its connection was lost.
+    /// Returns true if the stream was reset or its connection was lost.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
     }
 
-    /// The size at which the last compressed message came: see [`Reader::compressed_size`].
+    /// Returns the compressed size of the last compressed message; see [`Reader::compressed_size`].
     pub(crate) fn compressed_size(&self) -> usize {
         self.reader.compressed_size()
     }
@@ -166,8 +166,7 @@ impl Receive {
         std::mem::take(&mut self.head)
     }
 
-    /// The message of a request that has arrived in full, as most have: there is nothing to wait
-    /// for, and nothing that the grammar would not let pass.
+    /// Returns the message of a request that has arrived in full, as most have, and that is valid.
     #[inline]
     pub(crate) fn whole_request(&self) -> Option<Bytes> {
         match &self.source {
@@ -178,20 +177,20 @@ impl Receive {
         }
     }
 
-    /// Takes the next message by reading it where it lies, if it is small and the next event.
+    /// Decodes the next message in place, if it is small and the next event.
     #[inline]
     pub(crate) fn read_small<T>(&mut self, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         self.reader.read_small(SHARE_FROM, read)
     }
 
-    /// Takes an event out of what has come, or takes what comes.
+    /// Takes the next event from the received bytes, or receives more bytes.
     #[inline]
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(step) = self.next_step() {
             return Poll::Ready(step);
         }
         if self.reader.has_work() {
-            // A message that takes long to restore: other calls go on meanwhile.
+            // The message takes long to decompress, so yield to other calls.
             cx.waker().wake_by_ref();
             if let Some(status) = self.poll_deadline(cx, false) {
                 self.reader.fail(status);
@@ -199,7 +198,7 @@ impl Receive {
             return Poll::Pending;
         }
         let polled = self.poll_source(cx);
-        // Asked also when there is more: a stream that never pauses ends at its deadline too.
+        // Checked even if bytes have arrived, so a stream that never pauses ends at its deadline too.
         if let Some(status) = self.poll_deadline(cx, polled.is_pending()) {
             self.reader.fail(status);
             return Poll::Ready(Step::Data(0));
@@ -207,7 +206,7 @@ impl Receive {
         polled.map(Step::Data)
     }
 
-    /// The next event of what has come.
+    /// Returns the next event of the received bytes.
     #[inline]
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         Some(match self.reader.next()? {
@@ -227,8 +226,8 @@ impl Receive {
         self.source = Source::Body(body);
     }
 
-    /// Adds what the head of the response said to a status: of a call of one response there is no other
-    /// way to it.
+    /// Adds the metadata of the response's head to a status. A failed call of one response has no other way
+    /// to return it.
     pub(crate) fn with_head(&self, status: Status) -> Status {
         match !self.head.is_empty() && status.response_metadata().is_empty() {
             true => status.with_response_metadata(self.head.clone()),
@@ -243,9 +242,9 @@ impl Receive {
             && !self.is_cancelled()
             && self.deadline.as_ref().is_some_and(Deadline::has_passed)
         {
-            // The server, whose clock runs a little ahead, has cancelled the call at the deadline.
-            // PROTOCOL-HTTP2.md, "Client Cancellation": the failure is made here, and nothing of
-            // the trailers goes into it.
+            // The server, whose clock is slightly ahead, has cancelled the call at the deadline.
+            // PROTOCOL-HTTP2.md, "Client Cancellation": the status is created here, without the
+            // trailers.
             end = End {
                 status: Err(Status::deadline_exceeded(
                     "the deadline passed; the server cancelled the call",
@@ -257,17 +256,17 @@ impl Receive {
         end
     }
 
-    /// Lets go of the stream: if it has not ended, it is reset.
+    /// Drops the stream, which resets it if it has not ended.
     pub(crate) fn close(&mut self) {
         self.source = Source::Ended;
     }
 
-    /// Ends the call with `status`, after the messages that have come.
+    /// Ends the call with `status`, after the messages that have arrived.
     pub(crate) fn fail(&mut self, status: Status) {
         self.reader.fail(status);
     }
 
-    /// Gives the reader what has come; ready with the bytes of messages in it.
+    /// Passes the next part of the stream to the reader; completes with its number of bytes of DATA.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         match &mut self.source {
             Source::Ended => self.reader.fail(Status::internal("the call has ended")),
@@ -305,8 +304,8 @@ impl Receive {
         self.reader.fail(status);
     }
 
-    /// The status to end with, if the deadline has passed; else `cx` hears of it, if the call is
-    /// going to wait.
+    /// Returns the final status if the deadline has passed. Otherwise registers `cx` for the deadline if
+    /// `will_wait`.
     pub(crate) fn poll_deadline(
         &mut self,
         cx: &mut Context<'_>,
@@ -323,7 +322,7 @@ impl Receive {
         let phase = match &self.source {
             Source::Head(head) => head.phase(),
             Source::Body(_) | Source::Ended => {
-                "while the response was being received: the timeout bounds the call to the end of its last message; does it need longer?"
+                "while the response was being received; the timeout covers the call up to its last message, and may be too short"
             }
         };
         Some(deadline::exceeded(phase))

@@ -1,4 +1,4 @@
-//! A request, as a handler gets it.
+//! The request that a handler receives.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -13,9 +13,21 @@ use crate::call::head::Head;
 use crate::call::message::Message;
 use crate::call::response_handle::ResponseHandle;
 
-/// A request: the message, or the stream of messages, and what came with it.
+/// A request that a handler receives: the message or the [stream](crate::Streaming) of messages, the
+/// metadata, the deadline and the peer.
 ///
-/// It derefs to the message.
+/// It dereferences to the message.
+///
+/// ```
+/// use trunkline::{Request, Result, Status};
+///
+/// async fn say_hello(request: Request<String>) -> Result<String> {
+///     if request.metadata().get("authorization").is_none() {
+///         return Err(Status::unauthenticated("a token is needed"));
+///     }
+///     Ok(format!("Hello {}!", request.trim()))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Request<T> {
     message: T,
@@ -25,7 +37,7 @@ pub struct Request<T> {
 }
 
 impl<T> Request<T> {
-    /// A request with this message and nothing else, for a test that calls a handler.
+    /// Creates a request with only this message, for a test that calls a handler.
     ///
     /// ```
     /// use std::time::Duration;
@@ -51,11 +63,11 @@ impl<T> Request<T> {
         Self::received(message, head, response, false)
     }
 
-    /// This request to the method with that path, `/package.Service/Method`; `/` by default.
+    /// Sets the path of the method, `/package.Service/Method`; `/` by default.
     ///
     /// # Panics
     ///
-    /// If `path` cannot be the path of a method, such as one with a space.
+    /// Panics if `path` is not a valid path, for example because it contains a space.
     #[must_use]
     pub fn with_path(mut self, path: &str) -> Self {
         let path = path.parse::<PathAndQuery>();
@@ -63,15 +75,15 @@ impl<T> Request<T> {
         self
     }
 
-    /// This request over a connection between these ends; over none by default.
+    /// Sets the two ends of the connection; without a connection by default.
     #[must_use]
     pub fn with_peer(mut self, peer: Peer) -> Self {
         self.head.peer = Some(Arc::new(peer));
         self
     }
 
-    /// This request with a deadline `timeout` from now; without one by default. A handler that a test
-    /// calls is not dropped at the deadline.
+    /// Sets the deadline to `timeout` from now; without a deadline by default. A handler that a test calls
+    /// is not dropped at the deadline.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.head.deadline = deadline::after(timeout);
@@ -92,40 +104,40 @@ impl<T> Request<T> {
         }
     }
 
-    /// Returns the message alone.
+    /// Returns the message, and drops the rest.
     pub fn into_inner(self) -> T {
         self.message
     }
 
-    /// Returns the client's metadata, without the keys that belong to the protocol.
+    /// Returns the client's metadata, without the keys of the protocol.
     pub fn metadata(&self) -> &Metadata {
         self.head.metadata()
     }
 
-    /// Returns the client's metadata, to be changed.
+    /// Returns the client's metadata for changes.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.head.metadata
     }
 
-    /// Returns the path of the method: `/package.Service/Method`.
+    /// Returns the path of the method, `/package.Service/Method`.
     pub fn path(&self) -> &str {
         self.head.path()
     }
 
-    /// Returns the two ends of the connection; none for a call that came without a connection.
+    /// Returns the two ends of the connection, or `None` for a call without a connection.
     pub fn peer(&self) -> Option<&Peer> {
         self.head.peer()
     }
 
-    /// Returns the time left until the call's deadline: zero if it has passed, none without a
-    /// deadline.
+    /// Returns the time until the call's deadline: zero if it has passed, `None` if there is none.
     ///
-    /// When it passes, the handler's future is dropped. Calls made in the handler inherit it.
+    /// At the deadline, the future of the handler is dropped. Calls that the handler makes inherit the
+    /// deadline.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.head.time_remaining()
     }
 
-    /// Returns the values that interceptors and layers have left for the handler.
+    /// Returns the values that interceptors and layers pass to the handler.
     pub fn extensions(&self) -> &http::Extensions {
         self.head.extensions()
     }
@@ -135,7 +147,7 @@ impl<T> Request<T> {
         &self.response
     }
 
-    /// Converts the message; the rest stays as it is.
+    /// Converts the message with `map`, and keeps the rest.
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Request<U> {
         Request {
             message: map(self.message),
@@ -145,14 +157,14 @@ impl<T> Request<T> {
         }
     }
 
-    /// Returns the same values, to be changed.
+    /// Returns the extensions for changes.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.head.extensions_mut()
     }
 }
 
 impl<T: Message> Request<T> {
-    /// Returns true if the message came compressed. For a stream of messages see
+    /// Returns true if the message was compressed. For a stream of messages, use
     /// [`Streaming::is_compressed`](crate::Streaming::is_compressed).
     pub fn is_compressed(&self) -> bool {
         self.is_compressed

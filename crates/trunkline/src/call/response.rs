@@ -1,12 +1,12 @@
-//! The one response of a call, as a client gets it.
+//! The response of one message that a client receives.
 
 use std::ops::{Deref, DerefMut};
 
 use trunkline_codec::Metadata;
 
-/// A response: the message, and what came with it.
+/// A response of one message that a client receives: the message and its metadata.
 ///
-/// It derefs to the message.
+/// It dereferences to the message.
 ///
 /// ```
 /// use trunkline::Response;
@@ -25,7 +25,7 @@ pub struct Response<T> {
 }
 
 impl<T> Response<T> {
-    /// A response with this message and no metadata, for a test without a server.
+    /// Creates a response without metadata, for a test without a server.
     pub fn new(message: T) -> Self {
         Self::received(message, Metadata::new(), Metadata::new(), false)
     }
@@ -44,17 +44,17 @@ impl<T> Response<T> {
         }
     }
 
-    /// Returns the message alone.
+    /// Returns the message, and drops the metadata.
     pub fn into_inner(self) -> T {
         self.message
     }
 
-    /// Returns the metadata of the head of the response.
+    /// Returns the metadata of the head.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Returns the metadata of the head of the response, to be changed.
+    /// Returns the metadata of the head for changes.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
@@ -64,12 +64,12 @@ impl<T> Response<T> {
         &self.trailers
     }
 
-    /// Returns the metadata of the trailers, to be changed.
+    /// Returns the metadata of the trailers for changes.
     pub fn trailers_mut(&mut self) -> &mut Metadata {
         &mut self.trailers
     }
 
-    /// Returns true if the message came compressed.
+    /// Returns true if the message was compressed.
     pub fn is_compressed(&self) -> bool {
         self.is_compressed
     }

@@ -1,4 +1,4 @@
-//! The response of a handler apart from its messages: head, trailers, compression.
+//! The head, the trailers and the compression of a handler's response.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,23 +12,33 @@ use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::{ResponseMetadata, append};
 use crate::observe::Recorder;
 
-/// The response of the call that a handler serves: its head, its trailers and its compression.
+/// The head, the trailers and the compression of the response that a handler returns.
 ///
-/// [`Request::response`](crate::Request::response) returns it. It is cheap to clone, and clones are
-/// of the same response.
+/// [`Request::response`](crate::Request::response) returns it. It is cheap to clone, and clones share the
+/// response. Dropping it has no effect.
+///
+/// ```
+/// use trunkline::{Request, Result};
+///
+/// async fn say_hello(request: Request<String>) -> Result<String> {
+///     request.response().metadata("served-by", "a")?;
+///     request.response().trailer("cost", "1")?;
+///     Ok(format!("Hello {}!", *request))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ResponseHandle(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// The size from which the next message is compressed. Not in the state, because every message
-    /// asks.
+    /// The size from which the next message is compressed. It is outside the state because every message
+    /// reads it.
     compress_from: AtomicUsize,
     /// The size above which `Compress::Auto` compresses.
     compress_above: usize,
-    /// The first of our encodings that the client accepts.
+    /// The server's first compressor that the client accepts.
     compressor: Option<Arc<dyn Compressor>>,
-    /// Whoever wants to know of the call.
+    /// The observers of the call.
     recorder: Option<Arc<Recorder>>,
     /// The hooks of interceptors.
     message_hooks: OnceLock<Box<MessageHooks>>,
@@ -38,22 +48,23 @@ struct Shared {
 struct State {
     head: Metadata,
     trailers: Metadata,
-    /// The head is on its way, and cannot be changed.
+    /// The head has been sent, and cannot be changed.
     head_sent: bool,
-    /// The head stays here when it is sent, for interceptors.
+    /// A copy of the head remains here after it is sent, for interceptors.
     keeps_head: bool,
-    /// The handler has ended, and interceptors have the metadata: the head does not go out.
+    /// The handler has ended, and interceptors hold the metadata. The head must not be sent.
     is_held: bool,
-    /// The handler wants the head to go out before its first message.
+    /// The handler has requested that the head be sent before its first message.
     head_wanted: bool,
-    /// The head promises compressed messages, or will when it is sent.
-    compressor: bool,
-    /// The encodings that the head says we know; none says nothing.
+    /// The head names the compressor, so messages can be compressed.
+    names_compressor: bool,
+    /// The compressors that the head announces, if it announces any.
     announced: Option<Compressors>,
-    answer: Option<Waker>,
+    /// Woken when the handler requests the head.
+    waker: Option<Waker>,
 }
 
-/// The head of a response: its metadata, the encoding it promises, and those it announces.
+/// The head of a response: its metadata, the compressor of its messages, and the compressors it announces.
 pub(crate) type ResponseHead<'a> = (Metadata, Option<&'a dyn Compressor>, Option<Compressors>);
 
 impl ResponseHandle {
@@ -76,8 +87,7 @@ impl ResponseHandle {
     ///
     /// # Errors
     ///
-    /// INTERNAL if the key or the value is not allowed; FAILED_PRECONDITION if the head has gone
-    /// out already.
+    /// INTERNAL if the key or the value is invalid; FAILED_PRECONDITION if the head has been sent.
     pub fn metadata(&self, key: &str, value: &str) -> Result<(), Status> {
         Ok(self.open_head()?.head.append(key, value)?)
     }
@@ -86,13 +96,12 @@ impl ResponseHandle {
     ///
     /// # Errors
     ///
-    /// As [`metadata`](Self::metadata).
+    /// The errors of [`metadata`](Self::metadata).
     pub fn metadata_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
         Ok(self.open_head()?.head.append_bin(key, value)?)
     }
 
-    /// Adds all pairs of `metadata` to the head of the response, such as those that came with the
-    /// request.
+    /// Adds all pairs of `metadata` to the head of the response.
     ///
     /// ```
     /// # use trunkline::{Request, Result};
@@ -104,17 +113,17 @@ impl ResponseHandle {
     ///
     /// # Errors
     ///
-    /// FAILED_PRECONDITION if the head has been sent already.
+    /// FAILED_PRECONDITION if the head has been sent.
     pub fn extend_metadata(&self, metadata: Metadata) -> Result<(), Status> {
         self.open_head()?.head.extend(metadata);
         Ok(())
     }
 
-    /// Adds metadata to the trailers, which end the response.
+    /// Adds metadata to the trailers of the response.
     ///
     /// # Errors
     ///
-    /// INTERNAL if the key or the value is not allowed.
+    /// INTERNAL if the key or the value is invalid.
     pub fn trailer(&self, key: &str, value: &str) -> Result<(), Status> {
         Ok(self.lock().trailers.append(key, value)?)
     }
@@ -123,7 +132,7 @@ impl ResponseHandle {
     ///
     /// # Errors
     ///
-    /// As [`trailer`](Self::trailer).
+    /// The errors of [`trailer`](Self::trailer).
     pub fn trailer_bin(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Status> {
         Ok(self.lock().trailers.append_bin(key, value)?)
     }
@@ -133,10 +142,9 @@ impl ResponseHandle {
         self.lock().trailers.extend(metadata);
     }
 
-    /// Returns the metadata that the head of the response is to have. Empty once the head has been
-    /// sent.
+    /// Returns the metadata that was set for the head. It is empty after the head has been sent.
     ///
-    /// A test that calls a handler reads here what it has set:
+    /// A test that calls a handler can check the metadata:
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {
@@ -155,24 +163,24 @@ impl ResponseHandle {
         self.lock().head.clone()
     }
 
-    /// Returns the metadata that the trailers are to have. Empty once they have been sent.
+    /// Returns the metadata that was set for the trailers. It is empty after they have been sent.
     pub fn trailers(&self) -> Metadata {
         self.lock().trailers.clone()
     }
 
-    /// Compresses the messages that follow, or not; `Off` by default, and `Auto` on a server that
-    /// [compresses](crate::Server::compress).
+    /// Selects the compression of the following messages; [`Compress::Off`] by default, and
+    /// [`Compress::Auto`] on a server with [compression](crate::Server::compress).
     ///
-    /// The head names the encoding, so that `On` or `Auto` has to be said, once, before the head goes
-    /// out with the first message; afterwards it has no effect. A client that accepts none of the
-    /// server's encodings gets the messages as they are.
+    /// The head names the compressor, so set `On` or `Auto` once before the head is sent with the first
+    /// message. If neither was set by then, they have no effect. A client that accepts none of the server's
+    /// compressors receives uncompressed messages.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
         let wanted = compress != Compress::Off && self.0.compressor.is_some();
         if !state.head_sent {
-            state.compressor |= wanted;
+            state.names_compressor |= wanted;
         }
-        let compress = match wanted && state.compressor {
+        let compress = match wanted && state.names_compressor {
             true => compress,
             false => Compress::Off,
         };
@@ -180,13 +188,15 @@ impl ResponseHandle {
         self.0.compress_from.store(from, Ordering::Release);
     }
 
-    /// Sends the head now, and not with the first message. Also if the call ends at once: without this,
-    /// and without metadata, such an end takes the place of the head.
+    /// Sends the head immediately instead of with the first message.
+    ///
+    /// It is then also sent if the call ends immediately. By default, a response without messages and
+    /// without metadata in its head consists only of trailers.
     pub fn send_head(&self) {
         let mut state = self.lock();
         state.head_wanted = true;
-        if let Some(answer) = state.answer.take() {
-            answer.wake();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
         }
     }
 
@@ -205,7 +215,7 @@ impl ResponseHandle {
         self.0.message_hooks.get_or_init(|| Box::new(hooks));
     }
 
-    /// The encoding for the next message, of `len` bytes, if it is to be compressed.
+    /// Returns the compressor for the next message, of `len` bytes, if it should be compressed.
     pub(crate) fn compressor(&self, len: usize) -> Option<&dyn Compressor> {
         match len >= self.0.compress_from.load(Ordering::Acquire) {
             true => self.0.compressor.as_deref(),
@@ -213,18 +223,17 @@ impl ResponseHandle {
         }
     }
 
-    /// Says in the head which encodings we know.
+    /// Announces the compressors of the server in the head.
     pub(crate) fn announce(&self, compressors: &Compressors) {
         self.lock().announced = Some(compressors.clone());
     }
 
-    /// Takes the head, the encoding it promises, and those it announces. It cannot be changed any
-    /// more.
+    /// Takes the head, which can then no longer be changed.
     pub(crate) fn take_head(&self) -> ResponseHead<'_> {
         self.take_head_of(self.lock())
     }
 
-    /// As [`take_head`](Self::take_head); none while interceptors have the metadata.
+    /// Takes the head; returns `None` while interceptors hold the metadata.
     pub(crate) fn take_head_unless_held(&self) -> Option<ResponseHead<'_>> {
         let state = self.lock();
         match state.is_held {
@@ -235,7 +244,7 @@ impl ResponseHandle {
 
     fn take_head_of(&self, mut state: MutexGuard<'_, State>) -> ResponseHead<'_> {
         state.head_sent = true;
-        let compressor = match state.compressor {
+        let compressor = match state.names_compressor {
             true => self.0.compressor.as_deref(),
             false => None,
         };
@@ -247,8 +256,8 @@ impl ResponseHandle {
         (head, compressor, announced)
     }
 
-    /// Adds what interceptors have put into the response before its handler runs. From now on the head
-    /// can be read also when it has been sent.
+    /// Adds the metadata that interceptors have set before the handler runs. From now on, the head can be
+    /// read even after it has been sent.
     pub(crate) fn begin_intercepted(&self, added: ResponseMetadata) {
         let mut state = self.lock();
         state.keeps_head = true;
@@ -256,8 +265,8 @@ impl ResponseHandle {
         append(&mut state.trailers, added.trailers);
     }
 
-    /// Takes the metadata for the interceptors, once the handler has ended. Until it comes back, the
-    /// head does not go out.
+    /// Takes the metadata for the interceptors, after the handler has ended. Until
+    /// [`release`](Self::release), the head is not sent.
     pub(crate) fn hold(&self) -> ResponseMetadata {
         let mut state = self.lock();
         state.is_held = true;
@@ -268,7 +277,7 @@ impl ResponseHandle {
         }
     }
 
-    /// Puts the metadata back as the interceptors have left it, before what has been added meanwhile.
+    /// Restores the metadata with the changes of the interceptors, before metadata added meanwhile.
     pub(crate) fn release(&self, left: Option<ResponseMetadata>) {
         let mut state = self.lock();
         state.is_held = false;
@@ -281,8 +290,8 @@ impl ResponseHandle {
         append(&mut state.trailers, trailers);
     }
 
-    /// Closes the head to changes, and says whether it goes out apart from an end that comes at once:
-    /// there is metadata in it, or the handler wants it to. An encoding is for messages.
+    /// Closes the head to changes. Returns true if a response without messages needs a separate head: the
+    /// head has metadata, or the handler has requested it. A compressor does not matter without messages.
     pub(crate) fn close_head(&self) -> bool {
         let mut state = self.lock();
         state.head_sent = true;
@@ -293,11 +302,11 @@ impl ResponseHandle {
         std::mem::take(&mut self.lock().trailers)
     }
 
-    /// Returns true if the head is to go out now; if not, `waker` hears of it.
+    /// Returns true if the handler has requested the head; otherwise registers `waker`.
     pub(crate) fn is_head_wanted(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         if !state.head_wanted {
-            state.answer = Some(waker.clone());
+            state.waker = Some(waker.clone());
         }
         state.head_wanted
     }
@@ -307,7 +316,7 @@ impl ResponseHandle {
         match state.head_sent {
             false => Ok(state),
             true => Err(Status::failed_precondition(
-                "the head of the response has been sent; metadata can still go into the trailers",
+                "the head of the response has been sent; add the metadata to the trailers instead",
             )),
         }
     }

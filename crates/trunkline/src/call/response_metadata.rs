@@ -1,18 +1,18 @@
-//! The metadata of a response, as interceptors have it.
+//! The metadata of a response for interceptors.
 
 use trunkline_codec::Metadata;
 
-/// The metadata of a response, between its handler or its server and the interceptors of the call.
+/// The metadata of a response, which a handler or a server exchanges with the interceptors of the call.
 #[derive(Default)]
 pub(crate) struct ResponseMetadata {
     pub(crate) head: Metadata,
     pub(crate) trailers: Metadata,
-    /// The head has left the server, and cannot be changed.
+    /// The server has sent the head, which cannot be changed.
     pub(crate) is_head_sent: bool,
 }
 
 impl ResponseMetadata {
-    /// Returns this with the pairs of `other` behind.
+    /// Returns this metadata followed by the pairs of `other`.
     pub(crate) fn followed_by(mut self, other: Self) -> Self {
         append(&mut self.head, other.head);
         append(&mut self.trailers, other.trailers);
@@ -21,7 +21,7 @@ impl ResponseMetadata {
     }
 }
 
-/// Adds the pairs of `from` behind those of `to`.
+/// Appends the pairs of `from` to `to`.
 pub(crate) fn append(to: &mut Metadata, from: Metadata) {
     match to.is_empty() {
         true => *to = from,

@@ -1,4 +1,4 @@
-//! A stream of messages that goes out.
+//! The sending half of a stream of messages.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,30 +20,42 @@ use crate::call::message_hooks::{MessageHooks, hooked_frame};
 use crate::call::response_handle::ResponseHandle;
 use crate::observe::{MessageSize, Recorder};
 
-/// Messages from this size on get a buffer of their own, which is passed on without a copy.
+/// Messages from this size, in bytes, get their own buffer, which is passed on without a copy.
 const OWN_BUFFER_FROM: usize = 8 * 1024;
 
-/// The messages that go out: requests on a client, responses on a server.
+/// The sending half of a stream of messages: requests on a client, responses on a server.
 ///
-/// On a client, [`finish`](Self::finish) says that there are no more. Dropping it without that
-/// cancels the call: half of a request is not a request.
+/// On a client, [`finish`](Self::finish) ends the requests. Dropping the sender without it cancels the
+/// call, because the request is incomplete. On a server, dropping the sender has no effect; the response
+/// ends when the handler returns.
+///
+/// ```
+/// use trunkline::{Request, Result, Sender};
+///
+/// async fn count(request: Request<u32>, mut responses: Sender<u32>) -> Result<()> {
+///     for number in 1..=*request {
+///         responses.send(number).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Sender<T> {
     pipe: PipeWriter,
     compression: Compression,
     max_size: usize,
     deadline: Option<Deadline>,
-    /// Observers or interceptors want to know of each message.
+    /// Observers or interceptors process each message.
     is_watched: bool,
     takes: PhantomData<fn(T)>,
 }
 
 enum Compression {
-    /// A server's: the handler decides, through its response.
-    ResponseHandle(ResponseHandle),
-    /// A client's: the call's encoding, used or not.
+    /// On a server: the handler controls it through its response.
+    Response(ResponseHandle),
+    /// On a client: the compressor of the call, if any.
     Call {
         compressor: Option<Arc<dyn Compressor>>,
-        /// From which size on the next message is compressed.
+        /// The size from which the next message is compressed.
         compress_from: usize,
         compress_above: usize,
         recorder: Option<Arc<Recorder>>,
@@ -55,21 +67,21 @@ impl Compression {
     #[inline]
     fn recorder(&self) -> Option<&Arc<Recorder>> {
         match self {
-            Self::ResponseHandle(response) => response.recorder(),
+            Self::Response(response) => response.recorder(),
             Self::Call { recorder, .. } => recorder.as_ref(),
         }
     }
 
     fn message_hooks(&self) -> Option<&MessageHooks> {
         match self {
-            Self::ResponseHandle(response) => response.message_hooks(),
+            Self::Response(response) => response.message_hooks(),
             Self::Call { hooks, .. } => hooks.as_deref(),
         }
     }
 
     fn compressor(&self, len: usize) -> Option<&dyn Compressor> {
         match self {
-            Self::ResponseHandle(response) => response.compressor(len),
+            Self::Response(response) => response.compressor(len),
             Self::Call {
                 compressor,
                 compress_from,
@@ -110,7 +122,7 @@ impl<T: Message> Sender<T> {
         Self {
             pipe,
             is_watched: response.recorder().is_some() || response.message_hooks().is_some(),
-            compression: Compression::ResponseHandle(response),
+            compression: Compression::Response(response),
             max_size,
             deadline: None,
             takes: PhantomData,
@@ -125,21 +137,21 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sends a message. Waits while `pipe_size` bytes (64 KiB) or more wait for HTTP/2 on a client, or
-    /// `gather_size` (16 KiB) on a server, counted before the message.
+    /// Sends a message. Before that, waits while at least `pipe_size` bytes (64 KiB by default) on a
+    /// client, or `gather_size` bytes (16 KiB by default) on a server, are queued for HTTP/2.
     ///
-    /// Messages that are sent without waiting in between leave together. If the future is dropped
-    /// the message has not been sent.
+    /// Messages that are sent without waiting in between are sent together. If the future is dropped
+    /// before it completes, the message is not sent.
     ///
     /// # Errors
     ///
-    /// RESOURCE_EXHAUSTED if the message is over `max_send_message_size`; nothing is sent, and the
-    /// call goes on. DEADLINE_EXCEEDED if the deadline has passed. CANCELLED if the call has ended and
-    /// nobody listens any more: the receiving half has its status.
+    /// RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`; it is not sent, and the call
+    /// continues. DEADLINE_EXCEEDED if the deadline has passed. CANCELLED if the call has ended; its
+    /// receiving half returns the status.
     pub async fn send(&mut self, message: T) -> Result<(), Status> {
         let len = message.encoded_len();
         poll_fn(|cx| {
-            // A pipe with room says nothing of the time.
+            // The pipe does not check the deadline while it has room.
             if self.has_expired() {
                 return poll_told(late(), cx).map(Err);
             }
@@ -151,12 +163,12 @@ impl<T: Message> Sender<T> {
         .await
     }
 
-    /// Sends everything that `messages` gives, and returns when it ends.
+    /// Sends all messages of a stream, and returns when the stream ends.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), also while the next message is waited for; what is left of `messages` is
-    /// dropped.
+    /// The errors of [`send`](Self::send), also while waiting for the next message. The rest of `messages`
+    /// is then dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
         loop {
@@ -178,8 +190,8 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Encodes `message`, of `len` bytes, into the pipe when there is room for it. The inner result is
-    /// that of the encoding.
+    /// Encodes `message`, of `len` bytes, into the pipe when it has room. The inner result is that of the
+    /// encoding.
     pub(crate) fn poll_write(
         &mut self,
         message: &T,
@@ -224,7 +236,7 @@ impl<T: Message> Sender<T> {
         Ok(())
     }
 
-    /// As [`poll_write`](Self::poll_write), with the size of what was written taken down.
+    /// Encodes `message` as [`poll_write`](Self::poll_write) does, and records its size.
     #[cold]
     fn poll_write_recorded(
         &mut self,
@@ -250,8 +262,8 @@ impl<T: Message> Sender<T> {
     }
 }
 
-/// Ready with what a caller is told who sends after the end of the call: each further message the same,
-/// at once.
+/// Completes with the status for a caller that sends after the end of the call, the same for each message.
+/// Yields if the task has used up its budget.
 #[cold]
 fn poll_told(status: Status, cx: &Context<'_>) -> Poll<Status> {
     ready!(poll_coop(cx));
@@ -264,13 +276,13 @@ fn late() -> Status {
 }
 
 impl<T> Sender<T> {
-    /// Costs a call without a deadline nothing.
+    /// Returns true if the deadline has passed. Does not read the clock for a call without a deadline.
     #[inline]
     pub(crate) fn has_expired(&self) -> bool {
         self.deadline.as_ref().is_some_and(Deadline::has_passed)
     }
 
-    /// Ready once the deadline has passed, with what to tell; else `cx` hears of it.
+    /// Completes with the status for the caller when the deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let deadline = self.deadline.as_mut();
         match deadline.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
@@ -279,7 +291,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Ready when the call has ended or its deadline has passed, with what to tell.
+    /// Completes with the status for the caller when the call has ended or its deadline has passed.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         match self.pipe.poll_closed(cx) {
             Poll::Ready(()) => Poll::Ready(self.ended()),
@@ -289,17 +301,15 @@ impl<T> Sender<T> {
 
     #[cold]
     fn ended(&self) -> Status {
-        // Whoever hears of the deadline first, it is not told as a cancel.
+        // An end at the deadline is never reported as cancelled, regardless of the side that ended the call.
         match self.has_expired() {
             true => Status::deadline_exceeded("the deadline passed, and the call has ended"),
-            false => Status::cancelled(
-                "the call has ended, and nobody listens: the receiving half has its status",
-            ),
+            false => Status::cancelled("the call has ended; its receiving half returns the status"),
         }
     }
 
-    /// Says that there are no more messages. On a server this does nothing: there the end is when
-    /// the handler returns.
+    /// Ends the messages (half-close). On a server it has no effect; there, the response ends when the
+    /// handler returns.
     pub fn finish(self) {
         if let Compression::Call {
             recorder: Some(recorder),
@@ -311,13 +321,15 @@ impl<T> Sender<T> {
         self.pipe.finish(None);
     }
 
-    /// Whether the messages that follow are compressed. On a client, `On` by default for a call that
-    /// was given an encoding with [`Call::compress`](crate::Call::compress), `Auto` for one that has that of its
-    /// [channel](crate::ChannelBuilder::compress), and without effect for any other; on a server the
+    /// Selects the compression of the following messages.
+    ///
+    /// On a client, the default is [`Compress::On`] for a call with [`Call::compress`](crate::Call::compress),
+    /// and [`Compress::Auto`] for a call that uses the compression of its
+    /// [channel](crate::ChannelBuilder::compress). For other calls it has no effect. On a server, it is the
     /// same as [`ResponseHandle::compress`].
     pub fn compress(&mut self, compress: Compress) {
         match &mut self.compression {
-            Compression::ResponseHandle(response) => response.compress(compress),
+            Compression::Response(response) => response.compress(compress),
             Compression::Call {
                 compress_from,
                 compress_above,
@@ -326,8 +338,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Ready when the peer has ended the call or is gone, or when the deadline has passed: nobody takes
-    /// what is sent.
+    /// Waits until messages can no longer be delivered: the peer has ended the call or disconnected, or the
+    /// deadline has passed.
     pub async fn closed(&mut self) {
         poll_fn(|cx| self.poll_ended(cx).map(drop)).await;
     }

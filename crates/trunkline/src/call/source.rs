@@ -1,4 +1,4 @@
-//! The stream that the receiving half of a call reads, and what has arrived of it when it is reset.
+//! The stream that the receiving half of a call reads, and the part that had arrived before a reset.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -10,18 +10,18 @@ use http_body::{Body as _, Frame};
 use trunkline_codec::Status;
 use trunkline_transport::Body;
 
-/// How much is kept of a stream that is reset, in bytes: no window of ours is larger, and a body in this
-/// process may never pause.
+/// The maximum number of bytes that are kept of a stream that is reset. Windows are not larger, but an
+/// in-process body can be endless.
 const ARRIVED_MAX: usize = 16 << 20;
 
-/// A response whose head has not come.
+/// A response whose head has not arrived.
 pub(crate) trait AwaitedHead: Send + Sync {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>>;
 
-    /// Returns true once the stream of the call is open.
+    /// Returns true if the stream of the call is open.
     fn is_open(&self) -> bool;
 
-    /// What the call is doing, for people.
+    /// Describes the phase of the call for error messages.
     fn phase(&self) -> &'static str;
 }
 
@@ -32,24 +32,24 @@ pub(crate) enum Source {
     Ended,
 }
 
-/// What had arrived of a stream when it was reset.
+/// The part of a stream that had arrived before a reset.
 pub(crate) struct Arrived {
     pub(crate) head: Option<http::response::Parts>,
     pub(crate) frames: VecDeque<Frame<Bytes>>,
     pub(crate) end: ArrivedEnd,
 }
 
-/// The end of what had arrived.
+/// The end of the part that had arrived.
 pub(crate) enum ArrivedEnd {
-    /// The stream had ended by itself.
+    /// The stream had ended before the reset.
     Complete,
     Failed(Status),
-    /// The reset came first.
+    /// The reset ended the stream.
     Reset,
 }
 
 impl Source {
-    /// Resets the stream, after taking what has arrived of it.
+    /// Takes the part of the stream that has arrived, and resets the stream.
     pub(crate) fn reset(self) -> Arrived {
         let mut arrived = Arrived {
             head: None,
@@ -58,7 +58,7 @@ impl Source {
         };
         match self {
             Self::Ended => {}
-            // One that waits for a connection has nothing to show, and would go on connecting.
+            // Without a stream nothing has arrived, and a poll would continue to connect.
             Self::Head(head) if !head.is_open() => {}
             Self::Head(mut head) => match now(|cx| head.poll_head(cx)) {
                 Poll::Ready(Ok(response)) => {
@@ -92,7 +92,7 @@ impl Arrived {
     }
 }
 
-/// Polls once, whatever budget the task has left.
+/// Polls once, regardless of the task's budget.
 fn now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     let polled = pin!(tokio::task::unconstrained(poll_fn(|cx| {
         Poll::Ready(poll(cx))

@@ -1,4 +1,4 @@
-//! A stream of messages that comes in.
+//! The receiving half of a stream of messages.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -16,13 +16,13 @@ use crate::call::receive::Receive;
 use crate::call::response_handle::ResponseHandle;
 use crate::call::sender::Sender;
 
-/// The bytes that [`Streaming::channel`] holds before its sender waits.
+/// The number of bytes that [`Streaming::channel`] holds before its sender waits.
 const CHANNEL_SIZE: usize = 64 * 1024;
 
-/// The largest message of a stream without a connection: what the prefix of a message can say.
+/// The largest message of a stream without a connection, which is the largest that a prefix can express.
 const MESSAGE_SIZE_MAX: usize = u32::MAX as usize;
 
-/// The messages that come in: responses on a client, requests on a server.
+/// The receiving half of a stream of messages: responses on a client, requests on a server.
 ///
 /// It is also a [`Stream`] of results. On a client, dropping it before its end cancels the call.
 ///
@@ -38,16 +38,16 @@ const MESSAGE_SIZE_MAX: usize = u32::MAX as usize;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
-/// // As a test calls it:
+/// // In a test:
 /// let messages = Streaming::from_messages(["a".to_owned(), "b".to_owned()]);
 /// assert_eq!(count(Request::new(messages)).await?, 2);
 /// # Ok(()) }
 /// ```
 pub struct Streaming<T> {
     messages: Messages,
-    /// The end has been given out as an item of the `Stream`.
+    /// The end has been returned as an item of the `Stream`.
     is_told: bool,
-    gives: PhantomData<fn() -> T>,
+    message: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> Streaming<T> {
@@ -55,13 +55,13 @@ impl<T: Message> Streaming<T> {
         Self {
             messages,
             is_told: false,
-            gives: PhantomData,
+            message: PhantomData,
         }
     }
 
-    /// A stream of `messages` that then ends well, for a test that calls a handler.
+    /// Creates a stream of `messages` with a successful end, for a test that calls a handler.
     ///
-    /// The messages are encoded at once and decoded as they are read.
+    /// The messages are encoded immediately, and decoded when they are read.
     pub fn from_messages(messages: impl IntoIterator<Item = T>) -> Self {
         let (mut writer, reader) = pipe(usize::MAX);
         for message in messages {
@@ -74,13 +74,12 @@ impl<T: Message> Streaming<T> {
         Self::of_pipe(reader)
     }
 
-    /// A sender, and the stream of what it sends, without a connection: for a test that calls a
+    /// Creates a sender and the stream of its messages, without a connection, for a test that calls a
     /// handler.
     ///
-    /// The test has one end and the handler the other. The messages pass through the same pipe as in
-    /// a call, which holds 64 KiB: after that, the sender waits until the stream is read.
-    /// [`Sender::finish`] ends the stream; if the sender is dropped before, the stream ends with
-    /// CANCELLED, as one whose client has gone.
+    /// The test uses one end and the handler the other. As in a call, the messages pass through a pipe. If
+    /// it contains 64 KiB, the sender waits until the stream is read. [`Sender::finish`] ends the stream.
+    /// If the sender is dropped earlier, the stream ends with CANCELLED, as if the client had disconnected.
     ///
     /// ```
     /// use trunkline::{Request, Result, Sender, Streaming};
@@ -114,50 +113,52 @@ impl<T: Message> Streaming<T> {
         Self::new(Messages::new(receive, None))
     }
 
-    /// Waits for the next message; none if the stream has ended well.
+    /// Waits for the next message; returns `None` after a successful end of the stream.
     ///
-    /// No message is lost if the future is dropped.
+    /// Dropping the future does not lose a message.
     ///
     /// # Errors
     ///
-    /// On a client the status with which the call ended, whoever ended it; from then on always the
-    /// same. On a server what is wrong with the request: RESOURCE_EXHAUSTED for a message over
-    /// `max_recv_message_size`, INTERNAL for one that cannot be read.
+    /// On a client, the status with which the call ended, regardless of the side that ended it. Further
+    /// calls of the method return the same status. On a server, the fault of the request, such as
+    /// RESOURCE_EXHAUSTED for a message that exceeds `max_recv_message_size`, or INTERNAL for a message that
+    /// cannot be decoded.
     pub async fn message(&mut self) -> Result<Option<T>, Status> {
         poll_fn(|cx| self.messages.poll_decoded(cx)).await
     }
 }
 
 impl<T> Streaming<T> {
-    /// Cancels the call of these responses, on a client: its stream is reset with CANCEL at once, and
-    /// the server drops the handler. On a server it ends the requests.
+    /// Cancels the call, on a client: its stream is reset with CANCEL immediately, and the server drops the
+    /// handler. On a server, it ends the requests.
     ///
-    /// Messages that had arrived, up to 16 MiB of them, can still be read; then comes CANCELLED, whose
-    /// [`Status::response_metadata`] has the metadata of the response's head. A call whose response had arrived
-    /// completely ends as the server ended it. Interceptors that still wait for the head are dropped.
+    /// Messages that have already arrived, up to 16 MiB, can still be read. Then the stream ends with
+    /// CANCELLED, and [`Status::response_metadata`] returns the metadata of the response's head. A call whose
+    /// response has arrived completely ends with the server's status. Interceptors that still wait for the
+    /// head are dropped.
     ///
-    /// To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).
+    /// To cancel from another part of the program, use [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {
         self.messages.cancel();
     }
 
-    /// Waits for the head of the response, which may come before the first message, and returns its
-    /// metadata. On a server there is no head to wait for: see `Request::metadata`.
+    /// Waits for the head of the response, which can arrive before the first message, and returns its
+    /// metadata. On a server, use [`Request::metadata`](crate::Request::metadata) instead.
     ///
     /// # Errors
     ///
-    /// The status with which the call ended, if it ended badly without a head.
+    /// The status of the call, if it failed without a head.
     pub async fn head(&mut self) -> Result<&Metadata, Status> {
         poll_fn(|cx| self.messages.poll_head(cx)).await?;
         Ok(self.messages.head())
     }
 
-    /// The trailers of the response, once the stream has ended.
+    /// Returns the trailers of the response after the end of the stream, and `None` before.
     pub fn trailers(&self) -> Option<&Metadata> {
         self.messages.trailers()
     }
 
-    /// Returns true if the last message came compressed.
+    /// Returns true if the last message was compressed.
     pub fn is_compressed(&self) -> bool {
         self.messages.is_compressed()
     }
@@ -167,7 +168,7 @@ impl<T: Message> Stream for Streaming<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // A `Stream` says an error once, and then that it is over.
+        // A `Stream` returns an error once, and then `None`.
         if self.is_told {
             return Poll::Ready(None);
         }

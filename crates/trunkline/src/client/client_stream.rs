@@ -158,9 +158,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 #[cold]
 fn told(end: Result<(), Status>) -> Status {
     end.err().unwrap_or_else(|| {
-        Status::cancelled(
-            "the server has answered, and nobody listens any more: `finish` has the response",
-        )
+        Status::cancelled("the server has already responded; `finish` returns the response")
     })
 }
 

@@ -70,7 +70,7 @@ impl Opening {
     pub(crate) fn phase(&self) -> &'static str {
         match self.is_open() {
             true => {
-                "while the call waited for the head of the response: the server has the call and has not begun to answer; is it slow, or the timeout short?"
+                "while the call waited for the head of the response: the server has the call but has not responded yet; it may be slow, or the timeout too short"
             }
             false => "while the call waited for a connection, or for a stream on it",
         }

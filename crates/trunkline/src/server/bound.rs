@@ -1,4 +1,4 @@
-//! A server that has its sockets, and serves on them.
+//! A server with its listeners.
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
@@ -11,10 +11,22 @@ use trunkline_transport::{Address, Listener, ServerTls, serve, serve_threads};
 use crate::server::router::Router;
 use crate::server::router_handler::RouterHandler;
 
-/// A server that listens: [`Server::bind`](crate::Server::bind) returns it.
+/// A server that listens, returned by [`Server::bind`](crate::Server::bind) and
+/// [`Server::on`](crate::Server::on).
+///
+/// It accepts connections while it serves; until then, clients wait in the kernel's queue. Dropping it
+/// closes the listeners.
+///
+/// ```no_run
+/// # async fn example(server: trunkline::Server) -> trunkline::Result<()> {
+/// let server = server.bind("127.0.0.1:0").await?;
+/// println!("listening on {}", server.local_addr());
+/// server.serve_until(trunkline::shutdown_signal()).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct BoundServer {
-    /// For each address one, or one for each thread.
+    /// One list for each address: a single listener, or one for each thread.
     listeners: Vec<Vec<Listener>>,
     threads: Option<usize>,
     tls: Option<ServerTls>,
@@ -40,15 +52,15 @@ impl BoundServer {
         }
     }
 
-    /// Returns the address on which the server listens, the first of several. If port 0 was asked for,
-    /// it has the port that was free.
+    /// Returns the address on which the server listens, or the first of several. For port 0, it contains
+    /// the port that the system selected.
     ///
-    /// A client connects to it as it is:
+    /// Channels accept the address as a target:
     ///
     /// ```no_run
     /// # async fn example(server: trunkline::Server) -> trunkline::Result<()> {
     /// let server = server.bind("127.0.0.1:0").await?;
-    /// println!("listening on {}", server.local_addr());
+    /// let channel = trunkline::Channel::to(server.local_addr());
     /// # Ok(()) }
     /// ```
     pub fn local_addr(&self) -> Address {
@@ -66,22 +78,24 @@ impl BoundServer {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the compressor to [compress](crate::Server::compress) with is unknown, the
-    /// files of TLS cannot be used, or [`Server::threads`](crate::Server::threads) is 0;
-    /// RESOURCE_EXHAUSTED if the threads cannot be started. An error of one connection ends that
-    /// connection only.
+    /// INVALID_ARGUMENT if a [selected compressor](crate::Server::compress) does not exist, the TLS
+    /// files cannot be used, or [`Server::threads`](crate::Server::threads) is 0; RESOURCE_EXHAUSTED
+    /// if the threads cannot be started. The [checks](crate::server::Methods::before_serving) of
+    /// services can return other errors. An error on one connection ends only that connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
     }
 
-    /// Serves until `shutdown` is ready, and then drains: the listeners close, clients get a GOAWAY,
-    /// and calls that run may finish, within `drain_grace` (10 s), which no client can extend. Calls
-    /// that were on their way when the GOAWAY was sent are served.
-    /// [`shutdown_signal`](crate::shutdown_signal) is such a future.
+    /// Serves until `shutdown` completes, and then drains: the listeners close, clients receive a
+    /// GOAWAY, and running calls can finish within [`Server::drain_grace`](crate::Server::drain_grace)
+    /// (10 s by default), which no client can extend. Calls that were in flight when the GOAWAY was
+    /// sent are served. [`shutdown_signal`](crate::shutdown_signal) returns a suitable future.
+    ///
+    /// Dropping the future closes the listeners and all connections.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Self::serve).
+    /// The errors of [`serve`](Self::serve).
     pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Status> {
         let Self {
             listeners,
@@ -107,13 +121,13 @@ impl BoundServer {
         };
         match fresh {
             None => serving.await,
-            Some(tls) => beside(tls.keep_fresh(), serving).await,
+            Some(tls) => alongside(tls.keep_fresh(), serving).await,
         }
     }
 }
 
-/// Drives `other` for as long as `main` takes.
-async fn beside<T>(other: impl Future<Output = ()>, main: impl Future<Output = T>) -> T {
+/// Drives `other` until `main` completes.
+async fn alongside<T>(other: impl Future<Output = ()>, main: impl Future<Output = T>) -> T {
     let (mut other, mut main) = (pin!(other), pin!(main));
     let mut is_over = false;
     poll_fn(|cx| {
@@ -125,5 +139,5 @@ async fn beside<T>(other: impl Future<Output = ()>, main: impl Future<Output = T
 
 pub(crate) fn at_least_one(threads: usize) -> Result<NonZeroUsize, Status> {
     NonZeroUsize::new(threads)
-        .ok_or_else(|| Status::invalid_argument("a server needs a thread: threads(0) leaves none"))
+        .ok_or_else(|| Status::invalid_argument("cannot serve on 0 threads; use at least 1"))
 }

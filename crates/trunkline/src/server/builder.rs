@@ -1,4 +1,4 @@
-//! A server: services, layers and limits, on a socket.
+//! The builder of a server: its services, layers and options.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,10 @@ use crate::server::router::{Router, Routes};
 use crate::server::router_handler::RouterHandler;
 use crate::server::service::{Methods, Service};
 
-/// Serves services over HTTP/2.
+/// A gRPC server: services, and the options with which it serves them over HTTP/2.
+///
+/// [`serve`](Self::serve) listens and serves without end. For a graceful shutdown, use
+/// [`bind`](Self::bind) and [`BoundServer::serve_until`].
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -43,35 +46,36 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with no services.
+    /// Creates a server without services, with default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a service.
+    /// Adds a service. Its methods replace existing methods with the same paths.
     #[must_use]
     pub fn add_service<S: Service>(mut self, service: S) -> Self {
         self.methods.add_service(service);
         self
     }
 
-    /// Runs `interceptor` around every call, inside the layers. The one added first is the outermost.
+    /// Runs `interceptor` around every call, inside the layers. The interceptor added first is the
+    /// outermost.
     #[must_use]
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(interceptor);
         self
     }
 
-    /// Adds an observer of every call and connection; see [`observe`](crate::observe). Observers that were added
-    /// before are told first.
+    /// Adds an observer of every call and connection; see [`observe`](crate::observe). Observers are
+    /// notified in the order in which they were added.
     #[must_use]
     pub fn observe(mut self, observer: impl Observer) -> Self {
         self.observers.add(observer);
         self
     }
 
-    /// Tells callers of an unknown service or method no names. By default the status names a similar
-    /// one ("did you mean SayHello?"), before any interceptor runs.
+    /// Hides the names of services and methods from callers of an unknown one. By default the status
+    /// suggests a similar name ("did you mean SayHello?"), and no interceptor runs before it is sent.
     #[must_use]
     pub fn hide_names(mut self) -> Self {
         self.hides_names = true;
@@ -80,12 +84,12 @@ impl Server {
 
     /// Puts a tower layer around all services. The layer added first is the outermost.
     ///
-    /// Layers that are added one by one are always ready for each other. A layer that depends on
-    /// the readiness of another, as load shedding depends on a limit, has to be added together with it:
-    /// a stack of tower's `ServiceBuilder` is a layer.
+    /// Layers that are added one by one are always ready for each other. If a layer depends on the
+    /// readiness of another, as load shedding depends on a limit, add both as one layer, such as a
+    /// stack of tower's `ServiceBuilder`.
     ///
-    /// The text of a layer's error becomes the message of an UNAVAILABLE status, unless the error is a
-    /// [`Status`] itself.
+    /// If a layer returns an error that is not a [`Status`], the client receives UNAVAILABLE with the
+    /// text of the error.
     #[must_use]
     pub fn layer<L, B>(mut self, layer: L) -> Self
     where
@@ -105,8 +109,8 @@ impl Server {
         self
     }
 
-    /// Passes requests that are not gRPC to `service`: those with another HTTP method than POST, or
-    /// another content type. By default they are refused with 405 and 415.
+    /// Passes requests that are not gRPC to `service`: requests with an HTTP method other than POST, or
+    /// with another content type. By default the server refuses them with HTTP status 405 or 415.
     #[must_use]
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
@@ -123,27 +127,28 @@ impl Server {
         self
     }
 
-    /// Sets the largest message that the server receives, in bytes after decompression; 4 MiB by
-    /// default.
+    /// Limits the size of messages that the server receives, in bytes after decompression; 4 MiB by
+    /// default. A larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
-    /// Sets the largest message that the server sends, in bytes before compression; 4 GiB by default.
+    /// Limits the size of messages that the server sends, in bytes before compression; 4 GiB by
+    /// default. A larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
     }
 
-    /// Sets how many calls a client may have open on one connection, which is also how many handlers
-    /// run for the connection; 100 by default.
+    /// Limits the number of calls that a client can have open on one connection, and so the number of
+    /// handlers that run for it; 100 by default.
     #[must_use]
     pub fn max_concurrent_streams(self, streams: u32) -> Self {
         self.with_limits(|limits| limits.max_concurrent_streams = streams)
     }
 
-    /// Changes any limit.
+    /// Changes any of the [limits](crate::limits).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -156,31 +161,32 @@ impl Server {
         self
     }
 
-    /// Serves on `threads` threads of its own, each with a single-threaded runtime and, on Linux, a
+    /// Serves on `threads` dedicated threads, each with a single-threaded runtime and, on Linux, its own
     /// listening socket. By default a server runs on the runtime that awaits it.
     ///
     /// A connection stays on the thread that accepted it. Its handlers and the tasks that they spawn
-    /// run there as well, so nothing passes between cores. That suits many connections with short
-    /// handlers. The kernel distributes connections by their addresses: a few may share a thread while
-    /// another thread has none, and they never move. A handler that computes delays all connections
-    /// of its thread: use `tokio::task::spawn_blocking`; `block_in_place` does not work there.
+    /// run there as well, so no work moves between cores. This suits many connections with short
+    /// handlers. The kernel distributes connections by their addresses, so several connections can
+    /// share a thread while another thread has none. A handler that computes for long delays all
+    /// connections of its thread; move such work to `tokio::task::spawn_blocking`.
+    /// `tokio::task::block_in_place` does not work on these threads.
     ///
-    /// The threads are called `trunkline-0` and so on. They start when the bound server serves, and
-    /// share the services, interceptors and layers. The future of [`BoundServer::serve`] can be
-    /// awaited on any runtime. When it completes, the threads have ended, and with them all tasks that
-    /// handlers left there. Dropping the future ends each thread at its next pause, so the port may
-    /// stay in use for a moment. The threads share a single listener on a Unix socket, and one that
-    /// was passed to [`on`](Self::on).
+    /// The threads are named `trunkline-0`, `trunkline-1` and so on. They start when the bound server
+    /// serves, and share the services, interceptors and layers. The future of [`BoundServer::serve`]
+    /// can be awaited on any runtime. When it completes, the threads have ended, and so have all tasks
+    /// that handlers spawned there. Dropping the future ends each thread at its next pause, so the port
+    /// can stay in use for a moment. The threads share a single listener on a Unix socket, and a
+    /// listener that was passed to [`on`](Self::on).
     ///
-    /// With 0, `bind` and `serve` return INVALID_ARGUMENT.
+    /// If `threads` is 0, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Serves over TLS, on TCP and on Unix sockets. [`serve_connection`](Self::serve_connection)
-    /// ignores it.
+    /// Serves over TLS, on TCP and on Unix sockets; without TLS by default.
+    /// [`serve_connection`](Self::serve_connection) ignores this option.
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -198,62 +204,64 @@ impl Server {
         self
     }
 
-    /// Adds a compressor for messages, after those that the server has; gzip and deflate by default.
-    /// It replaces one of the same name.
+    /// Adds a compressor for messages, after the existing ones; gzip and deflate by default. It
+    /// replaces a compressor of the same name.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
         self.compressors = self.compressors.with(compressor);
         self
     }
 
-    /// Neither accepts nor sends compressed messages.
+    /// Removes all compressors, so the server neither accepts nor sends compressed messages.
     #[must_use]
     pub fn no_compression(mut self) -> Self {
         self.compressors = Compressors::none();
         self
     }
 
-    /// Compresses responses with the compressor of that name, such as `gzip`; they are sent as they
-    /// are by default.
+    /// Compresses responses with the compressor `name`, such as `gzip`; responses are not compressed by
+    /// default.
     ///
-    /// For a client that does not accept it, the server takes the first other compressor that both
-    /// know. A message is compressed if it has more than [`compress_above`](Self::compress_above)
-    /// bytes and gets smaller. A handler can override this for its call:
-    /// [`ResponseHandle::compress`](crate::ResponseHandle::compress).
+    /// If a client does not accept that compression, the server uses its first other compressor that
+    /// the client accepts. A message is compressed if it has more than
+    /// [`compress_above`](Self::compress_above) bytes and compression makes it smaller. A handler can
+    /// override this for its call with [`ResponseHandle::compress`](crate::ResponseHandle::compress).
     ///
-    /// With an unknown name, `bind` and `serve` return INVALID_ARGUMENT.
+    /// If the server has no compressor of that name, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
     pub fn compress(mut self, name: &str) -> Self {
         self.compress = Some(name.to_owned());
         self
     }
 
-    /// Sets the largest message, in bytes, that the server sends uncompressed although it compresses;
-    /// 1 KiB by default. With 0, every message that gets smaller is compressed.
+    /// Sets the size, in bytes, up to which messages are not compressed; 1 KiB by default. With 0,
+    /// every message that compression makes smaller is compressed.
     #[must_use]
     pub fn compress_above(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.compress_above = bytes)
     }
 
-    /// Listens on an address, or on several, and serves without end: [`bind`](Self::bind) and then
+    /// Listens on one or more addresses and serves without end. This is [`bind`](Self::bind) followed by
     /// [`BoundServer::serve`].
     ///
-    /// Dropping the future closes the listeners and all connections. Clients get a GOAWAY if their
-    /// sockets take it without waiting.
+    /// Dropping the future closes the listeners and all connections. A client receives a GOAWAY if its
+    /// socket accepts one immediately.
     ///
     /// # Errors
     ///
-    /// As [`bind`](Self::bind).
+    /// The errors of [`bind`](Self::bind) and of [`BoundServer::serve`].
     pub async fn serve(self, addresses: impl Into<ListenAddresses>) -> Result<(), Status> {
         self.bind(addresses).await?.serve().await
     }
 
-    /// Listens on an address, or on each of a list. An address is text, `host:port`, `unix:/path`, or
-    /// on Linux `unix-abstract:name`; or a `SocketAddr`, or an [`Address`](crate::Address). Port 0
-    /// takes a free one. An IPv6 address may have a zone: `[fe80::1%eth0]:port`.
+    /// Listens on an address, or on each address of a list.
     ///
-    /// The server accepts connections once the result serves. Its limits are for all addresses
-    /// together.
+    /// An address is text (`host:port`, `unix:/path`, or on Linux `unix-abstract:name`), a
+    /// `SocketAddr`, or an [`Address`](crate::Address). Port 0 selects a free port. An IPv6 address can
+    /// have a zone: `[fe80::1%eth0]:port`.
+    ///
+    /// The server accepts connections while the returned [`BoundServer`] serves. Its limits apply to all
+    /// addresses together.
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -265,9 +273,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if an address is malformed or the list is empty, the files of TLS cannot be
-    /// used, or the name of the compressor is unknown; UNAVAILABLE if an address cannot be used. The message names the
-    /// address, the cause and the way out.
+    /// INVALID_ARGUMENT if an address is malformed, the list is empty, the TLS files cannot be used, a
+    /// selected compressor does not exist, or [`threads`](Self::threads) is 0; UNAVAILABLE if an
+    /// address cannot be used. The message contains the address, the cause and a way to resolve it.
+    /// The [checks](Methods::before_serving) of services can return other errors.
     pub async fn bind(self, addresses: impl Into<ListenAddresses>) -> Result<BoundServer, Status> {
         let addresses = addresses.into();
         self.check()?;
@@ -284,19 +293,21 @@ impl Server {
         Ok(self.listening(listeners))
     }
 
-    /// Serves on a socket that listens already.
+    /// Uses a socket that already listens instead of binding an address. The options are checked when
+    /// the returned [`BoundServer`] serves.
     pub fn on(self, listener: Listener) -> BoundServer {
         self.listening(vec![vec![listener]])
     }
 
-    /// Serves one connection that is open already, such as one end of an in-memory pair, until it
-    /// ends. It runs where it is awaited; [`threads`](Self::threads) has no effect.
+    /// Serves one connection that is already open, such as one end of an in-memory pair, until it
+    /// ends. The connection runs in the task that awaits the future; [`threads`](Self::threads) has no
+    /// effect.
     ///
-    /// At the end the stream is shut down (`poll_shutdown`), and then read until the client closes it
-    /// or sends nothing for `Http2Limits::custom_io_linger_time` (1 s): the stream need not support
-    /// half-closing.
+    /// At the end, the server shuts the stream down (`poll_shutdown`). It then reads until the client
+    /// closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (1 s), so the stream
+    /// need not support half-closing.
     ///
-    /// Dropping the future closes the connection at once, without a GOAWAY.
+    /// Dropping the future closes the connection immediately, without a GOAWAY.
     pub async fn serve_connection<IO>(self, io: IO)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -305,9 +316,9 @@ impl Server {
             .await;
     }
 
-    /// Serves one connection, as [`serve_connection`](Self::serve_connection), until `shutdown` is
-    /// ready. Then the client gets a GOAWAY, and calls that run may finish, within `drain_grace`
-    /// (10 s).
+    /// Serves one connection, as [`serve_connection`](Self::serve_connection) does, until `shutdown`
+    /// completes. Then the client receives a GOAWAY, and running calls can finish within
+    /// [`drain_grace`](Self::drain_grace) (10 s by default).
     pub async fn serve_connection_until<IO>(self, io: IO, shutdown: impl Future<Output = ()>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -318,10 +329,11 @@ impl Server {
         serve_one(io, handler, limits, shutdown).await;
     }
 
-    /// Returns the services as a tower service, for any other HTTP/2 server.
+    /// Returns the services as a tower service, for use in another HTTP/2 server.
     ///
-    /// It has the layers, interceptors and limits of messages; what belongs to connections, such as
-    /// TLS, threads and keepalive, is the other server's business.
+    /// The router applies the layers, interceptors, observers and limits of messages. Options of
+    /// connections, such as TLS, threads and keepalive, have no effect, because the other server
+    /// handles the connections.
     pub fn into_router(self) -> Router {
         let compress = self.compress.as_deref();
         let options = CallOptions::new(
@@ -342,7 +354,7 @@ impl Server {
         layers.fold(router, |router, layer| router.layered(&**layer))
     }
 
-    /// Checks that the options fit together.
+    /// Checks that the selected compressors exist, and runs the checks of services.
     fn check(&self) -> Result<(), Status> {
         if let Some(name) = &self.compress {
             known_compressor("the server", name, &self.compressors)?;

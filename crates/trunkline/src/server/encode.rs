@@ -1,4 +1,4 @@
-//! The one message of a response, as its frame.
+//! The encoding of a response's single message.
 
 use crate::call::handling::Outcome;
 use crate::call::message::{Message, frame_of, record_sent};
@@ -7,7 +7,7 @@ use crate::call::response_handle::ResponseHandle;
 use crate::observe::MessageSize;
 
 // Way of a unary call, server 12: encodes the response after its prefix, in pieces if it is large.
-/// Encodes the message behind its prefix, compressed if the response is.
+/// Encodes the message with its prefix, and compresses it if the response uses compression.
 #[inline]
 pub(crate) fn one_frame<R: Message>(
     message: &R,

@@ -1,4 +1,4 @@
-//! The body of a response whose handler goes on, or has sent more than is taken at once.
+//! The body of a response whose handler is still running, or whose messages are in several pieces.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -15,16 +15,16 @@ use crate::server::running_handler::RunningHandler;
 /// A body that runs its handler when it is polled.
 pub(crate) struct HandlerBody {
     running: RunningHandler,
-    /// The one message of the response, if its head went out before it.
+    /// The single message of the response, if the head was sent before it.
     frame: Option<Box<Payload>>,
-    /// Sent when everything else is.
+    /// Sent after everything else.
     trailers: Option<HeaderMap>,
     /// See [`BodySource::is_waiting`].
     is_waiting: bool,
 }
 
 impl HandlerBody {
-    /// The body of a handler that is at work, or, with `trailers`, of one that has ended.
+    /// Creates the body of a running handler or, with `trailers`, of a handler that has ended.
     pub(crate) fn new(running: RunningHandler, trailers: Option<HeaderMap>) -> Self {
         Self {
             running,
@@ -34,8 +34,9 @@ impl HandlerBody {
         }
     }
 
-    /// Something to send, and whether there is more; if not, `waker` hears of what a task of the
-    /// handler sends, which nobody else would tell us.
+    /// Returns data to send, if any, and true if more is available. If there is none, registers
+    /// `waker`, because a message that another task of the handler sends does not wake this body
+    /// otherwise.
     fn take_sent(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
         match (&mut self.frame, &mut self.running.outbox) {
             (Some(frame), _) if !frame.is_empty() => (Some(frame.pop()), true),
@@ -54,7 +55,7 @@ impl http_body::Body for HandlerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let running = &mut self.running;
-        // Messages gather while the handler can produce them without waiting, up to a frame or so.
+        // Messages are collected while the handler produces them without waiting, up to about a frame.
         let is_enough = running.deregister() >= running.gather_size && running.outbox.is_some();
         if !is_enough && let Poll::Ready(outcome) = running.poll(cx) {
             let end = outcome.map(|frame| self.frame = frame.map(Box::new));

@@ -15,7 +15,7 @@ use crate::call::messages::Messages;
 use crate::call::response_handle::ResponseHandle;
 use crate::server::raw_request::RawRequest;
 
-/// Runs `handle` inside of `interceptors`.
+/// Runs `handle` inside `interceptors`.
 pub(crate) fn intercepted(
     interceptors: &Interceptors,
     kind: CallKind,
@@ -31,7 +31,7 @@ pub(crate) fn intercepted(
     } = request;
     let (before, outermost) = (head.deadline, ReturnedContext::default());
     let cx = Context::new(Side::Server, kind, head, outermost.clone());
-    // None if no handler has run.
+    // `None` until a handler has ended.
     let frame = Arc::new(Mutex::new(None));
     let (innermost_frame, innermost_response) = (frame.clone(), response.clone());
     let running = interceptors.run(cx, move |mut cx| {
@@ -71,11 +71,12 @@ pub(crate) fn intercepted(
         drop(outer);
         end?;
         let frame = frame.lock().unwrap_or_else(PoisonError::into_inner).take();
-        frame.ok_or_else(|| Status::internal("an interceptor ended the call without running it"))
+        frame
+            .ok_or_else(|| Status::internal("an interceptor returned Ok without calling Next::run"))
     })
 }
 
-/// Passes the hooks of interceptors to where the messages of a call are read and written.
+/// Passes the message hooks of interceptors to the reader and the writer of a call's messages.
 fn set_hooks(
     cx: &mut Context,
     messages: &mut Messages,
@@ -91,8 +92,8 @@ fn set_hooks(
     Some(hooks.rejection)
 }
 
-/// A handler at work, and the innermost context. When it ends, or is dropped, the interceptors have
-/// the metadata of its response.
+/// The innermost context and the response of a running handler. Dropping it passes the metadata of the
+/// response to the interceptors.
 struct Handler(Context, ResponseHandle);
 
 impl Drop for Handler {
@@ -101,8 +102,8 @@ impl Drop for Handler {
     }
 }
 
-/// All interceptors of a call. When they have ended, or are dropped, the metadata of the response is
-/// as they have left it.
+/// The outermost context and the response of a call. Dropping it, at the end of all interceptors,
+/// applies their changes to the metadata of the response.
 struct Outer {
     outermost: ReturnedContext,
     response: ResponseHandle,

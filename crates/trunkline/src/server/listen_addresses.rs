@@ -26,6 +26,8 @@ use trunkline_transport::Address;
 pub struct ListenAddresses(Vec<String>);
 
 impl ListenAddresses {
+    /// Returns the addresses as text.
+    ///
     /// # Errors
     ///
     /// INVALID_ARGUMENT if the list is empty.

@@ -1,6 +1,7 @@
-//! The parts of a server: services, and what each does with its calls.
+//! The parts of a server: services, their methods, and the addresses to listen on.
 //!
-//! [`Server`](crate::Server) builds one; most programs need nothing else.
+//! [`Server`](crate::Server) configures and runs a server. Most programs need only that type; services without
+//! generated code also use [`Methods`].
 
 pub(crate) mod bound;
 pub(crate) mod builder;

@@ -8,10 +8,10 @@ use trunkline_codec::{Compressors, MessageLimits, Status};
 use crate::call::compression::known_compressor;
 use crate::call::intercept::Interceptors;
 
-/// The options that a service sets itself. The others are those of its server.
+/// The options that a service sets. The server's options apply where it sets none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceOptions {
-    /// They run inside the server's.
+    /// Run inside the interceptors of the server.
     pub(crate) interceptors: Interceptors,
     pub(crate) max_recv_message_size: Option<usize>,
     pub(crate) max_send_message_size: Option<usize>,
@@ -20,7 +20,7 @@ pub(crate) struct ServiceOptions {
     pub(crate) timeouts: Timeouts,
 }
 
-/// The bounds within which the timeout of a call is kept.
+/// The default and the bounds of a call's timeout.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timeouts {
     pub(crate) default: Option<Duration>,
@@ -34,14 +34,14 @@ impl Timeouts {
         self.default.is_some() || self.min.is_some() || self.max.is_some()
     }
 
-    /// The timeout of a call whose client asks for `asked`. None leaves it as it is.
+    /// Returns the timeout that replaces `asked`, the client's; `None` if `asked` remains in effect.
     #[inline]
     pub(crate) fn change(&self, asked: Option<Duration>) -> Option<Duration> {
         if !self.is_set() {
             return None;
         }
         let timeout = match asked {
-            // Where the client sets none, a maximum is one.
+            // A maximum also applies to calls without a timeout.
             None => self.default.or(self.max)?,
             Some(asked) => asked.max(self.min.unwrap_or(Duration::ZERO)),
         };
@@ -50,22 +50,22 @@ impl Timeouts {
     }
 }
 
-/// The options by which the calls of a method are served.
+/// The options that apply to the calls of a method.
 #[derive(Debug)]
 pub(crate) struct CallOptions {
     pub(crate) interceptors: Interceptors,
     pub(crate) max_recv_message_size: usize,
     pub(crate) max_send_message_size: usize,
-    /// The preferred one first.
+    /// In order of preference.
     pub(crate) compressors: Compressors,
-    /// Responses are compressed unless their handler says otherwise.
+    /// True if responses are compressed unless a handler overrides it.
     pub(crate) compresses: bool,
     pub(crate) compress_above: usize,
     pub(crate) timeouts: Timeouts,
 }
 
 impl CallOptions {
-    /// The options of a server.
+    /// Creates the options of a server.
     pub(crate) fn new(
         interceptors: Interceptors,
         limits: &MessageLimits,
@@ -84,7 +84,7 @@ impl CallOptions {
         }
     }
 
-    /// The options of a service of this server.
+    /// Returns the options of a service of this server.
     pub(crate) fn of_service(&self, service: &ServiceOptions) -> Self {
         let (compressors, compresses) = match &service.compress {
             Some(name) => prefer(self.compressors.clone(), Some(name)),
@@ -106,7 +106,7 @@ impl CallOptions {
 impl ServiceOptions {
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if responses are to be compressed with what is not among `compressors`.
+    /// INVALID_ARGUMENT if the selected compressor is not among `compressors`.
     pub(crate) fn check(&self, compressors: &Compressors) -> Result<(), Status> {
         match &self.compress {
             None => Ok(()),
@@ -116,7 +116,7 @@ impl ServiceOptions {
     }
 }
 
-/// Puts the compressor first that responses are to be compressed with, if it is known.
+/// Moves the compressor `compress` to the front, if it exists; returns true if it does.
 fn prefer(compressors: Compressors, compress: Option<&str>) -> (Compressors, bool) {
     match compress.filter(|name| compressors.find(name).is_some()) {
         None => (compressors, false),
@@ -124,7 +124,7 @@ fn prefer(compressors: Compressors, compress: Option<&str>) -> (Compressors, boo
     }
 }
 
-/// The options of services by those that they have set, so that methods share them.
+/// The options of each service combined with those of its server. Methods of a service share them.
 pub(crate) struct Resolved<'a> {
     server: &'a Arc<CallOptions>,
     services: Vec<(Arc<ServiceOptions>, Arc<CallOptions>)>,

@@ -11,12 +11,12 @@ use crate::call::response_handle::ResponseHandle;
 use crate::call::sender::Sender;
 use crate::call::streaming::Streaming;
 
-/// A request whose messages are bytes, and all that its handler takes.
+/// A request with undecoded messages, and everything else that its handler needs.
 pub(crate) struct RawRequest {
     pub(crate) head: Head,
     pub(crate) response: ResponseHandle,
     pub(crate) messages: Messages,
-    /// Where a stream of responses goes.
+    /// The writer of a stream of responses.
     pub(crate) writer: Option<PipeWriter>,
     pub(crate) max_send_size: usize,
 }
@@ -24,7 +24,7 @@ pub(crate) struct RawRequest {
 impl RawRequest {
     // Way of a unary call, server 6: decodes the one message and calls the handler, which
     // returns a future.
-    /// The request, if it has arrived in full, as most have.
+    /// Returns the decoded request if it has arrived in full, as most have; otherwise `self`.
     #[inline]
     pub(crate) fn whole<Q: Message>(self) -> Result<Result<Request<Q>, Status>, Box<Self>> {
         match self.messages.whole_request() {
@@ -34,7 +34,8 @@ impl RawRequest {
         }
     }
 
-    /// In a box: an async function holds what it is given by value twice.
+    /// Waits for the single message, and returns the decoded request. `self` is in a box because an
+    /// async function stores its by-value arguments twice.
     pub(crate) async fn one<Q: Message>(mut self: Box<Self>) -> Result<Request<Q>, Status> {
         let (message, is_compressed) = self.messages.only_request().await?;
         let Self { head, response, .. } = *self;

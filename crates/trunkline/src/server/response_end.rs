@@ -7,7 +7,7 @@ use trunkline_transport::Body;
 use crate::call::response_handle::ResponseHandle;
 
 // Way of a unary call, server 14: builds the trailers from status and metadata.
-/// The trailers that end a response.
+/// Returns the trailers that end a response.
 pub(crate) fn trailers(response: &ResponseHandle, end: Result<(), Status>) -> HeaderMap {
     let metadata = response.take_trailers();
     report(response, &end, &metadata);
@@ -21,8 +21,8 @@ pub(crate) fn trailers(response: &ResponseHandle, end: Result<(), Status>) -> He
     }
 }
 
-/// PROTOCOL-HTTP2.md, "Responses": Trailers-Only, all in one header block, for calls that end at
-/// once. It has no place for metadata of the head.
+/// PROTOCOL-HTTP2.md, "Responses": returns a Trailers-Only response, a single header block, for calls
+/// that end immediately. It cannot contain metadata of the head.
 pub(crate) fn trailers_only(
     response: &ResponseHandle,
     end: Result<(), Status>,

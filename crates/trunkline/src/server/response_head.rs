@@ -1,4 +1,4 @@
-//! The head of a response, with as much of its body as there is.
+//! The head of a response, with the part of its body that is available.
 
 use bytes::Bytes;
 use trunkline_codec::{Compressors, Status, head};
@@ -10,8 +10,8 @@ use crate::server::handler_body::HandlerBody;
 use crate::server::response_end;
 use crate::server::running_handler::RunningHandler;
 
-/// The head of a response whose handler goes on, in the body. None while interceptors have the
-/// metadata.
+/// Returns the head of a response whose handler continues in the body; `None` while interceptors hold
+/// the metadata.
 pub(crate) fn begun(running: &mut Option<RunningHandler>) -> Option<http::Response<Body>> {
     let response = &running.as_ref()?.response;
     let mut whole = with_head(response, response.take_head_unless_held()?);
@@ -20,7 +20,7 @@ pub(crate) fn begun(running: &mut Option<RunningHandler>) -> Option<http::Respon
 }
 
 // Way of a unary call, server 13: builds one response from head, message and trailers.
-/// The whole response of a handler that has ended before its head was sent.
+/// Returns the complete response of a handler that ended before its head was sent.
 pub(crate) fn ended(mut running: RunningHandler, outcome: Outcome) -> http::Response<Body> {
     let response = &running.response;
     let end = match outcome {
@@ -31,7 +31,7 @@ pub(crate) fn ended(mut running: RunningHandler, outcome: Outcome) -> http::Resp
             return whole;
         }
         Ok(None) if running.outbox.is_none() => Err(Status::internal(
-            "an interceptor ended the call without running it",
+            "an interceptor returned Ok without calling Next::run",
         )),
         Ok(None) => Ok(()),
         Err(status) => Err(status),

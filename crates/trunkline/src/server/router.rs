@@ -1,4 +1,4 @@
-//! The services of a server, and the way to the handler of a request.
+//! The services of a server, and the handlers of their methods by path.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,12 +31,12 @@ use crate::server::running_handler::{RunningHandler, panicked};
 use crate::server::service::{MethodHandler, Methods};
 use crate::server::unknown_method;
 
-/// A server's services as a tower service, for any other HTTP/2 server:
-/// [`Server::into_router`](crate::Server::into_router) makes it.
+/// The services of a server as a tower service, for use in another HTTP/2 server.
+/// [`Server::into_router`](crate::Server::into_router) creates it.
 ///
-/// It takes requests over HTTP types, with any body, and is cheap to clone. Interceptors, layers and
-/// limits of messages are in it; what belongs to connections is not: the server around it keeps
-/// deadlines, by dropping the futures and bodies for which it no longer waits.
+/// A router accepts an `http::Request` with any body, and is cheap to clone. It applies interceptors,
+/// layers, observers and limits of messages, but no options of connections. The other server enforces
+/// deadlines: it drops the futures and bodies for which it no longer waits, which drops the handlers.
 ///
 /// ```
 /// # fn example(greeter: impl trunkline::Service) {
@@ -49,21 +49,21 @@ use crate::server::unknown_method;
 #[derive(Clone)]
 pub struct Router {
     routes: Arc<Routes>,
-    /// The layers of the server, around a router that has none.
+    /// The layers of the server, around a router without layers.
     layered: Option<LayeredService>,
     peer: Option<Arc<Peer>>,
 }
 
-/// The parts of a server that serves.
+/// The methods of a server by path, and the options of its calls.
 pub(crate) struct Routes {
     methods: HashMap<String, Route>,
     services: Vec<&'static str>,
-    /// Those of requests that no method takes.
+    /// The options of requests whose path has no method.
     options: Arc<CallOptions>,
     limits: ServerLimits,
     observers: Observers,
     fallback: Option<Arc<dyn HttpService>>,
-    /// Of requests that no method takes.
+    /// The poll budget of requests whose path has no method.
     foreign_poll_budget: Arc<PollBudget>,
     hides_names: bool,
 }
@@ -113,7 +113,7 @@ impl Router {
         }
     }
 
-    /// This router inside `layer`.
+    /// Returns this router inside `layer`.
     pub(crate) fn layered(self, layer: impl Fn(LayeredService) -> LayeredService) -> Self {
         let inner = match &self.layered {
             Some(layered) => layered.clone(),
@@ -129,7 +129,7 @@ impl Router {
         &self.routes.limits
     }
 
-    /// The same router for the calls of one connection.
+    /// Returns this router for the calls of one connection.
     pub(crate) fn for_peer(&self, peer: Arc<Peer>) -> Self {
         Self {
             peer: Some(peer),
@@ -199,8 +199,8 @@ impl Routes {
     // Way of a unary call, server 5: parses the head and finds the method of the path.
     fn begin(&self, request: http::Request<Body>, peer: Option<&Arc<Peer>>) -> Begun {
         let (parts, body) = request.into_parts();
-        // Exact bytes, query and all: what authorizes a call by its path must see what routes it
-        // (CVE-2026-33186).
+        // The exact bytes, including a query: code that authorizes a call by its path must see the path
+        // that routes it (CVE-2026-33186).
         let path = parts.uri.path_and_query();
         let route = path.and_then(|path| Some((path, self.methods.get(path.as_str())?)));
         let options = route.map_or(&self.options, |(_, route)| &route.options);
@@ -213,7 +213,7 @@ impl Routes {
             Err(refusal) => return self.refuse_head(refusal, options, parts, body),
         };
         if head.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            let status = Status::deadline_exceeded("the deadline had passed when the call arrived");
+            let status = Status::deadline_exceeded("the deadline passed before the call arrived");
             return self.refuse(status.into(), options);
         }
         let Some((path, route)) = route else {
@@ -261,8 +261,8 @@ impl Routes {
         if options.compresses {
             response.compress(Compress::Auto);
         }
-        // compression.md, "Compression Method Asymmetry Between Peers": who gets messages in an encoding
-        // that it has not named to the peer names it in the response.
+        // compression.md, "Compression Method Asymmetry Between Peers": a server that receives
+        // compressed messages announces its compressors in the response.
         if request.compressor.is_some() {
             response.announce(&options.compressors);
         }
@@ -356,7 +356,7 @@ impl Routes {
     }
 }
 
-/// The status of a refused call, for observers.
+/// Returns the status of a refused call, for observers.
 #[cold]
 fn refusal_status(refusal: &Refusal) -> Status {
     match refusal {

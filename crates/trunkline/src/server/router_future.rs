@@ -1,4 +1,4 @@
-//! The future of a router: ready with the head of a response.
+//! The future that a router returns.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,9 +12,9 @@ use crate::http_service::Calling;
 use crate::server::response_head;
 use crate::server::running_handler::RunningHandler;
 
-/// The response of a [`Router`](crate::Router) to one request: ready with its head.
+/// The future of a [`Router`](crate::Router)'s response, which completes with the head.
 ///
-/// The handler runs in this future and then in the body of the response. Dropping either drops the
+/// The handler runs in this future, and then in the body of the response. Dropping either drops the
 /// handler.
 ///
 /// ```
@@ -71,8 +71,8 @@ impl RouterFuture {
     }
 }
 
-/// Ready with the head of the response when the handler has ended, has sent something, or wants the
-/// head to go out. What is still to come is in the body.
+/// Polls the handler. Completes with the head of the response if the handler has ended, has sent a
+/// message, or has requested that the head be sent. The body contains the rest of the response.
 fn poll_handler(
     running: &mut Option<RunningHandler>,
     cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ fn poll_handler(
     let Some(handler) = running else {
         return Poll::Pending;
     };
-    // What the handler sends while it is polled is seen without a wake.
+    // Messages that the handler sends during the poll are read below, so they need not wake the task.
     handler.deregister();
     let response = match handler.poll(cx) {
         Poll::Ready(outcome) => running

@@ -1,4 +1,4 @@
-//! A router as the transport calls it, for the calls of one connection.
+//! The handler through which a connection calls a router.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ impl RouterHandler {
         Self(router.for_peer(peer))
     }
 
-    /// Serves connections with `router`. It is compiled here, once, and not with each program.
+    /// Returns a spawner whose connections call `router`. Its code is compiled here once instead of in
+    /// each program.
     pub(crate) fn spawner(router: Router) -> Spawner {
         Spawner::new(move |peer| Self::new(&router, peer))
     }
@@ -42,7 +43,7 @@ impl trunkline_transport::ConnectionHandler for RouterHandler {
     }
 }
 
-/// The future of a router, without the error that it never has.
+/// The future of a router, without the error type, which is never returned.
 pub(crate) struct ConnectionFuture(RouterFuture);
 
 impl Future for ConnectionFuture {

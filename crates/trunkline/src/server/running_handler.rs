@@ -1,4 +1,4 @@
-//! A handler that has been called, until it ends.
+//! A handler from its call to its end.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,18 +12,18 @@ use crate::call::handling::{Handling, Outcome};
 use crate::call::response_handle::ResponseHandle;
 use crate::observe::Recorder;
 
-/// A handler at work. Dropping it drops the handler.
+/// A running handler. Dropping it drops the handler.
 ///
-/// It is polled where its response is: polling the body of the response runs it, so that it is
-/// suspended while the client grants no window, and dropping the body (reset, disconnect, deadline,
-/// shutdown) drops it. There is no channel and no token between them.
+/// Polling the body of the response polls the handler, so the handler is suspended while the client
+/// grants no window. Dropping the body (reset, disconnect, deadline, shutdown) drops the handler. There
+/// is no channel and no token between them.
 pub(crate) struct RunningHandler {
     handler: Option<Handling>,
     pub(crate) response: ResponseHandle,
     /// The messages that the handler sends, if they are a stream.
     pub(crate) outbox: Option<PipeReader>,
     deadline: Option<Instant>,
-    /// The bytes that gather while the handler sends without waiting.
+    /// The number of bytes to collect while the handler sends without waiting.
     pub(crate) gather_size: usize,
 }
 
@@ -45,7 +45,7 @@ impl RunningHandler {
     }
 
     // Way of a unary call, server 10: polls the handler in the scope of its deadline.
-    /// Runs the handler. Pending for ever once it has ended.
+    /// Polls the handler. Remains pending after the handler has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Some(handler) = &mut self.handler else {
             return Poll::Pending;
@@ -64,21 +64,21 @@ impl RunningHandler {
         self.handler.is_none()
     }
 
-    /// The bytes that the handler has sent and nobody has taken. Nobody hears of more until they are
-    /// asked for.
+    /// Returns the number of bytes that the handler has sent and that the body has not taken, and removes
+    /// the registered waker.
     pub(crate) fn deregister(&self) -> usize {
         self.outbox.as_ref().map_or(0, PipeReader::deregister)
     }
 
-    /// Returns true if the head has to go out although the handler goes on: it has sent something, or
-    /// wants the head to be sent. If not, `waker` hears of it.
+    /// Returns true if the head must be sent while the handler runs: the handler has sent a message, or
+    /// has requested the head. Otherwise registers `waker`.
     pub(crate) fn wants_head(&self, waker: &Waker) -> bool {
         let outbox = self.outbox.as_ref();
         outbox.is_some_and(|outbox| outbox.register(waker)) || self.response.is_head_wanted(waker)
     }
 }
 
-/// Logs a panic in the span of its call; returns what the client is told.
+/// Logs a panic in the span of its call, and returns the status for the client.
 #[cold]
 pub(crate) fn panicked(panic: &Panic, recorder: Option<&Arc<Recorder>>) -> Status {
     let log =

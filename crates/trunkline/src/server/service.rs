@@ -1,4 +1,4 @@
-//! A service, and the methods that the services of a server register.
+//! Services, and the methods that they register.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::server::encode::one_frame;
 use crate::server::options::ServiceOptions;
 use crate::server::raw_request::RawRequest;
 
-/// A service that can be added to a [`Server`](crate::Server). Generated code implements it.
+/// A service that can be added to a [`Server`](crate::Server). Generated code implements this trait.
 ///
 /// A service without generated code registers its methods itself:
 ///
@@ -43,21 +43,31 @@ use crate::server::raw_request::RawRequest;
 /// }
 /// ```
 pub trait Service {
-    /// The full name: `package.Service`.
+    /// The full name, such as `package.Service`.
     const NAME: &'static str;
 
-    /// The descriptors of the file that defines the service, with all that it imports; empty by
-    /// default.
+    /// The descriptors of the file that defines the service, and of all files that it imports; empty
+    /// by default.
     ///
-    /// Reflection shows them to clients: see [`Methods::file_descriptors`].
+    /// Server reflection sends them to clients; see [`Methods::file_descriptors`].
     const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
 
-    /// Registers the methods.
+    /// Registers the methods of this service with `methods`.
     fn add_to(self, methods: &mut Methods);
 }
 
-/// The methods of a server, by path, and the services that registered them: passed to
+/// The methods of a server by path, and the services that registered them. A server passes them to
 /// [`Service::add_to`].
+///
+/// ```
+/// use trunkline::server::Methods;
+///
+/// # fn example(greeter: impl trunkline::Service) {
+/// let mut methods = Methods::default();
+/// methods.add_service(greeter);
+/// println!("{:?}", methods.service_names());
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Methods {
     handlers: HashMap<String, MethodHandler>,
@@ -65,14 +75,14 @@ pub struct Methods {
     descriptors: Vec<&'static FileDescriptors>,
     on_service_added: Vec<OnServiceAdded>,
     checks: Vec<Check>,
-    /// Those of the service that is being added.
+    /// The options of the service that is being added.
     options: Option<Arc<ServiceOptions>>,
 }
 
 type OnServiceAdded = Arc<dyn Fn(&mut Methods) + Send + Sync>;
 type Check = Arc<dyn Fn(&Methods) -> Result<(), Status> + Send + Sync>;
 
-/// A method: how many messages each way, and its handler, which alone knows their types.
+/// A method: its number of messages in each direction, and its handler, which hides their types.
 #[derive(Clone)]
 pub(crate) struct MethodHandler {
     pub(crate) requests: Expect,
@@ -83,10 +93,11 @@ pub(crate) struct MethodHandler {
 }
 
 impl Methods {
-    /// Registers a method of one request and one response. A method that has this path already is
-    /// replaced.
+    /// Registers a method of one request and one response. It replaces an existing method with the same
+    /// path.
     ///
-    /// `service` is passed to `handler` with each call.
+    /// Each call passes `service` and the request to `handler`. Dropping the call drops the future of
+    /// the handler.
     pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
     where
         S: Send + Sync + 'static,
@@ -99,7 +110,8 @@ impl Methods {
         self.insert(&method, Expect::One, Expect::One, move |request| {
             let service = service.clone();
             let (response, max_size) = (request.response.clone(), request.max_send_size);
-            // Two futures, since one has the size of both: a call that waits holds its own.
+            // Two futures, because a single one would have the size of both, and a call that waits keeps
+            // its future.
             match request.whole() {
                 Ok(request) => {
                     let handling = request.map(|request| handler(service, request));
@@ -116,8 +128,8 @@ impl Methods {
         });
     }
 
-    /// Registers a method of one request and many responses. A method that has this path already is
-    /// replaced.
+    /// Registers a method of one request and many responses. It replaces an existing method with the
+    /// same path.
     pub fn server_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -142,8 +154,8 @@ impl Methods {
         });
     }
 
-    /// Registers a method of many requests and one response. A method that has this path already is
-    /// replaced.
+    /// Registers a method of many requests and one response. It replaces an existing method with the
+    /// same path.
     pub fn client_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -164,8 +176,8 @@ impl Methods {
         });
     }
 
-    /// Registers a method of many requests and many responses. A method that has this path already
-    /// is replaced.
+    /// Registers a method of many requests and many responses. It replaces an existing method with the
+    /// same path.
     pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
     where
         S: Send + Sync + 'static,
@@ -182,7 +194,8 @@ impl Methods {
         });
     }
 
-    /// Adds another service: for one that is several, as reflection has two versions.
+    /// Adds another service. A service that consists of several, such as the two versions of server
+    /// reflection, adds them in [`Service::add_to`].
     pub fn add_service<S: Service>(&mut self, service: S) {
         if !self.names.contains(&S::NAME) {
             self.names.push(S::NAME);
@@ -208,22 +221,22 @@ impl Methods {
         &self.descriptors
     }
 
-    /// Runs `hook` now, and again after each service that is added later: for a service that
-    /// describes all others, such as health or reflection, so that it need not be added last.
+    /// Runs `hook` immediately, and again after each service that is added later. A service that
+    /// describes all others, such as health or reflection, therefore need not be added last.
     ///
-    /// The hook reads [`service_names`](Self::service_names) and
-    /// [`file_descriptors`](Self::file_descriptors), and may register methods again, which replaces
-    /// them. A method that is registered outside [`add_service`](Self::add_service) does not run it.
+    /// The hook can read [`service_names`](Self::service_names) and
+    /// [`file_descriptors`](Self::file_descriptors), and can register methods again, which replaces
+    /// them. Methods that are registered outside [`add_service`](Self::add_service) do not run it.
     pub fn on_service_added(&mut self, hook: impl Fn(&mut Self) + Send + Sync + 'static) {
         hook(self);
         self.on_service_added.push(Arc::new(hook));
     }
 
-    /// Runs `check` before a server begins to serve, after all services have been added. Its error
-    /// is returned by [`Server::bind`](crate::Server::bind) and
-    /// [`Server::serve`](crate::Server::serve).
+    /// Runs `check` before a server begins to serve, after all services have been added. If it returns
+    /// an error, [`Server::bind`](crate::Server::bind) and [`Server::serve`](crate::Server::serve)
+    /// return that error.
     ///
-    /// A [`Router`](crate::Router) and a channel in process run no checks.
+    /// A [`Router`](crate::Router) and an in-process channel run no checks.
     pub fn before_serving(
         &mut self,
         check: impl Fn(&Self) -> Result<(), Status> + Send + Sync + 'static,
@@ -231,7 +244,7 @@ impl Methods {
         self.checks.push(Arc::new(check));
     }
 
-    /// Registers methods that obey `options`.
+    /// Registers methods with `options`.
     pub(crate) fn with_options(
         &mut self,
         options: ServiceOptions,
@@ -242,7 +255,7 @@ impl Methods {
         self.options = outer;
     }
 
-    /// Runs what services want checked.
+    /// Runs the checks that services registered.
     pub(crate) fn check(&self) -> Result<(), Status> {
         self.checks.iter().try_for_each(|check| check(self))
     }

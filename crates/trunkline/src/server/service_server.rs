@@ -1,4 +1,4 @@
-//! A service with its handlers, and what it says of its calls for itself.
+//! A service with its handlers and its own options.
 
 use std::fmt;
 use std::future::{Ready, ready};
@@ -13,22 +13,44 @@ use crate::call::intercept::Interceptor;
 use crate::server::options::ServiceOptions;
 use crate::server::service::{Methods, Service};
 
-/// The table of a service's methods, which generated code writes: how each is registered with
-/// handlers of the type `S`.
+/// The table of a service's methods. Generated code implements it to register each method with
+/// handlers of type `S`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use trunkline::server::{Methods, ServiceMethods, ServiceServer};
+/// use trunkline::{FileDescriptors, Method, Raw, Request};
+///
+/// struct EchoMethods;
+///
+/// impl<S: Send + Sync + 'static> ServiceMethods<S> for EchoMethods {
+///     const NAME: &'static str = "test.Echo";
+///     const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
+///
+///     fn add_to(service: &Arc<S>, methods: &mut Methods) {
+///         let method = Method::new("/test.Echo/Echo");
+///         methods.unary(method, service, |_, request: Request<Raw>| async move {
+///             Ok(request.into_inner())
+///         });
+///     }
+/// }
+///
+/// type EchoServer<S> = ServiceServer<EchoMethods, S>;
+/// ```
 pub trait ServiceMethods<S> {
-    /// As [`Service::NAME`].
+    /// The full name; see [`Service::NAME`].
     const NAME: &'static str;
 
-    /// As [`Service::FILE_DESCRIPTORS`].
+    /// The descriptors; see [`Service::FILE_DESCRIPTORS`].
     const FILE_DESCRIPTORS: &'static FileDescriptors;
 
     /// Registers the methods with the handlers of `service`.
     fn add_to(service: &Arc<S>, methods: &mut Methods);
 }
 
-/// A service with its handlers and options of its own: `GreeterServer<S>` in generated code is one.
+/// A service with its handlers and its own options, such as `GreeterServer<S>` in generated code.
 ///
-/// Options that are not set are those of the [`Server`](crate::Server).
+/// The options of the [`Server`](crate::Server) apply where the service sets none.
 ///
 /// ```
 /// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }
@@ -56,15 +78,15 @@ pub struct ServiceServer<M, S> {
 }
 
 impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
-    /// A service with the handlers of `service`.
+    /// Creates a service with the handlers of `service`.
     ///
-    /// A program that keeps handlers for itself as well passes a clone of their `Arc` to
+    /// If the program also uses the handlers itself, pass a clone of their `Arc` to
     /// [`from_arc`](Self::from_arc), which needs no type annotation.
     pub fn new(service: impl Into<Arc<S>>) -> Self {
         Self::from_arc(service.into())
     }
 
-    /// A service with handlers that are shared.
+    /// Creates a service with shared handlers.
     pub fn from_arc(service: Arc<S>) -> Self {
         Self {
             service,
@@ -74,40 +96,42 @@ impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
     }
 
     /// Runs `interceptor` around every call of this service, inside the server's interceptors. The
-    /// one added first is the outermost.
+    /// interceptor added first is the outermost.
     #[must_use]
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.options.interceptors.push(interceptor);
         self
     }
 
-    /// Sets the largest message that this service receives, in bytes after decompression.
+    /// Limits the size of messages that this service receives, in bytes after decompression; the
+    /// server's limit by default.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
         self.options.max_recv_message_size = Some(bytes);
         self
     }
 
-    /// Sets the largest message that this service sends, in bytes before compression.
+    /// Limits the size of messages that this service sends, in bytes before compression; the server's
+    /// limit by default.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
         self.options.max_send_message_size = Some(bytes);
         self
     }
 
-    /// Compresses the responses of this service with the compressor of that name, such as `gzip`:
-    /// see [`Server::compress`](crate::Server::compress). `identity` sends them as they are.
+    /// Compresses the responses of this service with the compressor `name`, such as `gzip`; as the
+    /// server does by default. `identity` disables compression. See
+    /// [`Server::compress`](crate::Server::compress).
     ///
-    /// The server has to know the compressor: if it does not, `bind` and `serve` return
-    /// INVALID_ARGUMENT.
+    /// If the server has no compressor of that name, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
     pub fn compress(mut self, name: &str) -> Self {
         self.options.compress = Some(name.to_owned());
         self
     }
 
-    /// Sets the largest message, in bytes, that this service sends uncompressed although it
-    /// compresses.
+    /// Sets the size, in bytes, up to which messages of this service are not compressed; the server's
+    /// by default.
     #[must_use]
     pub fn compress_above(mut self, bytes: usize) -> Self {
         self.options.compress_above = Some(bytes);
@@ -116,31 +140,31 @@ impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
 
     /// Sets the timeout of calls whose client sends none; unlimited by default.
     ///
-    /// When it has passed, the handler is dropped and the client gets DEADLINE_EXCEEDED, as at a
-    /// deadline of its own.
+    /// After the timeout, the handler is dropped and the client receives DEADLINE_EXCEEDED, as it does
+    /// at a deadline that the client sets.
     #[must_use]
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeouts.default = Some(timeout);
         self
     }
 
-    /// Raises shorter timeouts of clients to this one; 0 by default.
+    /// Raises shorter timeouts of clients to `timeout`; 0 by default.
     ///
-    /// A client ends its call at its own deadline nonetheless, which drops the handler: this is for
-    /// clients that send a timeout and then wait longer than it. A timeout that has passed before the
-    /// call arrives ends the call at once.
+    /// A client still ends its call at its own deadline, which drops the handler. The option is
+    /// therefore only useful for clients that wait longer than the timeout that they send. A call whose
+    /// timeout is 0 ends immediately.
     #[must_use]
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeouts.min = Some(timeout);
         self
     }
 
-    /// Cuts longer timeouts of clients to this one, and bounds calls that have none; unlimited by
-    /// default. It wins over [`min_timeout`](Self::min_timeout) and
+    /// Reduces longer timeouts of clients to `timeout`, and applies it to calls without a timeout;
+    /// unlimited by default. It takes precedence over [`min_timeout`](Self::min_timeout) and
     /// [`default_timeout`](Self::default_timeout).
     ///
-    /// When it has passed, the handler is dropped and the client gets DEADLINE_EXCEEDED, before its
-    /// own deadline.
+    /// After the timeout, the handler is dropped and the client receives DEADLINE_EXCEEDED, before the
+    /// client's own deadline.
     #[must_use]
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeouts.max = Some(timeout);
@@ -157,10 +181,10 @@ impl<M: ServiceMethods<S>, S> Service for ServiceServer<M, S> {
     }
 }
 
-/// Returns the future of a handler that is not implemented: it is ready with UNIMPLEMENTED, which
-/// names `method` (`package.Service/Method`).
+/// Returns the future of a handler that is not implemented. It completes with UNIMPLEMENTED, and the
+/// message contains `method` (`package.Service/Method`).
 ///
-/// Generated code calls it in the bodies that `trunkline_build::Config::default_bodies` asks for.
+/// Generated code calls it in the bodies that `trunkline_build::Config::default_bodies` generates.
 pub fn unimplemented<R>(method: &str) -> Ready<Result<R, Status>> {
     ready(Err(Status::unimplemented(format!(
         "{method} is not implemented by this server"

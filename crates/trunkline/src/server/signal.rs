@@ -1,4 +1,4 @@
-//! The signals that ask a process to end.
+//! The signals that request a process to end.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[cfg(windows)]
 use tokio::signal::windows::{CtrlC, ctrl_c};
 
-/// Waits for SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on Windows for Ctrl-C. For
-/// [`BoundServer::serve_until`](crate::BoundServer::serve_until).
+/// Returns a future that completes at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on
+/// Windows, at Ctrl-C. Pass it to [`BoundServer::serve_until`](crate::BoundServer::serve_until).
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -19,9 +19,10 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// # }
 /// ```
 ///
-/// It listens from this call on, not from the first poll. From then on the two signals no longer end
-/// the process by themselves, so a second signal has no effect on a drain, which ends by its grace. To
-/// end at the second signal, wait for it: each call returns a future of the next one.
+/// The function installs signal handlers when it is called, not when the future is first polled.
+/// From then on, the two signals no longer end the process by themselves. A second signal therefore
+/// has no effect on a drain, which ends after its grace. To end the process at the second signal, wait
+/// for it: each call of the function returns a future of the next signal.
 ///
 /// ```no_run
 /// # async fn example(server: trunkline::BoundServer) -> trunkline::Result<()> {
@@ -37,12 +38,12 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// # }
 /// ```
 ///
-/// If the system refuses to install a handler, the future is never ready, and the signals end the
+/// If the system refuses to install a handler, the future never completes, and the signals end the
 /// process as before.
 ///
 /// # Panics
 ///
-/// Outside a tokio runtime, or in one without I/O.
+/// Panics outside a tokio runtime, or in a runtime without I/O.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     let signals = listen();
     async move {

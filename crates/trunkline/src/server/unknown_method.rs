@@ -1,20 +1,21 @@
-//! The status for a path that no method has, with the name that may have been meant.
+//! The status for an unknown path, which suggests a similar name.
 
 use trunkline_codec::{Path, Status};
 
-/// Names longer than this, in bytes, are similar to none, and cut where they are repeated.
+/// The length up to which names are compared, in bytes, and repeated in a status, in characters.
 const NAME_MAX: usize = 100;
 
-/// The most names that are compared with an unknown one.
+/// The maximum number of names that are compared with an unknown name.
 const COMPARED_MAX: usize = 100;
 
-/// The most pairs of bytes that are compared for an unknown name: two names of `NAME_MAX`, or some
-/// forty of the usual length. A connection does nothing else meanwhile, and a peer can make up paths.
+/// The maximum number of byte pairs that are compared for an unknown name: two names of `NAME_MAX`, or
+/// about forty names of the usual length. A connection is blocked meanwhile, and a peer can send
+/// arbitrary paths.
 const PAIRS_MAX: usize = 2 * NAME_MAX * NAME_MAX;
 
-/// The status for a path that no method has: what is wrong with it, and a similar name.
+/// Returns the status for an unknown path, with a similar name if one exists.
 ///
-/// `services` are the services by their names, and `paths` the paths of all methods.
+/// `services` are the names of all services, and `paths` the paths of all methods.
 #[cold]
 pub(crate) fn unknown<'a>(
     path: &str,
@@ -55,7 +56,8 @@ pub(crate) fn unknown<'a>(
     )
 }
 
-/// The same without names: neither of a method nor of a service, nor whether the service exists.
+/// Returns the status for an unknown path without disclosing names of methods or services, or whether
+/// the service exists.
 #[cold]
 pub(crate) fn unknown_unnamed(path: &str) -> Status {
     match Path::parse(path) {
@@ -75,8 +77,8 @@ fn malformed(path: &str) -> Status {
     ))
 }
 
-/// The name that `name` is a misspelling of: up to a third of its characters are wrong, missing or in
-/// another order. Case and underscores do not count.
+/// Returns the name that `name` probably misspells: at most a third of its characters are wrong, missing
+/// or transposed. Case and underscores are ignored.
 fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > NAME_MAX {
         return None;
@@ -97,13 +99,14 @@ fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
             )
         })
         .filter(|(distance, _)| *distance <= distance_max)
-        // By name where several are as similar: the order of methods is that of a hash map.
+        // Equally similar names are ordered by name, because a hash map provides the methods in random
+        // order.
         .min()
         .map(|(_, other)| other)
 }
 
-/// The number of bytes of `a` that are wrong, missing, too many, or changed places with the next one, to make it
-/// `b`: the distance of optimal string alignment, row by row.
+/// Returns the number of edits that turn `a` into `b`, where an edit replaces, inserts or removes a byte,
+/// or swaps two adjacent bytes. This is the optimal string alignment distance, computed row by row.
 fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let (mut row_before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
     for (i, x) in a.iter().enumerate() {
@@ -131,7 +134,7 @@ fn normalized(name: &str) -> String {
         .collect()
 }
 
-/// The service of the same name in another package, or in none.
+/// Returns the service of the same name in another package, or without a package.
 fn of_another_package<'a>(service: &str, services: &[&'a str]) -> Option<&'a str> {
     let mut services = services.iter().copied();
     services.find(|other| last(other) == last(service))
@@ -141,7 +144,7 @@ fn last(name: &str) -> Option<&str> {
     name.rsplit('.').next()
 }
 
-/// The beginning of a name, whose length the peer chooses.
+/// Returns the beginning of a name, whose length the peer chooses.
 fn cut(name: &str) -> String {
     name.chars().take(NAME_MAX).collect()
 }

@@ -1,4 +1,4 @@
-//! Byte streams that are late, silent or cut off when a test says so.
+//! Byte streams that a test can delay, block or cut.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -16,20 +16,33 @@ use trunkline_transport::Address;
 use crate::client::channel_builder::ChannelBuilder;
 use crate::server::builder::Server;
 
-/// Bytes that a stream holds back while they are late.
+/// The number of delayed bytes that a stream holds.
 const HELD_SIZE: usize = 64 * 1024;
 
-/// Bytes that are read at a time.
+/// The number of bytes of one read.
 const CHUNK_SIZE: usize = 8 * 1024;
 
-/// What stands for a time that the clock cannot say.
+/// Replaces a delay that the clock cannot represent.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// What goes wrong with connections: a handle, by which a test says so at any time. Clones are the
-/// same handle; without a word from it everything passes.
+/// A handle that injects faults into connections. By default it injects none. Clones share their faults.
 ///
-/// A fault is for all connections that go through the handle, those that are there and new ones,
-/// until another method ends it. Bytes are never lost or changed: TCP would repair that.
+/// A fault affects all connections of the handle, existing and new, until another method ends it. Bytes
+/// are never lost or changed, because TCP would repair that. Dropping the handle leaves its faults in
+/// effect.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+/// use trunkline::Server;
+/// use trunkline::testing::Faults;
+///
+/// let faults = Faults::new();
+/// let channel = faults.in_memory(Server::new()).connect().await?;
+/// faults.cut(); // Calls in progress fail, and the channel reconnects.
+/// faults.refuse(); // The channel cannot reconnect.
+/// faults.restore();
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<State>>);
 
@@ -37,7 +50,7 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     passage: Passage,
     delay: Duration,
-    /// Bytes until all connections are cut, by direction.
+    /// The number of bytes after which all connections are cut, by direction.
     until_cut: [Option<u64>; 2],
     lines: HashMap<u64, Ends>,
     /// The number of the next line.
@@ -49,17 +62,17 @@ struct State {
 enum Passage {
     #[default]
     Open,
-    /// Nothing comes through, and nobody is told.
+    /// Nothing passes, and neither end is notified.
     Hole,
     /// Connections are refused.
     Refused,
 }
 
-/// A connection, made or in the making, as the handle sees it.
+/// The state of one connection, which may still be connecting.
 #[derive(Debug, Default)]
 struct Ends {
     is_cut: bool,
-    /// Who waits for it to change, by direction.
+    /// Woken when the state changes, by direction.
     wakers: [Option<Waker>; 2],
 }
 
@@ -69,7 +82,7 @@ enum Way {
     Out,
 }
 
-/// What may pass now.
+/// Permission to pass bytes: after a delay, and up to a size.
 struct Pass {
     delay: Duration,
     size: usize,
@@ -78,13 +91,13 @@ struct Pass {
 type Connecting<IO> = Pin<Box<dyn Future<Output = io::Result<FaultyStream<IO>>> + Send>>;
 
 impl Faults {
-    /// A handle, by which nothing goes wrong yet.
+    /// Creates a handle without faults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A channel to `server` over HTTP/2 in memory, as [`in_memory`](super::in_memory), whose
-    /// connections go through this handle.
+    /// Returns the builder of a channel to `server` over HTTP/2 in memory, as
+    /// [`in_memory`](super::in_memory) does, with the faults of this handle.
     pub fn in_memory(&self, server: Server) -> ChannelBuilder {
         super::builder().connector(self.connector(move |_| {
             let server = server.clone();
@@ -92,7 +105,8 @@ impl Faults {
         }))
     }
 
-    /// What `connect` connects to, through this handle: for [`ChannelBuilder::connector`].
+    /// Returns a connector for [`ChannelBuilder::connector`] that connects with `connect` and adds the
+    /// faults of this handle.
     ///
     /// ```
     /// use tokio::net::TcpStream;
@@ -125,47 +139,46 @@ impl Faults {
         }
     }
 
-    /// Takes a stream that is there already, such as one for
-    /// [`Server::serve_connection`], through this handle.
+    /// Adds the faults of this handle to an existing stream, such as one for
+    /// [`Server::serve_connection`].
     pub fn wrap<IO>(&self, io: IO) -> FaultyStream<IO> {
         FaultyStream::new(self.line(), io)
     }
 
-    /// What is received comes that much later: each round trip takes `delay` longer. Zero ends it.
+    /// Delays received bytes by `delay`, so each round trip takes that much longer. Zero ends the delay.
     pub fn delay(&self, delay: Duration) {
         self.change(|state| state.delay = delay);
     }
 
-    /// From now on nothing passes, in either direction, and neither end is told; who connects
-    /// waits. It is as when a cable is pulled: what was on its way passes after
-    /// [`restore`](Self::restore).
+    /// Blocks all connections in both directions without notifying either end, as if a cable were
+    /// unplugged. New connections wait. Blocked bytes pass after [`restore`](Self::restore).
     ///
-    /// An end that gives its connection up meanwhile has closed it for the other as well.
+    /// If one end closes its connection meanwhile, it is closed for the other end as well.
     pub fn black_hole(&self) {
         self.change(|state| state.passage = Passage::Hole);
     }
 
-    /// Ends all connections that are there now, in both directions: this end has an error
-    /// ("connection reset"), and the other sees the stream end. New ones are not affected.
+    /// Cuts all existing connections in both directions: this end reports an error ("connection
+    /// reset"), and the other end reads the end of the stream. New connections are not affected.
     ///
-    /// A channel notices when it next gets to run: a call that begins before may fail as those do that
-    /// are there. [`Channel::watch_state`](crate::Channel::watch_state) tells when it has.
+    /// A channel notices the cut when its tasks next run. A call that begins earlier can fail like the
+    /// calls in progress. [`Channel::watch_state`](crate::Channel::watch_state) reports the change.
     pub fn cut(&self) {
         self.change(State::cut);
     }
 
-    /// [Cuts](Self::cut) all connections, once, when they have received `bytes` more bytes
-    /// together: those are handed out, and none behind them.
+    /// [Cuts](Self::cut) all connections once, after they have received `bytes` more bytes in total.
+    /// These bytes are delivered, and no others.
     pub fn cut_after_received(&self, bytes: u64) {
         self.cut_after(Way::In, bytes);
     }
 
-    /// The same for what is sent.
+    /// [Cuts](Self::cut) all connections once, after they have sent `bytes` more bytes in total.
     pub fn cut_after_sent(&self, bytes: u64) {
         self.cut_after(Way::Out, bytes);
     }
 
-    /// Cuts all connections, and refuses new ones ("connection refused"), as if the server were gone.
+    /// Cuts all connections, and refuses new ones ("connection refused"), as if the server had exited.
     pub fn refuse(&self) {
         self.change(|state| {
             state.cut();
@@ -173,7 +186,7 @@ impl Faults {
         });
     }
 
-    /// Ends every fault. Connections that were cut stay so.
+    /// Ends every fault. Connections that were cut remain cut.
     pub fn restore(&self) {
         self.change(|state| {
             state.passage = Passage::Open;
@@ -182,7 +195,7 @@ impl Faults {
         });
     }
 
-    /// How many connections were made so far.
+    /// Returns the number of connections that were established through this handle.
     pub fn connections(&self) -> usize {
         self.lock().connections
     }
@@ -206,7 +219,7 @@ impl Faults {
         }
     }
 
-    /// Changes the state, and has everybody look at it again.
+    /// Changes the state, and wakes all tasks that wait for a change.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -229,7 +242,7 @@ impl State {
     }
 }
 
-/// A connection's place in the state, for as long as it is there.
+/// The registration of a connection in the state. Dropping it removes the registration.
 #[derive(Debug)]
 struct Line {
     faults: Faults,
@@ -237,8 +250,8 @@ struct Line {
 }
 
 impl Line {
-    /// Ready when something may pass; whoever waits is woken when that changes, also while it passes.
-    fn poll_pass(&self, who: &Waker, way: Way) -> Poll<io::Result<Pass>> {
+    /// Completes when bytes may pass. Registers `waker`, even if it completes, to be woken by changes.
+    fn poll_pass(&self, waker: &Waker, way: Way) -> Poll<io::Result<Pass>> {
         let mut state = self.faults.lock();
         let (passage, delay) = (state.passage, state.delay);
         let size = state.until_cut[way as usize].map_or(usize::MAX, |left| {
@@ -247,10 +260,10 @@ impl Line {
         let Some(ends) = state.lines.get_mut(&self.number).filter(|it| !it.is_cut) else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        let waker = &mut ends.wakers[way as usize];
-        match waker {
-            Some(waker) => waker.clone_from(who),
-            None => *waker = Some(who.clone()),
+        let registered = &mut ends.wakers[way as usize];
+        match registered {
+            Some(registered) => registered.clone_from(waker),
+            None => *registered = Some(waker.clone()),
         }
         match passage {
             Passage::Open => Poll::Ready(Ok(Pass { delay, size })),
@@ -259,7 +272,7 @@ impl Line {
         }
     }
 
-    /// Notes that `size` bytes have passed.
+    /// Counts `size` bytes that have passed, and cuts all connections at the limit.
     fn passed(&self, way: Way, size: usize) {
         let mut state = self.faults.lock();
         let Some(left) = &mut state.until_cut[way as usize] else {
@@ -281,16 +294,25 @@ impl Drop for Line {
     }
 }
 
-/// A byte stream that goes through [`Faults`].
+/// A byte stream with the faults of a [`Faults`] handle, which [`Faults::wrap`] and
+/// [`Faults::connector`] return.
+///
+/// ```
+/// use trunkline::testing::{Faults, FaultyStream};
+///
+/// let faults = Faults::new();
+/// let (near, far) = tokio::io::duplex(1024);
+/// let near: FaultyStream<_> = faults.wrap(near);
+/// ```
 #[derive(Debug)]
 pub struct FaultyStream<IO> {
     line: Line,
-    /// None when it is cut.
+    /// `None` after a cut.
     io: Option<IO>,
-    /// What was read and not handed out, in order.
+    /// Bytes that were read and not delivered, in order.
     held: VecDeque<Held>,
     held_size: usize,
-    /// Whether nothing is to be read any more.
+    /// True if the end of the stream or an error was read.
     has_ended: bool,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -315,9 +337,9 @@ impl<IO> FaultyStream<IO> {
         }
     }
 
-    /// Whether something may pass; if the connection is cut, the stream below is let go.
-    fn poll_pass(&mut self, who: &Waker, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
-        let pass = ready!(self.line.poll_pass(who, way));
+    /// Completes when bytes may pass. If the connection is cut, drops the underlying stream.
+    fn poll_pass(&mut self, waker: &Waker, way: Way) -> Poll<io::Result<(Pass, &mut IO)>> {
+        let pass = ready!(self.line.poll_pass(waker, way));
         if pass.is_err() {
             self.io = None;
         }
@@ -325,7 +347,7 @@ impl<IO> FaultyStream<IO> {
         Poll::Ready(pass.and_then(|pass| Ok((pass, io?))))
     }
 
-    /// Hands out what is due.
+    /// Delivers bytes that are due.
     fn poll_held(
         &mut self,
         cx: &mut Context<'_>,
@@ -358,7 +380,7 @@ impl<IO> FaultyStream<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> FaultyStream<IO> {
-    /// Reads what there is, so that it is late from now on and not from when it is asked for.
+    /// Reads available bytes, so their delay begins at their arrival and not when they are requested.
     fn fill(&mut self, cx: &mut Context<'_>, delay: Duration) {
         while let Some(io) = &mut self.io
             && !self.has_ended
@@ -372,7 +394,7 @@ impl<IO: AsyncRead + Unpin> FaultyStream<IO> {
             let bytes = read.map(|()| Bytes::copy_from_slice(chunk.filled()));
             self.held_size += chunk.filled().len();
             self.has_ended = bytes.as_ref().map_or(true, Bytes::is_empty);
-            // Beyond what the clock can say, it is held back as long as anybody waits.
+            // A time that the clock cannot represent is replaced by one that no test waits for.
             let now = Instant::now();
             let due = now.checked_add(delay).unwrap_or(now + FAR);
             self.held.push_back(Held { due, bytes });

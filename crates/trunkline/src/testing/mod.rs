@@ -1,8 +1,8 @@
-//! For tests: real HTTP/2 without a socket, and connections that go wrong when they are told to.
+//! Tools for tests: HTTP/2 in memory, and faults on connections.
 //!
-//! It needs the feature `testing`, which belongs among the `[dev-dependencies]`. What needs no HTTP/2
-//! is tested with [`Channel::in_process`]. Everything here goes by tokio's clock, so that a test that
-//! pauses it waits for nothing.
+//! The module requires the feature `testing`, which belongs in `[dev-dependencies]`. Tests that do not
+//! need HTTP/2 can use [`Channel::in_process`]. The module uses tokio's clock, so a test that pauses
+//! the clock never waits.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
@@ -11,7 +11,7 @@
 //!
 //! const METHOD: Method = Method::new("/hello.Greeter/SayHello");
 //!
-//! // Over HTTP/2, to a server that has no such method.
+//! // Over HTTP/2, to a server without this method.
 //! let client = Client::new(in_memory(Server::new()).connect().await?);
 //! let status = client.unary::<Raw, Raw>(METHOD, Raw::default()).await.unwrap_err();
 //! assert_eq!(status.code(), Code::UNIMPLEMENTED);
@@ -38,17 +38,17 @@ use trunkline_transport::Address;
 
 pub use faults::{Faults, FaultyStream};
 
-/// Bytes that a pipe in memory holds each way: less than a window, so that both ends have to wait
-/// at times, as with a socket.
+/// The capacity of an in-memory pipe in each direction, in bytes. It is less than a window, so both ends
+/// sometimes wait, as with a socket.
 const PIPE_SIZE: usize = 64 * 1024;
 
-/// A channel to `server` over HTTP/2 in memory: everything as over a socket, but the socket.
+/// Returns the builder of a channel to `server` over HTTP/2 in memory. Only the socket is missing.
 ///
-/// Each connection of the channel is a pipe to the server; one that ends is replaced as any other.
-/// The server's part of it runs in a task of the runtime in which the channel connects, whatever
-/// [`Server::threads`] says, and without TLS. `:authority` is `in-memory`.
+/// Each connection of the channel is a pipe to the server. The channel replaces a connection that ends,
+/// as it does over a network. The server runs in tasks of the runtime in which the channel connects,
+/// regardless of [`Server::threads`], and without TLS. `:authority` is `in-memory`.
 ///
-/// For connections that go wrong see [`Faults::in_memory`].
+/// For connections with faults, use [`Faults::in_memory`].
 pub fn in_memory(server: Server) -> ChannelBuilder {
     builder().connector(move |_: Address| {
         let server = server.clone();
