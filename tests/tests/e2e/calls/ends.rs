@@ -73,7 +73,7 @@ async fn sending_fails_once_the_server_has_answered_and_finish_has_the_response(
         let mut call = client.client_streaming::<Raw, Raw>(CLIENT).await.unwrap();
         let status = within(way, call.send_all(Endless)).await.unwrap_err();
         assert_eq!(status.code(), Code::CANCELLED, "{way}: {status}");
-        for what in ["nobody", "finish"] {
+        for what in ["already responded", "finish"] {
             assert!(status.message().contains(what), "{way}: {status}");
         }
         let again = within(way, call.send(raw("x"))).await.unwrap_err();
