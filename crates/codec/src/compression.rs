@@ -70,27 +70,28 @@ pub trait Decompressor: Send + Sync + fmt::Debug {
     ) -> Result<bool, CompressionError>;
 }
 
-/// One step further with a message: whether it is whole. Fails if the step has done nothing.
+/// Takes one step of a message, and returns true if the message is complete. Fails if the step has made no
+/// progress.
 pub(crate) fn step_further(
-    restoring: &mut dyn Decompressor,
+    decompressor: &mut dyn Decompressor,
     input: &mut dyn Buf,
     output: &mut BytesMut,
 ) -> Result<bool, CompressionError> {
     let before = (input.remaining(), output.len());
-    match restoring.step(input, output) {
+    match decompressor.step(input, output) {
         Ok(false) if before == (input.remaining(), output.len()) => Err(CompressionError::Failed),
         outcome => outcome,
     }
 }
 
-/// Decompresses a message in one step.
+/// Decompresses a whole message.
 #[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
-pub(crate) fn restore_all(
-    mut restoring: impl Decompressor,
+pub(crate) fn decompress_all(
+    mut decompressor: impl Decompressor,
     input: &mut dyn Buf,
     output: &mut BytesMut,
 ) -> Result<(), CompressionError> {
-    while !step_further(&mut restoring, input, output)? {}
+    while !step_further(&mut decompressor, input, output)? {}
     Ok(())
 }
 

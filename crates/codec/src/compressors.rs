@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::compression::CompressionError;
 
-    /// An encoding that changes nothing but its name.
+    /// A compressor that has only a name.
     #[derive(Debug)]
     struct Named(&'static str);
 

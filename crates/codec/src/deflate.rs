@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, decompress_all};
 use crate::flate::{self, Format, Inflating};
 
 /// deflate, which in gRPC as in HTTP is the zlib format (RFC 1950): a header and a checksum around
@@ -44,7 +44,7 @@ impl Compressor for Deflate {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), CompressionError> {
-        restore_all(Inflating::new(Format::Zlib, max_size), input, output)
+        decompress_all(Inflating::new(Format::Zlib, max_size), input, output)
     }
 
     fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn deflate_is_the_zlib_format_and_not_bare_deflated_bytes() {
-        let restored = |bytes: &[u8]| {
+        let decompressed = |bytes: &[u8]| {
             let mut output = BytesMut::new();
             Deflate::default()
                 .decompress(&mut &bytes[..], &mut output, 5)
@@ -68,9 +68,12 @@ mod tests {
         let wire = [
             0x78, 0x9c, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0x06, 0x2c, 0x02, 0x15,
         ];
-        assert_eq!(restored(&wire).unwrap(), b"hello"[..]);
-        assert_eq!(restored(&wire[2..9]), Err(CompressionError::Corrupt));
+        assert_eq!(decompressed(&wire).unwrap(), b"hello"[..]);
+        assert_eq!(decompressed(&wire[2..9]), Err(CompressionError::Corrupt));
         // Unlike gzip, zlib has no concatenated members.
-        assert_eq!(restored(&wire.repeat(2)), Err(CompressionError::Corrupt));
+        assert_eq!(
+            decompressed(&wire.repeat(2)),
+            Err(CompressionError::Corrupt)
+        );
     }
 }

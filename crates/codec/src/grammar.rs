@@ -93,8 +93,8 @@ pub struct Reader {
     /// The compressor of compressed messages.
     compressor: Option<Arc<dyn Compressor>>,
     /// The message that is being decompressed, which precedes all others.
-    restoring: Option<Box<Restoring>>,
-    /// The size of the last compressed message before it was restored, in bytes.
+    decompression: Option<Box<Decompression>>,
+    /// The size of the last compressed message before it was decompressed, in bytes.
     compressed_size: usize,
     /// True if any bytes of messages have arrived.
     has_data: bool,
@@ -104,7 +104,7 @@ pub struct Reader {
 
 /// A compressed message of which a part has been decompressed.
 #[derive(Debug)]
-struct Restoring {
+struct Decompression {
     input: Payload,
     output: BytesMut,
     by: Box<dyn Decompressor>,
@@ -172,7 +172,7 @@ impl Reader {
             state: State::Start,
             decoder: Decoder::new(max_message_size),
             compressor: None,
-            restoring: None,
+            decompression: None,
             compressed_size: 0,
             has_data: false,
             has_message: false,
@@ -193,7 +193,7 @@ impl Reader {
             state: State::Open,
             decoder: Decoder::new(max_message_size),
             compressor,
-            restoring: None,
+            decompression: None,
             compressed_size: 0,
             has_data: false,
             has_message: false,
@@ -357,7 +357,7 @@ impl Reader {
     /// message in steps, between which the reader's thread can do other work.
     #[inline]
     pub fn has_work(&self) -> bool {
-        self.restoring.is_some()
+        self.decompression.is_some()
     }
 
     /// Returns the largest message that is accepted, in bytes.
@@ -383,8 +383,8 @@ impl Reader {
 
     #[inline]
     fn next_message(&mut self) -> Option<Event> {
-        if let Some(restoring) = self.restoring.take() {
-            return self.restore_further(restoring);
+        if let Some(decompression) = self.decompression.take() {
+            return self.decompress_further(decompression);
         }
         if self.expect == Expect::One && self.has_message {
             return self.forbid_more();
@@ -397,7 +397,7 @@ impl Reader {
                     payload: message.into(),
                     compressed,
                 })),
-                true => self.restore(Frame {
+                true => self.decompress(Frame {
                     compressed,
                     payload: message.into(),
                 }),
@@ -410,7 +410,7 @@ impl Reader {
         match self.decoder.next_anywhere() {
             Ok(Some(frame)) => {
                 self.has_message = true;
-                self.restore(frame)
+                self.decompress(frame)
             }
             Ok(None) => None,
             Err(FrameError::TooLarge { size, .. }) => {
@@ -445,7 +445,7 @@ impl Reader {
     }
 
     /// Returns the message, unless it takes more than one step to decompress it.
-    fn restore(&mut self, frame: Frame) -> Option<Event> {
+    fn decompress(&mut self, frame: Frame) -> Option<Event> {
         if !frame.compressed {
             return Some(Event::Message(Message {
                 payload: frame.payload,
@@ -469,33 +469,33 @@ impl Reader {
         }
         let (limit, mut output, mut input) =
             (self.decoder.max_size(), BytesMut::new(), frame.payload);
-        let restored = match compressor.decompressor(limit) {
+        let decompressed = match compressor.decompressor(limit) {
             None => compressor.decompress(&mut input, &mut output, limit),
             Some(by) => {
-                let restoring = Restoring { input, output, by };
-                return self.restore_further(Box::new(restoring));
+                let decompression = Decompression { input, output, by };
+                return self.decompress_further(Box::new(decompression));
             }
         };
-        Some(self.restored(restored, output))
+        Some(self.decompressed(decompressed, output))
     }
 
     /// Goes one step further with a message that is being decompressed.
-    fn restore_further(&mut self, mut restoring: Box<Restoring>) -> Option<Event> {
-        let Restoring { input, output, by } = &mut *restoring;
+    fn decompress_further(&mut self, mut decompression: Box<Decompression>) -> Option<Event> {
+        let Decompression { input, output, by } = &mut *decompression;
         let outcome = match compression::step_further(&mut **by, input, output) {
             Ok(false) if output.len() <= self.decoder.max_size() => {
-                self.restoring = Some(restoring);
+                self.decompression = Some(decompression);
                 return None;
             }
             outcome => outcome.map(drop),
         };
         let output = std::mem::take(output);
-        Some(self.restored(outcome, output))
+        Some(self.decompressed(outcome, output))
     }
 
-    fn restored(&mut self, outcome: Result<(), CompressionError>, output: BytesMut) -> Event {
+    fn decompressed(&mut self, outcome: Result<(), CompressionError>, output: BytesMut) -> Event {
         let error = match outcome {
-            // An encoding of a user's own may not have looked.
+            // A custom compressor may not have checked it.
             Ok(()) if output.len() > self.decoder.max_size() => CompressionError::TooLarge,
             Ok(()) => {
                 return Event::Message(Message {

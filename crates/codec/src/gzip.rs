@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::compression::{CompressionError, Compressor, Decompressor, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, decompress_all};
 use crate::flate::{self, Format, Inflating};
 
 /// gzip, which every implementation supports.
@@ -46,7 +46,7 @@ impl Compressor for Gzip {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), CompressionError> {
-        restore_all(Inflating::new(Format::Gzip, max_size), input, output)
+        decompress_all(Inflating::new(Format::Gzip, max_size), input, output)
     }
 
     fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::compression::MAX_PARTS;
 
-    fn restored(bytes: &[u8], max_size: usize) -> Result<BytesMut, CompressionError> {
+    fn decompressed(bytes: &[u8], max_size: usize) -> Result<BytesMut, CompressionError> {
         let mut output = BytesMut::new();
         Gzip::default()
             .decompress(&mut &bytes[..], &mut output, max_size)
@@ -73,10 +73,10 @@ mod tests {
             0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0x86,
             0xa6, 0x10, 0x36, 0x05, 0, 0, 0,
         ];
-        assert_eq!(restored(&wire, 5).unwrap(), b"hello"[..]);
+        assert_eq!(decompressed(&wire, 5).unwrap(), b"hello"[..]);
         let twice = [wire, wire].concat();
-        assert_eq!(restored(&twice, 10).unwrap(), b"hellohello"[..]);
-        assert_eq!(restored(&twice, 9), Err(CompressionError::TooLarge));
+        assert_eq!(decompressed(&twice, 10).unwrap(), b"hellohello"[..]);
+        assert_eq!(decompressed(&twice, 9), Err(CompressionError::TooLarge));
     }
 
     #[test]
@@ -90,7 +90,11 @@ mod tests {
             (MAX_PARTS, Ok(BytesMut::new())),
             (MAX_PARTS + 1, Err(CompressionError::TooCostly)),
         ] {
-            assert_eq!(restored(&empty.repeat(members), 100), expected, "{members}");
+            assert_eq!(
+                decompressed(&empty.repeat(members), 100),
+                expected,
+                "{members}"
+            );
         }
     }
 }

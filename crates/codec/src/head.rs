@@ -130,7 +130,7 @@ impl Status {
 /// Every failure becomes an HTTP response here: at a router, at the transport, and in tower layers
 /// ([`Status::into_response`]).
 // PROTOCOL-HTTP2.md, "Responses": Trailers-Only is HTTP-Status Content-Type Trailers. It says nothing
-// about encodings, since there are no messages.
+// about compressions, since there are no messages.
 pub fn trailers_only<B: Default>(end: Result<(), Status>, metadata: Metadata) -> http::Response<B> {
     let mut response = http::Response::<B>::default();
     let headers = response.headers_mut();
@@ -479,7 +479,7 @@ impl<'a> ResponseFields<'a> {
     }
 }
 
-/// compression.md, "Test cases": the description names the encoding and those that are supported.
+/// compression.md, "Test cases": the description contains the compression and the supported ones.
 fn unknown_encoding(whose: &str, name: &str, compressors: &Compressors) -> String {
     let supported = compressors.accept_header();
     format!("{whose} has grpc-encoding {name:?}, but only {supported:?} are supported")

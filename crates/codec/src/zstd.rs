@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use zstd_safe::zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode};
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
-use crate::compression::{CompressionError, Compressor, Decompressor, MAX_PARTS, restore_all};
+use crate::compression::{CompressionError, Compressor, Decompressor, MAX_PARTS, decompress_all};
 use crate::step::{self, Work};
 
 /// The largest window that a message may ask for, as a power of two: 8 MiB, which RFC 8878 (3.1.1.1.2)
@@ -80,7 +80,7 @@ impl Compressor for Zstd {
         output: &mut BytesMut,
         max_size: usize,
     ) -> Result<(), CompressionError> {
-        restore_all(Inflating::new(max_size)?, input, output)
+        decompress_all(Inflating::new(max_size)?, input, output)
     }
 
     fn decompressor(&self, max_size: usize) -> Option<Box<dyn Decompressor>> {
@@ -201,7 +201,7 @@ mod tests {
     /// `printf '' | zstd --no-check`: a frame that holds one empty block.
     const EMPTY: [u8; 9] = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x00, 0x01, 0x00, 0x00];
 
-    fn restored(bytes: &[u8]) -> Result<BytesMut, CompressionError> {
+    fn decompressed(bytes: &[u8]) -> Result<BytesMut, CompressionError> {
         let mut output = BytesMut::new();
         Zstd::default()
             .decompress(&mut &bytes[..], &mut output, 100)
@@ -215,7 +215,7 @@ mod tests {
             (MAX_PARTS, Ok(BytesMut::new())),
             (MAX_PARTS + 1, Err(CompressionError::TooCostly)),
         ] {
-            assert_eq!(restored(&EMPTY.repeat(frames)), expected, "{frames}");
+            assert_eq!(decompressed(&EMPTY.repeat(frames)), expected, "{frames}");
         }
     }
 
@@ -233,9 +233,9 @@ mod tests {
             (13, 1, Err(CompressionError::TooCostly)),
             (31, 7, Err(CompressionError::TooCostly)),
         ] {
-            let restored = restored(&frame(exponent << 3 | eighths));
+            let decompressed = decompressed(&frame(exponent << 3 | eighths));
             assert_eq!(
-                restored.as_deref(),
+                decompressed.as_deref(),
                 expected.as_deref(),
                 "{exponent} {eighths}"
             );
