@@ -1,4 +1,4 @@
-//! Takes connections out of the kernel's queue, as many as there is room for.
+//! Accepts connections from the kernel's queue, up to the limit of the server.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::listen::Listener;
 use crate::net_stream::NetStream;
 use crate::send_backlog::ServerSendBacklog;
 
-/// The next connection.
+/// Accepts the next connection. Retries after errors, with a pause.
 pub(crate) async fn accept(
     listener: &Listener,
     backoff: &mut AcceptBackoff,
@@ -29,7 +29,7 @@ pub(crate) async fn accept(
                     target: "trunkline::connection",
                     %error,
                     pause_ms = backoff.next.as_millis(),
-                    "no connection can be accepted now"
+                    "cannot accept a connection; trying again after a pause"
                 );
                 backoff.wait().await;
             }
@@ -37,17 +37,17 @@ pub(crate) async fn accept(
     }
 }
 
-/// Room for connections, and for what their clients do not take; clones share it.
+/// The connection permits and the send backlog of a server, shared by clones.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionPermits {
     connections: Arc<Semaphore>,
     backlog: Arc<ServerSendBacklog>,
 }
 
-/// The part of it that a connection has.
+/// The permit of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    /// None if it was accepted without.
+    /// `None` if the connection does not count against the limit.
     _permit: Option<OwnedSemaphorePermit>,
     pub(crate) backlog: Arc<ServerSendBacklog>,
 }
@@ -61,19 +61,19 @@ impl ConnectionPermits {
         }
     }
 
-    /// Waits until there is one.
+    /// Waits for a permit.
     pub(crate) async fn take(&self) -> ConnectionPermit {
-        // Fails only when it is closed, which it never is.
+        // Fails only if the semaphore is closed, which never happens.
         let permit = self.connections.clone().acquire_owned().await.ok();
         self.with(permit)
     }
 
-    /// One that counts if there is room.
+    /// Returns a permit that counts against the limit, or one that does not if none is free.
     pub(crate) fn take_now(&self) -> ConnectionPermit {
         self.with(self.connections.clone().try_acquire_owned().ok())
     }
 
-    /// One that does not count.
+    /// Returns a permit that does not count against the limit.
     pub(crate) fn without(&self) -> ConnectionPermit {
         self.with(None)
     }
@@ -86,7 +86,7 @@ impl ConnectionPermits {
     }
 }
 
-/// A connection that ended before it was accepted says nothing about the next.
+/// Returns whether an error concerns only the connection that was accepted, not the listener.
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -95,7 +95,8 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Out of descriptors or memory, `accept` fails at once, and again: without a pause the loop spins.
+/// The pauses after failed accepts. Without them, the loop would spin while file descriptors or memory are
+/// exhausted.
 pub(crate) struct AcceptBackoff {
     next: Duration,
     min: Duration,

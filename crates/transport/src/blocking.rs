@@ -1,26 +1,25 @@
-//! Work that blocks, and that nobody waits for when the process ends.
+//! Blocking work that does not delay the exit of the process.
 
 use std::io;
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// How many threads there are for such work at one time, in the whole process: as many as tokio has for
-/// work that blocks. What comes beyond waits until one is free. A name server that is silent holds a
-/// thread for each name that is asked for, some 10 s by glibc's defaults.
+/// The number of threads for blocking work in the process, the same as tokio's default. Further work waits
+/// for a free thread. A name server that does not respond occupies a thread for each requested name, for
+/// about 10 s with the defaults of glibc.
 const THREADS_MAX: usize = 512;
 
 static THREADS: Semaphore = Semaphore::const_new(THREADS_MAX);
 
 /// Runs `work` on a thread of its own.
 ///
-/// A runtime that shuts down waits for what it has handed to `spawn_blocking`, for as long as that
-/// takes. A file on a network that is gone, or a name server that is silent, would hold the exit of
-/// the process. A thread of its own goes with the process. If the future is dropped, work that has begun
-/// goes on, and its result is dropped.
+/// Unlike this, the shutdown of a runtime waits for the work of `spawn_blocking`, so an unreachable network
+/// file system or name server would delay the exit of the process. If the future is dropped, work that has
+/// begun continues, and its result is dropped.
 ///
 /// # Errors
 ///
-/// If no thread can be started, or the work has panicked.
+/// If the thread cannot be started, or the work panics.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -42,7 +41,7 @@ async fn run_blocking_within<T: Send + 'static>(
     };
     let builder = std::thread::Builder::new().name(name.to_owned());
     drop(builder.spawn(thread)?);
-    let panicked = |_| io::Error::other(format!("the thread {name} has panicked"));
+    let panicked = |_| io::Error::other(format!("the thread {name} panicked"));
     result.await.map_err(panicked)
 }
 

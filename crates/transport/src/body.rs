@@ -1,4 +1,4 @@
-//! The one body type: what requests and responses carry, on both sides of every seam.
+//! The body type of requests and responses, at both ends and in all layers.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::sync::lock;
 
 /// The bytes and the trailers of one direction of a call.
 ///
-/// It implements [`http_body::Body`], so that any tower layer can read and wrap it. Dropping a
-/// body that has not ended resets the stream it comes from.
+/// Implements [`http_body::Body`], so any tower layer can read and wrap it. Dropping a body before its end
+/// resets the stream that it comes from.
 pub struct Body(Kind);
 
 enum Kind {
@@ -25,26 +25,25 @@ enum Kind {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    /// Known in full as well, in two pieces or more: large messages are. In a box, because a body
-    /// is moved several times, and most are the one above.
+    /// Known in full, in several pieces, such as large messages. Boxed because bodies are moved often, and
+    /// few have several pieces.
     Pieces(Box<Pieces>),
     IncomingBody(IncomingBody),
     Pipe(PipeReader),
-    /// In a mutex that is only locked to ask, never to poll: it makes the body `Sync`, so that
-    /// users may hold references to what has one across an `.await`.
+    /// The mutex makes the body `Sync`, which allows references to it across an `.await`. Polling does not
+    /// lock it.
     Boxed(Mutex<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Status> + Send>>>),
-    /// In a mutex as well, for the same reason.
+    /// In a mutex for the same reason.
     Source(Mutex<Pin<Box<dyn BodySource>>>),
 }
 
-/// A body that knows, when it gives something, whether there is more at once.
+/// A body that reports whether more data is ready.
 pub trait BodySource: http_body::Body<Data = Bytes, Error = Status> + Send {
-    /// Whether what the last poll gave was all for now, and the waker that it was given hears of
-    /// more: there is no need to ask again.
+    /// Returns whether the last poll returned all data that is ready, and registered its waker. Another
+    /// poll is then unnecessary.
     fn is_waiting(&self) -> bool;
 
-    /// Returns how many bytes wait in memory to be sent. `waker` hears if that becomes much more while
-    /// nobody asks.
+    /// Returns the number of buffered bytes. Wakes `waker` if they grow considerably between polls.
     fn buffered(&self, waker: &Waker) -> usize;
 }
 
@@ -54,7 +53,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    // Apart from what small messages take, which is inlined.
+    // Outlined to keep the path of small messages short.
     #[cold]
     fn next(&mut self) -> Option<Frame<Bytes>> {
         match self.data.is_empty() {
@@ -65,18 +64,18 @@ impl Pieces {
 }
 
 impl Body {
-    /// A body with nothing in it.
+    /// Creates a body without data and trailers.
     pub fn empty() -> Self {
         Self::full(Bytes::new(), None)
     }
 
-    /// A body that is known in full. It is sent without a task.
+    /// Creates a body that is known in full, and sent without a task.
     #[inline]
     pub fn full(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self(Kind::Full { data, trailers })
     }
 
-    /// As [`full`](Self::full), with data that may be in pieces, each of which is a frame of its own.
+    /// Creates a body that is known in full from data in one or more pieces. Each piece becomes a frame.
     #[inline]
     pub fn pieces(data: Payload, trailers: Option<HeaderMap>) -> Self {
         match data.is_in_pieces() {
@@ -85,22 +84,22 @@ impl Body {
         }
     }
 
-    /// What is written to the other end of a [`pipe`](crate::pipe()).
+    /// Creates a body from the reading end of a [`pipe`](crate::pipe()).
     pub fn pipe(reader: PipeReader) -> Self {
         Self(Kind::Pipe(reader))
     }
 
-    /// Any other body. Its error becomes the status with which the call ends.
+    /// Wraps any other body. Its error becomes the status of the call.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
         Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
-    /// A body that is made while it is sent.
+    /// Creates a body that produces its data while it is sent.
     pub fn from_source(source: impl BodySource + 'static) -> Self {
         Self(Kind::Source(Mutex::new(Box::pin(source))))
     }
 
-    /// See [`BodySource::is_waiting`].
+    /// Calls [`BodySource::is_waiting`]; `false` for other bodies.
     pub(crate) fn is_waiting(&mut self) -> bool {
         match &mut self.0 {
             Kind::Source(source) => {
@@ -111,8 +110,8 @@ impl Body {
         }
     }
 
-    /// Returns how many bytes it holds in memory, and `waker` hears if that becomes much more: as far as it
-    /// is known.
+    /// Returns the number of buffered bytes, and wakes `waker` if they grow considerably. Returns 0 for bodies
+    /// that do not report them.
     pub(crate) fn buffered(&mut self, waker: &Waker) -> usize {
         match &mut self.0 {
             Kind::Pipe(reader) => reader.buffered(waker),
@@ -125,8 +124,7 @@ impl Body {
         }
     }
 
-    /// The data of a body that is known in full and in one piece; none if it is in several, or if
-    /// part of it is still to come.
+    /// Returns the data of a body that is known in full and in one piece, else `None`.
     pub fn full_data(&self) -> Option<&Bytes> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data),
@@ -138,7 +136,7 @@ impl Body {
         }
     }
 
-    /// How many bytes a body has that is known in full; none if part of it is still to come.
+    /// Returns the size of a body that is known in full, in bytes, else `None`.
     pub fn full_size(&self) -> Option<usize> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data.len()),
@@ -147,8 +145,7 @@ impl Body {
         }
     }
 
-    /// Takes data and trailers out of a body that is known in full; none if part of it is still to
-    /// come.
+    /// Takes the data and trailers of a body that is known in full. Returns `None` for other bodies.
     pub fn take_full(&mut self) -> Option<(Payload, Option<HeaderMap>)> {
         match &mut self.0 {
             Kind::Full { data, trailers } => Some((std::mem::take(data).into(), trailers.take())),
@@ -159,7 +156,7 @@ impl Body {
         }
     }
 
-    /// The same body again, of one that is known in full. Its bytes are shared.
+    /// Clones a body that is known in full, sharing its bytes. Returns `None` for other bodies.
     #[inline]
     pub fn try_clone(&self) -> Option<Self> {
         match &self.0 {
@@ -171,7 +168,7 @@ impl Body {
         }
     }
 
-    /// Hears when the body fails, if it is one that a writer of this process fills.
+    /// Returns a handle that reports the failure of the body, if a [`pipe`](crate::pipe()) fills it.
     pub fn failure(&self) -> Option<PipeFailure> {
         match &self.0 {
             Kind::Pipe(reader) => Some(reader.failure()),

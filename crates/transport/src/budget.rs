@@ -1,39 +1,40 @@
-//! A budget for what a peer may do too much of.
+//! A budget for events that a peer causes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A budget that refills with time. It reads counters that only grow: what a peer has spent, and what
-/// it has earned by being of use. It has no timer, and asks for the time only when something was spent.
+/// A budget that refills over time. Its inputs are counters that only grow: the events that a peer has
+/// caused, and the credit that it has earned by useful traffic. It has no timer, and reads the clock only
+/// after new events.
 ///
-/// Time pays debts and is not saved up, but for one thing: the time since the last look pays for all that
-/// was spent since, because a connection that was held up sees at once what came over a longer time.
+/// Time repays debt but does not accumulate as credit. The time since the last check repays all events since
+/// then, because a delayed connection processes the events of a longer time at once.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// The largest debt.
+    /// The largest permitted debt.
     burst: i64,
-    /// The nanoseconds that pay for one.
+    /// The nanoseconds that repay one event.
     interval: u64,
     surplus: Surplus,
-    /// A debt if it is negative.
+    /// The balance, negative for a debt.
     balance: i64,
     spent: u64,
     earned: u64,
-    /// Up to when time has paid.
+    /// The moment up to which time has repaid debt.
     paid_until: Instant,
 }
 
-/// The use of earnings that no debt needs.
+/// The use of credit in excess of the debt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surplus {
-    /// They pay for what comes later.
+    /// The credit pays for later events.
     Carried,
     Discarded,
 }
 
 impl Budget {
-    /// A budget that allows `burst` at once, and one each `interval` in the long run.
+    /// Creates a budget for `burst` events at once, and one event per `interval` in the long run.
     pub(crate) fn new(burst: u64, interval: Duration, surplus: Surplus, now: Instant) -> Self {
         Self {
             burst: signed(burst),
@@ -46,7 +47,8 @@ impl Budget {
         }
     }
 
-    /// Returns whether the peer has overdrawn the budget, `spent` and `earned` being all that it ever has.
+    /// Returns whether the peer has overdrawn the budget. `spent` and `earned` are totals over the life of the
+    /// connection.
     #[inline]
     pub(crate) fn is_overdrawn(
         &mut self,
@@ -54,7 +56,7 @@ impl Budget {
         earned: impl FnOnce() -> u64,
         now: impl FnOnce() -> Instant,
     ) -> bool {
-        // Most turns spend nothing, and cost a comparison.
+        // Most turns spend nothing, and cost one comparison.
         spent != self.spent && self.charge(spent, earned(), now())
     }
 
@@ -83,7 +85,7 @@ impl Budget {
     }
 }
 
-/// The interval of what may come so often. More than one a nanosecond is without limit.
+/// Returns the interval of `rate` events per second. More than one per nanosecond is unlimited.
 pub(crate) fn per_second(rate: u64) -> Duration {
     Duration::from_nanos(1_000_000_000_u64.checked_div(rate).unwrap_or(u64::MAX))
 }

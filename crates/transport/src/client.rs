@@ -36,37 +36,38 @@ use crate::tls::ClientTls;
 use crate::turn::Turn;
 use crate::wire_io::{ConnectionStats, WireCounters, WireIo};
 
-/// RFC 9113, section 5.1.1: identifiers are used once, and when there are no more, so is the
-/// connection. A client has the odd ones of 31 bits, from 1 on.
+/// The number of streams that a client can open on a connection: RFC 9113, section 5.1.1, gives it the odd
+/// 31-bit identifiers, each of which is used once.
 const STREAMS_MAX: u32 = (1 << 30) - 1;
 
-/// A connection to a server; a cheap handle. The connection closes when the last handle is gone
-/// and the last call on it has ended.
+/// A handle of a connection to a server, cheap to clone.
+///
+/// The connection closes when the last handle is dropped and the last call on it has ended.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Opener>);
 
-/// Where a connection leads, and how it is spoken to.
+/// The server to connect to, and the settings of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'a> {
-    /// What messages call it.
+    /// The name of the server in error messages.
     pub name: &'a str,
-    /// What the user has written.
+    /// The target that the user wrote.
     pub target: &'a Target,
-    /// TLS, if it is wanted.
+    /// The TLS settings, or `None` for plaintext.
     pub tls: Option<&'a ClientTls>,
     /// The limits of the connection.
     pub limits: &'a Arc<ClientLimits>,
-    /// When the server is asked whether it is there.
+    /// The keepalive interval, shared by the connections of a channel.
     pub keepalive: &'a Keepalive,
 }
 
-/// What opens the streams of a connection.
+/// Opens the streams of a connection.
 struct Opener {
     send: SendRequest<Bytes>,
     shared: Arc<ConnectionShared>,
-    slots: Arc<StreamLimit>,
+    stream_limit: Arc<StreamLimit>,
     limits: Arc<ClientLimits>,
-    /// Streams that have been opened.
+    /// The number of streams opened so far.
     opened: AtomicU32,
     counted: Box<dyn WireCounters>,
 }
@@ -81,10 +82,10 @@ impl fmt::Debug for Opener {
 }
 
 impl Opener {
-    /// No new call goes here. Those that wait for a stream go elsewhere.
+    /// Stops accepting calls. Calls that wait for a stream move to another connection.
     fn leave(&self) {
         self.shared.set_leaving();
-        self.slots.close();
+        self.stream_limit.close();
     }
 
     fn count(&self) {
@@ -95,10 +96,9 @@ impl Opener {
         }
     }
 
-    /// What h2 says to a request that it does not take.
+    /// Converts the error of h2 for a request that it rejects.
     fn refused(&self, error: &h2::Error, body: Body) -> Box<RefusedRequest> {
-        // What is wrong with the request itself would be wrong elsewhere as well, and is no harm to
-        // the other calls here.
+        // An invalid request would fail on any connection, and does not affect other calls.
         let is_connection_lost = error.is_go_away() || error.is_io();
         if is_connection_lost {
             self.leave();
@@ -112,12 +112,13 @@ impl Opener {
 }
 
 impl Connection {
-    /// Connects to `address`, and waits until the server has shown that it speaks HTTP/2, over TLS if
-    /// that is wanted. There is no timeout here.
+    /// Connects to `address`, performs the TLS handshake if `to.tls` is set, and waits for the server's
+    /// HTTP/2 SETTINGS. Has no timeout.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE; the message has the name, the cause and the way out.
+    /// UNAVAILABLE if the server cannot be reached or a handshake fails. The message names the server, the
+    /// cause and a remedy.
     pub async fn connect(address: &Address, to: &Destination<'_>) -> Result<Self, Status> {
         let stream = NetStream::connect(address, to.name).await?;
         let has_keepalive = to.keepalive.time() < Duration::MAX;
@@ -125,17 +126,17 @@ impl Connection {
         Self::secure(stream, to).await
     }
 
-    /// As [`connect`](Self::connect), over a byte stream that there is.
+    /// Performs the handshakes of [`connect`](Self::connect) over an existing byte stream.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The errors of [`connect`](Self::connect).
     pub async fn on(stream: Box<dyn ByteStream>, to: &Destination<'_>) -> Result<Self, Status> {
         Self::secure(stream.into(), to).await
     }
 
-    /// The handshakes: TLS if it is wanted, and HTTP/2. In a box, so that what there is of a connection,
-    /// h2 included, is compiled here, and not with each crate that connects.
+    /// Performs the handshakes of TLS, if configured, and HTTP/2. The future is boxed so that the code of
+    /// a connection, including h2, is compiled in this crate instead of in each crate that connects.
     fn secure<'a>(
         stream: NetStream,
         to: &'a Destination<'_>,
@@ -150,11 +151,12 @@ impl Connection {
         })
     }
 
-    /// PeerProtocol HTTP/2 with prior knowledge over any byte stream. `name` is what messages call it.
+    /// Starts HTTP/2 with prior knowledge over any byte stream. `name` is the server's name in error
+    /// messages.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE if what answers does not speak HTTP/2.
+    /// UNAVAILABLE if the peer does not speak HTTP/2.
     pub async fn over<IO>(
         io: IO,
         name: &str,
@@ -191,10 +193,10 @@ impl Connection {
         let shared = ConnectionShared::new(wire.wire().header_lists());
         let counted = Box::new(wire.counted());
         let (ready, is_ready) = oneshot::channel();
-        let slots = StreamLimit::new();
+        let stream_limit = StreamLimit::new();
         let driver = ClientDriver {
             h2,
-            slots: slots.clone(),
+            stream_limit: stream_limit.clone(),
             settings: 0,
             turn: Turn::new(wire, shared.clone()),
             ready: Some(ready),
@@ -210,7 +212,7 @@ impl Connection {
             Ok(()) => Ok(Self(Arc::new(Opener {
                 send,
                 shared,
-                slots,
+                stream_limit,
                 limits,
                 opened: AtomicU32::new(0),
                 counted,
@@ -221,13 +223,13 @@ impl Connection {
         }
     }
 
-    /// Whether new calls can begin here: not once the server has said GOAWAY, nor when the
+    /// Returns whether new calls can begin: `false` after the server has sent GOAWAY, and after the
     /// connection has ended.
     pub fn is_usable(&self) -> bool {
         !self.0.shared.is_leaving()
     }
 
-    /// What has passed on this connection so far, or in all.
+    /// Returns the traffic of this connection so far, or in total if it has ended.
     pub fn stats(&self) -> ConnectionStats {
         let Opener {
             counted, shared, ..
@@ -235,45 +237,44 @@ impl Connection {
         counted.stats().unwrap_or_else(|| shared.stats())
     }
 
-    /// Whether the server has answered a call here.
+    /// Returns whether the server has responded to a call on this connection.
     pub fn has_responded(&self) -> bool {
         self.0.shared.has_responded()
     }
 
-    /// Why no new calls can begin here, once they cannot.
+    /// Returns the status for new calls after the connection stopped accepting them.
     pub fn failure(&self) -> Status {
         self.0.shared.ended().unwrap_or_else(|| {
             Status::unavailable("the server closes the connection and takes no more calls")
         })
     }
 
-    /// Waits until no new calls can begin here. It does not keep the connection open.
+    /// Waits until no new calls can begin. The future does not keep the connection open.
     pub fn left(&self) -> impl Future<Output = ()> + Send + use<> {
-        let slots = self.0.slots.clone();
-        async move { slots.until_closed().await }
+        let stream_limit = self.0.stream_limit.clone();
+        async move { stream_limit.until_closed().await }
     }
 
-    /// Calls that are open on this connection.
+    /// Returns the number of open calls on this connection.
     pub fn open_calls(&self) -> usize {
         self.0.shared.open()
     }
 
-    /// Streams that the server allows on this connection now.
+    /// Returns the number of streams that the server currently allows on this connection.
     pub fn max_streams(&self) -> usize {
-        self.0.slots.limit()
+        self.0.stream_limit.limit()
     }
 
-    /// Waits until the server allows another stream. Dropping the future leaves no trace.
+    /// Waits until the server allows another stream. Dropping the future has no effect on other calls.
     ///
     /// # Errors
     ///
-    /// UNAVAILABLE when the connection takes no new calls, which
-    /// [`is_usable`](Self::is_usable) says then too; RESOURCE_EXHAUSTED when
-    /// `limits.max_queued_calls` are open or waiting already.
+    /// UNAVAILABLE if the connection accepts no new calls; [`is_usable`](Self::is_usable) then returns
+    /// `false`. RESOURCE_EXHAUSTED if `limits.max_queued_calls` calls are already open or waiting.
     pub async fn ready(&self) -> Result<ReadyConnection, Status> {
         let Opener {
             shared,
-            slots,
+            stream_limit,
             limits,
             ..
         } = &*self.0;
@@ -281,55 +282,54 @@ impl Connection {
         if shared.open() > limits.max_queued_calls {
             let max = limits.max_queued_calls;
             return Err(Status::resource_exhausted(format!(
-                "{max} calls are open on this connection; max_queued_calls allows no more"
+                "{max} calls are open or waiting on this connection, the limit of max_queued_calls: raise it, or wait for calls to end"
             )));
         }
-        match slots.take().await {
-            Some(slot) => Ok(self.with(permit, slot)),
+        match stream_limit.take().await {
+            Some(stream_permit) => Ok(self.with(permit, stream_permit)),
             None => Err(self.failure()),
         }
     }
 
-    /// What [`ready`](Self::ready) gives, for a call that waits on another connection as well, and
-    /// counts there; none when the connection takes no new calls.
+    /// Waits like [`ready`](Self::ready), but does not count the waiting call, which waits on another
+    /// connection too and counts there. Returns `None` if the connection accepts no new calls.
     pub async fn ready_uncounted(&self) -> Option<ReadyConnection> {
-        let slot = self.0.slots.take().await?;
-        Some(self.with(self.0.shared.permit(), slot))
+        let stream_permit = self.0.stream_limit.take().await?;
+        Some(self.with(self.0.shared.permit(), stream_permit))
     }
 
-    /// What [`ready`](Self::ready) gives, if there is nothing to wait for and nothing wrong.
+    /// Returns what [`ready`](Self::ready) returns, or `None` if it would wait or fail.
     pub fn try_ready(&self) -> Option<ReadyConnection> {
         if self.0.shared.open() >= self.0.limits.max_queued_calls {
             return None;
         }
-        let slot = self.0.slots.try_take()?;
-        Some(self.with(self.0.shared.permit(), slot))
+        let stream_permit = self.0.stream_limit.try_take()?;
+        Some(self.with(self.0.shared.permit(), stream_permit))
     }
 
-    fn with(&self, permit: CallPermit, slot: StreamPermit) -> ReadyConnection {
+    fn with(&self, permit: CallPermit, stream_permit: StreamPermit) -> ReadyConnection {
         ReadyConnection {
             opener: self.0.clone(),
             resources: ClientCallResources {
                 permit: Some(permit),
-                slot: Some(slot),
+                stream_permit: Some(stream_permit),
                 sending: None,
                 request: None,
             },
         }
     }
 
-    /// Waits until the server allows another stream, and makes the call: see
-    /// [`ReadyConnection::call`].
+    /// Waits until the server allows another stream, and then calls [`ReadyConnection::call`].
     ///
     /// # Errors
     ///
-    /// Those of [`ready`](Self::ready) and of the call.
+    /// The errors of [`ready`](Self::ready) and of [`ReadyConnection::call`].
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         self.ready().await?.call(request).await
     }
 }
 
-/// A connection on which a stream can be opened.
+/// A connection with a reserved stream. Dropping it releases the stream.
 #[derive(Debug)]
 pub struct ReadyConnection {
     opener: Arc<Opener>,
@@ -337,12 +337,12 @@ pub struct ReadyConnection {
 }
 
 impl ReadyConnection {
-    /// Sends a request; gives the head of the response, and its body to read. As
-    /// [`send`](Self::send), when the future is first polled.
+    /// Sends a request when the future is first polled, and returns the response once its head has
+    /// arrived.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send) and of [`OpenCall`].
+    /// The errors of [`send`](Self::send) and of [`OpenCall`].
     pub async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         let open = self.send(Request::from_parts(head, ()), body);
@@ -352,13 +352,13 @@ impl ReadyConnection {
     // Way of a unary call, client 7: opens the stream, and sends the body if it is complete.
     /// Opens the stream and sends a request.
     ///
-    /// A request whose body is known in full, and below 2 GiB, goes out at once; any other is sent
-    /// by a task of its own, which ends with the call.
+    /// A request whose body is known in full, and smaller than 2 GiB, is sent immediately. A task of its
+    /// own sends any other body, and ends with the call.
     ///
     /// # Errors
     ///
-    /// When h2 takes no request on this connection any more, or the server no head as large as this:
-    /// nothing of it has been sent.
+    /// If the connection accepts no more requests, or the head is larger than the server accepts. Nothing
+    /// of the request has been sent.
     pub fn send(self, head: Request<()>, mut body: Body) -> Result<OpenCall, Box<RefusedRequest>> {
         let Self {
             opener,
@@ -369,7 +369,7 @@ impl ReadyConnection {
         }
         opener.count();
         let full_size = body.full_size().filter(|size| *size <= DATA_MAX);
-        // A handle that has opened no stream yet is always ready.
+        // A fresh clone has opened no stream, and is always ready.
         let mut send = opener.send.clone();
         let (head, stream) = match send.send_request(head, full_size == Some(0)) {
             Ok(opened) => opened,
@@ -397,11 +397,13 @@ impl ReadyConnection {
     }
 }
 
-/// A call whose stream is open: a future of the head of the response, and its body to read.
+/// A call whose stream is open: a future that returns the response once its head has arrived.
 ///
-/// Dropping it, or the body of the response before its end, resets the stream with CANCEL. Its
-/// error is what HTTP/2 says of the stream, mapped to a status; UNAVAILABLE when the connection is
-/// lost.
+/// Dropping it, or the body of the response before its end, resets the stream with CANCEL.
+///
+/// # Errors
+///
+/// The status for the HTTP/2 error code of the stream, or UNAVAILABLE if the connection is lost.
 #[derive(Debug)]
 #[must_use = "dropping it resets the stream"]
 pub struct OpenCall {
@@ -410,21 +412,21 @@ pub struct OpenCall {
     resources: ClientCallResources,
     /// The task that sends the request, if there is one.
     sending: Option<JoinHandle<Option<Body>>>,
-    /// What the stream has failed with, until it is known why its connection has.
+    /// The error of the stream, kept until the reason for the end of the connection is known.
     failed: Option<Box<h2::Error>>,
     is_unprocessed: bool,
 }
 
 impl OpenCall {
-    /// After an error: whether the server says that it has done nothing with the call.
+    /// Returns whether, after an error, the server reported that it did not process the call.
     pub fn is_unprocessed(&self) -> bool {
         self.is_unprocessed
     }
 
-    /// The body of a request that the server has not taken, if nothing has come out of it, and it
-    /// was not known in full.
+    /// Returns the body of a request that the server did not process. Returns `None` if the body has been
+    /// read in part, or was known in full.
     pub async fn take_body(&mut self) -> Option<Body> {
-        // What was to stop the task has been dropped, so that it ends.
+        // The task ends because the handle that stops it has been dropped.
         self.sending.take()?.await.ok().flatten()
     }
 }
@@ -466,7 +468,7 @@ impl Future for OpenCall {
                 this.resources = ClientCallResources::default();
                 this.is_unprocessed = is_unprocessed(&error);
                 if !this.is_unprocessed {
-                    // Nobody asks for what it gives back, and its writer is to hear of the end.
+                    // The body is not needed any more; dropping the handle ends the task and its writer.
                     this.sending = None;
                 }
                 Err(status)
@@ -475,8 +477,8 @@ impl Future for OpenCall {
     }
 }
 
-/// RFC 9113, sections 6.8 and 8.7: what is behind the last stream of a GOAWAY, and what is reset with
-/// REFUSED_STREAM, has not been processed at all.
+/// RFC 9113, sections 6.8 and 8.7: streams after the last one that a GOAWAY names, and streams reset with
+/// REFUSED_STREAM, have not been processed.
 fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote()
         && (error.is_go_away()
@@ -489,12 +491,12 @@ fn builder(limits: &Http2Limits) -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(limits.initial_window_size)
         .initial_connection_window_size(limits.initial_connection_window_size)
-        // Never refilled for frames that come late: flow control, and `ClientPolicy`, are the limit. Of a call
-        // that nobody polls, what fits into its window stays in h2.
+        // h2 never refills this budget for late frames, so flow control and `ClientPolicy` limit them
+        // instead. DATA of a call that is not polled stays in h2, up to its window.
         .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.max_send_buffer_size)
         .max_header_list_size(limits.decoded_header_list_size())
-        // As at a server: `ClientPolicy` has a budget that refills.
+        // h2 counts these for the life of the connection; `ClientPolicy` has a budget that refills.
         .max_local_error_reset_streams(None)
         .max_concurrent_reset_streams(limits.max_concurrent_reset_streams)
         .reset_stream_duration(limits.reset_stream_duration);

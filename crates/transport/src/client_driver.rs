@@ -1,4 +1,5 @@
-//! The task of a client's connection: drives HTTP/2 until the connection ends, and tells its calls why.
+//! The task of a client's connection: drives HTTP/2 until the connection ends, and sets the status of its
+//! calls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,14 +29,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Engine for ClientEngine<IO> {
 
 pub(crate) type ClientEngine<IO> = h2::client::Connection<WireIo<IO>, Bytes>;
 
-/// The engine goes before the turn: see [`Turn`].
+/// The fields are in drop order, the engine before the turn: see [`Turn`].
 pub(crate) struct ClientDriver<IO> {
     pub(crate) h2: ClientEngine<IO>,
     pub(crate) turn: Turn<IO>,
-    pub(crate) slots: Arc<StreamLimit>,
-    /// SETTINGS frames seen.
+    pub(crate) stream_limit: Arc<StreamLimit>,
+    /// The number of SETTINGS frames processed.
     pub(crate) settings: u64,
-    /// Told when the server's SETTINGS have come.
+    /// Notified when the server's SETTINGS have arrived.
     pub(crate) ready: Option<oneshot::Sender<()>>,
     pub(crate) policy: ClientPolicy,
     pub(crate) name: String,
@@ -46,7 +47,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ClientDriver<IO> {
         let (why, end) = poll_fn(|cx| {
             let poll = self.turn.poll(cx, &mut self.h2);
             match (self.apply_policy(cx), poll) {
-                // h2 has failed all streams, and waits for a socket that takes nothing.
+                // h2 has failed all streams, and waits for a socket that accepts no data.
                 (Poll::Pending, Poll::Pending) if self.turn.shared().is_end_awaited() => {
                     Poll::Ready((
                         "it was closed by the server".to_owned(),
@@ -74,8 +75,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ClientDriver<IO> {
         end
     }
 
-    /// What h2 does with control frames and does not tell, and what it does not do. Ready with the
-    /// reason when the connection has to end.
+    /// Reacts to control frames that h2 handles silently, and applies the policy. Ready with the reason
+    /// if the connection must end.
     fn apply_policy(&mut self, cx: &mut Context<'_>) -> Poll<(String, CloseKind)> {
         let (settings, goaways, bytes, flood) = {
             let mut wire = self.turn.wire().wire();
@@ -88,12 +89,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ClientDriver<IO> {
         };
         if settings != self.settings {
             self.settings = settings;
-            self.slots.set_limit(self.h2.max_concurrent_send_streams());
+            self.stream_limit
+                .set_limit(self.h2.max_concurrent_send_streams());
             let _ = self.ready.take().map(|ready| ready.send(()));
         }
         if goaways > 0 {
             self.turn.shared().set_leaving();
-            self.slots.close();
+            self.stream_limit.close();
         }
         if let Some(flood) = flood {
             return Poll::Ready((self.policy.flooded(flood), CloseKind::Graceful));
@@ -104,17 +106,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ClientDriver<IO> {
     }
 }
 
-/// A runtime that ends takes the task with it; a channel may live on in another.
+/// The end of a runtime drops the task, while the channel can continue in another runtime.
 impl<IO> Drop for ClientDriver<IO> {
     fn drop(&mut self) {
         let shared = self.turn.shared();
         shared.set_stats(self.turn.wire().wire().stats());
         if shared.ended().is_none() {
             shared.set_ended(Status::unavailable(format!(
-                "the connection to {} has ended: the runtime that it ran in is gone",
+                "the connection to {} has ended: the runtime of its task was shut down",
                 self.name
             )));
         }
-        self.slots.close();
+        self.stream_limit.close();
     }
 }

@@ -1,5 +1,4 @@
-//! What a client looks at after each turn of a connection: whether the server is there, and within
-//! bounds.
+//! The checks of a client after each turn of a connection: keepalive, and limits for the server's frames.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +22,7 @@ pub(crate) struct ClientPolicy {
     limits: Arc<ClientLimits>,
     floods: FloodBudgets,
     keepalive: Keepalive,
-    /// The time that this connection keeps to.
+    /// The keepalive time of this connection.
     time: Duration,
     keepalive_timer: Option<KeepaliveTimer>,
     timers: Timers,
@@ -51,7 +50,7 @@ impl ClientPolicy {
         }
     }
 
-    /// Ready when nothing comes any more, with what calls are told.
+    /// Ready if keepalive has timed out, with the reason for the calls.
     ///
     /// gRFC A8, "Client-side behavior".
     pub(crate) fn poll<IO>(
@@ -89,18 +88,20 @@ impl ClientPolicy {
                 }
                 KeepaliveAction::TimedOut => {
                     let timeout = self.limits.http2.keepalive_timeout;
-                    return Poll::Ready(format!("keepalive: no answer within {timeout:?}"));
+                    return Poll::Ready(format!(
+                        "keepalive: no response to a PING within {timeout:?}"
+                    ));
                 }
             }
         }
     }
 
-    /// Returns what the server sends too much of.
+    /// Returns the kind of frames that the server sends too many of.
     pub(crate) fn flood(&mut self, came: &FrameGuard, sent: &FrameGuard) -> Option<Flood> {
         self.floods.check(came, sent, 0, Instant::now)
     }
 
-    /// Words what calls are told of that.
+    /// Returns the message for the calls of such a connection.
     pub(crate) fn flooded(&self, flood: Flood) -> String {
         let limits = &self.limits.http2;
         match flood {

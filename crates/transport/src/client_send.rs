@@ -15,59 +15,59 @@ use crate::body::Body;
 use crate::connection_shared::ConnectionShared;
 use crate::send::{SendBody, SendError};
 
-/// A request of this many bytes usually leaves at once: it is the window that a stream has unless the
-/// peer wants less (RFC 9113, section 6.9.2).
-const LEAVES_AT_ONCE: usize = (1 << 16) - 1;
+/// The size up to which a request is usually sent immediately: the default window of a stream (RFC 9113,
+/// section 6.9.2).
+const DEFAULT_WINDOW: usize = (1 << 16) - 1;
 
-/// What h2 takes at once: no more than a window can be (RFC 9113, section 6.9.1).
+/// The most bytes that h2 accepts at once, the size of the largest window (RFC 9113, section 6.9.1).
 pub(crate) const DATA_MAX: usize = (1 << 31) - 1;
 
-/// Gives h2 all of a request. What it gives back is to be kept until the response has ended.
+/// Passes all of a request to h2. The caller must keep the returned stream until the response has ended.
 pub(crate) fn send_whole(
     mut stream: SendStream<Bytes>,
     mut data: Payload,
 ) -> Option<SendStream<Bytes>> {
-    let is_large = data.len() > LEAVES_AT_ONCE;
+    let is_large = data.len() > DEFAULT_WINDOW;
     while !data.is_empty() {
-        // The message is in memory anyway: in h2's buffer it is no larger, and it leaves as the
-        // window allows. A stream that takes none has been answered already, or has ended: the
-        // response says which.
+        // The message is in memory anyway, and takes no more in h2's buffer, which sends it as the window
+        // allows. An error means that the stream has a response already or has ended: the response
+        // carries the status.
         let piece = data.pop();
         let _ = stream.send_data(piece, data.is_empty());
     }
     is_large.then_some(stream)
 }
 
-/// How long the body of a request that the server has not taken waits for who reads the response. Who
-/// awaits it is there at once; the writer of a call whose response nobody asks for is told of its end
-/// after that, and does not wait for ever.
+/// The time for which the body of an unprocessed request is kept for the reader of the response, who
+/// usually takes it immediately. If no one reads the response, the writer of the body is notified of the end
+/// after this time.
 const UNTAKEN_KEPT: Duration = Duration::from_secs(1);
 
-/// How the sending of a body ended.
+/// The end of sending a body.
 enum Sent {
-    /// There is nothing more to send, or nobody to give it to.
+    /// All was sent, or the stream has ended.
     Over,
-    /// The server ended the stream, and may not have taken the call.
+    /// The server ended the stream, and may not have processed the call.
     Untaken,
-    /// The other half of the call wants no more of it.
+    /// The response half of the call has stopped the request.
     Stopped(Reason),
 }
 
-/// The request half of a call as the other half knows it.
+/// The response half's handle of the task that sends the request.
 #[derive(Debug)]
 pub(crate) struct RequestHandle {
-    /// Stops it. Dropped, it says that the call is given up.
+    /// Stops the task. Dropping it cancels the request.
     pub(crate) stop: oneshot::Sender<Reason>,
     pub(crate) failure: BodyFailure,
 }
 
-/// The failure of the body of a request, which resets the stream: the other half hears of no more
-/// than that from h2.
+/// The failure of the body of a request, which resets the stream. h2 reports only the reset to the
+/// response half, which reads the cause here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyFailure(Arc<OnceLock<Status>>);
 
 impl BodyFailure {
-    /// Makes the status of a stream that failed with `status`.
+    /// Returns the failure of the body if it caused `status`, else `status`.
     pub(crate) fn or(&self, status: Status) -> Status {
         let is_own_reset = status.code() == Code::CANCELLED && !status.is_from_peer();
         match self.0.get().filter(|_| is_own_reset) {
@@ -77,7 +77,7 @@ impl BodyFailure {
     }
 }
 
-/// The two ends of a request half.
+/// Creates the two ends that connect the response half with the task of the request half.
 pub(crate) fn request_channel() -> (RequestHandle, Stopped) {
     let (stop, stopped) = oneshot::channel();
     let failure = BodyFailure::default();
@@ -88,16 +88,17 @@ pub(crate) fn request_channel() -> (RequestHandle, Stopped) {
     (sending, Stopped { stopped, failure })
 }
 
-/// The end of the other half that the task of a request half has.
+/// The end held by the task that sends the request.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     stopped: oneshot::Receiver<Reason>,
     failure: BodyFailure,
 }
 
-/// The request half of a call whose body is not known in full, or larger than h2 takes at once.
-/// Ends with the request, or when the other half says so, or is gone. Gives the body back if nothing
-/// has come out of it, to the other half if that has learnt that the server did not take the call.
+/// Sends the body of a request that is not known in full, or larger than h2 accepts at once.
+///
+/// Ends with the request, or when the response half stops it or is dropped. Returns the body if nothing
+/// was read from it and the server may not have processed the call.
 pub(crate) async fn send_body(
     mut send: SendBody,
     shared: Arc<ConnectionShared>,
@@ -114,12 +115,12 @@ pub(crate) async fn send_body(
         send.poll(cx, shared.header_lists()).map(|sent| match sent {
             Ok(()) => Sent::Over,
             Err(SendError::PeerGone) => match send.stream().poll_reset(cx) {
-                // h2 does not say here whether the reason came in RST_STREAM or in GOAWAY: the other half
-                // knows. No server says CANCEL of what it has not taken.
+                // h2 does not report here whether the reason came in RST_STREAM or in GOAWAY; the response
+                // half has that information. Servers do not send CANCEL for unprocessed calls.
                 Poll::Ready(Ok(reason)) if reason != Reason::CANCEL => Sent::Untaken,
                 _ => Sent::Over,
             },
-            // The caller let go of the call, or its body failed. Half of a request is not one.
+            // The caller dropped the call, or its body failed: a partial request must be reset.
             Err(SendError::Body(status)) => {
                 let _ = failure.0.set(status);
                 Sent::Stopped(Reason::CANCEL)
@@ -134,25 +135,25 @@ pub(crate) async fn send_body(
     }
     let body = send.into_unread()?;
     if let Sent::Untaken = sent {
-        // The other half drops what would stop this when it learns of the error.
+        // The response half drops its handle when it receives the error.
         tokio::time::timeout(UNTAKEN_KEPT, stopped).await.ok()?.ok();
     }
     Some(body)
 }
 
-/// A request that a connection did not take: nothing of it has been sent.
+/// A request that a connection rejected before sending any of it.
 #[derive(Debug)]
 pub struct RefusedRequest {
-    /// The status of the call if that ends it.
+    /// The status of the call if it is not retried.
     pub status: Status,
-    /// Nothing has been taken out of it.
+    /// The unread body of the request.
     pub body: Body,
-    /// The connection is at fault and not the request, which can go to another.
+    /// The connection caused the failure; another connection can send the request.
     pub is_connection_lost: bool,
 }
 
 impl RefusedRequest {
-    /// A request that no other connection to the server would take either.
+    /// Creates a failure that any other connection to the server would repeat.
     pub(crate) fn for_good(status: Status, body: Body) -> Box<Self> {
         Box::new(Self {
             status,

@@ -1,4 +1,4 @@
-//! What a connection's task shares with the calls on it: one waker, and who asked for it.
+//! The state that a connection's task shares with its calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,39 +20,38 @@ use crate::wire_io::ConnectionStats;
 const POLLING: u8 = 0b01;
 const WOKEN: u8 = 0b10;
 
-/// The meeting point of a connection's task and its calls.
+/// The state that a connection's task shares with its calls.
 ///
-/// It is the waker that h2 and the streams are given, so that the task can tell "my calls have
-/// something to send" from "the socket is ready": the first is worth waiting one turn for (see
-/// `Turn::poll`), the second is not.
+/// It is also the waker for h2 and the streams. The task can therefore distinguish a wakeup by its calls,
+/// for which waiting one turn is worthwhile (see `Turn::poll`), from a wakeup by the socket.
 #[derive(Debug)]
 pub(crate) struct ConnectionShared {
     task: AtomicWaker,
     state: AtomicU8,
-    /// Streams that h2 has DATA for and that their readers have not taken yet.
+    /// Streams for which h2 has DATA that their readers have not taken yet.
     ready: Mutex<Vec<Arc<IncomingStream>>>,
-    /// Calls that have been woken, if the task polls calls.
+    /// Calls that have been woken. `None` if the task does not poll calls.
     woken: Mutex<Option<Vec<Arc<CallWaker>>>>,
     open: AtomicUsize,
-    /// Bytes that readers have taken, on all streams, and for which the peer has no window yet.
+    /// The bytes, over all streams, that readers have taken and whose window is not released yet.
     unreleased: AtomicUsize,
     answered: AtomicU64,
-    /// A call that is reset this soon after it began, and has not been answered, was no use to anyone.
+    /// The age below which a reset without a response counts as rapid.
     rapid_reset_time: Duration,
     rapid_resets: AtomicU64,
     unanswered_resets: AtomicU64,
-    /// No new call can begin: the peer has said GOAWAY, or the connection has ended.
+    /// New calls cannot begin: the peer has sent GOAWAY, or the connection has ended.
     is_leaving: AtomicBool,
-    /// At a client: the server has answered a call.
+    /// At a client: the server has responded to a call.
     has_responded: AtomicBool,
     ended: Mutex<Ended>,
     stats: Mutex<ConnectionStats>,
     header_lists: Arc<HeaderLists>,
-    /// At a server: responses that wait.
+    /// At a server: the buffered responses.
     send_backlog: Option<Arc<SendBacklog>>,
 }
 
-/// What woke a connection's task.
+/// The cause of a wakeup of a connection's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WokenBy {
     Calls,
@@ -99,12 +98,12 @@ impl ConnectionShared {
         })
     }
 
-    /// The sizes that header lists may have.
+    /// Returns the limits for header lists.
     pub(crate) fn header_lists(&self) -> &HeaderLists {
         &self.header_lists
     }
 
-    /// A server's: it counts calls that are given up as they begin.
+    /// Creates the state of a server's connection, which counts rapid resets and buffered responses.
     pub(crate) fn serving(
         limits: &ServerLimits,
         header_lists: Arc<HeaderLists>,
@@ -114,13 +113,13 @@ impl ConnectionShared {
         Self::counting(limits.rapid_reset_time, header_lists, backlog)
     }
 
-    /// At a server: responses that wait.
+    /// Returns the buffered responses, at a server.
     pub(crate) fn send_backlog(&self) -> Option<&Arc<SendBacklog>> {
         self.send_backlog.as_ref()
     }
 
-    /// Marks the connection as woken by a call, and wakes its task unless it is being polled now,
-    /// in which case it looks again before it returns.
+    /// Marks the connection as woken by a call and wakes its task. A task that is being polled checks the
+    /// mark before it returns instead.
     pub(crate) fn notify(&self) {
         let before = self.state.fetch_or(WOKEN, Ordering::SeqCst);
         if before & (POLLING | WOKEN) == 0 {
@@ -128,7 +127,7 @@ impl ConnectionShared {
         }
     }
 
-    /// The task starts a poll. `waker` is the task's own.
+    /// Begins a poll of the task, whose waker is `waker`.
     pub(crate) fn begin_poll(&self, waker: &Waker) -> WokenBy {
         self.task.register(waker);
         match self.state.swap(POLLING, Ordering::SeqCst) & WOKEN {
@@ -137,40 +136,41 @@ impl ConnectionShared {
         }
     }
 
-    /// The task wants to return: false if a call has asked for it since, so that it must go on.
+    /// Ends a poll of the task. Returns `false` if a call has woken the task meanwhile, and the poll must
+    /// continue.
     pub(crate) fn try_end_poll(&self) -> bool {
         self.state
             .compare_exchange(POLLING, 0, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
-    /// Forgets that a call has asked for the task while it was polled.
+    /// Clears the wakeups by calls during this poll.
     pub(crate) fn clear_woken(&self) {
         self.state.store(POLLING, Ordering::SeqCst);
     }
 
-    /// The task returns although calls may have asked for it: it has woken itself.
+    /// Ends a poll of a task that has woken itself, regardless of wakeups by calls.
     pub(crate) fn end_poll(&self) {
         self.state.store(0, Ordering::SeqCst);
     }
 
-    /// Called by h2, under its lock, when `stream` has something to read.
+    /// Adds `stream` to the ready streams. Called by h2, under its lock, when the stream has data.
     pub(crate) fn stream_ready(&self, stream: Arc<IncomingStream>) {
         lock(&self.ready).push(stream);
         self.notify();
     }
 
-    /// Swaps the list of ready streams with `spare`, which must be empty.
-    pub(crate) fn take_ready(&self, spare: &mut Vec<Arc<IncomingStream>>) {
-        std::mem::swap(&mut *lock(&self.ready), spare);
+    /// Swaps the list of ready streams with `empty`, whose allocation is reused.
+    pub(crate) fn take_ready(&self, empty: &mut Vec<Arc<IncomingStream>>) {
+        std::mem::swap(&mut *lock(&self.ready), empty);
     }
 
-    /// From now on calls that are woken are listed.
+    /// Starts to list the calls that are woken.
     pub(crate) fn list_woken(&self) {
         *lock(&self.woken) = Some(Vec::new());
     }
 
-    /// Forgets the calls that were woken, and those that will be.
+    /// Stops listing the calls that are woken, and clears the list.
     pub(crate) fn unlist_woken(&self) {
         let list = lock(&self.woken).take();
         drop(list);
@@ -183,7 +183,7 @@ impl ConnectionShared {
         self.notify();
     }
 
-    /// Moves the calls that were woken behind `calls`.
+    /// Appends the calls that were woken to `calls`.
     pub(crate) fn take_woken(&self, calls: &mut Vec<Arc<CallWaker>>) {
         if let Some(list) = &mut *lock(&self.woken) {
             match calls.is_empty() {
@@ -193,12 +193,12 @@ impl ConnectionShared {
         }
     }
 
-    /// Calls that are open now: a handler, or a caller, is there for each.
+    /// Returns the number of open calls, each of which has a handler or a caller.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Calls whose response has begun, since the connection began.
+    /// Returns the number of calls whose response has begun, over the life of the connection.
     pub(crate) fn responses(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
@@ -207,32 +207,32 @@ impl ConnectionShared {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Calls that were reset without an answer as soon as they had begun.
+    /// Returns the number of calls reset without a response while they were young.
     pub(crate) fn rapid_resets(&self) -> u64 {
         self.rapid_resets.load(Ordering::Relaxed)
     }
 
-    /// Calls that were reset without an answer, at any time.
+    /// Returns the number of calls reset without a response.
     pub(crate) fn unanswered_resets(&self) -> u64 {
         self.unanswered_resets.load(Ordering::Acquire)
     }
 
-    /// True if a call that was accepted at `since` has just begun.
+    /// Returns whether a call accepted at `since` is younger than `rapid_reset_time`.
     pub(crate) fn is_young(&self, since: Instant, now: Instant) -> bool {
         now.saturating_duration_since(since) < self.rapid_reset_time
     }
 
-    /// A call was reset without an answer.
+    /// Counts a call that was reset without a response.
     #[cold]
     pub(crate) fn call_reset(&self, is_young: bool) {
         if is_young {
             self.rapid_resets.fetch_add(1, Ordering::Relaxed);
         }
-        // This is what is looked at.
+        // Readers check this counter first.
         self.unanswered_resets.fetch_add(1, Ordering::Release);
     }
 
-    /// Takes a permit, given back when it is dropped.
+    /// Counts a call as open until the permit is dropped.
     pub(crate) fn permit(self: &Arc<Self>) -> CallPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
         CallPermit {
@@ -240,12 +240,12 @@ impl ConnectionShared {
         }
     }
 
-    /// Counts bytes that a reader has taken; gives how many there are on all streams.
+    /// Counts bytes that a reader has taken. Returns the unreleased bytes of all streams.
     pub(crate) fn taken(&self, bytes: usize) -> usize {
         self.unreleased.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
-    /// The peer has window again for bytes that were taken.
+    /// Counts bytes whose window has been released.
     pub(crate) fn released(&self, bytes: usize) {
         self.unreleased.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -259,8 +259,8 @@ impl ConnectionShared {
     }
 
     pub(crate) fn set_responded(&self) {
-        // Asked first: a connection's calls end on several threads, which would take the line from
-        // each other.
+        // Loaded first: the calls of a connection end on several threads, and stores would contend for the
+        // cache line.
         if !self.has_responded() {
             self.has_responded.store(true, Ordering::Relaxed);
         }
@@ -270,7 +270,7 @@ impl ConnectionShared {
         self.has_responded.load(Ordering::Relaxed)
     }
 
-    /// The first reason wins: what follows is its consequence.
+    /// Sets the status of the ended connection. The first one wins: later ones are consequences of it.
     pub(crate) fn set_ended(&self, status: Status) {
         self.set_leaving();
         let waiting = {
@@ -281,8 +281,8 @@ impl ConnectionShared {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// As [`failure`](Self::failure), for another task than the connection's: h2 tells its streams
-    /// that the socket has failed before that task knows why.
+    /// Returns the [`failure`](Self::failure), in a task other than the connection's. Waits for the cause:
+    /// h2 fails the streams of a broken socket before the connection's task sets the status.
     pub(crate) fn poll_failure(&self, error: &h2::Error, cx: &Context<'_>) -> Poll<Status> {
         if error.is_io() {
             let mut ended = lock(&self.ended);
@@ -298,12 +298,13 @@ impl ConnectionShared {
         Poll::Ready(self.failure(error))
     }
 
-    /// Whether a call waits to be told why its connection has failed.
+    /// Returns whether a call waits for the status of the ended connection.
     pub(crate) fn is_end_awaited(&self) -> bool {
         !lock(&self.ended).waiting.is_empty()
     }
 
-    /// Why a stream failed: what ended its connection tells more than what h2 says afterwards.
+    /// Returns the status of a failed stream: the status of its connection if that has ended, which is more
+    /// specific than the error of h2.
     pub(crate) fn failure(&self, error: &h2::Error) -> Status {
         let status = status_from_h2(error);
         match error.is_reset() {
@@ -312,7 +313,7 @@ impl ConnectionShared {
         }
     }
 
-    /// What has passed on the connection, once it has ended.
+    /// Returns the traffic of the connection after its end.
     pub(crate) fn stats(&self) -> ConnectionStats {
         *lock(&self.stats)
     }
@@ -321,34 +322,35 @@ impl ConnectionShared {
         *lock(&self.stats) = stats;
     }
 
-    /// Why the connection has ended, if it has.
+    /// Returns the status of the connection if it has ended.
     pub(crate) fn ended(&self) -> Option<Status> {
         lock(&self.ended).status.clone()
     }
 }
 
-/// Puts a call on the shared's list, once, and wakes the connection's task.
+/// The waker of a call that the connection's task polls: adds the call to the list of woken calls, once, and
+/// wakes the task.
 #[derive(Debug)]
 pub(crate) struct CallWaker {
-    slot: usize,
+    index: usize,
     shared: Arc<ConnectionShared>,
     is_listed: AtomicBool,
 }
 
 impl CallWaker {
-    pub(crate) fn new(slot: usize, shared: Arc<ConnectionShared>) -> Arc<Self> {
+    pub(crate) fn new(index: usize, shared: Arc<ConnectionShared>) -> Arc<Self> {
         Arc::new(Self {
-            slot,
+            index,
             shared,
             is_listed: AtomicBool::new(false),
         })
     }
 
-    pub(crate) fn slot(&self) -> usize {
-        self.slot
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
-    /// The call is about to be polled: it is listed again when it is woken.
+    /// Allows the call to be listed again. Called before the call is polled.
     pub(crate) fn unlist(&self) {
         self.is_listed.store(false, Ordering::Release);
     }
@@ -366,15 +368,15 @@ impl Wake for CallWaker {
     }
 }
 
-/// How a connection has ended.
+/// The end of a connection.
 #[derive(Debug, Default)]
 struct Ended {
     status: Option<Status>,
-    /// Calls that want to know.
+    /// The tasks that wait for the status.
     waiting: Vec<Waker>,
 }
 
-/// One open call. On a server it is held until the handler's future is gone.
+/// Counts one open call. A server holds it until the handler's future is dropped.
 #[derive(Debug)]
 pub(crate) struct CallPermit {
     shared: Arc<ConnectionShared>,
@@ -389,7 +391,7 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        // A call that waits for a permit, and a connection that drains, look again.
+        // Wakes a connection that drains, or that has calls waiting for a permit.
         self.shared.notify();
     }
 }

@@ -1,13 +1,13 @@
-//! A deadline, and the timer that goes with it.
+//! A deadline and its timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
-/// A moment to wait for, with a timer that is made when something first waits for it.
+/// A moment to wait for. Its timer is created on the first wait.
 ///
-/// Most calls end without waiting, and cost no timer.
+/// Most calls end without waiting, and need no timer.
 ///
 /// ```
 /// # use std::future::poll_fn;
@@ -42,12 +42,12 @@ impl Deadline {
         self.at <= Instant::now()
     }
 
-    /// Waits for the moment. Ready at once if it has passed, also in a task that has used up tokio's
-    /// budget, where a timer is silent.
+    /// Waits for the moment. Ready immediately if it has passed, even in a task that has used up its tokio
+    /// budget, in which tokio's own timers stay pending.
     ///
     /// # Panics
     ///
-    /// If it has to wait outside of a tokio runtime with a timer.
+    /// If it waits outside of a tokio runtime with a timer.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self
             .sleep
@@ -56,8 +56,8 @@ impl Deadline {
     }
 }
 
-/// Waits for `sleep`, also in a task whose handlers have used up its budget: there a timer is silent,
-/// and the clock has to say.
+/// Waits for `sleep`. Checks the clock as well, because the timer stays pending in a task that has used up its
+/// tokio budget.
 pub(crate) fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     match sleep.as_mut().poll(cx) {
         Poll::Pending if sleep.deadline() > Instant::now() => Poll::Pending,

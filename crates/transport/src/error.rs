@@ -1,4 +1,4 @@
-//! What h2 and sockets report, as a gRPC status.
+//! Converts the errors of h2 and sockets to gRPC statuses.
 
 use std::io;
 
@@ -6,8 +6,10 @@ use trunkline_codec::{Code, Status};
 
 use crate::frame_guard::PeerProtocol;
 
-/// PROTOCOL-HTTP2.md, "HTTP2 Transport Mapping", "Errors": a reset has its code from the HTTP/2
-/// error; everything that takes the connection with it is UNAVAILABLE.
+/// Returns the status for an error of h2.
+///
+/// PROTOCOL-HTTP2.md, "HTTP2 Transport Mapping", "Errors": the HTTP/2 error code of a reset determines the
+/// status code; errors that end the connection are UNAVAILABLE.
 pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
     if error.is_reset()
         && let Some(reason) = error.reason()
@@ -38,14 +40,14 @@ pub(crate) fn status_from_h2(error: &h2::Error) -> Status {
     }
 }
 
-/// Words the end of a connection for the calls on it.
+/// Returns the status of the calls on a connection that has ended.
 pub(crate) fn ended(name: &str, why: &str, protocol: PeerProtocol) -> Status {
     Status::unavailable(match protocol {
         PeerProtocol::Http1 => format!(
             "{name} speaks HTTP/1.1, and gRPC needs HTTP/2: is this the server's gRPC port?"
         ),
         PeerProtocol::Tls => {
-            // A name that has been resolved has its address behind it.
+            // The address follows a resolved name.
             let target = name.split_once(" (").map_or(name, |(target, _)| target);
             let schemes = ["unix:", "unix-abstract:"];
             let way_out = match schemes.iter().any(|it| target.starts_with(it)) {
@@ -61,7 +63,7 @@ pub(crate) fn ended(name: &str, why: &str, protocol: PeerProtocol) -> Status {
     })
 }
 
-/// The status of a byte stream to `name` that cannot be had: the cause and the way out.
+/// Returns the status for a failure to connect to `name`, UNAVAILABLE, with the cause and a remedy.
 pub fn cannot_connect(name: &str, error: io::Error) -> Status {
     let way_out = match error.kind() {
         io::ErrorKind::ConnectionRefused => {

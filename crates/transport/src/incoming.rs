@@ -1,8 +1,8 @@
-//! The DATA of one stream, drained from h2 as it arrives.
+//! Received DATA of one stream, taken from h2 as it arrives.
 //!
-//! h2 keeps some 265 bytes for each DATA frame left inside it. So the connection's task takes them
-//! out at once, into one compacted buffer a stream, and gives window back only as the reader takes
-//! the bytes. A client's call is drained from when the head of its response has been taken.
+//! h2 uses about 265 bytes for each DATA frame that it buffers. The connection's task therefore moves the
+//! frames immediately into one compact buffer for each stream, and releases window only as the reader
+//! takes the bytes. At a client, this begins once the caller has the head of the response.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,33 +21,37 @@ use crate::limits::Http2Limits;
 use crate::stream_limit::StreamPermit;
 use crate::sync::lock;
 
-/// Chunks below this are copied together, so that a small one does not keep the large buffer alive
-/// in which it came.
+/// The size below which chunks are copied together: a small chunk would keep the large read buffer alive
+/// that contains it.
 const COMPACT_BELOW: usize = 2 * 1024;
 
-/// The incoming half of a stream, as its connection's task and its reader share it.
+/// The receiving half of a stream, shared by its connection's task and its reader.
 ///
-/// It is the waker that h2 has for the stream: DATA for it puts it on the shared's list.
+/// It is also the waker that h2 holds for the stream: when DATA arrives, it adds itself to the list of ready
+/// streams in [`ConnectionShared`].
 pub(crate) struct IncomingStream {
     shared: Arc<ConnectionShared>,
     state: Mutex<IncomingState>,
 }
 
+/// The queue of chunks resembles that of `PipeState`, and is a separate type because every step differs: here
+/// the chunks come from h2, a lone small chunk is passed on without a copy, and the tail releases its memory
+/// when it is read. The pipe encodes messages into its tail, and keeps the rest of its allocation.
 #[derive(Default)]
 struct IncomingState {
-    /// None once the stream has ended or its reader is gone. h2 holds our waker, and so us: the
-    /// reader must take this out to break the circle.
+    /// `None` after the stream has ended or its reader was dropped. h2 holds this stream as a waker, so the
+    /// reader must take this value to break the reference cycle.
     recv: Option<RecvStream>,
     chunks: VecDeque<Bytes>,
-    /// Small chunks behind those in `chunks`.
+    /// Small chunks that follow those in `chunks`.
     tail: BytesMut,
     end: Option<IncomingEnd>,
     reader: Option<Waker>,
-    /// Bytes the reader has taken for which the peer has no window yet.
+    /// The bytes that the reader has taken and whose window is not released yet.
     unreleased: usize,
-    /// A client's stream counts against the server's limit until it has ended, read or not.
-    slot: Option<StreamPermit>,
-    /// The rest of the other half that is to be sent, which the end of this one stops, read or not.
+    /// At a client, counts the stream against the server's limit until it has ended, read or not.
+    stream_permit: Option<StreamPermit>,
+    /// The unsent rest of the request, which the end of the response stops.
     request: Option<SendStream<Bytes>>,
     sending: Option<RequestHandle>,
 }
@@ -58,7 +62,7 @@ enum IncomingEnd {
     Failed(Status),
 }
 
-/// What a stream holds as it is handed over: all of it, or the beginning.
+/// The content of a stream when its body is created: all of it, or the beginning.
 pub(crate) enum ReceivedBody {
     Full {
         data: Bytes,
@@ -85,7 +89,7 @@ impl fmt::Debug for IncomingStream {
 }
 
 impl IncomingStream {
-    /// Takes everything that h2 has for this stream. Called by the connection's task.
+    /// Takes all data that h2 has for this stream. Called by the connection's task.
     pub(crate) fn drain(self: &Arc<Self>) {
         let reader = {
             let mut state = lock(&self.state);
@@ -122,7 +126,7 @@ impl IncomingState {
                 Ok(trailers) => {
                     let lists = shared.header_lists();
                     let checked = lists.check_trailers(trailers.as_ref(), recv);
-                    replied(request, self.sending.take());
+                    finish_request(request, self.sending.take());
                     match checked {
                         Ok(()) => trailers.map_or(IncomingEnd::Eof, IncomingEnd::Trailers),
                         Err(status) => IncomingEnd::Failed(status),
@@ -137,18 +141,18 @@ impl IncomingState {
                 }
             };
             self.end = Some(end);
-            // The rest needs no window: the peer has nothing more to send.
+            // The peer sends nothing more, so the remaining bytes need no window.
             drop(self.close(shared));
-            self.slot = None;
+            self.stream_permit = None;
         }
     }
 
     fn push(&mut self, chunk: Bytes) {
-        // h2 charges the window even for what is only padding.
+        // Frames with only padding have no data; h2 accounts for their window.
         if chunk.is_empty() {
             return;
         }
-        // A chunk that is alone is handed on as it lies.
+        // A lone chunk is passed on without a copy.
         if chunk.len() < COMPACT_BELOW && !(self.chunks.is_empty() && self.tail.is_empty()) {
             self.tail.extend_from_slice(&chunk);
             return;
@@ -173,41 +177,41 @@ impl IncomingState {
         self.end.is_some() || !self.chunks.is_empty() || !self.tail.is_empty()
     }
 
-    /// Gives window back in steps: a WINDOW_UPDATE for every frame costs more than it brings. What
-    /// many streams hold back together must not use up the connection's.
+    /// Releases window in steps, because a WINDOW_UPDATE for every frame is expensive. The limit over all
+    /// streams keeps the unreleased bytes from using up the connection's window.
     fn release(&mut self, taken: usize, shared: &ConnectionShared, (own, all): (usize, usize)) {
         let Some(recv) = &mut self.recv else { return };
         self.unreleased += taken;
         if shared.taken(taken) >= all || self.unreleased >= own {
-            // An error means that the stream has ended meanwhile, and needs no window.
+            // An error means that the stream has ended and needs no window.
             let _ = recv.flow_control().release_capacity(self.unreleased);
             shared.released(std::mem::take(&mut self.unreleased));
         }
     }
 
-    /// Takes the stream out. h2 gives back the window of what it has delivered.
+    /// Takes the stream. Dropping it makes h2 release the window of the delivered bytes.
     fn close(&mut self, shared: &ConnectionShared) -> Option<RecvStream> {
         shared.released(std::mem::take(&mut self.unreleased));
         self.recv.take()
     }
 }
 
-/// What a client's call holds while its incoming half is read.
+/// The resources that a client's call holds until its response is read.
 #[derive(Debug, Default)]
 pub(crate) struct ClientCallResources {
-    /// A client's open call. A server's permit goes with the handler instead.
+    /// Counts the open call at a client. A server's handler holds its permit instead.
     pub(crate) permit: Option<CallPermit>,
-    pub(crate) slot: Option<StreamPermit>,
-    /// The task that sends the other half.
+    pub(crate) stream_permit: Option<StreamPermit>,
+    /// The task that sends the request.
     pub(crate) sending: Option<RequestHandle>,
-    /// The other half of a large request that h2 has all of: part of it may be there still.
+    /// The sending half of a large request that was passed to h2, which may still buffer part of it.
     pub(crate) request: Option<SendStream<Bytes>>,
 }
 
-/// The response has come to its end: nobody waits for the rest of the request, and it stays here. The
-/// stream then counts no longer, at either end. If all has left, nobody hears of this.
+/// Stops sending the request after the response has ended, so that the stream no longer counts at either
+/// end. Has no effect if all of the request has been sent.
 #[inline]
-fn replied(request: Option<SendStream<Bytes>>, sending: Option<RequestHandle>) {
+fn finish_request(request: Option<SendStream<Bytes>>, sending: Option<RequestHandle>) {
     // PROTOCOL-HTTP2.md, "Early Server Closure": RST_STREAM with NO_ERROR.
     if let Some(mut request) = request {
         request.send_reset(Reason::NO_ERROR);
@@ -217,11 +221,11 @@ fn replied(request: Option<SendStream<Bytes>>, sending: Option<RequestHandle>) {
     }
 }
 
-/// The reader's end of a stream's incoming half. Dropping it tells h2 that nobody reads on: if
-/// nothing else holds the stream, it is reset.
+/// The reader of a stream's receiving half. Dropping it resets the stream, unless something else holds the
+/// stream.
 pub(crate) struct IncomingBody {
     stream: Arc<IncomingStream>,
-    /// From how many bytes on window is given back: those of the stream, and of all.
+    /// The unreleased bytes at which window is released: of this stream, and of all streams.
     steps: (usize, usize),
     _permit: Option<CallPermit>,
 }
@@ -233,8 +237,8 @@ impl fmt::Debug for IncomingBody {
 }
 
 impl IncomingBody {
-    /// Looks at what h2 has for the stream: a request or a response that has arrived in full, in one
-    /// piece, needs no buffer and no waker.
+    /// Creates the body of a stream. A request or response that has arrived in full, in one chunk, needs no
+    /// buffer and no waker.
     pub(crate) fn arrive(
         mut recv: RecvStream,
         shared: &Arc<ConnectionShared>,
@@ -248,12 +252,12 @@ impl IncomingBody {
         }
         let end = match recv.is_end_stream() {
             true => Poll::Ready(Ok(None)),
-            // Pending also if there is more data.
+            // Also pending if more data follows.
             false => recv.poll_trailers(&mut cx),
         };
         let mut failed = None;
         if let Poll::Ready(Ok(trailers)) = end {
-            replied(resources.request.take(), resources.sending.take());
+            finish_request(resources.request.take(), resources.sending.take());
             let lists = shared.header_lists();
             match lists.check_trailers(trailers.as_ref(), &recv) {
                 Ok(()) => return ReceivedBody::Full { data, trailers },
@@ -263,7 +267,7 @@ impl IncomingBody {
         let mut state = IncomingState {
             recv: failed.is_none().then_some(recv),
             end: failed,
-            slot: resources.slot.take(),
+            stream_permit: resources.stream_permit.take(),
             request: resources.request.take(),
             sending: resources.sending.take(),
             ..IncomingState::default()
@@ -308,7 +312,7 @@ impl IncomingBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = lock(&self.stream.state);
         let Some(chunk) = state.pop() else {
-            // What the end says, it says once.
+            // Trailers and errors are returned once.
             return match state.end.replace(IncomingEnd::Eof) {
                 Some(IncomingEnd::Eof) => Poll::Ready(None),
                 Some(IncomingEnd::Trailers(map)) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
@@ -337,10 +341,10 @@ impl IncomingBody {
 
 impl Drop for IncomingBody {
     fn drop(&mut self) {
-        // Dropped outside our lock: this takes h2's, under which h2 may call our waker.
+        // Dropped outside of this lock: dropping takes the lock of h2, which may call this waker under it.
         let _dropped = {
             let mut state = lock(&self.stream.state);
-            state.slot = None;
+            state.stream_permit = None;
             let recv = state.close(&self.stream.shared);
             (recv, state.request.take(), state.sending.take())
         };

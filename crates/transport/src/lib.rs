@@ -5,33 +5,33 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `body`, `pipe` | what requests and responses carry |
-//! | `listen`, `socket_file` | sockets that listen; the file of a Unix socket |
-//! | `server`, `threads` | accepts; a task for each connection; the same on several threads |
-//! | `connection`, `server_call` | the server's driver; one call on it |
-//! | `server_calls`, `poll_budget` | calls that wait, in the connection's task or in one each; which of the two |
-//! | `client`, `stream_limit` | connects; the client's driver; one call on it; how many may be open |
-//! | `server_policy`, `client_policy` | what a server, and a client, looks at after each turn |
-//! | `budget` | how much a peer may do that costs more than it brings |
-//! | `deadline`, `timers` | one moment to wait for; all those of a connection on one timer |
-//! | `keepalive` | pings: is the peer there |
+//! | `body`, `pipe` | the bodies of requests and responses |
+//! | `listen`, `socket_file` | listening sockets; the file of a Unix socket |
+//! | `server`, `threads` | accepting connections, with a task for each; the same on several threads |
+//! | `connection`, `server_call` | the server's driver of a connection; one call on it |
+//! | `server_calls`, `poll_budget` | running calls in the connection's task or in their own; the choice between the two |
+//! | `client`, `stream_limit` | connecting, the client's driver, and its calls; the number of open streams |
+//! | `server_policy`, `client_policy` | checks after each turn, at a server and at a client |
+//! | `budget` | limits for frames that cost this end more than the peer |
+//! | `deadline`, `timers` | a timer for one moment; one timer for all moments of a connection |
+//! | `keepalive` | detecting a lost peer with PING frames |
 //! | `limits` | every limit of a connection and of a server, with its default |
-//! | `panics` | catches the panics of handlers |
-//! | `linger` | the end of a connection that has said everything |
-//! | `http1` | what is said to a client that speaks HTTP/1, or TLS where there is none |
-//! | `turn`, `connection_shared` | one turn of a connection's task; what it shares with its calls |
-//! | `wire_io`, `frame_guard` | the socket under h2; the frame headers that pass |
-//! | `header_lists` | how large heads and trailers may be, in both directions |
-//! | `send_backlog` | responses that wait for clients to take them |
-//! | `incoming`, `send`, `client_send` | DATA that comes in, and goes out, under flow control |
-//! | `address`, `target` | addresses of sockets; where calls go, as users write it |
-//! | `host_port`, `lookup` | hosts and ports as text; addresses of names |
+//! | `panics` | catching the panics of handlers |
+//! | `linger` | closing a connection without losing data |
+//! | `http1` | the response to a client that uses HTTP/1, or TLS on a plaintext port |
+//! | `turn`, `connection_shared` | one turn of a connection's task; the state shared with its calls |
+//! | `wire_io`, `frame_guard` | the socket below h2; reading frame headers |
+//! | `header_lists` | the sizes of heads and trailers, in both directions |
+//! | `send_backlog` | responses buffered for clients that do not read |
+//! | `incoming`, `send`, `client_send` | receiving and sending DATA under flow control |
+//! | `address`, `target` | socket addresses; targets as users write them |
+//! | `host_port`, `lookup` | hosts and ports as text; resolving names |
 //! | `peer` | the two ends of a connection |
-//! | `blocking` | work that blocks, and does not hold the exit |
-//! | `tls`, `net_stream` | TLS below HTTP/2, and what is below it; `no_tls` stands in for it |
+//! | `blocking` | blocking work that does not delay the exit of the process |
+//! | `tls`, `net_stream` | TLS below HTTP/2; the sockets below TLS. `no_tls` replaces `tls` in builds without it |
 //!
-//! Does not know: message types, prost, retries, what a path means. h2 is named here and nowhere
-//! above.
+//! This crate does not depend on message types, prost, retries or the meaning of a path. h2 is used only
+//! here, and does not appear in its API.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

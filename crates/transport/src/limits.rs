@@ -10,8 +10,7 @@ const NEVER: Duration = Duration::MAX;
 
 /// The limits of one HTTP/2 connection, at either end.
 ///
-/// Budgets refill with time: a peer may spend a whole budget at once, and the rate per second after
-/// that.
+/// Budgets refill over time: a peer can spend a whole budget at once, and then its rate per second.
 ///
 /// ```
 /// let limits = trunkline_transport::Http2Limits::default();
@@ -21,95 +20,93 @@ const NEVER: Duration = Duration::MAX;
 #[non_exhaustive]
 pub struct Http2Limits {
     /// The flow-control window of a stream, in bytes: how far a peer may send ahead of the reader.
-    /// Default: 160 KiB, the connection's window divided by 100 streams, so that streams that nobody
-    /// reads cannot starve the others. Until a client has taken the head of a response, it holds up
-    /// to 265 times as many bytes of memory, if the server sends frames of one byte.
+    /// Default: 160 KiB, the connection's window divided by 100 streams, which keeps unread streams from
+    /// starving the others. Until the caller of a client has the head of a response, the stream can use
+    /// up to 265 times as many bytes of memory if the server sends frames of one byte.
     pub initial_window_size: u32,
     /// The flow-control window of a connection, in bytes: how far a peer may send ahead of all
     /// readers. Default: 16 MiB.
     pub initial_connection_window_size: u32,
-    /// The smallest window update, in bytes. Default: 32 KiB. A smaller one costs more frames.
+    /// The smallest window update, in bytes. Default: 32 KiB. A smaller value costs more frames.
     pub window_update_step: u32,
     /// The largest header list announced to the peer (SETTINGS_MAX_HEADER_LIST_SIZE), in bytes, each
-    /// field counted with 32 bytes on top. Default: 32 KiB, which leaves clients room above
-    /// [`ServerLimits::max_header_list_size`]: a call somewhat over that arrives, and gets a status
-    /// that its client can read. The head or the trailers of a response over this limit end their
-    /// call with RESOURCE_EXHAUSTED.
+    /// field counted with 32 additional bytes. Default: 32 KiB. This leaves room above
+    /// [`ServerLimits::max_header_list_size`]: a call slightly over that limit still reaches the server,
+    /// which returns a status. A response head or trailers over this limit fail the call with
+    /// RESOURCE_EXHAUSTED.
     pub max_header_list_size_hard: u32,
     /// The largest header list sent to a peer that announces no limit, in bytes counted as above.
-    /// Default: 64 KiB, which Node.js and other peers on nghttp2 accept; those on h2 and on grpc-go
-    /// accept 16 MiB. A larger request fails with RESOURCE_EXHAUSTED and is not sent; the larger
-    /// head or trailers of a response are replaced by a status. A peer that announces a limit is
-    /// sent everything below that one.
+    /// Default: 64 KiB, which Node.js and other peers based on nghttp2 accept; h2 and grpc-go accept
+    /// 16 MiB. A request with a larger head fails with RESOURCE_EXHAUSTED and is not sent; a larger head
+    /// or larger trailers of a response are replaced by a status. If the peer announces a limit, that
+    /// one applies instead.
     pub max_send_header_list_size: u32,
-    /// The size of the header blocks that are read from a connection before the calls in them begin,
-    /// in bytes. Default: 32 KiB. It bounds the memory that unread heads take.
+    /// The size of the header blocks read from a connection before the calls in them begin, in bytes.
+    /// Default: 32 KiB. Limits the memory for heads that are not processed yet.
     pub header_bytes_per_turn: usize,
-    /// The bytes that a stream holds for a peer that does not take them, in addition to the message
-    /// being sent, which may be up to 256 KiB ahead. Default: 64 KiB.
+    /// The bytes that a stream buffers for a peer that does not read them, in addition to up to 256 KiB
+    /// of the message being sent. Default: 64 KiB.
     pub max_send_buffer_size: usize,
     /// The bytes gathered for one write to a socket. Default: 256 KiB.
     pub write_buffer_size: usize,
-    /// The bytes read from a socket at once. Default: 64 KiB, from a buffer that the connections of
-    /// a thread share.
+    /// The bytes read from a socket at once. Default: 64 KiB. The connections of a thread share one
+    /// buffer of this size.
     pub read_buffer_size: usize,
-    /// The bytes of messages gathered into one DATA frame while more can be had without waiting.
-    /// Default: 16 KiB, the smallest maximum frame size.
+    /// The bytes of messages gathered into one DATA frame while more messages are ready. Default: 16 KiB,
+    /// the smallest maximum frame size.
     pub gather_size: usize,
-    /// The bytes that wait between a `Sender` and HTTP/2. Default: 64 KiB. At the limit the sender
-    /// waits.
+    /// The bytes buffered between a `Sender` and HTTP/2. Default: 64 KiB. At the limit, the sender waits.
     pub pipe_size: usize,
     /// The time without a byte from the peer after which this end sends a PING. Default:
-    /// `Duration::MAX`, which is never, at a client (gRFC A8), and 60 s at a server, because the
-    /// handlers of a client that is gone keep running.
+    /// `Duration::MAX`, which means never, at a client (gRFC A8), and 60 s at a server, because the
+    /// handlers of a lost client keep running.
     pub keepalive_time: Duration,
     /// The time to wait for a byte after that PING. Default: 20 s, after which the connection ends.
     pub keepalive_timeout: Duration,
-    /// The number of streams that the mistakes of a peer may make this end reset at once: frames that
-    /// HTTP/2 does not allow, streams above the limit, DATA for calls that are long over. Default:
-    /// 1,000 at a server, and 65,536 at a client, which counts what arrives for calls that it
-    /// cancelled long ago. One more ends the connection with "too_many_internal_resets".
+    /// The number of streams that this end resets at once because of errors of the peer: frames that
+    /// HTTP/2 does not allow, streams above the limit, DATA for calls that ended long ago. Default: 1,000
+    /// at a server, and 65,536 at a client, where frames for calls cancelled long ago count as well. One
+    /// more ends the connection with "too_many_internal_resets".
     pub error_reset_budget: u64,
     /// The number added to `error_reset_budget` each second. Default: 1,000.
     pub error_resets_per_second: u64,
-    /// The number of streams ended early by this end that are remembered, so that late frames for
-    /// them are not an error. Default: 10,000, some 4 MB.
+    /// The number of streams, reset by this end, for which late frames are not an error. Default: 10,000,
+    /// which takes about 4 MB.
     pub max_concurrent_reset_streams: usize,
-    /// The time for which such a stream is remembered. Default: 1 s, so that 10,000 calls a second
-    /// can end early.
+    /// The time for which such a stream is remembered. Default: 1 s, which allows 10,000 calls per second
+    /// to end early.
     pub reset_stream_duration: Duration,
     /// The number of frames without payload (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and
-    /// unknown ones) that a peer may send ahead of those due to the traffic of the connection: ten
-    /// for each frame of a call in either direction, and one for each KiB that is sent. Default:
-    /// 10,000. One more ends the connection with "too_many_control_frames".
+    /// unknown ones) that a peer can send in excess of those that the traffic justifies: ten for each
+    /// frame of a call in either direction, and one for each KiB sent to it. Default: 10,000. One more
+    /// ends the connection with "too_many_control_frames".
     pub control_frame_budget: u64,
     /// The number added to `control_frame_budget` each second. Default: 10.
     pub control_frames_per_second: u64,
-    /// The number of DATA frames of fewer than five bytes, too short for a message, that a peer may
-    /// send ahead of its other frames. Default: 10,000. One more ends the connection with
-    /// "too_many_data_frames". So does the 101st frame of a connection that has padding and nothing
-    /// else.
+    /// The number of DATA frames of fewer than five bytes, too short for a message, that a peer can send
+    /// in excess of its other frames. Default: 10,000. One more ends the connection with
+    /// "too_many_data_frames". So does the 101st frame that consists only of padding.
     pub short_data_budget: u64,
     /// The number added to `short_data_budget` each second. Default: 100.
     pub short_data_per_second: u64,
-    /// The number of frames read from a peer that takes nothing of what it is sent; each 13 bytes
-    /// that it takes allow one more. Default: 10,000. At the limit nothing more is read until the
-    /// peer takes something, so that responses to its frames do not pile up.
+    /// The number of frames read from a peer that does not read from its socket; each 13 bytes that it
+    /// reads allow one more. Default: 10,000. At the limit, reading stops until the peer reads, so that
+    /// the frames sent in response do not accumulate.
     pub max_unanswered_frames: u64,
-    /// The longest time that a connection, once everything is sent, waits for its peer to read it and
-    /// to close as well (as SO_LINGER does). Default: 30 s, or the rest of `drain_grace` or of
-    /// `max_connection_age_grace`, if that is shorter. At the end the connection is dropped, and
-    /// what the peer has not read is lost. Until then it counts as open.
+    /// The longest time that a connection, after sending everything, waits for its peer to read and close
+    /// as well (as SO_LINGER does). Default: 30 s, or the rest of `drain_grace` or of
+    /// `max_connection_age_grace` if that is shorter. The connection is then dropped, and unread data is
+    /// lost. Until then, the connection counts as open.
     pub linger_time: Duration,
     /// The part of `linger_time` for which a connection over a caller's byte stream
-    /// (`Server::serve_connection`, `ChannelBuilder::connector`) waits for a peer that sends
-    /// nothing. Default: 1 s. Such a stream may have no half-close, as the pipe of a child process
-    /// has none, and its peer then never closes. Each byte from the peer starts this time again.
+    /// (`Server::serve_connection`, `ChannelBuilder::connector`) waits for a peer that sends nothing.
+    /// Default: 1 s. A byte stream without half-close, such as the pipes of a child process, never
+    /// notifies its peer of the end. Each byte from the peer restarts this time.
     pub custom_io_linger_time: Duration,
 }
 
 impl Default for Http2Limits {
-    /// The defaults that both ends share, and a server's where the two differ; keepalive is off.
+    /// Returns the defaults of a server, but with keepalive off.
     fn default() -> Self {
         Self {
             initial_window_size: 160 * KIB as u32,
@@ -141,39 +138,39 @@ impl Default for Http2Limits {
 }
 
 impl Http2Limits {
-    /// Returns the most bytes that a connection reads and drops while it lingers: twice the
+    /// Returns the number of bytes that a connection reads and discards while it lingers: twice the
     /// connection's window.
     ///
-    /// One window is what the peer may still have under way as DATA; the other covers frame heads
-    /// and frames other than DATA.
+    /// One window covers DATA that the peer has already sent; the other covers frame headers and frames
+    /// other than DATA.
     pub fn linger_size(&self) -> usize {
         (self.initial_connection_window_size as usize).saturating_mul(2)
     }
 
-    /// Returns the largest header list that HTTP/2 decodes, in bytes: eight times
-    /// `max_header_list_size_hard`, and at least 256 KiB. A larger request is answered with HTTP
-    /// status 431. A header block of four times that, or one that takes 1.25 times that on the wire,
-    /// ends the connection.
+    /// Returns the largest header list that h2 decodes, in bytes: eight times
+    /// `max_header_list_size_hard`, and at least 256 KiB. A larger request head is rejected with HTTP
+    /// status 431. A header block of four times that size, or of 1.25 times that size on the wire, ends
+    /// the connection.
     ///
-    /// A list above the announced limit is refused after it was decoded, so that the call can be told
-    /// its size, and the other calls on the connection do not notice. Eight is what it takes to
-    /// recognize trailers that HTTP/2 has cut by the size of their block: see
+    /// A list above the announced limit is decoded before it is rejected: the error can then contain its
+    /// size, and other calls on the connection are not affected. The factor of eight is needed to
+    /// recognize trailers that h2 has truncated, by the size of their block: see
     /// [`suspect_header_block`](Self::suspect_header_block).
     pub fn decoded_header_list_size(&self) -> u32 {
         const LEAST: u32 = 256 * 1024;
         self.max_header_list_size_hard.saturating_mul(8).max(LEAST)
     }
 
-    /// Returns the size on the wire, in bytes, from which on a header block is too large, whatever
-    /// is left of it.
+    /// Returns the smallest size on the wire, in bytes, of a header block that exceeds the limit even if
+    /// the decoded fields do not.
     ///
-    /// h2 silently drops the fields of trailers that go beyond
-    /// [`decoded_header_list_size`](Self::decoded_header_list_size). If what it keeps is within the
-    /// announced limit, the first dropped field has the size of the difference: more than fits into
-    /// a table of HPACK, so that it is a literal, of which each byte takes 5 bits at least
-    /// (RFC 7541, appendix B). No list within the limit takes as much: a byte has 30 bits at most.
+    /// h2 silently drops the fields of trailers beyond
+    /// [`decoded_header_list_size`](Self::decoded_header_list_size). If the remaining fields are within the
+    /// announced limit, the first dropped field is at least as large as the difference. That is more than
+    /// an HPACK table holds, so the field is a literal, with at least 5 bits for each byte (RFC 7541,
+    /// appendix B). A list within the limit takes fewer bytes on the wire: at most 30 bits for each byte.
     pub fn suspect_header_block(&self) -> usize {
-        /// The 32 bytes that each field is counted on top, and lengths.
+        /// The 32 additional bytes of each field, and length prefixes.
         const OVERHEAD: usize = 64;
         let dropped = self.decoded_header_list_size() - self.max_header_list_size_hard;
         (dropped as usize / 8)
@@ -197,105 +194,104 @@ impl Http2Limits {
 pub struct ServerLimits {
     /// The limits for messages.
     pub messages: MessageLimits,
-    /// The limits of each connection that clients have as well.
+    /// The HTTP/2 limits of each connection, which clients also have.
     pub http2: Http2Limits,
-    /// The number of connections at one time. Default: 100,000. At the limit the server accepts no
-    /// more until one ends: those beyond wait in the kernel's queue, and cost no descriptor.
+    /// The number of open connections. Default: 100,000. At the limit, the server stops accepting until
+    /// one ends. Further connections wait in the kernel's queue, without a file descriptor.
     pub max_connections: usize,
-    /// The number of streams that a client may have open on one connection, and of the handlers that
-    /// run for it, also if the client resets their streams. Default: 100.
+    /// The number of streams that a client can have open on one connection. Default: 100. It also limits
+    /// the running handlers of the connection, including those of streams that the client has reset.
     pub max_concurrent_streams: u32,
-    /// The largest request head that is accepted, in bytes, each field counted with 32 bytes on top.
-    /// Default: 16 KiB. A call with a larger one fails with RESOURCE_EXHAUSTED.
-    /// [`Http2Limits::max_header_list_size_hard`] is the limit that clients are told.
+    /// The largest accepted request head, in bytes, each field counted with 32 additional bytes.
+    /// Default: 16 KiB. A call with a larger head fails with RESOURCE_EXHAUSTED. The limit announced to
+    /// clients is [`Http2Limits::max_header_list_size_hard`].
     pub max_header_list_size: u32,
-    /// The time from the moment a connection is accepted to its first SETTINGS frame, TLS included.
+    /// The time from accepting a connection to its first SETTINGS frame, including the TLS handshake.
     /// Default: 10 s, after which the connection ends.
     pub handshake_timeout: Duration,
-    /// The time for which a header block may stay unfinished. Default: 10 s, after which the
-    /// connection ends.
+    /// The time in which a client must complete a header block. Default: 10 s, after which the connection
+    /// ends.
     pub header_block_timeout: Duration,
-    /// The time for which running calls may go on once the server drains. Default: 10 s;
-    /// orchestrators kill at 30 s.
+    /// The time for which running calls can continue after the server starts to drain. Default: 10 s;
+    /// orchestrators kill a process after 30 s.
     pub drain_grace: Duration,
-    /// The age of a connection, 10 % more or less, at which the client is told to open another.
-    /// Default: `Duration::MAX`, which is never.
+    /// The age of a connection, with 10 % jitter, at which the server sends GOAWAY and the client opens
+    /// another one. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
-    /// The time for which the calls of a connection that is too old, or idle, may go on. Default:
-    /// `Duration::MAX`, until they end.
+    /// The time for which calls can continue on a connection that has reached its age or idle limit.
+    /// Default: `Duration::MAX`, which means until they end.
     pub max_connection_age_grace: Duration,
-    /// The time for which a connection without an open call is kept. Default: `Duration::MAX`.
+    /// The time for which a connection without an open call is kept. Default: `Duration::MAX`, which means
+    /// forever.
     pub max_connection_idle: Duration,
-    /// The least time between the PING frames of a client. Default: 5 min (gRFC A8). A PING that
-    /// comes sooner is a strike.
+    /// The shortest permitted time between the PING frames of a client. Default: 5 min (gRFC A8). An
+    /// earlier PING is a strike.
     pub permit_keepalive_time: Duration,
-    /// Permission to send PING frames as often while no call is open. Default: false (gRFC A8), which
-    /// permits one in two hours.
+    /// Applies `permit_keepalive_time` also while no call is open. Default: false (gRFC A8), which permits
+    /// one PING in two hours without calls.
     pub permit_keepalive_without_calls: bool,
-    /// The number of strikes since the server last sent HEADERS or DATA. Default: 2 (gRFC A8). One
-    /// more ends the connection with "too_many_pings".
+    /// The number of strikes permitted since the server last sent HEADERS or DATA. Default: 2 (gRFC A8).
+    /// One more ends the connection with "too_many_pings".
     pub max_ping_strikes: u32,
-    /// The time after which a strike is forgiven although the server has sent nothing. Default:
-    /// 1 day.
+    /// The time after which a strike is removed even if the server has sent nothing. Default: 1 day.
     pub ping_strike_time: Duration,
-    /// The most bytes of responses that wait for all clients to take them. A response counts in full
-    /// while more of it than [`Http2Limits::max_send_buffer_size`] waits. Default: 1 GiB. At the
-    /// limit the connection that holds the most gives up the response that has not moved for longest,
-    /// which fails with RESOURCE_EXHAUSTED, until a 64th of the limit is free.
-    pub max_unsent_size: usize,
-    /// The most bytes of responses that wait for one client that takes nothing. Default: 64 MiB. At
-    /// the limit, and after `unsent_grace`, the responses that have not moved for longest fail with
-    /// RESOURCE_EXHAUSTED, and the others go on. A response that waits alone may be larger. A client
-    /// that reads is bounded by `max_unsent_size` only.
-    pub max_connection_unsent_size: usize,
-    /// The time for which a client may take less than 256 KiB of all that it is sent while more than
-    /// `max_connection_unsent_size` waits for it. Default: 20 s, after which a client that does not
-    /// answer a PING is gone as well. The time starts again when the client has taken as much.
-    pub unsent_grace: Duration,
-    /// The time in which a client has to take 256 KiB of a response that waits, while more than half
-    /// of one of these limits is in use. Default: 5 min, after which the response fails with
-    /// RESOURCE_EXHAUSTED. Below that half it may wait for as long as its connection lives.
-    pub unsent_timeout: Duration,
-    /// The number of streams that a client has reset before the server accepted them. Default: 4,096,
-    /// which is more than the server reads before it accepts: cancelled calls arrive together if it
-    /// was busy elsewhere, and are judged by `reset_budget`.
+    /// The bytes of responses buffered for all clients of the server. A response counts in full while more
+    /// than [`Http2Limits::max_send_buffer_size`] of it is buffered. Default: 1 GiB. At the limit, the
+    /// responses of the connection with the largest backlog fail with RESOURCE_EXHAUSTED, the one without
+    /// progress for longest first, until a 64th of the limit is free.
+    pub max_send_backlog: usize,
+    /// The bytes of responses buffered for one client that does not read. Default: 64 MiB. Above the limit,
+    /// and after `send_backlog_grace`, the responses without progress for longest fail with
+    /// RESOURCE_EXHAUSTED, and the others continue. A single response can be larger. Only
+    /// `max_send_backlog` limits a client that reads.
+    pub max_connection_send_backlog: usize,
+    /// The time in which a client must read 256 KiB while more than `max_connection_send_backlog` is
+    /// buffered for it. Default: 20 s, the time after which keepalive also ends the connection of a client
+    /// that does not respond to a PING. Each 256 KiB that the client reads restart this time.
+    pub send_backlog_grace: Duration,
+    /// The time in which a client must read 256 KiB of a buffered response, while more than half of one of
+    /// these limits is in use. Default: 5 min, after which the response fails with RESOURCE_EXHAUSTED.
+    /// Below half of the limits, a response can wait for as long as its connection lives.
+    pub send_backlog_timeout: Duration,
+    /// The number of streams that a client can reset before the server accepts them. Default: 4,096, more
+    /// than the server reads before it accepts. Cancelled calls arrive together if the server was busy;
+    /// `reset_budget` limits them.
     pub max_pending_accept_reset_streams: usize,
-    /// The number of calls at once whose heads HTTP/2 does not allow. Default: 10,000. One more ends
-    /// the connection with "too_many_malformed_heads". No handler runs for such a call. Honest
-    /// clients on C-core make them: they put the path of a Unix socket into `:authority`.
+    /// The number of calls, at once, with heads that HTTP/2 does not allow. Default: 10,000. One more ends
+    /// the connection with "too_many_malformed_heads". No handler runs for such a call. Clients based on
+    /// C-core send them without malice: they put the path of a Unix socket into `:authority`.
     pub malformed_head_budget: u64,
     /// The number added to `malformed_head_budget` each second. Default: 5,000.
     pub malformed_heads_per_second: u64,
-    /// The number of calls that a client may reset at once without waiting for them: before they are
-    /// answered, and within `rapid_reset_time`. Default: 5,000; each call that is answered adds one.
-    /// One more ends the connection with "too_many_resets". Calls that are given up later count
-    /// against `unanswered_reset_budget` alone.
+    /// The number of calls that a client can reset at once within `rapid_reset_time` and before their
+    /// responses begin. Default: 5,000; each response adds one. One more ends the connection with
+    /// "too_many_resets". Later resets count only against `unanswered_reset_budget`.
     pub reset_budget: u64,
     /// The number added to `reset_budget` each second. Default: 500.
     pub resets_per_second: u64,
-    /// The age up to which a call that is reset without an answer counts against `reset_budget`,
-    /// without the time that its handler takes for the poll in which the reset is found. Default:
-    /// 2 ms, less than deadlines are. A reset that is found as the call is first polled always counts.
+    /// The age up to which a call that is reset without a response counts against `reset_budget`. The time
+    /// of the handler's poll that detects the reset is not included. Default: 2 ms, shorter than usual
+    /// deadlines. A reset detected at the first poll of the call always counts.
     pub rapid_reset_time: Duration,
-    /// The number of calls that a client may reset at once before they are answered, whatever their
-    /// age. Default: 20,000; each call that is answered adds one. One more ends the connection with
+    /// The number of calls that a client can reset at once before their responses begin, regardless of
+    /// their age. Default: 20,000; each response adds one. One more ends the connection with
     /// "too_many_resets".
     pub unanswered_reset_budget: u64,
     /// The number added to `unanswered_reset_budget` each second. Default: 10,000, the rate of 50
-    /// concurrent calls that are each given up after 5 ms. A client that stays below it costs no more
-    /// than one whose calls are answered, since each call holds one of `max_concurrent_streams` until
-    /// its handler is gone.
+    /// concurrent calls that are each cancelled after 5 ms. A client below this rate costs no more than
+    /// one that waits for its responses, since each call counts against `max_concurrent_streams` until its
+    /// handler has ended.
     pub unanswered_resets_per_second: u64,
-    /// The first pause after a failed accept. Default: 5 ms; each further one is twice as long.
+    /// The first pause after a failed accept. Default: 5 ms. Each further pause is twice as long.
     pub accept_backoff_min: Duration,
     /// The longest pause after a failed accept. Default: 1 s.
     pub accept_backoff_max: Duration,
-    /// The time, in one turn, for which a connection polls handlers in its own task. Default: 500 us;
-    /// calls behind those get tasks. Zero gives every handler a task of its own.
+    /// The time for which a connection polls handlers in its own task, in one turn. Default: 500 us.
+    /// Further calls of the turn run in tasks of their own. With zero, every handler has its own task.
     pub in_place_max: Duration,
-    /// The time that one poll of a handler may take for its method to be polled in the task of the
-    /// connection. Default: 100 us, some fifty times the cost of a task. A total of fifty times that
-    /// is forgiven.
+    /// The longest poll of a handler with which its method still runs in the task of the connection.
+    /// Default: 100 us, about fifty times the cost of a task. Longer polls are tolerated up to a total
+    /// excess of fifty times this value.
     pub quick_poll_max: Duration,
 }
 
@@ -320,10 +316,10 @@ impl Default for ServerLimits {
             permit_keepalive_without_calls: false,
             max_ping_strikes: 2,
             ping_strike_time: Duration::from_secs(24 * 60 * 60),
-            max_unsent_size: 1024 * MIB,
-            max_connection_unsent_size: 64 * MIB,
-            unsent_grace: Duration::from_secs(20),
-            unsent_timeout: Duration::from_secs(300),
+            max_send_backlog: 1024 * MIB,
+            max_connection_send_backlog: 64 * MIB,
+            send_backlog_grace: Duration::from_secs(20),
+            send_backlog_timeout: Duration::from_secs(300),
             max_pending_accept_reset_streams: 4_096,
             malformed_head_budget: 10_000,
             malformed_heads_per_second: 5_000,
@@ -341,11 +337,11 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// Returns the age that one connection may reach: `max_connection_age`, 10 % more or less,
-    /// chosen by `random`, which may be any number.
+    /// Returns the maximum age of one connection: `max_connection_age` with 10 % jitter, derived from
+    /// `random`, which can be any number.
     ///
-    /// gRFC A9, "Implementation": without jitter, clients that a restart has brought together would
-    /// come back together each time.
+    /// gRFC A9, "Implementation": without jitter, clients that connected together after a restart would
+    /// reconnect together each time.
     pub fn connection_age(&self, random: u64) -> Duration {
         let spread = (random % 2_001) as u32;
         let tenth = self.max_connection_age / 10;
@@ -357,13 +353,13 @@ impl ServerLimits {
 /// The limits of a client's connection, which a channel derives from its own.
 #[derive(Clone, Debug)]
 pub struct ClientLimits {
-    /// The limits that servers have as well.
+    /// The HTTP/2 limits, which servers also have.
     pub http2: Http2Limits,
-    /// Permission to send the PING of keepalive also while no call is open.
+    /// Sends keepalive PING frames also while no call is open.
     pub keepalive_without_calls: bool,
-    /// The number of calls that have a stream of the connection, or wait for one. One more fails.
+    /// The number of calls that have a stream of the connection or wait for one. One more fails.
     pub max_queued_calls: usize,
-    /// The number of calls after which a connection takes no more.
+    /// The number of calls after which a connection accepts no more.
     pub max_calls_per_connection: u32,
 }
 

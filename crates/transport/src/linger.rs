@@ -1,4 +1,4 @@
-//! The end of a connection that has said everything: what its peer still sends is read and dropped.
+//! Closing a connection without losing data: reads and discards the peer's data until the peer closes.
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
@@ -14,23 +14,23 @@ use crate::net_stream::IoOrigin;
 use crate::timers::after;
 use crate::wire_io::{ClosingIo, WireIo};
 
-/// The bytes that are read at once. It lies on the stack, so that a connection that waits holds none.
+/// The bytes read at once, into a buffer on the stack: a waiting connection holds no buffer.
 const STEP: usize = 8 * 1024;
 
-/// The bytes that are read of a peer that has been refused before HTTP/2 began.
+/// The bytes read from a peer that was rejected before HTTP/2 began.
 const REFUSED_BYTES: usize = 64 * 1024;
 
-/// The end that HTTP/2 has come to on a connection.
+/// The way in which HTTP/2 has ended on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseKind {
-    /// It has said all that it had to say: the socket has it.
+    /// All data was passed to the socket.
     Graceful,
-    /// Nobody is waited for.
+    /// The connection closes without waiting for the peer.
     Immediate,
 }
 
-/// Waits until the peer of a connection has taken what was said, and has closed: until `over_by` at the
-/// latest, and for the time that the limits allow.
+/// Waits until the peer has read all data and closed the connection, until `over_by` at the latest and within
+/// the linger times of the limits.
 pub(crate) async fn linger<IO>(
     wire: WireIo<IO>,
     origin: IoOrigin,

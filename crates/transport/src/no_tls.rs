@@ -1,19 +1,19 @@
-//! What stands in for TLS in a build without it: types of which there is nothing.
+//! Uninhabited types that replace TLS in a build without it.
 
 use trunkline_codec::Status;
 
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
-/// TLS for a server: not in this build.
+/// TLS settings of a server, which this build does not support.
 #[derive(Clone, Debug)]
 pub enum ServerTls {}
 
-/// TLS for a channel: not in this build.
+/// TLS settings of a channel, which this build does not support.
 #[derive(Clone, Debug)]
 pub enum ClientTls {}
 
-/// What a TLS handshake has shown: not in this build.
+/// The results of a TLS handshake, which this build does not support.
 #[derive(Clone, Debug)]
 pub(crate) enum TlsSession {}
 
@@ -28,7 +28,7 @@ impl ServerTls {
     }
 
     /// Never called.
-    pub async fn keep_fresh(&self) {
+    pub async fn reload_periodically(&self) {
         match *self {}
     }
 
@@ -38,7 +38,7 @@ impl ServerTls {
 }
 
 impl ClientTls {
-    /// None: targets that ask for TLS are not understood.
+    /// Returns `given`, which is always `None`. Parsing a target rejects `https://` in this build.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The one place that catches panics of handlers and of what is around them.
+//! Catches the panics of handlers and of other user code.
 
 use std::any::Any;
 use std::fmt;
@@ -9,25 +9,25 @@ use trunkline_codec::Status;
 /// A panic that was caught.
 pub struct Panic(Box<dyn Any + Send>);
 
-/// Runs code of a user. A panic there ends one call, and must not unwind through the task of the connection,
-/// which has other calls.
+/// Runs user code and catches its panics. A panic ends only one call, and must not unwind through the task of
+/// the connection, which has other calls.
 ///
 /// # Errors
 ///
 /// The panic, if there was one. The panic hook has reported it already.
 #[inline]
 pub fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
-    // State that the panic has left half-changed goes with the call: nothing of it is used again.
+    // State that the panic left inconsistent belongs to the call, and is not used again.
     catch_unwind(AssertUnwindSafe(run)).map_err(Panic)
 }
 
-/// Drops a value of a user, and ignores a panic there: a second one on the way would end the process.
+/// Drops a value of user code, and ignores its panics: a second panic during unwinding aborts the process.
 pub(crate) fn drop_caught<T>(value: T) {
     let _ = catch_panic(|| drop(value));
 }
 
 impl Panic {
-    /// Returns the text of the panic, for a log; a placeholder if the panic has none.
+    /// Returns the text of the panic, or a placeholder if it has none, for a log.
     pub fn text(&self) -> &str {
         match (
             self.0.downcast_ref::<&str>(),
@@ -39,8 +39,8 @@ impl Panic {
         }
     }
 
-    /// Makes the status that a client is told: INTERNAL, without the text of the panic, which is for
-    /// the server's log. `what` names the code that panicked, such as `"handler"`.
+    /// Returns the status for the client: INTERNAL, without the text of the panic, which belongs in the
+    /// server's log. `what` names the code that panicked, such as `"handler"`.
     pub fn status(&self, what: &str) -> Status {
         Status::internal(format!("the {what} panicked; the server's log says why"))
     }

@@ -12,7 +12,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The ends of a connection in plaintext, for a test that calls a handler.
+    /// Creates the ends of a plaintext connection, for tests that call a handler.
     ///
     /// ```
     /// # use trunkline_transport::Peer;
@@ -30,28 +30,29 @@ impl Peer {
         }
     }
 
-    /// A connection with both ends in memory.
+    /// Creates a connection with both ends in memory.
     pub fn in_memory() -> Self {
         Self::new(Address::InMemory, Address::InMemory)
     }
 
-    /// This end.
+    /// Returns the address of this end.
     pub fn local(&self) -> &Address {
         &self.local
     }
 
-    /// The other end.
+    /// Returns the address of the other end.
     pub fn remote(&self) -> &Address {
         &self.remote
     }
 
-    /// What the TLS handshake has shown; none for a connection in plaintext.
+    /// Returns the results of the TLS handshake, or `None` for a plaintext connection.
     #[cfg(feature = "__tls")]
     pub fn tls(&self) -> Option<&TlsSession> {
         self.tls.as_ref()
     }
 
-    /// The client's certificates, its own first, in DER; none if it has shown none.
+    /// Returns the client's certificate chain in DER, its own certificate first, or `None` if the client
+    /// presented none.
     #[cfg(feature = "__tls")]
     pub fn certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         let certificates = self.tls.as_ref()?.certificates();

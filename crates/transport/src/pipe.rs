@@ -1,6 +1,6 @@
 //! A bounded pipe of encoded messages: a writer on one side, a body on the other.
 //!
-//! It is bounded in bytes, never in messages, and gathers what is written into large chunks.
+//! It is bounded in bytes, not in messages, and gathers small messages into large chunks.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,27 +15,27 @@ use trunkline_codec::{Payload, Status};
 use crate::coop::poll_coop;
 use crate::sync::lock;
 
-/// Messages of this size and more are passed on as they are; smaller ones are gathered.
+/// The size from which messages are passed on without a copy. Smaller ones are gathered.
 const SHARE_FROM: usize = 8 * 1024;
 
-/// The bytes that are written for one unit of the budget of the writer's task. To ask for each message
-/// would cost a small one a tenth of what it takes to send.
+/// The bytes written for one unit of the task's tokio budget. Taking a unit for each message would add a
+/// tenth to the cost of a small message.
 const STEP: usize = 2 * 1024;
 
 #[derive(Default)]
 struct PipeState {
     chunks: VecDeque<Bytes>,
-    /// What is gathered behind `chunks`.
+    /// Gathered small messages that follow `chunks`. Messages are also encoded directly into it.
     tail: BytesMut,
     len: usize,
-    /// Up to which `len` the writer need not look whether it has to wait. It goes down with `len`: what the
-    /// reader takes is no room before the writer has looked.
+    /// The `len` up to which the writer need not check for room. Decreases with `len`, so that room from
+    /// the reader counts only after the next check.
     until: usize,
     end: Option<PipeEnd>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     failure: Option<Waker>,
-    /// The waker that hears of a large message while the reader does not ask.
+    /// The waker for a message that exceeds the size of the pipe while the reader is not polled.
     filled: Option<Waker>,
     reader_gone: bool,
     has_failed: bool,
@@ -52,17 +52,16 @@ struct PipeShared {
     size: usize,
 }
 
-/// The writing end. Dropping it without `finish` fails the body: an end that was not said is not
-/// taken for one.
+/// The writing end of a pipe. Dropping it without `finish` fails the body with CANCELLED.
 pub struct PipeWriter(Arc<PipeShared>);
 
-/// The reading end, which a [`Body`](crate::Body) holds. Dropping it fails the writer.
+/// The reading end of a pipe, held by a [`Body`](crate::Body). Dropping it fails the writer.
 pub struct PipeReader(Arc<PipeShared>);
 
-/// Hears when a pipe fails, whether its reader asks or not.
+/// A handle that reports the failure of a pipe, even if its reader is not polled.
 pub struct PipeFailure(Arc<PipeShared>);
 
-/// A pipe that holds `size` bytes, and one message more, before the writer has to wait.
+/// Creates a pipe that holds `size` bytes, plus the rest of one message, before the writer must wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
     let shared = Arc::new(PipeShared {
         state: Mutex::default(),
@@ -71,7 +70,7 @@ pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
     (PipeWriter(shared.clone()), PipeReader(shared))
 }
 
-/// The reader of a pipe is gone: the call has ended at the other side.
+/// The error of a pipe whose reader was dropped: the call has ended at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderGone;
 
@@ -113,7 +112,8 @@ impl PipeState {
         }
     }
 
-    /// A reader that is as fast as its writer would never let it wait, and the writer's thread go.
+    /// Takes a unit of the task's budget: with a reader as fast as the writer, the writer would otherwise
+    /// never yield its thread.
     #[cold]
     fn poll_more_room(&mut self, size: usize, cx: &Context<'_>) -> Poll<Result<(), ReaderGone>> {
         if self.len >= size {
@@ -125,7 +125,7 @@ impl PipeState {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets `append` write behind the tail. If it panics, what it has written is taken back.
+    /// Calls `append` with the tail. If it panics, its output is removed.
     #[inline(always)]
     fn append(&mut self, append: impl FnOnce(&mut BytesMut)) {
         struct Appending<'a> {
@@ -166,18 +166,21 @@ impl PipeState {
 }
 
 impl PipeWriter {
-    /// Ready when the pipe has room, or when its reader is gone. A pipe that always has lets the other
-    /// tasks of its thread run now and then.
+    /// Ready when the pipe has room. Yields to other tasks from time to time if the pipe always has room.
+    ///
+    /// # Errors
+    ///
+    /// [`ReaderGone`] if the reader was dropped.
     pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), ReaderGone>> {
         lock(&self.0.state).poll_room(self.0.size, cx)
     }
 
-    /// Whether the reader is gone.
+    /// Returns whether the reader was dropped.
     pub fn is_closed(&self) -> bool {
         lock(&self.0.state).reader_gone
     }
 
-    /// Ready when the reader is gone.
+    /// Ready when the reader was dropped.
     pub fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = lock(&self.0.state);
         if state.reader_gone {
@@ -187,15 +190,14 @@ impl PipeWriter {
         Poll::Pending
     }
 
-    /// Puts `bytes` into the pipe, whether it has room or not: wait with
-    /// [`poll_ready`](Self::poll_ready) before. What is written after the reader has gone, or
-    /// after the end, is dropped.
+    /// Writes `bytes`, regardless of room: wait with [`poll_ready`](Self::poll_ready) before. Bytes written
+    /// after the end, or after the reader was dropped, are discarded.
     pub fn write(&mut self, bytes: Bytes) {
         self.write_pieces(bytes.into());
     }
 
-    /// As [`write`](Self::write), all pieces at once: whoever ends the call meanwhile finds all of a
-    /// message here, or nothing.
+    /// Writes all pieces of a message atomically, like [`write`](Self::write): if the call ends meanwhile,
+    /// the pipe contains the whole message or nothing of it.
     pub fn write_pieces(&mut self, mut pieces: Payload) {
         let (reader, filled) = {
             let mut state = lock(&self.0.state);
@@ -215,16 +217,19 @@ impl PipeWriter {
         wake(filled);
     }
 
-    /// Lets `append` put bytes behind those that wait, where they need no buffer of their own, once
-    /// the pipe has room; fails when its reader is gone. `append` must only append.
-    // As a function of its own it costs a streamed message 57 instructions, a tenth of all.
+    /// Calls `append` with the pipe's buffer once the pipe has room. `append` must only append.
+    ///
+    /// # Errors
+    ///
+    /// [`ReaderGone`] if the reader was dropped.
+    // Without inlining, a streamed message costs 57 more instructions, a tenth of its total.
     #[inline(always)]
     pub fn poll_write_with(
         &mut self,
         cx: &Context<'_>,
         append: impl FnOnce(&mut BytesMut),
     ) -> Poll<Result<(), ReaderGone>> {
-        // Under the lock: what was confirmed before stays where the reader finds it.
+        // Under the lock, so that the reader finds the messages of earlier, completed writes.
         let reader = {
             let mut state = lock(&self.0.state);
             ready!(state.poll_room(self.0.size, cx))?;
@@ -238,13 +243,13 @@ impl PipeWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the body, with trailers if there are any.
+    /// Ends the body, with optional trailers.
     pub fn finish(&self, trailers: Option<HeaderMap>) {
         let reader = lock(&self.0.state).end(trailers.map_or(PipeEnd::Eof, PipeEnd::Trailers));
         wake(reader);
     }
 
-    /// Fails the body: what it belongs to is reset.
+    /// Fails the body, which resets its stream.
     pub fn fail(&self, status: Status) {
         let (reader, failure) = {
             let mut state = lock(&self.0.state);
@@ -262,7 +267,7 @@ impl Drop for PipeWriter {
     }
 }
 
-/// The status for a caller that has dropped its sender, and reads on.
+/// Returns the status for a caller that drops its sender and continues to read.
 fn dropped() -> Status {
     Status::cancelled(
         "the call was cancelled, because its Sender was dropped before `finish`: call `finish` when there are no more messages",
@@ -270,8 +275,8 @@ fn dropped() -> Status {
 }
 
 impl PipeFailure {
-    /// Ready when the pipe has failed, with what the reader of the responses is to be told; a pipe that
-    /// ends well leaves it pending.
+    /// Ready when the pipe has failed, with the status for the reader of the responses. Stays pending if the
+    /// pipe ends without failure.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Status> {
         let mut state = lock(&self.0.state);
         if state.has_failed {
@@ -287,17 +292,17 @@ impl PipeFailure {
 }
 
 impl PipeReader {
-    /// Hears of a failure before the reader comes to it.
+    /// Returns a handle that reports a failure before the reader reaches it.
     pub(crate) fn failure(&self) -> PipeFailure {
         PipeFailure(self.0.clone())
     }
 
-    /// Bytes that wait.
+    /// Returns the number of buffered bytes.
     pub fn len(&self) -> usize {
         lock(&self.0.state).len
     }
 
-    /// Bytes that wait; `waker` hears when a message makes them more than the pipe is meant for.
+    /// Returns the number of buffered bytes. Wakes `waker` when a message exceeds the size of the pipe.
     pub fn buffered(&self, waker: &Waker) -> usize {
         let mut state = lock(&self.0.state);
         if state.len <= self.0.size {
@@ -309,26 +314,26 @@ impl PipeReader {
         state.len
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no bytes are buffered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes that wait. Nobody hears of more until the next [`register`](Self::register) or
-    /// [`take_or_register`](Self::take_or_register).
+    /// Removes the reader's waker, until the next [`register`](Self::register) or
+    /// [`take_or_register`](Self::take_or_register). Returns the number of buffered bytes.
     pub fn deregister(&self) -> usize {
         let mut state = lock(&self.0.state);
         state.reader = None;
         state.len
     }
 
-    /// Whether something waits; if not, `waker` hears of it.
+    /// Returns whether bytes are buffered. If not, `waker` is woken when some arrive.
     pub fn register(&self, waker: &Waker) -> bool {
         lock(&self.0.state).register(waker)
     }
 
-    /// The next chunk that waits, without waiting for one and without asking for the end, and
-    /// whether there is another; if not, `waker` hears of it.
+    /// Takes the next chunk, if any, without checking for the end. Returns it and whether another one is
+    /// buffered. If not, `waker` is woken when bytes arrive.
     pub fn take_or_register(&mut self, waker: &Waker) -> (Option<Bytes>, bool) {
         let (chunk, has_more, writer) = {
             let mut state = lock(&self.0.state);
@@ -339,7 +344,7 @@ impl PipeReader {
         (chunk, has_more)
     }
 
-    /// The next chunk that waits.
+    /// Takes the next chunk, if any.
     pub fn take(&mut self) -> Option<Bytes> {
         let (chunk, writer) = {
             let mut state = lock(&self.0.state);
@@ -349,7 +354,7 @@ impl PipeReader {
         chunk
     }
 
-    /// Everything that waits, if it is one chunk.
+    /// Takes all buffered bytes if they are one chunk.
     pub fn take_all(&mut self) -> Option<Bytes> {
         let is_one = {
             let state = lock(&self.0.state);
@@ -367,7 +372,7 @@ impl PipeReader {
             if let Some(chunk) = state.pop() {
                 (Some(Ok(Frame::data(chunk))), state.writer.take())
             } else {
-                // What the end says, it says once.
+                // Trailers and errors are returned once.
                 match state.end.replace(PipeEnd::Eof) {
                     None => {
                         state.end = None;

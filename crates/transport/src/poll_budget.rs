@@ -1,32 +1,31 @@
-//! How long the handlers of a method keep the thread, from one await to the next.
+//! Measures the polls of a method's handlers, and decides which task polls them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Quick polls in a row that a method has to show before its calls are polled where their
-/// connection is.
+/// The number of quick polls in a row after which the calls of a method are polled in their connection's
+/// task.
 pub(crate) const FIRST_TRIAL: u32 = 16;
 
-/// A method that is slow now and then is not tried for longer than this.
+/// The largest number of quick polls required of a method that is slow from time to time.
 const LONGEST_TRIAL: u32 = 128;
 
-/// How often `quick_poll_max` a method may be over it, all in all, before it loses its place: what a
-/// system takes of a thread now and then, some milliseconds, is not the method's.
+/// The tolerated excess of slow polls, in multiples of `quick_poll_max`. It covers preemption by the system,
+/// which can take some milliseconds.
 const CREDIT: u32 = 50;
 
-/// What is known about a method's handlers: whether they give the thread back quickly.
+/// A record of the poll times of a method's handlers.
 ///
-/// The calls of a method begin in tasks of their own. After some polls, each of them quick, the
-/// method has earned its place: its calls are polled in the connection's task, which costs less and
-/// holds up the others of the connection for no longer than that. A poll that is slow is put on its
-/// account, and each quick one takes something off; when there is too much, the method has to show
-/// twice as many quick ones.
+/// The calls of a method begin in tasks of their own. After some quick polls in a row, its calls are polled in
+/// the connection's task, which costs less and delays the other calls only briefly. Slow polls then add to a
+/// debt, and quick ones reduce it. If the debt becomes too large, the calls move back to their own tasks, and
+/// the method must show twice as many quick polls.
 #[derive(Debug)]
 pub struct PollBudget {
-    /// Quick polls still to be shown.
+    /// The number of quick polls still required.
     missing: AtomicU32,
     trial: AtomicU32,
-    /// By how much slow polls were over, less what quick ones have taken off, in microseconds.
+    /// The excess of slow polls minus the savings of quick ones, in microseconds.
     debt: AtomicU32,
 }
 
@@ -45,13 +44,13 @@ impl PollBudget {
         self.missing.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes note of a poll. Threads that do so at once may lose a note, which harms nothing.
+    /// Records a poll. Concurrent calls can lose a record, which is harmless.
     pub(crate) fn polled(&self, took: Duration, quick_max: Duration) {
         let (missing, debt) = (
             self.missing.load(Ordering::Relaxed),
             self.debt.load(Ordering::Relaxed),
         );
-        // Most polls: nothing is written that other threads read.
+        // Most polls write nothing, and cause no contention.
         if took > quick_max || missing > 0 || debt > 0 {
             self.note(took, quick_max, missing, debt);
         }

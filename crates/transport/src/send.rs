@@ -1,4 +1,4 @@
-//! Sends a body on a stream, as fast as the peer gives window and no faster.
+//! Sends a body on a stream under flow control.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,13 +11,13 @@ use trunkline_codec::Status;
 use crate::body::Body;
 use crate::header_lists::HeaderLists;
 
-/// How much of a large body is given to h2 at a time, in bytes, once it takes some. That may be more
-/// than its buffer and the window hold: it is in memory either way, and the call is woken less
-/// often. One write of the connection carries as much.
+/// The bytes of a large body that are passed to h2 at a time, once it has capacity. They can exceed its
+/// buffer and the window: the bytes are in memory anyway, and the call wakes up less often. One write of
+/// the connection has the same size.
 const STEP: usize = 256 * 1024;
 
-/// How much of the end of a body goes to h2 only as far as it takes it, in bytes: what is here can
-/// still be taken back when the deadline passes, and trailers leave with it.
+/// The bytes at the end of a body that are passed to h2 only within its capacity. They can still be
+/// withdrawn if the deadline passes, and the trailers follow them directly.
 const KEPT_BACK: usize = 64 * 1024;
 
 /// A body on its way out.
@@ -25,24 +25,25 @@ const KEPT_BACK: usize = 64 * 1024;
 pub(crate) struct SendBody {
     stream: SendStream<Bytes>,
     body: Body,
-    /// Taken from the body, and waiting for window.
+    /// A chunk of the body that waits for window. Single chunks need no queue here: h2 queues the frames
+    /// of a stream, and the bodies gather small messages (see `PipeState` and `IncomingState`).
     pending: Bytes,
-    /// What is left of the step that is being given to h2.
+    /// The rest of the current step.
     step: usize,
-    /// Given to h2 since it last took some: it may still be there, besides what h2 holds anyway.
+    /// The bytes passed to h2 since it last had capacity, which it may still buffer.
     ahead: usize,
-    /// Something of the body is with h2.
+    /// Part of the body has been passed to h2.
     has_sent: bool,
-    /// END_STREAM went out with the last DATA frame.
+    /// The last DATA frame carried END_STREAM.
     ended: bool,
-    /// Something has come out of the body.
+    /// Something has been read from the body.
     has_taken: bool,
 }
 
-/// Why a body was not sent to its end.
+/// The reason why a body was not sent to its end.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// The peer reset the stream, or the connection is gone. Nobody reads any more.
+    /// The peer reset the stream, or the connection has ended.
     PeerGone,
     /// The body itself failed.
     Body(Status),
@@ -62,14 +63,13 @@ impl SendBody {
         }
     }
 
-    /// True if part of what was taken from the body is still to be sent, and not all of it: a status
-    /// now would cut a message in two.
+    /// Returns whether a chunk has been sent in part: a status now would truncate a message.
     pub(crate) fn is_mid_chunk(&self) -> bool {
         self.has_sent && !self.pending.is_empty()
     }
 
-    /// Returns how many bytes are in memory because the peer gives no window, and `waker` hears if that
-    /// becomes much more; none while it is the body that is waited for.
+    /// Returns the bytes buffered because the peer grants no window, or 0 while waiting for the body.
+    /// Wakes `waker` if they grow considerably.
     pub(crate) fn buffered(&mut self, waker: &Waker) -> usize {
         match self.pending.is_empty() {
             true => 0,
@@ -77,12 +77,12 @@ impl SendBody {
         }
     }
 
-    /// The body, if nothing has come out of it: another stream can have it.
+    /// Returns the body if nothing was read from it, for use on another stream.
     pub(crate) fn into_unread(self) -> Option<Body> {
         (!self.has_taken).then_some(self.body)
     }
 
-    /// Takes the body out, and the handler that may be inside.
+    /// Takes the body, which can contain a running handler.
     pub(crate) fn take_body(&mut self) -> Body {
         std::mem::take(&mut self.body)
     }
@@ -92,7 +92,7 @@ impl SendBody {
     }
 
     // Way of a unary call, server 16: sends message and trailers, under flow control.
-    /// Ready when the body and its end are with h2, or when that has become pointless.
+    /// Ready when the body and its end have been passed to h2, or the stream has failed.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,13 +158,13 @@ impl SendBody {
         )
     }
 
-    /// How much of what waits goes out now, if h2 takes `capacity` of it, which is not all.
+    /// Returns the bytes to send now, if h2's `capacity` does not cover the pending chunk.
     #[cold]
     fn next_step(&mut self, capacity: usize) -> usize {
         if self.step == 0 {
             self.step = STEP;
         }
-        // The end of a body that is still being written is that of what there is.
+        // A body that is still being written ends, for this purpose, with its current bytes.
         let left = self.pending.len() + self.body.full_size().unwrap_or(0);
         let ahead = self.step.min(left.saturating_sub(KEPT_BACK));
         if ahead == 0 {
@@ -173,10 +173,10 @@ impl SendBody {
         capacity.max(ahead).min(self.pending.len())
     }
 
-    /// Ready when h2 takes some of what waits, with how much.
+    /// Ready with the capacity when h2 accepts some bytes of the pending chunk.
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
-        // Reserved only while there is something to send: capacity that an idle stream holds is
-        // taken from those that could use it, and can stop them for ever.
+        // Capacity is reserved only while data is pending: an idle stream that holds capacity can block
+        // the other streams forever.
         self.stream.reserve_capacity(self.pending.len());
         loop {
             let capacity = self.stream.capacity();
@@ -184,7 +184,7 @@ impl SendBody {
                 self.ahead = 0;
                 return Poll::Ready(Ok(capacity));
             }
-            // h2 may also say "ready" with nothing to give (h2#579).
+            // h2 can also return Ready without any capacity (h2#579).
             match self.stream.poll_capacity(cx) {
                 Poll::Pending => {
                     ready!(self.poll_reset(cx))?;
@@ -196,7 +196,7 @@ impl SendBody {
         }
     }
 
-    /// An end without trailers, unless it went out with the last DATA frame.
+    /// Ends the stream without trailers, unless the last DATA frame has done so.
     fn send_end(&mut self) -> Result<(), SendError> {
         if self.ended {
             return Ok(());

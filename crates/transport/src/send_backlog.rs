@@ -19,7 +19,7 @@ use crate::sync::lock;
 /// leave when all of it has: see `SendBody`.
 const STEP: usize = 16 * 1024;
 
-/// A client to which fewer bytes are sent in `unsent_grace` takes nothing.
+/// A client to which fewer bytes are sent in `send_backlog_grace` takes nothing.
 const LITTLE: u64 = 256 * 1024;
 
 /// The bytes that the connections of a server hold together.
@@ -89,13 +89,13 @@ impl Bound {
     pub(crate) fn status(self) -> Status {
         Status::resource_exhausted(match self {
             Self::Connection(max) => format!(
-                "the response was given up: responses fill the connection (max_connection_unsent_size, {max} bytes), and its client takes none of them; read on, or have fewer calls open"
+                "the response was given up: responses fill the connection (max_connection_send_backlog, {max} bytes), and its client takes none of them; read on, or have fewer calls open"
             ),
             Self::Server(max) => format!(
-                "the response was given up: responses that clients do not take fill the server (max_unsent_size, {max} bytes); read faster, or have fewer calls open"
+                "the response was given up: responses that clients do not take fill the server (max_send_backlog, {max} bytes); read faster, or have fewer calls open"
             ),
             Self::Time(timeout) => format!(
-                "the response was given up: the client has taken next to nothing of it for {timeout:?} (unsent_timeout), and others wait"
+                "the response was given up: the client has taken next to nothing of it for {timeout:?} (send_backlog_timeout), and others wait"
             ),
         })
     }
@@ -104,7 +104,7 @@ impl Bound {
 impl ServerSendBacklog {
     pub(crate) fn new(limits: &ServerLimits) -> Arc<Self> {
         Arc::new(Self {
-            max: limits.max_unsent_size,
+            max: limits.max_send_backlog,
             bytes: AtomicUsize::new(0),
             connections: Mutex::default(),
             turn: Mutex::default(),
@@ -145,9 +145,9 @@ impl SendBacklog {
         Arc::new(Self {
             server,
             allowance: limits.http2.max_send_buffer_size,
-            max: limits.max_connection_unsent_size,
-            grace: limits.unsent_grace,
-            timeout: limits.unsent_timeout,
+            max: limits.max_connection_send_backlog,
+            grace: limits.send_backlog_grace,
+            timeout: limits.send_backlog_timeout,
             bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
         })
@@ -246,7 +246,7 @@ impl SendBacklog {
         {}
     }
 
-    /// Gives up the responses that have not moved for `unsent_timeout`, as long as they are in the way.
+    /// Gives up the responses that have not moved for `send_backlog_timeout`, as long as they are in the way.
     pub(crate) fn give_up_stalled(&self, now: Instant) {
         while self.is_congested()
             && self.next_stalled().is_some_and(|at| at <= now)
@@ -254,7 +254,7 @@ impl SendBacklog {
         {}
     }
 
-    /// When the first response has not moved for `unsent_timeout`.
+    /// When the first response has not moved for `send_backlog_timeout`.
     pub(crate) fn next_stalled(&self) -> Option<Instant> {
         let (_, moved) = lock(&self.waiting).oldest()?;
         moved.checked_add(self.timeout)
@@ -297,12 +297,12 @@ impl Drop for SendBacklog {
 
 impl ClientProgress {
     /// Looks at a connection on which `sent` bytes have been sent. Gives up what is too much if its client
-    /// has taken next to nothing while it was full, for `unsent_grace` in all; returns when that may be.
+    /// has taken next to nothing while it was full, for `send_backlog_grace` in all; returns when that may be.
     ///
     /// A client that takes nothing does not have this time again until it takes something. One that reads is
     /// never hit: which of its responses moves is for h2 and its windows to say, and some may wait for long.
-    pub(crate) fn check(&mut self, unsent: &SendBacklog, sent: u64) -> Option<Instant> {
-        let is_full = unsent.is_full();
+    pub(crate) fn check(&mut self, backlog: &SendBacklog, sent: u64) -> Option<Instant> {
+        let is_full = backlog.is_full();
         if !is_full && self.full_since.is_none() {
             return None;
         }
@@ -318,10 +318,10 @@ impl ClientProgress {
             self.spent += full.unwrap_or_default();
             return None;
         }
-        let left = unsent.grace.saturating_sub(self.spent);
+        let left = backlog.grace.saturating_sub(self.spent);
         let by = self.full_since.get_or_insert(now).checked_add(left)?;
         if by <= now {
-            unsent.give_up_excess();
+            backlog.give_up_excess();
             return None;
         }
         Some(by)
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn at_the_bound_of_a_server_a_64th_becomes_free_and_the_heaviest_gives_way_first() {
-        let (server, limits) = server(|it| it.max_unsent_size = 64 * MIB);
+        let (server, limits) = server(|it| it.max_send_backlog = 64 * MIB);
         let [light, heavy] = [(); 2].map(|()| SendBacklog::new(server.clone(), &limits));
         let mut places = vec![None; 300];
         let quarter = MIB / 4;

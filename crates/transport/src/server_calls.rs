@@ -1,4 +1,4 @@
-//! The calls of a connection that wait: those that its own task polls, and those with a task each.
+//! The running calls of a connection: polled in its own task, or in a task for each call.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
@@ -16,18 +16,18 @@ use crate::poll_budget::{FIRST_TRIAL, PollBudget};
 use crate::server_call::ServerCall;
 use crate::sync::lock;
 
-/// The calls that are polled in the connection's task: one that is woken costs its poll, and
-/// neither a task nor the lock of a scheduler.
+/// The calls that are polled in the connection's task. Waking one costs only its poll, without a task or
+/// the lock of a scheduler.
 pub(crate) struct ServerCalls<F> {
-    slots: Vec<Option<WaitingCall<F>>>,
+    waiting: Vec<Option<WaitingCall<F>>>,
     free: Vec<usize>,
     woken: Vec<Arc<CallWaker>>,
-    /// Calls whose method has become quick since they got a task.
+    /// Calls that move back from their tasks, because their method has become quick.
     returning: Arc<Mutex<Vec<ServerCall<F>>>>,
     shared: Arc<ConnectionShared>,
-    /// What handlers, and what calls them, have taken of this turn.
+    /// The time that handlers, and starting them, have taken in this turn.
     spent: Duration,
-    /// When calls were last polled in this turn.
+    /// The time of the last poll of woken calls in this turn.
     clock: Option<Instant>,
     in_place_max: Duration,
     quick_poll_max: Duration,
@@ -43,7 +43,7 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
     pub(crate) fn new(shared: Arc<ConnectionShared>, limits: &ServerLimits) -> Self {
         shared.list_woken();
         Self {
-            slots: Vec::new(),
+            waiting: Vec::new(),
             free: Vec::new(),
             woken: Vec::new(),
             returning: Arc::default(),
@@ -55,38 +55,37 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
         }
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub(crate) fn begin_turn(&mut self) {
         self.spent = Duration::ZERO;
         self.clock = None;
     }
 
-    /// When calls were last polled in this turn, because they were woken.
+    /// Returns the time of the last poll of woken calls in this turn.
     pub(crate) fn clock(&self) -> Option<Instant> {
         self.clock
     }
 
-    /// Whether the turn should end, so that the connection can write: calls have taken twice what
-    /// handlers get, although those behind have been given tasks.
+    /// Returns whether the turn should end so that the connection can write: starting calls has taken twice
+    /// the time of `in_place_max`, although further calls run in tasks.
     pub(crate) fn is_overdue(&self) -> bool {
         self.spent > self.in_place_max * 2
     }
 
-    // Way of a unary call, server 7: polls the call once; keeps those that wait, or starts a
-    // task for each.
-    /// Polls a new call once, here, if its method is quick: most finish. Gives the time when it has
-    /// done so; `begun` is when it was called.
+    // Way of a unary call, server 7: polls the call once; keeps it if it is pending, or starts a task.
+    /// Polls a new call once if its method is quick; most calls then finish. `begun` is the time when the
+    /// handler was called. Returns the current time.
     pub(crate) fn begin(&mut self, mut call: ServerCall<F>, begun: Instant) -> Instant {
         if !self.is_for_here(call.poll_budget()) {
-            // To be called has taken time as well, of the connection and not of the method's polls.
+            // Calling the handler takes time of the connection, but does not count as a poll of the method.
             let now = self.polled(None, begun);
-            // What is over by now is not begun.
+            // A call that was reset meanwhile does not begin.
             if !call.is_reset() {
                 self.give_task(call);
             }
             return now;
         }
-        // Whoever takes over polls again, with a waker that wakes it.
+        // A pending call is polled again with a real waker, here or in its task.
         let polled = call.poll_undated(&mut Context::from_waker(Waker::noop()));
         let now = self.polled(call.poll_budget(), begun);
         if polled.is_pending() {
@@ -98,11 +97,11 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
         now
     }
 
-    /// Polls the calls that were woken. If the turn is used up before, or the method of one turns
-    /// out to be slow, they get tasks: other threads can take them, and the connection goes on.
+    /// Polls the calls that were woken. Calls beyond the time of the turn, and calls of slow methods, move
+    /// to tasks of their own, which other threads can run.
     ///
-    /// False if handlers have used up what tokio lets a task do at a time: then the rest waits for
-    /// the next turn.
+    /// Returns `false` if handlers have used up the task's tokio budget. The rest then waits for the next
+    /// turn.
     pub(crate) fn poll_woken(&mut self) -> bool {
         let returning = std::mem::take(&mut *lock(&self.returning));
         for call in returning {
@@ -132,10 +131,10 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
     }
 
     fn poll_one(&mut self, waker: &Arc<CallWaker>, mut now: Instant) -> Instant {
-        let Some(entry) = self.slots.get_mut(waker.slot()) else {
+        let Some(entry) = self.waiting.get_mut(waker.index()) else {
             return now;
         };
-        // A waker may outlive its call, and the slot have another one by now.
+        // A waker can outlive its call, and another call can have its index.
         let Some(mut waiting) = entry.take_if(|it| it.is_woken_by(waker)) else {
             return now;
         };
@@ -145,14 +144,14 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
             let polled = Pin::new(&mut *waiting.call).poll(&mut cx);
             now = self.polled(waiting.call.poll_budget(), now);
             if polled.is_ready() {
-                self.free.push(waker.slot());
+                self.free.push(waker.index());
                 return now;
             }
         }
         match self.is_for_here(waiting.call.poll_budget()) {
-            true => self.slots[waker.slot()] = Some(waiting),
+            true => self.waiting[waker.index()] = Some(waiting),
             false => {
-                self.free.push(waker.slot());
+                self.free.push(waker.index());
                 self.give_task(*waiting.call);
             }
         }
@@ -160,14 +159,14 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
     }
 
     fn push(&mut self, call: ServerCall<F>) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.waiting.push(None);
+            self.waiting.len() - 1
         });
-        let identity = CallWaker::new(slot, self.shared.clone());
-        // It has yet to be polled with its waker.
+        let identity = CallWaker::new(index, self.shared.clone());
+        // The call must be polled once with its waker.
         identity.wake_by_ref();
-        self.slots[slot] = Some(WaitingCall {
+        self.waiting[index] = Some(WaitingCall {
             call: Box::new(call),
             waker: Waker::from(identity.clone()),
             identity,
@@ -187,12 +186,12 @@ impl<F: Future<Output = Response<Body>> + Send + Unpin + 'static> ServerCalls<F>
     }
 
     fn is_for_here(&self, poll_budget: Option<&PollBudget>) -> bool {
-        // Without a poll_budget it is not a handler that is polled.
+        // A call without a poll budget does not run a handler.
         poll_budget
             .is_none_or(|poll_budget| self.spent < self.in_place_max && poll_budget.is_quick())
     }
 
-    /// Takes note of a poll that began at `begun`; gives the time now.
+    /// Records a poll that began at `begun`. Returns the current time.
     fn polled(&mut self, poll_budget: Option<&PollBudget>, begun: Instant) -> Instant {
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
@@ -213,9 +212,10 @@ impl<F> WaitingCall<F> {
 /// A call in a task of its own.
 struct CallTask<F> {
     call: Option<ServerCall<F>>,
-    /// Where the call goes when its method is quick; gone with the connection.
+    /// The list through which the call moves back to its connection, once its method is quick.
     home: Weak<Mutex<Vec<ServerCall<F>>>>,
-    /// Those of this call, in a row. Not at once back to where there may have been no time.
+    /// The quick polls of this call in a row. Several are required, because the call may have moved here for
+    /// lack of time in its connection's turn.
     quick_polls: u32,
     quick_poll_max: Duration,
 }
@@ -254,7 +254,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for CallTask<F> {
     }
 }
 
-/// A waker may outlive the connection; the list must not keep it.
+/// Wakers can outlive the connection; clearing the list breaks their reference cycle with it.
 impl<F> Drop for ServerCalls<F> {
     fn drop(&mut self) {
         self.shared.unlist_woken();

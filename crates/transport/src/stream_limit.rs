@@ -1,4 +1,4 @@
-//! The streams that a client may have open on a connection: the server's limit, as it is now.
+//! The server's current limit for the open streams of a connection, at a client.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,33 +7,32 @@ use tokio::sync::Semaphore;
 
 use crate::sync::lock;
 
-/// Calls wait here, in order, until the server allows another stream.
+/// A queue in which calls wait, in order, until the server allows another stream.
 ///
-/// h2 would take them all and open their streams later, but a call that is given up while it waits
-/// there still goes out, as HEADERS and a reset.
+/// h2 has such a queue as well, but still sends HEADERS and RST_STREAM for a call that is cancelled while it
+/// waits there.
 #[derive(Debug)]
 pub(crate) struct StreamLimit {
     free: Semaphore,
     /// Written under the lock of `state`, read by every call that chooses a connection.
     limit: AtomicUsize,
     state: Mutex<StreamLimitState>,
-    /// Never has a permit: who waits for one hears that the connection takes no more calls.
+    /// Never has a permit. Waiting for one means waiting for the end of the connection.
     closed: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct StreamLimitState {
-    /// StreamLimit that are to be given back and not taken again: the limit was lowered below what was
-    /// in use.
+    /// The permits to discard when they are returned, after the limit was lowered below the number in use.
     debt: usize,
 }
 
-/// A stream that may be open. Dropping it lets the next call have its own.
+/// The permission to open one stream. Dropping it releases the stream for the next call.
 #[derive(Debug)]
 pub(crate) struct StreamPermit(Arc<StreamLimit>);
 
 impl StreamLimit {
-    /// None are free before the server has said how many there are.
+    /// Creates a limit of zero, which applies until the server's SETTINGS arrive.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             free: Semaphore::new(0),
@@ -43,7 +42,7 @@ impl StreamLimit {
         })
     }
 
-    /// What the server's SETTINGS_MAX_CONCURRENT_STREAMS is from now on.
+    /// Sets the limit from the server's SETTINGS_MAX_CONCURRENT_STREAMS.
     pub(crate) fn set_limit(&self, limit: usize) {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         let mut state = lock(&self.state);
@@ -59,32 +58,32 @@ impl StreamLimit {
         }
     }
 
-    /// What the server's limit is now.
+    /// Returns the server's current limit.
     pub(crate) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// A slot, if one is free and nobody waits for it.
+    /// Returns a permit if one is free and no call waits for it.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<StreamPermit> {
         self.free.try_acquire().ok()?.forget();
         Some(StreamPermit(self.clone()))
     }
 
-    /// Waits for a slot; none if the connection has ended. Dropping the future leaves no trace.
+    /// Waits for a permit. Returns `None` if the connection has ended. Dropping the future leaves the queue.
     pub(crate) async fn take(self: &Arc<Self>) -> Option<StreamPermit> {
         self.free.acquire().await.ok()?.forget();
         Some(StreamPermit(self.clone()))
     }
 
-    /// The connection has ended: nobody waits any more.
+    /// Fails all waiting and future calls, because the connection has ended.
     pub(crate) fn close(&self) {
         self.free.close();
         self.closed.close();
     }
 
-    /// Waits until nobody can have a slot any more.
+    /// Waits until [`close`](Self::close) is called.
     pub(crate) async fn until_closed(&self) {
-        // An error is what it waits for.
+        // Acquiring fails when the semaphore is closed.
         let _ = self.closed.acquire().await;
     }
 }
@@ -104,61 +103,61 @@ mod tests {
     use super::*;
     use std::task::{Context, Poll, Waker};
 
-    /// Takes a slot if there is one, by either way.
-    fn try_take(slots: &Arc<StreamLimit>) -> Option<StreamPermit> {
-        if let Some(slot) = slots.try_take() {
-            drop(slot);
-            let take = std::pin::pin!(slots.take());
+    /// Takes a permit if there is one, by either way.
+    fn try_take(streams: &Arc<StreamLimit>) -> Option<StreamPermit> {
+        if let Some(permit) = streams.try_take() {
+            drop(permit);
+            let take = std::pin::pin!(streams.take());
             let poll = take.poll(&mut Context::from_waker(Waker::noop()));
             assert!(matches!(poll, Poll::Ready(Some(_))), "both ways agree");
         }
-        slots.try_take()
+        streams.try_take()
     }
 
     #[test]
     fn as_many_slots_are_given_as_the_limit_says_now() {
-        let slots = StreamLimit::new();
-        assert!(try_take(&slots).is_none());
-        slots.set_limit(2);
-        let (a, b) = (try_take(&slots), try_take(&slots));
-        assert!(a.is_some() && b.is_some() && try_take(&slots).is_none());
-        slots.set_limit(1);
+        let streams = StreamLimit::new();
+        assert!(try_take(&streams).is_none());
+        streams.set_limit(2);
+        let (a, b) = (try_take(&streams), try_take(&streams));
+        assert!(a.is_some() && b.is_some() && try_take(&streams).is_none());
+        streams.set_limit(1);
         drop(a);
         assert!(
-            try_take(&slots).is_none(),
+            try_take(&streams).is_none(),
             "one is still in use, and there is only one"
         );
         drop(b);
-        let c = try_take(&slots);
-        assert!(c.is_some() && try_take(&slots).is_none());
-        slots.set_limit(0);
-        slots.set_limit(2);
-        let d = try_take(&slots);
-        assert!(d.is_some() && try_take(&slots).is_none());
+        let c = try_take(&streams);
+        assert!(c.is_some() && try_take(&streams).is_none());
+        streams.set_limit(0);
+        streams.set_limit(2);
+        let d = try_take(&streams);
+        assert!(d.is_some() && try_take(&streams).is_none());
     }
 
     #[test]
     fn a_call_that_stops_waiting_takes_nothing() {
-        let slots = StreamLimit::new();
+        let streams = StreamLimit::new();
         {
-            let mut waiting = std::pin::pin!(slots.take());
+            let mut waiting = std::pin::pin!(streams.take());
             assert!(
                 waiting
                     .as_mut()
                     .poll(&mut Context::from_waker(Waker::noop()))
                     .is_pending()
             );
-            slots.set_limit(1);
-            assert!(slots.try_take().is_none(), "the call that waits has it");
+            streams.set_limit(1);
+            assert!(streams.try_take().is_none(), "the call that waits has it");
         }
-        assert!(try_take(&slots).is_some());
+        assert!(try_take(&streams).is_some());
     }
 
     #[test]
     fn nobody_waits_for_a_connection_that_has_ended() {
-        let slots = StreamLimit::new();
-        slots.close();
-        let mut take = std::pin::pin!(slots.take());
+        let streams = StreamLimit::new();
+        streams.close();
+        let mut take = std::pin::pin!(streams.take());
         let poll = take.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll, Poll::Ready(None)));
     }

@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex of ours. No user code runs under one but the encoding of a message into a pipe, which
-/// takes back what it has begun: a poisoned lock only means that another thread died between two
-/// plain statements, and its state is still good.
+/// Locks a mutex and ignores poisoning. The only user code that runs under a lock of this crate encodes a
+/// message into a pipe, which removes partial output. A poisoned lock therefore still guards valid state.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -287,11 +287,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         self.written_at = 0;
         self.written.clear();
         let buffer = std::mem::take(&mut self.written);
-        WRITE.with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut()
+        WRITE.with(|cached| {
+            if let Ok(mut cached) = cached.try_borrow_mut()
                 && buffer.capacity() > 0
             {
-                *spare = buffer;
+                *cached = buffer;
             }
         });
         let io = &mut self.io;
@@ -389,8 +389,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         }
         if self.written.capacity() == 0 {
             self.written = WRITE
-                .with(|spare| {
-                    spare
+                .with(|cached| {
+                    cached
                         .try_borrow_mut()
                         .map(|mut it| std::mem::take(&mut *it))
                 })

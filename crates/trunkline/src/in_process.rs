@@ -106,7 +106,7 @@ impl Bounds {
             Some(_) => (None, body),
             None => {
                 let body = Arc::new(Mutex::new(body));
-                (Some(body.clone()), Body::new(Kept(body)))
+                (Some(body.clone()), Body::new(SharedBody(body)))
             }
         };
         let bounds = Self {
@@ -136,15 +136,15 @@ impl Bounds {
 }
 
 /// A request body that the call keeps after the handler has dropped it.
-struct Kept(Arc<Mutex<Body>>);
+struct SharedBody(Arc<Mutex<Body>>);
 
-impl Kept {
+impl SharedBody {
     fn lock(&self) -> MutexGuard<'_, Body> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl http_body::Body for Kept {
+impl http_body::Body for SharedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -35,7 +35,7 @@ mod limits {
     mod load;
     mod numbers;
     mod resets;
-    mod unsent;
+    mod send_backlog;
 }
 
 mod observe {

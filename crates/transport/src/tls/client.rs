@@ -9,17 +9,17 @@ use rustls::{ClientConfig, KeyLogFile};
 use tokio_rustls::TlsConnector;
 use trunkline_codec::Status;
 
-use super::material::{Contents, Identity, Material, Pem};
-use super::store::{Configuration, Store};
+use super::reload::{Configuration, ReloadableConfig};
+use super::settings::{Contents, Identity, Pem, Settings};
 use super::stream::TlsIo;
 use super::{ALPN_H2, explain, provider, roots, unusable};
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
-/// TLS for a channel: whom it trusts, and who it is.
+/// TLS settings of a channel: the authorities it trusts, and its own certificate.
 ///
-/// TLS 1.2 and 1.3, and HTTP/2 only. Without further settings it trusts the authorities that the
-/// system trusts, and has no certificate; `https://` alone means just that.
+/// Supports TLS 1.2 and 1.3, for HTTP/2 only. By default, a channel trusts the authorities that the system
+/// trusts, and has no certificate; a target with `https://` uses these defaults.
 ///
 /// ```
 /// # use trunkline_transport::ClientTls;
@@ -30,7 +30,7 @@ use crate::target::Target;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientTls {
-    store: Arc<Store<ClientConfig>>,
+    config: Arc<ReloadableConfig<ClientConfig>>,
     server_name: Option<String>,
 }
 
@@ -41,126 +41,131 @@ impl Default for ClientTls {
 }
 
 impl ClientTls {
-    /// Trusts the authorities that the system trusts. They are read once, when the first connection
-    /// is made; the environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` say where, if they are
-    /// set.
+    /// Creates settings that trust the authorities that the system trusts. They are read once, for the
+    /// first connection. The environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their
+    /// location.
     pub fn new() -> Self {
         Self {
-            store: Store::new(Material::default(), None),
+            config: ReloadableConfig::new(Settings::default(), None),
             server_name: None,
         }
     }
 
-    /// A configuration of rustls as it is, but for ALPN, which is `h2`.
+    /// Creates settings from a rustls configuration. Its ALPN protocols are replaced by `h2`.
     pub fn from_rustls(config: Arc<ClientConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         Self {
-            store: Store::new(Material::default(), Some(Arc::new(config))),
+            config: ReloadableConfig::new(Settings::default(), Some(Arc::new(config))),
             server_name: None,
         }
     }
 
-    /// Trusts the authorities in this file (PEM) in the place of the system's. Several files add up.
+    /// Trusts the authorities in this PEM file instead of the system's. Further calls add authorities.
     ///
-    /// Files are read when the channel is made, which is where their errors are.
+    /// The file is read when the channel is built, which returns its errors.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
-        self.with(|material| material.authorities.push(Pem::file(path)))
+        self.with(|settings| settings.authorities.push(Pem::file(path)))
     }
 
-    /// As [`ca_file`](Self::ca_file), with authorities in PEM.
+    /// Trusts these authorities, given in PEM, instead of the system's. Further calls add authorities.
     pub fn ca_pem(self, authorities: impl AsRef<[u8]>) -> Self {
-        self.with(|material| material.authorities.push(Pem::text(authorities)))
+        self.with(|settings| settings.authorities.push(Pem::text(authorities)))
     }
 
-    /// Shows a certificate to servers that ask for one (mTLS): PEM files with the certificate,
-    /// followed by those that lead to its authority, and with its private key.
+    /// Presents a certificate to servers that request one (mTLS), from PEM files with a certificate chain,
+    /// the client's certificate first, and its private key.
     pub fn identity_files(self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let (certificates, key) = (Pem::file(certificates), Pem::file(key));
-        self.with(|material| material.identity = Some(Identity { certificates, key }))
+        self.with(|settings| settings.identity = Some(Identity { certificates, key }))
     }
 
-    /// As [`identity_files`](Self::identity_files), with PEM.
+    /// Presents a certificate to servers that request one (mTLS), from a certificate chain in PEM, the
+    /// client's certificate first, and its private key.
     pub fn identity_pem(self, certificates: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
         let (certificates, key) = (Pem::text(certificates), Pem::text(key));
-        self.with(|material| material.identity = Some(Identity { certificates, key }))
+        self.with(|settings| settings.identity = Some(Identity { certificates, key }))
     }
 
-    /// The name that the server's certificate has to be valid for, and that the server is asked for
-    /// (SNI), in the place of the host in the target. A Unix socket's is `localhost`.
+    /// Sets the name that the server's certificate must be valid for, and that the client requests (SNI).
+    /// Default: the host of the target, or `localhost` for a Unix socket.
     pub fn server_name(mut self, name: &str) -> Self {
         self.server_name = Some(name.to_owned());
         self
     }
 
-    /// Before a new connection, looks whether files have changed, if that was not done within
-    /// `interval`; connections that there are go on. There is no such interval by default.
+    /// Checks the files for changes before a new connection, at most once per `interval`. Existing
+    /// connections are not affected. By default, files are not checked.
     ///
-    /// All that is new is read and checked before it is used; until then the last good one stays in
-    /// use. A connection does not wait longer than 1 s for files that are slow to read.
+    /// Changed files are used only after all of them were read and checked; until then, the last valid
+    /// configuration stays in use. A connection waits for the check at most 1 s.
     pub fn reload_every(self, interval: Duration) -> Self {
-        self.with(|material| material.reload_every = Some(interval))
+        self.with(|settings| settings.reload_every = Some(interval))
     }
 
-    /// Calls `report` after each reload that was tried because files have changed, from a thread
-    /// that may block.
+    /// Calls `report` with the outcome of each reload that changed files caused, on a thread that may
+    /// block.
     pub fn on_reload(self, report: impl Fn(Result<(), Status>) + Send + Sync + 'static) -> Self {
-        self.with(|material| material.on_reload = Some(Arc::new(report)))
+        self.with(|settings| settings.on_reload = Some(Arc::new(report)))
     }
 
-    /// Writes the secrets of connections to the file that the environment variable `SSLKEYLOGFILE`
-    /// names, if it is set. Who has that file can read everything: it is for Wireshark, in tests.
+    /// Writes the secrets of connections to the file named by the environment variable `SSLKEYLOGFILE`,
+    /// if it is set. That file allows anyone to decrypt the connections: use it only in tests, for example
+    /// with Wireshark.
     pub fn key_log(self) -> Self {
-        self.with(|material| material.key_log = true)
+        self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now, and uses what they say for new connections, of all channels that have a
-    /// clone of this, or what settings on a clone of it have made. Blocks for as long as that takes.
+    /// Reads the files now, and uses them for new connections of all channels that use a clone of these
+    /// settings, or settings derived from a clone. Blocks until the files are read.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if they cannot be used; then what was in use stays in use.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid. The previous configuration then stays in
+    /// use.
     pub fn reload(&self) -> Result<(), Status> {
-        self.store.reload()
+        self.config.reload()
     }
 
-    /// What a channel to `target` uses: what it was given, or the default where the target asks for
-    /// TLS. Reads what files there are.
+    /// Returns the settings for a channel to `target`: `given`, or the defaults if the target has
+    /// `https://`. Reads the files.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the files or the name cannot be used, or the target is `http://`.
+    /// INVALID_ARGUMENT if a file or the server name is invalid, or if `given` is set for a target with
+    /// `http://`.
     pub fn for_target(target: &Target, given: Option<Self>) -> Result<Option<Self>, Status> {
         let tls = match (target.wants_tls(), given) {
             (Some(false), None) | (None, None) => return Ok(None),
             (Some(false), Some(_)) => {
                 return Err(Status::invalid_argument(format!(
-                    "http://{target} is plaintext, and the channel was given TLS settings: use https://"
+                    "http://{target} is plaintext, and the channel has TLS settings: use https://"
                 )));
             }
             (Some(true), None) => Self::new(),
             (Some(true) | None, Some(given)) => given,
         };
         tls.name_of(target)?;
-        match tls.store.uses_default_roots() {
-            // The system's authorities take a moment to read: the first connection reads them.
+        match tls.config.uses_default_roots() {
+            // Reading the system's authorities is slow, so that is left to the first connection.
             true => {
                 roots::check()?;
-                tls.store.material.check(&provider())?;
+                tls.config.settings.check(&provider())?;
             }
-            false => drop(tls.store.current()?),
+            false => drop(tls.config.current()?),
         }
         Ok(Some(tls))
     }
 
-    /// The handshake over a socket that is connected to `target`.
+    /// Performs the handshake over a socket that is connected to `target`. Error messages name the server
+    /// `called`.
     pub(crate) async fn secure(
         &self,
         socket: NetStream,
         called: &str,
         target: &Target,
     ) -> Result<NetStream, Status> {
-        let (name, config) = (self.name_of(target)?, self.store.renewed().await?);
+        let (name, config) = (self.name_of(target)?, self.config.current_async().await?);
         let connecting = TlsConnector::from(config).connect(name.clone(), socket);
         let stream = connecting
             .await
@@ -180,24 +185,24 @@ impl ClientTls {
         };
         ServerName::try_from(name.to_owned()).map_err(|error| {
             Status::invalid_argument(format!(
-                "{name:?} is no name that a certificate can have: {error}"
+                "{name:?} is not a valid server name: {error}; use a DNS name or an IP address"
             ))
         })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Material)) -> Self {
-        self.store = self.store.with(change);
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        self.config = self.config.with(change);
         self
     }
 }
 
 impl Configuration for ClientConfig {
-    fn make(material: &Material, contents: &Contents) -> Result<Self, Status> {
+    fn make(settings: &Settings, contents: &Contents) -> Result<Self, Status> {
         let provider = provider();
-        let identity = material.identity(contents, &provider)?;
-        let roots = match material.authorities(contents)? {
+        let identity = settings.identity(contents, &provider)?;
+        let roots = match settings.authorities(contents)? {
             Some(roots) => roots,
-            None => material.default_roots()?,
+            None => settings.default_roots()?,
         };
         let builder = Self::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -210,7 +215,7 @@ impl Configuration for ClientConfig {
             )),
         };
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        if material.key_log {
+        if settings.key_log {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(config)

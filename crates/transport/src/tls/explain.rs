@@ -1,4 +1,4 @@
-//! What went wrong in a handshake, and what to do about it.
+//! Error messages for failed TLS handshakes.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use trunkline_codec::Status;
 
-/// What a server chose in ALPN when it was not HTTP/2.
+/// The message for a server that does not select HTTP/2 in ALPN.
 pub(super) const NO_H2: &str = "it speaks TLS, and not HTTP/2: gRPC needs a server, or a proxy before it, that offers h2 in ALPN; is this the gRPC port?";
 
-/// Why the client's handshake with `name` failed.
+/// Returns the status for a failed handshake of the client with `name`.
 pub(super) fn on_connect(name: &str, server_name: &ServerName<'_>, error: io::Error) -> Status {
     let why = match rustls_error(&error) {
         None => match error.kind() {
@@ -22,7 +22,7 @@ pub(super) fn on_connect(name: &str, server_name: &ServerName<'_>, error: io::Er
             _ => format!("the TLS handshake failed: {error}"),
         },
         Some(Error::InvalidCertificate(why)) => about_certificate(why, server_name),
-        // RFC 8446, section 5.1: anything but a record of TLS is no TLS.
+        // RFC 8446, section 5.1: these errors mean that the bytes are not a TLS record.
         Some(Error::InvalidMessage(
             InvalidMessage::InvalidContentType
             | InvalidMessage::UnknownProtocolVersion
@@ -38,7 +38,7 @@ pub(super) fn on_connect(name: &str, server_name: &ServerName<'_>, error: io::Er
     Status::unavailable(format!("cannot connect to {name}: {why}")).with_source(error)
 }
 
-/// What an error on a connection that is open comes to: an alert is said in words.
+/// Replaces a TLS alert on an open connection by an error that explains it.
 pub(super) fn on_open(error: io::Error) -> io::Error {
     match rustls_error(&error) {
         Some(Error::AlertReceived(alert)) => io::Error::new(error.kind(), about_alert(*alert)),
@@ -98,7 +98,7 @@ fn about_certificate(why: &CertificateError, server_name: &ServerName<'_>) -> St
     }
 }
 
-/// rustls gives names as `DnsName("a.b")` and `IpAddress(1.2.3.4)`.
+/// Removes the type from a name: rustls returns `DnsName("a.b")` and `IpAddress(1.2.3.4)`.
 fn bare_name(presented: &str) -> &str {
     let inside = presented
         .split_once('(')

@@ -2,21 +2,21 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `server`, `client` | the settings of either side, and its handshake |
-//! | `material` | certificates, keys and authorities: as files or text, read and understood |
+//! | `server`, `client` | the public settings of each end, and its handshake |
+//! | `settings` | certificates, keys and authorities: reads and parses files and text |
+//! | `reload` | the configuration in use, and reloading it when files change |
 //! | `roots` | the authorities that a client trusts by default |
-//! | `store` | the configuration in use, and its renewal when files change |
-//! | `session` | who is at the other end |
-//! | `stream` | what HTTP/2 reads and writes |
-//! | `explain` | what went wrong in a handshake, and what to do about it |
+//! | `session` | the client's certificates and other results of a handshake |
+//! | `stream` | the byte stream that HTTP/2 reads and writes |
+//! | `explain` | error messages for failed handshakes |
 
 mod client;
 mod explain;
-mod material;
+mod reload;
 mod roots;
 mod server;
 mod session;
-mod store;
+mod settings;
 mod stream;
 
 use std::sync::Arc;
@@ -28,11 +28,11 @@ pub use client::ClientTls;
 pub use server::ServerTls;
 pub use session::TlsSession;
 
-/// RFC 9113, section 3.2: the name of HTTP/2 over TLS in ALPN.
+/// The ALPN name of HTTP/2 over TLS (RFC 9113, section 3.2).
 const ALPN_H2: &[u8] = b"h2";
 
-/// The provider of cryptography that was compiled in. The one of the process, if it has one, is for
-/// those who bring their own configuration.
+/// Returns the cryptography provider that was compiled in. A process-wide default provider applies only to
+/// configurations that users build with rustls.
 fn provider() -> Arc<CryptoProvider> {
     #[cfg(feature = "tls-aws-lc")]
     return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -40,7 +40,7 @@ fn provider() -> Arc<CryptoProvider> {
     return Arc::new(rustls::crypto::ring::default_provider());
 }
 
-/// What is wrong with a configuration as a whole.
+/// Returns the status for settings that rustls rejects as a whole.
 fn unusable<E: std::error::Error + Send + Sync + 'static>(error: E) -> Status {
     Status::invalid_argument(format!("the TLS settings cannot be used: {error}")).with_source(error)
 }

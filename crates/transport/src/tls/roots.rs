@@ -1,4 +1,4 @@
-//! The authorities that a client trusts if it was given none: the features of this crate say which.
+//! The authorities that a client trusts by default, selected by the features of this crate.
 
 use rustls::RootCertStore;
 use trunkline_codec::Status;
@@ -12,7 +12,7 @@ use trunkline_codec::Status;
 pub(super) fn load() -> Result<RootCertStore, Status> {
     let loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Systems have certificates that no verifier understands; the others are of use.
+    // Certificates that the verifier cannot parse are skipped: systems have some.
     roots.add_parsable_certificates(loaded.certs);
     if roots.is_empty() {
         let why = match loaded.errors.first() {
@@ -20,7 +20,7 @@ pub(super) fn load() -> Result<RootCertStore, Status> {
             Some(error) => format!(": {error}"),
         };
         return Err(Status::unavailable(format!(
-            "this system has no certificates of authorities{why}; install them (Debian: ca-certificates), or name your own with ClientTls::ca_file"
+            "this system has no certificates of authorities{why}; install them (Debian: ca-certificates), or set your own with ClientTls::ca_file"
         )));
     }
     Ok(roots)
@@ -52,7 +52,7 @@ pub(super) fn load() -> Result<RootCertStore, Status> {
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT if it has none; the message names the features that bring one.
+/// INVALID_ARGUMENT if the build has none. The message names the features that add one.
 pub(super) fn check() -> Result<(), Status> {
     match cfg!(any(
         feature = "tls-native-roots",
@@ -60,7 +60,7 @@ pub(super) fn check() -> Result<(), Status> {
     )) {
         true => Ok(()),
         false => Err(Status::invalid_argument(
-            "this build trusts no authorities by default: enable the feature `tls-native-roots` or `tls-webpki-roots` of trunkline, or name your own with ClientTls::ca_file",
+            "this build trusts no authorities by default: enable the feature `tls-native-roots` or `tls-webpki-roots` of trunkline, or set your own with ClientTls::ca_file",
         )),
     }
 }

@@ -10,19 +10,19 @@ use rustls::{KeyLogFile, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use trunkline_codec::Status;
 
-use super::material::{ClientAuth, Contents, Identity, Material, Pem};
+use super::reload::{Configuration, ReloadableConfig};
 use super::session::TlsSession;
-use super::store::{Configuration, Store};
+use super::settings::{ClientAuth, Contents, Identity, Pem, Settings};
 use super::stream::TlsIo;
 use super::{ALPN_H2, provider, unusable};
 use crate::linger::linger_refused;
 use crate::net_stream::NetStream;
 
-/// TLS for a server: its certificate, and whether clients have to show theirs.
+/// TLS settings of a server: its certificate, and the client certificates it requires.
 ///
-/// TLS 1.2 and 1.3, and HTTP/2 only. Clones share what is in use, so that
-/// [`reload`](Self::reload) on one that was kept renews the certificate of the server that has the
-/// other, also if that was given further settings meanwhile.
+/// Supports TLS 1.2 and 1.3, for HTTP/2 only. Clones share one configuration: calling
+/// [`reload`](Self::reload) on a clone also renews the certificate of the server that uses the original,
+/// even if further settings were applied to one of them.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -35,24 +35,26 @@ use crate::net_stream::NetStream;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ServerTls(Arc<Store<ServerConfig>>);
+pub struct ServerTls(Arc<ReloadableConfig<ServerConfig>>);
 
 impl ServerTls {
-    /// A certificate in PEM, followed by those that lead to its authority, and its private key.
+    /// Creates settings from a certificate chain in PEM, the server's certificate first, and its private
+    /// key.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if they cannot be read, or do not belong together.
+    /// INVALID_ARGUMENT if the PEM is invalid, or the key does not belong to the certificate.
     pub fn from_pem(certificates: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, Status> {
         Self::from_identity(Pem::text(certificates), Pem::text(key))
     }
 
-    /// As [`from_pem`](Self::from_pem), from files, which [`reload_every`](Self::reload_every) and
-    /// [`reload`](Self::reload) read again.
+    /// Creates settings from PEM files with a certificate chain, the server's certificate first, and its
+    /// private key. [`reload_every`](Self::reload_every) and [`reload`](Self::reload) read them again.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if they cannot be read, or do not belong together.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid, or the key does not belong to the
+    /// certificate.
     pub fn from_files(
         certificates: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
@@ -61,94 +63,100 @@ impl ServerTls {
     }
 
     fn from_identity(certificates: Pem, key: Pem) -> Result<Self, Status> {
-        let material = Material {
+        let settings = Settings {
             identity: Some(Identity { certificates, key }),
-            ..Material::default()
+            ..Settings::default()
         };
-        let tls = Self(Store::new(material, None));
+        let tls = Self(ReloadableConfig::new(settings, None));
         tls.load()?;
         Ok(tls)
     }
 
-    /// A configuration of rustls as it is, but for ALPN, which is `h2`.
+    /// Creates settings from a rustls configuration. Its ALPN protocols are replaced by `h2`.
     pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        Self(Store::new(Material::default(), Some(Arc::new(config))))
+        Self(ReloadableConfig::new(
+            Settings::default(),
+            Some(Arc::new(config)),
+        ))
     }
 
-    /// Takes only clients whose certificate is from one of the authorities in this file (mTLS).
-    /// Several files add up.
+    /// Requires clients to present a certificate from one of the authorities in this PEM file (mTLS).
+    /// Further calls add authorities.
     ///
-    /// The file is read when the server binds, which is where its errors are.
+    /// The file is read when the server binds, which returns its errors.
     pub fn client_ca_file(self, path: impl Into<PathBuf>) -> Self {
-        self.with(|material| material.authorities.push(Pem::file(path)))
+        self.with(|settings| settings.authorities.push(Pem::file(path)))
     }
 
-    /// As [`client_ca_file`](Self::client_ca_file), with authorities in PEM.
+    /// Requires clients to present a certificate from one of these authorities, given in PEM (mTLS).
+    /// Further calls add authorities.
     pub fn client_ca_pem(self, authorities: impl AsRef<[u8]>) -> Self {
-        self.with(|material| material.authorities.push(Pem::text(authorities)))
+        self.with(|settings| settings.authorities.push(Pem::text(authorities)))
     }
 
-    /// Takes clients without a certificate as well. One that shows a certificate shows a good one;
-    /// handlers see it in `Peer::certificates`.
+    /// Accepts clients without a certificate as well. An invalid certificate still fails the handshake;
+    /// handlers read a valid one from `Peer::certificates`.
     pub fn client_auth_optional(self) -> Self {
-        self.with(|material| material.client_auth = ClientAuth::Optional)
+        self.with(|settings| settings.client_auth = ClientAuth::Optional)
     }
 
-    /// Looks every `interval` whether files have changed, and uses what they say from then on, for
-    /// new connections; those that there are go on. There is no such interval by default.
+    /// Checks the files for changes at this interval, and uses changed ones for new connections. Existing
+    /// connections are not affected. By default, files are not checked.
     ///
-    /// All that is new is read and checked before it is used: that it can be read, and that the key
-    /// belongs to the certificate. Until then the last good one stays in use.
+    /// Changed files are used only after all of them were read and the key was found to belong to the
+    /// certificate. Until then, the last valid configuration stays in use.
     pub fn reload_every(self, interval: Duration) -> Self {
-        self.with(|material| material.reload_every = Some(interval))
+        self.with(|settings| settings.reload_every = Some(interval))
     }
 
-    /// Calls `report` after each reload that was tried because files have changed, from a thread
-    /// that may block.
+    /// Calls `report` with the outcome of each reload that changed files caused, on a thread that may
+    /// block.
     pub fn on_reload(self, report: impl Fn(Result<(), Status>) + Send + Sync + 'static) -> Self {
-        self.with(|material| material.on_reload = Some(Arc::new(report)))
+        self.with(|settings| settings.on_reload = Some(Arc::new(report)))
     }
 
-    /// Writes the secrets of connections to the file that the environment variable `SSLKEYLOGFILE`
-    /// names, if it is set. Who has that file can read everything: it is for Wireshark, in tests.
+    /// Writes the secrets of connections to the file named by the environment variable `SSLKEYLOGFILE`,
+    /// if it is set. That file allows anyone to decrypt the connections: use it only in tests, for example
+    /// with Wireshark.
     pub fn key_log(self) -> Self {
-        self.with(|material| material.key_log = true)
+        self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now, and uses what they say for new connections, of all servers that have a
-    /// clone of this, or what settings on a clone of it have made. Blocks for as long as that takes.
+    /// Reads the files now, and uses them for new connections of all servers that use a clone of these
+    /// settings, or settings derived from a clone. Blocks until the files are read.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if they cannot be used; then what was in use stays in use.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid. The previous configuration then stays in
+    /// use.
     pub fn reload(&self) -> Result<(), Status> {
         self.0.reload()
     }
 
-    /// Reads the files, unless that has been done.
+    /// Reads the files if they have not been read yet.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if they cannot be used.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid.
     pub fn load(&self) -> Result<(), Status> {
         self.0.current().map(drop)
     }
 
-    /// Reads files again as [`reload_every`](Self::reload_every) says, for as long as this is
-    /// awaited.
-    pub async fn keep_fresh(&self) {
-        let Some(every) = self.0.material.reload_every else {
+    /// Checks the files at the interval of [`reload_every`](Self::reload_every), until the future is
+    /// dropped. Never completes.
+    pub async fn reload_periodically(&self) {
+        let Some(every) = self.0.settings.reload_every else {
             return std::future::pending().await;
         };
         loop {
             tokio::time::sleep(every).await;
-            self.0.refresh_aside().await;
+            self.0.reload_if_changed_async().await;
         }
     }
 
-    /// The handshake. None if it fails; the client is told why.
+    /// Performs the handshake. Returns `None` if it fails, after sending the client an alert.
     pub(crate) async fn accept(&self, socket: NetStream) -> Option<(NetStream, TlsSession)> {
         let config = self.0.current().ok()?;
         let accepted = TlsAcceptor::from(config).accept(socket).into_fallible();
@@ -161,7 +169,7 @@ impl ServerTls {
             }
         };
         let (_, connection) = stream.get_ref();
-        // RFC 9113, section 3.3: HTTP/2 over TLS is chosen by ALPN, and by nothing else.
+        // RFC 9113, section 3.3: HTTP/2 over TLS requires ALPN.
         if connection.alpn_protocol() != Some(ALPN_H2) {
             linger_refused(&mut stream).await;
             return None;
@@ -170,22 +178,22 @@ impl ServerTls {
         Some((TlsIo::new(stream).into(), session))
     }
 
-    fn with(self, change: impl FnOnce(&mut Material)) -> Self {
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
         Self(self.0.with(change))
     }
 }
 
 impl Configuration for ServerConfig {
-    fn make(material: &Material, contents: &Contents) -> Result<Self, Status> {
+    fn make(settings: &Settings, contents: &Contents) -> Result<Self, Status> {
         let provider = provider();
-        let identity = material
+        let identity = settings
             .identity(contents, &provider)?
-            .ok_or_else(|| Status::invalid_argument("a server needs a certificate"))?;
-        let clients = match material.authorities(contents)? {
+            .ok_or_else(|| Status::invalid_argument("a server requires a certificate: create its TLS settings with ServerTls::from_files or ServerTls::from_pem"))?;
+        let clients = match settings.authorities(contents)? {
             None => Arc::new(NoClientAuth),
             Some(roots) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-                let verifier = match material.client_auth {
+                let verifier = match settings.client_auth {
                     ClientAuth::Required => verifier,
                     ClientAuth::Optional => verifier.allow_unauthenticated(),
                 };
@@ -198,7 +206,7 @@ impl Configuration for ServerConfig {
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        if material.key_log {
+        if settings.key_log {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(config)

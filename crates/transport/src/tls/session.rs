@@ -1,9 +1,9 @@
-//! Who is at the other end of a connection.
+//! The results of a TLS handshake.
 
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
-/// What the TLS handshake of a connection has shown, at the server.
+/// The results of a connection's TLS handshake, as the server sees them.
 #[derive(Clone, Debug)]
 pub struct TlsSession {
     certificates: Vec<CertificateDer<'static>>,
@@ -26,16 +26,17 @@ impl TlsSession {
         }
     }
 
-    /// The client's certificates, its own first; empty if it has shown none.
+    /// Returns the client's certificate chain, its own certificate first. Empty if the client presented
+    /// none.
     ///
-    /// They have been checked against the server's authorities. A session that is resumed has those
-    /// that it began with.
+    /// The certificates were checked against the server's authorities. A resumed session has the
+    /// certificates of the original one.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
-    /// The DNS names and URIs, such as SPIFFE's, for which the client's certificate was issued:
-    /// its subject alternative names.
+    /// Returns the DNS names and URIs, such as SPIFFE IDs, in the subject alternative names of the
+    /// client's certificate.
     pub fn names(&self) -> Vec<String> {
         let Some(certificate) = self.certificates.first() else {
             return Vec::new();
@@ -47,12 +48,12 @@ impl TlsSession {
         dns.chain(uris).map(str::to_owned).collect()
     }
 
-    /// The name by which the client asked for the server (SNI); none if it used an address.
+    /// Returns the server name that the client requested (SNI), or `None` if it connected by address.
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// `"TLSv1.3"` or `"TLSv1.2"`.
+    /// Returns the protocol version, `"TLSv1.3"` or `"TLSv1.2"`.
     pub fn version(&self) -> &'static str {
         match self.version {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -60,7 +61,7 @@ impl TlsSession {
         }
     }
 
-    /// Whether the client has resumed an earlier session.
+    /// Returns whether the client resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.is_resumed
     }

@@ -1,4 +1,4 @@
-//! What HTTP/2 reads and writes when there is TLS below it.
+//! The encrypted byte stream that HTTP/2 reads and writes.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio_rustls::TlsStream;
 use super::explain;
 use crate::net_stream::NetStream;
 
-/// A connection after its handshake, on either side.
+/// A connection after its TLS handshake, at either end.
 #[derive(Debug)]
 pub(crate) struct TlsIo(TlsStream<NetStream>);
 
@@ -33,12 +33,13 @@ impl AsyncRead for TlsIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(cx, buf) {
-            // A peer that has left without close_notify has truncated nothing: HTTP/2 says itself
-            // where a frame ends, and what a stream lacks.
+            // A missing close_notify does not hide a truncation: HTTP/2 frames carry their lengths, and
+            // streams end explicitly.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Poll::Ready(Ok(()))
             }
-            // In TLS 1.3 a client hears after its handshake what the server thinks of it.
+            // In TLS 1.3, a server that rejects the client's certificate sends the alert after the
+            // client's handshake.
             Poll::Ready(Err(error)) => Poll::Ready(Err(explain::on_open(error))),
             other => other,
         }

@@ -121,7 +121,7 @@ impl BoundServer {
         };
         match fresh {
             None => serving.await,
-            Some(tls) => alongside(tls.keep_fresh(), serving).await,
+            Some(tls) => alongside(tls.reload_periodically(), serving).await,
         }
     }
 }

@@ -176,7 +176,7 @@ async fn calls_on_a_connection_that_is_dead_fail_and_say_that_nothing_was_answer
         .expect_err("a dead connection");
     about(began.elapsed(), 35);
     assert_eq!(status.code(), Code::UNAVAILABLE);
-    let text = "keepalive: no answer within 5s";
+    let text = "keepalive: no response to a PING within 5s";
     assert!(status.message().contains(text), "{status}");
 }
 

@@ -778,7 +778,7 @@ async fn what_cannot_be_used_is_said_before_anything_is_served_or_called() {
         (
             "https://a.test",
             tls.clone().server_name("no name"),
-            "no name that a certificate can have",
+            "is not a valid server name",
         ),
         ("a.test:70000", tls, "out of range"),
     ] {

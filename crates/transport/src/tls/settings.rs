@@ -1,4 +1,4 @@
-//! Certificates, keys and authorities: where they are, what was read there, what it means.
+//! Certificates, keys and authorities: their sources, reading them, and parsing them.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,24 +17,24 @@ use trunkline_codec::Status;
 
 use super::roots;
 
-/// What is told of a reload that has been tried.
+/// A callback for the outcome of a reload.
 pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
 
-/// Everything that a configuration is made from.
+/// The settings from which a configuration is built.
 #[derive(Clone, Default)]
-pub(super) struct Material {
+pub(super) struct Settings {
     pub(super) identity: Option<Identity>,
-    /// Whose certificates are trusted. At a client, none means the default roots.
+    /// The trusted authorities. Empty means the default roots at a client.
     pub(super) authorities: Vec<Pem>,
     pub(super) client_auth: ClientAuth,
     pub(super) key_log: bool,
     pub(super) reload_every: Option<Duration>,
     pub(super) on_reload: Option<Report>,
-    /// See [`roots`].
+    /// The cached default authorities: see [`roots`].
     pub(super) default_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
 
-/// Whether clients have to show a certificate, at a server that has authorities for them.
+/// The client certificates that a server with client authorities requires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ClientAuth {
     #[default]
@@ -42,25 +42,25 @@ pub(super) enum ClientAuth {
     Optional,
 }
 
-/// A certificate with those that lead to its authority, and its key.
+/// A certificate chain and its private key.
 #[derive(Clone)]
 pub(super) struct Identity {
     pub(super) certificates: Pem,
     pub(super) key: Pem,
 }
 
-/// PEM, or where it is.
+/// PEM text, or a PEM file.
 #[derive(Clone)]
 pub(super) enum Pem {
     Text(Arc<[u8]>),
     File {
         path: PathBuf,
-        /// By whoever has a clone of this.
+        /// The file has been read through this value or a clone of it.
         was_read: Arc<AtomicBool>,
     },
 }
 
-/// What was read, not yet understood.
+/// The contents of all sources, not parsed yet.
 #[derive(Hash)]
 pub(super) struct Contents {
     identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -68,7 +68,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Tells contents apart, without a second copy of a private key.
+    /// Returns a hash to compare contents by, without keeping a second copy of a private key.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
@@ -94,7 +94,7 @@ impl Pem {
             Self::File { path, was_read } => (path, was_read),
         };
         let contents = match was_read.load(Ordering::Relaxed) {
-            // It may be what can be read once, such as a pipe.
+            // The first read accepts files that can be read only once, such as pipes.
             false => std::fs::read(path),
             true => read_again(path),
         };
@@ -106,8 +106,8 @@ impl Pem {
     }
 }
 
-/// Reads a file that has an end, and is there: to open a FIFO waits for somebody who writes, and a pipe
-/// that was read is empty.
+/// Reads a file if it is a regular one: opening a FIFO blocks until a writer opens it, and a pipe is empty
+/// after the first read.
 fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_file() {
@@ -118,7 +118,7 @@ fn read_again(path: &Path) -> io::Result<Vec<u8>> {
         false => special(kind),
     };
     Err(io::Error::other(format!(
-        "it is {what}, and a file that is read again has to be a regular one; the functions that take PEM take it from elsewhere"
+        "it is {what}, and only regular files can be reloaded; pass PEM from other sources as text"
     )))
 }
 
@@ -137,7 +137,7 @@ fn special(_: std::fs::FileType) -> &'static str {
     "not a regular file"
 }
 
-/// As messages say it.
+/// Names the source in error messages.
 impl fmt::Display for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,8 +147,8 @@ impl fmt::Display for Pem {
     }
 }
 
-impl Material {
-    /// Whether it says nothing about the configuration itself.
+impl Settings {
+    /// Returns whether all settings that shape the configuration have their defaults.
     pub(super) fn is_blank(&self) -> bool {
         self.identity.is_none()
             && self.authorities.is_empty()
@@ -171,12 +171,12 @@ impl Material {
         })
     }
 
-    /// Whether what there is can be used.
+    /// Checks that the identity can be read and used.
     pub(super) fn check(&self, provider: &CryptoProvider) -> Result<(), Status> {
         self.identity(&self.read()?, provider).map(drop)
     }
 
-    /// The certificate and its key, which belong together.
+    /// Returns the certificate and its key, checked to belong together.
     pub(super) fn identity(
         &self,
         contents: &Contents,
@@ -191,7 +191,7 @@ impl Material {
             let (certificates, key) = (&from.certificates, &from.key);
             Status::invalid_argument(match error {
                 rustls::Error::InconsistentKeys(_) => {
-                    format!("the private key in {key} does not belong to the certificate in {certificates}, which has to be the first one there")
+                    format!("the private key in {key} does not belong to the certificate in {certificates}, which must be the first one there")
                 }
                 error => format!("the certificate in {certificates} cannot be used with the key in {key}: {error}"),
             })
@@ -199,7 +199,7 @@ impl Material {
         Ok(Some(identity))
     }
 
-    /// The authorities that were named; none if none were.
+    /// Returns the configured authorities, or `None` if there are none.
     pub(super) fn authorities(
         &self,
         contents: &Contents,
@@ -219,7 +219,7 @@ impl Material {
         Ok(Some(Arc::new(roots)))
     }
 
-    /// The authorities for a client that was given none, read once.
+    /// Returns the authorities of a client without configured ones. They are read once.
     pub(super) fn default_roots(&self) -> Result<Arc<RootCertStore>, Status> {
         if let Some(roots) = self.default_roots.get() {
             return Ok(roots.clone());
@@ -233,7 +233,7 @@ fn parse_certificates(text: &[u8], from: &Pem) -> Result<Vec<CertificateDer<'sta
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err(Status::invalid_argument(format!(
-            "there is no certificate in {from}: it needs \"-----BEGIN CERTIFICATE-----\""
+            "{from} has no certificate: a \"-----BEGIN CERTIFICATE-----\" section is required"
         ))),
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(not_pem(from, &error)),
@@ -248,7 +248,7 @@ fn parse_key(text: &[u8], from: &Pem) -> Result<PrivateKeyDer<'static>, Status> 
             ))
         }
         pem::Error::NoItemsFound => Status::invalid_argument(format!(
-            "there is no private key in {from}: it needs \"-----BEGIN PRIVATE KEY-----\", or an RSA or EC one"
+            "{from} has no private key: a \"-----BEGIN PRIVATE KEY-----\" section, or an RSA or EC one, is required"
         )),
         error => not_pem(from, &error),
     })
@@ -258,7 +258,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// Says no more of the text than where it is: it may be a private key.
+/// Names only the source of the text, which may be a private key.
 fn not_pem(from: &Pem, error: &pem::Error) -> Status {
     let why = match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",

@@ -160,7 +160,7 @@ async fn ask_many(client: &mut RawPeer<DuplexStream>, large: &Large, calls: usiz
 async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_oldest_responses_fail()
  {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
+    let server = server(&large, |it| it.max_connection_send_backlog = 8 * MIB);
     let mut client = stingy(&server).await;
     let mut streams = ask_many(&mut client, &large, 30).await;
     // It may be about to read.
@@ -186,7 +186,7 @@ async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_o
         assert_eq!(client.outcome(*stream).await, EXHAUSTED);
         let told = client.stream(*stream).grpc_message();
         assert!(
-            told.contains("max_connection_unsent_size, 8388608 bytes"),
+            told.contains("max_connection_send_backlog, 8388608 bytes"),
             "{told}"
         );
     }
@@ -210,7 +210,7 @@ async fn a_client_that_takes_nothing_fills_its_connection_to_the_bound_and_the_o
 #[tokio::test(start_paused = true)]
 async fn resetting_calls_does_not_renew_the_time_in_which_a_client_may_take_nothing() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
+    let server = server(&large, |it| it.max_connection_send_backlog = 8 * MIB);
     let mut client = stingy(&server).await;
     for round in 0..4 {
         let streams = ask_many(&mut client, &large, 20).await;
@@ -229,7 +229,7 @@ async fn resetting_calls_does_not_renew_the_time_in_which_a_client_may_take_noth
 #[tokio::test(start_paused = true)]
 async fn responses_that_wait_for_their_turn_are_left_alone_while_the_client_takes_others() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = 8 * MIB);
+    let server = server(&large, |it| it.max_connection_send_backlog = 8 * MIB);
     let mut client = stingy(&server).await;
     let streams = ask_many(&mut client, &large, 30).await;
     // 128 KiB a second, of one after the other: the last waits for four minutes.
@@ -292,8 +292,8 @@ async fn a_hundred_large_responses_at_once_pass_a_slow_link() {
     let large = Large::default();
     // In this time each of them takes no more than 200 KB.
     let server = server(&large, |it| {
-        it.max_connection_unsent_size = 32 * MIB;
-        it.unsent_grace = SECOND;
+        it.max_connection_send_backlog = 32 * MIB;
+        it.send_backlog_grace = SECOND;
     });
     let bound = server.bind("127.0.0.1:0").await.expect("a free port");
     let slow = Slowness {
@@ -310,8 +310,8 @@ async fn a_hundred_large_responses_at_once_pass_a_slow_link() {
 async fn responses_that_are_given_up_are_not_counted_as_mistakes_of_the_client() {
     let large = Large::default();
     let server = server(&large, |it| {
-        it.max_connection_unsent_size = MIB;
-        it.unsent_grace = Duration::ZERO;
+        it.max_connection_send_backlog = MIB;
+        it.send_backlog_grace = Duration::ZERO;
         it.http2.error_reset_budget = 3;
         it.http2.error_resets_per_second = 0;
     });
@@ -337,8 +337,8 @@ async fn responses_that_are_given_up_are_not_counted_as_mistakes_of_the_client()
 async fn a_call_that_is_given_up_makes_room_and_one_response_alone_may_be_larger_than_the_bound() {
     let large = Large::default();
     let server = server(&large, |it| {
-        it.max_connection_unsent_size = 2 * MIB;
-        it.unsent_grace = Duration::ZERO;
+        it.max_connection_send_backlog = 2 * MIB;
+        it.send_backlog_grace = Duration::ZERO;
     });
     let mut client = stingy(&server).await;
     for calls in 1..=20 {
@@ -363,8 +363,8 @@ async fn a_call_that_is_given_up_makes_room_and_one_response_alone_may_be_larger
 async fn a_response_that_has_begun_is_reset_with_what_a_client_takes_for_resource_exhausted() {
     let large = Large::default();
     let server = server(&large, |it| {
-        it.max_connection_unsent_size = 2 * MIB;
-        it.unsent_grace = Duration::ZERO;
+        it.max_connection_send_backlog = 2 * MIB;
+        it.send_backlog_grace = Duration::ZERO;
     });
     let mut client = stingy(&server).await;
     let first = ask(&mut client, STREAM, 1024).await;
@@ -386,7 +386,7 @@ async fn a_response_that_has_begun_is_reset_with_what_a_client_takes_for_resourc
 #[tokio::test]
 async fn at_the_bound_of_the_server_the_connection_that_holds_the_most_gives_way() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_unsent_size = 16 * MIB);
+    let server = server(&large, |it| it.max_send_backlog = 16 * MIB);
     let bound = server.bind("127.0.0.1:0").await.expect("a free port");
     let address = bound.local_addr().to_string();
     tokio::spawn(bound.serve());
@@ -407,7 +407,7 @@ async fn at_the_bound_of_the_server_the_connection_that_holds_the_most_gives_way
     }
     assert_eq!(heavy.outcome(streams[0]).await, EXHAUSTED);
     let told = heavy.stream(streams[0]).grpc_message();
-    assert!(told.contains("max_unsent_size, 16777216 bytes"), "{told}");
+    assert!(told.contains("max_send_backlog, 16777216 bytes"), "{told}");
     // Both go on.
     let late = ask(&mut light, WHOLE, 1024).await;
     for stream in [honest, late] {
@@ -425,8 +425,8 @@ async fn at_the_bound_of_the_server_the_connection_that_holds_the_most_gives_way
 async fn responses_that_do_not_move_are_given_up_in_time_when_they_are_in_the_way() {
     let large = Large::default();
     let server = server(&large, |it| {
-        it.max_connection_unsent_size = 8 * MIB;
-        it.unsent_timeout = 60 * SECOND;
+        it.max_connection_send_backlog = 8 * MIB;
+        it.send_backlog_timeout = 60 * SECOND;
     });
     let mut client = stingy(&server).await;
     let mut streams = Vec::new();
@@ -470,7 +470,7 @@ async fn responses_that_do_not_move_are_given_up_in_time_when_they_are_in_the_wa
 #[tokio::test(start_paused = true)]
 async fn streams_of_messages_whose_readers_pause_for_days_are_left_alone() {
     let large = Large::default();
-    let server = server(&large, |it| it.max_connection_unsent_size = MIB);
+    let server = server(&large, |it| it.max_connection_send_backlog = MIB);
     let mut client = stingy(&server).await;
     let mut streams = Vec::new();
     for calls in 1..=100 {
