@@ -12,11 +12,11 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
-    (Area::Guides, 18),
+    (Area::Guides, 1),
     (Area::PublicDocs, 93),
     (Area::Messages, 4),
     (Area::PrivateDocs, 225),
-    (Area::Examples, 23),
+    (Area::Examples, 0),
 ];
 
 /// No doc comment and no paragraph begins with one of these; a heading may.
