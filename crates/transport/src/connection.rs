@@ -1,4 +1,4 @@
-//! The server's side of one connection: accepts calls, answers them, drains and ends.
+//! The server's driver of one connection: accepts calls, runs their handlers, drains and closes.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -33,16 +33,16 @@ use crate::timers::after;
 use crate::turn::{Engine, Turn};
 use crate::wire_io::{ConnectionStats, WireIo};
 
-/// What answers calls.
+/// Handles the calls of one connection.
 pub trait ConnectionHandler: Send + 'static {
-    /// The answer to a call. Dropping it drops what is at work there.
+    /// The response to a call. Dropping it drops the handler.
     type Future: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
     /// Begins a call.
     fn call(&mut self, request: Request<Body>) -> BegunCall<Self::Future>;
 
-    /// The connection has ended, and this is what passed on it. Not told of one whose future is
-    /// dropped.
+    /// Receives the traffic counts of the connection after its end. Not called if the future of the
+    /// connection is dropped.
     fn connection_ended(&self, stats: &ConnectionStats) {
         let _ = stats;
     }
@@ -51,30 +51,30 @@ pub trait ConnectionHandler: Send + 'static {
 /// A call that a [`ConnectionHandler`] has begun.
 #[derive(Debug)]
 pub struct BegunCall<F> {
-    /// The response to come.
+    /// The future of the response.
     pub response: F,
-    /// The budget of the call's method; none if the response is known already.
+    /// The poll budget of the call's method, or `None` if the response is already known.
     pub poll_budget: Option<Arc<PollBudget>>,
-    /// The deadline that the server sets, in place of the client's.
+    /// The deadline that the server sets instead of the client's.
     pub deadline: Option<Instant>,
 }
 
-/// How far a server's end has come.
+/// The phase of a server's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// ServerCalls are accepted.
+    /// The server accepts calls.
     Serving,
-    /// Clients are told to go elsewhere; calls that run may finish.
+    /// The server sends GOAWAY, and running calls can finish.
     Draining,
-    /// Everything ends now.
+    /// The server ends all calls and connections.
     Stopped,
 }
 
 // Way of a unary call, server 2: drives the connection: takes a batch of calls from h2.
-/// Serves one connection until it ends, or until `phase` says so.
+/// Serves one connection until it ends, or until `phase` stops it.
 ///
-/// Returns when the connection is closed. Dropping the future closes it at once and without a word;
-/// its calls are reset, and their handlers dropped.
+/// Returns when the connection is closed. Dropping the future closes it immediately, without GOAWAY, and
+/// drops the handlers of its calls.
 pub async fn serve_connection<IO, H>(
     io: IO,
     handler: H,
@@ -90,8 +90,8 @@ where
     serve_accepted(io, IoOrigin::Custom, handler, limits, phase, by, backlog).await
 }
 
-/// As [`serve_connection`]; the client has to have begun HTTP/2 at a given time, and `backlog` is what
-/// others of the server have as well.
+/// Serves one connection, like [`serve_connection`], whose client must begin HTTP/2 by `handshake_by`.
+/// `backlog` is shared by the connections of the server.
 pub(crate) async fn serve_accepted<IO, H>(
     io: IO,
     origin: IoOrigin,
@@ -155,8 +155,8 @@ where
 
 type ServerEngine<IO> = h2::server::Connection<WireIo<IO>, Bytes>;
 
-/// RFC 9113, section 3.4. h2 has no clock: a client that is silent, or slow, is cut off here, or
-/// when the server stops.
+/// Performs the handshake of HTTP/2 (RFC 9113, section 3.4). h2 has no timeout for it: silent and slow clients
+/// are disconnected here, or when the server stops.
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &WireIo<IO>,
     limits: &ServerLimits,
@@ -170,8 +170,8 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         wire.wire().set_task(cx.waker());
         let poll = handshake.as_mut().poll(cx);
         let mut wire = wire.wire();
-        // RFC 9113, section 3.4: the client speaks without waiting, and so it costs nothing to hear
-        // first what it speaks.
+        // RFC 9113, section 3.4: the client sends first, without waiting, so the server can wait for its
+        // first bytes to detect the protocol.
         if wire.guard().peer_protocol() != PeerProtocol::Http2
             || matches!(poll, Poll::Ready(Err(_)))
         {
@@ -185,7 +185,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let handshaken = async {
         let handshaken = handshaken.await;
         let protocol = wire.wire().guard().peer_protocol();
-        // A client of TLS sees that this is none, and says so in its own words.
+        // A TLS client detects from the plaintext that this is not TLS.
         if handshaken.is_none() && matches!(protocol, PeerProtocol::Http1 | PeerProtocol::Tls) {
             http1::refuse(wire).await;
         }
@@ -200,20 +200,20 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn until_stopped(phase: &mut watch::Receiver<Phase>) {
-    // Without anyone to change it, the phase stays what it is.
+    // An error means that the sender is dropped, and the phase no longer changes.
     if phase.wait_for(|it| *it == Phase::Stopped).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// Every limit that h2 enforces, set: what is not said here would be unlimited.
+/// Returns a builder with every limit that h2 enforces. Limits that are not set here would be unlimited.
 fn builder(limits: &ServerLimits) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.max_concurrent_streams)
         .initial_window_size(limits.http2.initial_window_size)
         .initial_connection_window_size(limits.http2.initial_connection_window_size)
-        // Never refilled for frames that come late: flow control, and `ServerPolicy`, are the limit.
+        // h2 never refills this budget for late frames, so flow control and `ServerPolicy` limit them instead.
         .data_frame_budget(usize::MAX)
         .max_send_buffer_size(limits.http2.max_send_buffer_size)
         .max_header_list_size(limits.http2.decoded_header_list_size())
@@ -227,11 +227,11 @@ fn builder(limits: &ServerLimits) -> h2::server::Builder {
 
 /// A call that waits for its first poll, or for a permit.
 struct PendingCall {
-    /// Its body is drained while it waits: h2 keeps much for each small frame.
+    /// The request, whose body is drained while it waits: h2 uses much memory for each small frame.
     request: Request<Body>,
     respond: SendResponse<Bytes>,
     since: Instant,
-    /// It does not wait for a permit.
+    /// The deadline of the call, which also applies while it waits.
     deadline: Option<Instant>,
 }
 
@@ -251,35 +251,35 @@ impl PendingCall {
     }
 }
 
-/// The engine goes before the turn: see [`Turn`].
+/// The fields are in drop order, the engine before the turn: see [`Turn`].
 struct ServerDriver<IO, H: ConnectionHandler> {
     serving: ServerSession<IO, H>,
     turn: Turn<IO>,
     policy: ServerPolicy,
-    /// Taken when it is needed: from then on h2 registers a waker for each frame.
+    /// Taken from h2 on first use: from then on, h2 registers a waker for each frame.
     ping: Option<PingPong>,
 }
 
-/// What a turn drives.
+/// The HTTP/2 engine of a server and its calls.
 struct ServerSession<IO, H: ConnectionHandler> {
     h2: ServerEngine<IO>,
     shared: Arc<ConnectionShared>,
     handler: H,
     limits: Arc<ServerLimits>,
-    /// PendingCall, and waiting for their first poll, or for a permit.
+    /// Accepted calls that wait for their first poll, or for a permit.
     accepted: Vec<PendingCall>,
     /// The number of calls that h2 has accepted.
     calls_accepted: u64,
-    /// h2 had no more when it was last asked.
+    /// h2 had no more calls when it was last polled.
     is_caught_up: bool,
-    /// When a call last came in this turn.
+    /// The arrival of the last call in this turn.
     clock: Option<Instant>,
-    /// Begun, and waiting.
+    /// Running calls.
     calls: ServerCalls<H::Future>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, H> {
-    /// Serves until the connection is over, or `phase` says so.
+    /// Serves until the connection ends, or `phase` stops it.
     async fn run(&mut self, phase: &mut watch::Receiver<Phase>) -> CloseKind {
         loop {
             let current = *phase.borrow_and_update();
@@ -299,7 +299,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, 
             let mut watching = true;
             let done = poll_fn(|cx| {
                 if watching && let Poll::Ready(changed) = changed.as_mut().poll(cx) {
-                    // Without anyone to change it, the phase stays what it is.
+                    // An error means that the sender is dropped, and the phase no longer changes.
                     watching = false;
                     if changed.is_ok() {
                         return Poll::Ready(None);
@@ -313,7 +313,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, 
         }
     }
 
-    /// Ready when the connection is over.
+    /// Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseKind> {
         forget_reset(&mut self.serving.accepted, &self.serving.shared);
         self.serving.calls.begin_turn();
@@ -325,7 +325,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, 
         }
     }
 
-    /// What h2 does not see to: abuse, and time.
+    /// Enforces limits and timeouts that h2 does not.
     fn keep_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let ServerSession {
             shared,
@@ -358,12 +358,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, 
             if self.perform(action).is_ready() {
                 return Poll::Ready(());
             }
-            // What h2 has been told takes another turn.
+            // h2 needs another turn to act.
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Ready when the connection is over.
+    /// Ready when the connection has ended.
     fn perform(&mut self, action: Action) -> Poll<()> {
         let ServerSession { h2, .. } = &mut self.serving;
         match action {
@@ -394,7 +394,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> ServerDriver<IO, 
         Poll::Pending
     }
 
-    /// Says goodbye as far as the socket takes it: nobody is waited for.
+    /// Sends GOAWAY if the socket accepts it without waiting.
     fn leave(&mut self) {
         self.serving.h2.abrupt_shutdown(Reason::NO_ERROR);
         let mut cx = Context::from_waker(Waker::noop());
@@ -408,19 +408,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Engine for Server
 
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.accepted.is_empty() {
-            // These have waited for a permit, and go first.
+            // These have waited for a permit and begin first.
             self.begin(Instant::now());
         }
-        // A client that keeps to its limit has no more than this; one that does not must not keep
-        // the thread from other connections.
+        // A client within its limit has no more calls than this. One that exceeds it must not keep the thread
+        // from serving other connections.
         for _ in 0..self.limits.max_concurrent_streams.saturating_mul(2).max(1) {
             if self.calls.is_overdue() {
                 break;
             }
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    // A call is begun before the next one is accepted: what it needs is still in
-                    // the processor's caches.
+                    // A call begins before the next one is accepted, while its data is in the CPU caches.
                     let now = Instant::now();
                     self.clock = Some(now);
                     self.calls_accepted += 1;
@@ -438,7 +437,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Engine for Server
                         respond,
                         since: now,
                     };
-                    // Most calls wait for nothing, and are not moved to where they would.
+                    // Most calls can begin immediately, and skip the list of waiting calls.
                     if self.accepted.is_empty() && self.free() > 0 {
                         self.begin_one(call, now);
                     } else {
@@ -469,20 +468,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, H: ConnectionHandler> Engine for Server
 }
 
 impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
-    /// Ends the calls that are left, and gives what has answered them.
+    /// Ends the remaining calls, and returns the handler.
     fn end(self) -> H {
         let Self { h2, handler, .. } = self;
         drop(h2);
         handler
     }
 
-    /// Permits that nobody has.
+    /// Returns the number of free permits.
     fn free(&self) -> usize {
         (self.limits.max_concurrent_streams as usize).saturating_sub(self.shared.open())
     }
 
     // Way of a unary call, server 3: takes a permit, creates the body of the request, passes the call on.
-    /// Begins the calls for which there are permits.
+    /// Begins waiting calls while permits are free.
     fn begin(&mut self, mut now: Instant) {
         let free = self.free().min(self.accepted.len());
         let mut accepted = std::mem::take(&mut self.accepted);
@@ -492,9 +491,9 @@ impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
         self.accepted = accepted;
     }
 
-    /// Begins a call; returns what time it is.
+    /// Begins a call. Returns the current time.
     fn begin_one(&mut self, call: PendingCall, now: Instant) -> Instant {
-        // A deadline at once is one that the handler passes, if nothing else was waited for.
+        // A call that did not wait begins even if its deadline has passed: its handler is then dropped.
         let is_late = call.since < now && call.is_late(now);
         let mut accepted = AcceptedCall {
             respond: call.respond,
@@ -522,7 +521,7 @@ impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
 }
 
 impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
-    /// Answers the call that was accepted last, if it has to wait and its head is too large to be kept.
+    /// Refuses the last accepted call if it must wait and its head is too large to be kept.
     fn refuse_large(&mut self) {
         let Some(last) = self.accepted.last() else {
             return;
@@ -534,7 +533,7 @@ impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
         }
     }
 
-    /// Answers the calls that have waited for a permit until their deadlines.
+    /// Refuses the calls whose deadlines have passed while they waited for a permit.
     fn refuse_overdue(&mut self, now: Instant) {
         for call in self.accepted.extract_if(.., |it| it.is_late(now)) {
             call.refuse(waited(), &self.shared);
@@ -546,8 +545,7 @@ fn waited() -> Status {
     Status::deadline_exceeded("the deadline passed while the call waited for a handler")
 }
 
-/// Handlers of streams that were reset may still be on their way out. ServerCalls wait for their permits;
-/// those that were reset meanwhile are forgotten.
+/// Removes waiting calls that were reset. Calls wait for permits while handlers of reset streams still run.
 fn forget_reset(waiting: &mut Vec<PendingCall>, shared: &ConnectionShared) {
     if waiting.is_empty() {
         return;

@@ -1,7 +1,8 @@
-//! Responses that wait for clients to take them: how many bytes, of a connection and of a server.
+//! Accounts for the responses buffered for clients that do not read them, for each connection and for the
+//! server.
 //!
-//! A response that holds more than `max_send_buffer_size` counts in full, and only while it waits: streams
-//! of small messages never come here, nor do responses that leave at once.
+//! A response counts only while it waits with more than `max_send_buffer_size` bytes, and then in full.
+//! Streams of small messages, and responses that are sent immediately, are not counted.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,25 +16,25 @@ use trunkline_codec::Status;
 use crate::limits::ServerLimits;
 use crate::sync::lock;
 
-/// The bytes that have to leave for a response to have moved. What h2 has been given ahead is seen to
-/// leave when all of it has: see `SendBody`.
+/// The bytes that must be sent for a response to count as moving. Bytes passed to h2 ahead count when all of
+/// them have been sent: see `SendBody`.
 const STEP: usize = 16 * 1024;
 
-/// A client to which fewer bytes are sent in `send_backlog_grace` takes nothing.
+/// A client that reads fewer bytes in `send_backlog_grace` counts as not reading.
 const LITTLE: u64 = 256 * 1024;
 
-/// The bytes that the connections of a server hold together.
+/// The backlog of all connections of a server.
 #[derive(Debug)]
 pub(crate) struct ServerSendBacklog {
     max: usize,
     bytes: AtomicUsize,
-    /// Those with a response that waits, by their addresses. This lock is taken last.
+    /// The connections with a waiting response, by the address of their backlog. This lock is taken last.
     connections: Mutex<HashMap<usize, Weak<SendBacklog>>>,
-    /// One makes room at a time.
+    /// Held while making room, by one task at a time.
     turn: Mutex<()>,
 }
 
-/// The responses that wait on a connection.
+/// The backlog of one connection.
 #[derive(Debug)]
 pub(crate) struct SendBacklog {
     server: Arc<ServerSendBacklog>,
@@ -41,7 +42,7 @@ pub(crate) struct SendBacklog {
     max: usize,
     grace: Duration,
     timeout: Duration,
-    /// Of all that wait; changed under the lock.
+    /// The bytes of all waiting responses. Changed under the lock of `waiting`.
     bytes: AtomicUsize,
     waiting: Mutex<WaitingResponses>,
 }
@@ -49,34 +50,34 @@ pub(crate) struct SendBacklog {
 #[derive(Debug, Default)]
 struct WaitingResponses {
     responses: Vec<Option<WaitingResponse>>,
-    /// The server knows of this connection.
+    /// The server's list contains this connection.
     is_listed: bool,
 }
 
-/// What a client takes while its responses fill its connection.
+/// The progress of a client while its backlog is full.
 #[derive(Debug, Default)]
 pub(crate) struct ClientProgress {
-    /// What had been sent when it last was enough.
+    /// The bytes sent when the client last made enough progress.
     sent: u64,
-    /// The time for which the connection has been full since then, before the last time it became so.
+    /// The time for which the backlog has been full since then, without the current period.
     spent: Duration,
-    /// When the connection became full, if it is.
+    /// The start of the current period in which the backlog is full.
     full_since: Option<Instant>,
 }
 
-/// A response that waits.
+/// A waiting response.
 #[derive(Debug)]
 struct WaitingResponse {
     bytes: usize,
-    /// When it last moved, and what it held then.
+    /// The time of its last progress, and its bytes at that time.
     moved: Instant,
     held: usize,
     waker: Waker,
-    /// It has to end, and its bytes no longer count.
+    /// The limit for which the response must fail. Its bytes then no longer count.
     given_up: Option<Bound>,
 }
 
-/// The reason for which a response is given up.
+/// The limit for which a response fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     Connection(usize),
@@ -85,7 +86,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// The status that the client is told.
+    /// Returns the status for the client.
     pub(crate) fn status(self) -> Status {
         Status::resource_exhausted(match self {
             Self::Connection(max) => format!(
@@ -115,8 +116,8 @@ impl ServerSendBacklog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Gives up responses of the connection that holds the most, until there is room: a little more than is
-    /// asked for, so that not each growth looks through all connections.
+    /// Fails responses of the connections with the largest backlogs until a 64th of the limit is free, so that
+    /// further growth does not have to search all connections again immediately.
     #[cold]
     fn make_room(&self) {
         let _turn = lock(&self.turn);
@@ -153,11 +154,10 @@ impl SendBacklog {
         })
     }
 
-    /// Takes note of a response that waits with `bytes` bytes in hand, which is at `at` if it is known.
+    /// Records that a response waits with `bytes` bytes. `at` is its index if it is already recorded.
     ///
-    /// At the bound of the server that response is given up which has not moved for longest, of the
-    /// connection that holds the most; that of the connection is looked after by its [`ClientProgress`]. Returns the
-    /// bound if this response has to end.
+    /// At the limit of the server, fails responses of the connection with the largest backlog. The limit of the
+    /// connection is enforced by its [`ClientProgress`]. Returns the limit if this response must fail.
     #[inline]
     pub(crate) fn update(
         self: &Arc<Self>,
@@ -199,13 +199,13 @@ impl SendBacklog {
         self.given_up(*at)
     }
 
-    /// Why the response at `at` has to end, if it has.
+    /// Returns the limit for which the response at `at` must fail, if any.
     pub(crate) fn given_up(&self, at: Option<usize>) -> Option<Bound> {
         let at = at?;
         lock(&self.waiting).responses.get(at)?.as_ref()?.given_up
     }
 
-    /// A response has ended, or waits no more.
+    /// Removes a response that has ended or no longer waits.
     pub(crate) fn remove(&self, at: &mut Option<usize>) {
         let Some(at) = at.take() else {
             return;
@@ -226,18 +226,19 @@ impl SendBacklog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// True if so much waits that responses which do not move are in the way.
+    /// Returns whether more than half of a limit is in use, so that stalled responses must fail.
     pub(crate) fn is_congested(&self) -> bool {
         let bytes = self.bytes();
         bytes > 0 && (bytes > self.max / 2 || self.server.bytes() > self.server.max / 2)
     }
 
-    /// Whether more waits than the connection may hold for a client that takes nothing.
+    /// Returns whether the backlog exceeds the limit for a client that does not read.
     fn is_full(&self) -> bool {
         self.bytes() > self.max
     }
 
-    /// Gives up responses until the connection is not full, or only one is left, which may be larger.
+    /// Fails responses until the backlog is within its limit, or only one response is left, which can be
+    /// larger.
     #[cold]
     fn give_up_excess(&self) {
         while self.is_full()
@@ -246,7 +247,8 @@ impl SendBacklog {
         {}
     }
 
-    /// Gives up the responses that have not moved for `send_backlog_timeout`, as long as they are in the way.
+    /// Fails the responses without progress for `send_backlog_timeout`, while more than half of a limit is in
+    /// use.
     pub(crate) fn give_up_stalled(&self, now: Instant) {
         while self.is_congested()
             && self.next_stalled().is_some_and(|at| at <= now)
@@ -254,13 +256,13 @@ impl SendBacklog {
         {}
     }
 
-    /// When the first response has not moved for `send_backlog_timeout`.
+    /// Returns the time at which the first response will have made no progress for `send_backlog_timeout`.
     pub(crate) fn next_stalled(&self) -> Option<Instant> {
         let (_, moved) = lock(&self.waiting).oldest()?;
         moved.checked_add(self.timeout)
     }
 
-    /// Gives up the response that has not moved for longest. False if there is none.
+    /// Fails the response without progress for longest. Returns `false` if no response waits.
     fn give_up_oldest(&self, bound: Bound) -> bool {
         let waker = {
             let mut waiting = lock(&self.waiting);
@@ -276,7 +278,7 @@ impl SendBacklog {
         waker.map(Waker::wake).is_some()
     }
 
-    /// A response that held `before` bytes holds `now`.
+    /// Replaces `before` bytes of a response by `now` bytes in the totals.
     fn count(&self, before: usize, now: usize) {
         for bytes in [&self.bytes, &self.server.bytes] {
             match now >= before {
@@ -296,11 +298,12 @@ impl Drop for SendBacklog {
 }
 
 impl ClientProgress {
-    /// Looks at a connection on which `sent` bytes have been sent. Gives up what is too much if its client
-    /// has taken next to nothing while it was full, for `send_backlog_grace` in all; returns when that may be.
+    /// Checks a connection on which `sent` bytes have been sent. Fails the excess responses if the client has
+    /// read next to nothing while the backlog was full, for `send_backlog_grace` in total. Returns the time of
+    /// the next check.
     ///
-    /// A client that takes nothing does not have this time again until it takes something. One that reads is
-    /// never hit: which of its responses moves is for h2 and its windows to say, and some may wait for long.
+    /// The time restarts only when the client makes progress. A client that reads never loses responses
+    /// here, even if some of them wait for long: h2 and the windows decide which response moves.
     pub(crate) fn check(&mut self, backlog: &SendBacklog, sent: u64) -> Option<Instant> {
         let is_full = backlog.is_full();
         if !is_full && self.full_since.is_none() {
@@ -327,7 +330,7 @@ impl ClientProgress {
         Some(by)
     }
 
-    /// Whether it has to be looked at, whatever is left.
+    /// Returns whether a period of full backlog is being measured, which requires further checks.
     pub(crate) fn has_started(&self) -> bool {
         self.full_since.is_some()
     }
@@ -354,7 +357,7 @@ impl WaitingResponses {
         }
     }
 
-    /// Returns what the response has held, and what it holds now, of what counts.
+    /// Updates a response. Returns its counted bytes before and after.
     fn update(&mut self, at: usize, bytes: usize, waker: &Waker) -> (usize, usize) {
         let Some(Some(response)) = self.responses.get_mut(at) else {
             return (0, 0);
@@ -363,7 +366,7 @@ impl WaitingResponses {
         if response.given_up.is_some() {
             return (0, 0);
         }
-        // The next message of a stream has more, and the one before it has left.
+        // More bytes mean that the previous message has been sent and the next one begins.
         if bytes > response.held || response.held - bytes >= STEP {
             response.moved = Instant::now();
             response.held = bytes;
@@ -371,7 +374,7 @@ impl WaitingResponses {
         (std::mem::replace(&mut response.bytes, bytes), bytes)
     }
 
-    /// The responses that have not been given up.
+    /// Iterates over the responses that have not failed.
     fn left(&self) -> impl Iterator<Item = (usize, &WaitingResponse)> {
         let responses = self.responses.iter().enumerate();
         responses
@@ -379,7 +382,7 @@ impl WaitingResponses {
             .filter(|(_, response)| response.given_up.is_none())
     }
 
-    /// The response that has not moved for longest, and since when.
+    /// Returns the response without progress for longest, and the time of its last progress.
     fn oldest(&self) -> Option<(usize, Instant)> {
         let moved = self.left().map(|(at, response)| (at, response.moved));
         moved.min_by_key(|(_, moved)| *moved)

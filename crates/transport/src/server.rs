@@ -20,8 +20,8 @@ use crate::timers::after;
 use crate::tls::{ServerTls, TlsSession};
 use crate::wire_io::ConnectionStats;
 
-/// Serves one connection until it ends. When `shutdown` is ready, the client is told to go elsewhere,
-/// and the calls that run may finish, for `limits.drain_grace` at most.
+/// Serves one connection until it ends. When `shutdown` completes, the server sends GOAWAY, and running calls
+/// can finish for at most `limits.drain_grace`.
 pub async fn serve_one<IO, H>(
     io: IO,
     handler: H,
@@ -49,8 +49,8 @@ where
     .await
 }
 
-/// Accepts and serves on one listener, next to others that take of the same permits; who has another handle of the phase
-/// sees when the last connection has ended.
+/// Accepts and serves connections of one listener. Several listeners can share `permits`. The receivers of
+/// `phase` are dropped when the last connection has ended.
 pub(crate) async fn serve_in(
     listener: Listener,
     tls: Option<ServerTls>,
@@ -80,10 +80,9 @@ pub(crate) async fn serve_in(
     while let Some(accepted) =
         unless_first(shutdown.as_mut(), accept(&listener, &mut backoff)).await
     {
-        // At the limit no more is accepted than one that waits, rather than accepted and closed: the
-        // kernel's queue costs no descriptor, and clients that come back at once would cost more than
-        // those that wait. The permit is taken behind `accept`, because a thread that nobody connects
-        // to must not hold one.
+        // At the limit, connections wait in the kernel's queue, which costs no file descriptor. Closing
+        // them instead would make clients reconnect immediately, at a higher cost. The permit is taken
+        // after `accept`, because an idle thread must not hold one.
         let permit = unless_first(shutdown.as_mut(), permits.take()).await;
         let is_over = permit.is_none();
         spawn(accepted, permit.unwrap_or_else(|| permits.without()));
@@ -91,14 +90,13 @@ pub(crate) async fn serve_in(
             break;
         }
     }
-    // A connection that the kernel has made and nobody accepts is reset, with what its client has
-    // begun to say on it: it is served as those that were accepted a moment ago, whether or not there
-    // is a permit. The runtime may have to look up first, to know that there is one.
-    // Whoever has found a Unix socket is in its queue once its file is gone.
+    // Closing the listener would reset the connections in the kernel's queue, which can contain requests.
+    // They are accepted and served first, even without a permit. Yielding lets the runtime detect them.
+    // After the file of a Unix socket is removed, all of its clients are in the queue.
     listener.remove_file();
     tokio::task::yield_now().await;
     for _ in 0..QUEUE_MAX {
-        // Without a budget, which would run out before the queue does.
+        // Without the tokio budget, which would be used up before the queue is empty.
         let accept = tokio::task::unconstrained(accept(&listener, &mut backoff));
         let mut cx = Context::from_waker(Waker::noop());
         match std::pin::pin!(accept).poll(&mut cx) {
@@ -106,7 +104,7 @@ pub(crate) async fn serve_in(
             Poll::Pending => break,
         }
     }
-    // The port is free from here on: a new server can have it. A path is free already.
+    // From here on, a new server can bind the port. The path of a Unix socket is already free.
     drop(listener);
     phase.0.send_replace(Phase::Draining);
     let _ = tokio::time::timeout(limits.drain_grace, phase.0.closed()).await;
@@ -114,7 +112,7 @@ pub(crate) async fn serve_in(
     phase.0.closed().await;
 }
 
-/// A server that is dropped takes its connections with it.
+/// Stops the connections of a server when it is dropped.
 pub(crate) struct PhaseGuard(pub(crate) watch::Sender<Phase>);
 
 impl Drop for PhaseGuard {
@@ -123,12 +121,12 @@ impl Drop for PhaseGuard {
     }
 }
 
-/// Ready when the server is further than `phase`.
+/// Waits until the server is in a later phase than `phase`.
 pub(crate) async fn phase_left(mut now: watch::Receiver<Phase>, phase: Phase) {
     let _ = now.wait_for(|now| *now > phase).await;
 }
 
-/// What `future` comes to, unless `shutdown` is ready first.
+/// Returns the output of `future`, or `None` if `shutdown` completes first.
 async fn unless_first<T>(
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     future: impl Future<Output = T>,
@@ -141,7 +139,7 @@ async fn unless_first<T>(
     .await
 }
 
-/// A connection that was accepted, and all that it takes to serve it.
+/// An accepted connection and everything needed to serve it.
 struct AcceptedConnection {
     stream: NetStream,
     peer: Peer,
@@ -151,15 +149,16 @@ struct AcceptedConnection {
     phase: watch::Receiver<Phase>,
 }
 
-/// Gives each connection its task.
+/// Spawns a task for each connection.
 ///
-/// What there is of a connection, h2 included, is compiled where this is made, and not in every program
-/// that serves.
+/// The code of a connection, including h2, is compiled in the crate that creates the spawner, instead of in
+/// every program that serves.
 #[derive(Clone)]
 pub struct Spawner(Arc<dyn Fn(AcceptedConnection) + Send + Sync>);
 
 impl Spawner {
-    /// `handler` makes what answers the calls of one connection, after its TLS handshake if there is one.
+    /// Creates a spawner. `handler` creates the [`ConnectionHandler`] of a connection, after its TLS handshake
+    /// if it has one.
     pub fn new<H: ConnectionHandler>(
         handler: impl Fn(Arc<Peer>) -> H + Clone + Send + Sync + 'static,
     ) -> Self {
@@ -189,7 +188,7 @@ impl AcceptedConnection {
             let by = after(limits.handshake_timeout);
             let stream = match tls {
                 None => stream,
-                // In a box: a connection without TLS has no room to keep for its handshake.
+                // Boxed, so that a connection without TLS reserves no memory for the handshake.
                 Some(tls) => match Box::pin(tls_handshake(stream, tls, phase.clone(), by)).await {
                     None => return,
                     Some((stream, session)) => {
@@ -214,15 +213,15 @@ impl AcceptedConnection {
     }
 }
 
-/// The handshake of TLS is the connection's own business: nobody else waits for it.
+/// Performs the TLS handshake in the task of the connection, where it delays no other connection.
 async fn tls_handshake(
     stream: NetStream,
     tls: ServerTls,
     phase: watch::Receiver<Phase>,
     by: Instant,
 ) -> Option<(NetStream, TlsSession)> {
-    // Behind a handshake that was under way when the drain began are calls, as on any connection that
-    // was accepted before: they are served, and the client is told.
+    // A handshake in progress when the drain begins is completed, and its calls are served, like those of
+    // any connection that was accepted earlier.
     let stopped = std::pin::pin!(phase_left(phase, Phase::Draining));
     let accepting = tokio::time::timeout_at(by, tls.accept(stream));
     let (stream, session) = unless_first(stopped, accepting).await?.ok()??;

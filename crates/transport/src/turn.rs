@@ -10,36 +10,36 @@ use crate::connection_shared::{ConnectionShared, WokenBy};
 use crate::incoming::IncomingStream;
 use crate::wire_io::WireIo;
 
-/// Rounds of a turn before other tasks of the thread get theirs.
+/// The rounds of a turn after which the other tasks of the thread run.
 const ROUNDS_MAX: usize = 8;
 
-/// What a connection's task holds besides its HTTP/2 engine, which must be dropped first: what the
-/// engine tells its streams as it goes is handed to their readers here.
+/// The state of a connection's task, except its HTTP/2 engine. The engine must be dropped first: it notifies
+/// its streams while it is dropped, and this type passes the notifications to their readers.
 #[derive(Debug)]
 pub(crate) struct Turn<IO> {
     wire: WireIo<IO>,
     shared: Arc<ConnectionShared>,
-    /// The shared as a waker, which the engine is given in the place of the task's own.
+    /// `shared` as a waker, which the engine gets instead of the task's own.
     waker: Waker,
     ready: Vec<Arc<IncomingStream>>,
     stepped_back: bool,
 }
 
-/// What a turn drives.
+/// The HTTP/2 engine that a turn drives, and its calls.
 pub(crate) trait Engine {
-    /// What the end of the connection comes to.
+    /// The result of the connection.
     type Output;
 
-    /// Lets HTTP/2 take in and put out what there is. Ready when the connection is over.
+    /// Reads and writes HTTP/2 frames. Ready when the connection has ended.
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
-    /// True if all calls that HTTP/2 has taken in were begun.
+    /// Returns whether all calls that h2 has received were accepted.
     fn is_caught_up(&self) -> bool {
         true
     }
 
-    /// Polls the calls that live in the connection's task, after they have been handed their data.
-    /// False if the turn has to end here: there is more to do, and no time for it.
+    /// Polls the calls of the connection's task after their data was delivered. Returns `false` if the turn
+    /// must end although more calls are ready.
     fn poll_calls(&mut self) -> bool {
         true
     }
@@ -57,8 +57,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         }
     }
 
-    /// Goes on until neither HTTP/2 nor a call has anything more to do, and sends what there is to
-    /// send in one write.
+    /// Runs until neither HTTP/2 nor a call can make progress, and sends the output in one write.
     pub(crate) fn poll<W: Engine>(
         &mut self,
         cx: &Context<'_>,
