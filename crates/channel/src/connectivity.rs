@@ -52,7 +52,7 @@ impl ConnectivityWatch {
         }
     }
 
-    /// A watch whose state never changes, such as that of a service in this process.
+    /// Creates a watch whose state never changes, such as that of a service in this process.
     pub fn fixed(state: ConnectivityState) -> Self {
         let (sender, states) = watch::channel(state);
         Self {
@@ -61,7 +61,7 @@ impl ConnectivityWatch {
         }
     }
 
-    /// The state now.
+    /// Returns the current state.
     pub fn state(&self) -> ConnectivityState {
         match self.states.has_changed() {
             Ok(_) => *self.states.borrow(),
@@ -69,9 +69,8 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Waits until the state is another than it was when this was last called, or the watch began;
-    /// returns the state at that time. States that came and went in between are passed over. Dropping the
-    /// future loses no change. Returns [`ConnectivityState::Shutdown`] immediately if the channel was dropped.
+    /// Waits until the state differs from the one last returned, or from that at the start of the watch,
+    /// and returns it. Intermediate states may be skipped. Cancel safe. Returns [`ConnectivityState::Shutdown`] immediately if the channel was dropped.
     pub async fn changed(&mut self) -> ConnectivityState {
         match self.states.changed().await {
             Ok(()) => *self.states.borrow_and_update(),

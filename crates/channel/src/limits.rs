@@ -20,53 +20,51 @@ use trunkline_transport::{ClientLimits, Http2Limits};
 pub struct ChannelLimits {
     /// The limits for messages.
     pub messages: MessageLimits,
-    /// The limits of each connection that servers have as well.
+    /// The HTTP/2 limits of each connection, which servers also have.
     pub http2: Http2Limits,
     /// The number of connections to one server. Default: 4, enough to occupy several cores at either
-    /// end, and few enough for a server with many clients. A further one is opened only if all others
-    /// are busy. With 1 all calls share one connection; 0 counts as 1.
+    /// end, and few enough for a server with many clients. Another connection is opened only if all others
+    /// are busy. With 1, all calls share one connection; 0 counts as 1.
     pub max_connections: usize,
-    /// The time without a call after which a further connection is closed. Default: 30 s, checked as
-    /// often, so that it outlives the pauses between bursts, and an idle client reduces to one
-    /// connection within a minute.
+    /// The time without a call after which an additional connection is closed. Default: 30 s, checked every
+    /// 30 s, so an idle client returns to one connection within a minute.
     pub connection_idle_time: Duration,
-    /// The time after a failed connection, or after the loss of one, before a further one is tried.
-    /// Default: 1 s, the first pause of the connection backoff document.
+    /// The pause before another additional connection is tried after one failed or was lost. Default: 1 s,
+    /// the first pause in grpc/doc/connection-backoff.md.
     pub connection_retry_pause: Duration,
-    /// The number of calls made on one connection before another replaces it; the calls that run
-    /// there go on. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
+    /// The number of calls made on one connection before another replaces it; running calls continue. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
     /// (RFC 9113, section 5.1.1).
     pub max_calls_per_connection: u32,
-    /// The number of calls on one connection, those that wait for a stream included, and of the calls
-    /// of a channel that wait for a connection or for a stream. Default: 100,000. One more fails at
-    /// once with RESOURCE_EXHAUSTED.
+    /// The number of calls on one connection, including those that wait for a stream, and separately the
+    /// number of a channel's calls that wait for a connection or a stream. Default: 100,000. Further calls
+    /// fail immediately with RESOURCE_EXHAUSTED.
     pub max_queued_calls: usize,
-    /// Permission to send the PING of [`Http2Limits::keepalive_time`] also while no call is open.
+    /// Sends the PING of [`Http2Limits::keepalive_time`] also while no call is open.
     /// Default: false (gRFC A8).
     pub keepalive_without_calls: bool,
-    /// The time to connect to one address, the handshakes included, and as long again to resolve a
-    /// name. Default: 20 s, the minimum that the connection backoff document names.
+    /// The time to connect to one address, including the TLS and HTTP/2 handshakes, and separately the time
+    /// to resolve a name. Default: 20 s, the minimum in grpc/doc/connection-backoff.md.
     pub connect_timeout: Duration,
-    /// The time from the beginning of a first failed attempt to connect to the beginning of the next.
-    /// Default: 1 s. This field and the three below are those of the connection backoff document.
+    /// The time from the start of the first failed connection attempt to the start of the next. Default:
+    /// 1 s. This field and the next three are those of grpc/doc/connection-backoff.md.
     pub connect_backoff_base: Duration,
     /// The factor from one pause to the next. Default: 1.6.
     pub connect_backoff_multiplier: f64,
-    /// The part of a pause by which it varies at random, in both directions. Default: 0.2. With 0
-    /// pauses are exact; more than 1 counts as 1.
+    /// The fraction by which each pause varies at random, in both directions. Default: 0.2. With 0, pauses
+    /// are exact; values above 1 count as 1.
     pub connect_backoff_jitter: f64,
     /// The longest pause, before jitter. Default: 120 s.
     pub connect_backoff_max: Duration,
-    /// The time for which one address may be silent before the next one is tried as well. Default:
-    /// 250 ms (RFC 8305, section 8).
+    /// The time without a response from one address after which the next one is tried in parallel ("Happy
+    /// Eyeballs"). Default: 250 ms (RFC 8305, section 8).
     pub connect_stagger: Duration,
     /// The least time between two lookups of a name. Default: 30 s, as in grpc-go.
     pub resolve_interval: Duration,
     /// The number of addresses used. Default: 1,000; further addresses are ignored.
     pub max_addresses: usize,
-    /// The time without a call after which a channel falls idle: it closes its connections, and
+    /// The time without a call after which a channel becomes idle: it closes its connections, and
     /// resolves and connects again for the next call. Default: 30 min, as in other implementations,
-    /// checked as often, so that an unused channel falls idle after 30 to 60 min.
+    /// checked every 30 min, so an unused channel becomes idle after 30 to 60 min.
     pub channel_idle_time: Duration,
 }
 

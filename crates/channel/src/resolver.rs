@@ -15,11 +15,11 @@ use crate::endpoint::Endpoint;
 
 /// Resolves names to addresses; the system's resolver by default.
 ///
-/// It is asked when the channel first connects, and again when a connection is lost or cannot be
-/// made, at most every 30 s (`resolve_interval`). The result replaces the previous one:
-/// connections to addresses in both stay. If it fails, the previous one is kept,
-/// and it is asked again after a pause, as between attempts to connect. One name of several that fails
-/// or takes long holds up none of the others for longer than `connect_stagger` (250 ms).
+/// The channel calls it when it first connects, and again after a connection is lost or cannot be
+/// opened, at most every 30 s (`resolve_interval`). The result replaces the previous addresses;
+/// connections to addresses in both stay open. If resolution fails, the previous addresses are kept, and
+/// it is retried with the backoff of connections. With several names, a slow or failing one delays the
+/// others by at most `connect_stagger` (250 ms).
 ///
 /// Any `Fn(String, u16)` that returns a future of addresses is a resolver:
 ///
@@ -35,12 +35,13 @@ use crate::endpoint::Endpoint;
 /// takes(fixed);
 /// ```
 pub trait Resolver: Send + Sync + 'static {
-    /// The addresses of `host`, in the order in which they are to be tried. Targets that are
-    /// addresses already, with or without a zone, are not passed to it. Each call has `connect_timeout` (20 s).
+    /// Returns the addresses of `host`, in the order in which to try them. Targets that already are
+    /// addresses, with or without a zone, are not resolved. Each call is limited to `connect_timeout`
+    /// (20 s).
     ///
     /// # Errors
     ///
-    /// The text of the error becomes part of the message of calls that fail for lack of an address.
+    /// The text of the error becomes part of the message of calls that fail because no address is known.
     fn resolve(
         &self,
         host: &str,

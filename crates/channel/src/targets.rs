@@ -11,12 +11,13 @@ use trunkline_transport::{Address, Target};
 ///
 /// A target is text or an address. As text it is `host:port`, `http://host:port`, `https://host:port`,
 /// `unix:/path`, or another form of the naming document (grpc/doc/naming.md): `dns:///host:port`,
-/// `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. The port is 443
-/// by default, and 80 with `http://`. The zone of an IPv6 address may be written as in a URI
-/// (`%25eth0`); a number in `host:port` is taken as it is written: `[fe80::1%251]:80` is on interface
-/// 251.
+/// `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. `https://` uses
+/// TLS; `http://` and targets without a scheme are plaintext unless the channel has a TLS configuration.
+/// If the port is omitted, it is 80 for `http://` and 443 otherwise. The zone of an IPv6 address can be
+/// written as in a URI (`%25eth0`); in `host:port` a number is not decoded: `[fe80::1%251]:80` is on
+/// interface 251.
 ///
-/// A list is one set of addresses, in its order; all of its servers have to serve the same.
+/// A list is one ordered set of equivalent servers.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -53,7 +54,7 @@ enum Name {
 impl Targets {
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the list is empty, or has a target that cannot be read.
+    /// INVALID_ARGUMENT if the list is empty or contains a target that cannot be parsed.
     pub(crate) fn parse(&self) -> Result<Vec<Arc<Target>>, Status> {
         let mut targets = Vec::new();
         for TargetName(name) in &self.0 {

@@ -202,7 +202,7 @@ impl FromStr for Code {
     }
 }
 
-/// The error of a text that does not name a code.
+/// The error returned when a code name is unknown.
 ///
 /// ```
 /// let error = "CANCELED".parse::<trunkline_codec::Code>().unwrap_err();

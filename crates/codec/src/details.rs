@@ -99,7 +99,7 @@ impl RetryInfo {
     }
 }
 
-/// Information for the developer that looks for the fault.
+/// Debugging information for developers.
 #[derive(Clone, PartialEq, Message)]
 pub struct DebugInfo {
     /// The stack where the error came up, one entry a frame.
@@ -165,7 +165,7 @@ pub struct QuotaViolation {
 }
 
 impl QuotaFailure {
-    /// One quota, with on whom and how the check failed.
+    /// Creates a failure with one violation: the subject and a description.
     pub fn violation(subject: impl Into<String>, description: impl Into<String>) -> Self {
         Self::default().with_violation(subject, description)
     }
@@ -230,7 +230,7 @@ pub struct PreconditionFailure {
 /// `google.rpc.PreconditionFailure.Violation`: one precondition.
 #[derive(Clone, PartialEq, Message)]
 pub struct PreconditionViolation {
-    /// The kind of precondition, such as `TOS`. `type` is a keyword.
+    /// The kind of precondition, such as `TOS`. The field is `r#type`, because `type` is a keyword.
     #[prost(string, tag = "1")]
     pub r#type: String,
     /// The subject of the precondition.

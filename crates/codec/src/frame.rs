@@ -47,9 +47,9 @@ pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
 
 /// Bytes in shared pieces, read as one [`Buf`]: a received message, or a frame to send.
 ///
-/// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` shares
-/// what lies in one piece, and copies what does not into one block, one of those that the process
-/// [keeps](crate::blocks) if it is large.
+/// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` does not copy
+/// if the bytes are in one piece; otherwise it copies them into a new buffer, or into a
+/// [pooled one](crate::blocks) if they are many.
 #[derive(Clone, Default)]
 pub struct Payload {
     /// Empty only if there is nothing left at all.
@@ -114,7 +114,7 @@ impl Payload {
         }
     }
 
-    /// Takes the first piece, and makes the next one the first; empty only if nothing is left.
+    /// Removes and returns the first piece. It is empty only if no bytes remain.
     #[inline]
     pub fn pop(&mut self) -> Bytes {
         let next = match &mut self.rest {

@@ -15,8 +15,8 @@ pub struct Gzip {
 }
 
 impl Gzip {
-    /// Creates gzip with a compression level from 1, the fastest, to 9, the smallest. A level outside is
-    /// taken as the nearest.
+    /// Creates gzip with a compression level from 1, the fastest, to 9, the smallest. Levels outside are
+    /// clamped.
     pub fn with_level(level: u32) -> Self {
         Self {
             level: level.clamp(1, 9),

@@ -19,15 +19,14 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The metadata of a call: a thin cover over [`HeaderMap`].
+/// The metadata of a call: a thin wrapper around [`HeaderMap`].
 ///
-/// Keys are case-insensitive and may repeat. A key that ends in `-bin` holds bytes, any other one
-/// text. What belongs to the protocol itself (`grpc-status`, `content-type` and the like) is
-/// neither shown nor accepted. `user-agent` is both, and so are the four names with `grpc-` that
-/// applications set: `grpc-previous-rpc-attempts`, `grpc-retry-pushback-ms`, `grpc-trace-bin` and
-/// `grpc-tags-bin`.
+/// Keys are case-insensitive and can repeat. A key that ends in `-bin` has binary values, any other key
+/// text. Protocol headers (`grpc-status`, `content-type` and so on) are hidden and cannot be set.
+/// Exceptions, which can be read and set, are `user-agent`, `grpc-previous-rpc-attempts`,
+/// `grpc-retry-pushback-ms`, `grpc-trace-bin` and `grpc-tags-bin`.
 ///
-/// Values from a peer are kept as they are, also if they are not text, and can always be sent back.
+/// Values from a peer stay unchanged even if they are not text, and can be sent back.
 ///
 /// ```
 /// use trunkline_codec::Metadata;
@@ -74,7 +73,7 @@ impl Metadata {
     }
 
     /// Sets `key` to one text value and removes its other values. White space at the ends of the value
-    /// is not kept.
+    /// is removed.
     ///
     /// # Errors
     ///
@@ -116,14 +115,14 @@ impl Metadata {
         self.add(name, encode_bin(value.as_ref()))
     }
 
-    /// Returns the first value of `key`; `None` if it has none, or one that is not visible ASCII.
+    /// Returns the first value of `key`; `None` if it has none, or one that is not printable ASCII.
     ///
     /// For a key in `-bin` this is its base64; [`get_bin`](Self::get_bin) returns the bytes.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.value(key)?.to_str().ok()
     }
 
-    /// Returns all values of `key` that are visible ASCII, in order.
+    /// Returns all values of `key` that are printable ASCII, in order.
     pub fn get_all(&self, key: &str) -> impl Iterator<Item = &str> {
         self.values(key).filter_map(|value| value.to_str().ok())
     }
@@ -324,7 +323,7 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-/// Equal if they hold the same pairs, whatever the order of the keys.
+/// Compares the pairs, regardless of the order of the keys.
 impl PartialEq for Metadata {
     fn eq(&self, other: &Self) -> bool {
         let has_all = |one: &Self, other: &Self| {
@@ -345,8 +344,8 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// The error of a pair that cannot be metadata. Every variant names the key; none shows the value, which
-/// may be a secret.
+/// The error returned for an invalid key or value. Every variant names the key; none shows the value,
+/// which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetadataError {
@@ -355,7 +354,7 @@ pub enum MetadataError {
         /// The key.
         key: Box<str>,
     },
-    /// The key is empty or has a character other than `0-9 a-z _ - .`.
+    /// The key is empty, or contains characters other than digits, lower-case letters, `_`, `-` and `.`
     Key {
         /// The key.
         key: Box<str>,

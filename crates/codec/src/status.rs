@@ -179,22 +179,23 @@ impl Status {
 
     /// Returns the first detail of type `D`; `None` if there is none or it cannot be decoded.
     ///
-    /// Messages are distinguished by their full name, which generated code and [`details`] implement.
+    /// Types are matched by their full protobuf name (`prost::Name`), which generated code and [`details`]
+    /// implement.
     ///
     /// [`details`]: crate::details
     pub fn detail<D: Name + Default>(&self) -> Option<D> {
         self.0.details.iter().find_map(details::unpack)
     }
 
-    /// Adds a detail: a message of [`details`], or any message that generated code
-    /// has named. Its type is sent as `type.googleapis.com/` and the full name.
+    /// Adds a detail: a message of [`details`] or any other generated message. Its type URL is
+    /// `type.googleapis.com/` followed by the full name.
     #[must_use]
     pub fn with_detail(self, detail: impl Name) -> Self {
         self.with_any(details::pack(&detail))
     }
 
-    /// Adds a detail that is packed already, such as one received with another status or one of a
-    /// type that is not known here.
+    /// Adds a detail that is already packed, such as one received with another status or one of an unknown
+    /// type.
     ///
     /// ```
     /// use trunkline_codec::{Any, Status};
@@ -217,7 +218,7 @@ impl Status {
         &self.0.metadata
     }
 
-    /// Returns the metadata of the trailers, to be changed.
+    /// Returns a mutable reference to the metadata of the trailers.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.0.metadata
     }
@@ -293,7 +294,7 @@ impl Status {
 /// Conversions to header fields.
 impl Status {
     /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A
-    /// message is cut at 8 KiB.
+    /// message is truncated to 8 KiB.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         self.write_status(headers, MAX_STATUS_MESSAGE_SIZE);
         self.0.metadata.clone().merge_into(headers);
