@@ -12,7 +12,7 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
-    (Area::Guides, 1),
+    (Area::Guides, 0),
     (Area::PublicDocs, 93),
     (Area::Messages, 4),
     (Area::PrivateDocs, 225),
