@@ -10,7 +10,8 @@ use trunkline_transport::{ClientLimits, Http2Limits};
 /// ```
 /// use std::time::Duration;
 ///
-/// let mut limits = trunkline_channel::ChannelLimits::default();
+/// # mod trunkline { pub use trunkline_channel as limits; }
+/// let mut limits = trunkline::limits::ChannelLimits::default();
 /// limits.connect_timeout = Duration::from_secs(5);
 /// limits.messages.max_recv_message_size = 16 << 20;
 /// limits.http2.initial_window_size = 1 << 20;

@@ -24,8 +24,9 @@ use crate::endpoint::Endpoint;
 /// Any `Fn(String, u16)` that returns a future of addresses is a resolver:
 ///
 /// ```
-/// use trunkline_channel::Resolver;
-/// use trunkline_transport::Address;
+/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
+/// use trunkline::Address;
+/// use trunkline::channel::Resolver;
 ///
 /// async fn fixed(_host: String, port: u16) -> std::io::Result<Vec<Address>> {
 ///     Ok(vec![Address::Tcp(([127, 0, 0, 1], port).into())])

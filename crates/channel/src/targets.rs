@@ -21,7 +21,8 @@ use trunkline_transport::{Address, Target};
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use trunkline_channel::Targets;
+/// # mod trunkline { pub use trunkline_channel as channel; }
+/// use trunkline::channel::Targets;
 ///
 /// let address = SocketAddr::from(([10, 0, 0, 1], 50051));
 /// assert_eq!(Targets::from(address).to_string(), "10.0.0.1:50051");
@@ -34,8 +35,9 @@ pub struct Targets(Vec<TargetName>);
 /// One target of a list: see [`Targets`].
 ///
 /// ```
-/// use trunkline_channel::{TargetName, Targets};
-/// use trunkline_transport::Address;
+/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
+/// use trunkline::Address;
+/// use trunkline::channel::{TargetName, Targets};
 ///
 /// let first = Address::Unix(Some("/run/a.sock".into()));
 /// let targets = Targets::from([TargetName::from(first), TargetName::from("b:2")]);

@@ -11,7 +11,8 @@ use http::{HeaderValue, StatusCode};
 /// and passed on.
 ///
 /// ```
-/// use trunkline_codec::Code;
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Code;
 ///
 /// assert_eq!(Code::NOT_FOUND.name(), Some("NOT_FOUND"));
 /// assert_eq!(Code::from(5), Code::NOT_FOUND);
@@ -86,7 +87,8 @@ impl Code {
     /// The codes of the gRPC documents, in the order of their numbers.
     ///
     /// ```
-    /// use trunkline_codec::Code;
+    /// # use trunkline_codec as trunkline;
+    /// use trunkline::Code;
     ///
     /// assert_eq!(Code::ALL.len(), 17);
     /// assert_eq!(Code::ALL[5], Code::NOT_FOUND);
@@ -181,7 +183,8 @@ impl Code {
 /// Reads the name of a code, such as `NOT_FOUND`, as [`name`](Code::name) returns it.
 ///
 /// ```
-/// use trunkline_codec::Code;
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Code;
 ///
 /// assert_eq!("NOT_FOUND".parse(), Ok(Code::NOT_FOUND));
 /// assert!("not found".parse::<Code>().is_err());
@@ -205,7 +208,8 @@ impl FromStr for Code {
 /// The error returned when a code name is unknown.
 ///
 /// ```
-/// let error = "CANCELED".parse::<trunkline_codec::Code>().unwrap_err();
+/// # use trunkline_codec as trunkline;
+/// let error = "CANCELED".parse::<trunkline::Code>().unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     r#""CANCELED" is not a status code; use a name such as NOT_FOUND, in capitals"#,

@@ -14,7 +14,8 @@ use crate::gzip::Gzip;
 /// The compressors that one side supports, the preferred one first. Clones share them.
 ///
 /// ```
-/// use trunkline_codec::Compressors;
+/// # mod trunkline { pub use trunkline_codec as codec; }
+/// use trunkline::codec::Compressors;
 ///
 /// assert_eq!(Compressors::none().accept_header(), "identity");
 /// # #[cfg(all(feature = "gzip", feature = "deflate"))]

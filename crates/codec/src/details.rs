@@ -5,8 +5,9 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use trunkline_codec::Status;
-//! use trunkline_codec::details::RetryInfo;
+//! # use trunkline_codec as trunkline;
+//! use trunkline::Status;
+//! use trunkline::details::RetryInfo;
 //!
 //! let status = Status::unavailable("in maintenance").with_detail(RetryInfo::after(Duration::from_secs(30)));
 //! assert_eq!(status.detail::<RetryInfo>().unwrap().delay(), Some(Duration::from_secs(30)));

@@ -113,7 +113,8 @@ impl Status {
     /// A tower layer that refuses a request returns it. A message is cut at 8 KiB.
     ///
     /// ```
-    /// use trunkline_codec::Status;
+    /// # use trunkline_codec as trunkline;
+    /// use trunkline::Status;
     ///
     /// let response: http::Response<()> = Status::unauthenticated("no token").into_response();
     /// assert_eq!(response.status(), 200);

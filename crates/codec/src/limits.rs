@@ -9,7 +9,8 @@ const MIB: usize = 1024 * KIB;
 /// lift a limit, set it to the largest number that the machine can bear.
 ///
 /// ```
-/// use trunkline_codec::MessageLimits;
+/// # mod trunkline { pub use trunkline_codec as limits; }
+/// use trunkline::limits::MessageLimits;
 ///
 /// let mut limits = MessageLimits::default();
 /// limits.max_recv_message_size = 16 * 1024 * 1024;

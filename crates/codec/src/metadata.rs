@@ -29,7 +29,8 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Values from a peer stay unchanged even if they are not text, and can be sent back.
 ///
 /// ```
-/// use trunkline_codec::Metadata;
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Metadata;
 ///
 /// let mut metadata = Metadata::new();
 /// metadata.insert("trace-id", "abc")?;
@@ -152,7 +153,8 @@ impl Metadata {
     /// the limit of a header map, 32,768 fields.
     ///
     /// ```
-    /// use trunkline_codec::Metadata;
+    /// # use trunkline_codec as trunkline;
+    /// use trunkline::Metadata;
     ///
     /// let mut received = Metadata::new();
     /// received.insert("trace-id", "abc")?;
@@ -242,7 +244,8 @@ impl Metadata {
     /// replaces the one that is there.
     ///
     /// ```
-    /// use trunkline_codec::Metadata;
+    /// # use trunkline_codec as trunkline;
+    /// use trunkline::Metadata;
     ///
     /// let mut metadata = Metadata::new();
     /// metadata.insert("trace-id", "abc")?;

@@ -33,7 +33,8 @@ const BLOCK: usize = 32 * 1024;
 ///
 /// ```
 /// use bytes::{BufMut, Bytes};
-/// use trunkline_codec::Rope;
+/// # mod trunkline { pub use trunkline_codec as codec; }
+/// use trunkline::codec::Rope;
 ///
 /// let field = Bytes::from(vec![7; 10_000]);
 /// let mut rope = Rope::new();

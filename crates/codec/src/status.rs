@@ -27,8 +27,9 @@ pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 /// It is one word wide, which keeps every `Result<T, Status>` small.
 ///
 /// ```
-/// use trunkline_codec::details::BadRequest;
-/// use trunkline_codec::{Code, Status};
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::BadRequest;
+/// use trunkline::{Code, Status};
 ///
 /// let status = Status::invalid_argument("no such date")
 ///     .with_detail(BadRequest::violation("date.day", "February has no 30th"));
@@ -198,7 +199,9 @@ impl Status {
     /// type.
     ///
     /// ```
-    /// use trunkline_codec::{Any, Status};
+    /// # mod trunkline { pub use trunkline_codec::Status; pub mod prost_types { pub use trunkline_codec::Any; } }
+    /// use trunkline::Status;
+    /// use trunkline::prost_types::Any;
     ///
     /// let detail = Any {
     ///     type_url: "type.googleapis.com/shop.v1.OutOfStock".into(),

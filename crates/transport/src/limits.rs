@@ -13,7 +13,8 @@ const NEVER: Duration = Duration::MAX;
 /// Budgets refill over time: a peer can spend a whole budget at once, and then its rate per second.
 ///
 /// ```
-/// let limits = trunkline_transport::Http2Limits::default();
+/// # mod trunkline { pub use trunkline_transport as limits; }
+/// let limits = trunkline::limits::Http2Limits::default();
 /// assert_eq!(limits.initial_window_size, 160 * 1024);
 /// ```
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ impl Http2Limits {
     ///
     /// One window covers DATA that the peer has already sent; the other covers frame headers and frames
     /// other than DATA.
+    #[doc(hidden)]
     pub fn linger_size(&self) -> usize {
         (self.initial_connection_window_size as usize).saturating_mul(2)
     }
@@ -156,6 +158,7 @@ impl Http2Limits {
     /// size, and other calls on the connection are not affected. The factor of eight is needed to
     /// recognize trailers that h2 has truncated, by the size of their block: see
     /// [`suspect_header_block`](Self::suspect_header_block).
+    #[doc(hidden)]
     pub fn decoded_header_list_size(&self) -> u32 {
         const LEAST: u32 = 256 * 1024;
         self.max_header_list_size_hard.saturating_mul(8).max(LEAST)
@@ -169,6 +172,7 @@ impl Http2Limits {
     /// announced limit, the first dropped field is at least as large as the difference. That is more than
     /// an HPACK table holds, so the field is a literal, with at least 5 bits for each byte (RFC 7541,
     /// appendix B). A list within the limit takes fewer bytes on the wire: at most 30 bits for each byte.
+    #[doc(hidden)]
     pub fn suspect_header_block(&self) -> usize {
         /// The 32 additional bytes of each field, and length prefixes.
         const OVERHEAD: usize = 64;
@@ -184,7 +188,8 @@ impl Http2Limits {
 /// ```
 /// use std::time::Duration;
 ///
-/// let mut limits = trunkline_transport::ServerLimits::default();
+/// # mod trunkline { pub use trunkline_transport as limits; }
+/// let mut limits = trunkline::limits::ServerLimits::default();
 /// limits.handshake_timeout = Duration::from_secs(5);
 /// limits.messages.max_recv_message_size = 16 << 20;
 /// limits.http2.keepalive_time = Duration::from_secs(30);
@@ -342,6 +347,7 @@ impl ServerLimits {
     ///
     /// gRFC A9, "Implementation": without jitter, clients that connected together after a restart would
     /// reconnect together each time.
+    #[doc(hidden)]
     pub fn connection_age(&self, random: u64) -> Duration {
         let spread = (random % 2_001) as u32;
         let tenth = self.max_connection_age / 10;
