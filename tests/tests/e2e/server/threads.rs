@@ -295,7 +295,7 @@ async fn no_threads_at_all_is_an_error_that_says_so() {
     let served = none().on(Listener::from_tcp(listener)).serve().await;
     for status in [bound, served.expect_err("at the latest")] {
         assert_eq!(status.code(), Code::INVALID_ARGUMENT);
-        assert!(status.message().contains("threads(0)"), "{status}");
+        assert!(status.message().contains("0 threads"), "{status}");
     }
 }
 
