@@ -169,7 +169,7 @@ impl Connections {
         ConnectivityWatch::new(self.connectivity.subscribe())
     }
 
-    // Way of a unary call, client 6: takes a connection with a free stream.
+    // Way of a unary call, client 5: takes a connection with a free stream.
     /// Picks a connection with a free stream; `None` if the call has to wait for one.
     pub fn try_ready(self: &Arc<Self>) -> Option<Picked> {
         let limits = &*self.settings.limits;

@@ -12,17 +12,28 @@ use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
 
 use crate::call::deadline::{self, Deadline};
+use crate::client::channel::Channel;
 use crate::http_service::{Calling, HttpService};
+use crate::server::builder::Server;
 use crate::server::router::Router;
 use crate::server::router_future::refused;
 
 /// A server that is called without a transport. A task for each call drives the handler, enforces the
 /// deadline, and stops if the caller drops the response.
-pub(crate) struct InProcess(Router);
+struct InProcess(Router);
 
-impl InProcess {
-    pub(crate) fn new(router: Router) -> Self {
-        Self(router)
+impl Channel {
+    /// A channel to a [`Server`] in this process, with no socket and
+    /// no HTTP/2 in between.
+    ///
+    /// Everything else is as over a connection: layers, interceptors, deadlines, cancellation,
+    /// metadata, message limits. What belongs to a connection is not there: TLS, threads, a peer. It
+    /// must be called in a tokio runtime; each call has a task there.
+    ///
+    /// The server's limits hold for requests, and the channel's for responses:
+    /// [`max_recv_message_size`](Self::max_recv_message_size).
+    pub fn in_process(server: impl Into<Server>) -> Self {
+        Self::over(Arc::new(InProcess(server.into().into_router())))
     }
 }
 

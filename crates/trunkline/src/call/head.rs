@@ -12,7 +12,7 @@ use trunkline_transport::Peer;
 use crate::call::deadline;
 
 /// The head of a call: the method, the metadata, the deadline and the peer.
-pub struct Head {
+pub(crate) struct Head {
     pub(crate) path: PathAndQuery,
     pub(crate) metadata: Metadata,
     pub(crate) extensions: http::Extensions,
@@ -22,39 +22,39 @@ pub struct Head {
 
 impl Head {
     /// Returns the path of the method, `/package.Service/Method`.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.path.as_str()
     }
 
     /// Returns the client's metadata.
-    pub fn metadata(&self) -> &Metadata {
+    pub(crate) fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
     /// Returns the client's metadata for changes: on a client before it is sent, on a server before the
     /// handler receives it.
-    pub fn metadata_mut(&mut self) -> &mut Metadata {
+    pub(crate) fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 
     /// Returns the time until the deadline: zero if it has passed, `None` if there is none.
-    pub fn time_remaining(&self) -> Option<Duration> {
+    pub(crate) fn time_remaining(&self) -> Option<Duration> {
         deadline::remaining(self.deadline)
     }
 
     /// Returns the two ends of the connection, on a server; `None` on a client, and for a call without a
     /// connection.
-    pub fn peer(&self) -> Option<&Peer> {
+    pub(crate) fn peer(&self) -> Option<&Peer> {
         self.peer.as_deref()
     }
 
     /// Returns the values that layers, interceptors and handlers pass to each other.
-    pub fn extensions(&self) -> &http::Extensions {
+    pub(crate) fn extensions(&self) -> &http::Extensions {
         &self.extensions
     }
 
     /// Returns the extensions for changes.
-    pub fn extensions_mut(&mut self) -> &mut http::Extensions {
+    pub(crate) fn extensions_mut(&mut self) -> &mut http::Extensions {
         &mut self.extensions
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -171,16 +171,10 @@ impl<T: Message> Sender<T> {
     /// is then dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
-        loop {
-            let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
-                Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => self.poll_ended(cx).map(Err),
-            });
-            match next.await? {
-                Some(message) => self.send(message).await?,
-                None => return Ok(()),
-            }
+        while let Some(message) = next_of(messages.as_mut(), |cx| self.poll_ended(cx)).await? {
+            self.send(message).await?;
         }
+        Ok(())
     }
 
     fn poll_send(&mut self, message: &T, len: usize, cx: &Context<'_>) -> Poll<Result<(), Status>> {
@@ -260,6 +254,18 @@ impl<T: Message> Sender<T> {
         }
         written.map_ok(|()| encoded)
     }
+}
+
+/// Waits for the next message to be sent, or with it for the end of the call, which is an error.
+pub(crate) async fn next_of<S: Stream>(
+    mut messages: Pin<&mut S>,
+    mut poll_ended: impl FnMut(&mut Context<'_>) -> Poll<Status>,
+) -> Result<Option<S::Item>, Status> {
+    poll_fn(|cx| match messages.as_mut().poll_next(cx) {
+        Poll::Ready(next) => Poll::Ready(Ok(next)),
+        Poll::Pending => poll_ended(cx).map(Err),
+    })
+    .await
 }
 
 /// Completes with the status for a caller that sends after the end of the call, the same for each message.

@@ -6,6 +6,7 @@
 //! left of the deadline; a body that is known in full is shared between them, and one that is a
 //! stream goes to the next attempt if nothing has been taken out of it.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,74 +14,90 @@ use std::task::{Context, Poll};
 
 use trunkline_channel::{Connections, Origin, Picked, WaitMode};
 use trunkline_codec::{Metadata, Status};
-use trunkline_transport::{Body, OpenCall, RefusedRequest};
+use trunkline_transport::{Body, OpenCall};
 
-use crate::client::call::Call;
-use crate::client::channel::Channel;
-use crate::client::opening::Opening;
+use crate::client::backend::Backend;
+use crate::client::outgoing::OutgoingCall;
 use crate::observe::Recorder;
 
 /// How often a call is made again that the server has refused.
 const REFUSALS_MAX: u32 = 1;
 
-/// A call whose stream is open, and its body once more, if that is known in full.
+/// All that it takes to make a call, except for its body.
+pub(crate) struct Recipe {
+    backend: Backend,
+    call: OutgoingCall,
+    recorder: Option<Arc<Recorder>>,
+}
+
+impl Recipe {
+    pub(crate) fn new(
+        backend: Backend,
+        call: OutgoingCall,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
+        Self {
+            backend,
+            call,
+            recorder,
+        }
+    }
+}
+
+/// An attempt whose stream is open.
 pub(crate) struct Attempt {
     open: OpenCall,
-    body: Option<Body>,
+    /// The body once more, if it is known in full.
+    body_copy: Option<Body>,
 }
 
-// Way of a unary call, client 5: writes the head of the request; keeps what it takes to make the call
-// again.
-/// Opens the stream of a call: at once, if one is free. Only a call that has to wait is taken out of
-/// `call`.
-pub(crate) fn begin<T>(
-    channel: &Channel,
-    connections: &Arc<Connections>,
-    call: &mut Call<T>,
-    body: Body,
-    recorder: Option<&Arc<Recorder>>,
-) -> Opening {
-    if let Some(recorder) = recorder {
-        recorder.attempt_started();
-    }
-    let Some(ready) = connections.try_ready() else {
-        return wait(channel, connections, call.take(), body, recorder);
-    };
-    let (connection, origin) = ready.into_parts();
-    let head = match channel.request(call, origin) {
-        Ok(head) => head,
-        Err(status) => return Opening::failed(status),
-    };
-    let spare = body.try_clone();
-    match connection.send(head, body) {
-        Ok(open) => {
-            if let Some(recorder) = recorder {
-                recorder.attempt_opened(&call.head.metadata);
+/// An attempt that was not sent.
+pub(crate) enum Unsent {
+    /// The connection was lost before: the body can go to another.
+    Body(Box<Body>),
+    Failed(Status),
+}
+
+impl Attempt {
+    /// Sends a call on the connection that was picked.
+    #[inline]
+    pub(crate) fn send(
+        picked: Picked,
+        head: impl FnOnce(Origin) -> Result<http::Request<()>, Status>,
+        body: Body,
+    ) -> Result<Self, Unsent> {
+        let (connection, origin) = picked.into_parts();
+        let head = head(origin).map_err(Unsent::Failed)?;
+        let body_copy = body.try_clone();
+        match connection.send(head, body) {
+            Ok(open) => Ok(Self { open, body_copy }),
+            Err(refused) if refused.is_connection_lost => {
+                Err(Unsent::Body(Box::new(body_copy.unwrap_or(refused.body))))
             }
-            Opening::Open(Attempt { open, body: spare })
+            Err(refused) => Err(Unsent::Failed(refused.status)),
         }
-        Err(refused) => match not_sent(*refused) {
-            Ok(body) => {
-                let body = spare.unwrap_or(body);
-                wait(channel, connections, call.take(), body, recorder)
-            }
-            Err(status) => Opening::failed(status),
-        },
     }
-}
 
-/// Waits for a stream that can be opened, and opens it.
-fn wait(
-    channel: &Channel,
-    connections: &Arc<Connections>,
-    call: Call,
-    body: Body,
-    recorder: Option<&Arc<Recorder>>,
-) -> Opening {
-    let is_open = Arc::new(AtomicBool::new(false));
-    let attempts = Attempts::new(body, is_open.clone(), recorder.cloned());
-    let running = attempts.run(channel.clone(), connections.clone(), call);
-    Opening::waiting(is_open, running)
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<Body>, Status>> {
+        Pin::new(&mut self.open).poll(cx)
+    }
+
+    /// Returns true, after an error, if the call can be made once more.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.open.is_unprocessed()
+    }
+
+    /// The body of a call that the server has not processed; none if a part of it has left.
+    async fn into_body(mut self) -> Option<Body> {
+        match self.body_copy {
+            Some(body) => Some(body),
+            None => self.open.take_body().await,
+        }
+    }
 }
 
 /// Makes a call that is an HTTP request already.
@@ -100,15 +117,34 @@ pub(crate) async fn forward(
     };
     let mut attempts = Attempts::new(body, Arc::default(), None);
     loop {
-        let ready = connections.ready(None, WaitMode::FailFast).await?;
-        if let Some(response) = attempts.make(ready, head, &Metadata::new()).await {
+        let picked = connections.ready(None, WaitMode::FailFast).await?;
+        if let Some(response) = attempts.make(picked, head, &Metadata::new()).await {
             return response;
         }
     }
 }
 
+/// Makes a call once more that has failed with `status`, unprocessed; sets `is_open` when the stream is open.
+pub(crate) async fn retry(
+    failed: Attempt,
+    recipe: Recipe,
+    status: Status,
+    is_open: Arc<AtomicBool>,
+) -> Result<http::Response<Body>, Status> {
+    let body = failed.into_body().await;
+    let (Some(body), Some(connections)) = (body, recipe.backend.connections().cloned()) else {
+        return Err(status);
+    };
+    if let Some(recorder) = &recipe.recorder {
+        recorder.attempt_ended(Some(&status));
+    }
+    let mut attempts = Attempts::new(body, is_open, recipe.recorder.clone());
+    attempts.refusals = 1;
+    attempts.run(recipe, connections).await
+}
+
 /// The attempts of a call whose stream is not open.
-struct Attempts {
+pub(crate) struct Attempts {
     body: Body,
     refusals: u32,
     is_open: Arc<AtomicBool>,
@@ -116,7 +152,11 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(body: Body, is_open: Arc<AtomicBool>, recorder: Option<Arc<Recorder>>) -> Self {
+    pub(crate) fn new(
+        body: Body,
+        is_open: Arc<AtomicBool>,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
         Self {
             body,
             refusals: 0,
@@ -125,19 +165,19 @@ impl Attempts {
         }
     }
 
-    async fn run(
+    /// Waits for a stream that can be opened, and opens it, until there is a response.
+    pub(crate) async fn run(
         mut self,
-        channel: Channel,
+        Recipe { backend, call, .. }: Recipe,
         connections: Arc<Connections>,
-        call: Call,
     ) -> Result<http::Response<Body>, Status> {
         loop {
             if let Some(recorder) = &self.recorder {
                 recorder.attempt_started();
             }
-            let ready = connections.ready(call.head.deadline, call.options.wait_mode);
-            let ready = match ready.await {
-                Ok(ready) => ready,
+            let picked = connections.ready(call.head.deadline, call.wait_mode);
+            let picked = match picked.await {
+                Ok(picked) => picked,
                 Err(status) => {
                     // A caller that tries again at once, and again, leaves its thread to what would
                     // mend it.
@@ -146,8 +186,8 @@ impl Attempts {
                 }
             };
             // The server is told what is left of the deadline now.
-            let head = |origin| channel.request(&call, origin);
-            if let Some(response) = self.make(ready, head, &call.head.metadata).await {
+            let head = |origin| backend.request(&call, origin);
+            if let Some(response) = self.make(picked, head, &call.head.metadata).await {
                 return response;
             }
         }
@@ -156,35 +196,27 @@ impl Attempts {
     /// One attempt; none if there is to be another.
     async fn make(
         &mut self,
-        ready: Picked,
-        head: impl Fn(Origin) -> Result<http::Request<()>, Status>,
+        picked: Picked,
+        head: impl FnOnce(Origin) -> Result<http::Request<()>, Status>,
         metadata: &Metadata,
     ) -> Option<Result<http::Response<Body>, Status>> {
-        let (connection, origin) = ready.into_parts();
-        let head = match head(origin) {
-            Ok(head) => head,
-            Err(status) => return Some(Err(status)),
-        };
-        let spare = self.body.try_clone();
-        let mut open = match connection.send(head, std::mem::take(&mut self.body)) {
-            Ok(open) => open,
-            Err(refused) => match not_sent(*refused) {
-                Ok(body) => {
-                    self.body = spare.unwrap_or(body);
-                    return None;
-                }
-                Err(status) => return Some(Err(status)),
-            },
+        let mut attempt = match Attempt::send(picked, head, std::mem::take(&mut self.body)) {
+            Ok(attempt) => attempt,
+            Err(Unsent::Body(body)) => {
+                self.body = *body;
+                return None;
+            }
+            Err(Unsent::Failed(status)) => return Some(Err(status)),
         };
         self.is_open.store(true, Ordering::Release);
         if let Some(recorder) = &self.recorder {
             recorder.attempt_opened(metadata);
         }
-        let response = (&mut open).await;
-        if response.is_ok() || !open.is_unprocessed() || self.refusals >= REFUSALS_MAX {
+        let response = poll_fn(|cx| attempt.poll(cx)).await;
+        if response.is_ok() || !attempt.is_unprocessed() || self.refusals >= REFUSALS_MAX {
             return Some(response);
         }
-        match untouched(spare, open).await {
+        match attempt.into_body().await {
             Some(body) => {
                 self.body = body;
                 self.refusals += 1;
@@ -195,58 +227,5 @@ impl Attempts {
             }
             None => Some(response),
         }
-    }
-}
-
-impl Attempt {
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<http::Response<Body>, Status>> {
-        Pin::new(&mut self.open).poll(cx)
-    }
-
-    /// After an error: whether the call can be made again.
-    pub(crate) fn is_unprocessed(&self) -> bool {
-        self.open.is_unprocessed()
-    }
-
-    /// The call again, which has failed with `status`.
-    pub(crate) fn again(
-        self,
-        channel: Channel,
-        call: Call,
-        status: Status,
-        recorder: Option<Arc<Recorder>>,
-    ) -> Opening {
-        let is_open = Arc::new(AtomicBool::new(false));
-        Opening::waiting(is_open.clone(), async move {
-            let body = untouched(self.body, self.open).await;
-            let (Some(body), Some(connections)) = (body, channel.connections().cloned()) else {
-                return Err(status);
-            };
-            if let Some(recorder) = &recorder {
-                recorder.attempt_ended(Some(&status));
-            }
-            let mut attempts = Attempts::new(body, is_open, recorder);
-            attempts.refusals = 1;
-            attempts.run(channel, connections, call).await
-        })
-    }
-}
-
-/// The body of a call that was not sent, if it can go to another connection.
-fn not_sent(refused: RefusedRequest) -> Result<Body, Status> {
-    match refused.is_connection_lost {
-        true => Ok(refused.body),
-        false => Err(refused.status),
-    }
-}
-
-/// The body of a call that the server has not taken, as it was.
-async fn untouched(spare: Option<Body>, mut open: OpenCall) -> Option<Body> {
-    match spare {
-        Some(body) => Some(body),
-        None => open.take_body().await,
     }
 }

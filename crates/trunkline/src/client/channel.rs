@@ -8,13 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use tower_service::Service;
-use trunkline_channel::{
-    ChannelLimits, Connections, ConnectivityState, ConnectivityWatch, Origin, Targets,
-};
+use trunkline_channel::{ChannelLimits, ConnectivityState, ConnectivityWatch};
 use trunkline_codec::head::ClientFields;
-use trunkline_codec::{Compressor, Compressors, Expect, Metadata, Reader, Status};
+use trunkline_codec::{Compressors, Metadata, Status};
 use trunkline_transport::Body;
 
 use crate::call::cancel::guarded;
@@ -26,114 +23,37 @@ use crate::call::intercept::{ClientInterceptors, Exchange, Interceptor, Intercep
 use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
-use crate::call::method::{Method, Paths};
 use crate::call::receive::Receive;
-use crate::call::source::AwaitedHead;
 use crate::client::attempts;
-use crate::client::call::{Call, Start};
-use crate::client::channel_builder::ChannelBuilder;
+use crate::client::backend::{Backend, BackendKind, ChannelOptions};
 use crate::client::defaults::CallDefaults;
-use crate::client::opening::{Opening, Repeatable};
-use crate::http_service::{Calling, ErasedService, HttpService};
+use crate::client::opening::{Opening, Repeatable, Start};
+use crate::client::outgoing::OutgoingCall;
+use crate::http_service::{ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
-#[cfg(feature = "server")]
-use crate::server::builder::Server;
 
 /// Calls go here. Concrete, and cheap to clone: clones share their connections.
 ///
 /// There is one connection to the server, and more only when it is busy: see
-/// [`ChannelBuilder::max_connections`]. With a list of targets, or a name of several addresses,
-/// [`ChannelBuilder::pick_first`] and [`ChannelBuilder::round_robin`] say which of them are called.
+/// [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). With a list of targets, or a name of several addresses,
+/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) and [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin) say which of them are called.
 ///
 /// A connection that has ended is replaced when the next call is made. If that fails it is tried
 /// again after a pause, which grows from 1 s to 120 s (`connect_backoff_base` and what follows it in
 /// [`ChannelLimits`]); meanwhile calls fail with UNAVAILABLE and the reason, unless they
-/// [wait for ready](Call::wait_for_ready). A call that the server has not taken, because it was
+/// [wait for ready](crate::Call::wait_for_ready). A call that the server has not taken, because it was
 /// closing the connection or refused the stream, is made again without the caller's noticing.
 ///
 /// The connections close when the last clone is gone and the last call has ended, and when there was
 /// no call for `channel_idle_time` (30 min); then the next call connects.
 #[derive(Clone)]
 pub struct Channel {
-    backend: Backend,
+    pub(crate) backend: Backend,
     interceptors: Interceptors,
     observers: Observers,
-    options: Arc<ChannelOptions>,
-}
-
-#[derive(Clone)]
-enum Backend {
-    Server(Arc<Connections>),
-    Service(Arc<dyn HttpService>),
-}
-
-struct ChannelOptions {
-    limits: Arc<ChannelLimits>,
-    /// What is the same in the head of each request.
-    fields: ClientFields,
-    paths: Paths,
-    /// What messages are compressed with unless their call says otherwise.
-    compress: Option<Arc<dyn Compressor>>,
-    /// None if no call has any, as most.
-    defaults: Option<Box<CallDefaults>>,
 }
 
 impl Channel {
-    /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
-    /// `unix:/path`, or to a list of either: see [`Targets`]. The port is 443 by default, and 80 with
-    /// `http://`.
-    ///
-    /// ```no_run
-    /// # use trunkline::Channel;
-    /// # async fn example() -> trunkline::Result<()> {
-    /// let by_name = Channel::connect("localhost:50051").await?;
-    /// let server = trunkline::Server::new().bind("127.0.0.1:0").await?;
-    /// let by_address = Channel::connect(server.local_addr()).await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
-    /// a certificate of the client's own, see [`ChannelBuilder::tls`].
-    ///
-    /// # Errors
-    ///
-    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if the name does not resolve,
-    /// or no HTTP/2 server answers, each within `connect_timeout` (20 s). The message names the target, the cause and the way out.
-    pub async fn connect(targets: impl Into<Targets>) -> Result<Self, Status> {
-        Self::to(targets).connect().await
-    }
-
-    /// A channel with settings of its own, to one target or to a list: see [`Targets`].
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
-    /// let channel = trunkline::Channel::to("localhost:50051")
-    ///     .connect_timeout(Duration::from_secs(1))
-    ///     .max_recv_message_size(16 << 20)
-    ///     .connect_lazy()?;
-    /// # Ok(()) }
-    /// ```
-    pub fn to(targets: impl Into<Targets>) -> ChannelBuilder {
-        ChannelBuilder::new(targets.into())
-    }
-
-    /// A channel to a [`Server`] in this process, with no socket and
-    /// no HTTP/2 in between.
-    ///
-    /// Everything else is as over a connection: layers, interceptors, deadlines, cancellation,
-    /// metadata, message limits. What belongs to a connection is not there: TLS, threads, a peer. It
-    /// must be called in a tokio runtime; each call has a task there.
-    ///
-    /// The server's limits hold for requests, and the channel's for responses:
-    /// [`max_recv_message_size`](Self::max_recv_message_size).
-    #[cfg(feature = "server")]
-    pub fn in_process(server: impl Into<Server>) -> Self {
-        Self::over(Backend::Service(Arc::new(
-            crate::in_process::InProcess::new(server.into().into_router()),
-        )))
-    }
-
     /// A channel over any tower service: a load balancer, a recorder, another channel's layers.
     ///
     /// What the service's error says becomes the message of an UNAVAILABLE status, unless it is a
@@ -151,43 +71,20 @@ impl Channel {
             + Send
             + 'static,
     {
-        Self::over(Backend::Service(Arc::new(ErasedService::new(service))))
+        Self::over(Arc::new(ErasedService::new(service)))
     }
 
-    fn over(backend: Backend) -> Self {
-        let options = ChannelOptions {
-            limits: Arc::new(ChannelLimits::default()),
-            fields: ClientFields::new(Compressors::default()),
-            paths: Paths::default(),
-            compress: None,
-            defaults: None,
-        };
+    pub(crate) fn over(service: Arc<dyn HttpService>) -> Self {
+        let fields = ClientFields::new(Compressors::default());
+        let options = ChannelOptions::new(Arc::default(), fields);
+        Self::of(Backend::new(BackendKind::Service(service), options))
+    }
+
+    pub(crate) fn of(backend: Backend) -> Self {
         Self {
             backend,
             interceptors: Interceptors::default(),
             observers: Observers::default(),
-            options: Arc::new(options),
-        }
-    }
-
-    pub(crate) fn of(
-        connections: Arc<Connections>,
-        limits: Arc<ChannelLimits>,
-        fields: ClientFields,
-        compress: Option<Arc<dyn Compressor>>,
-        defaults: Option<Box<CallDefaults>>,
-    ) -> Self {
-        Self {
-            backend: Backend::Server(connections),
-            interceptors: Interceptors::default(),
-            observers: Observers::default(),
-            options: Arc::new(ChannelOptions {
-                limits,
-                fields,
-                paths: Paths::default(),
-                compress,
-                defaults,
-            }),
         }
     }
 
@@ -222,12 +119,12 @@ impl Channel {
     }
 
     fn with_limits(self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
-        let mut limits = (*self.options.limits).clone();
+        let mut limits = self.backend.limits().clone();
         change(&mut limits);
         self.with_options(|options| options.limits = Arc::new(limits))
     }
 
-    /// Returns this channel with a timeout for each call that does not [set its own](Call::timeout);
+    /// Returns this channel with a timeout for each call that does not [set its own](crate::Call::timeout);
     /// none by default. Other clones keep what they have.
     ///
     /// ```
@@ -248,7 +145,7 @@ impl Channel {
     /// Other clones keep what they have.
     ///
     /// If the key or the value is not allowed, each call fails with INTERNAL before anything is sent:
-    /// see [`Call::metadata`].
+    /// see [`Call::metadata`](crate::Call::metadata).
     #[must_use]
     pub fn metadata(self, key: &str, value: &str) -> Self {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append(key, value)))
@@ -268,7 +165,7 @@ impl Channel {
         self.with_defaults(|defaults| defaults.metadata.extend(metadata))
     }
 
-    /// Returns this channel, compressing requests as with [`ChannelBuilder::compress`]; `identity` sends
+    /// Returns this channel, compressing requests as with [`ChannelBuilder::compress`](crate::ChannelBuilder::compress); `identity` sends
     /// them as they are. Other clones keep what they have.
     ///
     /// If the channel does not know the name, each call fails with INTERNAL before anything is sent.
@@ -293,22 +190,8 @@ impl Channel {
     }
 
     fn with_options(mut self, change: impl FnOnce(&mut ChannelOptions)) -> Self {
-        let options = &*self.options;
-        let mut changed = ChannelOptions {
-            limits: options.limits.clone(),
-            fields: options.fields.clone(),
-            paths: Paths::default(),
-            compress: options.compress.clone(),
-            defaults: options.defaults.clone(),
-        };
-        change(&mut changed);
-        self.options = Arc::new(changed);
+        self.backend.change_options(change);
         self
-    }
-
-    #[inline]
-    pub(crate) fn defaults(&self) -> Option<&CallDefaults> {
-        self.options.defaults.as_deref()
     }
 
     /// Whether a call on this channel needs no more than its head, its messages and its deadline.
@@ -322,11 +205,11 @@ impl Channel {
         !self.interceptors.is_empty()
     }
 
-    pub(crate) fn recorder<T>(&self, call: &Call<T>, kind: CallKind) -> Option<Arc<Recorder>> {
+    pub(crate) fn recorder(&self, call: &OutgoingCall, kind: CallKind) -> Option<Arc<Recorder>> {
         self.observers.record(Subject {
             side: Side::Client,
             kind: Some(kind),
-            is_registered: call.options.is_registered,
+            is_registered: call.is_registered,
             head: Some(&call.head),
         })
     }
@@ -334,68 +217,48 @@ impl Channel {
     /// Whether calls can be made now. A channel in this process is always ready, and so is one over a
     /// tower service, which is not asked.
     pub fn state(&self) -> ConnectivityState {
-        match &self.backend {
-            Backend::Server(connections) => connections.state(),
-            Backend::Service(_) => ConnectivityState::Ready,
+        match &self.backend.kind {
+            BackendKind::Server(connections) => connections.state(),
+            BackendKind::Service(_) => ConnectivityState::Ready,
         }
     }
 
     /// The state, to be watched. The watch does not keep the channel alive.
     pub fn watch_state(&self) -> ConnectivityWatch {
-        match &self.backend {
-            Backend::Server(connections) => connections.watch_state(),
-            Backend::Service(_) => ConnectivityWatch::fixed(ConnectivityState::Ready),
+        match &self.backend.kind {
+            BackendKind::Server(connections) => connections.watch_state(),
+            BackendKind::Service(_) => ConnectivityWatch::fixed(ConnectivityState::Ready),
         }
     }
 
     /// What has passed so far on each connection that the channel has now, in no order; nothing for a
     /// channel in this process or over a tower service.
     pub fn connection_stats(&self) -> Vec<ConnectionStats> {
-        self.connections().map_or_else(Vec::new, |it| it.stats())
+        self.backend
+            .connections()
+            .map_or_else(Vec::new, |it| it.stats())
     }
 
     /// Has an idle channel connect, and does not wait for it. It must be called in a tokio runtime.
     pub fn request_connection(&self) {
-        if let Backend::Server(connections) = &self.backend {
+        if let Some(connections) = self.backend.connections() {
             connections.request_connection();
         }
-    }
-
-    pub(crate) fn compressors(&self) -> &Compressors {
-        self.options.fields.compressors()
-    }
-
-    #[inline]
-    pub(crate) fn compresses_with(&self) -> Option<&Arc<dyn Compressor>> {
-        self.options.compress.as_ref()
-    }
-
-    pub(crate) fn limits(&self) -> &ChannelLimits {
-        &self.options.limits
-    }
-
-    pub(crate) fn path_of(&self, method: &Method) -> Result<PathAndQuery, InvalidUri> {
-        self.options.paths.of(method)
-    }
-
-    pub(crate) fn reader(&self, expect: Expect) -> Reader {
-        let max_size = self.limits().messages.max_recv_message_size;
-        Reader::response(expect, max_size, self.compressors().clone())
     }
 
     /// Begins a call, in the poll of who waits for it.
     pub(crate) fn start(
         self,
-        mut call: Call,
+        mut call: OutgoingCall,
         body: Body,
         kind: CallKind,
         start: Start,
         recorder: Option<Arc<Recorder>>,
     ) -> Messages {
-        let (reader, deadline) = (self.reader(kind.responses()), call.head.deadline);
+        let (reader, deadline) = (self.backend.reader(kind.responses()), call.head.deadline);
         if self.interceptors.is_empty() {
-            let cancel = call.options.cancel.take();
-            let head = self.awaited(call, body, start, recorder.clone());
+            let cancel = call.cancel.take();
+            let head = Repeatable::begin(self.backend, call, body, start, recorder.clone());
             let head = guarded(head, cancel.as_ref());
             let receive = Receive::responses(reader, head, deadline).cancelled_by(cancel);
             return Messages::new(receive, Hooks::new(recorder, None));
@@ -406,9 +269,10 @@ impl Channel {
         );
         let (innermost_exchange, innermost_open) = (exchange.clone(), is_open.clone());
         let innermost_recorder = recorder.clone();
-        let cancel = call.options.cancel.take();
+        let cancel = call.cancel.take();
         let innermost_cancel = cancel.clone();
-        let (interceptors, outermost) = (self.interceptors.clone(), ReturnedContext::default());
+        let (interceptors, backend, outermost) =
+            (self.interceptors, self.backend, ReturnedContext::default());
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
             Box::pin(async move {
@@ -416,16 +280,14 @@ impl Channel {
                 call.head = cx.copy_head();
                 let rejection = hooks.as_ref().map(|hooks| hooks.rejection.clone());
                 if let Some(hooks) = hooks {
-                    if let (Some(hooks), Some(request)) =
-                        (&hooks.requests, call.options.kept.take())
-                    {
+                    if let (Some(hooks), Some(request)) = (&hooks.requests, call.kept.take()) {
                         request.run(hooks)?;
                     }
                     innermost_exchange.set_hooks(hooks.requests, hooks.responses);
                 }
                 let moved_to = call.head.deadline;
                 let inside = async {
-                    let head = self.awaited(call, body, start, innermost_recorder);
+                    let head = Repeatable::begin(backend, call, body, start, innermost_recorder);
                     let mut head = guarded(head, innermost_cancel.as_ref());
                     let response = poll_fn(|cx| {
                         let response = head.poll_head(cx);
@@ -452,85 +314,6 @@ impl Channel {
         let interceptors = ClientInterceptors::new(running, exchange, outermost);
         Messages::new(receive, Hooks::new(recorder, Some(interceptors)))
     }
-
-    /// A call on its way, below the interceptors, with what it takes to make it again.
-    fn awaited(
-        self,
-        mut call: Call,
-        body: Body,
-        start: Start,
-        recorder: Option<Arc<Recorder>>,
-    ) -> Box<dyn AwaitedHead> {
-        let opening = self.open(&mut call, body, start, recorder.as_ref());
-        Box::new(Repeatable::new(opening, (self, call, recorder)))
-    }
-
-    // Way of a unary call, client 4: opens the call to a server, or to a service.
-    /// Opens a stream for the call, below the interceptors: at once, if one is free.
-    pub(crate) fn open<T>(
-        &self,
-        call: &mut Call<T>,
-        body: Body,
-        start: Start,
-        recorder: Option<&Arc<Recorder>>,
-    ) -> Opening {
-        match &self.backend {
-            Backend::Server(connections) => {
-                attempts::begin(self, connections, call, body, recorder)
-            }
-            Backend::Service(service) => match self.request(call, nowhere()) {
-                Ok(head) => {
-                    if let Some(recorder) = recorder {
-                        recorder.attempt_started();
-                        recorder.attempt_opened(&call.head.metadata);
-                    }
-                    let request = head.map(|()| body);
-                    Opening::called(call_service(service.clone(), request, start))
-                }
-                Err(status) => Opening::failed(status),
-            },
-        }
-    }
-
-    /// The connections, if the channel has any.
-    pub(crate) fn connections(&self) -> Option<&Arc<Connections>> {
-        match &self.backend {
-            Backend::Server(connections) => Some(connections),
-            Backend::Service(_) => None,
-        }
-    }
-
-    /// The head of the request, which may be made more than once.
-    pub(crate) fn request<T>(
-        &self,
-        call: &Call<T>,
-        origin: Origin,
-    ) -> Result<http::Request<()>, Status> {
-        let timeout = call.head.time_remaining();
-        if timeout == Some(Duration::ZERO) {
-            return Err(Status::deadline_exceeded(
-                "the deadline passed before the call was sent",
-            ));
-        }
-        let options = &*self.options;
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(origin.scheme);
-        uri.authority = Some(origin.authority);
-        uri.path_and_query = Some(call.head.path.clone());
-        let uri = http::Uri::from_parts(uri)
-            .map_err(|error| Status::internal(format!("the path of the method: {error}")))?;
-        let mut request = http::Request::new(());
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = uri;
-        *request.extensions_mut() = call.head.extensions.clone();
-        let (headers, compressor) = (request.headers_mut(), call.options.compressor.as_deref());
-        if !call.head.metadata.is_empty() {
-            call.head.metadata.clone().merge_into(headers);
-        }
-        options.fields.write(headers, timeout, compressor);
-        Ok(request)
-    }
 }
 
 /// The channel below its interceptors, for tower's layers: what [`Channel::new`] makes of the
@@ -547,55 +330,20 @@ impl Service<http::Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match &self.backend {
-            Backend::Service(service) => service.call(request),
-            Backend::Server(connections) => {
+        match &self.backend.kind {
+            BackendKind::Service(service) => service.call(request),
+            BackendKind::Server(connections) => {
                 Box::pin(attempts::forward(connections.clone(), request))
             }
         }
     }
 }
 
-/// What a call says that goes to no server.
-fn nowhere() -> Origin {
-    Origin {
-        scheme: Scheme::HTTP,
-        authority: Authority::from_static("localhost"),
-    }
-}
-
-/// Calls a service that is no connection.
-fn call_service(
-    service: Arc<dyn HttpService>,
-    request: http::Request<Body>,
-    start: Start,
-) -> Calling {
-    match start {
-        Start::Unwatched => service.call(request),
-        // Nobody but the caller drives a tower service, and the caller of a stream may be busy with
-        // its other half.
-        Start::Watched => Box::pin(async move {
-            let mut task = AbortOnDrop(tokio::spawn(async move { service.call(request).await }));
-            (&mut task.0).await.unwrap_or_else(|error| {
-                Err(Status::internal(format!("the service failed: {error}")))
-            })
-        }),
-    }
-}
-
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let to = match &self.backend {
-            Backend::Server(connections) => connections.to_string(),
-            Backend::Service(_) => "a service in this process".to_owned(),
+        let to = match &self.backend.kind {
+            BackendKind::Server(connections) => connections.to_string(),
+            BackendKind::Service(_) => "a service in this process".to_owned(),
         };
         f.debug_tuple("Channel").field(&to).finish()
     }

@@ -13,6 +13,7 @@ use trunkline_transport::Address;
 use trunkline_transport::ClientTls;
 
 use crate::call::compression::known_compressor;
+use crate::client::backend::{Backend, BackendKind, ChannelOptions};
 use crate::client::channel::Channel;
 use crate::client::defaults::CallDefaults;
 
@@ -31,8 +32,49 @@ pub struct ChannelBuilder {
     defaults: Option<Box<CallDefaults>>,
 }
 
+impl Channel {
+    /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
+    /// `unix:/path`, or to a list of either: see [`Targets`]. The port is 443 by default, and 80 with
+    /// `http://`.
+    ///
+    /// ```no_run
+    /// # use trunkline::Channel;
+    /// # async fn example() -> trunkline::Result<()> {
+    /// let by_name = Channel::connect("localhost:50051").await?;
+    /// let server = trunkline::Server::new().bind("127.0.0.1:0").await?;
+    /// let by_address = Channel::connect(server.local_addr()).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
+    /// a certificate of the client's own, see [`ChannelBuilder::tls`].
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if the name does not resolve,
+    /// or no HTTP/2 server answers, each within `connect_timeout` (20 s). The message names the target, the cause and the way out.
+    pub async fn connect(targets: impl Into<Targets>) -> Result<Self, Status> {
+        Self::to(targets).connect().await
+    }
+
+    /// A channel with settings of its own, to one target or to a list: see [`Targets`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// let channel = trunkline::Channel::to("localhost:50051")
+    ///     .connect_timeout(Duration::from_secs(1))
+    ///     .max_recv_message_size(16 << 20)
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn to(targets: impl Into<Targets>) -> ChannelBuilder {
+        ChannelBuilder::new(targets.into())
+    }
+}
+
 impl ChannelBuilder {
-    pub(crate) fn new(targets: Targets) -> Self {
+    fn new(targets: Targets) -> Self {
         Self {
             settings: Settings::new(targets),
             authority: None,
@@ -50,7 +92,7 @@ impl ChannelBuilder {
     /// As [`Channel::connect`].
     pub async fn connect(self) -> Result<Channel, Status> {
         let channel = self.connect_lazy()?;
-        if let Some(connections) = channel.connections() {
+        if let Some(connections) = channel.backend.connections() {
             connections.connect().await?;
         }
         Ok(channel)
@@ -83,13 +125,11 @@ impl ChannelBuilder {
         settings.limits = limits.clone();
         let fields = ClientFields::new(self.compressors);
         let connections = Connections::new(settings)?;
-        Ok(Channel::of(
-            connections,
-            limits,
-            fields,
-            compress,
-            self.defaults,
-        ))
+        let mut options = ChannelOptions::new(limits, fields);
+        options.compress = compress;
+        options.defaults = self.defaults;
+        let connections = BackendKind::Server(connections);
+        Ok(Channel::of(Backend::new(connections, options)))
     }
 
     /// Uses TLS with these settings, for a target of any form but `http://`.

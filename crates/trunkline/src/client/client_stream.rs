@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
@@ -12,7 +13,7 @@ use crate::call::compression::Compress;
 use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::response::Response;
-use crate::call::sender::Sender;
+use crate::call::sender::{Sender, next_of};
 
 /// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each
 /// message counts besides.
@@ -88,24 +89,18 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         left.is_none()
     }
 
-    /// Sends everything that `messages` gives.
+    /// Sends everything that `messages` yields.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send), also while the next message is waited for; what is left of `messages` is
     /// dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = Q>) -> Result<(), Status> {
-        let mut messages = std::pin::pin!(messages);
-        loop {
-            let next = poll_fn(|cx| match messages.as_mut().poll_next(cx) {
-                Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => self.poll_told(cx).map(Err),
-            });
-            match next.await? {
-                Some(message) => self.send(message).await?,
-                None => return Ok(()),
-            }
+        let mut messages = pin!(messages);
+        while let Some(message) = next_of(messages.as_mut(), |cx| self.poll_told(cx)).await? {
+            self.send(message).await?;
         }
+        Ok(())
     }
 
     /// Waits for the head of the response, which may come long before the response, and gives its metadata.

@@ -9,10 +9,10 @@ use trunkline_transport::Body;
 
 use crate::call::intercept::unlocked;
 use crate::call::source::AwaitedHead;
-use crate::client::attempts::Attempt;
-use crate::client::call::Call;
-use crate::client::channel::Channel;
-use crate::http_service::Calling;
+use crate::client::attempts::{self, Attempt, Attempts, Recipe, Unsent};
+use crate::client::backend::{Backend, BackendKind, nowhere};
+use crate::client::outgoing::OutgoingCall;
+use crate::http_service::{Calling, HttpService};
 use crate::observe::Recorder;
 
 /// A call that has begun, and the head of whose response is not there yet.
@@ -32,7 +32,75 @@ pub(crate) enum Opening {
     },
 }
 
+/// Whether the caller waits until the stream is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Watched,
+    Unwatched,
+}
+
 impl Opening {
+    // Way of a unary call, client 4: opens the call to a server or a service; keeps what a retry needs.
+    /// Opens a stream for a call, below the interceptors: at once, if one is free. Only a call that has
+    /// to wait is taken out of `call`.
+    pub(crate) fn new(
+        backend: &Backend,
+        call: &mut OutgoingCall,
+        body: Body,
+        start: Start,
+        recorder: Option<&Arc<Recorder>>,
+    ) -> Self {
+        let connections = match &backend.kind {
+            BackendKind::Server(connections) => connections,
+            BackendKind::Service(service) => {
+                return Self::of_service(backend, service, call, body, start, recorder);
+            }
+        };
+        if let Some(recorder) = recorder {
+            recorder.attempt_started();
+        }
+        let body = match connections.try_ready() {
+            None => body,
+            Some(picked) => {
+                let head = |origin| backend.request(call, origin);
+                match Attempt::send(picked, head, body) {
+                    Ok(attempt) => {
+                        if let Some(recorder) = recorder {
+                            recorder.attempt_opened(&call.head.metadata);
+                        }
+                        return Self::Open(attempt);
+                    }
+                    Err(Unsent::Body(body)) => *body,
+                    Err(Unsent::Failed(status)) => return Self::failed(status),
+                }
+            }
+        };
+        let is_open = Arc::new(AtomicBool::new(false));
+        let attempts = Attempts::new(body, is_open.clone(), recorder.cloned());
+        let recipe = Recipe::new(backend.clone(), call.take(), recorder.cloned());
+        Self::waiting(is_open, attempts.run(recipe, connections.clone()))
+    }
+
+    fn of_service(
+        backend: &Backend,
+        service: &Arc<dyn HttpService>,
+        call: &OutgoingCall,
+        body: Body,
+        start: Start,
+        recorder: Option<&Arc<Recorder>>,
+    ) -> Self {
+        let head = match backend.request(call, nowhere()) {
+            Ok(head) => head,
+            Err(status) => return Self::failed(status),
+        };
+        if let Some(recorder) = recorder {
+            recorder.attempt_started();
+            recorder.attempt_opened(&call.head.metadata);
+        }
+        let request = head.map(|()| body);
+        Self::called(call_service(service.clone(), request, start))
+    }
+
     /// `head` says by `is_open` when the stream has been opened.
     pub(crate) fn waiting(
         is_open: Arc<AtomicBool>,
@@ -76,17 +144,18 @@ impl Opening {
         }
     }
 
-    /// `again` is what it takes to make the call again, if the server has not taken it.
+    /// `recipe` is asked for if the server has not processed the call, which is then made once more.
+    #[inline]
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        again: impl FnOnce() -> Option<(Channel, Call, Option<Arc<Recorder>>)>,
+        recipe: impl FnOnce() -> Option<Recipe>,
     ) -> Poll<Result<http::Response<Body>, Status>> {
         match self {
             Self::Waiting { head, .. } => unlocked(head).as_mut().poll(cx),
             Self::Open(attempt) => match ready!(attempt.poll(cx)) {
-                Err(status) if attempt.is_unprocessed() => match again() {
-                    Some(again) => self.poll_again(cx, again, status),
+                Err(status) if attempt.is_unprocessed() => match recipe() {
+                    Some(recipe) => self.poll_retry(cx, recipe, status),
                     None => Poll::Ready(Err(status)),
                 },
                 response => Poll::Ready(response),
@@ -95,15 +164,17 @@ impl Opening {
     }
 
     #[cold]
-    fn poll_again(
+    fn poll_retry(
         &mut self,
         cx: &mut Context<'_>,
-        (channel, call, recorder): (Channel, Call, Option<Arc<Recorder>>),
+        recipe: Recipe,
         status: Status,
     ) -> Poll<Result<http::Response<Body>, Status>> {
         let ended = Self::failed(Status::internal("the call has ended"));
-        if let Self::Open(attempt) = std::mem::replace(self, ended) {
-            *self = attempt.again(channel, call, status, recorder);
+        if let Self::Open(failed) = std::mem::replace(self, ended) {
+            let is_open = Arc::new(AtomicBool::new(false));
+            let retry = attempts::retry(failed, recipe, status, is_open.clone());
+            *self = Self::waiting(is_open, retry);
         }
         self.poll(cx, || None)
     }
@@ -123,24 +194,33 @@ impl AwaitedHead for Opening {
     }
 }
 
-/// A call whose head is awaited, and what it takes to make it again.
+/// A call whose head is awaited, and what it takes to make the call once more.
 pub(crate) struct Repeatable {
     opening: Opening,
-    again: Option<(Channel, Call, Option<Arc<Recorder>>)>,
+    recipe: Option<Recipe>,
 }
 
 impl Repeatable {
-    pub(crate) fn new(opening: Opening, again: (Channel, Call, Option<Arc<Recorder>>)) -> Self {
-        Self {
+    /// Opens a stream for a call, below the interceptors.
+    pub(crate) fn begin(
+        backend: Backend,
+        mut call: OutgoingCall,
+        body: Body,
+        start: Start,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Box<dyn AwaitedHead> {
+        let opening = Opening::new(&backend, &mut call, body, start, recorder.as_ref());
+        let recipe = Recipe::new(backend, call, recorder);
+        Box::new(Self {
             opening,
-            again: Some(again),
-        }
+            recipe: Some(recipe),
+        })
     }
 }
 
 impl AwaitedHead for Repeatable {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, Status>> {
-        self.opening.poll(cx, || self.again.take())
+        self.opening.poll(cx, || self.recipe.take())
     }
 
     fn is_open(&self) -> bool {
@@ -149,5 +229,32 @@ impl AwaitedHead for Repeatable {
 
     fn phase(&self) -> &'static str {
         self.opening.phase()
+    }
+}
+
+/// Calls a service that has no connection.
+fn call_service(
+    service: Arc<dyn HttpService>,
+    request: http::Request<Body>,
+    start: Start,
+) -> Calling {
+    match start {
+        Start::Unwatched => service.call(request),
+        // Nobody but the caller drives a tower service, and the caller of a stream may be busy with
+        // its other half.
+        Start::Watched => Box::pin(async move {
+            let mut task = AbortOnDrop(tokio::spawn(async move { service.call(request).await }));
+            (&mut task.0).await.unwrap_or_else(|error| {
+                Err(Status::internal(format!("the service failed: {error}")))
+            })
+        }),
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -88,7 +88,7 @@ impl Client {
         &self,
         request: &Q,
     ) -> Result<trunkline_codec::Payload, trunkline_codec::Status> {
-        let max_size = self.channel.limits().messages.max_send_message_size;
+        let max_size = self.channel.backend.limits().messages.max_send_message_size;
         frame_of(request, request.encoded_len(), None, max_size)
     }
 }

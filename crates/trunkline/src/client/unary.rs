@@ -1,5 +1,6 @@
 //! A client's call of one request and one response.
 
+use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,15 +13,27 @@ use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::receive::Receive;
 use crate::call::response::Response;
-use crate::client::call::{Call, Start};
-use crate::client::channel::Channel;
-use crate::client::opening::Opening;
+use crate::client::attempts::Recipe;
+use crate::client::backend::Backend;
+use crate::client::call::{Call, Started};
+use crate::client::opening::{Opening, Start};
+use crate::client::outgoing::OutgoingCall;
+
+impl<R: Message> IntoFuture for Call<Response<R>> {
+    type Output = Result<Response<R>, Status>;
+    type IntoFuture = Started<Response<R>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let stage = Stage::New;
+        Box::pin(Unary { call: self, stage })
+    }
+}
 
 /// A call that has been awaited.
 ///
 /// It is allocated for each call, and so it is kept small: what only some calls need, with
 /// interceptors or with a response that comes in parts, is in a box.
-pub(crate) struct Unary<R> {
+struct Unary<R> {
     /// Kept, because it may have to be made again.
     call: Call<Response<R>>,
     stage: Stage,
@@ -40,21 +53,14 @@ enum Stage {
 }
 
 impl<R: Message> Unary<R> {
-    pub(crate) fn new(call: Call<Response<R>>) -> Self {
-        Self {
-            call,
-            stage: Stage::New,
-        }
-    }
-
     fn begin(&mut self) -> Result<Stage, Status> {
         let call = &mut self.call;
         let (channel, request) = call.begin()?;
         let request = request.unwrap_or_default();
-        if !channel.is_plain() || call.options.cancel.is_some() {
-            let recorder = channel.recorder(call, CallKind::Unary);
+        if !channel.is_plain() || call.outgoing.cancel.is_some() {
+            let recorder = channel.recorder(&call.outgoing, CallKind::Unary);
             let message = recorder.as_ref().map(|it| call.message(&request, it));
-            let (call, body) = (call.take(), Body::pieces(request, None));
+            let (call, body) = (call.outgoing.take(), Body::pieces(request, None));
             let (kind, start) = (CallKind::Unary, Start::Unwatched);
             let messages = channel.start(call, body, kind, start, recorder.clone());
             let messages = messages.of_type::<R>();
@@ -63,10 +69,11 @@ impl<R: Message> Unary<R> {
             }
             return Ok(Stage::Messages(Box::new(messages)));
         }
+        let (backend, body) = (channel.backend, Body::pieces(request, None));
         Ok(Stage::Plain(Plain {
-            deadline: call.head.deadline.map(Deadline::new),
-            opening: channel.open(call, Body::pieces(request, None), Start::Unwatched, None),
-            channel,
+            deadline: call.outgoing.head.deadline.map(Deadline::new),
+            opening: Opening::new(&backend, &mut call.outgoing, body, Start::Unwatched, None),
+            backend,
         }))
     }
 }
@@ -81,7 +88,7 @@ impl<R: Message> Future for Unary<R> {
             this.stage = this.begin()?;
         }
         let response = match &mut this.stage {
-            Stage::Plain(plain) => match ready!(plain.poll_response(cx, &mut this.call)) {
+            Stage::Plain(plain) => match ready!(plain.poll_response(cx, &mut this.call.outgoing)) {
                 Replied::Whole(response) => response,
                 Replied::InParts(mut messages) => {
                     let response = messages.poll_only(cx);
@@ -99,7 +106,7 @@ impl<R: Message> Future for Unary<R> {
 
 /// A call that has only its head to wait for, and its deadline.
 struct Plain {
-    channel: Channel,
+    backend: Backend,
     opening: Opening,
     deadline: Option<Deadline>,
 }
@@ -118,12 +125,12 @@ impl Plain {
     fn poll_response<R: Message>(
         &mut self,
         cx: &mut Context<'_>,
-        call: &mut Call<Response<R>>,
+        call: &mut OutgoingCall,
     ) -> Poll<Replied<R>> {
-        let again = || Some((self.channel.clone(), call.take(), None));
-        let head = match self.opening.poll(cx, again) {
+        let recipe = || Some(Recipe::new(self.backend.clone(), call.take(), None));
+        let head = match self.opening.poll(cx, recipe) {
             Poll::Ready(Err(status)) => {
-                let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
+                let (reader, deadline) = (self.backend.reader(Expect::One), self.deadline.take());
                 let receive = Receive::failed(reader, status, deadline);
                 return Poll::Ready(Replied::InParts(Box::new(Messages::new(receive, None))));
             }
@@ -150,7 +157,7 @@ impl Plain {
             && let Some((data, trailers)) = body.take_full()
         {
             let data = data.into_bytes();
-            let (limits, compressors) = (self.channel.limits(), self.channel.compressors());
+            let (limits, compressors) = (self.backend.limits(), self.backend.compressors());
             let message = trailers.as_ref().and_then(|trailers| {
                 let max_size = limits.messages.max_recv_message_size;
                 grammar::only_message(&head, &data, trailers, max_size, compressors)
@@ -168,7 +175,7 @@ impl Plain {
             body = Body::full(data, trailers);
         }
         let response = http::Response::from_parts(head, body);
-        let (reader, deadline) = (self.channel.reader(Expect::One), self.deadline.take());
+        let (reader, deadline) = (self.backend.reader(Expect::One), self.deadline.take());
         let receive = Receive::response(reader, response, deadline);
         Replied::InParts(Box::new(Messages::new(receive, None)))
     }

@@ -1,0 +1,61 @@
+//! A call on its way out: what interceptors, observers and attempts have of it.
+
+use std::sync::Arc;
+
+use trunkline_channel::WaitMode;
+use trunkline_codec::Compressor;
+
+use crate::call::cancel::CancelHandle;
+use crate::call::compression::Compress;
+use crate::call::head::Head;
+use crate::call::message_hooks::KeptRequest;
+
+/// The head of a call and the options that hold below its builder; the messages go separately.
+pub(crate) struct OutgoingCall {
+    pub(crate) head: Head,
+    /// The path of the method is known at compile time.
+    pub(crate) is_registered: bool,
+    pub(crate) wait_mode: WaitMode,
+    pub(crate) compressor: Option<Arc<dyn Compressor>>,
+    pub(crate) compress: Compress,
+    /// The one message of the request, for interceptors.
+    pub(crate) kept: Option<Box<KeptRequest>>,
+    pub(crate) cancel: Option<CancelHandle>,
+}
+
+impl OutgoingCall {
+    pub(crate) fn new(head: Head, is_registered: bool) -> Self {
+        Self {
+            head,
+            is_registered,
+            wait_mode: WaitMode::default(),
+            compressor: None,
+            compress: Compress::default(),
+            kept: None,
+            cancel: None,
+        }
+    }
+
+    /// Takes the call out of a builder that has begun it.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            head: self.take_head(),
+            is_registered: self.is_registered,
+            wait_mode: self.wait_mode,
+            compressor: self.compressor.take(),
+            compress: self.compress,
+            kept: self.kept.take(),
+            cancel: self.cancel.take(),
+        }
+    }
+
+    pub(crate) fn take_head(&mut self) -> Head {
+        Head {
+            path: self.head.path.clone(),
+            metadata: std::mem::take(&mut self.head.metadata),
+            extensions: std::mem::take(&mut self.head.extensions),
+            deadline: self.head.deadline,
+            peer: self.head.peer.take(),
+        }
+    }
+}
