@@ -1,4 +1,4 @@
-//! The address of one end of a connection, as text and as sockets have it.
+//! The address of one end of a connection.
 
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -18,9 +18,9 @@ pub(crate) const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", targ
 
 /// The address of one end of a connection.
 ///
-/// Printed, it is text that servers listen on and clients connect to, and that [`FromStr`] reads:
-/// `127.0.0.1:50051`, `[::1]:50051`, `unix:/path`, `unix-abstract:name`. Only `in-memory`, and a Unix
-/// socket without a path, are not addresses to connect to.
+/// Its [`Display`](fmt::Display) form can be used to listen and to connect, and parsed again with
+/// [`FromStr`]: `127.0.0.1:50051`, `[::1]:50051`, `unix:/path`, `unix-abstract:name`. `InMemory` and Unix
+/// sockets without a path cannot be connected to.
 ///
 /// ```
 /// # use trunkline_transport::Address;
@@ -34,11 +34,11 @@ pub(crate) const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", targ
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),
-    /// The path of a Unix socket; none for a peer that has not bound its own.
+    /// The path of a Unix socket; `None` for an unnamed socket, such as that of most clients.
     Unix(Option<PathBuf>),
     /// The name of a Unix socket without a file, in the abstract namespace of Linux.
     UnixAbstract(Vec<u8>),
-    /// Neither: an in-memory connection, or one over a byte stream of the user.
+    /// An in-memory connection or a user-supplied byte stream.
     InMemory,
 }
 
@@ -51,8 +51,8 @@ impl Address {
         }
     }
 
-    /// Reads a Unix socket as clients and servers write it, with `unix:` or `unix-abstract:` in front;
-    /// none if the text is not one. An error says what is wrong, for a message.
+    /// Parses a Unix socket with the prefix `unix:` or `unix-abstract:`. Returns `None` for other text,
+    /// and a description of the problem as the error.
     ///
     /// The naming document (grpc/doc/naming.md): `unix:path`, `unix:///absolute_path`. They are URIs,
     /// in percent-encoding.
@@ -129,7 +129,7 @@ fn abstract_address(name: Vec<u8>) -> Result<Address, String> {
     }
 }
 
-/// As users write targets: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`, `in-memory`.
+/// Prints the form of targets: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`, `in-memory`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,14 +174,14 @@ fn slashes(name: &[u8]) -> &'static str {
     }
 }
 
-/// Reads what [`Display`](fmt::Display) writes: an IP address with its port, or a Unix socket. Host names are
-/// not addresses; a [`Target`](crate::Target) reads them.
+/// Parses the [`Display`](fmt::Display) form: an IP address with its port, or a Unix socket. Host names are not
+/// addresses; a [`Target`](crate::Target) parses them.
 impl FromStr for Address {
     type Err = Status;
 
     /// # Errors
     ///
-    /// INVALID_ARGUMENT; the message says what is wrong with the text.
+    /// INVALID_ARGUMENT if the text is not an address; the message names the problem.
     fn from_str(text: &str) -> Result<Self, Status> {
         let invalid = |why: &str| {
             Status::invalid_argument(format!(
@@ -223,7 +223,7 @@ impl From<SocketAddrV6> for Address {
     }
 }
 
-/// An IP address and a port.
+/// Converts from an IP address and a port.
 impl<I: Into<std::net::IpAddr>> From<(I, u16)> for Address {
     fn from(address: (I, u16)) -> Self {
         Self::Tcp(address.into())

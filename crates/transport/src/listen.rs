@@ -57,17 +57,17 @@ pub(crate) enum ListenerHandle {
 }
 
 impl Listener {
-    /// Listens on `address`: `host:port` (port 0 takes a free one), `unix:/path`, or on Linux
+    /// Listens on `address`: `host:port` (port 0 selects a free port), `unix:/path`, or on Linux
     /// `unix-abstract:name`.
     ///
-    /// A Unix socket's file is removed when the listener is dropped. A file that a server which is
-    /// gone has left behind is replaced; one that a server listens on is not. While it listens, a file
-    /// of the same name and `.lock` keeps other servers out; it is removed with the socket.
+    /// The file of a Unix socket is removed when the listener is dropped. A stale file is replaced; one in
+    /// use is not. While the listener exists, a lock file (`<path>.lock`) prevents other servers from using
+    /// the path; it is removed with the socket.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the address cannot be read, else UNAVAILABLE; the message names the
-    /// address, the cause and the way out.
+    /// INVALID_ARGUMENT if the address cannot be parsed, UNAVAILABLE if it cannot be bound. The message
+    /// names the address, the cause and a way to fix it.
     pub async fn bind(address: &str) -> Result<Self, Status> {
         match Address::local(address) {
             Some(local) => Self::bind_local(address, local).await,
@@ -75,8 +75,8 @@ impl Listener {
         }
     }
 
-    /// As [`bind`](Self::bind), for several threads: a listener for each, where the kernel spreads
-    /// connections over sockets that share an address, and else one for all.
+    /// Listens for several threads, as [`bind`](Self::bind): one listener per thread if the kernel
+    /// distributes connections over sockets that share an address, or else one for all.
     pub(crate) async fn bind_threads(
         address: &str,
         threads: NonZeroUsize,
@@ -114,14 +114,14 @@ impl Listener {
         Ok(Self { socket })
     }
 
-    /// Takes over a TCP socket that listens already, such as one that was inherited.
+    /// Creates a listener from an existing TCP listener, such as an inherited one.
     pub fn from_tcp(listener: TcpListener) -> Self {
         Self {
             socket: Socket::Tcp(listener),
         }
     }
 
-    /// Takes over a Unix socket that listens already. Its file stays when this is dropped.
+    /// Creates a listener from an existing Unix listener. Dropping it does not remove the file.
     #[cfg(unix)]
     pub fn from_unix(listener: UnixListener) -> Self {
         let file = None;
@@ -130,7 +130,7 @@ impl Listener {
         }
     }
 
-    /// Where this listens: with port 0, this tells which port it is.
+    /// Returns the address, with the actual port if it was bound to port 0.
     pub fn local_addr(&self) -> Address {
         match &self.socket {
             Socket::Tcp(listener) => listener
@@ -196,7 +196,7 @@ impl ListenerHandle {
     }
 }
 
-/// Binds to the first address of a name that can be had.
+/// Binds to the first address of a name that is available.
 async fn bind_name<T>(
     address: &str,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
@@ -275,7 +275,7 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Returns what to write instead of a target, which clients connect to and servers do not listen on.
+/// Returns the text to write instead of a target, which clients connect to and servers do not listen on.
 fn of_a_target(address: &str) -> Option<String> {
     if let Some(rest) = address.strip_prefix("https://") {
         return Some(format!(

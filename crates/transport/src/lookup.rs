@@ -1,11 +1,11 @@
-//! Looks names up, by the system.
+//! Name lookups by the system.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::blocking::run_blocking;
 
-/// The addresses of `host`, in the system's order. An IPv6 address may have its zone behind it.
+/// Returns the addresses of `host` in the system's order. An IPv6 address can have a zone.
 ///
 /// # Errors
 ///

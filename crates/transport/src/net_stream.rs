@@ -1,4 +1,4 @@
-//! A socket of either kind, or what a user brings, for what is above it and does not care.
+//! A TCP or Unix socket, or a byte stream of the user, as one type.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -22,7 +22,7 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for IO {}
 
-/// What `accept` and `connect` give, and what users bring.
+/// An accepted or connected socket, or a byte stream of the user.
 pub(crate) enum NetStream {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -30,7 +30,7 @@ pub(crate) enum NetStream {
     Custom(Box<dyn ByteStream>),
 }
 
-/// Where the byte stream of a connection comes from.
+/// The origin of the byte stream of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IoOrigin {
     /// A socket that was accepted or connected here. It half-closes, and a reset loses what it has.

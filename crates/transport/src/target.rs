@@ -1,4 +1,4 @@
-//! Targets: what a user writes to say where calls go.
+//! Targets: the text that tells a channel where to connect.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use crate::host_port::HostPort;
 /// The port of a target that names none: the naming document's (grpc/doc/naming.md).
 const DEFAULT_PORT: u16 = 443;
 
-/// Where a server is, as a client names it.
+/// A server as a client names it.
 ///
-/// Understood are `host:port`, `http://host:port`, `https://host:port`, `unix:/path` (also
-/// `unix:///path`), and on Linux `unix-abstract:name`. Without a port, `http://` means 80, and
-/// otherwise it is 443. An IPv6 address may have a zone: `[fe80::1%eth0]:port`, also as a URI has it,
-/// `[fe80::1%25eth0]:port`. A number is as it is written in `host:port`, and as in a URI behind a
-/// scheme: `%251` is interface 251 in the one, and interface 1 in the other.
+/// The forms are `host:port`, `http://host:port`, `https://host:port`, `unix:/path` (also
+/// `unix:///path`), and on Linux `unix-abstract:name`. The default port is
+/// 80 for `http://` and 443 otherwise. An IPv6 address can have a zone, `[fe80::1%eth0]:port`, or in URI
+/// form `[fe80::1%25eth0]:port`. After a scheme, a number is decoded as in a URI; in `host:port` it is
+/// not: `%251` is interface 1 after a scheme, and interface 251 without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     kind: TargetKind,
@@ -32,11 +32,11 @@ enum TargetKind {
 }
 
 impl Target {
-    /// Reads a target as a user writes it.
+    /// Parses a target.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT naming what is wrong and what is understood.
+    /// INVALID_ARGUMENT if the text is not a target; the message names the problem and the valid forms.
     pub fn parse(target: &str) -> Result<Self, Status> {
         if let Some(local) = Address::local(target) {
             return Ok(Self {
@@ -101,8 +101,7 @@ impl Target {
         Ok((TargetKind::Tcp(host, port), authority))
     }
 
-    /// The address that the target is, if it is one that takes nobody to ask: of IP, or a Unix
-    /// socket's.
+    /// Returns the address if the target is one that needs no lookup: an IP address or a Unix socket.
     pub fn address(&self) -> Option<Address> {
         match &self.kind {
             TargetKind::Tcp(host, port) => host.address(*port).map(Address::Tcp),
@@ -110,7 +109,7 @@ impl Target {
         }
     }
 
-    /// The host, by name or address, and the port; none for a Unix socket.
+    /// Returns the host, a name or an address, and the port; `None` for a Unix socket.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match &self.kind {
             TargetKind::Tcp(host, port) => Some((&host.host, *port)),
@@ -118,8 +117,8 @@ impl Target {
         }
     }
 
-    /// The IPv6 address with the zone behind it, if it has one. What number an interface has is the
-    /// system's to say, and no other resolver's: see [`lookup`](crate::lookup).
+    /// Returns the IPv6 address with its zone, if it has one. Only the system can resolve the number of an
+    /// interface: see [`lookup`](crate::lookup).
     pub fn zoned_host(&self) -> Option<String> {
         match &self.kind {
             TargetKind::Tcp(host, _) if host.zone.is_some() => Some(host.to_resolve()),
@@ -127,20 +126,19 @@ impl Target {
         }
     }
 
-    /// Whether the target says that there is TLS, by `https://`, or that there is none, by `http://`.
+    /// Returns true for `https://`, false for `http://`, and `None` for other targets.
     pub fn wants_tls(&self) -> Option<bool> {
         self.wants_tls
     }
 
-    /// The same target, over TLS.
+    /// Returns the same target with TLS.
     #[must_use]
     pub fn over_tls(mut self) -> Self {
         self.wants_tls = Some(true);
         self
     }
 
-    /// Returns what goes into `:authority`, unless a call says otherwise: without a zone, which means
-    /// something on this machine only.
+    /// Returns the default `:authority`, without a zone, which is meaningful on this machine only.
     pub fn authority(&self) -> &http::uri::Authority {
         &self.authority
     }

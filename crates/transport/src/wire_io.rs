@@ -82,17 +82,17 @@ pub(crate) struct Wire<IO> {
     header_bytes_max: u64,
 }
 
-/// What has passed on a connection since it began.
+/// The traffic of a connection since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
-    /// Bytes that have come in.
+    /// The bytes received.
     pub bytes_in: u64,
-    /// Bytes that were given to the socket, or wait for it.
+    /// The bytes written to the socket or waiting for it.
     pub bytes_out: u64,
-    /// HTTP/2 frames that have come in.
+    /// The HTTP/2 frames received.
     pub frames_in: u64,
-    /// HTTP/2 frames that were sent.
+    /// The HTTP/2 frames sent.
     pub frames_out: u64,
 }
 
