@@ -369,12 +369,12 @@ fn the_house_stays_small() {
     // What use has shown is about 2,700: sizes of header lists in both directions 430, budgets that refill
     // 450, responses that wait and connections that close slowly 560, locks of socket files, addresses and
     // reloads 420, messages that are restored in steps or read where they lie 230, heads and ends of calls
-    // and their senders 200, the rest in small parts and limits. What a finished API adds is about 2,900: a context
+    // and their senders 200, the rest in small parts and limits. What a finished API adds is about 3,100: a context
     // for interceptors and hooks for messages 700, observers with an object for each call 700, options and timeouts
     // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
     // 400, limits by layer 150, Windows and features 200; the rest are modules of names.
     assert!(
-        runtime <= 19_800,
+        runtime <= 20_100,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
