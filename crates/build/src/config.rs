@@ -250,7 +250,7 @@ impl Config {
         self
     }
 
-    /// Gives every method of a trait for handlers a body, which returns UNIMPLEMENTED and names the
+    /// Adds a default body to every handler method, which returns UNIMPLEMENTED and names the
     /// method, so that a service can implement some of its methods only. By default a method without
     /// an implementation does not compile.
     #[must_use]

@@ -1,4 +1,4 @@
-//! What a file of an edition means, said as prost-build understands it.
+//! Translates the features of editions into a form that prost-build supports.
 //!
 //! A file of an edition has features instead of a syntax: for each field they say whether it tells
 //! that it is set, how its elements are packed, and how its message is framed. A feature that is not

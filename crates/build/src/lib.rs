@@ -26,7 +26,7 @@
 //! use each other's types must be modules named after them. [`Config::include_file`] writes a file
 //! that declares these modules.
 //!
-//! # What is generated
+//! # Generated code
 //!
 //! Messages, enums and oneofs are those of prost. A service `Greeter` becomes:
 //!

@@ -1,6 +1,6 @@
 //! The Rust of a service: constants, a client, a trait for handlers and a server type.
 //!
-//! What is written here is a table. Each method is a constant, a signature with one call for the
+//! The output is a table. Each method is a constant, a signature with one call for the
 //! client, a signature for handlers, and one line that tells the router. Layout is our own, since a
 //! general formatter takes twice the lines for the same text.
 

@@ -1,4 +1,4 @@
-//! The tokens of a `.proto` file, as far as its statements have to be told apart.
+//! The tokens of a `.proto` file, in the detail needed to distinguish its statements.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What there is, by name.
+//! Lookup of descriptors by name.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 

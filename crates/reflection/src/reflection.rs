@@ -64,7 +64,7 @@ impl Reflection {
         let set = set.into();
         files_of(&set).map_err(|error| {
             Status::invalid_argument(format!(
-                "this is no serialized google.protobuf.FileDescriptorSet: {error}"
+                "this is not a serialized google.protobuf.FileDescriptorSet: {error}"
             ))
         })?;
         self.sets.push(set);

@@ -1,4 +1,4 @@
-//! Whether the peer is still there, and how often it may ask whether we are: gRFC A8.
+//! Keepalive, and enforcement against peers that send too many PING frames: gRFC A8.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::budget::{Budget, Surplus};
 use crate::limits::ServerLimits;
 
-/// What GOAWAY says to a client whose PING frames come too often.
+/// The debug data of GOAWAY for a client that sends too many PING frames.
 ///
 /// gRFC A8, "Server Enforcement".
 pub(crate) const TOO_MANY_PINGS: &str = "too_many_pings";
@@ -19,8 +19,8 @@ pub(crate) const TOO_MANY_PINGS: &str = "too_many_pings";
 /// gRFC A8, "Server Enforcement": how often a client may ask while it has no call.
 const PERMITTED_WITHOUT_CALLS: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// How often the connections of a channel ask whether their server is there. The channel has one,
-/// and gives it to each connection that it opens; clones are the same.
+/// The keepalive interval of a channel's connections. The channel passes it to each connection that it
+/// opens; clones share it.
 #[derive(Clone, Debug)]
 pub struct Keepalive(Arc<AtomicU64>);
 
@@ -33,7 +33,7 @@ impl Keepalive {
         )))
     }
 
-    /// After how long without a byte from the server a new connection asks.
+    /// Returns the time without a byte from the server after which a new connection sends a PING.
     pub fn time(&self) -> Duration {
         match self.0.load(Ordering::Relaxed) {
             u64::MAX => Duration::MAX,
@@ -51,7 +51,7 @@ impl Keepalive {
     }
 }
 
-/// Whether the peer of one connection is there.
+/// The keepalive state of one connection.
 ///
 /// ```text
 ///             no byte for `time`             no byte for `timeout`
@@ -160,7 +160,7 @@ pub(crate) fn send_ping(ping: Option<&mut PingPong>) {
     }
 }
 
-/// How far a client has tried a server's patience.
+/// The PING strikes of a client.
 #[derive(Debug)]
 pub(crate) struct PingStrikes {
     pings: u64,
@@ -187,7 +187,7 @@ impl PingStrikes {
         }
     }
 
-    /// Whether PING frames have come that were not judged yet.
+    /// Returns true if PING frames have arrived that were not judged yet.
     pub(crate) fn are_new(&self, pings: u64) -> bool {
         pings != self.pings
     }

@@ -1,4 +1,4 @@
-//! What a server looks at after each turn of a connection, because h2 does not: abuse, and time.
+//! The checks of a server after each turn of a connection that h2 does not make: abuse and time limits.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

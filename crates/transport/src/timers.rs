@@ -1,4 +1,4 @@
-//! What a connection waits for, on one timer.
+//! The times of a connection, on one timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

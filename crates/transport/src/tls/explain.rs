@@ -74,7 +74,7 @@ fn about_certificate(why: &CertificateError, server_name: &ServerName<'_>) -> St
     let name = server_name.to_str();
     match why {
         CertificateError::UnknownIssuer => "its certificate is issued by an authority that is not trusted here: add that authority with ClientTls::ca_file".to_owned(),
-        CertificateError::BadSignature => "its certificate is from another authority by the same name as one that is trusted here: if that one was made anew, give ClientTls::ca_file its new certificate".to_owned(),
+        CertificateError::BadSignature => "its certificate is from another authority with the same name as a trusted one: if the authority was renewed, set its new certificate with ClientTls::ca_file".to_owned(),
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<_> = presented.iter().map(|name| bare_name(name)).collect();
             let names = match names.is_empty() {
