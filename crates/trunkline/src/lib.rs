@@ -1,8 +1,10 @@
 //! gRPC for Rust: a complete server and a complete client, with plain `async fn`.
 //!
 //! ```no_run
+//! use std::time::Duration;
+//!
 //! use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-//! use trunkline::{Request, Result, Server};
+//! use trunkline::{Channel, Request, Result, Server};
 //!
 //! mod hello {
 //!     trunkline::include_proto!("proto/helloworld.proto");
@@ -24,11 +26,16 @@
 //! let client = GreeterClient::connect("127.0.0.1:50051").await?;
 //! let response = client.say_hello(HelloRequest { name: "you".into() }).await?;
 //! println!("{}", response.message);
-//! # Ok(()) }
+//!
+//! // Or on a channel with settings:
+//! let channel = Channel::to("127.0.0.1:50051").timeout(Duration::from_secs(1)).connect().await?;
+//! let client = GreeterClient::new(channel);
+//! # drop(client); Ok(()) }
 //! ```
 //!
-//! A call has a head, a stream of messages and an end, in each direction. The four call types are the
-//! four combinations of *one* or *many* messages for the two streams.
+//! A call has a head, a stream of messages and an end, in each direction. The head of a response is what
+//! other gRPC implementations call header or initial metadata; its end consists of the trailers with the
+//! status. The four call types are the four combinations of *one* or *many* messages for the two streams.
 //!
 //! # Where to find things
 //!
@@ -67,7 +74,7 @@
 //! | `client`, `server` | yes | the two halves; at least one is required |
 //! | `macros` | yes | [`include_proto!`] |
 //! | `gzip`, `deflate` | yes | compression |
-//! | `zstd` | no | compression with zstd, which builds a C library; must be [added](Server::compressor) |
+//! | `zstd` | no | compression with zstd, which builds a C library; add it with [`Server::compressor`] and [`ChannelBuilder::compressor`] |
 //! | `signal` | yes | [`shutdown_signal`] |
 //! | `tls-ring` | yes | TLS with ring; needs a C compiler |
 //! | `tls-aws-lc` | no | TLS with aws-lc-rs, which takes precedence over ring; needs a C compiler |
@@ -153,5 +160,5 @@ pub use trunkline_codec::{Code, Metadata, Status, details};
 pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Peer};
 
-/// A value or a [`Status`], the result of every fallible function of this crate.
+/// The result type of handlers and calls: a value or a [`Status`].
 pub type Result<T, E = Status> = std::result::Result<T, E>;

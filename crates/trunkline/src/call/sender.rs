@@ -32,7 +32,7 @@ const OWN_BUFFER_FROM: usize = 8 * 1024;
 /// ```
 /// use trunkline::{Request, Result, Sender};
 ///
-/// async fn count(request: Request<u32>, mut responses: Sender<u32>) -> Result<()> {
+/// async fn count(request: Request<u32>, responses: &mut Sender<u32>) -> Result<()> {
 ///     for number in 1..=*request {
 ///         responses.send(number).await?;
 ///     }
