@@ -1,10 +1,9 @@
-//! What a channel does with a call until a server has taken it.
+//! The attempts of a call until a server processes it.
 //!
-//! gRFC A6, "Transparent Retries": a call of which nothing has left is made again as often as it
-//! takes; one that has reached the server, which says that it has done nothing with it, once. Both
-//! only before the head of a response is there. The head is made anew for each attempt, with what is
-//! left of the deadline; a body that is known in full is shared between them, and one that is a
-//! stream goes to the next attempt if nothing has been taken out of it.
+//! gRFC A6, "Transparent Retries": a call that was not sent is retried without a limit; a call that the server
+//! reports as unprocessed is retried once. Both end when the head of a response arrives. Each attempt has a new
+//! head with the remaining time of the deadline. Attempts share a body known in full; a stream is passed to the
+//! next attempt if nothing has been read from it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,7 +19,7 @@ use crate::client::backend::Backend;
 use crate::client::outgoing::OutgoingCall;
 use crate::observe::Recorder;
 
-/// How often a call is made again that the server has refused.
+/// The number of retries of a call that the server has refused.
 const REFUSALS_MAX: u32 = 1;
 
 /// All that it takes to make a call, except for its body.
@@ -100,7 +99,7 @@ impl Attempt {
     }
 }
 
-/// Makes a call that is an HTTP request already.
+/// Makes a call that is already an HTTP request.
 pub(crate) async fn forward(
     connections: Arc<Connections>,
     request: http::Request<Body>,
@@ -179,13 +178,12 @@ impl Attempts {
             let picked = match picked.await {
                 Ok(picked) => picked,
                 Err(status) => {
-                    // A caller that tries again at once, and again, leaves its thread to what would
-                    // mend it.
+                    // A caller that retries in a loop must yield to the tasks that connect.
                     tokio::task::consume_budget().await;
                     return Err(status);
                 }
             };
-            // The server is told what is left of the deadline now.
+            // The head contains the time that remains until the deadline.
             let head = |origin| backend.request(&call, origin);
             if let Some(response) = self.make(picked, head, &call.head.metadata).await {
                 return response;
@@ -193,7 +191,7 @@ impl Attempts {
         }
     }
 
-    /// One attempt; none if there is to be another.
+    /// Makes one attempt; returns `None` if another must follow.
     async fn make(
         &mut self,
         picked: Picked,

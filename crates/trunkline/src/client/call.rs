@@ -1,4 +1,4 @@
-//! A call before it has begun: its head, and what the caller wants of it.
+//! The builder of a call: its head and its options.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -33,23 +33,23 @@ pub struct Call<T = ()> {
     pub(crate) outgoing: OutgoingCall,
     timeout: Option<Duration>,
     is_detached: bool,
-    /// What the caller got wrong: the call fails with it before anything is sent.
+    /// An error in the options. The call fails with it before anything is sent.
     failure: Option<Status>,
-    /// The one message of the request, framed and not compressed; none if requests are a stream, and once the call
-    /// has begun, unless observers need it.
+    /// The single message of the request as an uncompressed frame. `None` for a stream of requests, and after
+    /// the call has begun unless observers need it.
     request: Option<Payload>,
     channel: Option<Channel>,
     gives: PhantomData<fn() -> T>,
 }
 
 impl<T> Call<T> {
-    /// Bounds the whole call, from the moment it is awaited to its last trailer: connecting,
-    /// waiting for a stream, both directions of messages. There is no bound by default.
+    /// Sets the timeout of the whole call, from the moment it is awaited to its trailers, including
+    /// connecting and waiting for a stream; the [channel](crate::ChannelBuilder::timeout)'s by default, or
+    /// else unlimited.
     ///
-    /// The server is told (`grpc-timeout`) and drops its handler at the same time. The call ends
-    /// with DEADLINE_EXCEEDED, whose message says in which phase. In a handler the smaller of this
-    /// and what is left of the handler's own call counts, unless the call is
-    /// [detached](Self::detached).
+    /// The client sends the timeout (`grpc-timeout`), and the server drops its handler at the same time.
+    /// The call ends with DEADLINE_EXCEEDED, and the message names the phase. A call in a handler also
+    /// ends at the deadline of the handler, unless the call is [detached](Self::detached).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -57,9 +57,8 @@ impl<T> Call<T> {
 
     /// Adds metadata. The same key can be added more than once.
     ///
-    /// A key that is not allowed, or a value that is not printable ASCII, fails the call with
-    /// INTERNAL before anything is sent; binary values go through
-    /// [`metadata_bin`](Self::metadata_bin).
+    /// If the key is invalid, or the value is not printable ASCII, the call fails with INTERNAL before
+    /// anything is sent. For binary values, use [`metadata_bin`](Self::metadata_bin).
     pub fn metadata(mut self, key: &str, value: &str) -> Self {
         if let Err(error) = self.outgoing.head.metadata.append(key, value) {
             self.fail(error.into());
@@ -81,31 +80,31 @@ impl<T> Call<T> {
         self
     }
 
-    /// Lets `handle` cancel the call, from when it is awaited; one that was set before is replaced.
+    /// Sets the handle that can cancel the call while it is awaited, replacing an earlier one.
     ///
-    /// If the handle has been used, the call fails with CANCELLED before anything is sent.
+    /// If the handle has already cancelled, the call fails with CANCELLED before anything is sent.
     pub fn cancel_with(mut self, handle: &CancelHandle) -> Self {
         self.outgoing.cancel = Some(handle.clone());
         self
     }
 
-    /// Keeps the call from inheriting the deadline of the handler in which it is made.
+    /// Prevents the call from inheriting the deadline of the handler that makes it.
     pub fn detached(mut self) -> Self {
         self.is_detached = true;
         self
     }
 
-    /// Waits for the server until the deadline, where the call would fail at once because the server
-    /// cannot be reached: it is tried again and again, with longer and longer pauses.
+    /// Waits until the deadline while the server cannot be reached. By default, a call fails immediately
+    /// then. The channel tries to connect with growing pauses.
     ///
-    /// The message at the deadline has the reason of the last failure. Without a deadline the call
-    /// may wait for ever. It has no effect on calls in process and to tower services.
+    /// At the deadline, the message of the status contains the last failure. Without a deadline, the call
+    /// can wait forever. The option has no effect on in-process calls and calls of tower services.
     pub fn wait_for_ready(mut self) -> Self {
         self.outgoing.wait_mode = WaitMode::WaitForReady;
         self
     }
 
-    /// The path of the method: `/package.Service/Method`.
+    /// Returns the path of the method, `/package.Service/Method`.
     pub fn path(&self) -> &str {
         self.outgoing.head.path()
     }
@@ -148,7 +147,7 @@ impl<T> Call<T> {
         self
     }
 
-    /// A call with the one message of its request, framed and not compressed.
+    /// Creates a call with the single message of its request, as an uncompressed frame.
     pub(crate) fn with_request<Q: Message>(
         channel: Channel,
         method: &Method,
@@ -241,7 +240,7 @@ impl<T> Call<T> {
                     let plain = std::mem::replace(frame, compressed);
                     self.request = (!channel.is_plain()).then_some(plain);
                 }
-                // Who has named it finds it in the head, in any case.
+                // A compressor that the caller has set is always named in the head.
                 None if self.outgoing.compress == Compress::On => {}
                 None => self.outgoing.compressor = None,
             }
@@ -249,7 +248,7 @@ impl<T> Call<T> {
         Ok((channel, request))
     }
 
-    /// What observers are told of the one message of the request, which is in `frame`.
+    /// Returns the record for observers of the request's single message, which is in `frame`.
     #[cold]
     pub(crate) fn message(&mut self, frame: &Payload, recorder: &Recorder) -> SentMessage {
         let plain = self.request.take();
@@ -262,13 +261,13 @@ impl<T> Call<T> {
         }
     }
 
-    /// What the caller got wrong.
+    /// Returns the error in the options, if any.
     pub(crate) fn check(&mut self) -> Result<(), Status> {
         self.failure.take().map_or(Ok(()), Err)
     }
 }
 
-/// The frame of a message compressed, if it has `from` bytes or more and gets smaller by it.
+/// Returns the compressed frame of a message of at least `from` bytes, if compression makes it smaller.
 fn compressed(
     frame: &Payload,
     compressor: &dyn Compressor,
@@ -284,7 +283,7 @@ fn compressed(
     Ok(is_smaller.then(|| compressed.freeze().into()))
 }
 
-/// What observers are told of the one message of a request.
+/// The record for observers of a request's single message.
 pub(crate) struct SentMessage {
     size: MessageSize,
     payload: Option<Payload>,

@@ -1,4 +1,4 @@
-//! Where calls go: to a server by a connection, to a router in this process, to any tower service.
+//! Channels: to a server over connections, to a router in the same process, or to any tower service.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -54,10 +54,10 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel over any tower service: a load balancer, a recorder, another channel's layers.
+    /// Returns a channel over any tower service, such as another channel with layers.
     ///
-    /// What the service's error says becomes the message of an UNAVAILABLE status, unless it is a
-    /// [`Status`] itself.
+    /// If the service returns an error that is not a [`Status`], the call fails with UNAVAILABLE and the
+    /// text of the error.
     pub fn new<S, B>(service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -88,31 +88,31 @@ impl Channel {
         }
     }
 
-    /// This channel with an interceptor around every call made on it. One that was added before is
-    /// further out. Other clones do not have it.
+    /// Returns this channel with an interceptor around every call. The interceptor added first is the
+    /// outermost. Other clones are not affected.
     #[must_use]
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(interceptor);
         self
     }
 
-    /// This channel with an observer of every call made on it; see [`observe`](crate::observe). Observers that
-    /// were added before are told first. Other clones do not have it.
+    /// Returns this channel with an observer of every call; see [`observe`](crate::observe). Observers are
+    /// notified in the order in which they were added. Other clones are not affected.
     #[must_use]
     pub fn observe(mut self, observer: impl Observer) -> Self {
         self.observers.add(observer);
         self
     }
 
-    /// This channel, taking messages of up to `bytes`, also after inflating; 4 MiB by default. Other
-    /// clones keep what they have.
+    /// Returns this channel with a size limit of received messages, in bytes after decompression; 4 MiB by
+    /// default. Other clones are not affected.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
-    /// This channel, sending messages of up to `bytes` before compression; 4 GiB by default. Other
-    /// clones keep what they have.
+    /// Returns this channel with a size limit of sent messages, in bytes before compression; 4 GiB by
+    /// default. Other clones are not affected.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
@@ -151,15 +151,14 @@ impl Channel {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append(key, value)))
     }
 
-    /// Returns this channel with a pair of binary metadata for each call; its key ends in `-bin`.
-    /// Otherwise as [`metadata`](Self::metadata).
+    /// Returns this channel with a pair of binary metadata, whose key ends in `-bin`, for each call. See
+    /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn metadata_bin(self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append_bin(key, value)))
     }
 
-    /// Returns this channel with all pairs of `metadata` for each call. Otherwise as
-    /// [`metadata`](Self::metadata).
+    /// Returns this channel with all pairs of `metadata` for each call. See [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(self, metadata: Metadata) -> Self {
         self.with_defaults(|defaults| defaults.metadata.extend(metadata))
@@ -194,12 +193,12 @@ impl Channel {
         self
     }
 
-    /// Whether a call on this channel needs no more than its head, its messages and its deadline.
+    /// Returns true if calls have neither interceptors nor observers.
     pub(crate) fn is_plain(&self) -> bool {
         self.interceptors.is_empty() && !self.observers.is_watched()
     }
 
-    /// Returns true if interceptors may want to see the messages of calls.
+    /// Returns true if interceptors can set hooks on messages.
     #[inline]
     pub(crate) fn has_interceptors(&self) -> bool {
         !self.interceptors.is_empty()
@@ -214,8 +213,8 @@ impl Channel {
         })
     }
 
-    /// Whether calls can be made now. A channel in this process is always ready, and so is one over a
-    /// tower service, which is not asked.
+    /// Returns the connectivity state. An in-process channel or a channel over a tower service is always
+    /// ready.
     pub fn state(&self) -> ConnectivityState {
         match &self.backend.kind {
             BackendKind::Server(connections) => connections.state(),
@@ -223,7 +222,7 @@ impl Channel {
         }
     }
 
-    /// The state, to be watched. The watch does not keep the channel alive.
+    /// Returns a watch of the connectivity state. It does not keep the channel alive.
     pub fn watch_state(&self) -> ConnectivityWatch {
         match &self.backend.kind {
             BackendKind::Server(connections) => connections.watch_state(),
@@ -231,15 +230,15 @@ impl Channel {
         }
     }
 
-    /// What has passed so far on each connection that the channel has now, in no order; nothing for a
-    /// channel in this process or over a tower service.
+    /// Returns the figures of each current connection, in no particular order. Channels without connections,
+    /// in-process or over a tower service, return an empty list.
     pub fn connection_stats(&self) -> Vec<ConnectionStats> {
         self.backend
             .connections()
             .map_or_else(Vec::new, |it| it.stats())
     }
 
-    /// Has an idle channel connect, and does not wait for it. It must be called in a tokio runtime.
+    /// Asks an idle channel to connect, without waiting. Call it in a tokio runtime.
     pub fn request_connection(&self) {
         if let Some(connections) = self.backend.connections() {
             connections.request_connection();
@@ -316,10 +315,10 @@ impl Channel {
     }
 }
 
-/// The channel below its interceptors, for tower's layers: what [`Channel::new`] makes of the
-/// layered service is a channel again.
+/// The channel without its interceptors, for tower layers. [`Channel::new`] converts the layered service
+/// into a channel again.
 ///
-/// It is always ready; requests go to the channel's own authority, whatever theirs is.
+/// It is always ready. Requests are sent with the channel's authority instead of their own.
 impl Service<http::Request<Body>> for Channel {
     type Response = http::Response<Body>;
     type Error = Status;

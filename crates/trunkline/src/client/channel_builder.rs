@@ -1,4 +1,4 @@
-//! A channel to be, and its settings.
+//! The builder of a channel, with its settings.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,18 @@ use crate::client::backend::{Backend, BackendKind, ChannelOptions};
 use crate::client::channel::Channel;
 use crate::client::defaults::CallDefaults;
 
-/// gRFC A8, "Client-side behavior": a client must not ask more often.
+/// gRFC A8, "Client-side behavior": a client must not send PING frames more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 
-/// A channel to be: see [`Channel::to`].
+/// The builder of a channel, which [`Channel::to`] returns.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+/// use trunkline::Channel;
+///
+/// let channel = Channel::to("localhost:50051").round_robin().compress("gzip").connect_lazy()?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
     settings: Settings,
@@ -28,7 +36,7 @@ pub struct ChannelBuilder {
     limits: ChannelLimits,
     compressors: Compressors,
     compress: Option<String>,
-    /// None if no call has any, as most.
+    /// `None` if no default is set.
     defaults: Option<Box<CallDefaults>>,
 }
 
@@ -85,11 +93,11 @@ impl ChannelBuilder {
         }
     }
 
-    /// Connects now.
+    /// Connects immediately.
     ///
     /// # Errors
     ///
-    /// As [`Channel::connect`].
+    /// The errors of [`connect_lazy`](Self::connect_lazy), and of [`Channel::connect`].
     pub async fn connect(self) -> Result<Channel, Status> {
         let channel = self.connect_lazy()?;
         if let Some(connections) = channel.backend.connections() {
@@ -98,21 +106,21 @@ impl ChannelBuilder {
         Ok(channel)
     }
 
-    /// Connects when the first call is made.
+    /// Returns a channel that connects at its first call.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the target, or the authority, cannot be read, the files of TLS cannot be
-    /// used, the encoding to [compress](Self::compress) with is not known, or default metadata is not
-    /// allowed.
+    /// INVALID_ARGUMENT if a target or the authority is malformed, the TLS files cannot be used, the
+    /// [compressor](Self::compress) does not exist, or default metadata is invalid.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let mut settings = self.settings;
         if let Some(text) = self.authority {
             let authority = text.parse();
-            settings.authority = Some(
-                authority
-                    .map_err(|_| Status::invalid_argument(format!("{text:?} is no authority")))?,
-            );
+            settings.authority = Some(authority.map_err(|_| {
+                Status::invalid_argument(format!(
+                    "{text:?} is not an authority, such as example.com:443"
+                ))
+            })?);
         }
         let compress = match &self.compress {
             None => None,
@@ -132,7 +140,7 @@ impl ChannelBuilder {
         Ok(Channel::of(Backend::new(connections, options)))
     }
 
-    /// Uses TLS with these settings, for a target of any form but `http://`.
+    /// Sets the TLS settings, and uses TLS for targets of all forms except `http://`.
     ///
     /// ```no_run
     /// # async fn example() -> trunkline::Result<()> {
@@ -152,30 +160,32 @@ impl ChannelBuilder {
         self
     }
 
-    /// Calls go to one address, the first that can be reached. This is the default.
+    /// Sends all calls to one address, the first that can be reached. This is the default.
     #[must_use]
     pub fn pick_first(mut self) -> Self {
         self.settings.policy = Policy::PickFirst;
         self
     }
 
-    /// Keeps a connection to every address, and lets calls take those that can be used in turn.
+    /// Keeps a connection to every address, and sends calls to the working ones in turn.
     #[must_use]
     pub fn round_robin(mut self) -> Self {
         self.settings.policy = Policy::RoundRobin;
         self
     }
 
-    /// Asks `resolver` for the addresses of names, and not the system.
+    /// Resolves names with `resolver` instead of the system's resolver.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
         self.settings.set_resolver(resolver);
         self
     }
 
-    /// Lets `connect` make the byte stream to an address: in memory, through a tunnel that the caller opens, with faults.
-    /// HTTP/2 is spoken over it as over a socket. At the end it is shut down (`poll_shutdown`) and read
-    /// until the server closes it, or sends nothing for `Http2Limits::custom_io_linger_time` (1 s).
+    /// Connects to an address with `connect`, which returns a byte stream, such as one in memory or
+    /// through a tunnel. By default, the channel connects sockets.
+    ///
+    /// At the end, the channel shuts the stream down (`poll_shutdown`). It then reads until the server
+    /// closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (1 s).
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {
@@ -199,97 +209,102 @@ impl ChannelBuilder {
         self
     }
 
-    /// Bounds the attempt to reach one address, with the handshakes of TLS and HTTP/2, and by itself
-    /// each attempt to resolve a name; 20 s by default. Of several addresses, the next is tried beside
-    /// one that is silent (`connect_stagger`), and each has this time for itself.
+    /// Sets the timeout of each attempt to connect to an address, including the handshakes of TLS and
+    /// HTTP/2, and separately of each attempt to resolve a name; 20 s by default.
+    ///
+    /// If an address does not respond, the channel also tries the next one (`connect_stagger`). Each
+    /// address has its own timeout.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect_timeout = timeout;
         self
     }
 
-    /// How many connections the channel has to its server at most; 4 by default, and there is always
-    /// one: 0 is as good as 1.
+    /// Limits the number of connections to a server; 4 by default. 0 is treated as 1.
     ///
-    /// A further one is opened when each that there is has as many calls as the server allows, or
-    /// 100 if it allows more: all calls of a connection share one lock and one TCP stream. No call
-    /// waits for it, and none fails if it cannot be opened; that is tried again after a pause
-    /// (`connection_retry_pause`). Calls go to the connection with the fewest calls, and one that no
-    /// call needs is closed after a while (`connection_idle_time`), except for the last.
+    /// The channel opens another connection if each existing one has as many calls as the server allows,
+    /// or 100 if it allows more, because all calls of a connection share one lock and one TCP stream. No
+    /// call waits for it, and none fails if it cannot be opened; the channel tries again after a pause
+    /// (`connection_retry_pause`). A call uses the connection with the fewest calls. Unused connections
+    /// except the last are closed after a while (`connection_idle_time`).
     ///
-    /// Calls of one channel may thus reach the server on different connections, and, through a load
-    /// balancer, different servers. With 1, all calls share one connection, and those above the
-    /// server's limit wait.
+    /// Calls of one channel can therefore use different connections and, through a load balancer, reach
+    /// different servers. With 1, all calls share one connection, and calls above the server's limit wait.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
         self
     }
 
-    /// After how long without a byte from the server a connection with an open call asks whether it is
-    /// there (PING); never by default, and every 10 s at most: a shorter time is taken as 10 s (gRFC
-    /// A8). Without an answer within [`keepalive_timeout`](Self::keepalive_timeout) the connection
-    /// ends: its calls fail with UNAVAILABLE, and the next call makes another.
+    /// Sets how long the server can be silent before a connection with an open call sends a PING; never
+    /// by default, at least 10 s (gRFC A8). If the server does not acknowledge the PING within
+    /// [`keepalive_timeout`](Self::keepalive_timeout), the connection is closed, its calls fail with
+    /// UNAVAILABLE, and the next call reconnects.
     ///
-    /// A server may find it too often: most permit every 5 minutes. It then ends the connection
-    /// ("too_many_pings"), and the next ones of this channel wait twice as long.
+    /// Most servers permit a PING every 5 minutes. A server that receives more closes the connection
+    /// ("too_many_pings"), and the channel then doubles the time for its next connections.
     #[must_use]
     pub fn keepalive_time(mut self, time: Duration) -> Self {
         self.limits.http2.keepalive_time = time.max(KEEPALIVE_TIME_MIN);
         self
     }
 
-    /// How long a server that was asked has to answer; 20 s by default. On Linux it is also how long
-    /// what was sent may stay without an acknowledgement (TCP_USER_TIMEOUT).
+    /// Sets how long the server has to acknowledge a PING; 20 s by default. On Linux, this also limits how
+    /// long sent data can remain unacknowledged (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
         self.limits.http2.keepalive_timeout = timeout;
         self
     }
 
-    /// Asks also while no call is open, so that the next call finds a connection that works. Servers
-    /// permit that less often.
+    /// Sends PING frames also while no call is open, so the next call has a working connection. Servers
+    /// permit them less often then.
     #[must_use]
     pub fn keepalive_without_calls(mut self) -> Self {
         self.limits.keepalive_without_calls = true;
         self
     }
 
-    /// The largest message taken from the server, in bytes, also after inflating; 4 MiB by default.
+    /// Limits the size of received messages, in bytes after decompression; 4 MiB by default. A larger
+    /// message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
         self.limits.messages.max_recv_message_size = bytes;
         self
     }
 
-    /// The largest message sent, in bytes before compression; 4 GiB by default.
+    /// Limits the size of sent messages, in bytes before compression; 4 GiB by default. A larger message
+    /// fails with RESOURCE_EXHAUSTED and is not sent.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
         self.limits.messages.max_send_message_size = bytes;
         self
     }
 
-    /// What goes into `:authority` in the place of the target's own.
+    /// Sets the value of `:authority`; the host and port of the target by default.
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {
         self.authority = Some(authority.to_owned());
         self
     }
 
-    /// Compresses the requests of all calls with the encoding of that name, such as `gzip`, as far as
-    /// they have more than [`compress_above`](Self::compress_above) bytes and get smaller by it. A
-    /// call can say otherwise: [`Call::compress`](crate::Call::compress).
+    /// Compresses the requests of all calls with the compressor of that name, such as `gzip`; requests
+    /// are not compressed by default.
     ///
-    /// The server has to know the encoding; if it does not, all calls that were compressed fail with
-    /// UNIMPLEMENTED. A name that the channel does not know fails
-    /// [`connect_lazy`](Self::connect_lazy) with INVALID_ARGUMENT.
+    /// A message is compressed if it has more than [`compress_above`](Self::compress_above) bytes and
+    /// compression makes it smaller. A call can override this with
+    /// [`Call::compress`](crate::Call::compress). If the server does not support the compression,
+    /// compressed calls fail with UNIMPLEMENTED.
+    ///
+    /// If the channel has no compressor of that name, [`connect_lazy`](Self::connect_lazy) returns
+    /// INVALID_ARGUMENT.
     #[must_use]
     pub fn compress(mut self, compressor: &str) -> Self {
         self.compress = Some(compressor.to_owned());
         self
     }
 
-    /// Sets the timeout of each call that does not [set its own](crate::Call::timeout); none by default.
+    /// Sets the timeout of calls that do not [set their own](crate::Call::timeout); unlimited by default.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.defaults.get_or_insert_default().timeout = Some(timeout);
@@ -297,10 +312,9 @@ impl ChannelBuilder {
     }
 
     /// Adds a pair of metadata to each call, before the metadata of the call itself. The same key can be
-    /// added more than once, and a call that adds it too sends both values.
+    /// added more than once; a call that also adds it sends both values.
     ///
-    /// If the key or the value is not allowed, [`connect_lazy`](Self::connect_lazy) fails with
-    /// INVALID_ARGUMENT.
+    /// If the key or the value is invalid, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -318,7 +332,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a pair of binary metadata to each call; its key ends in `-bin`. Otherwise as
+    /// Adds a pair of binary metadata, whose key ends in `-bin`, to each call. See
     /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn metadata_bin(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
@@ -327,7 +341,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds all pairs of `metadata` to each call. Otherwise as [`metadata`](Self::metadata).
+    /// Adds all pairs of `metadata` to each call. See [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
         let defaults = self.defaults.get_or_insert_default();
@@ -335,30 +349,30 @@ impl ChannelBuilder {
         self
     }
 
-    /// The largest message, in bytes, that is sent as it is although the channel compresses; 1 KiB by
-    /// default. With 0 every message is compressed that gets smaller by it.
+    /// Sets the size, in bytes, up to which messages are not compressed; 1 KiB by default. With 0, every
+    /// message that compression makes smaller is compressed.
     #[must_use]
     pub fn compress_above(mut self, bytes: usize) -> Self {
         self.limits.messages.compress_above = bytes;
         self
     }
 
-    /// Adds an encoding for messages, behind those that there are, or in the place of one of the same
-    /// name; gzip and deflate are there by default.
+    /// Adds a compressor for messages, after the existing ones; gzip and deflate by default. It replaces a
+    /// compressor of the same name.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
         self.compressors = self.compressors.with(compressor);
         self
     }
 
-    /// Takes no compressed messages, and sends none.
+    /// Removes all compressors, so the channel neither accepts nor sends compressed messages.
     #[must_use]
     pub fn no_compression(mut self) -> Self {
         self.compressors = Compressors::none();
         self
     }
 
-    /// Changes any limit.
+    /// Changes any of the [limits](crate::limits).
     #[must_use]
     pub fn with_limits(mut self, change: impl FnOnce(&mut ChannelLimits)) -> Self {
         change(&mut self.limits);

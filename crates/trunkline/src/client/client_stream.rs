@@ -1,4 +1,4 @@
-//! A client's call of many requests and one response.
+//! The client's side of a call of many requests and one response.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,21 +15,32 @@ use crate::call::messages::Messages;
 use crate::call::response::Response;
 use crate::call::sender::{Sender, next_of};
 
-/// How much is sent, in bytes, before the receiving half is asked whether the call has ended, and what each
-/// message counts besides.
+/// The number of bytes that are sent between checks for the end of the call, and the bytes that each message
+/// counts in addition to its size.
 const LOOK_EVERY: usize = 1024;
 const EACH: usize = 16;
 
-/// A call that sends many requests and gets one response.
+/// A call that sends many requests and receives one response.
 ///
 /// Dropping it cancels the call.
+///
+/// ```
+/// # async fn example(client: trunkline::Client) -> trunkline::Result<()> {
+/// use trunkline::{Method, Raw};
+///
+/// let method = Method::new("/routeguide.RouteGuide/RecordRoute");
+/// let mut call = client.client_streaming::<Raw, Raw>(method).await?;
+/// call.send(Raw::default()).await?;
+/// let response = call.finish().await?;
+/// # Ok(()) }
+/// ```
 pub struct ClientStream<Q, R> {
-    /// None once there are no more requests.
+    /// `None` after the end of the requests.
     sender: Option<Sender<Q>>,
-    /// What may be sent before the receiving half is asked, in bytes.
+    /// The number of bytes until the next check for the end of the call.
     until_look: usize,
     messages: Messages,
-    gives: std::marker::PhantomData<fn() -> R>,
+    response: std::marker::PhantomData<fn() -> R>,
 }
 
 impl<Q: Message, R: Message> ClientStream<Q, R> {
@@ -38,21 +49,20 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
             sender: Some(sender),
             until_look: LOOK_EVERY,
             messages,
-            gives: std::marker::PhantomData,
+            response: std::marker::PhantomData,
         }
     }
 
-    /// Sends a message. Waits while more bytes are on their way than the server takes.
+    /// Sends a message. Waits while too many bytes are queued, because the server reads slowly.
     ///
-    /// A server may answer before it has read everything. Nobody listens then, and soon after each `send`
-    /// fails: once what it sends has to wait, or is 1 KiB further. [`finish`](Self::finish) has the response.
+    /// A server can respond before it has read all requests. Then `send` fails as soon as a message must
+    /// wait, or after 1 KiB more, and [`finish`](Self::finish) returns the response.
     ///
     /// # Errors
     ///
-    /// The status with which the server, or the deadline, has ended the call. CANCELLED if the server has
-    /// ended it with a response: call `finish`. RESOURCE_EXHAUSTED if the message is over
-    /// `max_send_message_size`; nothing is sent, and the call goes on. FAILED_PRECONDITION after
-    /// [`half_close`](Self::half_close).
+    /// The status with which the server or the deadline ended the call. CANCELLED if the server has
+    /// responded; call `finish` then. RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`; it
+    /// is not sent, and the call continues. FAILED_PRECONDITION after [`half_close`](Self::half_close).
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
         let len = message.encoded_len();
         let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
@@ -66,23 +76,22 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
             };
             match sender.poll_write(&message, len, cx) {
                 Poll::Ready(Ok(encoded)) => Poll::Ready(encoded),
-                // The receiving half is asked whenever sending has to wait: it hears of the end first.
+                // The receiving half is polled when sending must wait, because it reads the end first.
                 Poll::Ready(Err(ReaderGone)) | Poll::Pending => self.poll_told(cx).map(Err),
             }
         })
         .await
     }
 
-    /// Ready when the call has ended, with what a caller is told who sends after that: each further message
-    /// the same, at once.
+    /// Completes when the call has ended, with the status for all further messages.
     fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let end = ready!(self.messages.poll_end(cx));
         ready!(poll_coop(cx));
         Poll::Ready(told(end))
     }
 
-    /// Whether to ask the receiving half before a message of `len` bytes is sent: a pipe that has room
-    /// says nothing of the end of the call.
+    /// Returns true if the receiving half must be polled before a message of `len` bytes is sent. A pipe with
+    /// room does not report the end of the call.
     fn is_look_due(&mut self, len: usize) -> bool {
         let left = self.until_look.checked_sub(len.saturating_add(EACH));
         self.until_look = left.unwrap_or(LOOK_EVERY);
@@ -103,26 +112,26 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         Ok(())
     }
 
-    /// Waits for the head of the response, which may come long before the response, and gives its metadata.
-    /// Requests can be sent before and after.
+    /// Waits for the head of the response, which can arrive long before the response, and returns its
+    /// metadata. Requests can be sent before and after.
     ///
     /// # Errors
     ///
-    /// The status with which the call ended, if it ended badly without a head.
+    /// The status of the call, if it failed without a head.
     pub async fn head(&mut self) -> Result<&Metadata, Status> {
         poll_fn(|cx| self.messages.poll_head(cx)).await?;
         Ok(self.messages.head())
     }
 
-    /// Says that there are no more messages, without waiting for the response: the half-close of a call.
-    /// [`finish`](Self::finish) waits for it. The second time it does nothing.
+    /// Ends the requests (half-close) without waiting for the response, which [`finish`](Self::finish)
+    /// returns. Further calls of the method have no effect.
     pub fn half_close(&mut self) {
         if let Some(sender) = self.sender.take() {
             sender.finish();
         }
     }
 
-    /// Says that there are no more messages, and waits for the response.
+    /// Ends the requests, and waits for the response.
     ///
     /// # Errors
     ///
@@ -132,16 +141,17 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         poll_fn(|cx| self.messages.poll_only(cx)).await
     }
 
-    /// Cancels the call: its stream is reset with CANCEL at once, and the server drops the handler.
+    /// Cancels the call: its stream is reset with CANCEL immediately, and the server drops the handler.
     ///
-    /// Nothing more can be sent. [`finish`](Self::finish) returns CANCELLED, whose [`Status::response_metadata`] has
-    /// the metadata of the response's head if that had arrived; if the response had arrived completely,
-    /// it returns the response. To cancel from elsewhere, see [`CancelHandle`](crate::CancelHandle).
+    /// Further messages cannot be sent. [`finish`](Self::finish) returns the response if it has arrived
+    /// completely. Otherwise it returns CANCELLED, and [`Status::response_metadata`] returns the metadata of
+    /// the response's head if that has arrived. To cancel from another part of the program, use
+    /// [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {
         self.messages.cancel();
     }
 
-    /// Whether the messages that follow are compressed: see [`Sender::compress`].
+    /// Selects the compression of the following messages; see [`Sender::compress`].
     pub fn compress(&mut self, compress: Compress) {
         if let Some(sender) = &mut self.sender {
             sender.compress(compress);
@@ -149,7 +159,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     }
 }
 
-/// What a sender is told of the end of its call.
+/// Returns the status for a caller that sends after the end of its call.
 #[cold]
 fn told(end: Result<(), Status>) -> Status {
     end.err().unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! What a channel sets for each of its calls.
+//! The defaults of a channel for its calls.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use trunkline_codec::{Metadata, MetadataError, Status};
 pub(crate) struct CallDefaults {
     pub(crate) timeout: Option<Duration>,
     pub(crate) metadata: Metadata,
-    /// A mistake in them: each call fails with it before anything is sent.
+    /// An error in the defaults. Each call fails with it before anything is sent.
     pub(crate) failure: Option<Status>,
 }
 

@@ -1,4 +1,4 @@
-//! The client: channels, and calls from their builder to their response.
+//! The client: channels, and calls from the builder to the response.
 
 pub(crate) mod attempts;
 pub(crate) mod backend;

@@ -1,4 +1,4 @@
-//! What a call waits for until the head of its response is there.
+//! A call until the head of its response arrives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::client::outgoing::OutgoingCall;
 use crate::http_service::{Calling, HttpService};
 use crate::observe::Recorder;
 
-/// A call that has begun, and the head of whose response is not there yet.
+/// A call that has begun, until the head of its response arrives.
 #[expect(
     clippy::large_enum_variant,
     reason = "most calls are open at once, and a box would be allocated for each"
@@ -23,11 +23,11 @@ use crate::observe::Recorder;
 pub(crate) enum Opening {
     /// The stream is open.
     Open(Attempt),
-    /// Something comes before that, or there is no stream.
+    /// The stream is not open yet, or the call has none.
     Waiting {
-        /// In a mutex that is never locked: it makes what holds a call `Sync`.
+        /// The mutex is never locked; it makes the owner of a call `Sync`.
         head: Mutex<Calling>,
-        /// Whether the stream has been opened; none if there is none to be waited for.
+        /// True after the stream has been opened; `None` for a call without a stream.
         is_open: Option<Arc<AtomicBool>>,
     },
 }
@@ -101,7 +101,7 @@ impl Opening {
         Self::called(call_service(service.clone(), request, start))
     }
 
-    /// `head` says by `is_open` when the stream has been opened.
+    /// Creates a call whose stream is not open. `head` sets `is_open` when it opens the stream.
     pub(crate) fn waiting(
         is_open: Arc<AtomicBool>,
         head: impl Future<Output = Result<http::Response<Body>, Status>> + Send + 'static,
@@ -112,7 +112,7 @@ impl Opening {
         }
     }
 
-    /// There is no stream.
+    /// Creates a call without a stream.
     pub(crate) fn called(head: Calling) -> Self {
         Self::Waiting {
             head: Mutex::new(head),
@@ -120,7 +120,7 @@ impl Opening {
         }
     }
 
-    /// A call that came to nothing.
+    /// Creates a call that has failed.
     pub(crate) fn failed(status: Status) -> Self {
         Self::called(Box::pin(std::future::ready(Err(status))))
     }
@@ -134,7 +134,7 @@ impl Opening {
         }
     }
 
-    /// What the call is doing, for people.
+    /// Describes the phase of the call for error messages.
     pub(crate) fn phase(&self) -> &'static str {
         match self.is_open() {
             true => {

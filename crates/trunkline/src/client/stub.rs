@@ -1,4 +1,4 @@
-//! What generated clients hold: it turns typed messages into calls.
+//! The client that generated clients wrap, which turns typed messages into calls.
 
 use crate::call::message::{Message, frame_of};
 use crate::call::method::Method;
@@ -9,10 +9,10 @@ use crate::client::call::Call;
 use crate::client::channel::Channel;
 use crate::client::client_stream::ClientStream;
 
-/// Makes calls on a channel, by the path of a method and the types of its messages.
+/// A client that makes calls by the path of a method and the types of its messages.
 ///
-/// Generated clients are a table over this. It also serves for calls without generated code: with
-/// [`Raw`](crate::Raw) the messages are bytes.
+/// Generated clients wrap it. Use it directly for calls without generated code, for example with messages as
+/// bytes ([`Raw`](crate::Raw)).
 ///
 /// ```no_run
 /// use trunkline::{Channel, Client, Method, Raw};
@@ -30,18 +30,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client on `channel`.
+    /// Creates a client that uses `channel`.
     pub fn new(channel: Channel) -> Self {
         Self { channel }
     }
 
     // Way of a unary call, client 2: encodes the message into one frame; returns a `Call`.
-    /// A call of one request and one response.
+    /// Returns a call of one request and one response. Await it to start the call.
     pub fn unary<Q: Message, R: Message>(&self, method: Method, request: Q) -> Call<Response<R>> {
         Call::with_request::<Q>(self.channel.clone(), &method, self.frame(&request))
     }
 
-    /// A call of one request and many responses.
+    /// Returns a call of one request and many responses. Await it to start the call.
     pub fn server_streaming<Q: Message, R: Message>(
         &self,
         method: Method,
@@ -50,7 +50,7 @@ impl Client {
         Call::with_request::<Q>(self.channel.clone(), &method, self.frame(&request))
     }
 
-    /// A call of many requests and one response.
+    /// Returns a call of many requests and one response. Await it to start the call.
     pub fn client_streaming<Q: Message, R: Message>(
         &self,
         method: Method,
@@ -58,7 +58,7 @@ impl Client {
         Call::new(self.channel.clone(), &method, None)
     }
 
-    /// A call of many requests and many responses.
+    /// Returns a call of many requests and many responses. Await it to start the call.
     pub fn bidi_streaming<Q: Message, R: Message>(
         &self,
         method: Method,
@@ -66,7 +66,7 @@ impl Client {
         Call::new(self.channel.clone(), &method, None)
     }
 
-    /// Returns a client on what `change` makes of the channel.
+    /// Returns this client with its channel changed by `change`.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A client's call of one request and one response.
+//! The client's side of a call of one request and one response.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -29,12 +29,12 @@ impl<R: Message> IntoFuture for Call<Response<R>> {
     }
 }
 
-/// A call that has been awaited.
+/// The future of a call.
 ///
-/// It is allocated for each call, and so it is kept small: what only some calls need, with
-/// interceptors or with a response that comes in parts, is in a box.
+/// It is allocated for each call, so it is kept small. The parts that only some calls need, with interceptors
+/// or with a response that arrives in parts, are in a box.
 struct Unary<R> {
-    /// Kept, because it may have to be made again.
+    /// Kept for a transparent retry.
     call: Call<Response<R>>,
     stage: Stage,
 }
@@ -46,7 +46,7 @@ struct Unary<R> {
 enum Stage {
     /// Nothing has been sent.
     New,
-    /// No interceptors, and the head of the response is not there.
+    /// Without interceptors, before the head of the response arrives.
     Plain(Plain),
     Messages(Box<Messages>),
     Ended,
@@ -104,7 +104,7 @@ impl<R: Message> Future for Unary<R> {
     }
 }
 
-/// A call that has only its head to wait for, and its deadline.
+/// A call that waits only for its head and its deadline.
 struct Plain {
     backend: Backend,
     opening: Opening,
@@ -117,7 +117,7 @@ struct Plain {
 )]
 enum Replied<R> {
     Whole(Result<Response<R>, Status>),
-    /// There is more to come, or to say.
+    /// The response has not arrived in full, or is not valid.
     InParts(Box<Messages>),
 }
 
@@ -149,8 +149,7 @@ impl Plain {
         head.map(|response| self.response(response))
     }
 
-    /// Most responses have arrived whole: there is nothing to wait for, and nothing that the grammar
-    /// would not let pass.
+    /// Returns the response immediately if it is valid and has arrived in full, as most have.
     fn response<R: Message>(&mut self, response: http::Response<Body>) -> Replied<R> {
         let (head, mut body) = response.into_parts();
         if body.full_data().is_some()

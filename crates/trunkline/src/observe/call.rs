@@ -1,4 +1,4 @@
-//! A call as observers know it: when it begins, and when it has ended.
+//! The beginning and the figures of a call for observers.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,7 +11,20 @@ use crate::call::head::Head;
 use crate::call::kind::{CallKind, Side};
 use crate::observe::recorder::Recorder;
 
-/// A call that begins.
+/// A call that begins, which [`Observer::call`](crate::observe::Observer::call) receives.
+///
+/// ```
+/// use trunkline::observe::{CallObserver, CallStart, Observer};
+///
+/// struct Log;
+///
+/// impl Observer for Log {
+///     fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
+///         println!("call {} of {}", call.id(), call.method());
+///         None::<fn(std::time::Instant, &trunkline::observe::CallEvent<'_>)>
+///     }
+/// }
+/// ```
 pub struct CallStart<'a> {
     pub(super) recorder: &'a Recorder,
     pub(super) head: Option<&'a Head>,
@@ -19,57 +32,58 @@ pub struct CallStart<'a> {
 }
 
 impl CallStart<'_> {
-    /// The number of the call: unique within the process, and never 0.
+    /// Returns the number of the call, which is unique within the process and never 0.
     pub fn id(&self) -> u64 {
         self.recorder.id
     }
 
-    /// The end of the call that is observed.
+    /// Returns the side of the call that is observed.
     pub fn side(&self) -> Side {
         self.recorder.side
     }
 
-    /// The method: `package.Service/Method`, without a slash in front; `other` on a server for a call that
-    /// none of its methods handles, so that clients cannot invent names.
+    /// Returns the method, `package.Service/Method`, without a leading slash. On a server, it is `other` for
+    /// a call without a method, so clients cannot invent names.
     pub fn method(&self) -> &str {
         self.recorder.method()
     }
 
-    /// True if the name of the method is known to the program: on a server a method of its services, on a
-    /// client one whose path is [known at compile time](crate::Method::new), as in generated code.
+    /// Returns true if the program defines the method: on a server, a method of its services; on a client, a
+    /// method with a [constant path](crate::Method::new), as in generated code.
     pub fn is_registered(&self) -> bool {
         self.recorder.is_registered
     }
 
-    /// The kind of the method; none if it is not known, because the server refuses the call or a channel
-    /// forwards it for a tower service.
+    /// Returns the kind of the method, or `None` if it is unknown, because the server refuses the call or a
+    /// channel forwards it for a tower service.
     pub fn kind(&self) -> Option<CallKind> {
         self.recorder.kind
     }
 
-    /// The two ends of the connection, on a server; none on a client, which has not chosen one yet, and for
-    /// calls without a connection.
+    /// Returns the two ends of the connection, on a server; `None` on a client, which has not selected a
+    /// connection yet, and for calls without a connection.
     pub fn peer(&self) -> Option<&Peer> {
         self.head.and_then(Head::peer)
     }
 
-    /// The metadata of the request: on a server as it was received, on a client before interceptors have
-    /// changed it. Empty for a call that the server refuses.
+    /// Returns the metadata of the request: on a server as received, on a client before interceptors change
+    /// it. It is empty for a call that the server refuses.
     pub fn metadata(&self) -> &Metadata {
         self.metadata
     }
 
-    /// The time left until the deadline; zero if it has passed, none without a deadline.
+    /// Returns the time until the deadline: zero if it has passed, `None` if there is none.
     pub fn time_remaining(&self) -> Option<Duration> {
         deadline::remaining(self.recorder.deadline)
     }
 
-    /// The moment at which the call began, from which all times in [`CallStats`] count.
+    /// Returns the moment at which the call began. All times in [`CallStats`] are relative to it.
     pub fn started_at(&self) -> Instant {
         self.recorder.started.into_std()
     }
 
-    /// The span of the call for `tracing`, which has not been entered yet; disabled if no subscriber wants it.
+    /// Returns the `tracing` span of the call, before it is entered. It is disabled if no subscriber is
+    /// interested.
     pub fn span(&self) -> &tracing::Span {
         &self.recorder.span
     }
@@ -87,6 +101,16 @@ impl fmt::Debug for CallStart<'_> {
 }
 
 /// The figures of a call that has ended.
+///
+/// ```
+/// use trunkline::observe::{self, CallStats};
+///
+/// fn log(call: &CallStats<'_>) {
+///     println!("{}: {} in {:?}", call.method(), call.code(), call.duration());
+/// }
+///
+/// let server = trunkline::Server::new().observe(observe::on_end(log));
+/// ```
 pub struct CallStats<'a> {
     pub(super) recorder: &'a Recorder,
     pub(super) error: Option<&'a Status>,
@@ -94,81 +118,81 @@ pub struct CallStats<'a> {
 }
 
 impl CallStats<'_> {
-    /// The number of the call, as [`CallStart::id`].
+    /// Returns the number of the call; see [`CallStart::id`].
     pub fn id(&self) -> u64 {
         self.recorder.id
     }
 
-    /// The end of the call at which these figures were taken.
+    /// Returns the side of the call that was observed.
     pub fn side(&self) -> Side {
         self.recorder.side
     }
 
-    /// The method, as [`CallStart::method`]: `package.Service/Method`, or `other`.
+    /// Returns the method, `package.Service/Method` or `other`; see [`CallStart::method`].
     pub fn method(&self) -> &str {
         self.recorder.method()
     }
 
-    /// The kind of the method, as [`CallStart::kind`].
+    /// Returns the kind of the method; see [`CallStart::kind`].
     pub fn kind(&self) -> Option<CallKind> {
         self.recorder.kind
     }
 
-    /// The code with which the call ended, as this side saw it. CANCELLED if the caller dropped the call, or,
-    /// on a server, if the client cancelled it or its connection was lost.
+    /// Returns the code with which the call ended on this side. It is CANCELLED if the caller dropped the
+    /// call or, on a server, if the client cancelled it or its connection was lost.
     ///
-    /// A deadline passes at both ends at the same time. The client ends with DEADLINE_EXCEEDED and resets the
-    /// stream; if the reset arrives before the server has read its own clock, the server sees CANCELLED.
+    /// A deadline passes on both sides at the same time. The client ends with DEADLINE_EXCEEDED and resets
+    /// the stream. If the reset arrives before the server has read its clock, the code is CANCELLED there.
     pub fn code(&self) -> Code {
         self.error.map_or(Code::OK, Status::code)
     }
 
-    /// The status of a call that failed, as this side saw it; none if the call ended with OK.
+    /// Returns the status of a failed call on this side, or `None` if the call ended with OK.
     pub fn error(&self) -> Option<&Status> {
         self.error
     }
 
-    /// Attempts of the client at the call, transparent ones included; 0 on a server, and on a client for a call
-    /// that failed before the first.
+    /// Returns the number of attempts of a client, including transparent retries. It is 0 on a server, and for
+    /// a call that failed before the first attempt.
     pub fn attempts(&self) -> u32 {
         self.recorder.attempts()
     }
 
-    /// Messages sent: requests on a client, responses on a server.
+    /// Returns the number of messages sent: requests on a client, responses on a server.
     pub fn messages_sent(&self) -> u64 {
         self.recorder.sent.messages()
     }
 
-    /// Bytes of those messages as they were sent, after compression, with the five bytes in front of each.
+    /// Returns the bytes of the messages sent, after compression, including the five bytes of each prefix.
     pub fn bytes_sent(&self) -> u64 {
         self.recorder.sent.bytes()
     }
 
-    /// Messages received.
+    /// Returns the number of messages received.
     pub fn messages_received(&self) -> u64 {
         self.recorder.received.messages()
     }
 
-    /// Bytes of messages received, before they were decompressed, with the five bytes in front of each. It
-    /// includes messages that were received in part, or refused for their size.
+    /// Returns the bytes of the messages received, before decompression, including the five bytes of each
+    /// prefix, and of messages that were received in part or refused for their size.
     pub fn bytes_received(&self) -> u64 {
         self.recorder.received.bytes()
     }
 
-    /// The time from the beginning until the stream was open: a client's wait for a connection, and for a
-    /// stream on it. None on a server, and if there never was one.
+    /// Returns the time until the stream was open, in which a client waits for a connection and a stream.
+    /// Returns `None` on a server, and if no stream was opened.
     pub fn time_to_stream(&self) -> Option<Duration> {
         self.recorder.stream_opened.after_start()
     }
 
-    /// The time from the beginning until the head of the response was received by a client, or made by a
-    /// server. None if there never was one.
+    /// Returns the time until a client received the head of the response, or a server created it. Returns
+    /// `None` if there was no head.
     pub fn time_to_head(&self) -> Option<Duration> {
         self.recorder.head_done.after_start()
     }
 
-    /// The time from the beginning to the end: on a client until the caller is told, on a server until the
-    /// response is complete, which HTTP/2 may still have to send.
+    /// Returns the duration of the call: on a client until the caller receives the end, on a server until the
+    /// response is complete. HTTP/2 can still be sending it then.
     pub fn duration(&self) -> Duration {
         self.duration
     }

@@ -1,4 +1,4 @@
-//! The events of a call, and which of them an observer wants.
+//! The events of a call, and their selection by an observer.
 
 use std::ops::BitOr;
 
@@ -6,7 +6,7 @@ use trunkline_codec::{Metadata, Payload, Status};
 
 use crate::observe::call::CallStats;
 
-/// The kinds of events that a [`CallObserver`](crate::observe::CallObserver) wants, joined with `|`.
+/// The kinds of events that a [`CallObserver`](crate::observe::CallObserver) receives, combined with `|`.
 ///
 /// Each kind includes [`ENDS`](Self::ENDS).
 ///
@@ -20,7 +20,7 @@ use crate::observe::call::CallStats;
 pub struct Wants(u8);
 
 impl Wants {
-    /// The end of the call: [`CallEvent::Ended`], which every observer is told.
+    /// The end of the call, [`CallEvent::Ended`], which every observer receives.
     pub const ENDS: Self = Self(0);
     /// The attempts of a client: [`CallEvent::AttemptStarted`], [`CallEvent::AttemptOpened`],
     /// [`CallEvent::AttemptEnded`].
@@ -29,12 +29,12 @@ impl Wants {
     pub const HEADS: Self = Self(1 << 1);
     /// Messages, with their sizes: [`CallEvent::Message`] and [`CallEvent::HalfClosed`].
     pub const MESSAGES: Self = Self(1 << 2);
-    /// Messages with their bytes. Each message that is sent is encoded a second time for it.
+    /// Messages with their bytes. Each sent message is encoded an additional time.
     pub const PAYLOADS: Self = Self(Self::MESSAGES.0 | 1 << 3);
-    /// Everything, the bytes of messages included.
+    /// All events, including the bytes of messages.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// True if everything in `other` is wanted.
+    /// Returns true if all kinds in `other` are included.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -48,7 +48,15 @@ impl BitOr for Wants {
     }
 }
 
-/// A direction of a call, as the observed side sees it.
+/// A direction of a call, relative to the observed side.
+///
+/// ```
+/// use trunkline::observe::{CallEvent, Direction};
+///
+/// fn is_sent_message(event: &CallEvent<'_>) -> bool {
+///     matches!(event, CallEvent::Message { direction: Direction::Sent, .. })
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Direction {
@@ -60,26 +68,38 @@ pub enum Direction {
 
 /// An event of a call. Both sides have the same events, except that only a client makes attempts.
 ///
-/// New kinds and new fields may be added: match with `_` and `..`.
+/// Later versions can add kinds and fields, so match with `_` and `..`:
+///
+/// ```
+/// use trunkline::observe::CallEvent;
+///
+/// fn print(event: &CallEvent<'_>) {
+///     match event {
+///         CallEvent::Message { number, size, .. } => println!("message {number}: {size} bytes"),
+///         CallEvent::Ended(call) => println!("{}", call.code()),
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum CallEvent<'a> {
-    /// A client begins an attempt: it waits for a connection, and for a stream on it.
+    /// A client begins an attempt, and waits for a connection and a stream.
     #[non_exhaustive]
     AttemptStarted {
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// True for a transparent retry: the server has not processed the attempt before.
+        /// True for a transparent retry, after an attempt that the server did not process.
         is_transparent: bool,
     },
-    /// The attempt has a stream, and its head is on the way to the server.
+    /// The attempt has a stream, and its head is being sent to the server.
     #[non_exhaustive]
     AttemptOpened {
         /// The number of the attempt, from 1.
         attempt: u32,
     },
-    /// The head of the request or of the response. A client sends one for each attempt, after its interceptors
-    /// have run.
+    /// The head of the request or of the response. A client sends one for each attempt, after its
+    /// interceptors have run.
     #[non_exhaustive]
     Head {
         /// Sent or received.
@@ -87,8 +107,8 @@ pub enum CallEvent<'a> {
         /// The metadata of the head.
         metadata: &'a Metadata,
     },
-    /// A message: told when it was encoded, or when it was decompressed. A message that a transparent retry
-    /// sends again is told once; a message that is refused for its size is not told.
+    /// A message, after it was encoded or decompressed. A message that a transparent retry sends again is
+    /// reported once; a message that is refused for its size is not reported.
     #[non_exhaustive]
     Message {
         /// Sent or received.
@@ -97,21 +117,21 @@ pub enum CallEvent<'a> {
         number: u64,
         /// The size of the encoded message in bytes, before compression.
         size: usize,
-        /// The size of the message in bytes as it travels, without the five bytes in front of it.
+        /// The size of the message on the wire in bytes, without the five bytes of its prefix.
         wire_size: usize,
-        /// True if the message travels compressed.
+        /// True if the message is compressed on the wire.
         is_compressed: bool,
-        /// The encoded message, before compression; none unless [`Wants::PAYLOADS`] was wanted.
+        /// The encoded message, uncompressed; `None` without [`Wants::PAYLOADS`].
         payload: Option<&'a Payload>,
     },
-    /// The client has no more requests.
+    /// The client has ended the requests.
     #[non_exhaustive]
     HalfClosed {
         /// Sent by a client, received by a server.
         direction: Direction,
     },
-    /// The trailers, sent by a server and received by a client. A response that fails at once has no head, and its
-    /// metadata is here.
+    /// The trailers, sent by a server and received by a client. A response that fails immediately has no head;
+    /// its trailers contain the metadata.
     #[non_exhaustive]
     Trailers {
         /// Sent or received.
@@ -119,15 +139,15 @@ pub enum CallEvent<'a> {
         /// The metadata of the trailers, without the status.
         metadata: &'a Metadata,
     },
-    /// A client's attempt has ended, before interceptors have changed its status.
+    /// A client's attempt has ended. Interceptors have not changed its status yet.
     #[non_exhaustive]
     AttemptEnded {
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// The status of an attempt that failed; none for OK.
+        /// The status of a failed attempt; `None` for OK.
         error: Option<&'a Status>,
     },
-    /// The call has ended. This is the last event, and it is told exactly once.
+    /// The call has ended. This is the last event, and it is reported exactly once.
     Ended(&'a CallStats<'a>),
 }
 

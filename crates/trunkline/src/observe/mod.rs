@@ -1,9 +1,8 @@
-//! Observers: counting, measuring and logging calls from the outside, on a server or a channel.
+//! Observers, which count, measure and log the calls of a server or a channel.
 //!
 //! [`Server::observe`](crate::Server::observe) and [`Channel::observe`](crate::Channel::observe) add an [`Observer`].
-//! It is asked once for each call and may return a [`CallObserver`], which is told the [`CallEvent`]s that it
-//! [wants](CallObserver::wants). [`on_end`] is the short form for an observer that only reads the figures of calls
-//! that have ended.
+//! For each call it can return a [`CallObserver`], which receives the [`CallEvent`]s that it
+//! [wants](CallObserver::wants). For an observer that only reads the figures of ended calls, use [`on_end`].
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -18,22 +17,20 @@
 //! }));
 //! ```
 //!
-//! **Order.** The events of one call come in this order: on a client each attempt begins with
-//! [`AttemptStarted`](CallEvent::AttemptStarted), continues with [`AttemptOpened`](CallEvent::AttemptOpened) and
-//! ends with [`AttemptEnded`](CallEvent::AttemptEnded); messages come before half-close or trailers, and what is
-//! received comes in the order in which it arrived. A message to be sent is told when it was encoded: on a server that
-//! may be before the head, on a client while the first attempt waits for its stream. [`Ended`](CallEvent::Ended) comes exactly once, last, also if the
-//! call is dropped, if its handler panics and if the server shuts down. The two directions of a call may be told
-//! from two threads at once.
+//! **Order.** On a client, each attempt begins with [`AttemptStarted`](CallEvent::AttemptStarted), continues with
+//! [`AttemptOpened`](CallEvent::AttemptOpened) and ends with [`AttemptEnded`](CallEvent::AttemptEnded). Messages
+//! precede the half-close or the trailers, and received events are reported in the order of arrival. A sent message is
+//! reported when it is encoded, which can be before the head on a server, and while the first attempt waits for its
+//! stream on a client. [`Ended`](CallEvent::Ended) is reported exactly once, as the last event, even if the call is
+//! dropped, its handler panics, or the server shuts down. Two threads can report the two directions concurrently.
 //!
-//! **Several observers** of one channel or server are told one after the other, in the order in which they were
-//! added.
+//! **Several observers** of a channel or server are notified in the order in which they were added.
 //!
-//! **Costs.** Observers run where the call does, so a slow one delays its call: count, and leave writing to
-//! something else. Without an observer, and without a subscriber of `tracing`, a call pays two comparisons.
+//! **Costs.** Observers run in the task of the call, so a slow observer delays the call. Without an observer and a
+//! `tracing` subscriber, a call costs two additional comparisons.
 //!
-//! **Panics.** An observer that panics does not harm the call: the panic is caught and logged, and the observer is
-//! told nothing more of that call.
+//! **Panics.** If an observer panics, the panic is caught and logged, and the observer receives no further events of
+//! that call. The call continues.
 
 mod call;
 mod event;
@@ -88,22 +85,20 @@ use trunkline_transport::Peer;
 /// let server = trunkline::Server::new().observe(Sizes);
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Begins a call, and returns what observes it; `None` if the call is of no interest.
+    /// Returns the observer of a call that begins, or `None` to ignore the call; `None` by default.
     ///
-    /// On a client this is when the call is awaited, before its interceptors run; on a server when its head has
-    /// been read. Calls that a server refuses, because the method does not exist or the request is malformed,
-    /// are told as well.
-    ///
-    /// By default it observes no call, for an observer of connections only.
+    /// A client calls this method when the call is awaited, before its interceptors run, and a server when it has
+    /// read the head. A server also calls it for calls that it refuses, because the method does not exist or the
+    /// request is malformed.
     fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
         let _ = call;
         None::<fn(Instant, &CallEvent<'_>)>
     }
 
-    /// Takes the figures of a server's connection that has ended. Does nothing by default.
+    /// Receives the figures of a server's connection that has ended. Does nothing by default.
     ///
-    /// A channel does not call this: [`Channel::connection_stats`](crate::Channel::connection_stats) returns
-    /// the figures of its connections.
+    /// A channel does not call this method; [`Channel::connection_stats`](crate::Channel::connection_stats)
+    /// returns the figures of its connections.
     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
         let _ = connection;
     }
@@ -136,18 +131,35 @@ impl<O: Observer> Observer for Arc<O> {
     }
 }
 
-/// Observes one call; made by [`Observer::call`].
+/// The observer of one call, which [`Observer::call`] returns. It is dropped with the call.
 ///
-/// A closure of that shape is one, which wants [`Wants::ENDS`].
+/// A closure `Fn(Instant, &CallEvent)` is an observer that receives [`Wants::ENDS`].
+///
+/// ```
+/// use std::time::Instant;
+/// use trunkline::observe::{CallEvent, CallObserver, Wants};
+///
+/// struct Heads;
+///
+/// impl CallObserver for Heads {
+///     fn wants(&self) -> Wants {
+///         Wants::HEADS
+///     }
+///
+///     fn event(&self, _: Instant, event: &CallEvent<'_>) {
+///         println!("{event:?}");
+///     }
+/// }
+/// ```
 pub trait CallObserver: Send + Sync + 'static {
-    /// Returns the kinds of events to be told; [`Wants::ENDS`] by default.
+    /// Returns the kinds of events to receive; [`Wants::ENDS`] by default.
     ///
-    /// It is read once, when the call begins. Other events are neither told nor prepared.
+    /// The method is called once, when the call begins. Other events are not prepared.
     fn wants(&self) -> Wants {
         Wants::ENDS
     }
 
-    /// Takes an event, which happened at `at`.
+    /// Receives an event that occurred at `at`. It runs in the task of the call, so it must not block.
     fn event(&self, at: Instant, event: &CallEvent<'_>);
 }
 
@@ -158,6 +170,18 @@ impl<F: Fn(Instant, &CallEvent<'_>) + Send + Sync + 'static> CallObserver for F 
 }
 
 /// A server's connection that has ended.
+///
+/// ```
+/// use trunkline::observe::{ConnectionEnd, Observer};
+///
+/// struct Connections;
+///
+/// impl Observer for Connections {
+///     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
+///         println!("{:?}: {:?}", connection.peer(), connection.stats());
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ConnectionEnd<'a> {
     pub(crate) peer: &'a Peer,
@@ -165,18 +189,18 @@ pub struct ConnectionEnd<'a> {
 }
 
 impl ConnectionEnd<'_> {
-    /// The two ends of the connection.
+    /// Returns the two ends of the connection.
     pub fn peer(&self) -> &Peer {
         self.peer
     }
 
-    /// The bytes and frames that the connection has carried, including those of no call.
+    /// Returns the bytes and frames of the connection, including those that belong to no call.
     pub fn stats(&self) -> &ConnectionStats {
         &self.stats
     }
 }
 
-/// Returns an observer that hands the figures of each call to `take` when the call has ended.
+/// Returns an observer that passes the figures of each call to `take` after the call has ended.
 ///
 /// ```
 /// let channel = trunkline::Channel::in_process(trunkline::Server::new());

@@ -1,4 +1,4 @@
-//! The observers of a channel or a server, and the record of one call that is observed.
+//! The observers of a channel or a server, and the recorder of an observed call.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -18,11 +18,11 @@ use crate::observe::call::{CallStart, CallStats};
 use crate::observe::event::{CallEvent, Direction, Wants};
 use crate::observe::{AnyObserver, CallObserver, ConnectionEnd, Observer, span};
 
-/// The method of a call that no method of the server handles, so that clients cannot invent names of metrics
+/// The method of a call without a method on the server, so clients cannot invent names of metrics
 /// (gRFC A66, "Metrics", `grpc.method`).
 const UNKNOWN_METHOD: &str = "other";
 
-/// Set in [`Recorder::telling`] when the call has ended; below it is the number of events that are being told.
+/// Set in [`Recorder::telling`] when the call has ended. The lower bits count the events being reported.
 const ENDED: u32 = 1 << 31;
 
 /// The number of the next call.
@@ -32,13 +32,13 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Option<Arc<[Arc<dyn AnyObserver>]>>);
 
-/// What is known of a call that begins.
+/// The properties of a call that begins.
 pub(crate) struct Subject<'a> {
     pub(crate) side: Side,
-    /// None if it is not known.
+    /// `None` if it is unknown.
     pub(crate) kind: Option<CallKind>,
     pub(crate) is_registered: bool,
-    /// None for a call that a server refuses.
+    /// `None` for a call that a server refuses.
     pub(crate) head: Option<&'a Head>,
 }
 
@@ -170,7 +170,7 @@ impl Observing {
     }
 }
 
-/// Runs a part of an observer, whose panic must not end the connection and the other calls on it.
+/// Runs code of an observer, and catches panics, which must not end the connection and its other calls.
 fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_panic(run)
         .inspect_err(|panic| {
@@ -179,14 +179,14 @@ fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
         .ok()
 }
 
-/// The record of one call. The halves of the call share it; if it is dropped before the call has ended, the call
-/// was dropped.
+/// The recorder of one call, shared by the halves of the call. Dropping it before the end of the call records that
+/// the call was dropped.
 pub(crate) struct Recorder {
     pub(super) id: u64,
     pub(super) side: Side,
     pub(super) kind: Option<CallKind>,
     pub(super) is_registered: bool,
-    /// None if it is not a method of this server.
+    /// `None` if the server has no such method.
     path: Option<PathAndQuery>,
     pub(super) started: Instant,
     pub(super) deadline: Option<Instant>,
@@ -201,10 +201,10 @@ pub(crate) struct Recorder {
     /// The number of the last attempt; 0 before the first.
     attempts: AtomicU32,
     is_attempting: AtomicBool,
-    /// The first end that is reported counts.
+    /// Set by the first end that is reported; later ends are ignored.
     has_ended: AtomicBool,
     telling: AtomicU32,
-    /// Where the end waits for events that another thread is telling.
+    /// The end, until other threads have reported their events.
     end: Mutex<Option<End>>,
 }
 
@@ -213,7 +213,7 @@ struct End {
     at: Instant,
 }
 
-/// What has passed in one direction.
+/// The messages and bytes of one direction.
 #[derive(Default)]
 pub(super) struct Traffic {
     messages: AtomicU64,
@@ -239,7 +239,7 @@ impl Traffic {
     }
 }
 
-/// The time from the start of the call to the first time that something happened, in nanoseconds; 0 before that.
+/// The time from the start of the call to the first occurrence of an event, in nanoseconds; 0 before that.
 #[derive(Default)]
 pub(super) struct FirstTime(AtomicU64);
 
@@ -264,13 +264,13 @@ impl FirstTime {
 pub(crate) struct MessageSize {
     /// Before compression.
     pub(crate) size: usize,
-    /// As it travels.
+    /// On the wire.
     pub(crate) wire_size: usize,
     pub(crate) is_compressed: bool,
 }
 
 impl MessageSize {
-    /// The size of a message of `size` bytes, as it is in `frame`.
+    /// Returns the sizes of a message of `size` bytes that is encoded in `frame`.
     #[cold]
     pub(crate) fn of_frame(size: usize, frame: &Payload) -> Self {
         let prefix = frame.pieces().next();
@@ -281,7 +281,7 @@ impl MessageSize {
         }
     }
 
-    /// The size of a message that is not compressed.
+    /// Returns the sizes of an uncompressed message.
     pub(crate) fn plain(size: usize) -> Self {
         Self {
             size,
@@ -303,17 +303,17 @@ impl Recorder {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// True if an observer wants messages one by one.
+    /// Returns true if an observer receives each message.
     pub(crate) fn wants_messages(&self) -> bool {
         self.wants.contains(Wants::MESSAGES)
     }
 
-    /// True if an observer wants the bytes of messages.
+    /// Returns true if an observer receives the bytes of messages.
     pub(crate) fn wants_payloads(&self) -> bool {
         self.wants.contains(Wants::PAYLOADS)
     }
 
-    /// Runs in the span of the call, to which belongs what is logged.
+    /// Runs code in the span of the call, so its log events belong to the call.
     #[cold]
     pub(crate) fn within<T>(&self, run: impl FnOnce() -> T) -> T {
         self.span.in_scope(run)
@@ -327,7 +327,7 @@ impl Recorder {
         self.tell_message(Direction::Sent, number, message, payload);
     }
 
-    /// Records that a message was received and decompressed. Its bytes were counted as they came.
+    /// Records that a message was received and decompressed. Its bytes were counted on arrival.
     #[cold]
     pub(crate) fn message_received(&self, message: MessageSize, payload: Option<&Payload>) {
         let number = self.received.add_message();
@@ -351,13 +351,13 @@ impl Recorder {
         });
     }
 
-    /// Records bytes of messages, as they come.
+    /// Records bytes of messages on arrival.
     #[cold]
     pub(crate) fn data_received(&self, bytes: usize) {
         self.received.add_bytes(bytes);
     }
 
-    /// Records a further attempt. One that has not ended goes on.
+    /// Records a new attempt, unless the previous one continues.
     #[cold]
     pub(crate) fn attempt_started(&self) {
         if self.is_attempting.swap(true, Ordering::Relaxed) {
@@ -370,7 +370,7 @@ impl Recorder {
         });
     }
 
-    /// Records that the attempt has a stream, to which its head was written.
+    /// Records that the attempt has a stream and has sent its head.
     #[cold]
     pub(crate) fn attempt_opened(&self, metadata: &Metadata) {
         self.stream_opened.record(self.started);
@@ -415,7 +415,7 @@ impl Recorder {
         });
     }
 
-    /// Records the trailers that a server sends. They take the place of a head that was not sent.
+    /// Records the trailers that a server sends, which replace a head that was not sent.
     #[cold]
     pub(crate) fn trailers_sent(&self, metadata: &Metadata) {
         self.head_done.record(self.started);
@@ -425,7 +425,7 @@ impl Recorder {
         });
     }
 
-    /// Records that what this side receives has ended: on a server the half-close, on a client its attempt.
+    /// Records the end of the received stream: the half-close on a server, the end of the attempt on a client.
     #[cold]
     pub(crate) fn receive_ended(&self, error: Option<&Status>, trailers: Option<&Metadata>) {
         match self.side {
@@ -443,7 +443,7 @@ impl Recorder {
         }
     }
 
-    /// Records that there are no more requests.
+    /// Records the end of the requests.
     #[cold]
     pub(crate) fn half_closed(&self) {
         self.tell(&CallEvent::HalfClosed {
@@ -454,7 +454,7 @@ impl Recorder {
         });
     }
 
-    /// Records that nobody reads any more what is received.
+    /// Records that the receiving half was dropped.
     #[cold]
     pub(crate) fn receiver_dropped(&self) {
         if self.side == Side::Client {
@@ -470,7 +470,7 @@ impl Recorder {
         }
     }
 
-    /// Records that nobody works on the call any more: if it has not ended, this is its end.
+    /// Records that the call was dropped, which ends it if it has not ended.
     #[cold]
     pub(crate) fn dropped(&self) {
         if self.has_ended.load(Ordering::Relaxed) {
@@ -483,7 +483,7 @@ impl Recorder {
         }));
     }
 
-    /// Records the end of the call. The first end that is reported counts.
+    /// Records the end of the call, unless it has already ended.
     #[cold]
     pub(crate) fn end(&self, error: Option<&Status>) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
@@ -499,8 +499,8 @@ impl Recorder {
         }
     }
 
-    /// Tells an event to the observers that want it, unless the call has ended. Nothing is locked meanwhile: an
-    /// observer may drop the call. An end that is reported meanwhile is told after the event.
+    /// Reports an event to the observers that want it, unless the call has ended. No lock is held, because an
+    /// observer can drop the call. An end that occurs meanwhile is reported after the event.
     fn tell(&self, event: &CallEvent<'_>) {
         if !self.wants.contains(event.kind()) {
             return;
@@ -543,8 +543,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Polls the handler of a call that is recorded in the span of the call. A call whose handler is dropped has an end
-/// all the same.
+/// Polls the handler of a recorded call in the span of the call. Dropping the handler records the end of the call.
 #[cold]
 pub(crate) fn observed(recorder: Arc<Recorder>, mut handling: Handling) -> Handling {
     Box::pin(async move {
@@ -555,7 +554,7 @@ pub(crate) fn observed(recorder: Arc<Recorder>, mut handling: Handling) -> Handl
     })
 }
 
-/// Ends the call of a handler that has not returned.
+/// Records the end of a call whose handler is dropped before it returns.
 struct EndOnDrop(Option<Arc<Recorder>>);
 
 impl Drop for EndOnDrop {

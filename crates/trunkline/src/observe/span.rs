@@ -1,4 +1,4 @@
-//! The `tracing` span of a call, with the names of OpenTelemetry's conventions for RPC where there are any.
+//! The `tracing` span of a call, with the names of OpenTelemetry's RPC conventions if they define one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use trunkline_transport::Peer;
 use crate::call::kind::Side;
 use crate::observe::call::CallStats;
 
-/// The method of a call that no method of the server handles, as the conventions spell it.
+/// The method of a call without a method on the server, as the conventions define it.
 const UNKNOWN_METHOD: &str = "_OTHER";
 
 pub(super) fn of_call(
