@@ -50,6 +50,6 @@ pub mod v1 {
 }
 
 pub use health::Health;
-#[cfg(feature = "client")]
-pub use v1::HealthClient;
 pub use v1::health_check_response::ServingStatus;
+#[cfg(feature = "client")]
+pub use v1::{HealthCheckRequest, HealthCheckResponse, HealthClient};

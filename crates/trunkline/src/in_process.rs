@@ -23,15 +23,14 @@ use crate::server::router_future::refused;
 struct InProcess(Router);
 
 impl Channel {
-    /// A channel to a [`Server`] in this process, with no socket and
-    /// no HTTP/2 in between.
+    /// Returns a channel to a [`Server`] in the same process, without a socket and without HTTP/2.
     ///
-    /// Everything else is as over a connection: layers, interceptors, deadlines, cancellation,
-    /// metadata, message limits. What belongs to a connection is not there: TLS, threads, a peer. It
-    /// must be called in a tokio runtime; each call has a task there.
+    /// Layers, interceptors, deadlines, cancellation, metadata and message limits work as over a
+    /// connection. TLS, threads and peers do not exist. Each call spawns a task, so calls require a tokio
+    /// runtime.
     ///
-    /// The server's limits hold for requests, and the channel's for responses:
-    /// [`max_recv_message_size`](Self::max_recv_message_size).
+    /// The server's limits apply to requests, and the channel's
+    /// [`max_recv_message_size`](Self::max_recv_message_size) to responses.
     pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Arc::new(InProcess(server.into().into_router())))
     }

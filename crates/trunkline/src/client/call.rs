@@ -21,13 +21,25 @@ use crate::client::channel::Channel;
 use crate::client::outgoing::OutgoingCall;
 use crate::observe::{MessageSize, Recorder};
 
-/// A call that has not begun.
+/// A call that has not begun. **Awaiting it starts the call.**
 ///
-/// Clients hold a `Call<T>` for what awaiting it gives: a [`Response`](crate::Response), a [`Streaming`](crate::Streaming), a
-/// [`ClientStream`](crate::ClientStream), or a [`Sender`](crate::Sender) and a [`Streaming`](crate::Streaming). **Awaiting starts the call**; until
-/// then nothing is sent, and it can be given a timeout, metadata and compression.
+/// The output is a [`Response`](crate::Response), a [`Streaming`](crate::Streaming), a [`ClientStream`](crate::ClientStream), or a [`Sender`](crate::Sender) and a [`Streaming`](crate::Streaming),
+/// depending on the kind of the method. Set the timeout, metadata and compression before awaiting.
 ///
-/// Dropping the future that awaits a call cancels it.
+/// Dropping a `Call` has no effect. Dropping the future that awaits it cancels the call.
+///
+/// ```
+/// # async fn example(client: trunkline::Client) -> trunkline::Result<()> {
+/// use std::time::Duration;
+/// use trunkline::{Method, Raw};
+///
+/// let response = client
+///     .unary::<Raw, Raw>(Method::new("/helloworld.Greeter/SayHello"), Raw::default())
+///     .timeout(Duration::from_secs(1))
+///     .metadata("authorization", "Bearer sesame")
+///     .await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<T = ()> {
     pub(crate) outgoing: OutgoingCall,
@@ -109,25 +121,26 @@ impl<T> Call<T> {
         self.outgoing.head.path()
     }
 
-    /// The metadata of the call so far, to be changed.
+    /// Returns a mutable reference to the metadata of the call.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.outgoing.head.metadata
     }
 
-    /// Values for interceptors and tower layers of this client; they are not sent.
+    /// Returns a mutable reference to values for interceptors and tower layers of this client, which are not
+    /// sent.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         &mut self.outgoing.head.extensions
     }
 
-    /// Compresses the messages of the request with the encoding of that name, such as `gzip`,
-    /// whatever their size; `identity` sends them as they are. By default the
-    /// [channel](crate::ChannelBuilder::compress) says, and if it does not, they go as they are.
+    /// Compresses messages of the request of any size with the compressor of that name, such as `gzip`;
+    /// `identity` disables compression. The default is the compression of the
+    /// [channel](crate::ChannelBuilder::compress).
     ///
-    /// A message that would not get smaller goes as it is. In a stream of requests, each message can
-    /// be told apart: [`Sender::compress`](crate::Sender::compress).
+    /// A message that compression does not make smaller is sent uncompressed. In a stream of requests,
+    /// [`Sender::compress`](crate::Sender::compress) selects the messages to compress.
     ///
-    /// A name that the channel does not know fails the call with INTERNAL before anything is sent.
-    /// A server that does not know it answers UNIMPLEMENTED.
+    /// If the channel has no compressor of that name, the call fails with INTERNAL before anything is sent.
+    /// If the server does not support it, the call fails with UNIMPLEMENTED.
     pub fn compress(mut self, compressor: &str) -> Self {
         let Some(channel) = &self.channel else {
             return self;
@@ -213,7 +226,7 @@ impl<T> Call<T> {
         self.failure.get_or_insert(status);
     }
 
-    /// Fixes the deadline; returns where the call goes, and its request if that is one message.
+    /// Fixes the deadline, and returns the channel and the request, if that is one message.
     pub(crate) fn begin(&mut self) -> Result<(Channel, Option<Payload>), Status> {
         self.check()?;
         if let Some(handle) = &self.outgoing.cancel

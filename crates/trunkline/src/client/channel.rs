@@ -32,20 +32,27 @@ use crate::client::outgoing::OutgoingCall;
 use crate::http_service::{ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 
-/// Calls go here. Concrete, and cheap to clone: clones share their connections.
+/// The connections of a client to a target. A channel is cheap to clone, and clones share the connections.
 ///
-/// There is one connection to the server, and more only when it is busy: see
-/// [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). With a list of targets, or a name of several addresses,
-/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) and [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin) say which of them are called.
+/// A channel has one connection to a server, and more if it is busy; see
+/// [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). For several targets or addresses, select between
+/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) and [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin).
 ///
-/// A connection that has ended is replaced when the next call is made. If that fails it is tried
-/// again after a pause, which grows from 1 s to 120 s (`connect_backoff_base` and what follows it in
-/// [`ChannelLimits`]); meanwhile calls fail with UNAVAILABLE and the reason, unless they
-/// [wait for ready](crate::Call::wait_for_ready). A call that the server has not taken, because it was
-/// closing the connection or refused the stream, is made again without the caller's noticing.
+/// The next call replaces a connection that has ended. If the channel cannot connect, it tries again after
+/// a pause, which grows from 1 s to 120 s (`connect_backoff_base` in [`ChannelLimits`]). Meanwhile, calls
+/// fail with UNAVAILABLE and the cause, unless they [wait for ready](crate::Call::wait_for_ready). A call that the
+/// server has not processed is retried transparently.
 ///
-/// The connections close when the last clone is gone and the last call has ended, and when there was
-/// no call for `channel_idle_time` (30 min); then the next call connects.
+/// The connections close after the last clone is dropped and the last call has ended. After
+/// `channel_idle_time` (30 min) without a call they close as well, and the next call reconnects.
+///
+/// ```
+/// # use trunkline::{Channel, Client, Server};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+/// let channel = Channel::to("localhost:50051").connect_lazy()?;
+/// let client = Client::new(channel.clone());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Channel {
     pub(crate) backend: Backend,
@@ -124,28 +131,18 @@ impl Channel {
         self.with_options(|options| options.limits = Arc::new(limits))
     }
 
-    /// Returns this channel with a timeout for each call that does not [set its own](crate::Call::timeout);
-    /// none by default. Other clones keep what they have.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use trunkline::{Channel, Client, Server};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let channel = Channel::in_process(Server::new());
-    /// let client = Client::new(channel.clone().timeout(Duration::from_secs(5)));
-    /// # }
-    /// ```
+    /// Returns this channel with a timeout for calls that do not [set their own](crate::Call::timeout); unlimited
+    /// by default. Other clones are not affected.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with_defaults(|defaults| defaults.timeout = Some(timeout))
     }
 
-    /// Returns this channel with a pair of metadata for each call, before the metadata of the call
-    /// itself; the same key can be added more than once, and a call that adds it too sends both values.
-    /// Other clones keep what they have.
+    /// Returns this channel with a pair of metadata for each call, before the metadata of the call itself.
+    /// The same key can be added more than once; a call that also adds it sends both values. Other clones
+    /// are not affected.
     ///
-    /// If the key or the value is not allowed, each call fails with INTERNAL before anything is sent:
-    /// see [`Call::metadata`](crate::Call::metadata).
+    /// If the key or the value is invalid, each call fails with INTERNAL before anything is sent.
     #[must_use]
     pub fn metadata(self, key: &str, value: &str) -> Self {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append(key, value)))
@@ -164,10 +161,10 @@ impl Channel {
         self.with_defaults(|defaults| defaults.metadata.extend(metadata))
     }
 
-    /// Returns this channel, compressing requests as with [`ChannelBuilder::compress`](crate::ChannelBuilder::compress); `identity` sends
-    /// them as they are. Other clones keep what they have.
+    /// Returns this channel with compression of requests; see [`ChannelBuilder::compress`](crate::ChannelBuilder::compress). `identity`
+    /// disables compression. Other clones are not affected.
     ///
-    /// If the channel does not know the name, each call fails with INTERNAL before anything is sent.
+    /// If the channel has no compressor of that name, each call fails with INTERNAL before anything is sent.
     #[must_use]
     pub fn compress(self, compressor: &str) -> Self {
         self.with_options(|options| {
@@ -245,7 +242,7 @@ impl Channel {
         }
     }
 
-    /// Begins a call, in the poll of who waits for it.
+    /// Begins a call, in the poll of its caller.
     pub(crate) fn start(
         self,
         mut call: OutgoingCall,

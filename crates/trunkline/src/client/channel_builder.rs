@@ -42,8 +42,7 @@ pub struct ChannelBuilder {
 
 impl Channel {
     /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
-    /// `unix:/path`, or to a list of either: see [`Targets`]. The port is 443 by default, and 80 with
-    /// `http://`.
+    /// `unix:/path`, or to a list of them; see [`Targets`]. The default port is 443, or 80 for `http://`.
     ///
     /// ```no_run
     /// # use trunkline::Channel;
@@ -54,18 +53,18 @@ impl Channel {
     /// # Ok(()) }
     /// ```
     ///
-    /// `https://` is TLS, checked against the authorities that the system trusts; for others, and for
-    /// a certificate of the client's own, see [`ChannelBuilder::tls`].
+    /// `https://` uses TLS with the authorities that the system trusts. For other authorities or a client
+    /// certificate, use [`ChannelBuilder::tls`].
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if the target cannot be read; UNAVAILABLE if the name does not resolve,
-    /// or no HTTP/2 server answers, each within `connect_timeout` (20 s). The message names the target, the cause and the way out.
+    /// INVALID_ARGUMENT if a target is malformed; UNAVAILABLE if the name does not resolve, or no HTTP/2
+    /// server responds, each within `connect_timeout` (20 s by default).
     pub async fn connect(targets: impl Into<Targets>) -> Result<Self, Status> {
         Self::to(targets).connect().await
     }
 
-    /// A channel with settings of its own, to one target or to a list: see [`Targets`].
+    /// Returns the builder of a channel to one target or a list; see [`Targets`].
     ///
     /// ```
     /// # use std::time::Duration;
