@@ -20,7 +20,8 @@
 //! thread of its own (`spawn_blocking`). They need Unix: signals, advisory locks, a loopback interface to listen to.
 //!
 //! A peer that this machine lacks gives `None`, after a line `SKIPPED: ...` on standard error, and the test passes. With
-//! `TRUNKLINE_REQUIRE_PEERS` set to anything but `0`, it is a failure instead.
+//! `TRUNKLINE_REQUIRE_PEERS` set to anything but `0`, it is a failure instead. With `TRUNKLINE_SKIP_PEERS`, no peer is looked
+//! for, and all are skipped.
 
 #[cfg(unix)]
 pub mod capture;

@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::prepare::{Toolkit, peers_are_required, proto_directory, source_directory};
+use crate::prepare::{
+    Toolkit, peers_are_required, peers_are_skipped, proto_directory, source_directory,
+};
 use crate::process::{Failure, Process};
 
 /// How long a server may take until it listens.
@@ -80,12 +82,17 @@ pub struct Program {
 
 /// Finds a peer, and fetches and builds it if need be.
 ///
-/// A peer that this machine lacks is `None`, and a line on standard error.
+/// A peer that this machine lacks is `None`, and a line on standard error. With `TRUNKLINE_SKIP_PEERS`, every peer is.
 ///
 /// # Panics
 ///
 /// When it is missing and `TRUNKLINE_REQUIRE_PEERS` asks for it.
 pub fn peer(peer: Peer) -> Option<Program> {
+    if peers_are_skipped() {
+        let why = Failure::new("TRUNKLINE_SKIP_PEERS is set");
+        skipped(peer.name(), &why, "unset it to test with peers");
+        return None;
+    }
     match peer.find() {
         Ok(program) => Some(program),
         Err(failure) => {

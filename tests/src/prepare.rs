@@ -33,6 +33,12 @@ pub enum Toolkit {
     Conformance,
 }
 
+/// Returns true if tests with peers are skipped, even if this machine has or can fetch the peers:
+/// `TRUNKLINE_SKIP_PEERS` is set, and not to `0`.
+pub(crate) fn peers_are_skipped() -> bool {
+    env::var_os("TRUNKLINE_SKIP_PEERS").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
 /// Whether a missing peer is a failure: `TRUNKLINE_REQUIRE_PEERS` is set, and not to `0`.
 pub fn peers_are_required() -> bool {
     env::var_os("TRUNKLINE_REQUIRE_PEERS").is_some_and(|value| !value.is_empty() && value != "0")
