@@ -16,6 +16,7 @@ use trunkline_codec::{Status, head};
 
 use crate::body::Body;
 use crate::connection_shared::ConnectionShared;
+use crate::deadline::DeadlineChange;
 use crate::frame_guard::{PeerProtocol, Role};
 use crate::http1;
 use crate::incoming::{ClientCallResources, IncomingBody};
@@ -38,8 +39,8 @@ pub trait ConnectionHandler: Send + 'static {
     /// The response to a call. Dropping it drops the handler.
     type Future: Future<Output = Response<Body>> + Send + Unpin + 'static;
 
-    /// Begins a call.
-    fn call(&mut self, request: Request<Body>) -> BegunCall<Self::Future>;
+    /// Begins a call whose head arrived at `arrived`. It may have waited for a permit since.
+    fn call(&mut self, request: Request<Body>, arrived: Instant) -> BegunCall<Self::Future>;
 
     /// Receives the traffic counts of the connection after its end. Not called if the future of the
     /// connection is dropped.
@@ -55,8 +56,8 @@ pub struct BegunCall<F> {
     pub response: F,
     /// The poll budget of the call's method, or `None` if the response is already known.
     pub poll_budget: Option<Arc<PollBudget>>,
-    /// The deadline that the server sets instead of the client's.
-    pub deadline: Option<Instant>,
+    /// What becomes of the client's deadline.
+    pub deadline: DeadlineChange,
 }
 
 /// The phase of a server's shutdown.
@@ -506,9 +507,9 @@ impl<IO, H: ConnectionHandler> ServerSession<IO, H> {
             return now;
         }
         let handler = &mut self.handler;
-        match catch_panic(|| handler.call(call.request)) {
+        match catch_panic(|| handler.call(call.request, call.since)) {
             Ok(begun) => {
-                accepted.deadline = begun.deadline.or(accepted.deadline);
+                accepted.deadline = begun.deadline.apply(accepted.deadline);
                 let call = ServerCall::new(begun.response, accepted, begun.poll_budget);
                 self.calls.begin(call, now)
             }

@@ -65,6 +65,26 @@ pub(crate) fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Po
     }
 }
 
+/// What a server does with the deadline that a client has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadlineChange {
+    /// The client's deadline remains, if there is one.
+    Keep,
+    /// This deadline applies instead; with `None`, the call has none.
+    Replace(Option<Instant>),
+}
+
+impl DeadlineChange {
+    /// Returns the deadline of a call whose client has set `asked`.
+    #[inline]
+    pub fn apply(self, asked: Option<Instant>) -> Option<Instant> {
+        match self {
+            Self::Keep => asked,
+            Self::Replace(deadline) => deadline,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;

@@ -92,7 +92,7 @@ pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::RefusedRequest;
 pub use connection::{BegunCall, ConnectionHandler, Phase, serve_connection};
 pub use coop::poll_coop;
-pub use deadline::Deadline;
+pub use deadline::{Deadline, DeadlineChange};
 pub use error::cannot_connect;
 pub use keepalive::Keepalive;
 pub use limits::{ClientLimits, Http2Limits, ServerLimits};

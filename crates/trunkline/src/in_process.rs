@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
 
-use crate::call::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline, DeadlineChange};
 use crate::client::channel::Channel;
 use crate::http_service::{Calling, HttpService};
 use crate::server::builder::Server;
@@ -56,9 +56,9 @@ async fn run(
 ) {
     let size = router.limits().http2.pipe_size;
     let (mut bounds, request) = Bounds::around(request);
-    let begun = router.begin(request);
-    if let Some(deadline) = begun.deadline {
-        bounds.deadline = Some(Deadline::new(deadline));
+    let begun = router.begin(request, None);
+    if let DeadlineChange::Replace(deadline) = begun.deadline {
+        bounds.deadline = deadline.map(Deadline::new);
     }
     let mut response = begun.response;
     let responded = poll_fn(|cx| {
@@ -137,11 +137,9 @@ impl Bounds {
         let Some(deadline) = &mut self.deadline else {
             return Poll::Pending;
         };
-        deadline.poll(cx).map(|()| {
-            Status::deadline_exceeded(
-                "the deadline passed while the handler was running; the handler may be slow, or the timeout too short",
-            )
-        })
+        deadline
+            .poll(cx)
+            .map(|()| deadline::exceeded(deadline::HANDLING))
     }
 }
 

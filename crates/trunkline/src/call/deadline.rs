@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_codec::Status;
-pub(crate) use trunkline_transport::Deadline;
+pub(crate) use trunkline_transport::{Deadline, DeadlineChange};
 
 tokio::task_local! {
     static DEADLINE: Option<Instant>;
@@ -24,9 +24,19 @@ pub(crate) fn inherited() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok().flatten()
 }
 
+/// The phase of a call whose handler has not ended; see [`exceeded`].
+pub(crate) const HANDLING: &str =
+    "while the handler was running; the handler may be slow, or the timeout too short";
+
 /// Returns the moment `timeout` from now, or `None` (no deadline) if the clock cannot represent it.
 pub(crate) fn after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
+}
+
+/// Returns the moment `timeout` after `start`, or after now without one, or `None` (no deadline) if the
+/// clock cannot represent it.
+pub(crate) fn since(start: Option<Instant>, timeout: Duration) -> Option<Instant> {
+    start.unwrap_or_else(Instant::now).checked_add(timeout)
 }
 
 /// Returns the earlier of two deadlines.

@@ -7,6 +7,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tower_service::Service as TowerService;
 use trunkline_codec::{Expect, Metadata, Reader, Refusal, RequestHead, Status, head};
 use trunkline_transport::{
@@ -14,7 +15,7 @@ use trunkline_transport::{
 };
 
 use crate::call::compression::Compress;
-use crate::call::deadline;
+use crate::call::deadline::{self, DeadlineChange};
 use crate::call::head::Head;
 use crate::call::hooks::Hooks;
 use crate::call::kind::{CallKind, Side};
@@ -35,8 +36,12 @@ use crate::server::unknown_method;
 /// [`Server::into_router`](crate::Server::into_router) creates it.
 ///
 /// A router accepts an `http::Request` with any body, and is cheap to clone. It applies interceptors,
-/// layers, observers and limits of messages, but no options of connections. The other server enforces
-/// deadlines: it drops the futures and bodies for which it no longer waits, which drops the handlers.
+/// layers, observers and limits of messages, but no options of connections.
+///
+/// The other server enforces the deadlines of clients: it drops the futures and bodies for which it no
+/// longer waits, which drops the handlers. The router enforces the timeouts of services, such as
+/// [`ServiceServer::max_timeout`](crate::server::ServiceServer::max_timeout), from the moment of the call,
+/// whenever its future or the body of its response is polled. They need a tokio runtime with a timer.
 ///
 /// ```
 /// # fn example(greeter: impl trunkline::Service) {
@@ -66,7 +71,13 @@ pub(crate) struct Routes {
     /// The poll budget of requests whose path has no method.
     foreign_poll_budget: Arc<PollBudget>,
     hides_names: bool,
+    /// True if the timeouts of a service can depend on when a call arrived.
+    has_timeouts: bool,
 }
+
+/// An extension of requests that pass through layers: the moment at which the head arrived.
+#[derive(Clone, Copy)]
+struct ArrivalTime(Instant);
 
 struct Route {
     handler: MethodHandler,
@@ -91,8 +102,10 @@ impl Routes {
             let handler = handler.clone();
             (path.clone(), Route { handler, options })
         });
+        let routes: HashMap<_, _> = routes.collect();
         Self {
-            methods: routes.collect(),
+            has_timeouts: routes.values().any(|it| it.options.timeouts.is_set()),
+            methods: routes,
             services: methods.service_names().to_vec(),
             options: options.clone(),
             limits,
@@ -143,29 +156,43 @@ impl Router {
         }
     }
 
-    /// Begins to serve a request.
+    /// Begins to serve a request whose head arrived at `arrived`; now, if `None`.
     #[inline]
-    pub(crate) fn begin(&self, request: http::Request<Body>) -> Begun {
+    pub(crate) fn begin(&self, request: http::Request<Body>, arrived: Option<Instant>) -> Begun {
         match &self.layered {
-            None => self.routes.begin(request, self.peer.as_ref()),
-            Some(layered) => self.begin_layered(layered, request),
+            None => self.routes.begin(request, self.peer.as_ref(), arrived),
+            Some(layered) => self.begin_layered(layered, request, arrived),
         }
     }
 
-    fn begin_layered(&self, layered: &LayeredService, mut request: http::Request<Body>) -> Begun {
+    /// Begins a call behind layers. The router inside them enforces the timeouts of the service. This
+    /// applies them as well, because a layer and its body may not be polled, and to raise a deadline.
+    fn begin_layered(
+        &self,
+        layered: &LayeredService,
+        mut request: http::Request<Body>,
+        arrived: Option<Instant>,
+    ) -> Begun {
         let path = request.uri().path_and_query();
         let route = path.and_then(|path| self.routes.methods.get(path.as_str()));
         let poll_budget = route.map_or(&self.routes.foreign_poll_budget, |route| {
             &route.handler.poll_budget
         });
         let poll_budget = Some(poll_budget.clone());
-        let deadline = route
+        let changed = route
             .filter(|route| route.options.timeouts.is_set())
             .and_then(|route| {
                 let asked = head::timeout_of(request.headers());
                 route.options.timeouts.change(asked)
-            })
-            .and_then(deadline::after);
+            });
+        let deadline = changed.map_or(DeadlineChange::Keep, |timeout| {
+            DeadlineChange::Replace(deadline::since(arrived, timeout))
+        });
+        if self.routes.has_timeouts
+            && let Some(arrived) = arrived
+        {
+            request.extensions_mut().insert(ArrivalTime(arrived));
+        }
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
@@ -191,13 +218,23 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> RouterFuture {
-        self.begin(request.map(body_of)).response
+        let begun = self.begin(request.map(body_of), None);
+        let mut response = begun.response;
+        if let DeadlineChange::Replace(Some(deadline)) = begun.deadline {
+            response.enforce(deadline);
+        }
+        response
     }
 }
 
 impl Routes {
     // Way of a unary call, server 5: parses the head and finds the method of the path.
-    fn begin(&self, request: http::Request<Body>, peer: Option<&Arc<Peer>>) -> Begun {
+    fn begin(
+        &self,
+        request: http::Request<Body>,
+        peer: Option<&Arc<Peer>>,
+        arrived: Option<Instant>,
+    ) -> Begun {
         let (parts, body) = request.into_parts();
         // The exact bytes, including a query: code that authorizes a call by its path must see the path
         // that routes it (CVE-2026-33186).
@@ -220,7 +257,18 @@ impl Routes {
             return self.refuse(self.unknown(path).into(), options);
         };
         let changed = options.timeouts.change(head.timeout);
-        let deadline = changed.or(head.timeout).and_then(deadline::after);
+        let arrived = match changed {
+            Some(_) => arrived.or_else(|| parts.extensions.get().map(|ArrivalTime(at)| *at)),
+            None => arrived,
+        };
+        let deadline = changed
+            .or(head.timeout)
+            .and_then(|timeout| deadline::since(arrived, timeout));
+        if changed.is_some() && arrived.is_some() && deadline.is_some_and(|at| at <= Instant::now())
+        {
+            let status = deadline::exceeded("before the handler began");
+            return self.refuse(status.into(), options);
+        }
         let call_head = Head {
             path: path.clone(),
             peer: peer
@@ -234,7 +282,10 @@ impl Routes {
         Begun {
             response: RouterFuture(RouterState::Handler(Some(running))),
             poll_budget: Some(route.handler.poll_budget.clone()),
-            deadline: changed.and(deadline),
+            deadline: match changed {
+                None => DeadlineChange::Keep,
+                Some(_) => DeadlineChange::Replace(deadline),
+            },
         }
     }
 
@@ -315,7 +366,7 @@ impl Routes {
             return Begun {
                 response: RouterFuture(RouterState::Fallback(calling)),
                 poll_budget: Some(self.foreign_poll_budget.clone()),
-                deadline: None,
+                deadline: DeadlineChange::Keep,
             };
         }
         if parts.method != http::Method::HEAD {
@@ -325,7 +376,7 @@ impl Routes {
         Begun {
             response: RouterFuture::known(bodiless),
             poll_budget: None,
-            deadline: None,
+            deadline: DeadlineChange::Keep,
         }
     }
 
@@ -342,7 +393,7 @@ impl Routes {
         Begun {
             response: RouterFuture::known(refused(refusal, &options.compressors)),
             poll_budget: None,
-            deadline: None,
+            deadline: DeadlineChange::Keep,
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use trunkline_codec::{Compressors, Refusal};
 use trunkline_transport::Body;
 
@@ -44,6 +45,13 @@ pub(crate) fn refused(refusal: Refusal, compressors: &Compressors) -> http::Resp
 impl RouterFuture {
     pub(crate) fn known(response: http::Response<Body>) -> Self {
         Self(RouterState::Known(Some(Box::new(response))))
+    }
+
+    /// Makes the handler end at `deadline`, even if the caller of the router waits longer.
+    pub(crate) fn enforce(&mut self, deadline: Instant) {
+        if let RouterState::Handler(Some(running)) = &mut self.0 {
+            running.enforce(deadline);
+        }
     }
 
     // Way of a unary call, server 9: waits until the handler ends or sends its head.

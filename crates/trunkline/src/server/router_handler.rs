@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use trunkline_transport::{BegunCall, Body, ConnectionStats, Peer, Spawner};
 
 use crate::server::router::Router;
@@ -29,8 +30,12 @@ impl trunkline_transport::ConnectionHandler for RouterHandler {
     // Way of a unary call, server 4: passes the call to the router, or to the tower layers around
     // it.
     #[inline]
-    fn call(&mut self, request: http::Request<Body>) -> BegunCall<ConnectionFuture> {
-        let begun = self.0.begin(request);
+    fn call(
+        &mut self,
+        request: http::Request<Body>,
+        arrived: Instant,
+    ) -> BegunCall<ConnectionFuture> {
+        let begun = self.0.begin(request, Some(arrived));
         BegunCall {
             response: ConnectionFuture(begun.response),
             poll_budget: begun.poll_budget,

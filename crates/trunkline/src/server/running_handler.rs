@@ -1,13 +1,13 @@
 //! A handler from its call to its end.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
 use trunkline_codec::Status;
 use trunkline_transport::{Panic, PipeReader, catch_panic};
 
-use crate::call::deadline;
+use crate::call::deadline::{self, Deadline};
 use crate::call::handling::{Handling, Outcome};
 use crate::call::response_handle::ResponseHandle;
 use crate::observe::Recorder;
@@ -23,6 +23,8 @@ pub(crate) struct RunningHandler {
     /// The messages that the handler sends, if they are a stream.
     pub(crate) outbox: Option<PipeReader>,
     deadline: Option<Instant>,
+    /// A deadline that nothing outside enforces.
+    enforced: Option<Deadline>,
     /// The number of bytes to collect while the handler sends without waiting.
     pub(crate) gather_size: usize,
 }
@@ -40,8 +42,14 @@ impl RunningHandler {
             response,
             outbox,
             deadline,
+            enforced: None,
             gather_size,
         }
+    }
+
+    /// Makes the handler end at `deadline` with DEADLINE_EXCEEDED, even if its caller waits longer.
+    pub(crate) fn enforce(&mut self, deadline: Instant) {
+        self.enforced = Some(Deadline::new(deadline));
     }
 
     // Way of a unary call, server 10: polls the handler in the scope of its deadline.
@@ -52,7 +60,13 @@ impl RunningHandler {
         };
         let polled = catch_panic(|| deadline::within(self.deadline, || handler.as_mut().poll(cx)));
         let outcome = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => match &mut self.enforced {
+                None => return Poll::Pending,
+                Some(deadline) => {
+                    ready!(deadline.poll(cx));
+                    Err(deadline::exceeded(deadline::HANDLING))
+                }
+            },
             Ok(Poll::Ready(outcome)) => outcome,
             Err(panic) => Err(panicked(&panic, self.response.recorder())),
         };

@@ -79,7 +79,13 @@ pub struct Methods {
     options: Option<Arc<ServiceOptions>>,
 }
 
-type OnServiceAdded = Arc<dyn Fn(&mut Methods) + Send + Sync>;
+/// A hook, and the options of the service that registered it.
+#[derive(Clone)]
+struct OnServiceAdded {
+    hook: Arc<dyn Fn(&mut Methods) + Send + Sync>,
+    options: Option<Arc<ServiceOptions>>,
+}
+
 type Check = Arc<dyn Fn(&Methods) -> Result<(), Status> + Send + Sync>;
 
 /// A method: its number of messages in each direction, and its handler, which hides their types.
@@ -195,7 +201,8 @@ impl Methods {
     }
 
     /// Adds another service. A service that consists of several, such as the two versions of server
-    /// reflection, adds them in [`Service::add_to`].
+    /// reflection, adds them in [`Service::add_to`]. The options of that service apply to them, unless
+    /// they are [`ServiceServer`](crate::server::ServiceServer)s with options of their own.
     pub fn add_service<S: Service>(&mut self, service: S) {
         if !self.names.contains(&S::NAME) {
             self.names.push(S::NAME);
@@ -205,8 +212,8 @@ impl Methods {
             self.descriptors.push(S::FILE_DESCRIPTORS);
         }
         service.add_to(self);
-        for hook in self.on_service_added.clone() {
-            hook(self);
+        for added in self.on_service_added.clone() {
+            self.set_options_while(added.options, |methods| (added.hook)(methods));
         }
     }
 
@@ -226,10 +233,14 @@ impl Methods {
     ///
     /// The hook can read [`service_names`](Self::service_names) and
     /// [`file_descriptors`](Self::file_descriptors), and can register methods again, which replaces
-    /// them. Methods that are registered outside [`add_service`](Self::add_service) do not run it.
+    /// them. They have the options of the service that registered the hook. Methods that are registered
+    /// outside [`add_service`](Self::add_service) do not run it.
     pub fn on_service_added(&mut self, hook: impl Fn(&mut Self) + Send + Sync + 'static) {
         hook(self);
-        self.on_service_added.push(Arc::new(hook));
+        self.on_service_added.push(OnServiceAdded {
+            hook: Arc::new(hook),
+            options: self.options.clone(),
+        });
     }
 
     /// Runs `check` before a server begins to serve, after all services have been added. If it returns
@@ -250,7 +261,15 @@ impl Methods {
         options: ServiceOptions,
         register: impl FnOnce(&mut Self),
     ) {
-        let outer = self.options.replace(Arc::new(options));
+        self.set_options_while(Some(Arc::new(options)), register);
+    }
+
+    fn set_options_while(
+        &mut self,
+        options: Option<Arc<ServiceOptions>>,
+        register: impl FnOnce(&mut Self),
+    ) {
+        let outer = std::mem::replace(&mut self.options, options);
         register(self);
         self.options = outer;
     }

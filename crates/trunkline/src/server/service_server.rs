@@ -50,7 +50,20 @@ pub trait ServiceMethods<S> {
 
 /// A service with its handlers and its own options, such as `GreeterServer<S>` in generated code.
 ///
-/// The options of the [`Server`](crate::Server) apply where the service sets none.
+/// The options of the [`Server`](crate::Server) apply where the service sets none. Interceptors run in
+/// addition to the server's.
+///
+/// # Timeouts
+///
+/// The timeouts of a service count from the arrival of the request's head, as a client's does. They never
+/// extend a client's deadline, except [`min_timeout`](Self::min_timeout). A call that waits for a permit
+/// (see [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams)) ends at the client's
+/// deadline. If the service's timeout has passed when the call obtains the permit, it ends then, and its
+/// handler does not run. Without a deadline of the client, the wait itself is unbounded.
+///
+/// They also apply to a [`Router`](crate::Router) in another server, and behind layers that change the
+/// path. There, `min_timeout` extends only the deadline that the handler sees, because whatever calls the
+/// router enforces the client's.
 ///
 /// ```
 /// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }

@@ -1,16 +1,24 @@
 //! Options that a service has of its own.
 
-use std::future::pending;
+use std::future::{IntoFuture, pending};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-use tokio::time::Instant;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout};
 use tower_layer::layer_fn;
+use trunkline::server::{Methods, ServiceMethods, ServiceServer};
 use trunkline::testing::in_memory;
-use trunkline::tower::LayeredService;
-use trunkline::{Channel, Code, Context, Next, Request, Result, Sender, Server, Status, Streaming};
+use trunkline::tower::{Body, LayeredService};
+use trunkline::{
+    Channel, Client, Code, Context, FileDescriptors, Method, Next, Request, Result, Sender, Server,
+    Status, Streaming,
+};
 use trunkline_health::{Health, HealthClient};
+use trunkline_testkit::{Fields, Frame, Outcome, RawPeer, error};
+use trunkline_tests::fixture::{serve, within};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -51,14 +59,20 @@ fn named(name: &str) -> HelloRequest {
     HelloRequest { name }
 }
 
-/// Channels to the server that `make` makes: in process, over HTTP/2 in memory, and behind a layer.
-fn each_way(make: impl Fn() -> Server) -> [(&'static str, Channel); 3] {
+/// Channels to the server that `make` makes: in process, over HTTP/2 in memory, behind a layer, and as a tower service,
+/// without and with a layer.
+fn each_way(make: impl Fn() -> Server) -> [(&'static str, Channel); 5] {
     let same = || layer_fn(|service: LayeredService| service);
     let over_http_2 = |server| in_memory(server).connect_lazy().expect("a good target");
     [
         ("in process", Channel::in_process(make())),
         ("over HTTP/2", over_http_2(make())),
         ("behind a layer", over_http_2(make().layer(same()))),
+        ("as a tower service", Channel::new(make().into_router())),
+        (
+            "as a tower service with a layer",
+            Channel::new(make().layer(same()).into_router()),
+        ),
     ]
 }
 
@@ -186,6 +200,188 @@ async fn a_service_raises_timeouts_that_are_too_short() {
         let response = greeter.say_hello(named("a")).await.unwrap();
         assert_eq!(response.message, "", "{way}");
     }
+}
+
+/// A table of methods that registers them from a hook, as reflection does.
+struct FromHook;
+
+impl ServiceMethods<Long> for FromHook {
+    const NAME: &'static str = "helloworld.Greeter";
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
+
+    fn add_to(service: &Arc<Long>, methods: &mut Methods) {
+        let service = service.clone();
+        methods.on_service_added(move |methods| {
+            let method = Method::new("/helloworld.Greeter/SayHello");
+            methods.unary(
+                method,
+                &service,
+                |service, request: Request<HelloRequest>| async move {
+                    service.say_hello(request).await
+                },
+            );
+        });
+    }
+}
+
+#[tokio::test]
+async fn methods_that_a_hook_registers_keep_the_interceptors_of_their_service() {
+    let deny =
+        |_: Context, _: Next| async move { Err(Status::unauthenticated("the token is missing")) };
+    let guarded = || ServiceServer::<FromHook, Long>::new(Long).intercept(deny);
+    let open = || GreeterServer::new(Long);
+    for (order, server) in [
+        ("alone", Server::new().add_service(guarded())),
+        (
+            "before another",
+            Server::new()
+                .add_service(guarded())
+                .add_service(Health::new()),
+        ),
+        (
+            "before itself without an interceptor",
+            Server::new().add_service(guarded()).add_service(open()),
+        ),
+    ] {
+        let greeter = GreeterClient::new(Channel::in_process(server));
+        let status = greeter.say_hello(named("a")).await.unwrap_err();
+        assert_eq!(status.code(), Code::UNAUTHENTICATED, "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_service_does_not_guard_what_another_one_registers_from_a_hook() {
+    let deny =
+        |_: Context, _: Next| async move { Err(Status::unauthenticated("the token is missing")) };
+    let server = Server::new()
+        .add_service(ServiceServer::<FromHook, Long>::new(Long))
+        .add_service(Health::new())
+        .add_service(guide::RouteGuideServer::new(Nothing).intercept(deny));
+    let greeter = GreeterClient::new(Channel::in_process(server));
+    assert!(greeter.say_hello(named("a")).await.is_ok());
+}
+
+/// Sends a head, and then never ends.
+struct NeverEnds;
+
+impl guide::RouteGuide for NeverEnds {
+    async fn list_features(
+        &self,
+        _: Request<guide::Rectangle>,
+        responses: &mut Sender<guide::Feature>,
+    ) -> Result<()> {
+        responses.send(guide::Feature::default()).await?;
+        pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_bounds_a_stream_that_has_begun() {
+    for (way, channel) in each_way(|| {
+        let service = guide::RouteGuideServer::new(NeverEnds);
+        Server::new().add_service(service.max_timeout(Duration::from_secs(2)))
+    }) {
+        let client = guide::RouteGuideClient::new(channel);
+        let mut features = client.list_features(Default::default()).await.unwrap();
+        assert!(features.message().await.unwrap().is_some(), "{way}");
+        let end = timeout(Duration::from_secs(60), features.message()).await;
+        let status = end.expect("the stream ends").unwrap_err();
+        assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{way}");
+    }
+}
+
+/// Passes every request on to the greeter.
+#[derive(Clone)]
+struct Rewriting(LayeredService);
+
+impl tower_service::Service<http::Request<Body>> for Rewriting {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = <LayeredService as tower_service::Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        *request.uri_mut() = http::Uri::from_static("http://test/helloworld.Greeter/SayHello");
+        self.0.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_bounds_calls_whose_path_a_layer_has_changed() {
+    let server = || {
+        let greeter = GreeterServer::new(Remaining).max_timeout(Duration::from_secs(2));
+        Server::new()
+            .add_service(greeter)
+            .layer(layer_fn(Rewriting))
+    };
+    for (way, channel) in [
+        ("in process", Channel::in_process(server())),
+        (
+            "over HTTP/2",
+            in_memory(server()).connect_lazy().expect("a good target"),
+        ),
+        ("as a tower service", Channel::new(server().into_router())),
+    ] {
+        let method = Method::new("/another.Greeter/SayHello");
+        let client = Client::new(channel);
+        let call = client.unary::<HelloRequest, HelloReply>(method, named("nobody"));
+        let end = timeout(Duration::from_secs(60), call.into_future()).await;
+        let status = end.expect("the call ends").unwrap_err();
+        assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{way}");
+    }
+}
+
+/// Takes longer than its client's timeout, and then says how much of it is left.
+struct Slow;
+
+impl Greeter for Slow {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<HelloReply> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Remaining.say_hello(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_raised_without_bound_is_no_deadline_for_handler_and_transport() {
+    let greeter = GreeterServer::new(Slow).min_timeout(Duration::MAX);
+    let address = serve(Server::new().add_service(greeter)).await;
+    let mut peer = RawPeer::connect(&address).await;
+    let head = Fields::call("/helloworld.Greeter/SayHello").and("grpc-timeout", "50m");
+    let stream = peer.call(&head, vec![0; 5]).await;
+    assert_eq!(peer.outcome(stream).await, Outcome::Answered(200, 0));
+}
+
+/// Reports that it has begun, and then blocks its thread.
+struct Blocking(UnboundedSender<()>);
+
+impl Greeter for Blocking {
+    async fn say_hello(&self, _: Request<HelloRequest>) -> Result<HelloReply> {
+        tokio::task::yield_now().await;
+        let _ = self.0.send(());
+        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(300)));
+        Ok(HelloReply::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn the_timeout_of_a_service_counts_from_the_arrival_of_a_call_that_waits_for_a_permit() {
+    let (began, mut has_begun) = unbounded_channel();
+    let greeter = GreeterServer::new(Blocking(began)).max_timeout(Duration::from_millis(50));
+    let server = Server::new().add_service(greeter);
+    let address = serve(server.max_concurrent_streams(1)).await;
+    let mut peer = RawPeer::connect(&address).await;
+    let head = Fields::call("/helloworld.Greeter/SayHello");
+    let first = peer.call(&head, vec![0; 5]).await;
+    within("the first", has_begun.recv()).await;
+    // The stream has ended, but its handler still has the permit.
+    peer.write(&[Frame::rst_stream(first, error::CANCEL)]).await;
+    let second = peer.call(&head, vec![0; 5]).await;
+    let code = i32::from(Code::DEADLINE_EXCEEDED);
+    assert_eq!(peer.outcome(second).await, Outcome::Answered(200, code));
+    assert!(has_begun.try_recv().is_err(), "a handler began");
 }
 
 #[tokio::test]
