@@ -56,7 +56,7 @@ pub struct BegunCall<F> {
     pub response: F,
     /// The poll budget of the call's method, or `None` if the response is already known.
     pub poll_budget: Option<Arc<PollBudget>>,
-    /// What becomes of the client's deadline.
+    /// The handling of the client's deadline.
     pub deadline: DeadlineChange,
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Po
     }
 }
 
-/// What a server does with the deadline that a client has set.
+/// The handling of a deadline that a client has set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadlineChange {
     /// The client's deadline remains, if there is one.

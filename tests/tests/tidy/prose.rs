@@ -13,9 +13,9 @@ use crate::house::{PUBLISHED, root, rust_files, without_tests};
 /// How many findings each area may have. These numbers go down only: who mends findings lowers them.
 const CEILINGS: [(Area, usize); 5] = [
     (Area::Guides, 0),
-    (Area::PublicDocs, 93),
-    (Area::Messages, 4),
-    (Area::PrivateDocs, 225),
+    (Area::PublicDocs, 0),
+    (Area::Messages, 0),
+    (Area::PrivateDocs, 105),
     (Area::Examples, 0),
 ];
 

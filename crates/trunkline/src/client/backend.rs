@@ -28,10 +28,10 @@ pub(crate) enum BackendKind {
 
 pub(crate) struct ChannelOptions {
     pub(crate) limits: Arc<ChannelLimits>,
-    /// What is the same in the head of each request.
+    /// The constant fields of each request's head.
     pub(crate) fields: ClientFields,
     paths: Paths,
-    /// What messages are compressed with unless their call says otherwise.
+    /// The compressor of calls that do not set their own.
     pub(crate) compress: Option<Arc<dyn Compressor>>,
     /// None if no call has any, as most.
     pub(crate) defaults: Option<Box<CallDefaults>>,
