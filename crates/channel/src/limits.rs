@@ -71,12 +71,9 @@ pub struct ChannelLimits {
 
 impl Default for ChannelLimits {
     fn default() -> Self {
-        let mut http2 = Http2Limits::default();
-        // Frames for calls that the client has cancelled are no mistake of the server's.
-        http2.error_reset_budget = 65_536;
         Self {
             messages: MessageLimits::default(),
-            http2,
+            http2: Http2Limits::for_client(),
             max_connections: 4,
             connection_idle_time: Duration::from_secs(30),
             connection_retry_pause: Duration::from_secs(1),

@@ -402,7 +402,7 @@ mod tests {
 
     fn shared() -> Arc<ConnectionShared> {
         ConnectionShared::new(Arc::new(HeaderLists::new(
-            &crate::limits::Http2Limits::default(),
+            &crate::limits::Http2Limits::for_server(),
             crate::frame_guard::Role::Client,
         )))
     }

@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_takes_is_cautious_at_first_then_what_it_says() {
-        let lists = HeaderLists::new(&Http2Limits::default(), Role::Server);
+        let lists = HeaderLists::new(&Http2Limits::for_server(), Role::Server);
         let mut guard = FrameGuard::new(Role::Server);
         lists.note(&mut guard);
         let room = |limit, source| Room { limit, source };
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_request_counts_its_pseudo_headers() {
-        let lists = HeaderLists::new(&Http2Limits::default(), Role::Server);
+        let lists = HeaderLists::new(&Http2Limits::for_server(), Role::Server);
         let mut head = Request::new(());
         *head.uri_mut() = "http://host/a.B/C".parse().unwrap();
         let pseudo = [":methodGET", ":schemehttp", ":authorityhost", ":path/a.B/C"];

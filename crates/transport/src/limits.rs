@@ -14,7 +14,7 @@ const NEVER: Duration = Duration::MAX;
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_transport as limits; }
-/// let limits = trunkline::limits::Http2Limits::default();
+/// let limits = trunkline::limits::Http2Limits::for_server();
 /// assert_eq!(limits.initial_window_size, 160 * 1024);
 /// ```
 #[derive(Clone, Debug)]
@@ -106,9 +106,9 @@ pub struct Http2Limits {
     pub custom_io_linger_time: Duration,
 }
 
-impl Default for Http2Limits {
-    /// Returns the defaults of a server, but with keepalive off.
-    fn default() -> Self {
+impl Http2Limits {
+    /// Returns the defaults of a server: those of `ServerLimits::default().http2`.
+    pub fn for_server() -> Self {
         Self {
             initial_window_size: 160 * KIB as u32,
             initial_connection_window_size: 16 * MIB as u32,
@@ -121,7 +121,7 @@ impl Default for Http2Limits {
             read_buffer_size: 64 * KIB,
             gather_size: 16 * KIB,
             pipe_size: 64 * KIB,
-            keepalive_time: NEVER,
+            keepalive_time: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             error_reset_budget: 1_000,
             error_resets_per_second: 1_000,
@@ -136,9 +136,17 @@ impl Default for Http2Limits {
             custom_io_linger_time: Duration::from_secs(1),
         }
     }
-}
 
-impl Http2Limits {
+    /// Returns the defaults of a client: those of `ChannelLimits::default().http2`. Keepalive is off, and
+    /// `error_reset_budget` allows for frames of calls that the client has cancelled.
+    pub fn for_client() -> Self {
+        Self {
+            keepalive_time: NEVER,
+            error_reset_budget: 65_536,
+            ..Self::for_server()
+        }
+    }
+
     /// Returns the number of bytes that a connection reads and discards while it lingers: twice the
     /// connection's window.
     ///
@@ -304,10 +312,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             messages: MessageLimits::default(),
-            http2: Http2Limits {
-                keepalive_time: Duration::from_secs(60),
-                ..Http2Limits::default()
-            },
+            http2: Http2Limits::for_server(),
             max_connections: 100_000,
             max_concurrent_streams: 100,
             max_header_list_size: 16 * KIB as u32,
@@ -390,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_suspect_is_above_the_limit_and_one_that_was_cut_is_suspect() {
-        let mut limits = Http2Limits::default();
+        let mut limits = Http2Limits::for_server();
         assert_eq!(limits.decoded_header_list_size(), 256 * 1024);
         for hard in [1_000, 32_768, 1 << 20, 1 << 28, u32::MAX] {
             limits.max_header_list_size_hard = hard;

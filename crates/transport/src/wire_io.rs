@@ -510,7 +510,7 @@ mod tests {
     async fn a_frame_larger_than_the_buffer_is_taken_in_parts() {
         let limits = Http2Limits {
             write_buffer_size: 1000,
-            ..Http2Limits::default()
+            ..Http2Limits::for_server()
         };
         let (mut io, _peer) = wire(&limits, 1 << 20);
         let bytes = vec![7; 1 << 16];
@@ -522,7 +522,7 @@ mod tests {
 
     #[tokio::test]
     async fn writes_wait_until_the_task_sends() {
-        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::for_server(), 1024);
         io.write_all(b"one").await.unwrap();
         io.flush().await.unwrap();
         io.write_all(b"two").await.unwrap();
@@ -538,7 +538,7 @@ mod tests {
     async fn a_full_socket_pushes_back_at_the_write_buffer_size() {
         let limits = Http2Limits {
             write_buffer_size: 100,
-            ..Http2Limits::default()
+            ..Http2Limits::for_server()
         };
         let (mut io, _peer) = wire(&limits, 10);
         let mut taken = 0;
@@ -555,8 +555,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_settings_announce_the_limit_and_not_what_h2_decodes() {
-        let decoded = Http2Limits::default().decoded_header_list_size();
-        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
+        let decoded = Http2Limits::for_server().decoded_header_list_size();
+        let (mut io, mut peer) = wire(&Http2Limits::for_server(), 1024);
         let settings = |size: u32| {
             let mut frame = vec![0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6, 0, 6];
             frame.extend(size.to_be_bytes());
@@ -578,7 +578,7 @@ mod tests {
     async fn heads_are_read_no_faster_than_their_calls_begin() {
         let limits = Http2Limits {
             header_bytes_per_turn: 50,
-            ..Http2Limits::default()
+            ..Http2Limits::for_server()
         };
         let (mut io, mut peer) = wire(&limits, 1024);
         let mut head = vec![0, 0, 60, 1, 4, 0, 0, 0, 1];
@@ -601,7 +601,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_asked_for_is_kept_for_the_next_read() {
-        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::for_server(), 1024);
         peer.write_all(b"hello world").await.unwrap();
         let mut buf = [0; 4];
         io.read_exact(&mut buf).await.unwrap();
@@ -620,7 +620,7 @@ mod tests {
             (&[&GOAWAY, &DATA], ""),
             (&[&DATA], ""),
         ] {
-            let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
+            let (mut io, mut peer) = wire(&Http2Limits::for_server(), 1024);
             for frame in frames {
                 io.write_all(frame).await.unwrap();
             }
@@ -640,7 +640,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_counted_and_a_wire_that_is_gone_counts_no_more() {
-        let (mut io, mut peer) = wire(&Http2Limits::default(), 1024);
+        let (mut io, mut peer) = wire(&Http2Limits::for_server(), 1024);
         let counted = io.counted();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         io.write_all(&ping).await.unwrap();

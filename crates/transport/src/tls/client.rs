@@ -18,8 +18,18 @@ use crate::target::Target;
 
 /// TLS settings of a channel: the authorities it trusts, and its own certificate.
 ///
-/// Supports TLS 1.2 and 1.3, for HTTP/2 only. By default, a channel trusts the authorities that the system
-/// trusts, and has no certificate; a target with `https://` uses these defaults.
+/// Supports TLS 1.2 and 1.3, for HTTP/2 only. By default, a channel has no certificate, and trusts the
+/// authorities that the features of this build select; a target with `https://` uses these defaults.
+///
+/// | features | default authorities |
+/// | --- | --- |
+/// | `tls-native-roots` | those that the system trusts |
+/// | `tls-webpki-roots` without `tls-native-roots` | Mozilla's list, which is compiled in |
+/// | neither | none: connecting fails with INVALID_ARGUMENT unless [`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem) sets some |
+///
+/// Cargo unifies features: any crate in the build can enable `tls-native-roots` for all. A program that must
+/// trust particular authorities sets them with [`ca_file`](Self::ca_file), [`ca_pem`](Self::ca_pem) or
+/// [`from_rustls`](Self::from_rustls), which do not depend on features.
 ///
 /// ```
 /// # use trunkline_transport::ClientTls;
@@ -41,9 +51,10 @@ impl Default for ClientTls {
 }
 
 impl ClientTls {
-    /// Creates settings that trust the authorities that the system trusts. They are read once, for the
-    /// first connection. The environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their
-    /// location.
+    /// Creates settings that trust the default authorities of this build; see [`ClientTls`].
+    ///
+    /// With `tls-native-roots`, the system's authorities are read once, for the first connection. The
+    /// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their location.
     pub fn new() -> Self {
         Self {
             config: ReloadableConfig::new(Settings::default(), None),

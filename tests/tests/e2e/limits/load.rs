@@ -821,7 +821,7 @@ async fn a_handler_waits_for_a_client_that_does_not_read() {
             }
         }
     };
-    let limits = Http2Limits::default();
+    let limits = Http2Limits::for_server();
     let window = limits.initial_window_size as usize;
     // The window, and what lies on the way to it: the send buffer, a chunk or two that gather.
     let bound = window + limits.max_send_buffer_size + 4 * limits.gather_size;

@@ -273,7 +273,7 @@ async fn closed_by_one_end(server: Server) -> (RawPeer<DuplexStream>, JoinHandle
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_close_is_waited_for_no_longer_than_the_limit_says() {
-    let limits = Http2Limits::default();
+    let limits = Http2Limits::for_server();
     // It reads on, and says so.
     let (mut client, serving) = closed_by_one_end(Server::new()).await;
     let began = Instant::now();
@@ -379,12 +379,12 @@ async fn streams_that_cannot_half_close_do_not_hold_the_ends_for_long() {
     let began = Instant::now();
     drop(client);
     serving.await.expect("no panic");
-    assert!(began.elapsed() <= Http2Limits::default().custom_io_linger_time);
+    assert!(began.elapsed() <= Http2Limits::for_server().custom_io_linger_time);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_for_ever_is_read_no_further_than_the_limit_says() {
-    let mut limits = Http2Limits::default();
+    let mut limits = Http2Limits::for_server();
     limits.initial_connection_window_size = 1 << 20;
     let server = Server::new().with_limits(|it| it.http2.clone_from(&limits));
     let (mut client, serving) = closed_by_one_end(server).await;
