@@ -110,7 +110,8 @@ impl Status {
     /// Returns the response of a call that fails before its first message: a head that is also the
     /// end (Trailers-Only), with HTTP status 200 and an empty body.
     ///
-    /// A tower layer that refuses a request returns it. A message is cut at 8 KiB.
+    /// A tower layer that refuses a request returns it. A message is cut at 8 KiB. The status of a peer
+    /// is [redacted](Self::redacted), as if a handler returned it.
     ///
     /// ```
     /// # use trunkline_codec as trunkline;
@@ -121,7 +122,7 @@ impl Status {
     /// assert_eq!(response.headers()["grpc-status"], "16");
     /// ```
     pub fn into_response<B: Default>(self) -> http::Response<B> {
-        trailers_only(Err(self), Metadata::new())
+        trailers_only(Err(self.redacted()), Metadata::new())
     }
 }
 

@@ -159,7 +159,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
                         }
                     }
                     Ok(Poll::Ready(Ok(()) | Err(SendError::PeerGone))) => self.let_go(),
-                    Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status),
+                    Ok(Poll::Ready(Err(SendError::Body(status)))) => self.end(status.redacted()),
                     Err(panic) => self.end(panicked(&panic)),
                 }
             }

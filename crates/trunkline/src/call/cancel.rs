@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::runtime::Handle;
 use trunkline_codec::Status;
-use trunkline_transport::Body;
+use trunkline_transport::{Body, catch_panic};
 
 use crate::call::source::{Arrived, ArrivedEnd, AwaitedHead, Source};
 
@@ -61,7 +62,8 @@ impl CancelHandle {
         };
         for stream in streams {
             if let Some(stream) = stream.upgrade() {
-                stream.cancel();
+                // A panic of one call concerns neither the other calls nor the canceller.
+                let _ = catch_panic(move || stream.cancel());
             }
         }
     }
@@ -73,9 +75,18 @@ impl CancelHandle {
 
     /// Returns `head`, whose stream, including the body, this handle can reset.
     pub(crate) fn guard(&self, head: Box<dyn AwaitedHead>) -> Box<dyn AwaitedHead> {
+        Box::new(GuardedHead(self.stream(Source::Head(head))))
+    }
+
+    /// Returns a watch for a call that does not wait for its stream.
+    pub(crate) fn watch(&self) -> CancelWatch {
+        CancelWatch(self.stream(Source::Ended))
+    }
+
+    fn stream(&self, source: Source) -> Arc<Stream> {
         let stream = Arc::new(Stream {
             state: Mutex::new(State {
-                stage: Stage::Reading(Source::Head(head)),
+                stage: Stage::Reading(source),
                 is_cancelled: false,
                 waker: None,
             }),
@@ -94,7 +105,7 @@ impl CancelHandle {
                 handles.streams.push(Arc::downgrade(&stream));
             }
         }
-        Box::new(GuardedHead(stream))
+        stream
     }
 
     fn lock(&self) -> MutexGuard<'_, Handles> {
@@ -172,9 +183,21 @@ impl Stream {
         }
     }
 
+    /// Resets the source. This polls it once, and it may be a service of the user, which may panic.
     fn reset(&self, source: Source) -> Arrived {
         let _runtime = self.runtime.as_ref().map(Handle::enter);
-        source.reset()
+        catch_panic(|| source.reset()).unwrap_or_else(|panic| {
+            tracing::error!(target: "trunkline::call", panic = panic.text(), "a call panicked as it was cancelled");
+            Arrived::failed(panicked())
+        })
+    }
+
+    /// Polls the source without the lock. If it panics, the call ends.
+    fn poll_source<T>(&self, poll: impl FnOnce() -> T) -> T {
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
+            self.lock().stage = Stage::Reset(Arrived::failed(panicked()));
+            resume_unwind(panic)
+        })
     }
 
     /// Polls the stream, or takes from the part that had arrived before the reset. `poll` also returns
@@ -203,7 +226,7 @@ impl Stream {
                 }
             }
         };
-        let (source, polled) = poll(source, cx);
+        let (source, polled) = self.poll_source(|| poll(source, cx));
         let mut state = self.lock();
         if !state.is_cancelled {
             state.stage = Stage::Reading(source);
@@ -217,6 +240,28 @@ impl Stream {
         };
         self.lock().stage = Stage::Reset(arrived);
         Poll::Ready(polled)
+    }
+}
+
+#[cold]
+fn panicked() -> Status {
+    Status::internal("the call panicked; the log of this process says why")
+}
+
+/// A watch of one call for the cancellation by its handle.
+pub(crate) struct CancelWatch(Arc<Stream>);
+
+impl CancelWatch {
+    /// Ready after the handle has cancelled its calls.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        match state.is_cancelled {
+            true => Poll::Ready(()),
+            false => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -291,7 +336,11 @@ impl http_body::Body for GuardedBody {
                     return (source, Poll::Ready(Some(Err(cancelled()))));
                 };
                 let polled = Pin::new(&mut body).poll_frame(cx);
-                (Source::Body(body), polled)
+                match &polled {
+                    // A body is not polled after its end.
+                    Poll::Ready(None | Some(Err(_))) => (Source::Ended, polled),
+                    _ => (Source::Body(body), polled),
+                }
             },
             |arrived| match arrived.frames.pop_front() {
                 Some(frame) => Some(Ok(frame)),

@@ -12,6 +12,10 @@ use crate::call::context::{Context, Lent, ReturnedContext};
 use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::ResponseMetadata;
 
+/// The message of a call that has no response, although its interceptors returned Ok.
+pub(crate) const OK_WITHOUT_RESPONSE: &str =
+    "an interceptor returned Ok for a call that has no response";
+
 /// The future of running interceptors, or of the call inside them.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
@@ -24,6 +28,10 @@ type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 /// and change the request in its [`Context`]. Then it continues the call with [`Next::run`], which
 /// completes with the status of the whole call, or returns an error, so the call is not made. The caller
 /// receives the result that the interceptor returns.
+///
+/// If an interceptor returns `Ok` for a call that failed inside it, a call with a stream of responses ends
+/// with OK after the responses that were sent. A call with one response has no response then, so it ends
+/// with INTERNAL, like every call for which [`Next::run`] did not complete.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};
@@ -77,16 +85,6 @@ pub(crate) struct Interceptors(Arc<Vec<Arc<dyn ErasedInterceptor>>>);
 impl Interceptors {
     pub(crate) fn push(&mut self, interceptor: impl Interceptor) {
         Arc::make_mut(&mut self.0).push(Arc::new(interceptor));
-    }
-
-    /// Returns these interceptors with `inner` inside them.
-    #[expect(dead_code, reason = "for interceptors of single services")]
-    pub(crate) fn around(&self, inner: &Self) -> Self {
-        match (self.is_empty(), inner.is_empty()) {
-            (true, _) => inner.clone(),
-            (_, true) => self.clone(),
-            (false, false) => Self(Arc::new(self.0.iter().chain(&*inner.0).cloned().collect())),
-        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -193,9 +191,12 @@ impl Exchange {
 
     /// Passes the response to the receiving half.
     pub(crate) fn respond(&self, response: http::Response<Body>) {
-        let mut state = self.lock();
-        state.response = Some(response);
-        if let Some(waker) = state.response_waker.take() {
+        let waker = {
+            let mut state = self.lock();
+            state.response = Some(response);
+            state.response_waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -227,9 +228,12 @@ impl Exchange {
     }
 
     fn set_end(&self, end: Result<(), Status>, response: ResponseMetadata) {
-        let mut state = self.lock();
-        state.end = Some((end, response));
-        if let Some(waker) = state.end_waker.take() {
+        let waker = {
+            let mut state = self.lock();
+            state.end = Some((end, response));
+            state.end_waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -260,7 +264,7 @@ impl ClientInterceptors {
         unlocked(running).as_mut().poll(cx).map(|end| {
             self.running = None;
             end.err().unwrap_or_else(|| {
-                Status::internal("an interceptor returned Ok without calling Next::run")
+                Status::internal(OK_WITHOUT_RESPONSE)
             })
         })
     }
@@ -298,9 +302,14 @@ impl ClientInterceptors {
         }
     }
 
-    /// Takes the metadata of the response, with the changes of the interceptors, after they have ended.
+    /// Takes the metadata of the response, with the changes of the interceptors, after they have ended. If
+    /// they ended before they received the metadata from the server, it follows.
     pub(crate) fn take_response(&self) -> Option<ResponseMetadata> {
-        self.outermost.take().map(|state| state.response)
+        let left = self.outermost.take()?.response;
+        Some(match self.exchange.lock().end.take() {
+            Some((_, untold)) => left.followed_by(untold),
+            None => left,
+        })
     }
 }
 

@@ -153,6 +153,11 @@ impl MessageHooks {
         self.run_on(payload, Value::Encoded(decode, OnceCell::new()))
     }
 
+    /// Returns the error with which a hook of either direction has ended the call.
+    pub(crate) fn rejected(&self) -> Option<Status> {
+        self.rejection.status()
+    }
+
     #[cold]
     fn run_on(&self, payload: &Payload, value: Value<'_>) -> Result<(), Status> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +188,7 @@ pub(crate) fn hooked_frame<T: Message>(
     let Some(hooks) = hooks else {
         return frame_of(message, len, compressor, max_size);
     };
-    if let Some(status) = hooks.rejection.status() {
+    if let Some(status) = hooks.rejected() {
         return Err(status);
     }
     let frame = frame_of(message, len, None, max_size)?;
@@ -231,9 +236,12 @@ struct RejectionState {
 
 impl Rejection {
     fn set(&self, status: Status) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.status.get_or_insert(status);
-        if let Some(waker) = state.waker.take() {
+        let waker = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.status.get_or_insert(status);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::{Body, poll_coop};
 
-use crate::call::cancel::{CancelHandle, cancelled};
+use crate::call::cancel::{CancelHandle, CancelWatch, cancelled};
 use crate::call::deadline::{self, Deadline};
 use crate::call::fields::SHARE_FROM;
 use crate::call::source::{ArrivedEnd, AwaitedHead, Source};
@@ -97,16 +97,24 @@ impl Receive {
         self
     }
 
-    /// Resets the stream. The reader returns the part that has arrived, and then CANCELLED.
-    pub(crate) fn cancel(&mut self) {
+    /// Resets the stream. The reader returns the part that has arrived, and then CANCELLED. Returns the
+    /// number of bytes of DATA in that part.
+    pub(crate) fn cancel(&mut self) -> usize {
         self.is_cancelled = true;
+        if let Source::Ended = &self.source {
+            return 0;
+        }
+        let mut bytes = 0;
         let arrived = std::mem::replace(&mut self.source, Source::Ended).reset();
         if let Some(head) = arrived.head {
             self.reader.head(head.status, head.headers);
         }
         for frame in arrived.frames {
             match frame.into_data() {
-                Ok(data) => self.reader.data(data),
+                Ok(data) => {
+                    bytes += data.len();
+                    self.reader.data(data);
+                }
                 Err(frame) => self
                     .reader
                     .trailers(frame.into_trailers().unwrap_or_default()),
@@ -117,6 +125,17 @@ impl Receive {
             ArrivedEnd::Failed(status) => self.reader.fail(status),
             ArrivedEnd::Reset => self.reader.fail(cancelled()),
         }
+        bytes
+    }
+
+    /// Returns a watch for the cancellation by the handle of the call, if it has one.
+    pub(crate) fn cancel_watch(&self) -> Option<CancelWatch> {
+        self.cancelled_by.as_ref().map(CancelHandle::watch)
+    }
+
+    /// Returns true for the responses of a client's call.
+    pub(crate) fn is_client(&self) -> bool {
+        self.is_client
     }
 
     /// Returns true if the caller has cancelled the call.
@@ -281,8 +300,14 @@ impl Receive {
                 return Poll::Pending;
             }
             Source::Body(body) => match ready!(Pin::new(body).poll_frame(cx)) {
-                None => self.reader.eof(),
-                Some(Err(status)) => self.fail_stream(status),
+                None => {
+                    self.reader.eof();
+                    self.close();
+                }
+                Some(Err(status)) => {
+                    self.fail_stream(status);
+                    self.close();
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let len = data.len();

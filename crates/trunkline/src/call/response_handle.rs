@@ -193,9 +193,12 @@ impl ResponseHandle {
     /// It is then also sent if the call ends immediately. By default, a response without messages and
     /// without metadata in its head consists only of trailers.
     pub fn send_head(&self) {
-        let mut state = self.lock();
-        state.head_wanted = true;
-        if let Some(waker) = state.waker.take() {
+        let waker = {
+            let mut state = self.lock();
+            state.head_wanted = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

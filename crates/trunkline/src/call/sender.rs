@@ -316,13 +316,20 @@ impl<T> Sender<T> {
 
     /// Ends the messages (half-close). On a server it has no effect; there, the response ends when the
     /// handler returns.
+    ///
+    /// If a hook of an interceptor has rejected a message, the request is not complete, so on a client the
+    /// call is reset instead.
     pub fn finish(self) {
         if let Compression::Call {
-            recorder: Some(recorder),
-            ..
+            recorder, hooks, ..
         } = &self.compression
         {
-            recorder.half_closed();
+            if let Some(status) = hooks.as_ref().and_then(|hooks| hooks.rejected()) {
+                return self.pipe.fail(status);
+            }
+            if let Some(recorder) = recorder {
+                recorder.half_closed();
+            }
         }
         self.pipe.finish(None);
     }

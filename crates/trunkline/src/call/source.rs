@@ -76,6 +76,15 @@ impl Source {
 }
 
 impl Arrived {
+    /// Returns an end without a head and frames.
+    pub(crate) fn failed(status: Status) -> Self {
+        Self {
+            head: None,
+            frames: VecDeque::new(),
+            end: ArrivedEnd::Failed(status),
+        }
+    }
+
     fn take(&mut self, mut body: Body) {
         let mut size = 0;
         while size < ARRIVED_MAX {

@@ -8,7 +8,7 @@ use trunkline_codec::Status;
 use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
 use crate::call::handling::Handling;
-use crate::call::intercept::Interceptors;
+use crate::call::intercept::{Interceptors, OK_WITHOUT_RESPONSE};
 use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{Rejection, unless_rejected};
 use crate::call::messages::Messages;
@@ -71,8 +71,7 @@ pub(crate) fn intercepted(
         drop(outer);
         end?;
         let frame = frame.lock().unwrap_or_else(PoisonError::into_inner).take();
-        frame
-            .ok_or_else(|| Status::internal("an interceptor returned Ok without calling Next::run"))
+        frame.ok_or_else(|| Status::internal(OK_WITHOUT_RESPONSE))
     })
 }
 

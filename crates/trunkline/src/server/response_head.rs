@@ -5,6 +5,7 @@ use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeReader};
 
 use crate::call::handling::Outcome;
+use crate::call::intercept::OK_WITHOUT_RESPONSE;
 use crate::call::response_handle::{ResponseHandle, ResponseHead};
 use crate::server::handler_body::HandlerBody;
 use crate::server::response_end;
@@ -30,9 +31,8 @@ pub(crate) fn ended(mut running: RunningHandler, outcome: Outcome) -> http::Resp
             *whole.body_mut() = Body::pieces(frame, Some(trailers));
             return whole;
         }
-        Ok(None) if running.outbox.is_none() => Err(Status::internal(
-            "an interceptor returned Ok without calling Next::run",
-        )),
+        Ok(None) if running.outbox.is_none() => Err(Status::internal(OK_WITHOUT_RESPONSE)),
+        // If a stream failed further in, the Ok of the interceptor decides.
         Ok(None) => Ok(()),
         Err(status) => Err(status),
     };

@@ -73,7 +73,9 @@ impl RouterFuture {
                 })
             }),
             RouterState::Layers(calling) => calling.as_mut().poll(cx).map(|response| {
-                response.unwrap_or_else(|status| refused(status.into(), &Compressors::none()))
+                response.unwrap_or_else(|status| {
+                    refused(status.redacted().into(), &Compressors::none())
+                })
             }),
         }
     }
