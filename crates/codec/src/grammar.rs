@@ -452,7 +452,7 @@ impl Reader {
                 compressed: false,
             }));
         }
-        // PROTOCOL-HTTP2.md, "Requests": if the Message-Compressor header is omitted then the
+        // PROTOCOL-HTTP2.md, "Requests": if the Message-Encoding header is omitted then the
         // Compressed-Flag must be 0.
         let Some(compressor) = &self.compressor else {
             let message = "a message is compressed, but the head does not name a compression in grpc-encoding";

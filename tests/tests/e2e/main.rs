@@ -8,6 +8,7 @@ mod calls {
     mod ends;
     mod everyday;
     mod heads;
+    mod intercepted_ends;
     mod interceptors;
     mod large_messages;
     mod message_hooks;

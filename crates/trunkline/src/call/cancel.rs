@@ -40,6 +40,8 @@ pub struct CancelHandle(Arc<Mutex<Handles>>);
 struct Handles {
     is_cancelled: bool,
     streams: Vec<Weak<Stream>>,
+    /// Woken after the streams have been reset.
+    watches: Vec<Weak<Stream>>,
 }
 
 impl CancelHandle {
@@ -58,7 +60,8 @@ impl CancelHandle {
         let streams = {
             let mut handles = self.lock();
             handles.is_cancelled = true;
-            mem::take(&mut handles.streams)
+            let watches = mem::take(&mut handles.watches);
+            mem::take(&mut handles.streams).into_iter().chain(watches)
         };
         for stream in streams {
             if let Some(stream) = stream.upgrade() {
@@ -84,6 +87,7 @@ impl CancelHandle {
     }
 
     fn stream(&self, source: Source) -> Arc<Stream> {
+        let is_watch = matches!(source, Source::Ended);
         let stream = Arc::new(Stream {
             state: Mutex::new(State {
                 stage: Stage::Reading(source),
@@ -99,10 +103,14 @@ impl CancelHandle {
                 stream.cancel();
             }
             false => {
-                if handles.streams.len() == handles.streams.capacity() {
-                    handles.streams.retain(|stream| stream.strong_count() > 0);
+                let list = match is_watch {
+                    true => &mut handles.watches,
+                    false => &mut handles.streams,
+                };
+                if list.len() == list.capacity() {
+                    list.retain(|stream| stream.strong_count() > 0);
                 }
-                handles.streams.push(Arc::downgrade(&stream));
+                list.push(Arc::downgrade(&stream));
             }
         }
         stream

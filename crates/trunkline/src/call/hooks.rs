@@ -1,15 +1,19 @@
 //! The observer and the interceptors of a call, around its receiving half.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use trunkline_codec::{End, Message as Received, Metadata, Status, frame};
 
+use crate::call::cancel::{CancelWatch, cancelled};
 use crate::call::intercept::ClientInterceptors;
 use crate::call::message::{Message, Raw};
 use crate::call::message_hooks::{Decode, MessageHooks, decode};
 use crate::call::receive::{Receive, Step};
+use crate::call::source::now;
 use crate::observe::{MessageSize, Recorder};
 
 /// The observer of a call, and on a client its interceptors, around the receiving half.
@@ -24,6 +28,11 @@ pub(crate) struct Hooks {
     decode: Decode,
     /// The end of the call, which the interceptors can still change.
     ending: Option<End>,
+    /// Reports a cancellation while the call waits for interceptors and not for its stream.
+    cancel_watch: Option<CancelWatch>,
+    /// The one message of a response, decoded before the interceptors receive the end. In a mutex that is
+    /// never locked: it makes what holds a call `Sync`.
+    decoded: Option<Mutex<Box<dyn Any + Send>>>,
 }
 
 impl Hooks {
@@ -50,6 +59,8 @@ impl Hooks {
             message_hooks: None,
             decode: decode::<Raw>,
             ending: None,
+            cancel_watch: None,
+            decoded: None,
         }
     }
 
@@ -87,10 +98,10 @@ impl Hooks {
                 if let Poll::Ready(status) = interceptors.poll(cx) {
                     receive.fail(status);
                 }
-                ready!(receive.poll_step(cx))
+                ready!(self.poll_awaited(receive, cx))
             }
         };
-        if let Step::Head = step {
+        if let (Step::Head, Some(interceptors)) = (&step, &self.interceptors) {
             self.message_hooks = interceptors.take_response_hooks();
         }
         let step = self.run_message_hooks(step, receive);
@@ -106,6 +117,18 @@ impl Hooks {
             }
             step => Poll::Ready(step),
         }
+    }
+
+    /// Polls a step of `receive`, whose head comes from the interceptors. They are dropped if the caller
+    /// cancels the call before the head.
+    fn poll_awaited(&mut self, receive: &mut Receive, cx: &mut Context<'_>) -> Poll<Step> {
+        let step = receive.poll_step(cx);
+        if step.is_ready() || !receive.awaits_head() || !self.poll_cancelled(receive, cx) {
+            return step;
+        }
+        self.interceptors = None;
+        receive.fail(cancelled());
+        receive.poll_step(cx)
     }
 
     /// Runs the message hooks. If a hook rejects a message, the call ends.
@@ -134,9 +157,10 @@ impl Hooks {
         let Some(interceptors) = &mut self.interceptors else {
             return Poll::Ready(Step::End(end));
         };
-        match interceptors.poll_end(cx) {
+        let polled = interceptors.poll_end(cx);
+        match polled {
             // An interceptor that waits does not delay a caller that has cancelled the call.
-            Poll::Pending if receive.is_cancelled() => self.interceptors = None,
+            Poll::Pending if self.poll_cancelled(receive, cx) => self.interceptors = None,
             Poll::Pending => match receive.poll_deadline(cx, true) {
                 // An interceptor that waits does not extend the deadline.
                 Some(status) => {
@@ -149,7 +173,8 @@ impl Hooks {
                 }
             },
             Poll::Ready(status) => {
-                if let Some(left) = interceptors.take_response() {
+                let interceptors = self.interceptors.as_ref();
+                if let Some(left) = interceptors.and_then(ClientInterceptors::take_response) {
                     receive.set_head(left.head);
                     end.trailers = left.trailers;
                 }
@@ -159,12 +184,83 @@ impl Hooks {
         Poll::Ready(Step::End(end))
     }
 
-    /// Handles that the caller cancels the call. Until the head arrives, the interceptors hold the stream.
-    #[cold]
-    pub(crate) fn cancelled(&mut self, receive: &Receive) {
-        if receive.awaits_head() {
-            self.interceptors = None;
+    /// Returns true after the caller has cancelled the call. Otherwise `cx` is woken by a cancellation.
+    fn poll_cancelled(&mut self, receive: &Receive, cx: &Context<'_>) -> bool {
+        if receive.is_cancelled() {
+            return true;
         }
+        if self.cancel_watch.is_none() {
+            self.cancel_watch = receive.cancel_watch();
+        }
+        let watch = self.cancel_watch.as_ref();
+        watch.is_some_and(|watch| watch.poll(cx).is_ready())
+    }
+
+    /// Handles that the caller cancels the call. Until the head arrives, the interceptors hold the stream,
+    /// so they pass on a response that has arrived; if none has, they are dropped.
+    #[cold]
+    pub(crate) fn cancelled(&mut self, receive: &mut Receive) {
+        let Some(interceptors) = &mut self.interceptors else {
+            return;
+        };
+        if !receive.awaits_head() {
+            return;
+        }
+        match now(|cx| interceptors.poll(cx)) {
+            Poll::Ready(status) => receive.fail(status),
+            Poll::Pending if interceptors.has_response() => {}
+            Poll::Pending => self.interceptors = None,
+        }
+    }
+
+    /// Records the bytes of DATA that had arrived when the caller cancelled the call.
+    #[cold]
+    pub(crate) fn data_arrived(&self, bytes: usize) {
+        if let Some(recorder) = &self.recorder {
+            recorder.data_received(bytes);
+        }
+    }
+
+    /// Ends the call because the caller cannot read a message. Returns false if there are no interceptors,
+    /// which have to receive the end before the caller.
+    #[cold]
+    pub(crate) fn fail(&mut self, receive: &Receive, status: &Status) -> bool {
+        let Some(interceptors) = &self.interceptors else {
+            return false;
+        };
+        let end = End {
+            status: Err(status.clone()),
+            trailers: Metadata::new(),
+        };
+        record_stream_end(self.recorder.as_deref(), receive, &end);
+        interceptors.set_end(end.status.clone(), receive.head().clone(), Metadata::new());
+        self.ending = Some(end);
+        true
+    }
+
+    /// Returns true if interceptors receive the end of the call.
+    pub(crate) fn has_interceptors(&self) -> bool {
+        self.interceptors.is_some()
+    }
+
+    /// Keeps the decoded message of a response until its end.
+    pub(crate) fn set_decoded<T: Message>(&mut self, message: T) {
+        self.decoded = Some(Mutex::new(Box::new(message)));
+    }
+
+    pub(crate) fn has_decoded(&self) -> bool {
+        self.decoded.is_some()
+    }
+
+    pub(crate) fn take_decoded<T: Message>(&mut self) -> Option<T> {
+        let decoded = self.decoded.take()?.into_inner();
+        let decoded = decoded.unwrap_or_else(PoisonError::into_inner).downcast();
+        decoded.ok().map(|message| *message)
+    }
+
+    /// Returns the deadline of a client's call whose stream is open, if interceptors have changed it.
+    pub(crate) fn moved_deadline(&self) -> Option<Instant> {
+        self.interceptors.as_ref()?.moved_deadline()
     }
 
     /// Returns true if a message can be decoded in place, without a step.

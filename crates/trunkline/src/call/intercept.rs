@@ -1,16 +1,20 @@
 //! Interceptors: code around whole calls, on clients and on servers.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll, Waker};
 
+use tokio::time::Instant;
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::Body;
 
 use crate::call::context::{Context, Lent, ReturnedContext};
 use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::ResponseMetadata;
+use crate::call::source::AwaitedHead;
 
 /// The message of a call that has no response, although its interceptors returned Ok.
 pub(crate) const OK_WITHOUT_RESPONSE: &str =
@@ -173,11 +177,20 @@ struct ExchangeState {
     response_waker: Option<Waker>,
     request_hooks: Option<MessageHooks>,
     response_hooks: Option<MessageHooks>,
+    moved_deadline: Option<Instant>,
     end: Option<(Result<(), Status>, ResponseMetadata)>,
     end_waker: Option<Waker>,
 }
 
+/// The end of a call, and the metadata of its response.
+type RelayedEnd = (Result<(), Status>, ResponseMetadata);
+
 impl Exchange {
+    /// Passes the deadline that interceptors have set to the sending half.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.lock().moved_deadline = deadline;
+    }
+
     /// Passes the hooks of interceptors to the two halves of the call.
     pub(crate) fn set_hooks(
         &self,
@@ -190,7 +203,7 @@ impl Exchange {
     }
 
     /// Passes the response to the receiving half.
-    pub(crate) fn respond(&self, response: http::Response<Body>) {
+    fn respond(&self, response: http::Response<Body>) {
         let waker = {
             let mut state = self.lock();
             state.response = Some(response);
@@ -213,10 +226,7 @@ impl Exchange {
     }
 
     /// Completes when the receiving half has read the end of the call.
-    pub(crate) fn poll_end(
-        &self,
-        cx: &task::Context<'_>,
-    ) -> Poll<(Result<(), Status>, ResponseMetadata)> {
+    fn poll_end(&self, cx: &task::Context<'_>) -> Poll<RelayedEnd> {
         let mut state = self.lock();
         match state.end.take() {
             Some(end) => Poll::Ready(end),
@@ -224,6 +234,36 @@ impl Exchange {
                 state.end_waker = Some(cx.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+
+    /// Passes the response to the receiving half, and returns how the call ends there.
+    ///
+    /// # Errors
+    ///
+    /// The status of a call that ended before its head.
+    pub(crate) async fn relay(
+        &self,
+        mut head: Box<dyn AwaitedHead>,
+        is_open: &AtomicBool,
+    ) -> Result<RelayedEnd, Status> {
+        let response = poll_fn(|cx| {
+            let response = head.poll_head(cx);
+            is_open.store(head.is_open(), Ordering::Release);
+            match response {
+                Poll::Ready(response) => Poll::Ready(response.map(Ok)),
+                // The receiving half can end the call before the head arrives, such as at the deadline.
+                Poll::Pending => self.poll_end(cx).map(|end| Ok(Err(end))),
+            }
+        });
+        match response.await? {
+            Ok(response) => {
+                // The head would keep the stream open if nobody reads the body any more.
+                drop(head);
+                self.respond(response);
+                Ok(poll_fn(|cx| self.poll_end(cx)).await)
+            }
+            Err(end) => Ok(end),
         }
     }
 
@@ -263,14 +303,23 @@ impl ClientInterceptors {
         };
         unlocked(running).as_mut().poll(cx).map(|end| {
             self.running = None;
-            end.err().unwrap_or_else(|| {
-                Status::internal(OK_WITHOUT_RESPONSE)
-            })
+            end.err()
+                .unwrap_or_else(|| Status::internal(OK_WITHOUT_RESPONSE))
         })
     }
 
     pub(crate) fn take_request_hooks(&self) -> Option<MessageHooks> {
         self.exchange.lock().request_hooks.take()
+    }
+
+    /// Returns true if a response has been passed on and not been taken.
+    pub(crate) fn has_response(&self) -> bool {
+        self.exchange.lock().response.is_some()
+    }
+
+    /// Returns the deadline of the call, if interceptors have changed it.
+    pub(crate) fn moved_deadline(&self) -> Option<Instant> {
+        self.exchange.lock().moved_deadline
     }
 
     pub(crate) fn take_response_hooks(&self) -> Option<MessageHooks> {

@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use trunkline_codec::{End, Message as Received, Metadata, Status};
 
 use crate::call::hooks::Hooks;
+use crate::call::intercept::OK_WITHOUT_RESPONSE;
 use crate::call::message::Message;
 use crate::call::message_hooks::MessageHooks;
 use crate::call::receive::{Receive, Step};
@@ -59,6 +61,12 @@ impl Messages {
         self.hooks.as_ref()?.take_request_hooks()
     }
 
+    /// Returns the deadline of a client's call whose stream is open, if interceptors have changed it.
+    #[inline]
+    pub(crate) fn moved_deadline(&self) -> Option<Instant> {
+        self.hooks.as_ref()?.moved_deadline()
+    }
+
     /// Drives the call until its stream is open. The server need not have responded.
     pub(crate) async fn opened(&mut self) -> Result<(), Status> {
         poll_fn(|cx| {
@@ -99,24 +107,25 @@ impl Messages {
     ) -> Poll<Result<Option<T>, Status>> {
         loop {
             if let Some(decoded) = self.read_small(T::decode_slice) {
-                return Poll::Ready(self.only_if_read(decoded));
+                match decoded {
+                    Ok(message) => return Poll::Ready(Ok(Some(message))),
+                    Err(status) => self.fail(status),
+                }
+                continue;
             }
             if let Some(message) = self.early.take() {
                 self.is_compressed = message.compressed;
-                let decoded = T::decode(message.payload);
-                return Poll::Ready(self.only_if_read(decoded));
+                match T::decode(message.payload) {
+                    Ok(message) => return Poll::Ready(Ok(Some(message))),
+                    Err(status) => self.fail(status),
+                }
+                continue;
             }
             if let Some(end) = &self.end {
                 return Poll::Ready(end.status.clone().map(|()| None));
             }
             ready!(self.poll_step(cx));
         }
-    }
-
-    /// Ends the call if a message cannot be decoded, because it cannot be skipped either.
-    #[inline]
-    fn only_if_read<T>(&mut self, decoded: Result<T, Status>) -> Result<Option<T>, Status> {
-        decoded.map(Some).map_err(|status| self.fail(status))
     }
 
     /// Decodes the next message in place, if it is small and the next event.
@@ -141,7 +150,8 @@ impl Messages {
     /// Completes when the head has arrived, or the call has ended.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
-            if self.receive.has_head() {
+            // A request has its head from the start.
+            if self.receive.has_head() || self.early.is_some() || !self.receive.is_client() {
                 return Poll::Ready(Ok(()));
             }
             if let Some(end) = &self.end {
@@ -153,12 +163,36 @@ impl Messages {
 
     /// Completes when the call has ended. Keeps at most one message, so the call's reader must not accept
     /// a second one.
-    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    pub(crate) fn poll_end<T: Message>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Status>> {
         loop {
             if let Some(end) = &self.end {
                 return Poll::Ready(end.status.clone());
             }
             ready!(self.poll_progress(cx));
+            if self.hooks.is_some() {
+                self.decode_early::<T>();
+            }
+        }
+    }
+
+    /// Decodes the one message of a response, if interceptors receive its end.
+    #[cold]
+    fn decode_early<T: Message>(&mut self) {
+        let (Some(hooks), Some(message)) = (&mut self.hooks, &mut self.early) else {
+            return;
+        };
+        if self.end.is_some() || !hooks.has_interceptors() || hooks.has_decoded() {
+            return;
+        }
+        match T::decode(std::mem::take(&mut message.payload)) {
+            Ok(message) => hooks.set_decoded(message),
+            Err(status) => {
+                self.early = None;
+                self.fail(status);
+            }
         }
     }
 
@@ -167,17 +201,24 @@ impl Messages {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<R>, Status>> {
-        ready!(self.poll_end(cx))?;
+        ready!(self.poll_end::<R>(cx))?;
         Poll::Ready(self.take_only())
     }
 
     fn take_only<R: Message>(&mut self) -> Result<Response<R>, Status> {
-        // The reader does not accept a successful end without a message.
+        // The reader never ends a response with OK without its message, but an interceptor can.
         let message = self
             .early
             .take()
-            .ok_or_else(|| Status::unimplemented("the response ended without a message"))?;
-        let response = R::decode(message.payload).map_err(|status| self.receive.with_head(status));
+            .ok_or_else(|| Status::internal(OK_WITHOUT_RESPONSE))?;
+        let decoded = match &mut self.hooks {
+            None => None,
+            Some(hooks) => hooks.take_decoded::<R>(),
+        };
+        let response = match decoded {
+            Some(decoded) => Ok(decoded),
+            None => R::decode(message.payload).map_err(|status| self.receive.with_head(status)),
+        };
         if let Some(hooks) = &self.hooks {
             hooks.ended(response.as_ref().map(drop));
         }
@@ -201,7 +242,7 @@ impl Messages {
             hooks.set_type::<Q>();
         }
         let message = poll_fn(|cx| self.poll_message(cx)).await?;
-        poll_fn(|cx| self.poll_end(cx)).await?;
+        poll_fn(|cx| self.poll_end::<Q>(cx)).await?;
         let message =
             message.ok_or_else(|| Status::unimplemented("the request ended without a message"))?;
         Ok((Q::decode(message.payload)?, message.compressed))
@@ -259,9 +300,12 @@ impl Messages {
     pub(crate) fn cancel(&mut self) {
         if self.end.is_none() {
             if let Some(hooks) = &mut self.hooks {
-                hooks.cancelled(&self.receive);
+                hooks.cancelled(&mut self.receive);
             }
-            self.receive.cancel();
+            let arrived = self.receive.cancel();
+            if let Some(hooks) = &self.hooks {
+                hooks.data_arrived(arrived);
+            }
         }
     }
 
@@ -271,14 +315,19 @@ impl Messages {
     }
 
     /// Ends the call with `status`, an error of the reader of its messages.
-    fn fail(&mut self, status: Status) -> Status {
+    #[cold]
+    fn fail(&mut self, status: Status) {
         self.receive.close();
         let status = self.receive.with_head(status);
+        if let Some(hooks) = &mut self.hooks
+            && hooks.fail(&self.receive, &status)
+        {
+            return;
+        }
         self.end(End {
-            status: Err(status.clone()),
+            status: Err(status),
             trailers: Metadata::new(),
         });
-        status
     }
 
     /// Returns the metadata of the head, which is empty until the head arrives.

@@ -129,6 +129,12 @@ impl<T: Message> Sender<T> {
         }
     }
 
+    /// Bounds the sending by a deadline that interceptors have set, on a client.
+    #[cfg(feature = "client")]
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(Deadline::new(deadline));
+    }
+
     /// Sets the hooks of interceptors, on a client.
     pub(crate) fn set_message_hooks(&mut self, message_hooks: MessageHooks) {
         if let Compression::Call { hooks, .. } = &mut self.compression {

@@ -102,7 +102,7 @@ impl Arrived {
 }
 
 /// Polls once, regardless of the task's budget.
-fn now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+pub(crate) fn now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     let polled = pin!(tokio::task::unconstrained(poll_fn(|cx| {
         Poll::Ready(poll(cx))
     })));

@@ -14,6 +14,7 @@ use crate::call::cancel::{CancelHandle, cancelled};
 use crate::call::compression::{Compress, unknown_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
+use crate::call::kind::CallKind;
 use crate::call::message::{Message, compress_frame, without_prefix};
 use crate::call::message_hooks::KeptRequest;
 use crate::call::method::Method;
@@ -227,7 +228,25 @@ impl<T> Call<T> {
     }
 
     /// Fixes the deadline, and returns the channel and the request, if that is one message.
-    pub(crate) fn begin(&mut self) -> Result<(Channel, Option<Payload>), Status> {
+    #[inline]
+    pub(crate) fn begin(&mut self, kind: CallKind) -> Result<(Channel, Option<Payload>), Status> {
+        let prepared = self.prepare();
+        if let Err(status) = &prepared {
+            self.record_failure(kind, status);
+        }
+        prepared
+    }
+
+    /// Records a call that fails before anything is sent.
+    #[cold]
+    fn record_failure(&self, kind: CallKind, status: &Status) {
+        let channel = self.channel.as_ref();
+        if let Some(recorder) = channel.and_then(|it| it.recorder(&self.outgoing, kind)) {
+            recorder.client_ended(Some(status));
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(Channel, Option<Payload>), Status> {
         self.check()?;
         if let Some(handle) = &self.outgoing.cancel
             && handle.is_cancelled()
@@ -248,14 +267,18 @@ impl<T> Call<T> {
                 .outgoing
                 .compress
                 .least_size(channel.backend.limits().messages.compress_above);
-            match compressed(frame, &**compressor, from)? {
-                Some(compressed) => {
+            match compressed(frame, &**compressor, from) {
+                Err(status) => {
+                    self.channel = Some(channel);
+                    return Err(status);
+                }
+                Ok(Some(compressed)) => {
                     let plain = std::mem::replace(frame, compressed);
                     self.request = (!channel.is_plain()).then_some(plain);
                 }
                 // A compressor that the caller has set is always named in the head.
-                None if self.outgoing.compress == Compress::On => {}
-                None => self.outgoing.compressor = None,
+                Ok(None) if self.outgoing.compress == Compress::On => {}
+                Ok(None) => self.outgoing.compressor = None,
             }
         }
         Ok((channel, request))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -272,7 +272,7 @@ impl Channel {
         let cx = Context::new(Side::Client, kind, call.take_head(), outermost.clone());
         let running = interceptors.run(cx, move |mut cx| {
             Box::pin(async move {
-                let (added, hooks) = (cx.take_response(), cx.take_hooks());
+                let hooks = cx.take_hooks();
                 call.head = cx.copy_head();
                 let rejection = hooks.as_ref().map(|hooks| hooks.rejection.clone());
                 if let Some(hooks) = hooks {
@@ -282,30 +282,29 @@ impl Channel {
                     innermost_exchange.set_hooks(hooks.requests, hooks.responses);
                 }
                 let moved_to = call.head.deadline;
+                innermost_exchange.set_deadline(moved_to.filter(|_| moved_to != deadline));
+                let mut arrived = None;
                 let inside = async {
                     let head = Repeatable::begin(backend, call, body, start, innermost_recorder);
-                    let mut head = guarded(head, innermost_cancel.as_ref());
-                    let response = poll_fn(|cx| {
-                        let response = head.poll_head(cx);
-                        innermost_open.store(head.is_open(), Ordering::Release);
-                        response
-                    });
-                    let response = response.await?;
-                    // It would keep the stream open when nobody reads the body any more.
-                    drop(head);
-                    innermost_exchange.respond(response);
-                    let (end, response) = poll_fn(|cx| innermost_exchange.poll_end(cx)).await;
-                    cx.set_response(added.followed_by(response));
+                    let head = guarded(head, innermost_cancel.as_ref());
+                    let relayed = innermost_exchange.relay(head, &innermost_open).await?;
+                    let (end, response) = relayed;
+                    arrived = Some(response);
                     end
                 };
                 let inside = unless_rejected(rejection, inside);
-                deadline::moved(deadline, moved_to, inside).await
+                let end = deadline::moved(deadline, moved_to, inside).await;
+                if let Some(response) = arrived {
+                    let added = cx.take_response();
+                    cx.set_response(added.followed_by(response));
+                }
+                end
             })
         });
         let waiting = exchange.clone();
         let response = async move { Ok(poll_fn(|cx| waiting.poll_response(cx)).await) };
+        // The handle resets the stream inside the interceptors, so a response that has arrived is kept.
         let head = Box::new(Opening::waiting(is_open, response));
-        let head = guarded(head, cancel.as_ref());
         let receive = Receive::responses(reader, head, deadline).cancelled_by(cancel);
         let interceptors = ClientInterceptors::new(running, exchange, outermost);
         Messages::new(receive, Hooks::new(recorder, Some(interceptors)))

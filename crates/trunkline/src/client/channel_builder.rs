@@ -121,8 +121,8 @@ impl ChannelBuilder {
                 ))
             })?);
         }
-        let compress = match &self.compress {
-            None => None,
+        let compress = match self.compress.as_deref() {
+            None | Some("identity") => None,
             Some(name) => Some(known_compressor("the channel", name, &self.compressors)?),
         };
         if let Some(failure) = self.defaults.as_ref().and_then(|it| it.failure.as_ref()) {

@@ -68,7 +68,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
         let is_look_due = self.is_look_due(len) || is_late || self.messages.is_cancelled();
         poll_fn(|cx| {
-            if is_look_due && self.messages.poll_end(cx).is_ready() {
+            if is_look_due && self.messages.poll_end::<R>(cx).is_ready() {
                 return self.poll_told(cx).map(Err);
             }
             let Some(sender) = &mut self.sender else {
@@ -85,7 +85,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
 
     /// Completes when the call has ended, with the status for all further messages.
     fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let end = ready!(self.messages.poll_end(cx));
+        let end = ready!(self.messages.poll_end::<R>(cx));
         ready!(poll_coop(cx));
         Poll::Ready(told(end))
     }

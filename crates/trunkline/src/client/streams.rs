@@ -53,7 +53,7 @@ impl<T> Call<T> {
     /// Starts a call whose responses are a stream, and whose requests are not; done when the stream is
     /// open.
     async fn start<R: Message>(mut self) -> Result<Messages, Status> {
-        let (channel, request) = self.begin()?;
+        let (channel, request) = self.begin(CallKind::ServerStreaming)?;
         let request = request.unwrap_or_default();
         let (kind, start) = (CallKind::ServerStreaming, Start::Watched);
         let recorder = channel.recorder(&self.outgoing, kind);
@@ -72,7 +72,7 @@ impl<T> Call<T> {
         mut self,
         kind: CallKind,
     ) -> Result<(Sender<Q>, Messages), Status> {
-        let (channel, _) = self.begin()?;
+        let (channel, _) = self.begin(kind)?;
         let (writer, reader) = pipe(channel.backend.limits().http2.pipe_size);
         let call = self.outgoing.take();
         let recorder = channel.recorder(&call, kind);
@@ -89,6 +89,9 @@ impl<T> Call<T> {
         messages.opened().await?;
         if let Some(hooks) = messages.take_request_hooks() {
             sender.set_message_hooks(hooks);
+        }
+        if let Some(deadline) = messages.moved_deadline() {
+            sender.set_deadline(deadline);
         }
         Ok((sender, messages))
     }

@@ -55,7 +55,7 @@ enum Stage {
 impl<R: Message> Unary<R> {
     fn begin(&mut self) -> Result<Stage, Status> {
         let call = &mut self.call;
-        let (channel, request) = call.begin()?;
+        let (channel, request) = call.begin(CallKind::Unary)?;
         let request = request.unwrap_or_default();
         if !channel.is_plain() || call.outgoing.cancel.is_some() {
             let recorder = channel.recorder(&call.outgoing, CallKind::Unary);
