@@ -168,7 +168,7 @@ async fn a_request_that_a_hook_has_rejected_never_ends_well_for_the_server() {
         assert_ne!(end, Some(Some(true)), "{way}");
         let status = within("the end", responses.message()).await.unwrap_err();
         assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{way}");
-        let head = status.response_metadata();
+        let head = responses.head().await.unwrap();
         assert_eq!(head.get("x-seen"), Some("yes"), "{way}: the head that came");
         assert_eq!(head.get("x-mine"), Some("1"), "{way}");
         while end.is_some_and(|end| end.is_some()) && ends.recv().await != Some(None) {}
