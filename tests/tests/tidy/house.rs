@@ -372,9 +372,10 @@ fn the_house_stays_small() {
     // and their senders 200, the rest in small parts and limits. What a finished API adds is about 3,100: a context
     // for interceptors and hooks for messages 700, observers with an object for each call 700, options and timeouts
     // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
-    // 400, limits by layer 150, Windows and features 200; the rest are modules of names.
+    // 400, limits by layer 150, Windows and features 200; the rest are modules of names. Ends of calls that are told
+    // to interceptors and observers alike are 150.
     assert!(
-        runtime <= 20_100,
+        runtime <= 20_250,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
