@@ -203,7 +203,7 @@ async fn a_client_says_what_is_wrong_with_the_servers_certificate_and_what_to_do
         (
             &good,
             trusting(&namesake),
-            &["by the same name", "made anew"],
+            &["with the same name", "renewed"],
         ),
         (
             &elsewhere,
