@@ -36,9 +36,9 @@ pub struct ChannelLimits {
     /// The number of calls made on one connection before another replaces it; running calls continue. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
     /// (RFC 9113, section 5.1.1).
     pub max_calls_per_connection: u32,
-    /// The number of calls on one connection, including those that wait for a stream, and separately the
-    /// number of a channel's calls that wait for a connection or a stream. Default: 100,000. Further calls
-    /// fail immediately with RESOURCE_EXHAUSTED.
+    /// A limit that applies twice: to the calls on one connection, including those that wait for a stream,
+    /// and to all calls of the channel that wait for a connection or a stream. Default: 100,000. Further
+    /// calls fail immediately with RESOURCE_EXHAUSTED.
     pub max_queued_calls: usize,
     /// Sends the PING of [`Http2Limits::keepalive_time`] also while no call is open.
     /// Default: false (gRFC A8).

@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 ///
 /// The channel calls it when it first connects, and again after a connection is lost or cannot be
 /// opened, at most every 30 s (`resolve_interval`). The result replaces the previous addresses;
-/// connections to addresses in both stay open. If resolution fails, the previous addresses are kept, and
+/// connections to addresses that are in both the old and the new result stay open. If resolution fails, the previous addresses are kept, and
 /// it is retried with the backoff of connections. With several names, a slow or failing one delays the
 /// others by at most `connect_stagger` (250 ms).
 ///

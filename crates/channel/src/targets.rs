@@ -12,10 +12,10 @@ use trunkline_transport::{Address, Target};
 /// A target is text or an address. As text it is `host:port`, `http://host:port`, `https://host:port`,
 /// `unix:/path`, or another form of the naming document (grpc/doc/naming.md): `dns:///host:port`,
 /// `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. `https://` uses
-/// TLS; `http://` and targets without a scheme are plaintext unless the channel has a TLS configuration.
-/// If the port is omitted, it is 80 for `http://` and 443 otherwise. The zone of an IPv6 address can be
-/// written as in a URI (`%25eth0`); in `host:port` a number is not decoded: `[fe80::1%251]:80` is on
-/// interface 251.
+/// TLS and `http://` is plaintext. Other targets are plaintext unless the channel has a TLS configuration.
+/// If the port is omitted, it is 80 for `http://` and 443 otherwise. After a scheme, write the `%` of an
+/// IPv6 zone as `%25` (`http://[fe80::1%25eth0]:80`). Without a scheme, `%eth0` and `%25eth0` both work, but
+/// `%251` means interface 251.
 ///
 /// A list is one ordered set of equivalent servers.
 ///

@@ -353,7 +353,7 @@ impl Status {
 impl Status {
     /// Returns the end of a call with these trailers; `None` if they have no `grpc-status`.
     ///
-    /// Two of them, or one that is not a number, are UNKNOWN. The valid part of a message that cannot be
+    /// Several of them, or one that is not a number, result in UNKNOWN. The valid part of a message that cannot be
     /// decoded is kept, and details that cannot be decoded, or contradict the code, are left out.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
         // Trailers are few: to look at each costs less than to hash a name.

@@ -130,9 +130,9 @@ use trunkline_build::{CompileError, Config};
 ///
 /// # Options
 ///
-/// The macro has no options other than include paths. For `Vec<u8>` instead of `Bytes`, attributes on
-/// types, clients or servers only, or types of other crates, use `trunkline_build::Config` in a build
-/// script; it generates the same code.
+/// The macro has no options other than include paths. To get `Vec<u8>`
+/// instead of `Bytes`, to add attributes to types, to generate only clients or only servers, or to use
+/// types of other crates, use `trunkline_build::Config` in a build script; it generates the same code.
 #[proc_macro]
 pub fn include_proto(input: TokenStream) -> TokenStream {
     let Input { files, includes } = parse_macro_input!(input as Input);

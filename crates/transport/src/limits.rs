@@ -22,8 +22,8 @@ const NEVER: Duration = Duration::MAX;
 pub struct Http2Limits {
     /// The flow-control window of a stream, in bytes: how far a peer may send ahead of the reader.
     /// Default: 160 KiB, the connection's window divided by 100 streams, which keeps unread streams from
-    /// starving the others. Until the caller of a client has the head of a response, the stream can use
-    /// up to 265 times as many bytes of memory if the server sends frames of one byte.
+    /// starving the others. On a client, until the caller has received the head of the response, a server that
+    /// sends one-byte frames can make a stream use up to 265 times this much memory.
     pub initial_window_size: u32,
     /// The flow-control window of a connection, in bytes: how far a peer may send ahead of all
     /// readers. Default: 16 MiB.
@@ -42,8 +42,8 @@ pub struct Http2Limits {
     /// or larger trailers of a response are replaced by a status. If the peer announces a limit, that
     /// one applies instead.
     pub max_send_header_list_size: u32,
-    /// The size of the header blocks read from a connection before the calls in them begin, in bytes.
-    /// Default: 32 KiB. Limits the memory for heads that are not processed yet.
+    /// The bytes of header blocks that are read from a connection before the calls that they open are
+    /// started. Default: 32 KiB. Limits the memory for heads that are not processed yet.
     pub header_bytes_per_turn: usize,
     /// The bytes that a stream buffers for a peer that does not read them, in addition to up to 256 KiB
     /// of the message being sent. Default: 64 KiB.
@@ -77,9 +77,9 @@ pub struct Http2Limits {
     /// The time for which such a stream is remembered. Default: 1 s, which allows 10,000 calls per second
     /// to end early.
     pub reset_stream_duration: Duration,
-    /// The number of frames without payload (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and
-    /// unknown ones) that a peer can send in excess of those that the traffic justifies: ten for each
-    /// frame of a call in either direction, and one for each KiB sent to it. Default: 10,000. One more
+    /// The number of control frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and unknown
+    /// ones) that a peer can send beyond its allowance. Each frame of a call, in either direction, allows
+    /// ten, and each KiB sent to the peer allows one. Default: 10,000. One more
     /// ends the connection with "too_many_control_frames".
     pub control_frame_budget: u64,
     /// The number added to `control_frame_budget` each second. Default: 10.
@@ -249,9 +249,9 @@ pub struct ServerLimits {
     /// The time after which a strike is removed even if the server has sent nothing. Default: 1 day.
     pub ping_strike_time: Duration,
     /// The bytes of responses buffered for all clients of the server. A response counts in full while more
-    /// than [`Http2Limits::max_send_buffer_size`] of it is buffered. Default: 1 GiB. At the limit, the
-    /// responses of the connection with the largest backlog fail with RESOURCE_EXHAUSTED, the one without
-    /// progress for longest first, until a 64th of the limit is free.
+    /// than [`Http2Limits::max_send_buffer_size`] of it is buffered. Default: 1 GiB. At the limit,
+    /// responses of the connection with the largest backlog fail with RESOURCE_EXHAUSTED, starting with the
+    /// one that has been stalled longest, until 1/64 of the limit is free.
     pub max_send_backlog: usize,
     /// The bytes of responses buffered for one client that does not read. Default: 64 MiB. Above the limit,
     /// and after `send_backlog_grace`, the responses without progress for longest fail with
@@ -276,8 +276,8 @@ pub struct ServerLimits {
     pub malformed_head_budget: u64,
     /// The number added to `malformed_head_budget` each second. Default: 5,000.
     pub malformed_heads_per_second: u64,
-    /// The number of calls that a client can reset at once within `rapid_reset_time` and before their
-    /// responses begin. Default: 5,000; each response adds one. One more ends the connection with
+    /// The burst of rapid resets that a client can make: calls that it resets within `rapid_reset_time` of
+    /// their start and before their response begins. Default: 5,000; each response adds one. One more ends the connection with
     /// "too_many_resets". Later resets count only against `unanswered_reset_budget`.
     pub reset_budget: u64,
     /// The number added to `reset_budget` each second. Default: 500.
@@ -302,9 +302,9 @@ pub struct ServerLimits {
     /// The time for which a connection polls handlers in its own task, in one turn. Default: 500 us.
     /// Further calls of the turn run in tasks of their own. With zero, every handler has its own task.
     pub in_place_max: Duration,
-    /// The longest poll of a handler with which its method still runs in the task of the connection.
-    /// Default: 100 us, about fifty times the cost of a task. Longer polls are tolerated up to a total
-    /// excess of fifty times this value.
+    /// If polls of a handler take longer than this, later calls of its method run in tasks of their own
+    /// instead of in the connection's task. Default: 100 us, about fifty times the cost of a task. Longer
+    /// polls are tolerated until their combined excess reaches fifty times this value.
     pub quick_poll_max: Duration,
 }
 

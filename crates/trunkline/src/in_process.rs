@@ -26,7 +26,7 @@ impl Channel {
     /// Returns a channel to a [`Server`] in the same process, without a socket and without HTTP/2.
     ///
     /// Layers, interceptors, deadlines, cancellation, metadata and message limits work as over a
-    /// connection. TLS, threads and peers do not exist. Each call spawns a task, so calls require a tokio
+    /// connection. There is no TLS and no peer, and [`Server::threads`] has no effect. Each call spawns a task, so calls require a tokio
     /// runtime.
     ///
     /// The server's limits apply to requests, and the channel's

@@ -34,8 +34,8 @@
 //! ```
 //!
 //! A call has a head, a stream of messages and an end, in each direction. The head of a response is what
-//! other gRPC implementations call header or initial metadata; its end consists of the trailers with the
-//! status. The four call types are the four combinations of *one* or *many* messages for the two streams.
+//! other gRPC implementations call header or initial metadata; the end of a response is its trailers, with
+//! the status. The four call types are the four combinations of *one* or *many* messages for the two streams.
 //!
 //! # Where to find things
 //!
@@ -63,7 +63,7 @@
 //!
 //! # Cancellation
 //!
-//! Dropping any part of a call cancels it: the future that awaits it, a [`Streaming`], a
+//! On a client, dropping any part of a call before its end cancels it: the future that awaits it, a [`Streaming`], a
 //! [`ClientStream`], or a client's [`Sender`] that has not finished. The client resets the stream, and
 //! the server drops the handler's future.
 //!
@@ -78,8 +78,8 @@
 //! | `signal` | yes | [`shutdown_signal`] |
 //! | `tls-ring` | yes | TLS with ring; needs a C compiler |
 //! | `tls-aws-lc` | no | TLS with aws-lc-rs, which takes precedence over ring; needs a C compiler |
-//! | `tls-native-roots` | yes | clients trust the authorities that the system trusts |
-//! | `tls-webpki-roots` | no | clients trust Mozilla's authorities, which are compiled in |
+//! | `tls-native-roots` | yes | clients trust the certificate authorities that the system trusts |
+//! | `tls-webpki-roots` | no | clients trust Mozilla's certificate authorities, which are compiled in |
 //! | `testing` | no | in-memory HTTP/2 and faults for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,8 +1,8 @@
 //! The limits of messages, connections, servers and channels.
 //!
 //! Everything that a peer can make grow has a limit with a default. [`ServerLimits`] and
-//! [`ChannelLimits`] contain the others; [`Server::with_limits`] and [`ChannelBuilder::with_limits`]
-//! change them.
+//! [`ChannelLimits`] contain [`MessageLimits`] and [`Http2Limits`]; change them with
+//! [`Server::with_limits`] and [`ChannelBuilder::with_limits`].
 //!
 //! ```
 //! use trunkline::limits::{ChannelLimits, ServerLimits};

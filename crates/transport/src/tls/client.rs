@@ -114,8 +114,8 @@ impl ClientTls {
         self.with(|settings| settings.reload_every = Some(interval))
     }
 
-    /// Calls `report` with the outcome of each reload that changed files caused, on a thread that may
-    /// block.
+    /// Calls `report` with the outcome of each reload that was triggered by a change of the files. It runs on
+    /// a thread for blocking work.
     pub fn on_reload(self, report: impl Fn(Result<(), Status>) + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.on_reload = Some(Arc::new(report)))
     }

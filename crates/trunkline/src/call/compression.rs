@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use trunkline_codec::{Compressor, Compressors, Status};
 
-/// Selects which of the following messages are compressed.
+/// Selects the messages that are compressed, from now on, in one direction of a call.
 ///
-/// A message that compression does not make smaller is sent uncompressed. So are all messages if the
-/// peers have no compressor in common.
+/// A message that compression does not make smaller is sent uncompressed. If the peers have no compressor
+/// in common, all messages are sent uncompressed.
 ///
 /// ```
 /// use trunkline::{Compress, Request, Result};

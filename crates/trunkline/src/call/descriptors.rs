@@ -6,8 +6,8 @@ use std::ptr;
 /// Serialized descriptors of `.proto` files, with references to the descriptors of their imports.
 ///
 /// Generated code contains one for each file, and `FILE_DESCRIPTORS` for all files of a package. Because
-/// imports are references, a program contains the descriptor of a file once for each time that the file
-/// is compiled.
+/// imports are references, a file that many files import is not duplicated: a program contains one copy of
+/// its descriptor per `include_proto!` or build script that compiles it.
 ///
 /// ```
 /// use trunkline::FileDescriptors;

@@ -29,13 +29,14 @@ type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 /// Code that runs around every call of every kind.
 ///
 /// Any `async fn(Context, Next) -> Result<()>`, or a closure of that form, is an interceptor. It can read
-/// and change the request in its [`Context`]. Then it continues the call with [`Next::run`], which
-/// completes with the status of the whole call, or returns an error, so the call is not made. The caller
-/// receives the result that the interceptor returns.
+/// and change the request in its [`Context`]. It then either continues the call with [`Next::run`], which
+/// completes with the status of the whole call, or returns an error without running [`Next`]; the call is
+/// then not made. The caller receives the result that the interceptor returns.
 ///
 /// If an interceptor returns `Ok` for a call that failed inside it, a call with a stream of responses ends
-/// with OK after the responses that were sent. A call with one response has no response then, so it ends
-/// with INTERNAL, like every call for which [`Next::run`] did not complete.
+/// with OK after the responses that were sent. A call with one response then has no response to return,
+/// so it ends with INTERNAL. So does every call whose interceptor returns `Ok` although [`Next::run`] did not
+/// complete.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};

@@ -65,8 +65,9 @@ pub trait Message: Send + Sized + 'static {
     /// INTERNAL if the bytes are not a message of this type (the status table of gRPC: "could not parse").
     fn decode(payload: Payload) -> Result<Self, Status>;
 
-    /// Decodes a small message of a stream in place, if its type copies all data. Returns `None` by
-    /// default, and for types that share the payload as `Bytes`; then [`decode`](Self::decode) is called.
+    /// Decodes a small message of a stream directly from the receive buffer. Implement it only for types
+    /// that copy all their data. The default returns `None`, as types that keep parts of the payload as
+    /// `Bytes` must; [`decode`](Self::decode) is then called.
     ///
     /// # Errors
     ///

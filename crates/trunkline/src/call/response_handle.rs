@@ -171,8 +171,8 @@ impl ResponseHandle {
     /// Selects the compression of the following messages; [`Compress::Off`] by default, and
     /// [`Compress::Auto`] on a server with [compression](crate::Server::compress).
     ///
-    /// The head names the compressor, so set `On` or `Auto` once before the head is sent with the first
-    /// message. If neither was set by then, they have no effect. A client that accepts none of the server's
+    /// The head names the compressor, and is sent with the first message. Unless the server compresses by
+    /// default, set `On` or `Auto` before then; afterwards they have no effect. A client that accepts none of the server's
     /// compressors receives uncompressed messages.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();

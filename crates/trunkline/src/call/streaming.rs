@@ -134,8 +134,8 @@ impl<T> Streaming<T> {
     ///
     /// Messages that have already arrived, up to 16 MiB, can still be read. Then the stream ends with
     /// CANCELLED, and [`Status::response_metadata`] returns the metadata of the response's head. A call whose
-    /// response has arrived completely ends with the server's status. Interceptors that still wait for the
-    /// head are dropped.
+    /// response has arrived completely ends with the server's status. If the head has not arrived, the futures of
+    /// the interceptors are dropped.
     ///
     /// To cancel from another part of the program, use [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {

@@ -57,11 +57,12 @@ pub struct Call<T = ()> {
 
 impl<T> Call<T> {
     /// Sets the timeout of the whole call, from the moment it is awaited to its trailers, including
-    /// connecting and waiting for a stream; the [channel](crate::ChannelBuilder::timeout)'s by default, or
-    /// else unlimited.
+    /// connecting and waiting for a free stream. By default, the timeout of the
+    /// [channel](crate::ChannelBuilder::timeout) applies; if it has none, the call is not limited.
     ///
-    /// The client sends the timeout (`grpc-timeout`), and the server drops its handler at the same time.
-    /// The call ends with DEADLINE_EXCEEDED, and the message names the phase. A call in a handler also
+    /// The client sends the timeout (`grpc-timeout`), so the server drops the handler, too, when it
+    /// expires. The call ends with DEADLINE_EXCEEDED, and the message says whether it was connecting,
+    /// waiting for a stream, or waiting for the response. A call in a handler also
     /// ends at the deadline of the handler, unless the call is [detached](Self::detached).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -107,8 +108,8 @@ impl<T> Call<T> {
         self
     }
 
-    /// Waits until the deadline while the server cannot be reached. By default, a call fails immediately
-    /// then. The channel tries to connect with growing pauses.
+    /// If the server cannot be reached, the call waits until it can, at most until its deadline, while the
+    /// channel reconnects with backoff. By default, such a call fails immediately.
     ///
     /// At the deadline, the message of the status contains the last failure. Without a deadline, the call
     /// can wait forever. The option has no effect on in-process calls and calls of tower services.

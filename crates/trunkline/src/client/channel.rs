@@ -34,7 +34,7 @@ use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 
 /// The connections of a client to a target. A channel is cheap to clone, and clones share the connections.
 ///
-/// A channel has one connection to a server, and more if it is busy; see
+/// A channel has one connection to each server, and opens more when that connection is busy; see
 /// [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). For several targets or addresses, select between
 /// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) and [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin).
 ///

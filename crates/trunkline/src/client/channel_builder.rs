@@ -221,8 +221,8 @@ impl ChannelBuilder {
 
     /// Limits the number of connections to a server; 4 by default. 0 is treated as 1.
     ///
-    /// The channel opens another connection if each existing one has as many calls as the server allows,
-    /// or 100 if it allows more, because all calls of a connection share one lock and one TCP stream. No
+    /// If every connection has as many calls as the server allows, counting at most 100, the channel opens
+    /// another: all calls of a connection share one lock and one TCP stream. No
     /// call waits for it, and none fails if it cannot be opened; the channel tries again after a pause
     /// (`connection_retry_pause`). A call uses the connection with the fewest calls. Unused connections
     /// except the last are closed after a while (`connection_idle_time`).

@@ -124,7 +124,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     }
 
     /// Ends the requests (half-close) without waiting for the response, which [`finish`](Self::finish)
-    /// returns. Further calls of the method have no effect.
+    /// returns. Calling it again has no effect.
     pub fn half_close(&mut self) {
         if let Some(sender) = self.sender.take() {
             sender.finish();

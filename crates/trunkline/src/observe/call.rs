@@ -42,8 +42,8 @@ impl CallStart<'_> {
         self.recorder.side
     }
 
-    /// Returns the method, `package.Service/Method`, without a leading slash. On a server, it is `other` for
-    /// a call without a method, so clients cannot invent names.
+    /// Returns the method, `package.Service/Method`, without a leading slash. On a server, it is `other` if
+    /// the called method does not exist, so clients cannot create arbitrary names of metrics.
     pub fn method(&self) -> &str {
         self.recorder.method()
     }

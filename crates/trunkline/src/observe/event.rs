@@ -98,8 +98,8 @@ pub enum CallEvent<'a> {
         /// The number of the attempt, from 1.
         attempt: u32,
     },
-    /// The head of the request or of the response. A client sends one for each attempt, after its
-    /// interceptors have run.
+    /// The head of the request or of the response. A client sends one for each attempt; its
+    /// metadata includes the changes that interceptors made before [`Next::run`](crate::Next::run).
     #[non_exhaustive]
     Head {
         /// Sent or received.

@@ -20,8 +20,8 @@
 //! **Order.** On a client, each attempt begins with [`AttemptStarted`](CallEvent::AttemptStarted), continues with
 //! [`AttemptOpened`](CallEvent::AttemptOpened) and ends with [`AttemptEnded`](CallEvent::AttemptEnded). Messages
 //! precede the half-close or the trailers, and received events are reported in the order of arrival. A sent message is
-//! reported when it is encoded, which can be before the head on a server, and while the first attempt waits for its
-//! stream on a client. [`Ended`](CallEvent::Ended) is reported exactly once, as the last event, even if the call is
+//! reported when it is encoded. On a server, that can be before the head; on a client, while the first attempt still
+//! waits for its stream. [`Ended`](CallEvent::Ended) is reported exactly once, as the last event, even if the call is
 //! dropped, its handler panics, or the server shuts down. Two threads can report the two directions concurrently.
 //!
 //! **Several observers** of a channel or server are notified in the order in which they were added.
@@ -159,7 +159,7 @@ pub trait CallObserver: Send + Sync + 'static {
         Wants::ENDS
     }
 
-    /// Receives an event that occurred at `at`. It runs in the task of the call, so it must not block.
+    /// Receives an event and the moment at which it occurred. It runs in the task of the call, so it must not block.
     fn event(&self, at: Instant, event: &CallEvent<'_>);
 }
 

@@ -84,7 +84,7 @@ impl Server {
 
     /// Puts a tower layer around all services. The layer added first is the outermost.
     ///
-    /// Layers that are added one by one are always ready for each other. If a layer depends on the
+    /// Readiness does not propagate between layers that are added by separate calls. If a layer depends on the
     /// readiness of another, as load shedding depends on a limit, add both as one layer, such as a
     /// stack of tower's `ServiceBuilder`.
     ///
@@ -174,7 +174,7 @@ impl Server {
     /// The threads are named `trunkline-0`, `trunkline-1` and so on. They start when the bound server
     /// serves, and share the services, interceptors and layers. The future of [`BoundServer::serve`]
     /// can be awaited on any runtime. When it completes, the threads have ended, and so have all tasks
-    /// that handlers spawned there. Dropping the future ends each thread at its next pause, so the port
+    /// that handlers spawned there. Dropping the future ends each thread as soon as its current task yields, so the port
     /// can stay in use for a moment. The threads share a single listener on a Unix socket, and a
     /// listener that was passed to [`on`](Self::on).
     ///

@@ -38,10 +38,11 @@ use crate::server::unknown_method;
 /// A router accepts an `http::Request` with any body, and is cheap to clone. It applies interceptors,
 /// layers, observers and limits of messages, but no options of connections.
 ///
-/// The other server enforces the deadlines of clients: it drops the futures and bodies for which it no
-/// longer waits, which drops the handlers. The router enforces the timeouts of services, such as
-/// [`ServiceServer::max_timeout`](crate::server::ServiceServer::max_timeout), from the moment of the call,
-/// whenever its future or the body of its response is polled. They need a tokio runtime with a timer.
+/// The router does not enforce the deadlines of clients. At its deadline, a client resets the stream; the
+/// server around the router then drops the future or the body, which drops the handler. The router itself
+/// enforces the timeouts of services, such as
+/// [`ServiceServer::max_timeout`](crate::server::ServiceServer::max_timeout). They count from the call of the
+/// router and need a tokio runtime with a timer.
 ///
 /// ```
 /// # fn example(greeter: impl trunkline::Service) {

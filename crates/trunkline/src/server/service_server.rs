@@ -55,15 +55,15 @@ pub trait ServiceMethods<S> {
 ///
 /// # Timeouts
 ///
-/// The timeouts of a service count from the arrival of the request's head, as a client's does. They never
-/// extend a client's deadline, except [`min_timeout`](Self::min_timeout). A call that waits for a permit
-/// (see [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams)) ends at the client's
-/// deadline. If the service's timeout has passed when the call obtains the permit, it ends then, and its
-/// handler does not run. Without a deadline of the client, the wait itself is unbounded.
+/// Like a client's timeout, the timeouts of a service count from the arrival of the request's head. They
+/// never extend a client's deadline, except [`min_timeout`](Self::min_timeout). A call that waits because
+/// too many handlers run (see [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams))
+/// ends at the client's deadline; without one, it can wait forever. The service's timeout is checked only
+/// when the handler can start: if it has passed, the call ends without running the handler.
 ///
 /// They also apply to a [`Router`](crate::Router) in another server, and behind layers that change the
-/// path. There, `min_timeout` extends only the deadline that the handler sees, because whatever calls the
-/// router enforces the client's.
+/// path. There, `min_timeout` extends only the deadline that the handler sees, because the client ends the
+/// call at its own deadline.
 ///
 /// ```
 /// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }

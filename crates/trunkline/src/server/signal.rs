@@ -21,8 +21,9 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 ///
 /// The function installs signal handlers when it is called, not when the future is first polled.
 /// From then on, the two signals no longer end the process by themselves. A second signal therefore
-/// has no effect on a drain, which ends after its grace. To end the process at the second signal, wait
-/// for it: each call of the function returns a future of the next signal.
+/// does not shorten a graceful shutdown, which takes at most
+/// [`Server::drain_grace`](crate::Server::drain_grace). To exit at the second signal, wait for it: each call of
+/// the function returns a future that completes at the first signal after that call.
 ///
 /// ```no_run
 /// # async fn example(server: trunkline::BoundServer) -> trunkline::Result<()> {

@@ -16,7 +16,7 @@
 //! let status = client.unary::<Raw, Raw>(METHOD, Raw::default()).await.unwrap_err();
 //! assert_eq!(status.code(), Code::UNIMPLEMENTED);
 //!
-//! // The same, until the server cannot be reached.
+//! // The same, but then the server becomes unreachable.
 //! let faults = Faults::new();
 //! let client = Client::new(faults.in_memory(Server::new()).connect().await?);
 //! faults.refuse();
