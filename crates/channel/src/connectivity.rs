@@ -16,7 +16,7 @@ pub enum ConnectivityState {
     Connecting,
     /// Calls can be made immediately.
     Ready,
-    /// The last attempt has failed, and the next one follows a pause. Calls fail immediately, unless
+    /// The last attempt failed; the next one begins after a pause. Calls fail immediately, unless
     /// they wait for ready. The state lasts until there is a connection.
     TransientFailure,
     /// The channel was dropped.

@@ -73,7 +73,7 @@ impl Code {
     pub const ABORTED: Self = Self(10);
     /// The call went past the valid range, such as the end of a file.
     pub const OUT_OF_RANGE: Self = Self(11);
-    /// The server does not have this method, or not this use of it.
+    /// The server does not have this method, or does not support it in this form.
     pub const UNIMPLEMENTED: Self = Self(12);
     /// An invariant is broken; also used for violations of the protocol.
     pub const INTERNAL: Self = Self(13);

@@ -55,7 +55,7 @@ pub trait Compressor: Send + Sync + fmt::Debug {
 
 /// A message that is being decompressed.
 pub trait Decompressor: Send + Sync + fmt::Debug {
-    /// Takes some of `input`, the rest of the message, and appends the result to `output`, for about a
+    /// Decompresses a part of `input`, the unread rest of the message, and appends it to `output`, for about a
     /// tenth of a millisecond. Returns true if the message is complete; otherwise it is called again.
     /// A step that neither takes nor appends anything ends the message with
     /// [`CompressionError::Failed`]. It must stop before it exceeds its `max_size` by 64 KiB.

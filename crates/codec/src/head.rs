@@ -110,7 +110,7 @@ impl Status {
     /// Returns the response of a call that fails before its first message: a head that is also the
     /// end (Trailers-Only), with HTTP status 200 and an empty body.
     ///
-    /// A tower layer that refuses a request returns it. A message is cut at 8 KiB. The status of a peer
+    /// Return it from a tower layer that refuses a request. A message is truncated to 8 KiB. The status of a peer
     /// is [redacted](Self::redacted), as if a handler returned it.
     ///
     /// ```

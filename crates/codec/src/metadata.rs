@@ -178,7 +178,7 @@ impl Metadata {
         self.value(key).is_some()
     }
 
-    /// Returns every pair, a key with several values once for each of them. Values of `-bin` keys are in
+    /// Returns every pair; a key with several values appears once for each value. Values of `-bin` keys are in
     /// base64 here.
     pub fn iter(&self) -> Iter<'_> {
         Iter {
@@ -240,7 +240,7 @@ impl Metadata {
         }
     }
 
-    /// Adds all pairs of `other`, but for those for which a header map has no room. `user-agent`
+    /// Adds all pairs of `other`, except those that exceed the limit of a header map. `user-agent`
     /// replaces the one that is there.
     ///
     /// ```

@@ -236,7 +236,7 @@ impl Status {
     /// Returns the metadata of the response's head, if the call failed after its head had arrived:
     /// the metadata that the server sent before its messages. Empty otherwise, and on a server.
     ///
-    /// [`metadata`](Self::metadata) is that of the trailers.
+    /// For the metadata of the trailers, use [`metadata`](Self::metadata).
     pub fn response_metadata(&self) -> &Metadata {
         static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::new);
         self.0.response_metadata.as_deref().unwrap_or(&NONE)

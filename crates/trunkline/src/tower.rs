@@ -1,4 +1,4 @@
-//! Types at the boundary to tower services over HTTP types.
+//! Types for tower services that take `http::Request` and return `http::Response`.
 //!
 //! [`Server::layer`](crate::Server::layer) adds layers around services, [`Router`](crate::Router) is a tower service,
 //! and [`Channel::new`](crate::Channel::new) makes a channel from a tower service. All of them use `http::Request` and

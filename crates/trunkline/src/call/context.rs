@@ -200,7 +200,7 @@ impl Context {
     }
 
     /// Returns the metadata of the response's trailers for changes: on a server before they are sent, on
-    /// a client before the caller receives them. A server sends it even if the interceptor refuses the
+    /// a client before the caller receives them. A server sends this metadata even if the interceptor refuses the
     /// call.
     pub fn response_trailers_mut(&mut self) -> &mut Metadata {
         &mut self.state.response.trailers

@@ -190,7 +190,7 @@ impl ResponseHandle {
 
     /// Sends the head immediately instead of with the first message.
     ///
-    /// It is then also sent if the call ends immediately. By default, a response without messages and
+    /// The head is then sent even if the call ends without a message. By default, a response without messages and
     /// without metadata in its head consists only of trailers.
     pub fn send_head(&self) {
         let waker = {

@@ -134,7 +134,7 @@ impl<T> Call<T> {
         &mut self.outgoing.head.extensions
     }
 
-    /// Compresses messages of the request of any size with the compressor of that name, such as `gzip`;
+    /// Compresses the messages of the request, regardless of their size, with the compressor of that name;
     /// `identity` disables compression. The default is the compression of the
     /// [channel](crate::ChannelBuilder::compress).
     ///

@@ -209,7 +209,7 @@ impl ChannelBuilder {
     }
 
     /// Sets the timeout of each attempt to connect to an address, including the handshakes of TLS and
-    /// HTTP/2, and separately of each attempt to resolve a name; 20 s by default.
+    /// HTTP/2; 20 s by default. Each attempt to resolve a name has the same timeout of its own.
     ///
     /// If an address does not respond, the channel also tries the next one (`connect_stagger`). Each
     /// address has its own timeout.
@@ -356,7 +356,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a compressor for messages, after the existing ones; gzip and deflate by default. It replaces a
+    /// Adds a message compressor after the existing ones, which are gzip and deflate by default. It replaces a
     /// compressor of the same name.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {

@@ -154,7 +154,7 @@ impl<O: Observer> Observer for Arc<O> {
 pub trait CallObserver: Send + Sync + 'static {
     /// Returns the kinds of events to receive; [`Wants::ENDS`] by default.
     ///
-    /// The method is called once, when the call begins. Other events are not prepared.
+    /// The method is called once, when the call begins. Events of other kinds are not created.
     fn wants(&self) -> Wants {
         Wants::ENDS
     }

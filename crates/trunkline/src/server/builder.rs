@@ -74,7 +74,7 @@ impl Server {
         self
     }
 
-    /// Hides the names of services and methods from callers of an unknown one. By default the status
+    /// Does not reveal the names of services and methods to callers of an unknown one. By default the status
     /// suggests a similar name ("did you mean SayHello?"), and no interceptor runs before it is sent.
     #[must_use]
     pub fn hide_names(mut self) -> Self {
@@ -161,7 +161,7 @@ impl Server {
         self
     }
 
-    /// Serves on `threads` dedicated threads, each with a single-threaded runtime and, on Linux, its own
+    /// Serves on this many dedicated threads, each with a single-threaded runtime and, on Linux, its own
     /// listening socket. By default a server runs on the runtime that awaits it.
     ///
     /// A connection stays on the thread that accepted it. Its handlers and the tasks that they spawn
@@ -204,7 +204,7 @@ impl Server {
         self
     }
 
-    /// Adds a compressor for messages, after the existing ones; gzip and deflate by default. It
+    /// Adds a message compressor after the existing ones, which are gzip and deflate by default. It
     /// replaces a compressor of the same name.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
