@@ -160,11 +160,11 @@ impl Metadata {
     /// received.insert("trace-id", "abc")?;
     /// let mut sent = Metadata::new();
     /// sent.insert("trace-id", "def")?;
-    /// sent.merge(received);
+    /// sent.extend(received);
     /// assert!(sent.get_all("trace-id").eq(["def", "abc"]));
     /// # Ok::<(), trunkline_codec::MetadataError>(())
     /// ```
-    pub fn merge(&mut self, other: Self) {
+    pub fn extend(&mut self, other: Self) {
         other.merge_into(&mut self.headers);
     }
 
@@ -238,24 +238,6 @@ impl Metadata {
                 false => headers.try_append(name, value).is_ok(),
             };
         }
-    }
-
-    /// Adds all pairs of `other`, except those that exceed the limit of a header map. `user-agent`
-    /// replaces the one that is there.
-    ///
-    /// ```
-    /// # use trunkline_codec as trunkline;
-    /// use trunkline::Metadata;
-    ///
-    /// let mut metadata = Metadata::new();
-    /// metadata.insert("trace-id", "abc")?;
-    /// let mut all = Metadata::new();
-    /// all.extend(metadata);
-    /// assert_eq!(all.get("trace-id"), Some("abc"));
-    /// # Ok::<(), trunkline_codec::MetadataError>(())
-    /// ```
-    pub fn extend(&mut self, other: Self) {
-        other.merge_into(&mut self.headers);
     }
 
     fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), MetadataError> {
@@ -572,7 +554,7 @@ mod tests {
         let mut sent = Metadata::new();
         sent.insert("a", "0").unwrap();
         sent.insert("user-agent", "ours").unwrap();
-        sent.merge(received);
+        sent.extend(received);
         let expected = [
             ("a", "0"),
             ("a", "1"),
@@ -583,7 +565,7 @@ mod tests {
         assert_eq!(pairs(&sent), expected);
         assert_eq!((&sent).into_iter().count(), sent.len());
         let mut empty = Metadata::new();
-        empty.merge(of_peer(&[("grpc-status", b"0")]));
+        empty.extend(of_peer(&[("grpc-status", b"0")]));
         assert!(empty.is_empty() && empty.into_headers().is_empty());
     }
 

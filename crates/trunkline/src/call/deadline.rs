@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_codec::Status;
-pub(crate) use trunkline_transport::{Deadline, DeadlineChange};
+pub(crate) use trunkline_transport::Deadline;
+#[cfg(feature = "server")]
+pub(crate) use trunkline_transport::DeadlineChange;
 
 tokio::task_local! {
     static DEADLINE: Option<Instant>;
