@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::time::Instant;
 use trunkline_transport::{Connection, ReadyConnection};
 
-use crate::endpoint::{Endpoint, Origin};
+use crate::target_address::{Origin, TargetAddress};
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
 /// all streams of a connection, and TCP one window for all of them. It is what servers commonly
@@ -25,7 +25,7 @@ pub(crate) enum UsageCheck {
 #[derive(Debug)]
 pub(crate) struct ActiveConnection {
     pub(crate) connection: Connection,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: TargetAddress,
     pub(crate) origin: Origin,
     /// When the attempt began that has made it.
     pub(crate) started: Instant,
@@ -36,7 +36,7 @@ pub(crate) struct ActiveConnection {
 impl ActiveConnection {
     pub(crate) fn new(
         connection: Connection,
-        endpoint: Endpoint,
+        endpoint: TargetAddress,
         origin: Origin,
         started: Instant,
     ) -> Arc<Self> {

@@ -16,11 +16,11 @@ use trunkline_transport::{
 
 use crate::active_connection::{ActiveConnection, Picked};
 use crate::backoff::Backoff;
+use crate::connection_group::ConnectionGroup;
 use crate::connectivity::{ConnectivityState, ConnectivityWatch};
-use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
 use crate::settings::Settings;
-use crate::subchannel::Subchannel;
+use crate::target_address::TargetAddress;
 use crate::task::Task;
 
 /// The number of connections that a call waits on at the same time if all are full.
@@ -57,7 +57,7 @@ pub struct Connections {
 #[derive(Debug)]
 pub(crate) struct State {
     /// None before names have been resolved.
-    pub(crate) subchannels: Vec<Subchannel>,
+    pub(crate) subchannels: Vec<ConnectionGroup>,
     /// Which of them have a connection, as of the last change.
     pub(crate) ready: Vec<usize>,
     pub(crate) next_id: u64,
@@ -226,7 +226,7 @@ impl Connections {
         let streams: Vec<usize> = state
             .subchannels
             .iter()
-            .flat_map(Subchannel::usable)
+            .flat_map(ConnectionGroup::usable)
             .map(|it| it.connection.max_streams())
             .collect();
         let what = match (streams.len(), state.failure()) {
@@ -304,7 +304,7 @@ impl Connections {
         let mut active: Vec<Arc<ActiveConnection>> = state
             .subchannels
             .iter()
-            .flat_map(Subchannel::usable)
+            .flat_map(ConnectionGroup::usable)
             .cloned()
             .collect();
         if !active.is_empty() {
@@ -445,7 +445,11 @@ impl State {
                 _ => Idle,
             };
         }
-        let states: Vec<_> = self.subchannels.iter().map(Subchannel::state).collect();
+        let states: Vec<_> = self
+            .subchannels
+            .iter()
+            .map(ConnectionGroup::state)
+            .collect();
         let best = [Ready, Connecting, TransientFailure];
         let found = best.into_iter().find(|it| states.contains(it));
         match found.unwrap_or(Idle) {
@@ -472,17 +476,17 @@ impl State {
         }
     }
 
-    pub(crate) fn subchannel(&mut self, id: u64) -> Option<&mut Subchannel> {
+    pub(crate) fn subchannel(&mut self, id: u64) -> Option<&mut ConnectionGroup> {
         self.subchannels.iter_mut().find(|it| it.id == id)
     }
 
     pub(crate) fn new_subchannel(
         &mut self,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<TargetAddress>,
         limits: &ChannelLimits,
-    ) -> Subchannel {
+    ) -> ConnectionGroup {
         self.next_id += 1;
-        Subchannel::new(self.next_id, endpoints, limits)
+        ConnectionGroup::new(self.next_id, endpoints, limits)
     }
 }
 

@@ -1,49 +1,91 @@
-//! An address of a server, and the settings of calls to it.
+//! Endpoints: the servers that a resolver has found.
 
 use std::fmt;
 use std::sync::Arc;
 
-use http::uri::{Authority, Scheme};
-use trunkline_transport::{Address, Target};
+use trunkline_transport::Address;
 
-/// One address that a target has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    pub(crate) address: Address,
-    pub(crate) target: Arc<Target>,
+use crate::attributes::Attributes;
+
+/// A server that a resolver has found: its addresses, all of which lead to the same server, and its attributes.
+///
+/// Two endpoints are the same server if they have the same addresses, in any order; attributes do not count.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
+/// use trunkline::Address;
+/// use trunkline::channel::{Endpoint, EndpointWeight};
+///
+/// let endpoint = Endpoint::new(Address::Tcp(([10, 0, 0, 1], 50051).into())).with(EndpointWeight(3));
+/// assert_eq!(endpoint.addresses().len(), 1);
+/// assert_eq!(endpoint.attributes().get(), Some(&EndpointWeight(3)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    addresses: Arc<[Address]>,
+    attributes: Attributes,
 }
 
-/// The origin that a call names in its head: `:scheme` and `:authority`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// `http`, or `https` over TLS.
-    pub scheme: Scheme,
-    /// The authority of the target, unless the channel sets one.
-    pub authority: Authority,
-}
+/// The weight of an endpoint among the others of its list, an attribute for policies that use weights. Default: 1;
+/// 0 counts as 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointWeight(pub u32);
+
+/// The key of an endpoint on the ring of ring_hash, an attribute. Default: the first address as text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HashKey(pub Arc<str>);
 
 impl Endpoint {
-    pub(crate) fn is_secure(&self) -> bool {
-        self.target.wants_tls() == Some(true)
+    /// Creates an endpoint with one address.
+    pub fn new(address: Address) -> Self {
+        Self::with_addresses([address])
     }
 
-    pub(crate) fn origin(&self, authority: Option<&Authority>) -> Origin {
-        Origin {
-            scheme: match self.is_secure() {
-                true => Scheme::HTTPS,
-                false => Scheme::HTTP,
-            },
-            authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
+    /// Creates an endpoint with several addresses, in the order in which to try them.
+    pub fn with_addresses(addresses: impl IntoIterator<Item = Address>) -> Self {
+        Self {
+            addresses: addresses.into_iter().collect(),
+            attributes: Attributes::default(),
         }
+    }
+
+    /// Returns this endpoint with an attribute, which replaces an earlier one of the same type.
+    #[must_use]
+    pub fn with<T: Clone + Send + Sync + 'static>(mut self, attribute: T) -> Self {
+        self.attributes = self.attributes.with(attribute);
+        self
+    }
+
+    /// Returns the addresses.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Returns the attributes.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// Returns the weight, at least 1: see [`EndpointWeight`].
+    pub fn weight(&self) -> u32 {
+        let weight = self.attributes.get::<EndpointWeight>();
+        weight.map_or(1, |it| it.0.max(1))
+    }
+
+    /// Returns true if `other` is the same server.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.addresses.len() == other.addresses.len()
+            && self.addresses.iter().all(|it| other.addresses.contains(it))
     }
 }
 
-/// As messages call it: the target, and its address if that is not the same.
+/// The addresses, as messages name the endpoint.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.target.address() {
-            Some(_) => self.target.fmt(f),
-            None => write!(f, "{} ({})", self.target, self.address),
+        for (at, address) in self.addresses.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            write!(f, "{separator}{address}")?;
         }
+        Ok(())
     }
 }

@@ -9,8 +9,8 @@ use trunkline_transport::{
 };
 
 use crate::connector::Connector;
-use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
+use crate::target_address::TargetAddress;
 
 /// An attempt to connect, independent of its channel.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ impl HappyEyeballs {
     /// UNAVAILABLE when all have failed.
     pub(crate) async fn run(
         &self,
-        endpoints: &[Endpoint],
-    ) -> Result<(Endpoint, Connection), Status> {
+        endpoints: &[TargetAddress],
+    ) -> Result<(TargetAddress, Connection), Status> {
         // In tasks, so that a connector that panics only fails.
         let mut attempts = JoinSet::new();
         let mut waiting = endpoints.iter();
@@ -69,7 +69,10 @@ impl HappyEyeballs {
         }
     }
 
-    async fn connect_in_time(self, endpoint: Endpoint) -> Result<(Endpoint, Connection), Status> {
+    async fn connect_in_time(
+        self,
+        endpoint: TargetAddress,
+    ) -> Result<(TargetAddress, Connection), Status> {
         let (name, timeout) = (endpoint.to_string(), self.limits.connect_timeout);
         let connecting = self.connect(endpoint);
         let connected = tokio::time::timeout(timeout, connecting).await;
@@ -80,7 +83,7 @@ impl HappyEyeballs {
         })
     }
 
-    async fn connect(self, endpoint: Endpoint) -> Result<(Endpoint, Connection), Status> {
+    async fn connect(self, endpoint: TargetAddress) -> Result<(TargetAddress, Connection), Status> {
         let name = endpoint.to_string();
         let to = Destination {
             name: &name,
@@ -112,7 +115,7 @@ fn unpanicked<T>(joined: Result<Result<T, Status>, JoinError>) -> Result<T, Stat
     })
 }
 
-fn none_answers(endpoints: &[Endpoint], failure: Option<Status>) -> Status {
+fn none_answers(endpoints: &[TargetAddress], failure: Option<Status>) -> Status {
     let failure = failure
         .unwrap_or_else(|| Status::unavailable("cannot connect: the list of addresses is empty"));
     match endpoints {

@@ -1,6 +1,6 @@
 //! Client channels: names to addresses, addresses to connections, calls to streams.
 //!
-//! A channel has a list of targets. They are resolved to endpoints, the [`Policy`] makes subchannels
+//! A channel has a list of targets. They are resolved to endpoints, the [`Spread`] makes subchannels
 //! of them, and each subchannel has connections to one of its endpoints: with pick_first all
 //! endpoints are one subchannel, with round_robin each is its own.
 //!
@@ -21,27 +21,41 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod active_connection;
+mod attributes;
 mod backoff;
+mod balancing;
+mod connection_group;
 mod connections;
 mod connectivity;
 mod connector;
 mod endpoint;
 mod happy_eyeballs;
 mod limits;
+mod load_report;
 mod maintenance;
-mod policy;
 mod resolver;
 mod settings;
+mod spread;
 mod subchannel;
+mod target_address;
 mod targets;
 mod task;
 
 pub use active_connection::Picked;
+pub use attributes::Attributes;
+pub use balancing::{
+    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
+    PickResult, Picker, Policies, Policy, PolicyConfig, SubchannelState, TimerId, Tracking, Turn,
+    Update,
+};
 pub use connections::{Connections, WaitMode};
 pub use connectivity::{ConnectivityState, ConnectivityWatch};
-pub use endpoint::Origin;
+pub use endpoint::{Endpoint, EndpointWeight, HashKey};
 pub use limits::ChannelLimits;
-pub use policy::Policy;
+pub use load_report::LoadReport;
 pub use resolver::Resolver;
 pub use settings::Settings;
+pub use spread::Spread;
+pub use subchannel::{Subchannel, SubchannelId};
+pub use target_address::Origin;
 pub use targets::{TargetName, Targets};

@@ -13,16 +13,16 @@ use trunkline_transport::{Connection, Target};
 
 use crate::active_connection::{ActiveConnection, UsageCheck};
 use crate::backoff::{self, Backoff};
+use crate::connection_group::ConnectionGroup;
 use crate::connections::{Connections, Resolution, State};
 use crate::connectivity::ConnectivityState;
-use crate::endpoint::Endpoint;
 use crate::happy_eyeballs::HappyEyeballs;
 use crate::limits::ChannelLimits;
 use crate::resolver::{Answer, AnyResolver, endpoints};
-use crate::subchannel::Subchannel;
+use crate::target_address::TargetAddress;
 use crate::task::Task;
 
-type ConnectResult = Result<(Endpoint, Connection), Status>;
+type ConnectResult = Result<(TargetAddress, Connection), Status>;
 
 impl Connections {
     /// Forgets connections that take no more calls, and opens others where they are missing.
@@ -109,7 +109,7 @@ impl Connections {
     }
 
     /// Begins to connect, unless there is a connection, or somebody does: false then.
-    fn attempt(self: &Arc<Self>, subchannel: &mut Subchannel) -> bool {
+    fn attempt(self: &Arc<Self>, subchannel: &mut ConnectionGroup) -> bool {
         if subchannel.is_ready() || subchannel.is_attempting() {
             return false;
         }
@@ -120,7 +120,7 @@ impl Connections {
     }
 
     /// Returns the endpoints of the next attempt of a subchannel, and the moment when it may begin.
-    fn plan(&self, id: u64) -> Option<(Arc<[Endpoint]>, Option<Instant>)> {
+    fn plan(&self, id: u64) -> Option<(Arc<[TargetAddress]>, Option<Instant>)> {
         let mut state = self.write();
         let subchannel = state.subchannel(id)?;
         Some((subchannel.endpoints.clone(), subchannel.not_before))
@@ -156,8 +156,8 @@ impl Connections {
     /// released the lock: a runtime that shuts down drops it immediately, which takes the lock again.
     fn join(
         self: &Arc<Self>,
-        subchannel: &mut Subchannel,
-        endpoint: Endpoint,
+        subchannel: &mut ConnectionGroup,
+        endpoint: TargetAddress,
         connection: Connection,
         started: Instant,
     ) -> impl Future<Output = ()> + Send + use<> {
@@ -175,7 +175,7 @@ impl Connections {
     }
 
     /// Opens another connection to the same endpoint, in addition to the open ones.
-    fn grow(self: &Arc<Self>, subchannel: &mut Subchannel) {
+    fn grow(self: &Arc<Self>, subchannel: &mut ConnectionGroup) {
         let Some(endpoint) = subchannel.least_busy().map(|it| it.endpoint.clone()) else {
             return;
         };
@@ -274,7 +274,7 @@ impl Connections {
     /// Replaces the endpoints with `endpoints`, and returns true if a connection to them is
     /// wanted now. Connections to those that are still there stay; calls on others go on to their
     /// ends.
-    fn replace(&self, state: &mut State, mut endpoints: Vec<Endpoint>) -> bool {
+    fn replace(&self, state: &mut State, mut endpoints: Vec<TargetAddress>) -> bool {
         let limits = &*self.settings.limits;
         endpoints.truncate(limits.max_addresses);
         let mut before = std::mem::take(&mut state.subchannels);
@@ -295,7 +295,7 @@ impl Connections {
             for before in &mut before {
                 subchannel.take_over(before);
                 if !self.settings.policy.stays_connected() {
-                    // The subchannel continues as another one: see `Subchannel::failing`.
+                    // The subchannel continues as another one: see `ConnectionGroup::failing`.
                     subchannel.failing = before.failing.take();
                 }
             }

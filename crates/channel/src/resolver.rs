@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target, lookup};
 
-use crate::endpoint::Endpoint;
+use crate::target_address::TargetAddress;
 
 /// Resolves names to addresses; the system's resolver by default.
 ///
@@ -136,12 +136,12 @@ pub(crate) struct Answer {
 }
 
 /// Returns the endpoints of all targets whose addresses are known, in order, each once.
-pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<Endpoint> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+pub(crate) fn endpoints(targets: &[Arc<Target>], found: &[Vec<Address>]) -> Vec<TargetAddress> {
+    let mut endpoints: Vec<TargetAddress> = Vec::new();
     for (target, addresses) in targets.iter().zip(found) {
         for address in addresses {
             let (address, target) = (address.clone(), target.clone());
-            let endpoint = Endpoint { address, target };
+            let endpoint = TargetAddress { address, target };
             if !endpoints.contains(&endpoint) {
                 endpoints.push(endpoint);
             }

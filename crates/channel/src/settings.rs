@@ -10,8 +10,8 @@ use trunkline_transport::{Address, ClientTls, Target};
 
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
-use crate::policy::Policy;
 use crate::resolver::{AnyResolver, Resolver, System};
+use crate::spread::Spread;
 use crate::targets::Targets;
 
 /// The settings of the connections of a channel.
@@ -26,7 +26,7 @@ pub struct Settings {
     /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
     pub tls: Option<ClientTls>,
     /// The policy that spreads calls over the addresses.
-    pub policy: Policy,
+    pub policy: Spread,
     pub(crate) resolver: AnyResolver,
     pub(crate) connector: Option<Connector>,
 }
@@ -39,7 +39,7 @@ impl Settings {
             limits: Arc::new(ChannelLimits::default()),
             authority: None,
             tls: None,
-            policy: Policy::default(),
+            policy: Spread::default(),
             resolver: AnyResolver::new(System),
             connector: None,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use trunkline_channel::{ChannelLimits, Connections, Policy, Resolver, Settings, Targets};
+use trunkline_channel::{ChannelLimits, Connections, Resolver, Settings, Spread, Targets};
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Metadata, Status};
 use trunkline_transport::Address;
@@ -162,14 +162,14 @@ impl ChannelBuilder {
     /// Sends all calls to one address, the first that can be reached. This is the default.
     #[must_use]
     pub fn pick_first(mut self) -> Self {
-        self.settings.policy = Policy::PickFirst;
+        self.settings.policy = Spread::PickFirst;
         self
     }
 
     /// Keeps a connection to every address, and sends calls to the working ones in turn.
     #[must_use]
     pub fn round_robin(mut self) -> Self {
-        self.settings.policy = Policy::RoundRobin;
+        self.settings.policy = Spread::RoundRobin;
         self
     }
 

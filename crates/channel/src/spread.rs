@@ -1,6 +1,6 @@
 //! Which of its endpoints a channel calls.
 
-use crate::endpoint::Endpoint;
+use crate::target_address::TargetAddress;
 
 /// The policy that spreads calls over the addresses of a channel.
 ///
@@ -8,7 +8,7 @@ use crate::endpoint::Endpoint;
 /// in the same place: how endpoints become subchannels, and which subchannel a call uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Policy {
+pub enum Spread {
     /// All calls go to one address, the first that can be reached.
     #[default]
     PickFirst,
@@ -16,9 +16,9 @@ pub enum Policy {
     RoundRobin,
 }
 
-impl Policy {
+impl Spread {
     /// A subchannel has connections to one of its endpoints.
-    pub(crate) fn subchannels(self, endpoints: Vec<Endpoint>) -> Vec<Vec<Endpoint>> {
+    pub(crate) fn subchannels(self, endpoints: Vec<TargetAddress>) -> Vec<Vec<TargetAddress>> {
         match self {
             Self::PickFirst => vec![endpoints],
             Self::RoundRobin => endpoints.into_iter().map(|it| vec![it]).collect(),

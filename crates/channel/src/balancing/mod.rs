@@ -1,0 +1,11 @@
+//! Load balancing: policies, their balancers, and the pickers that these publish.
+
+pub(crate) mod balancer;
+pub(crate) mod picker;
+pub(crate) mod policy;
+pub(crate) mod tracker;
+
+pub use balancer::{Balancer, Control, SubchannelState, TimerId, Update};
+pub use picker::{Choice, Pick, PickArgs, PickResult, Picker, Turn};
+pub use policy::{BalancerConfig, Policies, Policy, PolicyConfig};
+pub use tracker::{AttemptTracker, EndedBy, Outcome, Tracking};

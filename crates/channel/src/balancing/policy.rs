@@ -1,0 +1,143 @@
+//! Policies by name, and their configurations.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use trunkline_codec::Status;
+
+use super::balancer::Balancer;
+
+/// The parsed configuration of a policy.
+pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
+
+/// A load balancing policy: a named kind of [`Balancer`], which service configs select by that name.
+pub trait Policy: Send + Sync + 'static {
+    /// Returns the name, as a service config writes it.
+    fn name(&self) -> &str;
+
+    /// Parses the configuration, a JSON object. Policies with children parse those with `policies`.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT that names the field and its value. The channel then refuses the whole service config.
+    fn parse(&self, config: &Value, policies: &Policies) -> Result<PolicyConfig, Status>;
+
+    /// Creates a balancer, whose first update follows.
+    fn build(&self) -> Box<dyn Balancer>;
+}
+
+/// A policy that was chosen, with its configuration.
+#[derive(Clone)]
+pub struct BalancerConfig {
+    policy: Arc<dyn Policy>,
+    config: PolicyConfig,
+}
+
+impl BalancerConfig {
+    /// Creates the choice of `policy` with a configuration that its `parse` has returned.
+    pub fn new(policy: Arc<dyn Policy>, config: PolicyConfig) -> Self {
+        Self { policy, config }
+    }
+
+    /// Returns the policy.
+    pub fn policy(&self) -> &Arc<dyn Policy> {
+        &self.policy
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &PolicyConfig {
+        &self.config
+    }
+
+    /// Returns the name of the policy.
+    pub fn name(&self) -> &str {
+        self.policy.name()
+    }
+}
+
+/// The policies that a channel knows, by name.
+#[derive(Clone, Default)]
+pub struct Policies(BTreeMap<String, Arc<dyn Policy>>);
+
+impl Policies {
+    /// Adds a policy.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if a policy of this name exists, or the name is empty.
+    pub fn add(&mut self, policy: Arc<dyn Policy>) -> Result<(), Status> {
+        let name = policy.name().to_owned();
+        if name.is_empty() {
+            return Err(Status::invalid_argument(
+                "a load balancing policy needs a name",
+            ));
+        }
+        if self.0.contains_key(&name) {
+            return Err(Status::invalid_argument(format!(
+                "a load balancing policy named {name:?} exists already; choose another name"
+            )));
+        }
+        self.0.insert(name, policy);
+        Ok(())
+    }
+
+    /// Returns the policy with this name. Names are compared exactly.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Policy>> {
+        self.0.get(name)
+    }
+
+    /// Returns the choice of a `loadBalancingConfig`: the first entry whose policy is known. Later entries are not
+    /// looked at.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the value is not a list of objects with one key each, no policy is known, or the policy
+    /// refuses its configuration. `field` is the name of the value in messages.
+    pub fn choose(&self, field: &str, list: &Value) -> Result<BalancerConfig, Status> {
+        let Value::Array(entries) = list else {
+            return Err(Status::invalid_argument(format!(
+                "{field}: {list} is not a list of policies"
+            )));
+        };
+        for entry in entries {
+            let mut only = entry.as_object().into_iter().flatten();
+            let (Some((name, config)), None) = (only.next(), only.next()) else {
+                return Err(Status::invalid_argument(format!(
+                    "{field}: {entry} is not an object with one key, the name of a policy"
+                )));
+            };
+            let Some(policy) = self.get(name) else {
+                continue;
+            };
+            if !config.is_object() {
+                return Err(Status::invalid_argument(format!(
+                    "{field}: the configuration of {name} is {config}, not an object"
+                )));
+            }
+            let parsed = policy.parse(config, self).map_err(|status| {
+                Status::invalid_argument(format!("{field}.{name}: {}", status.message()))
+            })?;
+            return Ok(BalancerConfig::new(policy.clone(), parsed));
+        }
+        let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        Err(Status::invalid_argument(format!(
+            "{field}: {list} names no known policy (known are {})",
+            known.join(", ")
+        )))
+    }
+}
+
+impl fmt::Debug for BalancerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BalancerConfig").field(&self.name()).finish()
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

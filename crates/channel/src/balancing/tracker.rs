@@ -1,0 +1,136 @@
+//! The way back: how an attempt ended, for the balancer that chose its subchannel.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use trunkline_codec::Status;
+
+/// Learns how the attempts end that a picker has placed.
+///
+/// A picker returns one with its [`Choice`](super::Choice). `ended` runs exactly once for each attempt for which
+/// `started` has run, whatever ends it. Both run in the task of the call: they must not block.
+pub trait AttemptTracker: Send + Sync + 'static {
+    /// The attempt has begun on the subchannel that was picked. `token` is that of [`Tracking::new`].
+    fn started(&self, token: usize) {
+        let _ = token;
+    }
+
+    /// The attempt has ended.
+    fn ended(&self, token: usize, outcome: &Outcome<'_>);
+}
+
+/// The end of an attempt.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Outcome<'a> {
+    /// The status of the attempt, OK included.
+    pub status: &'a Status,
+    /// The cause of the end.
+    pub ended_by: EndedBy,
+    /// The trailers, if the server has sent any; those of a Trailers-Only response are its head.
+    pub trailers: Option<&'a HeaderMap>,
+    /// True if anything of a response has arrived: a head, or more.
+    pub has_responded: bool,
+}
+
+impl<'a> Outcome<'a> {
+    /// Creates the outcome of an attempt that ended with `status`, without trailers.
+    pub fn new(status: &'a Status, ended_by: EndedBy) -> Self {
+        Self {
+            status,
+            ended_by,
+            trailers: None,
+            has_responded: false,
+        }
+    }
+}
+
+/// The cause of the end of an attempt.
+///
+/// Balancers must distinguish a server that fails from a caller that leaves: only the former says something about
+/// the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndedBy {
+    /// The server: by trailers or by a reset of the stream.
+    Server,
+    /// The loss of the connection.
+    Connection,
+    /// The deadline of the call.
+    Deadline,
+    /// The caller: it cancelled or dropped the call.
+    Caller,
+    /// Another attempt of the same call, which was committed.
+    OtherAttempt,
+    /// This client, before anything was sent.
+    NotSent,
+}
+
+/// A tracker of one attempt, with the token by which the tracker recognizes it.
+///
+/// Policies that wrap others add their own tracker around that of the child with [`and`](Self::and).
+#[derive(Clone)]
+pub struct Tracking {
+    tracker: Arc<dyn AttemptTracker>,
+    token: usize,
+    next: Option<Box<Tracking>>,
+}
+
+impl Tracking {
+    /// Creates a tracking by `tracker`. `token` is passed to its methods, so that a tracker needs no allocation for
+    /// each call.
+    pub fn new(tracker: Arc<dyn AttemptTracker>, token: usize) -> Self {
+        Self {
+            tracker,
+            token,
+            next: None,
+        }
+    }
+
+    /// Adds a further tracker, usually that of a child policy.
+    #[must_use]
+    pub fn and(mut self, next: Option<Self>) -> Self {
+        match self.next.take() {
+            None => self.next = next.map(Box::new),
+            Some(inner) => self.next = Some(Box::new(inner.and(next))),
+        }
+        self
+    }
+
+    /// Tells all trackers that the attempt has started.
+    pub fn started(&self) {
+        let mut tracking = Some(self);
+        while let Some(Self {
+            tracker,
+            token,
+            next,
+        }) = tracking
+        {
+            tracker.started(*token);
+            tracking = next.as_deref();
+        }
+    }
+
+    /// Tells all trackers that the attempt has ended.
+    pub fn ended(&self, outcome: &Outcome<'_>) {
+        let mut tracking = Some(self);
+        while let Some(Self {
+            tracker,
+            token,
+            next,
+        }) = tracking
+        {
+            tracker.ended(*token, outcome);
+            tracking = next.as_deref();
+        }
+    }
+}
+
+impl fmt::Debug for Tracking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracking")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,49 @@
+//! An address of a server, and the settings of calls to it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::uri::{Authority, Scheme};
+use trunkline_transport::{Address, Target};
+
+/// One address that a target has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetAddress {
+    pub(crate) address: Address,
+    pub(crate) target: Arc<Target>,
+}
+
+/// The origin that a call names in its head: `:scheme` and `:authority`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `http`, or `https` over TLS.
+    pub scheme: Scheme,
+    /// The authority of the target, unless the channel sets one.
+    pub authority: Authority,
+}
+
+impl TargetAddress {
+    pub(crate) fn is_secure(&self) -> bool {
+        self.target.wants_tls() == Some(true)
+    }
+
+    pub(crate) fn origin(&self, authority: Option<&Authority>) -> Origin {
+        Origin {
+            scheme: match self.is_secure() {
+                true => Scheme::HTTPS,
+                false => Scheme::HTTP,
+            },
+            authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
+        }
+    }
+}
+
+/// As messages call it: the target, and its address if that is not the same.
+impl fmt::Display for TargetAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target.address() {
+            Some(_) => self.target.fmt(f),
+            None => write!(f, "{} ({})", self.target, self.address),
+        }
+    }
+}
