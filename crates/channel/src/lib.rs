@@ -21,6 +21,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod active_connection;
+mod attempts;
 mod attributes;
 mod backoff;
 mod balancing;
@@ -42,6 +43,7 @@ mod targets;
 mod task;
 
 pub use active_connection::Picked;
+pub use attempts::{CodeSet, HedgingPolicy, RetryPolicy};
 pub use attributes::Attributes;
 pub use balancing::{
     AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
