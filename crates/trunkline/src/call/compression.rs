@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trunkline_codec::{Compressor, Compressors, Status};
+use trunkline_codec::{Compressor, Compressors};
 
 /// Selects the messages that are compressed, from now on, in one direction of a call.
 ///
@@ -42,24 +42,21 @@ impl Compress {
     }
 }
 
-/// Returns the compressor of that name.
+/// Returns the compressor of that name; `None` for `identity`.
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT if `owner`, a channel or a server, has no such compressor.
-pub(crate) fn known_compressor(
+/// The message of an error if `owner`, a channel or a server, has no such compressor.
+pub(crate) fn find_compressor(
     owner: &str,
     name: &str,
     compressors: &Compressors,
-) -> Result<Arc<dyn Compressor>, Status> {
-    let unknown = || Status::invalid_argument(unknown_compressor(owner, name, compressors));
-    compressors.find(name).cloned().ok_or_else(unknown)
-}
-
-/// Returns the message of an error for an unknown compressor, with the known ones.
-pub(crate) fn unknown_compressor(owner: &str, name: &str, compressors: &Compressors) -> String {
-    let known = compressors.accept_header();
-    format!(
-        "{owner} has no compressor {name:?}, only {known:?}; add it with `compressor` (zstd also needs the feature `zstd`)"
-    )
+) -> Result<Option<Arc<dyn Compressor>>, String> {
+    match compressors.find(name) {
+        None if name != "identity" => Err(format!(
+            "{owner} has no compressor {name:?}, only {:?}; add it with `compressor` (zstd also needs the feature `zstd`)",
+            compressors.accept_header()
+        )),
+        found => Ok(found.cloned()),
+    }
 }

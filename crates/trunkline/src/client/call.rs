@@ -11,7 +11,7 @@ use trunkline_channel::WaitMode;
 use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 
 use crate::call::cancel::{CancelHandle, cancelled};
-use crate::call::compression::{Compress, unknown_compressor};
+use crate::call::compression::{Compress, find_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
@@ -147,17 +147,12 @@ impl<T> Call<T> {
         let Some(channel) = &self.channel else {
             return self;
         };
-        let compressors = channel.backend.compressors();
-        match compressors.find(compressor) {
-            _ if compressor == "identity" => self.outgoing.compressor = None,
-            Some(compressor) => {
-                self.outgoing.compressor = Some(compressor.clone());
+        match find_compressor("the channel", compressor, channel.backend.compressors()) {
+            Ok(compressor) => {
+                self.outgoing.compressor = compressor;
                 self.outgoing.compress = Compress::On;
             }
-            None => {
-                let unknown = unknown_compressor("the channel", compressor, compressors);
-                self.fail(Status::internal(unknown));
-            }
+            Err(unknown) => self.fail(Status::internal(unknown)),
         }
         self
     }

@@ -15,7 +15,7 @@ use trunkline_codec::{Compressors, Metadata, Status};
 use trunkline_transport::Body;
 
 use crate::call::cancel::guarded;
-use crate::call::compression::unknown_compressor;
+use crate::call::compression::find_compressor;
 use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
 use crate::call::hooks::Hooks;
@@ -168,12 +168,9 @@ impl Channel {
     #[must_use]
     pub fn compress(self, compressor: &str) -> Self {
         self.with_options(|options| {
-            let compressors = options.fields.compressors();
-            match compressors.find(compressor) {
-                _ if compressor == "identity" => options.compress = None,
-                Some(compressor) => options.compress = Some(compressor.clone()),
-                None => {
-                    let unknown = unknown_compressor("the channel", compressor, compressors);
+            match find_compressor("the channel", compressor, options.fields.compressors()) {
+                Ok(compressor) => options.compress = compressor,
+                Err(unknown) => {
                     let defaults = options.defaults.get_or_insert_default();
                     defaults.fail(Status::internal(unknown));
                 }

@@ -12,7 +12,7 @@ use trunkline_transport::Address;
 #[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
 
-use crate::call::compression::known_compressor;
+use crate::call::compression::find_compressor;
 use crate::client::backend::{Backend, BackendKind, ChannelOptions};
 use crate::client::channel::Channel;
 use crate::client::defaults::CallDefaults;
@@ -121,9 +121,10 @@ impl ChannelBuilder {
                 ))
             })?);
         }
-        let compress = match self.compress.as_deref() {
-            None | Some("identity") => None,
-            Some(name) => Some(known_compressor("the channel", name, &self.compressors)?),
+        let compress = match &self.compress {
+            None => None,
+            Some(name) => find_compressor("the channel", name, &self.compressors)
+                .map_err(Status::invalid_argument)?,
         };
         if let Some(failure) = self.defaults.as_ref().and_then(|it| it.failure.as_ref()) {
             return Err(Status::invalid_argument(failure.message()));
@@ -287,8 +288,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Compresses the requests of all calls with the compressor of that name, such as `gzip`; requests
-    /// are not compressed by default.
+    /// Compresses the requests of all calls with the compressor of that name, such as `gzip`; `identity`,
+    /// the default, disables compression.
     ///
     /// A message is compressed if it has more than [`compress_above`](Self::compress_above) bytes and
     /// compression makes it smaller. A call can override this with

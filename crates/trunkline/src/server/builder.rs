@@ -9,7 +9,7 @@ use tower_service::Service as TowerService;
 use trunkline_codec::{Compressor, Compressors, Status};
 use trunkline_transport::{Body, Listener, Peer, ServerLimits, ServerTls, bind_threads, serve_one};
 
-use crate::call::compression::known_compressor;
+use crate::call::compression::find_compressor;
 use crate::call::intercept::{Interceptor, Interceptors};
 use crate::http_service::{BoxError, ErasedService, HttpService, LayeredService};
 use crate::observe::{Observer, Observers};
@@ -219,8 +219,8 @@ impl Server {
         self
     }
 
-    /// Compresses responses with the compressor `name`, such as `gzip`; responses are not compressed by
-    /// default.
+    /// Compresses responses with the compressor `name`, such as `gzip`; `identity`, the default, disables
+    /// compression.
     ///
     /// If a client does not accept that compression, the server uses its first other compressor that
     /// the client accepts. A message is compressed if it has more than
@@ -356,13 +356,12 @@ impl Server {
 
     /// Checks that the selected compressors exist, and runs the checks of services.
     fn check(&self) -> Result<(), Status> {
-        if let Some(name) = &self.compress {
-            known_compressor("the server", name, &self.compressors)?;
-        }
-        for handler in self.methods.handlers().values() {
-            if let Some(options) = &handler.options {
-                options.check(&self.compressors)?;
-            }
+        let handlers = self.methods.handlers().values();
+        let of_services =
+            handlers.filter_map(|handler| handler.options.as_ref()?.compress.as_ref());
+        for name in self.compress.iter().chain(of_services) {
+            find_compressor("the server", name, &self.compressors)
+                .map_err(Status::invalid_argument)?;
         }
         self.methods.check()
     }

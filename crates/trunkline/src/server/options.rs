@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_codec::{Compressors, MessageLimits, Status};
+use trunkline_codec::{Compressors, MessageLimits};
 
-use crate::call::compression::known_compressor;
 use crate::call::intercept::Interceptors;
 
 /// The options that a service sets. The server's options apply where it sets none.
@@ -99,19 +98,6 @@ impl CallOptions {
             compresses,
             compress_above: or(service.compress_above, self.compress_above),
             timeouts: service.timeouts,
-        }
-    }
-}
-
-impl ServiceOptions {
-    /// # Errors
-    ///
-    /// INVALID_ARGUMENT if the selected compressor is not among `compressors`.
-    pub(crate) fn check(&self, compressors: &Compressors) -> Result<(), Status> {
-        match &self.compress {
-            None => Ok(()),
-            Some(name) if name == "identity" => Ok(()),
-            Some(name) => known_compressor("the server", name, compressors).map(drop),
         }
     }
 }

@@ -165,6 +165,15 @@ async fn a_call_decides_over_its_channel_and_a_message_over_its_call() {
 }
 
 #[tokio::test]
+async fn a_server_that_compresses_with_identity_sends_messages_as_they_are() {
+    let server = Server::new().compress("gzip").compress("identity");
+    let client = client_with(Channel::to(&serve(server.add_service(Echo)).await)).await;
+    let call = client.unary::<Raw, Raw>(UNARY, bytes(2_000));
+    let response = within("the call", call.into_future()).await.unwrap();
+    assert!(!response.is_compressed());
+}
+
+#[tokio::test]
 async fn a_handler_decides_over_its_server() {
     let address = serve(Server::new().add_service(telling()).compress("deflate")).await;
     let client = client_with(Channel::to(&address)).await;
