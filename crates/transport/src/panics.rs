@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use trunkline_codec::Status;
 
@@ -44,6 +44,11 @@ impl Panic {
     pub fn status(&self, what: &str) -> Status {
         Status::internal(format!("the {what} panicked; the server's log says why"))
     }
+
+    /// Continues the panic, without a second report to the panic hook.
+    pub fn resume(self) -> ! {
+        resume_unwind(self.0)
+    }
 }
 
 impl fmt::Debug for Panic {
@@ -73,5 +78,14 @@ mod tests {
         }
         assert_eq!(catch_panic(|| 7).expect("no panic"), 7);
         drop_caught(7);
+    }
+
+    #[test]
+    fn a_resumed_panic_keeps_its_text() {
+        let resumed = catch_panic(|| match catch_panic(|| panic!("the first")) {
+            Ok(()) => (),
+            Err(panic) => panic.resume(),
+        });
+        assert_eq!(resumed.expect_err("it panics").text(), "the first");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -202,9 +201,9 @@ impl Stream {
 
     /// Polls the source without the lock. If it panics, the call ends.
     fn poll_source<T>(&self, poll: impl FnOnce() -> T) -> T {
-        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
+        catch_panic(poll).unwrap_or_else(|panic| {
             self.lock().stage = Stage::Reset(Arrived::failed(panicked()));
-            resume_unwind(panic)
+            panic.resume()
         })
     }
 
