@@ -201,8 +201,8 @@ impl Methods {
     }
 
     /// Adds another service. A service that consists of several, such as the two versions of server
-    /// reflection, adds them in [`Service::add_to`]. The options of that service apply to them, unless
-    /// they are [`ServiceServer`](crate::server::ServiceServer)s with options of their own.
+    /// reflection, adds them in [`Service::add_to`]. The options of that service apply to them, except to
+    /// [`ServiceServer`](crate::server::ServiceServer)s, which have their own.
     pub fn add_service<S: Service>(&mut self, service: S) {
         if !self.names.contains(&S::NAME) {
             self.names.push(S::NAME);

@@ -13,12 +13,12 @@ use trunkline::server::{Methods, ServiceMethods, ServiceServer};
 use trunkline::testing::in_memory;
 use trunkline::tower::{Body, LayeredService};
 use trunkline::{
-    Channel, Client, Code, Context, FileDescriptors, Method, Next, Request, Result, Sender, Server,
-    Status, Streaming,
+    Channel, Client, Code, Context, FileDescriptors, Method, Next, Raw, Request, Result, Sender,
+    Server, Status, Streaming,
 };
 use trunkline_health::{Health, HealthClient};
 use trunkline_testkit::{Fields, Frame, Outcome, RawPeer, error};
-use trunkline_tests::fixture::{serve, within};
+use trunkline_tests::fixture::{Echo, UNARY, raw, serve, within};
 
 mod hello {
     trunkline::include_proto!("../proto/helloworld.proto");
@@ -259,6 +259,37 @@ async fn a_guarded_service_does_not_guard_what_another_one_registers_from_a_hook
         .add_service(guide::RouteGuideServer::new(Nothing).intercept(deny));
     let greeter = GreeterClient::new(Channel::in_process(server));
     assert!(greeter.say_hello(named("a")).await.is_ok());
+}
+
+/// A service that consists of two: a plain one and a greeter.
+struct PlainAndGreeter;
+
+impl ServiceMethods<Long> for PlainAndGreeter {
+    const NAME: &'static str = "test.PlainAndGreeter";
+    const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
+
+    fn add_to(service: &Arc<Long>, methods: &mut Methods) {
+        methods.add_service(Echo);
+        methods.add_service(GreeterServer::from_arc(service.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_plain_service_has_the_options_of_the_service_that_adds_it() {
+    let deny =
+        |_: Context, _: Next| async move { Err(Status::unauthenticated("the token is missing")) };
+    let server = Server::new()
+        .add_service(ServiceServer::<PlainAndGreeter, Long>::new(Long).intercept(deny))
+        .add_service(Health::new());
+    let channel = Channel::in_process(server);
+    let client = Client::new(channel.clone());
+    let status = client.unary::<Raw, Raw>(UNARY, raw("a")).await.unwrap_err();
+    assert_eq!(status.code(), Code::UNAUTHENTICATED);
+
+    let greeter = GreeterClient::new(channel.clone());
+    assert!(greeter.say_hello(named("a")).await.is_ok());
+    let health = HealthClient::new(channel);
+    assert!(health.check(Default::default()).await.is_ok());
 }
 
 /// Sends a head, and then never ends.
