@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use trunkline_codec::{Payload, Status};
 
 use crate::incoming::{IncomingBody, ReceivedBody};
-use crate::pipe::{PipeFailure, PipeReader};
+use crate::pipe::{PipeReader, PipeWatch};
 use crate::sync::lock;
 
 /// The bytes and the trailers of one direction of a call.
@@ -168,10 +168,10 @@ impl Body {
         }
     }
 
-    /// Returns a handle that reports the failure of the body, if a [`pipe`](crate::pipe()) fills it.
-    pub fn failure(&self) -> Option<PipeFailure> {
+    /// Returns a handle that observes the [`pipe`](crate::pipe()) that fills the body, if there is one.
+    pub fn watch(&self) -> Option<PipeWatch> {
         match &self.0 {
-            Kind::Pipe(reader) => Some(reader.failure()),
+            Kind::Pipe(reader) => Some(reader.watch()),
             Kind::Full { .. }
             | Kind::Pieces(_)
             | Kind::IncomingBody(_)

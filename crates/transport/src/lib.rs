@@ -102,7 +102,7 @@ pub use lookup::lookup;
 pub use net_stream::ByteStream;
 pub use panics::{Panic, catch_panic};
 pub use peer::Peer;
-pub use pipe::{PipeFailure, PipeReader, PipeWriter, ReaderGone, pipe};
+pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
 #[cfg(feature = "__tls")]
 pub use rustls;

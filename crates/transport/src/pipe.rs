@@ -58,8 +58,8 @@ pub struct PipeWriter(Arc<PipeShared>);
 /// The reading end of a pipe, held by a [`Body`](crate::Body). Dropping it fails the writer.
 pub struct PipeReader(Arc<PipeShared>);
 
-/// A handle that reports the failure of a pipe, even if its reader is not polled.
-pub struct PipeFailure(Arc<PipeShared>);
+/// A handle that observes a pipe without reading from it or writing to it.
+pub struct PipeWatch(Arc<PipeShared>);
 
 /// Creates a pipe that holds `size` bytes, plus the rest of one message, before the writer must wait.
 pub fn pipe(size: usize) -> (PipeWriter, PipeReader) {
@@ -243,6 +243,11 @@ impl PipeWriter {
         Poll::Ready(Ok(()))
     }
 
+    /// Returns a handle that observes the pipe even after the writer was dropped.
+    pub fn watch(&self) -> PipeWatch {
+        PipeWatch(self.0.clone())
+    }
+
     /// Ends the body, with optional trailers.
     pub fn finish(&self, trailers: Option<HeaderMap>) {
         let reader = lock(&self.0.state).end(trailers.map_or(PipeEnd::Eof, PipeEnd::Trailers));
@@ -274,7 +279,12 @@ fn dropped() -> Status {
     )
 }
 
-impl PipeFailure {
+impl PipeWatch {
+    /// Returns whether no bytes are buffered.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0.state).len == 0
+    }
+
     /// Ready when the pipe has failed, with the status for the reader of the responses. Stays pending if the
     /// pipe ends without failure.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Status> {
@@ -293,8 +303,8 @@ impl PipeFailure {
 
 impl PipeReader {
     /// Returns a handle that reports a failure before the reader reaches it.
-    pub(crate) fn failure(&self) -> PipeFailure {
-        PipeFailure(self.0.clone())
+    pub(crate) fn watch(&self) -> PipeWatch {
+        PipeWatch(self.0.clone())
     }
 
     /// Returns the number of buffered bytes.
@@ -421,9 +431,9 @@ impl fmt::Debug for PipeWriter {
     }
 }
 
-impl fmt::Debug for PipeFailure {
+impl fmt::Debug for PipeWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipeFailure").finish_non_exhaustive()
+        f.debug_struct("PipeWatch").finish_non_exhaustive()
     }
 }
 
@@ -525,15 +535,27 @@ mod tests {
     #[test]
     fn a_watch_hears_of_a_failure_that_nobody_reads_and_of_no_end() {
         let (writer, reader) = pipe(10);
-        let watch = reader.failure();
+        let watch = reader.watch();
         assert!(now(|cx| watch.poll_failed(cx)).is_pending());
         drop(writer);
         assert!(now(|cx| watch.poll_failed(cx)).is_ready());
         let (writer, reader) = pipe(10);
-        let watch = reader.failure();
+        let watch = reader.watch();
         writer.finish(None);
         drop(writer);
         assert!(now(|cx| watch.poll_failed(cx)).is_pending());
+    }
+
+    #[test]
+    fn a_watch_of_a_dropped_writer_knows_of_unread_bytes() {
+        let (mut writer, reader) = pipe(10);
+        let watch = writer.watch();
+        assert!(watch.is_empty());
+        writer.write(Bytes::from_static(b"x"));
+        drop(writer);
+        assert!(!watch.is_empty());
+        assert!(now(|cx| reader.poll_frame(cx)).is_ready());
+        assert!(watch.is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 use trunkline_codec::{Compressors, Status, head};
-use trunkline_transport::{Body, PipeFailure, PipeWriter, pipe};
+use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
 use crate::call::deadline::{self, Deadline, DeadlineChange};
 use crate::client::channel::Channel;
@@ -102,7 +102,7 @@ struct Bounds {
     deadline: Option<Deadline>,
     /// Completes if the sender fails. Over a connection, this is a reset, which drops the handler even
     /// if it does not read.
-    watch: Option<PipeFailure>,
+    watch: Option<PipeWatch>,
     /// Keeps messages that the handler does not read, so their sender waits until the call ends.
     _requests: Option<Arc<Mutex<Body>>>,
 }
@@ -110,7 +110,7 @@ struct Bounds {
 impl Bounds {
     fn around(request: http::Request<Body>) -> (Self, http::Request<Body>) {
         let deadline = head::timeout_of(request.headers()).and_then(deadline::after);
-        let watch = request.body().failure();
+        let watch = request.body().watch();
         let (head, body) = request.into_parts();
         let (requests, body) = match body.full_size() {
             Some(_) => (None, body),

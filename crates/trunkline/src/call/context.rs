@@ -171,16 +171,15 @@ impl Context {
     /// client before the caller receives it.
     ///
     /// Before [`Next::run`](crate::Next::run), it can always be changed, and it is sent even if the
-    /// interceptor then refuses the call. Afterwards, a server may have sent the head: with the first
-    /// message of a stream, or because the handler requested it with
-    /// [`send_head`](crate::ResponseHandle::send_head). The head of a response of one message can be
-    /// changed unless the handler requested it.
+    /// interceptor then refuses the call. Afterwards, a server sends the head without these changes if
+    /// the handler has sent a message of a stream, or has requested the head with
+    /// [`send_head`](crate::ResponseHandle::send_head).
     ///
     /// On a client, a caller that awaits the head of a stream receives it before these changes.
     ///
     /// # Errors
     ///
-    /// FAILED_PRECONDITION on a server that has sent the head.
+    /// FAILED_PRECONDITION on a server that sends the head without these changes.
     pub fn response_metadata_mut(&mut self) -> Result<&mut Metadata, Status> {
         match self.state.response.is_head_sent {
             false => Ok(&mut self.state.response.head),

@@ -269,12 +269,16 @@ impl ResponseHandle {
     }
 
     /// Takes the metadata for the interceptors, after the handler has ended. Until
-    /// [`release`](Self::release), the head is not sent.
+    /// [`release`](Self::release), the head is not sent, unless the handler has requested it or closed it.
     pub(crate) fn hold(&self) -> ResponseMetadata {
         let mut state = self.lock();
-        state.is_held = true;
+        state.head_sent |= state.head_wanted;
+        state.is_held = !state.head_sent;
         ResponseMetadata {
-            head: std::mem::take(&mut state.head),
+            head: match state.head_sent {
+                true => state.head.clone(),
+                false => std::mem::take(&mut state.head),
+            },
             trailers: std::mem::take(&mut state.trailers),
             is_head_sent: state.head_sent,
         }
@@ -285,11 +289,11 @@ impl ResponseHandle {
         let mut state = self.lock();
         state.is_held = false;
         let Some(left) = left else { return };
-        let (head, trailers) = (
-            std::mem::replace(&mut state.head, left.head),
-            std::mem::replace(&mut state.trailers, left.trailers),
-        );
-        append(&mut state.head, head);
+        if !left.is_head_sent {
+            let head = std::mem::replace(&mut state.head, left.head);
+            append(&mut state.head, head);
+        }
+        let trailers = std::mem::replace(&mut state.trailers, left.trailers);
         append(&mut state.trailers, trailers);
     }
 

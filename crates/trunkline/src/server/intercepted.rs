@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use trunkline_codec::Status;
+use trunkline_transport::{PipeWatch, PipeWriter};
 
 use crate::call::context::{Context, ReturnedContext};
 use crate::call::deadline;
@@ -40,7 +41,11 @@ pub(crate) fn intercepted(
             let response = innermost_response;
             response.begin_intercepted(cx.take_response());
             let rejection = set_hooks(&mut cx, &mut messages, &response);
-            let _handler = Handler(cx, response.clone());
+            let _handler = Handler {
+                cx,
+                response: response.clone(),
+                outbox: writer.as_ref().map(PipeWriter::watch),
+            };
             let request = RawRequest {
                 head,
                 response,
@@ -93,11 +98,23 @@ fn set_hooks(
 
 /// The innermost context and the response of a running handler. Dropping it passes the metadata of the
 /// response to the interceptors.
-struct Handler(Context, ResponseHandle);
+struct Handler {
+    cx: Context,
+    response: ResponseHandle,
+    outbox: Option<PipeWatch>,
+}
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        self.0.set_response(self.1.hold());
+        // Messages that have not been taken do not wait for the interceptors, and nor does their head.
+        if self
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| !outbox.is_empty())
+        {
+            self.response.close_head();
+        }
+        self.cx.set_response(self.response.hold());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request as HttpRequest, Response as HttpResponse};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tower_layer::layer_fn;
 use trunkline::details::DebugInfo;
 use trunkline::observe::on_end;
@@ -447,6 +447,71 @@ async fn ok_of_a_servers_interceptor_ends_a_stream_well_and_is_no_response() {
     let (_sender, mut responses) = client.bidi_streaming::<Raw, Raw>(BIDI).await.unwrap();
     assert_eq!(responses.message().await.unwrap(), Some(raw("a")));
     assert_eq!(responses.message().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_begun_response_does_not_wait_for_an_interceptor_after_its_handler() {
+    let service = || {
+        With(|methods: &mut Methods| {
+            methods.server_streaming(
+                SERVER,
+                &nothing(),
+                |_, request: Request<Raw>, mut responses: Sender<Raw>| async move {
+                    request.response().metadata("x-head", "handler")?;
+                    match &request.0[..] {
+                        b"message" => responses.send(request.into_inner()).await,
+                        _ => {
+                            request.response().send_head();
+                            Ok(())
+                        }
+                    }
+                },
+            );
+        })
+    };
+    let (seen, mut sees) = unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let server = || {
+        let (seen, gate) = (seen.clone(), gate.clone());
+        let waiting = move |mut cx: Context, next: Next| {
+            let (seen, gate) = (seen.clone(), gate.clone());
+            async move {
+                next.run(&mut cx).await?;
+                gate.acquire().await.expect("it is open").forget();
+                let head = cx.response_metadata().get("x-head").map(str::to_owned);
+                let changed = cx.response_metadata_mut().map(|_| ());
+                cx.response_trailers_mut().insert("x-trailer", "after")?;
+                let _ = seen.send((head, changed.map_err(|status| status.code())));
+                Ok(())
+            }
+        };
+        Server::new().add_service(service()).intercept(waiting)
+    };
+    for (way, client) in [
+        ("over a socket", client_of(&serve(server()).await).await),
+        ("in process", Client::new(Channel::in_process(server()))),
+    ] {
+        for (request, messages) in [("message", 1), ("head", 0)] {
+            let case = format!("{way}: {request}");
+            let call = client.server_streaming::<Raw, Raw>(SERVER, raw(request));
+            let mut responses = within(&case, call.into_future()).await.unwrap();
+            let head = within(&case, responses.head()).await.unwrap();
+            assert_eq!(head.get_all("x-head").count(), 1, "{case}");
+            for _ in 0..messages {
+                let message = within(&case, responses.message()).await.unwrap();
+                assert_eq!(message, Some(raw(request)), "{case}");
+            }
+            assert!(sees.try_recv().is_err(), "{case}");
+            gate.add_permits(1);
+            let end = within(&case, responses.message()).await.unwrap();
+            assert_eq!(end, None, "{case}");
+            let trailer = responses.trailers().and_then(|it| it.get("x-trailer"));
+            assert_eq!(trailer, Some("after"), "{case}");
+            let (head, changed) = sees.recv().await.unwrap();
+            assert_eq!(head.as_deref(), Some("handler"), "{case}");
+            assert_eq!(changed, Err(Code::FAILED_PRECONDITION), "{case}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -644,8 +644,10 @@ async fn an_interceptor_sees_and_changes_the_metadata_of_the_response() {
                 next.run(&mut cx).await?;
                 let head = all(cx.response_metadata(), "x-head");
                 let _ = seen.send((head, all(cx.response_trailers(), "x-trailer")));
-                cx.response_metadata_mut()?.append("x-head", "after")?;
                 cx.response_trailers_mut().append("x-trailer", "after")?;
+                if let Ok(head) = cx.response_metadata_mut() {
+                    head.append("x-head", "after")?;
+                }
                 Ok(())
             }
         };
@@ -657,8 +659,12 @@ async fn an_interceptor_sees_and_changes_the_metadata_of_the_response() {
             assert_eq!(seen_head, ["before", "handler"], "{case}");
             assert_eq!(seen_trailers, ["before", "handler"], "{case}");
             let whole = ["before", "handler", "after"];
-            assert_eq!(all(&head, "x-head"), whole, "{case}");
             assert_eq!(all(&trailers, "x-trailer"), whole, "{case}");
+            // The first message closes the head of a server's response.
+            let is_closed = kind == Kind::ServerStreaming
+                && matches!(side, Side::Server | Side::ServerInProcess);
+            let len = if is_closed { 2 } else { 3 };
+            assert_eq!(all(&head, "x-head"), whole[..len], "{case}");
         }
     }
 }
