@@ -383,11 +383,20 @@ impl Reader {
 
     #[inline]
     fn next_message(&mut self) -> Option<Event> {
+        // Most polls of a stream find nothing.
+        match self.decoder.is_at_boundary() && !self.has_work() {
+            true => None,
+            false => self.take_message(),
+        }
+    }
+
+    fn take_message(&mut self) -> Option<Event> {
         if let Some(decompression) = self.decompression.take() {
             return self.decompress_further(decompression);
         }
         if self.expect == Expect::One && self.has_message {
-            return self.forbid_more();
+            // Not waiting for the rest of it keeps a peer from making us hold it.
+            return Some(self.give_up(Status::unimplemented("more than one message was sent")));
         }
         // Almost every message takes this way, which moves it once.
         if let Some((compressed, message)) = self.decoder.next_in_front() {
@@ -433,15 +442,6 @@ impl Reader {
                 "a response message {what} the limit of {limit} bytes: raise max_recv_message_size of the channel, or have the server send smaller messages"
             ),
         })
-    }
-
-    /// Returns the state after the one message: no more messages, or an error.
-    fn forbid_more(&mut self) -> Option<Event> {
-        match self.decoder.is_at_boundary() {
-            true => None,
-            // Not waiting for the rest of it keeps a peer from making us hold it.
-            false => Some(self.give_up(Status::unimplemented("more than one message was sent"))),
-        }
     }
 
     /// Returns the message, unless it takes more than one step to decompress it.

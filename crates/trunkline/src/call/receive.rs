@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
 use trunkline_transport::{Body, poll_coop};
@@ -110,15 +110,7 @@ impl Receive {
             self.reader.head(head.status, head.headers);
         }
         for frame in arrived.frames {
-            match frame.into_data() {
-                Ok(data) => {
-                    bytes += data.len();
-                    self.reader.data(data);
-                }
-                Err(frame) => self
-                    .reader
-                    .trailers(frame.into_trailers().unwrap_or_default()),
-            }
+            bytes += self.read_frame(frame);
         }
         match arrived.end {
             ArrivedEnd::Complete => self.reader.eof(),
@@ -308,19 +300,27 @@ impl Receive {
                     self.fail_stream(status);
                     self.close();
                 }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        let len = data.len();
-                        self.reader.data(data);
-                        return Poll::Ready(len);
-                    }
-                    Err(frame) => self
-                        .reader
-                        .trailers(frame.into_trailers().unwrap_or_default()),
-                },
+                Some(Ok(frame)) => return Poll::Ready(self.read_frame(frame)),
             },
         }
         Poll::Ready(0)
+    }
+
+    /// Passes a frame to the reader, and returns its number of bytes of DATA.
+    #[inline]
+    fn read_frame(&mut self, frame: Frame<Bytes>) -> usize {
+        match frame.into_data() {
+            Ok(data) => {
+                let len = data.len();
+                self.reader.data(data);
+                len
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                self.reader.trailers(trailers);
+                0
+            }
+        }
     }
 
     #[cold]
