@@ -74,7 +74,7 @@ pub enum EndedBy {
 pub struct Tracking {
     tracker: Arc<dyn AttemptTracker>,
     token: usize,
-    next: Option<Box<Tracking>>,
+    next: Option<Box<Self>>,
 }
 
 impl Tracking {
