@@ -14,6 +14,7 @@
 //! | `connections` | selects a connection for each call, or waits for one |
 //! | `maintenance` | tasks of a channel: to connect again, to resolve again, to grow, to fall idle |
 //! | `backoff`, `connectivity`, `task` | the pauses between attempts; the state of a channel; background tasks |
+//! | `config` | service configs, which are JSON |
 //! | `limits`, `settings` | every limit of a channel, with its default; the settings of users |
 //!
 //! Does not know: message types, prost, interceptors, methods, frames of HTTP/2.
@@ -25,6 +26,7 @@ mod attempts;
 mod attributes;
 mod backoff;
 mod balancing;
+mod config;
 mod connection_group;
 mod connections;
 mod connectivity;
@@ -50,6 +52,7 @@ pub use balancing::{
     PickResult, Picker, Policies, Policy, PolicyConfig, SubchannelState, TimerId, Tracking, Turn,
     Update,
 };
+pub use config::{AttemptPolicy, MethodConfig, RetryThrottling, ServiceConfig};
 pub use connections::{Connections, WaitMode};
 pub use connectivity::{ConnectivityState, ConnectivityWatch};
 pub use endpoint::{Endpoint, EndpointWeight, HashKey};

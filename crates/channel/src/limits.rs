@@ -63,6 +63,9 @@ pub struct ChannelLimits {
     pub resolve_interval: Duration,
     /// The number of addresses used. Default: 1,000; further addresses are ignored.
     pub max_addresses: usize,
+    /// The most attempts at a call by a retry or hedging policy, the first included. Default: 5 (gRFC A6). A larger
+    /// `maxAttempts` in a service config counts as this.
+    pub max_attempts: u32,
     /// The time without a call after which a channel becomes idle: it closes its connections, and
     /// resolves and connects again for the next call. Default: 30 min, as in other implementations,
     /// checked every 30 min, so an unused channel becomes idle after 30 to 60 min.
@@ -88,6 +91,7 @@ impl Default for ChannelLimits {
             connect_stagger: Duration::from_millis(250),
             resolve_interval: Duration::from_secs(30),
             max_addresses: 1_000,
+            max_attempts: 5,
             channel_idle_time: Duration::from_secs(30 * 60),
         }
     }

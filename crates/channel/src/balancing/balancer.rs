@@ -66,7 +66,7 @@ pub trait Balancer: Send {
 pub struct Update<'a> {
     /// The endpoints, or the reason why the resolver has none. Endpoints received before an error stay in use.
     pub endpoints: Result<&'a [Endpoint], &'a Status>,
-    /// What [`Policy::parse`](super::Policy::parse) has returned.
+    /// The configuration that [`Policy::parse`](super::Policy::parse) has returned.
     pub config: &'a (dyn Any + Send + Sync),
     /// Attributes of the resolution as a whole.
     pub attributes: &'a Attributes,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use trunkline_codec::Status;
 
 use super::balancer::Balancer;
+use crate::config::json::shown;
 
 /// The parsed configuration of a policy.
 pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
@@ -99,14 +100,16 @@ impl Policies {
     pub fn choose(&self, field: &str, list: &Value) -> Result<BalancerConfig, Status> {
         let Value::Array(entries) = list else {
             return Err(Status::invalid_argument(format!(
-                "{field}: {list} is not a list of policies"
+                "{field}: {} is not a list of policies",
+                shown(list)
             )));
         };
         for entry in entries {
             let mut only = entry.as_object().into_iter().flatten();
             let (Some((name, config)), None) = (only.next(), only.next()) else {
                 return Err(Status::invalid_argument(format!(
-                    "{field}: {entry} is not an object with one key, the name of a policy"
+                    "{field}: {} is not an object with one key, the name of a policy",
+                    shown(entry)
                 )));
             };
             let Some(policy) = self.get(name) else {
@@ -114,7 +117,8 @@ impl Policies {
             };
             if !config.is_object() {
                 return Err(Status::invalid_argument(format!(
-                    "{field}: the configuration of {name} is {config}, not an object"
+                    "{field}: the configuration of {name} is {}, not an object",
+                    shown(config)
                 )));
             }
             let parsed = policy.parse(config, self).map_err(|status| {
@@ -124,7 +128,8 @@ impl Policies {
         }
         let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
         Err(Status::invalid_argument(format!(
-            "{field}: {list} names no known policy (known are {})",
+            "{field}: {} names no known policy (known are {})",
+            shown(list),
             known.join(", ")
         )))
     }
