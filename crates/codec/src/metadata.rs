@@ -134,7 +134,7 @@ impl Metadata {
         if !is_bin(key) {
             return None;
         }
-        decode_bin(split_bin(self.value(key)?).next()?)
+        first_bin(self.value(key)?)
     }
 
     /// Returns all values of `key`, which must end in `-bin`, decoded, in order, without those that are
@@ -473,8 +473,14 @@ fn text_value(key: &str, value: &str) -> Result<HeaderValue, MetadataError> {
     }
 }
 
-pub(crate) fn encode_bin(value: &[u8]) -> HeaderValue {
+/// Encodes bytes as the value of a field whose name ends in `-bin`.
+pub fn encode_bin(value: &[u8]) -> HeaderValue {
     HeaderValue::try_from(BASE64.encode(value)).expect("base64 is printable ASCII")
+}
+
+/// Returns the first of the values in a field whose name ends in `-bin`, decoded; `None` if it is not base64.
+pub fn first_bin(value: &HeaderValue) -> Option<Bytes> {
+    decode_bin(split_bin(value).next()?)
 }
 
 /// The parts of a `-bin` value, still in base64.

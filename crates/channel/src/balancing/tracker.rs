@@ -1,10 +1,13 @@
 //! The way back: how an attempt ended, for the balancer that chose its subchannel.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use trunkline_codec::Status;
+
+use crate::load_report::LoadReport;
 
 /// Learns how the attempts end that a picker has placed.
 ///
@@ -21,7 +24,7 @@ pub trait AttemptTracker: Send + Sync + 'static {
 }
 
 /// The end of an attempt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome<'a> {
     /// The status of the attempt, OK included.
@@ -32,6 +35,7 @@ pub struct Outcome<'a> {
     pub trailers: Option<&'a HeaderMap>,
     /// True if anything of a response has arrived: a head, or more.
     pub has_responded: bool,
+    load_report: OnceCell<Option<LoadReport>>,
 }
 
 impl<'a> Outcome<'a> {
@@ -42,7 +46,17 @@ impl<'a> Outcome<'a> {
             ended_by,
             trailers: None,
             has_responded: false,
+            load_report: OnceCell::new(),
         }
+    }
+
+    /// Returns the load that the server has reported in the trailers (gRFC A51); `None` if it has reported none, or
+    /// one that is malformed. Decodes it once, and only if a tracker asks.
+    pub fn load_report(&self) -> Option<&LoadReport> {
+        let report = self
+            .load_report
+            .get_or_init(|| LoadReport::from_trailers(self.trailers?));
+        report.as_ref()
     }
 }
 
@@ -132,5 +146,28 @@ impl fmt::Debug for Tracking {
         f.debug_struct("Tracking")
             .field("token", &self.token)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_in_the_trailers_is_decoded_once() {
+        let status = Status::unavailable("");
+        let report = LoadReport {
+            eps: 2.0,
+            ..LoadReport::default()
+        };
+        let mut trailers = HeaderMap::new();
+        report.write_to(&mut trailers);
+        let mut outcome = Outcome::new(&status, EndedBy::Server);
+        outcome.trailers = Some(&trailers);
+        let first = outcome.load_report().unwrap();
+        assert_eq!(*first, report);
+        assert!(std::ptr::eq(first, outcome.load_report().unwrap()));
+        let without = Outcome::new(&status, EndedBy::Connection);
+        assert_eq!(without.load_report(), None);
     }
 }
