@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode};
 
 /// A gRPC status code.
 ///
-/// A newtype, not an enum: a number that this version does not know survives being received, logged
-/// and passed on.
+/// The type is a struct with constants, not an enum: a code with an unknown number keeps its number when
+/// it is received, logged and passed on.
 ///
 /// ```
 /// # use trunkline_codec as trunkline;
@@ -50,36 +50,37 @@ const DIGITS: [&str; 17] = [
 impl Code {
     /// The call succeeded.
     pub const OK: Self = Self(0);
-    /// The call was cancelled, mostly by its caller.
+    /// The call was cancelled, usually by its caller.
     pub const CANCELLED: Self = Self(1);
     /// The cause of the error is not known.
     pub const UNKNOWN: Self = Self(2);
-    /// The request is wrong whatever state the server is in.
+    /// The request is invalid, regardless of the state of the server.
     pub const INVALID_ARGUMENT: Self = Self(3);
     /// The deadline passed before the call ended.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// The requested entity does not exist.
     pub const NOT_FOUND: Self = Self(5);
-    /// The entity to be created exists already.
+    /// The entity to be created already exists.
     pub const ALREADY_EXISTS: Self = Self(6);
-    /// The caller is known and may not do this.
+    /// The caller is identified, but does not have permission for the call.
     pub const PERMISSION_DENIED: Self = Self(7);
     /// A quota or a limit was reached.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
-    /// The system is not in the state that the call needs; a retry does not help until that is
-    /// repaired.
+    /// The system is not in the state that the call requires. A retry fails as well until that state is
+    /// changed.
     pub const FAILED_PRECONDITION: Self = Self(9);
-    /// The call lost a conflict, such as a transaction; a retry at a higher level may help.
+    /// The call was aborted, usually because of a conflict, such as that of two transactions. Retrying the
+    /// whole transaction may help.
     pub const ABORTED: Self = Self(10);
-    /// The call went past the valid range, such as the end of a file.
+    /// The call went past a valid range, such as reading past the end of a file.
     pub const OUT_OF_RANGE: Self = Self(11);
     /// The server does not have this method, or does not support it in this form.
     pub const UNIMPLEMENTED: Self = Self(12);
-    /// An invariant is broken; also used for violations of the protocol.
+    /// An internal error: an invariant is broken, or the peer violated the protocol.
     pub const INTERNAL: Self = Self(13);
-    /// The service cannot be reached now; a retry with backoff may help.
+    /// The service is currently unavailable. A retry with backoff may help.
     pub const UNAVAILABLE: Self = Self(14);
-    /// Data is lost or corrupt for good.
+    /// Data is lost or corrupted and cannot be recovered.
     pub const DATA_LOSS: Self = Self(15);
     /// The caller has not proved its identity.
     pub const UNAUTHENTICATED: Self = Self(16);
@@ -115,7 +116,8 @@ impl Code {
         NAMES.get(usize::try_from(self.0).ok()?).copied()
     }
 
-    /// Returns the code for the HTTP status of a response without a `grpc-status`.
+    /// Returns the code for the HTTP status of a response without a `grpc-status`
+    /// (grpc/doc/http-grpc-status-mapping.md).
     pub fn from_http_status(status: StatusCode) -> Self {
         // http-grpc-status-mapping.md. 200 without grpc-status is UNKNOWN as well.
         match status.as_u16() {
@@ -128,7 +130,7 @@ impl Code {
         }
     }
 
-    /// Returns the code for the error code of an RST_STREAM frame.
+    /// Returns the code for the HTTP/2 error code of an RST_STREAM frame (PROTOCOL-HTTP2.md, "Errors").
     pub fn from_http2_error(reason: u32) -> Self {
         // PROTOCOL-HTTP2.md, "Errors". STREAM_CLOSED (5) has no mapping there, and a call must end
         // all the same; numbers that the table does not have are UNKNOWN.
@@ -142,10 +144,8 @@ impl Code {
         }
     }
 
-    /// Returns the code of a `grpc-status` header; UNKNOWN for anything but a decimal number without
-    /// leading zeros.
-    ///
-    /// Only `0` is OK, and an unassigned number is kept.
+    /// Returns the code in the value of a `grpc-status` header, or UNKNOWN if the value is not a decimal
+    /// number without leading zeros. A number without a name is kept.
     #[inline]
     pub fn from_header(value: &[u8]) -> Self {
         // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any

@@ -11,7 +11,7 @@ use crate::deflate::Deflate;
 #[cfg(feature = "gzip")]
 use crate::gzip::Gzip;
 
-/// The compressors that one side supports, the preferred one first. Clones share them.
+/// The compressors that a server or a channel supports, in order of preference. Clones are cheap.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_codec as codec; }
@@ -40,8 +40,8 @@ impl Compressors {
     ///
     /// # Panics
     ///
-    /// If its name is `identity`, or has characters other than lower-case letters, digits, `-`, `_` and
-    /// `.`.
+    /// Panics if the name is `identity`, or has characters other than lower-case letters, digits, `-`, `_`
+    /// and `.`.
     #[must_use]
     pub fn with(self, compressor: impl Compressor + 'static) -> Self {
         let name = compressor.name();
@@ -61,7 +61,7 @@ impl Compressors {
         Self::of(list)
     }
 
-    /// Moves the compressor of that name to the front, if there is one.
+    /// Moves the compressor of this name to the front. Has no effect if the list does not contain it.
     #[must_use]
     pub fn prefer(self, name: &str) -> Self {
         let mut list = self.0.list.clone();
@@ -70,7 +70,7 @@ impl Compressors {
         Self::of(list)
     }
 
-    /// Returns the compressor of this name.
+    /// Returns the compressor of this name, or `None` if the list does not contain it.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Compressor>> {
         self.0
             .list
@@ -79,7 +79,8 @@ impl Compressors {
             .find(|compressor| compressor.name() == name)
     }
 
-    /// Returns the first compressor that a peer accepts, by one of its `grpc-accept-encoding` headers.
+    /// Returns the first compressor that is in `accept`, the value of a peer's `grpc-accept-encoding`
+    /// header; `None` if no compressor is.
     pub fn choose(&self, accept: &HeaderValue) -> Option<&Arc<dyn Compressor>> {
         let accepts = |name: &str| {
             let mut accepted = accept
@@ -134,10 +135,10 @@ impl Compressors {
     }
 }
 
-/// gzip and deflate, in this order, each if the feature of its name is on.
+/// Contains gzip and deflate, in this order, each if the feature of its name is enabled.
 ///
-/// zstd is added with [`with`](Compressors::with): a feature that another crate turns on does not
-/// change what peers are told.
+/// zstd is not part of the default, because any crate in the build can enable the feature `zstd`, and that
+/// should not change the wire format of others. Add it [`with`](Compressors::with).
 impl Default for Compressors {
     fn default() -> Self {
         static BUILT_IN: LazyLock<Compressors> = LazyLock::new(|| {

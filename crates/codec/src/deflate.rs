@@ -5,16 +5,25 @@ use bytes::{Buf, BytesMut};
 use crate::compression::{CompressionError, Compressor, Decompressor, decompress_all};
 use crate::flate::{self, Format, Inflating};
 
-/// deflate, which in gRPC as in HTTP is the zlib format (RFC 1950): a header and a checksum around
-/// deflated bytes. Bare deflated bytes (RFC 1951) are not read.
+/// The compression `deflate`: data in the zlib format (RFC 1950), as in HTTP.
+///
+/// Data without the header and checksum of zlib (raw deflate, RFC 1951) is rejected.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_codec as codec; }
+/// use trunkline::codec::{Compressors, Deflate};
+///
+/// let compressors = Compressors::none().with(Deflate::with_level(9));
+/// assert_eq!(compressors.accept_header(), "identity,deflate");
+/// ```
 #[derive(Copy, Clone, Debug)]
 pub struct Deflate {
     level: u32,
 }
 
 impl Deflate {
-    /// Creates deflate with a compression level from 1, the fastest, to 9, the smallest. Levels outside are
-    /// clamped.
+    /// Creates the compressor with a level from 1, the fastest, to 9, the smallest output. Other values
+    /// count as the nearest level.
     pub fn with_level(level: u32) -> Self {
         Self {
             level: level.clamp(1, 9),
@@ -22,7 +31,7 @@ impl Deflate {
     }
 }
 
-/// Level 6, as zlib and every other implementation have it.
+/// Uses level 6, the default of zlib.
 impl Default for Deflate {
     fn default() -> Self {
         Self::with_level(6)

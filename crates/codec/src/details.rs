@@ -1,7 +1,8 @@
-//! The standard error details: `google/rpc/error_details.proto` and `google/rpc/status.proto`.
+//! The standard error details: messages that say more about an error than its code and message.
 //!
-//! Fields are public and named as in the files, so that each message can also be built and read
-//! field by field.
+//! They are defined in `google/rpc/error_details.proto` and `google/rpc/status.proto`. Add them with
+//! [`Status::with_detail`](crate::Status::with_detail), and read them with
+//! [`Status::detail`](crate::Status::detail). Fields are public, with the names in these files.
 //!
 //! ```
 //! use std::time::Duration;
@@ -51,7 +52,18 @@ pub(crate) fn type_name(any: &Any) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// `google.rpc.Status`, the content of `grpc-status-details-bin`.
+/// `google.rpc.Status`: a status as a message, which gRPC sends as `grpc-status-details-bin`.
+///
+/// Applications need it only if their own messages contain a status, such as the results of a batch. Calls
+/// use [`trunkline::Status`](crate::Status).
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::Status;
+///
+/// let result = Status { code: 5, message: "no such order".into(), details: vec![] };
+/// assert_eq!(trunkline::Code::from(result.code), trunkline::Code::NOT_FOUND);
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct Status {
     /// The code, as in `grpc-status`.
@@ -65,16 +77,27 @@ pub struct Status {
     pub details: Vec<Any>,
 }
 
-/// The time after which a call may be retried.
+/// The time to wait before a call is retried.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use std::time::Duration;
+/// use trunkline::Status;
+/// use trunkline::details::RetryInfo;
+///
+/// let delay = Duration::from_secs(30);
+/// let status = Status::unavailable("in maintenance").with_detail(RetryInfo::after(delay));
+/// assert_eq!(status.detail::<RetryInfo>().unwrap().delay(), Some(delay));
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct RetryInfo {
-    /// The least time to wait.
+    /// The shortest time to wait.
     #[prost(message, optional, tag = "1")]
     pub retry_delay: Option<prost_types::Duration>,
 }
 
 impl RetryInfo {
-    /// Creates a retry info with this delay, at most 10,000 years.
+    /// Creates a detail with this delay. A delay of more than 10,000 years is shortened to that.
     pub fn after(delay: Duration) -> Self {
         // google/protobuf/duration.proto: at most 315,576,000,000 seconds.
         const SECONDS_MAX: u64 = 315_576_000_000;
@@ -89,7 +112,7 @@ impl RetryInfo {
         }
     }
 
-    /// Returns the least time to wait; `None` if the message has none, or an invalid one.
+    /// Returns the shortest time to wait, or `None` if the field is missing or invalid.
     pub fn delay(&self) -> Option<Duration> {
         let delay = self.retry_delay.as_ref()?;
         let seconds = u64::try_from(delay.seconds).ok()?;
@@ -101,18 +124,28 @@ impl RetryInfo {
 }
 
 /// Debugging information for developers.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::DebugInfo;
+///
+/// let detail = DebugInfo::new("the cache was cold").with_entry("cache.rs:120");
+/// let status = Status::internal("cannot read the order").with_detail(detail);
+/// assert_eq!(status.detail::<DebugInfo>().unwrap().stack_entries, ["cache.rs:120"]);
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct DebugInfo {
-    /// The stack where the error came up, one entry a frame.
+    /// The stack trace of the error, with one entry for each stack frame.
     #[prost(string, repeated, tag = "1")]
     pub stack_entries: Vec<String>,
-    /// More data from the server.
+    /// Further debugging information from the server.
     #[prost(string, tag = "2")]
     pub detail: String,
 }
 
 impl DebugInfo {
-    /// A debug info with this text and no stack.
+    /// Creates a detail with this text and no stack trace.
     pub fn new(detail: impl Into<String>) -> Self {
         Self {
             stack_entries: Vec::new(),
@@ -120,7 +153,7 @@ impl DebugInfo {
         }
     }
 
-    /// Adds a frame of the stack.
+    /// Adds a frame to the stack trace.
     #[must_use]
     pub fn with_entry(mut self, entry: impl Into<String>) -> Self {
         self.stack_entries.push(entry.into());
@@ -129,49 +162,72 @@ impl DebugInfo {
 }
 
 /// The quotas that the call exceeded.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::QuotaFailure;
+///
+/// let detail = QuotaFailure::violation("project:1234", "1,000 orders per day");
+/// let status = Status::resource_exhausted("too many orders").with_detail(detail);
+/// assert_eq!(status.detail::<QuotaFailure>().unwrap().violations[0].subject, "project:1234");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct QuotaFailure {
-    /// Each of them.
+    /// The violations, one for each exceeded quota.
     #[prost(message, repeated, tag = "1")]
     pub violations: Vec<QuotaViolation>,
 }
 
-/// `google.rpc.QuotaFailure.Violation`: one quota.
+/// An exceeded quota (`google.rpc.QuotaFailure.Violation`).
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::{QuotaFailure, QuotaViolation};
+///
+/// let violation = QuotaViolation {
+///     subject: "project:1234".into(),
+///     quota_id: "orders-per-day".into(),
+///     quota_value: 1_000,
+///     ..Default::default()
+/// };
+/// let detail = QuotaFailure { violations: vec![violation] };
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct QuotaViolation {
-    /// The subject of the failed check, such as `project:1234`.
+    /// The subject that the quota applies to, such as `project:1234`.
     #[prost(string, tag = "1")]
     pub subject: String,
     /// A description of the failure.
     #[prost(string, tag = "2")]
     pub description: String,
-    /// The service that has the quota.
+    /// The service that enforces the quota.
     #[prost(string, tag = "3")]
     pub api_service: String,
-    /// The metric that is counted.
+    /// The metric that the quota limits.
     #[prost(string, tag = "4")]
     pub quota_metric: String,
-    /// The name of the limit.
+    /// The identifier of the quota.
     #[prost(string, tag = "5")]
     pub quota_id: String,
-    /// The dimensions by which the limit was looked up.
+    /// The dimensions that the quota applies to, such as a region, with their values.
     #[prost(map = "string, string", tag = "6")]
     pub quota_dimensions: HashMap<String, String>,
-    /// The limit itself.
+    /// The limit of the quota.
     #[prost(int64, tag = "7")]
     pub quota_value: i64,
-    /// The limit that is being rolled out, if one is.
+    /// The limit after a change of the quota that is in progress, if there is one.
     #[prost(int64, optional, tag = "8")]
     pub future_quota_value: Option<i64>,
 }
 
 impl QuotaFailure {
-    /// Creates a failure with one violation: the subject and a description.
+    /// Creates a detail with one violation.
     pub fn violation(subject: impl Into<String>, description: impl Into<String>) -> Self {
         Self::default().with_violation(subject, description)
     }
 
-    /// Adds a quota.
+    /// Adds a violation.
     #[must_use]
     pub fn with_violation(
         mut self,
@@ -188,22 +244,33 @@ impl QuotaFailure {
     }
 }
 
-/// The cause of the error, for programs: a reason that is constant within a domain.
+/// The cause of the error in a form for programs: a reason that is unique within a domain.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::ErrorInfo;
+///
+/// let detail = ErrorInfo::new("OUT_OF_STOCK", "shop.example.com").with_entry("item", "1234");
+/// let status = Status::failed_precondition("sold out").with_detail(detail);
+/// assert_eq!(status.detail::<ErrorInfo>().unwrap().reason, "OUT_OF_STOCK");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct ErrorInfo {
-    /// The reason, such as `STOCKOUT`.
+    /// The reason, such as `OUT_OF_STOCK`.
     #[prost(string, tag = "1")]
     pub reason: String,
-    /// The domain that defines the reason, such as `spanner.googleapis.com`.
+    /// The domain that defines the reason, usually the name of the service, such as
+    /// `spanner.googleapis.com`.
     #[prost(string, tag = "2")]
     pub domain: String,
-    /// More about it.
+    /// Further information as key-value pairs.
     #[prost(map = "string, string", tag = "3")]
     pub metadata: HashMap<String, String>,
 }
 
 impl ErrorInfo {
-    /// A reason and its domain.
+    /// Creates a detail with a reason and its domain.
     pub fn new(reason: impl Into<String>, domain: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
@@ -212,7 +279,7 @@ impl ErrorInfo {
         }
     }
 
-    /// Adds a pair to the metadata.
+    /// Adds a key-value pair to the field `metadata`.
     #[must_use]
     pub fn with_entry(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
@@ -220,18 +287,40 @@ impl ErrorInfo {
     }
 }
 
-/// The preconditions that did not hold.
+/// The preconditions of the call that are not met.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::PreconditionFailure;
+///
+/// let detail = PreconditionFailure::violation("TOS", "example.com", "accept the terms of service first");
+/// let status = Status::failed_precondition("not allowed yet").with_detail(detail);
+/// assert_eq!(status.detail::<PreconditionFailure>().unwrap().violations[0].r#type, "TOS");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct PreconditionFailure {
-    /// Each of them.
+    /// The violations, one for each precondition.
     #[prost(message, repeated, tag = "1")]
     pub violations: Vec<PreconditionViolation>,
 }
 
-/// `google.rpc.PreconditionFailure.Violation`: one precondition.
+/// A precondition that is not met (`google.rpc.PreconditionFailure.Violation`).
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::{PreconditionFailure, PreconditionViolation};
+///
+/// let violation = PreconditionViolation {
+///     r#type: "TOS".into(),
+///     subject: "example.com".into(),
+///     description: "accept the terms of service first".into(),
+/// };
+/// let detail = PreconditionFailure { violations: vec![violation] };
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct PreconditionViolation {
-    /// The kind of precondition, such as `TOS`. The field is `r#type`, because `type` is a keyword.
+    /// The kind of precondition, such as `TOS` for terms of service.
     #[prost(string, tag = "1")]
     pub r#type: String,
     /// The subject of the precondition.
@@ -243,7 +332,7 @@ pub struct PreconditionViolation {
 }
 
 impl PreconditionFailure {
-    /// One precondition: its kind, its subject, and the failure.
+    /// Creates a detail with one violation: the kind of precondition, its subject, and a description.
     pub fn violation(
         kind: impl Into<String>,
         subject: impl Into<String>,
@@ -252,7 +341,7 @@ impl PreconditionFailure {
         Self::default().with_violation(kind, subject, description)
     }
 
-    /// Adds a precondition.
+    /// Adds a violation.
     #[must_use]
     pub fn with_violation(
         mut self,
@@ -270,15 +359,38 @@ impl PreconditionFailure {
     }
 }
 
-/// The fields of the request that are wrong.
+/// The fields of the request that are invalid.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::BadRequest;
+///
+/// let detail = BadRequest::violation("date.day", "February has no 30th");
+/// let status = Status::invalid_argument("no such date").with_detail(detail);
+/// assert_eq!(status.detail::<BadRequest>().unwrap().field_violations[0].field, "date.day");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct BadRequest {
-    /// Each wrong field.
+    /// The violations, one for each invalid field.
     #[prost(message, repeated, tag = "1")]
     pub field_violations: Vec<FieldViolation>,
 }
 
-/// `google.rpc.BadRequest.FieldViolation`: one wrong field.
+/// An invalid field (`google.rpc.BadRequest.FieldViolation`).
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::{BadRequest, FieldViolation};
+///
+/// let violation = FieldViolation {
+///     field: "date.day".into(),
+///     description: "February has no 30th".into(),
+///     reason: "DAY_OUT_OF_RANGE".into(),
+///     ..Default::default()
+/// };
+/// let detail = BadRequest { field_violations: vec![violation] };
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct FieldViolation {
     /// The path of the field, such as `address.lines[2]`.
@@ -287,21 +399,21 @@ pub struct FieldViolation {
     /// A description of the error.
     #[prost(string, tag = "2")]
     pub description: String,
-    /// The reason for programs, constant within a domain.
+    /// The reason in a form for programs, as in [`ErrorInfo`].
     #[prost(string, tag = "3")]
     pub reason: String,
-    /// The description for end users.
+    /// A description for end users.
     #[prost(message, optional, tag = "4")]
     pub localized_message: Option<LocalizedMessage>,
 }
 
 impl BadRequest {
-    /// One wrong field, and why it is wrong.
+    /// Creates a detail with one invalid field and a description of the error.
     pub fn violation(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::default().with_violation(field, description)
     }
 
-    /// Adds a wrong field.
+    /// Adds an invalid field.
     #[must_use]
     pub fn with_violation(
         mut self,
@@ -318,19 +430,28 @@ impl BadRequest {
     }
 }
 
-/// The identification of the request in the logs of the server.
+/// The identifier of the request in the logs of the server.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::RequestInfo;
+///
+/// let status = Status::internal("cannot read the order").with_detail(RequestInfo::new("7f3a"));
+/// assert_eq!(status.detail::<RequestInfo>().unwrap().request_id, "7f3a");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct RequestInfo {
-    /// An opaque string that means something to the service.
+    /// The identifier, which only the service interprets.
     #[prost(string, tag = "1")]
     pub request_id: String,
-    /// Anything else that was used to serve the request.
+    /// Further data about the handling of the request, for the operators of the service.
     #[prost(string, tag = "2")]
     pub serving_data: String,
 }
 
 impl RequestInfo {
-    /// A request id.
+    /// Creates a detail with this identifier.
     pub fn new(request_id: impl Into<String>) -> Self {
         Self {
             request_id: request_id.into(),
@@ -339,16 +460,26 @@ impl RequestInfo {
     }
 }
 
-/// The resource that the call needed.
+/// The resource that the call tried to access.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::ResourceInfo;
+///
+/// let detail = ResourceInfo::new("order", "orders/1234");
+/// let status = Status::not_found("no such order").with_detail(detail);
+/// assert_eq!(status.detail::<ResourceInfo>().unwrap().resource_name, "orders/1234");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct ResourceInfo {
-    /// Its kind, such as `sql table`.
+    /// The kind of resource, such as `sql table`.
     #[prost(string, tag = "1")]
     pub resource_type: String,
-    /// Its name.
+    /// The name of the resource.
     #[prost(string, tag = "2")]
     pub resource_name: String,
-    /// Its owner, if there is one.
+    /// The owner of the resource, if it has one.
     #[prost(string, tag = "3")]
     pub owner: String,
     /// A description of the error.
@@ -357,7 +488,7 @@ pub struct ResourceInfo {
 }
 
 impl ResourceInfo {
-    /// The kind and the name of a resource.
+    /// Creates a detail with the kind and the name of a resource.
     pub fn new(resource_type: impl Into<String>, resource_name: impl Into<String>) -> Self {
         Self {
             resource_type: resource_type.into(),
@@ -367,7 +498,17 @@ impl ResourceInfo {
     }
 }
 
-/// Links to documentation.
+/// Links to documentation about the error.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::Help;
+///
+/// let detail = Help::link("How to enable the API", "https://example.com/docs/api");
+/// let status = Status::failed_precondition("the API is disabled").with_detail(detail);
+/// assert_eq!(status.detail::<Help>().unwrap().links[0].url, "https://example.com/docs/api");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct Help {
     /// The links.
@@ -375,19 +516,30 @@ pub struct Help {
     pub links: Vec<Link>,
 }
 
-/// `google.rpc.Help.Link`: one link.
+/// A link to a page (`google.rpc.Help.Link`).
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::details::{Help, Link};
+///
+/// let link = Link {
+///     description: "How to enable the API".into(),
+///     url: "https://example.com/docs/api".into(),
+/// };
+/// let detail = Help { links: vec![link] };
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct Link {
     /// A description of the page.
     #[prost(string, tag = "1")]
     pub description: String,
-    /// Its address.
+    /// The URL of the page.
     #[prost(string, tag = "2")]
     pub url: String,
 }
 
 impl Help {
-    /// Creates a help with one link: a description and an address.
+    /// Creates a detail with one link: a description of the page, and its URL.
     pub fn link(description: impl Into<String>, url: impl Into<String>) -> Self {
         Self::default().with_link(description, url)
     }
@@ -404,6 +556,16 @@ impl Help {
 }
 
 /// A message for end users, in their language.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Status;
+/// use trunkline::details::LocalizedMessage;
+///
+/// let detail = LocalizedMessage::new("de", "Der Artikel ist ausverkauft.");
+/// let status = Status::failed_precondition("sold out").with_detail(detail);
+/// assert_eq!(status.detail::<LocalizedMessage>().unwrap().locale, "de");
+/// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct LocalizedMessage {
     /// The language, such as `fr-CH` (BCP 47).
@@ -415,7 +577,7 @@ pub struct LocalizedMessage {
 }
 
 impl LocalizedMessage {
-    /// A message and its language.
+    /// Creates a detail with a language and a message.
     pub fn new(locale: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             locale: locale.into(),

@@ -45,11 +45,22 @@ pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
     is_whole.then(|| body.slice(PREFIX_SIZE..))
 }
 
-/// Bytes in shared pieces, read as one [`Buf`]: a received message, or a frame to send.
+/// The bytes of a message, in one or more pieces that are not next to each other in memory.
 ///
-/// A message that arrived in one chunk is one piece, a slice of that chunk. `copy_to_bytes` does not copy
-/// if the bytes are in one piece; otherwise it copies them into a new buffer, or into a
-/// [pooled one](crate::blocks) if they are many.
+/// Implements `bytes::Buf`, which reads the pieces in sequence. Cloning does not copy the bytes. Nor does
+/// `copy_to_bytes`, if the bytes that it returns are in one piece.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_codec as codec; pub use bytes; }
+/// use trunkline::bytes::{Buf, Bytes};
+/// use trunkline::codec::Payload;
+///
+/// let mut payload = Payload::from(Bytes::from_static(b"ab"));
+/// payload.push(Bytes::from_static(b"cd"));
+/// assert_eq!(payload.pieces().count(), 2);
+/// assert_eq!(payload.get_u8(), b'a');
+/// assert_eq!(payload.into_bytes(), "bcd");
+/// ```
 #[derive(Clone, Default)]
 pub struct Payload {
     /// Empty only if there is nothing left at all.
@@ -79,7 +90,7 @@ impl Payload {
         self.front.is_empty()
     }
 
-    /// Returns the remaining bytes as one block: without a copy if they are one piece, else in a new block.
+    /// Returns the remaining bytes in one buffer. Copies them only if they are in several pieces.
     #[inline]
     pub fn into_bytes(mut self) -> Bytes {
         match self.rest {

@@ -5,18 +5,27 @@ use bytes::{Buf, BytesMut};
 use crate::compression::{CompressionError, Compressor, Decompressor, decompress_all};
 use crate::flate::{self, Format, Inflating};
 
-/// gzip, which every implementation supports.
+/// The compression `gzip` (RFC 1952), which every gRPC implementation supports.
 ///
-/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) members is refused; every
-/// compressor makes one.
+/// The format allows several compressed parts (members) in sequence; compressors usually write one. A
+/// received message with more than 1,000 members fails with
+/// [`CompressionError::TooCostly`](crate::CompressionError::TooCostly).
+///
+/// ```
+/// # mod trunkline { pub use trunkline_codec as codec; }
+/// use trunkline::codec::{Compressors, Gzip};
+///
+/// let compressors = Compressors::none().with(Gzip::with_level(1));
+/// assert_eq!(compressors.accept_header(), "identity,gzip");
+/// ```
 #[derive(Copy, Clone, Debug)]
 pub struct Gzip {
     level: u32,
 }
 
 impl Gzip {
-    /// Creates gzip with a compression level from 1, the fastest, to 9, the smallest. Levels outside are
-    /// clamped.
+    /// Creates the compressor with a level from 1, the fastest, to 9, the smallest output. Other values
+    /// count as the nearest level.
     pub fn with_level(level: u32) -> Self {
         Self {
             level: level.clamp(1, 9),
@@ -24,7 +33,7 @@ impl Gzip {
     }
 }
 
-/// Level 6, as zlib and every other implementation have it.
+/// Uses level 6, the default of zlib.
 impl Default for Gzip {
     fn default() -> Self {
         Self::with_level(6)

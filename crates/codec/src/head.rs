@@ -107,11 +107,12 @@ impl Refusal {
 }
 
 impl Status {
-    /// Returns the response of a call that fails before its first message: a head that is also the
-    /// end (Trailers-Only), with HTTP status 200 and an empty body.
+    /// Returns the response of a call that fails before its first message. It has HTTP status 200, the
+    /// status in its head (in gRPC, a Trailers-Only response), and an empty body.
     ///
-    /// Return it from a tower layer that refuses a request. A message is truncated to 8 KiB. The status of a peer
-    /// is [redacted](Self::redacted), as if a handler returned it.
+    /// Return it from a tower layer that refuses a request. A message of more than 8 KiB is truncated. The
+    /// details and metadata of a status that was received from a peer are removed, unless
+    /// [`forward`](Self::forward) was called.
     ///
     /// ```
     /// # use trunkline_codec as trunkline;

@@ -5,8 +5,8 @@ const MIB: usize = 1024 * KIB;
 
 /// The limits for messages, at a server and at a client.
 ///
-/// No field is an `Option`: a limit that could be absent would one day be absent by mistake. To
-/// lift a limit, set it to the largest number that the machine can bear.
+/// Every limit is a number; none can be turned off. To allow more, set a number that the memory of the
+/// machine permits.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_codec as limits; }
@@ -20,19 +20,17 @@ const MIB: usize = 1024 * KIB;
 #[non_exhaustive]
 pub struct MessageLimits {
     /// The largest message that is accepted, in bytes, both compressed and decompressed. Default:
-    /// 4 MiB, as in every other implementation. A larger one ends its call with RESOURCE_EXHAUSTED.
+    /// 4 MiB, as in other gRPC implementations. A larger one ends its call with RESOURCE_EXHAUSTED.
     ///
-    /// Each open stream may hold this many bytes of a message that is still arriving. Compressed
-    /// messages are decompressed in steps, so a stream may hold both the compressed bytes and those
-    /// decompressed so far, and 8 MiB for the window of zstd.
+    /// Each open stream can use this much memory for a message that is still arriving. A compressed
+    /// message can use it twice, for its compressed and its decompressed bytes, and with zstd another 8 MiB.
     pub max_recv_message_size: usize,
-    /// The largest message that is sent, in bytes before compression. Default: `u32::MAX`, the
-    /// largest length that a message can declare. A larger one is not sent and fails with
-    /// RESOURCE_EXHAUSTED.
+    /// The largest message that is sent, in bytes before compression. Default: `u32::MAX`, the largest size
+    /// that the protocol allows. A larger one is not sent and ends its call with RESOURCE_EXHAUSTED.
     pub max_send_message_size: usize,
-    /// The largest message that is sent uncompressed by a channel or a server that compresses, in
-    /// bytes. Default: 1 KiB, which fits into one packet together with its head: compression would
-    /// save no packet, and costs more than the rest of a small call.
+    /// The size in bytes up to which messages are sent uncompressed even if compression is on. Default:
+    /// 1 KiB. A message of this size fits into one network packet, so compressing it would save little, and
+    /// take longer than the rest of a small call.
     pub compress_above: usize,
 }
 

@@ -19,14 +19,17 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The metadata of a call: a thin wrapper around [`HeaderMap`].
+/// The metadata of a call: the key-value pairs that an application adds to a request or a response.
 ///
-/// Keys are case-insensitive and can repeat. A key that ends in `-bin` has binary values, any other key
-/// text. Protocol headers (`grpc-status`, `content-type` and so on) are hidden and cannot be set.
-/// Exceptions, which can be read and set, are `user-agent`, `grpc-previous-rpc-attempts`,
-/// `grpc-retry-pushback-ms`, `grpc-trace-bin` and `grpc-tags-bin`.
+/// Keys are case-insensitive and can have several values. The values of a key that ends in `-bin` are
+/// bytes; those of any other key are printable ASCII text. A value from a peer that is neither is kept
+/// unchanged, and can be sent back.
 ///
-/// Values from a peer stay unchanged even if they are not text, and can be sent back.
+/// Metadata is stored in a `http::HeaderMap`, together with the headers of HTTP and gRPC, such as
+/// `content-type` and `grpc-status`. These headers are reserved: the methods for keys neither return nor set
+/// them. The exceptions are `user-agent`, `grpc-previous-rpc-attempts`, `grpc-retry-pushback-ms`,
+/// `grpc-trace-bin` and `grpc-tags-bin`. Metadata can have up to 24,576 different keys, the limit of
+/// `http::HeaderMap`.
 ///
 /// ```
 /// # use trunkline_codec as trunkline;
@@ -57,14 +60,15 @@ enum Origin {
 }
 
 impl Metadata {
-    /// Creates metadata without any pairs. Allocates nothing.
+    /// Creates empty metadata, without allocating.
     #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Creates the metadata of a peer's headers or trailers. Nothing is copied or removed: fields of the
-    /// protocol are hidden.
+    /// Creates metadata from the headers or trailers of a peer, without copying them. Reserved headers are
+    /// not removed; only [`as_headers`](Self::as_headers) and [`into_headers`](Self::into_headers) return
+    /// them.
     #[inline]
     pub fn from_headers(headers: HeaderMap) -> Self {
         Self {
@@ -73,13 +77,13 @@ impl Metadata {
         }
     }
 
-    /// Sets `key` to one text value and removes its other values. White space at the ends of the value
-    /// is removed.
+    /// Sets `key` to one text value and removes its other values. White space at the start and the end of
+    /// the value is removed.
     ///
     /// # Errors
     ///
     /// [`MetadataError`] if the key is invalid, reserved, or ends in `-bin`, if the value is not
-    /// printable ASCII, or if the metadata is full.
+    /// printable ASCII, or if the metadata has 24,576 keys already.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), MetadataError> {
         let (name, value) = (text_key(key)?, text_value(key, value)?);
         self.set(name, value)
@@ -95,18 +99,18 @@ impl Metadata {
         self.add(name, value)
     }
 
-    /// Sets `key`, which must end in `-bin`, to one value of any bytes and removes its other values.
+    /// Sets `key`, which must end in `-bin`, to one binary value and removes its other values.
     ///
     /// # Errors
     ///
-    /// [`MetadataError`] if the key is invalid, reserved, or does not end in `-bin`, or if the metadata
-    /// is full.
+    /// [`MetadataError`] if the key is invalid, reserved, or does not end in `-bin`, or if the metadata has
+    /// 24,576 keys already.
     pub fn insert_bin(&mut self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         let name = bin_key(key)?;
         self.set(name, encode_bin(value.as_ref()))
     }
 
-    /// Adds a value of any bytes to the values of `key`, which must end in `-bin`.
+    /// Adds a binary value to the values of `key`, which must end in `-bin`.
     ///
     /// # Errors
     ///
@@ -116,9 +120,9 @@ impl Metadata {
         self.add(name, encode_bin(value.as_ref()))
     }
 
-    /// Returns the first value of `key`; `None` if it has none, or one that is not printable ASCII.
+    /// Returns the first value of `key`, or `None` if it has no value or the first is not printable ASCII.
     ///
-    /// For a key in `-bin` this is its base64; [`get_bin`](Self::get_bin) returns the bytes.
+    /// For a key that ends in `-bin`, this is the value in base64; [`get_bin`](Self::get_bin) decodes it.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.value(key)?.to_str().ok()
     }
@@ -128,8 +132,8 @@ impl Metadata {
         self.values(key).filter_map(|value| value.to_str().ok())
     }
 
-    /// Returns the first value of `key`, which must end in `-bin`, decoded; `None` if it has none, or one
-    /// that is not base64.
+    /// Decodes the first value of `key`, which must end in `-bin`. Returns `None` if it has no value or the
+    /// first is not valid base64.
     pub fn get_bin(&self, key: &str) -> Option<Bytes> {
         if !is_bin(key) {
             return None;
@@ -137,8 +141,7 @@ impl Metadata {
         first_bin(self.value(key)?)
     }
 
-    /// Returns all values of `key`, which must end in `-bin`, decoded, in order, without those that are
-    /// not base64.
+    /// Decodes all values of `key`, which must end in `-bin`, in order. Skips those that are not valid base64.
     pub fn get_all_bin(&self, key: &str) -> impl Iterator<Item = Bytes> {
         let values = is_bin(key).then(|| self.values(key));
         values
@@ -148,9 +151,9 @@ impl Metadata {
             .filter_map(decode_bin)
     }
 
-    /// Adds all pairs of `other`, such as the metadata of a request that a handler echoes. `user-agent`
-    /// replaces an earlier one. Fields of the protocol from a peer are left out, and so are pairs above
-    /// the limit of a header map, 32,768 fields.
+    /// Adds all pairs of `other`, such as the metadata of a request that a handler sends back. `user-agent`
+    /// replaces an earlier one. Reserved headers in `other` are not added, nor are pairs once there are
+    /// 24,576 keys.
     ///
     /// ```
     /// # use trunkline_codec as trunkline;
@@ -178,8 +181,8 @@ impl Metadata {
         self.value(key).is_some()
     }
 
-    /// Returns every pair; a key with several values appears once for each value. Values of `-bin` keys are in
-    /// base64 here.
+    /// Returns an iterator over all keys and values. A key with several values appears once for each of
+    /// them. The values of keys that end in `-bin` are in base64.
     pub fn iter(&self) -> Iter<'_> {
         Iter {
             headers: self.headers.iter(),
@@ -195,26 +198,26 @@ impl Metadata {
         }
     }
 
-    /// Returns true if it contains no pairs.
+    /// Returns true if the metadata has no pairs.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Returns the underlying headers, with those of the protocol if they came from a peer.
+    /// Returns the map that stores the metadata. If it came from a peer, it includes reserved headers.
     #[inline]
     pub fn as_headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Returns the underlying headers, with those of the protocol if they came from a peer. To send them,
-    /// use [`merge_into`](Self::merge_into).
+    /// Returns the map that stores the metadata. If it came from a peer, it includes reserved headers, which
+    /// [`merge_into`](Self::merge_into) leaves out.
     #[inline]
     pub fn into_headers(self) -> HeaderMap {
         self.headers
     }
 
-    /// Adds the pairs to headers that are to be sent. `user-agent` replaces an earlier one. Fields of the
-    /// protocol from a peer are left out, and so are pairs above the limit of a header map.
+    /// Adds the pairs to `headers`, to be sent. `user-agent` replaces an earlier one. Reserved headers from a
+    /// peer are not added, nor are pairs once `headers` has 24,576 keys.
     pub fn merge_into(self, headers: &mut HeaderMap) {
         if self.headers.is_empty() {
             return;
@@ -329,12 +332,23 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// The error returned for an invalid key or value. Every variant names the key; none shows the value,
-/// which may be a secret.
+/// The error returned for an invalid key or value of [`Metadata`].
+///
+/// It contains the key, but not the value, which may be a secret.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_codec::Metadata; pub use trunkline_codec as codec; }
+/// use trunkline::Metadata;
+/// use trunkline::codec::MetadataError;
+///
+/// let error = Metadata::new().insert("grpc-status", "0").unwrap_err();
+/// assert!(matches!(error, MetadataError::Reserved { .. }));
+/// assert_eq!(error.to_string(), r#"metadata key "grpc-status" is reserved for the protocol"#);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetadataError {
-    /// The key belongs to the protocol or to HTTP.
+    /// The key is that of a header of gRPC or HTTP.
     Reserved {
         /// The key.
         key: Box<str>,
@@ -359,7 +373,7 @@ pub enum MetadataError {
         /// The key.
         key: Box<str>,
     },
-    /// The metadata is full.
+    /// The metadata has 24,576 different keys already.
     Full {
         /// The key.
         key: Box<str>,

@@ -26,14 +26,14 @@ const FIRST_BLOCK: usize = 512;
 /// Each further block, in bytes.
 const BLOCK: usize = 32 * 1024;
 
-/// A buffer of pieces, for large messages.
+/// A buffer for encoding a large message, in several pieces instead of one large allocation.
 ///
-/// It takes everything that [`BufMut`] does. `put` with a [`Bytes`] of 4 KiB or more shares it, so
-/// that a large field goes out without a copy. It has no limit of its own.
+/// Implements `bytes::BufMut`. `put` with a `Bytes` of 4 KiB or more shares the bytes instead of copying
+/// them. The size of the buffer is not limited.
 ///
 /// ```
-/// use bytes::{BufMut, Bytes};
-/// # mod trunkline { pub use trunkline_codec as codec; }
+/// # mod trunkline { pub use trunkline_codec as codec; pub use bytes; }
+/// use trunkline::bytes::{BufMut, Bytes};
 /// use trunkline::codec::Rope;
 ///
 /// let field = Bytes::from(vec![7; 10_000]);
@@ -54,7 +54,7 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Creates an empty rope, without a block.
+    /// Creates an empty buffer, without allocating.
     pub fn new() -> Self {
         Self::default()
     }
@@ -69,7 +69,7 @@ impl Rope {
         self.sealed.is_empty() && self.tail.is_empty()
     }
 
-    /// Appends `piece` as it is, whatever its size, without a copy.
+    /// Appends `piece` without copying it, regardless of its size.
     pub fn push(&mut self, piece: Bytes) {
         self.seal();
         self.sealed.push(piece);

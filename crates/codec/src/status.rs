@@ -24,7 +24,7 @@ pub(crate) const MAX_STATUS_MESSAGE_SIZE: usize = 8 * 1024;
 /// Why a call failed: a code, a message, and optionally details and metadata.
 ///
 /// A status is an error and so never [`Code::OK`]; one that is created with that code becomes UNKNOWN.
-/// It is one word wide, which keeps every `Result<T, Status>` small.
+/// A status has the size of a pointer, which keeps `Result<T, Status>` small.
 ///
 /// ```
 /// # use trunkline_codec as trunkline;
@@ -195,8 +195,8 @@ impl Status {
         self.with_any(details::pack(&detail))
     }
 
-    /// Adds a detail that is already packed, such as one received with another status or one of an unknown
-    /// type.
+    /// Adds a detail that is already an `Any`, such as one received with another status or one whose type
+    /// this program does not have.
     ///
     /// ```
     /// # mod trunkline { pub use trunkline_codec::Status; pub mod prost_types { pub use trunkline_codec::Any; } }
@@ -243,7 +243,7 @@ impl Status {
     }
 
     /// Replaces the metadata that [`response_metadata`](Self::response_metadata) returns, for tests
-    /// that make the status of a failed call. It is never sent: a handler sets the metadata of its
+    /// that create the status of a failed call. It is never sent: a handler sets the metadata of its
     /// response's head with `ResponseHandle::metadata`.
     #[must_use]
     pub fn with_response_metadata(mut self, metadata: Metadata) -> Self {
@@ -264,7 +264,9 @@ impl Status {
         self.0.origin != Origin::Here
     }
 
-    /// Lets a handler pass on a peer's status in full. Otherwise only its code and message are passed on.
+    /// Allows a handler to return a status that it received from another server together with its details
+    /// and metadata. Without this, only code and message are sent to the client. Has no effect on a status
+    /// that was created in this process.
     #[must_use]
     pub fn forward(mut self) -> Self {
         if self.0.origin == Origin::Peer {
@@ -280,9 +282,9 @@ impl Status {
 
     /// Returns the status that a server sends if a handler returns this one.
     ///
-    /// A peer's status that was not [forwarded](Self::forward) loses its details and metadata: they
-    /// were meant for this process, and may reveal too much to its callers. The
-    /// [metadata of the response](Self::response_metadata) of the failed call is never passed on.
+    /// Removes the details and metadata of a status that was received from a peer, unless
+    /// [`forward`](Self::forward) was called: the peer sent them to this process, and they may reveal too
+    /// much to its clients. Always removes the [metadata of the response](Self::response_metadata).
     #[must_use]
     pub fn redacted(mut self) -> Self {
         self.0.response_metadata = None;
@@ -296,14 +298,15 @@ impl Status {
 
 /// Conversions to header fields.
 impl Status {
-    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to headers. A
-    /// message is truncated to 8 KiB.
+    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and the metadata to `headers`. A message
+    /// of more than 8 KiB is truncated.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         self.write_status(headers, MAX_STATUS_MESSAGE_SIZE);
         self.0.metadata.clone().merge_into(headers);
     }
 
-    /// Returns the trailers of a call that ended with this status. A message is cut at 8 KiB.
+    /// Returns the trailers of a call that ended with this status. A message of more than 8 KiB is
+    /// truncated.
     pub fn into_trailers(self) -> HeaderMap {
         self.into_trailers_within(MAX_STATUS_MESSAGE_SIZE)
     }
@@ -316,7 +319,7 @@ impl Status {
         trailers
     }
 
-    /// Returns the trailers of a call that ended well.
+    /// Returns the trailers of a successful call.
     #[inline]
     pub fn ok_trailers(metadata: Metadata) -> HeaderMap {
         let mut trailers = HeaderMap::new();
@@ -351,10 +354,10 @@ impl Status {
 
 /// Conversions from header fields.
 impl Status {
-    /// Returns the end of a call with these trailers; `None` if they have no `grpc-status`.
+    /// Reads the status in trailers: `Ok(())` for code OK. Returns `None` if they have no `grpc-status`.
     ///
-    /// Several of them, or one that is not a number, result in UNKNOWN. The valid part of a message that cannot be
-    /// decoded is kept, and details that cannot be decoded, or contradict the code, are left out.
+    /// If they have several, or one that is not a number, the code is UNKNOWN. If a part of the message cannot
+    /// be decoded, the rest is kept. Details that cannot be decoded, or that contradict the code, are ignored.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
         // Trailers are few: to look at each costs less than to hash a name.
         let mut fields = trailers.iter().filter(|(name, _)| *name == GRPC_STATUS);
@@ -375,7 +378,7 @@ impl Status {
         Some(Err(status))
     }
 
-    /// Returns the status of a response that is not gRPC, by its HTTP status.
+    /// Returns the status for a response without a `grpc-status`, according to its HTTP status.
     pub fn from_http_status(status: StatusCode) -> Self {
         let mut made = Self::new(
             Code::from_http_status(status),
@@ -385,7 +388,7 @@ impl Status {
         made
     }
 
-    /// Returns the status of a call whose stream the peer has reset, by the error code of HTTP/2.
+    /// Returns the status of a call whose stream the peer has reset with this HTTP/2 error code.
     pub fn from_reset(reason: u32) -> Self {
         let name = reset_name(reason);
         let mut status = Self::new(
@@ -455,8 +458,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// The readable form, because `main` and `unwrap` print it: `NOT_FOUND: no such feature (from the
-/// peer)`.
+/// Prints one readable line, because `main` and `unwrap` use this format: `NOT_FOUND: no such feature (from
+/// the peer)`.
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;

@@ -20,19 +20,28 @@ thread_local! {
     static COMPRESSOR: Cell<Option<(i32, CCtx<'static>)>> = const { Cell::new(None) };
 }
 
-/// zstd: smaller than gzip in a fraction of the time. Few implementations of gRPC support it, so the
-/// default [`Compressors`](crate::Compressors) do not contain it: add it to them.
+/// The compression `zstd` (RFC 8878), which is faster than gzip and produces smaller output.
 ///
-/// A message of more than [`MAX_PARTS`](crate::compression::MAX_PARTS) frames, or with a window of more
-/// than 8 MiB, is refused; no compressor writes such a message by default.
+/// Few gRPC implementations support it, so the default [`Compressors`](crate::Compressors) do not contain
+/// it. A received message fails with [`CompressionError::TooCostly`](crate::CompressionError::TooCostly) if
+/// it has more than 1,000 zstd frames, or requires a window of more than 8 MiB. Compressors do not produce
+/// such messages by default.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_codec as codec; }
+/// use trunkline::codec::{Compressors, Zstd};
+///
+/// let compressors = Compressors::none().with(Zstd::with_level(3));
+/// assert_eq!(compressors.accept_header(), "identity,zstd");
+/// ```
 #[derive(Copy, Clone, Debug)]
 pub struct Zstd {
     level: i32,
 }
 
 impl Zstd {
-    /// Creates zstd with a compression level from 1, the fastest, to 19, the smallest. A level outside is
-    /// taken as the nearest: higher levels want more memory at the peer than it allows.
+    /// Creates the compressor with a level from 1, the fastest, to 19, the smallest output. Other values
+    /// count as the nearest level, because levels above 19 require a larger window than peers allow.
     pub fn with_level(level: i32) -> Self {
         Self {
             level: level.clamp(1, 19),
@@ -54,7 +63,7 @@ impl Zstd {
     }
 }
 
-/// Level 3, as zstd itself has it.
+/// Uses level 3, the default of zstd.
 impl Default for Zstd {
     fn default() -> Self {
         Self::with_level(3)
