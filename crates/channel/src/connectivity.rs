@@ -6,6 +6,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The state of a channel (grpc/doc/connectivity-semantics-and-api.md).
+///
+/// ```
+/// # mod trunkline { pub use trunkline_channel as channel; }
+/// use trunkline::channel::ConnectivityState;
+///
+/// assert_eq!(ConnectivityState::default(), ConnectivityState::Idle);
+/// assert_eq!(ConnectivityState::TransientFailure.to_string(), "TRANSIENT_FAILURE");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectivityState {
@@ -16,14 +24,14 @@ pub enum ConnectivityState {
     Connecting,
     /// Calls can be made immediately.
     Ready,
-    /// The last attempt failed; the next one begins after a pause. Calls fail immediately, unless
-    /// they wait for ready. The state lasts until there is a connection.
+    /// The last attempt to connect failed; the next one begins after a pause. Calls fail immediately, except
+    /// those with `wait_for_ready`. The state lasts until a connection is open.
     TransientFailure,
     /// The channel was dropped.
     Shutdown,
 }
 
-/// As the documents of gRPC write them: `TRANSIENT_FAILURE`.
+/// Prints the name in the gRPC documents, such as `TRANSIENT_FAILURE`.
 impl fmt::Display for ConnectivityState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -36,7 +44,20 @@ impl fmt::Display for ConnectivityState {
     }
 }
 
-/// Watches the state of a channel; does not keep the channel alive.
+/// Watches the state of a channel, without keeping the channel open. `Channel::watch_state` returns it.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_channel as channel; }
+/// use trunkline::channel::{ConnectivityState, ConnectivityWatch};
+///
+/// async fn print_changes(mut watch: ConnectivityWatch) {
+///     let mut state = watch.state();
+///     while state != ConnectivityState::Shutdown {
+///         println!("the channel is {state}");
+///         state = watch.changed().await;
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnectivityWatch {
     states: watch::Receiver<ConnectivityState>,
@@ -52,7 +73,7 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Creates a watch whose state never changes, such as that of a service in this process.
+    /// Creates a watch whose state never changes, such as that of a channel to a service in this process.
     pub fn fixed(state: ConnectivityState) -> Self {
         let (sender, states) = watch::channel(state);
         Self {
@@ -69,8 +90,11 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Waits until the state differs from the one last returned, or from that at the start of the watch,
-    /// and returns it. Intermediate states may be skipped. Cancel safe. Returns [`ConnectivityState::Shutdown`] immediately if the channel was dropped.
+    /// Waits until the state changes, and returns the new state. Changes count from the last call of this
+    /// method, or else from the creation of the watch. States that last only briefly may be skipped.
+    ///
+    /// Dropping the future loses no change. Returns [`ConnectivityState::Shutdown`] immediately if the channel
+    /// was dropped.
     pub async fn changed(&mut self) -> ConnectivityState {
         match self.states.changed().await {
             Ok(()) => *self.states.borrow_and_update(),
@@ -78,7 +102,8 @@ impl ConnectivityWatch {
         }
     }
 
-    /// Waits until the state is `wanted` or the channel is dropped, and returns the last state.
+    /// Waits until the state is `wanted` and returns it. If the channel is dropped, returns
+    /// [`ConnectivityState::Shutdown`].
     pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
         // The last state of a dropped channel can still be read.
         if self.states.has_changed().is_err() {

@@ -21,53 +21,56 @@ use trunkline_transport::{ClientLimits, Http2Limits};
 pub struct ChannelLimits {
     /// The limits for messages.
     pub messages: MessageLimits,
-    /// The HTTP/2 limits of each connection, which servers also have.
+    /// The HTTP/2 limits of each connection.
     pub http2: Http2Limits,
-    /// The number of connections to one server. Default: 4, enough to occupy several cores at either
-    /// end, and few enough for a server with many clients. Another connection is opened only if all others
-    /// are busy. With 1, all calls share one connection; 0 counts as 1.
+    /// The number of connections to one server. Default: 4, enough to use several cores at either end, and
+    /// few enough for a server with many clients. Another connection is opened only if each open one has as
+    /// many calls as the server allows, or 100. With 1, all calls share one connection; 0 counts as 1.
     pub max_connections: usize,
-    /// The time without a call after which an additional connection is closed. Default: 30 s, checked every
-    /// 30 s, so an idle client returns to one connection within a minute.
+    /// The time without a call after which a connection is closed if another one to the same server stays
+    /// open. Default: 30 s, checked every 30 s, so an unused channel returns to one connection within a minute.
     pub connection_idle_time: Duration,
-    /// The pause before another additional connection is tried after one failed or was lost. Default: 1 s,
-    /// the first pause in grpc/doc/connection-backoff.md.
+    /// The pause after a connection fails or is lost before a second or further connection to the same
+    /// server is tried. Default: 1 s, the first pause in grpc/doc/connection-backoff.md.
     pub connection_retry_pause: Duration,
-    /// The number of calls made on one connection before another replaces it; running calls continue. Default: 1,000,000,000. HTTP/2 has identifiers for 1,073,741,823 streams
+    /// The number of calls made on one connection before another replaces it; running calls continue.
+    /// Default: 1,000,000,000. A connection has identifiers for about as many streams, 1,073,741,823
     /// (RFC 9113, section 5.1.1).
     pub max_calls_per_connection: u32,
-    /// A limit that applies twice: to the calls on one connection, including those that wait for a stream,
-    /// and to all calls of the channel that wait for a connection or a stream. Default: 100,000. Further
-    /// calls fail immediately with RESOURCE_EXHAUSTED.
+    /// The number of calls on one connection, including those that wait for a free stream; and, separately,
+    /// the number of all calls of the channel that wait for a connection or a stream. Default: 100,000.
+    /// Further calls fail immediately with RESOURCE_EXHAUSTED.
     pub max_queued_calls: usize,
-    /// Sends the PING of [`Http2Limits::keepalive_time`] also while no call is open.
-    /// Default: false (gRFC A8).
+    /// Also sends keepalive PING frames while no call is open, at the interval of
+    /// [`Http2Limits::keepalive_time`]. Default: false (gRFC A8), because servers may disconnect clients that
+    /// send PING frames without calls.
     pub keepalive_without_calls: bool,
-    /// The time to connect to one address, including the TLS and HTTP/2 handshakes, and separately the time
-    /// to resolve a name. Default: 20 s, the minimum in grpc/doc/connection-backoff.md.
+    /// The time to connect to one address, including the TLS and HTTP/2 handshakes. Default: 20 s, the
+    /// minimum in grpc/doc/connection-backoff.md. Also the time to resolve one name.
     pub connect_timeout: Duration,
     /// The time from the start of the first failed connection attempt to the start of the next. Default:
     /// 1 s. This field and the next three are those of grpc/doc/connection-backoff.md.
     pub connect_backoff_base: Duration,
-    /// The factor from one pause to the next. Default: 1.6.
+    /// The factor by which the pause between connection attempts grows after each failure. Default: 1.6.
     pub connect_backoff_multiplier: f64,
-    /// The fraction by which each pause varies at random, in both directions. Default: 0.2. With 0, pauses
-    /// are exact; values above 1 count as 1.
+    /// The fraction by which each pause is shortened or extended at random. Default: 0.2, which means up to
+    /// 20 %. Values above 1 count as 1.
     pub connect_backoff_jitter: f64,
-    /// The longest pause, before jitter. Default: 120 s.
+    /// The longest pause between connection attempts, before the random change. Default: 120 s.
     pub connect_backoff_max: Duration,
-    /// The time without a response from one address after which the next one is tried in parallel ("Happy
-    /// Eyeballs"). Default: 250 ms (RFC 8305, section 8).
+    /// The time after which the next address of a server is tried in parallel if an attempt to connect to
+    /// the previous one has neither succeeded nor failed ("Happy Eyeballs"). Default: 250 ms (RFC 8305,
+    /// section 8).
     pub connect_stagger: Duration,
-    /// The least time between two lookups of a name. Default: 30 s, as in grpc-go.
+    /// The shortest time between two lookups of a name. Default: 30 s, as in grpc-go.
     pub resolve_interval: Duration,
-    /// The number of addresses used. Default: 1,000; further addresses are ignored.
+    /// The number of addresses that a channel uses. Default: 1,000. Further addresses are ignored.
     pub max_addresses: usize,
-    /// The most attempts at a call by a retry or hedging policy, the first included. Default: 5 (gRFC A6). A larger
-    /// `maxAttempts` in a service config counts as this.
+    /// The number of attempts that a retry or hedging policy makes at a call, including the first. Default: 5
+    /// (gRFC A6). A larger `maxAttempts` in a service config counts as this number.
     pub max_attempts: u32,
-    /// The time without a call after which a channel becomes idle: it closes its connections, and
-    /// resolves and connects again for the next call. Default: 30 min, as in other implementations,
+    /// The time without a call after which a channel becomes idle: it closes its connections, and resolves
+    /// names and connects again for the next call. Default: 30 min, as in other gRPC implementations. This is
     /// checked every 30 min, so an unused channel becomes idle after 30 to 60 min.
     pub channel_idle_time: Duration,
 }

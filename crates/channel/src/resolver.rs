@@ -13,15 +13,19 @@ use trunkline_transport::{Address, Target, lookup};
 
 use crate::target_address::TargetAddress;
 
-/// Resolves names to addresses; the system's resolver by default.
+/// Resolves the host names of targets to addresses. Default: the resolver of the operating system.
 ///
-/// The channel calls it when it first connects, and again after a connection is lost or cannot be
-/// opened, at most every 30 s (`resolve_interval`). The result replaces the previous addresses;
-/// connections to addresses that are in both the old and the new result stay open. If resolution fails, the previous addresses are kept, and
-/// it is retried with the backoff of connections. With several names, a slow or failing one delays the
-/// others by at most `connect_stagger` (250 ms).
+/// The channel resolves a name when it first connects, and again after a connection is lost or cannot be
+/// opened, at most every 30 s (`resolve_interval`). The new addresses replace the previous ones; connections
+/// to addresses that stay in the list remain open. If resolution fails, the channel keeps the previous
+/// addresses and tries again after growing pauses, the same as between attempts to connect
+/// (`connect_backoff_base`).
 ///
-/// Any `Fn(String, u16)` that returns a future of addresses is a resolver:
+/// A channel with several names resolves them in parallel. A slow or failing name delays connections to the
+/// others by at most 250 ms (`connect_stagger`).
+///
+/// Any function or closure with the parameters `(String, u16)`, host and port, that returns a future of
+/// addresses is a resolver:
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
@@ -36,13 +40,13 @@ use crate::target_address::TargetAddress;
 /// takes(fixed);
 /// ```
 pub trait Resolver: Send + Sync + 'static {
-    /// Returns the addresses of `host`, in the order in which to try them. Targets that already are
-    /// addresses, with or without a zone, are not resolved. Each call is limited to `connect_timeout`
-    /// (20 s).
+    /// Returns the addresses of `host`, in order of preference. The channel tries IPv6 and IPv4 addresses
+    /// alternately. This method is not called for targets that are addresses already. A call that takes
+    /// longer than `connect_timeout` (20 s) fails; its future is then dropped.
     ///
     /// # Errors
     ///
-    /// The text of the error becomes part of the message of calls that fail because no address is known.
+    /// If no address is known, calls fail with UNAVAILABLE and a message that contains the text of the error.
     fn resolve(
         &self,
         host: &str,

@@ -7,17 +7,24 @@ use std::sync::Arc;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
-/// The targets of a channel: one, or a list.
+/// The targets of a channel: one server, or a list of equivalent servers in order of preference.
 ///
-/// A target is text or an address. As text it is `host:port`, `http://host:port`, `https://host:port`,
-/// `unix:/path`, or another form of the naming document (grpc/doc/naming.md): `dns:///host:port`,
-/// `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port`, and on Linux `unix-abstract:name`. `https://` uses
-/// TLS and `http://` is plaintext. Other targets are plaintext unless the channel has a TLS configuration.
-/// If the port is omitted, it is 80 for `http://` and 443 otherwise. After a scheme, write the `%` of an
-/// IPv6 zone as `%25` (`http://[fe80::1%25eth0]:80`). Without a scheme, `%eth0` and `%25eth0` both work, but
-/// `%251` means interface 251.
+/// A target is text or an address. The text has one of these forms, most of which grpc/doc/naming.md defines:
 ///
-/// A list is one ordered set of equivalent servers.
+/// | text | connects to |
+/// | --- | --- |
+/// | `host:port`, `dns:///host:port` | a host name or an IP address |
+/// | `http://host:port`, `https://host:port` | the same, without and with TLS |
+/// | `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port` | a list of IP addresses |
+/// | `unix:/path` | a Unix socket |
+/// | `unix-abstract:name` | a Unix socket in the abstract namespace of Linux |
+///
+/// Targets other than `http://` and `https://` use TLS only if the channel has TLS settings. If the port is
+/// omitted, it is 80 for `http://` and 443 otherwise.
+///
+/// An IPv6 address can have a zone (interface). In a target with a scheme, write its `%` as `%25`:
+/// `http://[fe80::1%25eth0]:80`. Without a scheme, both `%eth0` and `%25eth0` work; but `%251` is the
+/// interface with number 251, not 1.
 ///
 /// ```
 /// use std::net::SocketAddr;

@@ -185,13 +185,9 @@ pub struct QuotaFailure {
 /// # use trunkline_codec as trunkline;
 /// use trunkline::details::{QuotaFailure, QuotaViolation};
 ///
-/// let violation = QuotaViolation {
-///     subject: "project:1234".into(),
-///     quota_id: "orders-per-day".into(),
-///     quota_value: 1_000,
-///     ..Default::default()
-/// };
-/// let detail = QuotaFailure { violations: vec![violation] };
+/// let mut detail = QuotaFailure::violation("project:1234", "too many orders today");
+/// let violation: &mut QuotaViolation = &mut detail.violations[0];
+/// violation.quota_value = 1_000;
 /// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct QuotaViolation {
@@ -311,12 +307,9 @@ pub struct PreconditionFailure {
 /// # use trunkline_codec as trunkline;
 /// use trunkline::details::{PreconditionFailure, PreconditionViolation};
 ///
-/// let violation = PreconditionViolation {
-///     r#type: "TOS".into(),
-///     subject: "example.com".into(),
-///     description: "accept the terms of service first".into(),
-/// };
-/// let detail = PreconditionFailure { violations: vec![violation] };
+/// let detail = PreconditionFailure::violation("TOS", "example.com", "accept the terms of service first");
+/// let violation: &PreconditionViolation = &detail.violations[0];
+/// assert_eq!(violation.subject, "example.com");
 /// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct PreconditionViolation {
@@ -383,13 +376,9 @@ pub struct BadRequest {
 /// # use trunkline_codec as trunkline;
 /// use trunkline::details::{BadRequest, FieldViolation};
 ///
-/// let violation = FieldViolation {
-///     field: "date.day".into(),
-///     description: "February has no 30th".into(),
-///     reason: "DAY_OUT_OF_RANGE".into(),
-///     ..Default::default()
-/// };
-/// let detail = BadRequest { field_violations: vec![violation] };
+/// let mut detail = BadRequest::violation("date.day", "February has no 30th");
+/// let violation: &mut FieldViolation = &mut detail.field_violations[0];
+/// violation.reason = "DAY_OUT_OF_RANGE".into();
 /// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct FieldViolation {
@@ -522,11 +511,9 @@ pub struct Help {
 /// # use trunkline_codec as trunkline;
 /// use trunkline::details::{Help, Link};
 ///
-/// let link = Link {
-///     description: "How to enable the API".into(),
-///     url: "https://example.com/docs/api".into(),
-/// };
-/// let detail = Help { links: vec![link] };
+/// let detail = Help::link("How to enable the API", "https://example.com/docs/api");
+/// let link: &Link = &detail.links[0];
+/// assert_eq!(link.description, "How to enable the API");
 /// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct Link {

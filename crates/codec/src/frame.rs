@@ -1,8 +1,4 @@
-//! Length-prefixed messages.
-//!
-//! ```text
-//!  Compressed-Flag (1 byte: 0 or 1) | Message-Length (4 bytes, big endian) | Message
-//! ```
+//! Length-prefixed messages: Compressed-Flag (1 byte, 0 or 1), Message-Length (4 bytes, big endian), Message.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -52,14 +48,12 @@ pub fn only_message(body: &Bytes, max_size: usize) -> Option<Bytes> {
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_codec as codec; pub use bytes; }
-/// use trunkline::bytes::{Buf, Bytes};
+/// use trunkline::bytes::Bytes;
 /// use trunkline::codec::Payload;
 ///
 /// let mut payload = Payload::from(Bytes::from_static(b"ab"));
 /// payload.push(Bytes::from_static(b"cd"));
-/// assert_eq!(payload.pieces().count(), 2);
-/// assert_eq!(payload.get_u8(), b'a');
-/// assert_eq!(payload.into_bytes(), "bcd");
+/// assert_eq!(payload.into_bytes(), "abcd");
 /// ```
 #[derive(Clone, Default)]
 pub struct Payload {
@@ -377,8 +371,7 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`FrameError::Flag`] and [`FrameError::TooLarge`], from then on each time, as soon as the
-    /// prefix is here.
+    /// [`FrameError::Flag`] or [`FrameError::TooLarge`] once a prefix is invalid, also on later calls.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
@@ -422,8 +415,7 @@ impl Decoder {
         self.prefix = None;
     }
 
-    /// The next message and whether it is compressed, if it lies in the first chunk together with
-    /// its prefix, as most do.
+    /// Returns the next message and its flag if it is in the first chunk together with its prefix, as most are.
     #[inline]
     pub(crate) fn next_in_front(&mut self) -> Option<(bool, Bytes)> {
         if self.prefix.is_some() {
@@ -439,9 +431,8 @@ impl Decoder {
         Some((prefix.compressed, self.chunks.take_from_front(prefix.size)))
     }
 
-    /// Takes the next message by reading it where it lies, if it is shorter than `below` bytes, not
-    /// compressed, and in the first chunk together with its prefix. Nothing is taken if `read` returns
-    /// `None`.
+    /// Reads the next message in place if it is shorter than `below` bytes, uncompressed, and in the first
+    /// chunk together with its prefix. Takes nothing if `read` returns `None`.
     #[inline]
     pub(crate) fn read_in_front<T>(
         &mut self,

@@ -3,7 +3,7 @@
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The limits for messages, at a server and at a client.
+/// The limits of messages, on a server or a client.
 ///
 /// Every limit is a number; none can be turned off. To allow more, set a number that the memory of the
 /// machine permits.

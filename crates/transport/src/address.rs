@@ -18,12 +18,14 @@ pub(crate) const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", targ
 
 /// The address of one end of a connection.
 ///
-/// Its [`Display`](fmt::Display) form can be used to listen and to connect, and parsed again with
-/// [`FromStr`]: `127.0.0.1:50051`, `[::1]:50051`, `unix:/path`, `unix-abstract:name`. `InMemory` and Unix
-/// sockets without a path cannot be connected to.
+/// Its text, such as `127.0.0.1:50051`, `[::1]:50051`, `unix:/path` or `unix-abstract:name`, can be used to
+/// listen and to connect, and can be parsed with [`FromStr`]. The exceptions are `InMemory` and Unix sockets
+/// without a path.
 ///
 /// ```
-/// # use trunkline_transport::Address;
+/// # mod trunkline { pub use trunkline_transport::Address; }
+/// use trunkline::Address;
+///
 /// let address: Address = "unix:/run/greeter.sock".parse()?;
 /// assert_eq!(address.to_string(), "unix:/run/greeter.sock");
 /// assert_eq!(Address::from(([127, 0, 0, 1], 50051)).to_string(), "127.0.0.1:50051");
@@ -34,16 +36,16 @@ pub(crate) const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", targ
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),
-    /// The path of a Unix socket; `None` for an unnamed socket, such as that of most clients.
+    /// The path of a Unix socket, or `None` for an unnamed socket, such as that of most clients.
     Unix(Option<PathBuf>),
     /// The name of a Unix socket without a file, in the abstract namespace of Linux.
     UnixAbstract(Vec<u8>),
-    /// An in-memory connection or a user-supplied byte stream.
+    /// A connection in memory, or over a byte stream of the application.
     InMemory,
 }
 
 impl Address {
-    /// Returns the IP address and port, if this is TCP.
+    /// Returns the IP address and port, or `None` if the address is not that of a TCP socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(addr) => Some(*addr),
@@ -129,7 +131,8 @@ fn abstract_address(name: Vec<u8>) -> Result<Address, String> {
     }
 }
 
-/// Prints the form of targets: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`, `in-memory`.
+/// Prints the address as in a target: `127.0.0.1:50051`, `unix:/path`, `unix-abstract:name`. Prints
+/// `in-memory` for [`Address::InMemory`].
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,8 +177,7 @@ fn slashes(name: &[u8]) -> &'static str {
     }
 }
 
-/// Parses the [`Display`](fmt::Display) form: an IP address with its port, or a Unix socket. Host names are not
-/// addresses; a [`Target`](crate::Target) parses them.
+/// Parses an IP address with its port, or a Unix socket. Fails for host names, which are not addresses.
 impl FromStr for Address {
     type Err = Status;
 

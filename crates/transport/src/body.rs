@@ -14,10 +14,20 @@ use crate::incoming::{IncomingBody, ReceivedBody};
 use crate::pipe::{PipeReader, PipeWatch};
 use crate::sync::lock;
 
-/// The bytes and the trailers of one direction of a call.
+/// The body of a request or a response: its bytes, followed by trailers.
 ///
-/// Implements [`http_body::Body`], so any tower layer can read and wrap it. Dropping a body before its end
-/// resets the stream that it comes from.
+/// Implements the trait `Body` of the crate `http_body`, so any tower layer can read and wrap it. Dropping a
+/// body that is received from a peer before its end resets the stream.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_transport as tower; pub use bytes; }
+/// use trunkline::bytes::Bytes;
+/// use trunkline::tower::Body;
+///
+/// let body = Body::full(Bytes::from_static(b"hello"), None);
+/// assert_eq!(body.full_size(), Some(5));
+/// assert_eq!(Body::empty().full_size(), Some(0));
+/// ```
 pub struct Body(Kind);
 
 enum Kind {
@@ -64,18 +74,18 @@ impl Pieces {
 }
 
 impl Body {
-    /// Creates a body without data and trailers.
+    /// Creates a body without data or trailers.
     pub fn empty() -> Self {
         Self::full(Bytes::new(), None)
     }
 
-    /// Creates a body that is known in full, and sent without a task.
+    /// Creates a complete body from all its data and its trailers.
     #[inline]
     pub fn full(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self(Kind::Full { data, trailers })
     }
 
-    /// Creates a body that is known in full from data in one or more pieces. Each piece becomes a frame.
+    /// Creates a complete body from data in one or more pieces, such as a large message, and its trailers.
     #[inline]
     pub fn pieces(data: Payload, trailers: Option<HeaderMap>) -> Self {
         match data.is_in_pieces() {
@@ -85,16 +95,18 @@ impl Body {
     }
 
     /// Creates a body from the reading end of a [`pipe`](crate::pipe()).
+    #[doc(hidden)]
     pub fn pipe(reader: PipeReader) -> Self {
         Self(Kind::Pipe(reader))
     }
 
-    /// Wraps any other body. Its error becomes the status of the call.
+    /// Wraps a body of another type. If it fails, its error becomes the status of the call.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
         Self(Kind::Boxed(Mutex::new(Box::pin(body))))
     }
 
     /// Creates a body that produces its data while it is sent.
+    #[doc(hidden)]
     pub fn from_source(source: impl BodySource + 'static) -> Self {
         Self(Kind::Source(Mutex::new(Box::pin(source))))
     }
@@ -124,7 +136,8 @@ impl Body {
         }
     }
 
-    /// Returns the data of a body that is known in full and in one piece, else `None`.
+    /// Returns the data of a complete body if it is in one piece. Returns `None` for other bodies, such as
+    /// one that is still being received.
     pub fn full_data(&self) -> Option<&Bytes> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data),
@@ -136,7 +149,7 @@ impl Body {
         }
     }
 
-    /// Returns the size of a body that is known in full, in bytes, else `None`.
+    /// Returns the size of a complete body in bytes. Returns `None` for other bodies.
     pub fn full_size(&self) -> Option<usize> {
         match &self.0 {
             Kind::Full { data, .. } => Some(data.len()),
@@ -145,7 +158,8 @@ impl Body {
         }
     }
 
-    /// Takes the data and trailers of a body that is known in full. Returns `None` for other bodies.
+    /// Takes the data and trailers of a complete body, which is empty afterwards. Returns `None` for other
+    /// bodies.
     pub fn take_full(&mut self) -> Option<(Payload, Option<HeaderMap>)> {
         match &mut self.0 {
             Kind::Full { data, trailers } => Some((std::mem::take(data).into(), trailers.take())),
@@ -156,7 +170,7 @@ impl Body {
         }
     }
 
-    /// Clones a body that is known in full, sharing its bytes. Returns `None` for other bodies.
+    /// Clones a complete body without copying its bytes. Returns `None` for other bodies.
     #[inline]
     pub fn try_clone(&self) -> Option<Self> {
         match &self.0 {
@@ -169,6 +183,7 @@ impl Body {
     }
 
     /// Returns a handle that observes the [`pipe`](crate::pipe()) that fills the body, if there is one.
+    #[doc(hidden)]
     pub fn watch(&self) -> Option<PipeWatch> {
         match &self.0 {
             Kind::Pipe(reader) => Some(reader.watch()),

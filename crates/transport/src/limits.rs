@@ -10,7 +10,9 @@ const NEVER: Duration = Duration::MAX;
 
 /// The limits of one HTTP/2 connection, at either end.
 ///
-/// Budgets refill over time: a peer can spend a whole budget at once, and then its rate per second.
+/// Some limits are budgets for misbehavior of the peer. A peer can use a whole budget at once; each second, it
+/// gets back the number in the field `..._per_second`. A peer that exceeds a budget is disconnected by a
+/// GOAWAY frame whose debug data is the quoted text.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_transport as limits; }
@@ -20,94 +22,99 @@ const NEVER: Duration = Duration::MAX;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Http2Limits {
-    /// The flow-control window of a stream, in bytes: how far a peer may send ahead of the reader.
-    /// Default: 160 KiB, the connection's window divided by 100 streams, which keeps unread streams from
-    /// starving the others. On a client, until the caller has received the head of the response, a server that
-    /// sends one-byte frames can make a stream use up to 265 times this much memory.
+    /// The flow-control window of a stream: the bytes that the peer may send before they are read. Default:
+    /// 160 KiB, the connection's window divided by 100 streams, so that streams that are not read do not
+    /// block the others. On a client, a server that sends one-byte frames can make a stream use up to 265
+    /// times this much memory until the caller has received the head of the response.
     pub initial_window_size: u32,
-    /// The flow-control window of a connection, in bytes: how far a peer may send ahead of all
-    /// readers. Default: 16 MiB.
+    /// The flow-control window of a connection: the bytes that the peer may send on all streams together
+    /// before they are read. Default: 16 MiB.
     pub initial_connection_window_size: u32,
-    /// The smallest window update, in bytes. Default: 32 KiB. A smaller value costs more frames.
+    /// The bytes that must be read from a stream before a WINDOW_UPDATE frame permits the peer to send as
+    /// much again. Default: 32 KiB. With a smaller value, more frames are sent.
     pub window_update_step: u32,
-    /// The largest header list announced to the peer (SETTINGS_MAX_HEADER_LIST_SIZE), in bytes, each
-    /// field counted with 32 additional bytes. Default: 32 KiB. This leaves room above
-    /// [`ServerLimits::max_header_list_size`]: a call slightly over that limit still reaches the server,
-    /// which returns a status. A response head or trailers over this limit fail the call with
-    /// RESOURCE_EXHAUSTED.
+    /// The largest head or trailers that the peer may send, as announced in SETTINGS_MAX_HEADER_LIST_SIZE:
+    /// the bytes of the names and values of all fields, and 32 for each field. Default: 32 KiB. On a server,
+    /// this is more than [`ServerLimits::max_header_list_size`], so that a call slightly over that limit
+    /// still reaches the server, which then returns a status. On a client, a larger head or larger trailers
+    /// of a response fail the call with RESOURCE_EXHAUSTED.
     pub max_header_list_size_hard: u32,
-    /// The largest header list sent to a peer that announces no limit, in bytes counted as above.
-    /// Default: 64 KiB, which Node.js and other peers based on nghttp2 accept; h2 and grpc-go accept
-    /// 16 MiB. A request with a larger head fails with RESOURCE_EXHAUSTED and is not sent; a larger head
-    /// or larger trailers of a response are replaced by a status. If the peer announces a limit, that
-    /// one applies instead.
+    /// The largest head or trailers that are sent to a peer that announces no limit, in bytes counted as for
+    /// [`max_header_list_size_hard`](Self::max_header_list_size_hard). Default: 64 KiB, which Node.js and
+    /// other peers based on nghttp2 accept; h2 and grpc-go accept 16 MiB. A request with a larger head fails
+    /// with RESOURCE_EXHAUSTED and is not sent; a larger head or larger trailers of a response are replaced
+    /// by a status. If the peer announces a limit, it applies instead.
     pub max_send_header_list_size: u32,
-    /// The bytes of header blocks that are read from a connection before the calls that they open are
-    /// started. Default: 32 KiB. Limits the memory for heads that are not processed yet.
+    /// The bytes of heads that are read from a connection before the calls that they open are started.
+    /// Default: 32 KiB. This limits the memory for heads that have not been processed yet.
     pub header_bytes_per_turn: usize,
-    /// The bytes that a stream buffers for a peer that does not read them, in addition to up to 256 KiB
-    /// of the message being sent. Default: 64 KiB.
+    /// The bytes that a stream buffers while its peer does not read them, in addition to up to 256 KiB of
+    /// the message that is being sent. Default: 64 KiB.
     pub max_send_buffer_size: usize,
-    /// The bytes gathered for one write to a socket. Default: 256 KiB.
+    /// The bytes that are collected for one write to a socket. Default: 256 KiB.
     pub write_buffer_size: usize,
     /// The bytes read from a socket at once. Default: 64 KiB. The connections of a thread share one
     /// buffer of this size.
     pub read_buffer_size: usize,
-    /// The bytes of messages gathered into one DATA frame while more messages are ready. Default: 16 KiB,
-    /// the smallest maximum frame size.
+    /// The size in bytes up to which messages of a stream that are ready at the same time are combined into
+    /// one DATA frame. Default: 16 KiB, the maximum frame size that every peer accepts.
     pub gather_size: usize,
-    /// The bytes buffered between a `Sender` and HTTP/2. Default: 64 KiB. At the limit, the sender waits.
+    /// The bytes of messages that are buffered between a `Sender` and its connection. Default: 64 KiB. While
+    /// the buffer is full, the sender waits.
     pub pipe_size: usize,
-    /// The time without a byte from the peer after which this end sends a PING. Default:
-    /// `Duration::MAX`, which means never, at a client (gRFC A8), and 60 s at a server, because the
-    /// handlers of a lost client keep running.
+    /// The time without a byte from the peer after which this end sends a PING frame, to check that the
+    /// connection still works. Default: on a client `Duration::MAX`, which means never (gRFC A8); on a server
+    /// 60 s, because the handlers of a client that has disappeared keep running.
     pub keepalive_time: Duration,
-    /// The time to wait for a byte after that PING. Default: 20 s, after which the connection ends.
+    /// The time to wait for a byte from the peer after that PING frame. Default: 20 s, after which the
+    /// connection ends.
     pub keepalive_timeout: Duration,
-    /// The number of streams that this end resets at once because of errors of the peer: frames that
-    /// HTTP/2 does not allow, streams above the limit, DATA for calls that ended long ago. Default: 1,000
-    /// at a server, and 65,536 at a client, where frames for calls cancelled long ago count as well. One
-    /// more ends the connection with "too_many_internal_resets".
+    /// The budget for streams that this end resets because of errors of the peer: frames that HTTP/2 does
+    /// not allow, streams above the limit, and DATA for calls that ended long ago. Default: 1,000 on a server;
+    /// 65,536 on a client, where frames for calls that were cancelled long ago count as well. One more ends
+    /// the connection with "too_many_internal_resets".
     pub error_reset_budget: u64,
     /// The number added to `error_reset_budget` each second. Default: 1,000.
     pub error_resets_per_second: u64,
-    /// The number of streams, reset by this end, for which late frames are not an error. Default: 10,000,
-    /// which takes about 4 MB.
+    /// The number of streams that this end remembers after it has reset them. Frames for these streams are
+    /// ignored, because the peer may have sent them before it received the reset; for other streams, they are
+    /// errors. Default: 10,000, which takes about 4 MB.
     pub max_concurrent_reset_streams: usize,
-    /// The time for which such a stream is remembered. Default: 1 s, which allows 10,000 calls per second
-    /// to end early.
+    /// The time for which this end remembers a stream that it has reset. Default: 1 s, so that 10,000 calls
+    /// per second can end early.
     pub reset_stream_duration: Duration,
-    /// The number of control frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and unknown
-    /// ones) that a peer can send beyond its allowance. Each frame of a call, in either direction, allows
-    /// ten, and each KiB sent to the peer allows one. Default: 10,000. One more
-    /// ends the connection with "too_many_control_frames".
+    /// The budget for control frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and unknown types)
+    /// in excess of those that calls explain: ten for each frame of a call, in either direction, and one for
+    /// each KiB sent to the peer. Default: 10,000. One more ends the connection with
+    /// "too_many_control_frames".
     pub control_frame_budget: u64,
     /// The number added to `control_frame_budget` each second. Default: 10.
     pub control_frames_per_second: u64,
-    /// The number of DATA frames of fewer than five bytes, too short for a message, that a peer can send
-    /// in excess of its other frames. Default: 10,000. One more ends the connection with
-    /// "too_many_data_frames". So does the 101st frame that consists only of padding.
+    /// The budget for DATA frames of fewer than five bytes, too short for a message, in excess of the other
+    /// frames of the peer. Default: 10,000. One more ends the connection with "too_many_data_frames", as does
+    /// the 101st DATA frame that consists only of padding.
     pub short_data_budget: u64,
     /// The number added to `short_data_budget` each second. Default: 100.
     pub short_data_per_second: u64,
-    /// The number of frames read from a peer that does not read from its socket; each 13 bytes that it
-    /// reads allow one more. Default: 10,000. At the limit, reading stops until the peer reads, so that
-    /// the frames sent in response do not accumulate.
+    /// The number of frames that are read from a peer while it does not read from its socket. Default:
+    /// 10,000. At the limit, this end stops reading, so that the frames that it sends in response do not
+    /// accumulate. For each 13 bytes that the peer reads, one more frame is read.
     pub max_unanswered_frames: u64,
-    /// The longest time that a connection, after sending everything, waits for its peer to read and close
-    /// as well (as SO_LINGER does). Default: 30 s, or the rest of `drain_grace` or of
-    /// `max_connection_age_grace` if that is shorter. The connection is then dropped, and unread data is
-    /// lost. Until then, the connection counts as open.
+    /// The longest time for which a connection that has sent everything and closes waits for its peer to read
+    /// the data and to close as well. Default: 30 s. On a server, the rest of
+    /// [`ServerLimits::drain_grace`] or [`ServerLimits::max_connection_age_grace`] applies if it is shorter.
+    /// After this time, the connection is dropped, and data that the peer has not read is lost. Until then, it
+    /// counts as open.
     pub linger_time: Duration,
-    /// The part of `linger_time` for which a connection over a caller's byte stream
+    /// The part of `linger_time` for which a connection over a byte stream of the application
     /// (`Server::serve_connection`, `ChannelBuilder::connector`) waits for a peer that sends nothing.
-    /// Default: 1 s. A byte stream without half-close, such as the pipes of a child process, never
-    /// notifies its peer of the end. Each byte from the peer restarts this time.
+    /// Default: 1 s. Each byte from the peer restarts this time. It is short because some byte streams, such
+    /// as the pipes of a child process, cannot tell the peer that no more data follows, so it may never close.
     pub custom_io_linger_time: Duration,
 }
 
 impl Http2Limits {
-    /// Returns the defaults of a server: those of `ServerLimits::default().http2`.
+    /// Returns the defaults of a server, as in `ServerLimits::default().http2`.
     pub fn for_server() -> Self {
         Self {
             initial_window_size: 160 * KIB as u32,
@@ -137,8 +144,8 @@ impl Http2Limits {
         }
     }
 
-    /// Returns the defaults of a client: those of `ChannelLimits::default().http2`. Keepalive is off, and
-    /// `error_reset_budget` allows for frames of calls that the client has cancelled.
+    /// Returns the defaults of a client, as in `ChannelLimits::default().http2`. They differ from those of a
+    /// server in `keepalive_time` and `error_reset_budget`.
     pub fn for_client() -> Self {
         Self {
             keepalive_time: NEVER,
@@ -193,6 +200,8 @@ impl Http2Limits {
 
 /// The limits of a server.
 ///
+/// Fields that are called a budget work as in [`Http2Limits`].
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -207,7 +216,7 @@ impl Http2Limits {
 pub struct ServerLimits {
     /// The limits for messages.
     pub messages: MessageLimits,
-    /// The HTTP/2 limits of each connection, which clients also have.
+    /// The HTTP/2 limits of each connection.
     pub http2: Http2Limits,
     /// The number of open connections. Default: 100,000. At the limit, the server stops accepting until
     /// one ends. Further connections wait in the kernel's queue, without a file descriptor.
@@ -215,96 +224,103 @@ pub struct ServerLimits {
     /// The number of streams that a client can have open on one connection. Default: 100. It also limits
     /// the running handlers of the connection, including those of streams that the client has reset.
     pub max_concurrent_streams: u32,
-    /// The largest accepted request head, in bytes, each field counted with 32 additional bytes.
-    /// Default: 16 KiB. A call with a larger head fails with RESOURCE_EXHAUSTED. The limit announced to
-    /// clients is [`Http2Limits::max_header_list_size_hard`].
+    /// The largest accepted head of a request: the bytes of the names and values of all fields, and 32 for
+    /// each field. Default: 16 KiB. A call with a larger head fails with RESOURCE_EXHAUSTED. The limit
+    /// announced to clients is [`Http2Limits::max_header_list_size_hard`].
     pub max_header_list_size: u32,
     /// The time from accepting a connection to its first SETTINGS frame, including the TLS handshake.
     /// Default: 10 s, after which the connection ends.
     pub handshake_timeout: Duration,
-    /// The time in which a client must complete a header block. Default: 10 s, after which the connection
-    /// ends.
+    /// The time in which a client must complete a head or trailers that it has begun to send. Default: 10 s,
+    /// after which the connection ends.
     pub header_block_timeout: Duration,
-    /// The time for which running calls can continue after the server starts to drain. Default: 10 s;
-    /// orchestrators kill a process after 30 s.
+    /// The time for which running calls can continue once the server shuts down and accepts no further calls
+    /// (the grace period of a drain). Default: 10 s, less than the 30 s after which Kubernetes kills a process.
     pub drain_grace: Duration,
-    /// The age of a connection, with 10 % jitter, at which the server sends GOAWAY and the client opens
-    /// another one. Default: `Duration::MAX`, which means never.
+    /// The age at which the server sends GOAWAY on a connection, so that the client opens another one. It
+    /// varies at random by up to 10 % for each connection. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
     /// The time for which calls can continue on a connection that has reached its age or idle limit.
     /// Default: `Duration::MAX`, which means until they end.
     pub max_connection_age_grace: Duration,
-    /// The time for which a connection without an open call is kept. Default: `Duration::MAX`, which means
-    /// forever.
+    /// The time without an open call after which a connection is closed. Default: `Duration::MAX`, which
+    /// means never.
     pub max_connection_idle: Duration,
-    /// The shortest permitted time between the PING frames of a client. Default: 5 min (gRFC A8). An
-    /// earlier PING is a strike.
+    /// The shortest permitted time between two PING frames of a client. Default: 5 min (gRFC A8).
+    /// `max_ping_strikes` limits the number of earlier ones.
     pub permit_keepalive_time: Duration,
-    /// Applies `permit_keepalive_time` also while no call is open. Default: false (gRFC A8), which permits
-    /// one PING in two hours without calls.
+    /// Applies `permit_keepalive_time` also while no call is open. Default: false (gRFC A8): without an open
+    /// call, one PING frame in two hours is permitted.
     pub permit_keepalive_without_calls: bool,
-    /// The number of strikes permitted since the server last sent HEADERS or DATA. Default: 2 (gRFC A8).
-    /// One more ends the connection with "too_many_pings".
+    /// The number of PING frames that a client can send too early before the server sends HEADERS or DATA
+    /// again; gRFC A8 calls each of them a strike. Default: 2 (gRFC A8). One more ends the connection with
+    /// "too_many_pings".
     pub max_ping_strikes: u32,
-    /// The time after which a strike is removed even if the server has sent nothing. Default: 1 day.
+    /// The time after which a PING frame that was sent too early no longer counts, even if the server has
+    /// sent nothing since. Default: 1 day.
     pub ping_strike_time: Duration,
-    /// The bytes of responses buffered for all clients of the server. A response counts in full while more
-    /// than [`Http2Limits::max_send_buffer_size`] of it is buffered. Default: 1 GiB. At the limit,
-    /// responses of the connection with the largest backlog fail with RESOURCE_EXHAUSTED, starting with the
-    /// one that has been stalled longest, until 1/64 of the limit is free.
+    /// The bytes of responses that are buffered because clients do not read them, for all clients together.
+    /// Default: 1 GiB. A response counts, in full, while more than [`Http2Limits::max_send_buffer_size`] of
+    /// it is buffered. At the limit, responses of the connection with the most buffered bytes fail with
+    /// RESOURCE_EXHAUSTED, starting with the one that has made no progress for longest, until 1/64 of the
+    /// limit is free.
     pub max_send_backlog: usize,
-    /// The bytes of responses buffered for one client that does not read. Default: 64 MiB. Above the limit,
-    /// and after `send_backlog_grace`, the responses without progress for longest fail with
-    /// RESOURCE_EXHAUSTED, and the others continue. A single response can be larger. Only
-    /// `max_send_backlog` limits a client that reads.
+    /// The bytes of responses that are buffered for one connection whose client does not read. Default:
+    /// 64 MiB. If they stay above the limit for `send_backlog_grace`, the responses that have made no progress
+    /// for longest fail with RESOURCE_EXHAUSTED, and the others continue. A single response can be larger. A
+    /// client that keeps reading is limited only by `max_send_backlog`.
     pub max_connection_send_backlog: usize,
     /// The time in which a client must read 256 KiB while more than `max_connection_send_backlog` is
     /// buffered for it. Default: 20 s, the time after which keepalive also ends the connection of a client
     /// that does not respond to a PING. Each 256 KiB that the client reads restart this time.
     pub send_backlog_grace: Duration,
-    /// The time in which a client must read 256 KiB of a buffered response, while more than half of one of
-    /// these limits is in use. Default: 5 min, after which the response fails with RESOURCE_EXHAUSTED.
-    /// Below half of the limits, a response can wait for as long as its connection lives.
+    /// The time in which a client must read 256 KiB of a buffered response while more than half of
+    /// `max_send_backlog` or `max_connection_send_backlog` is in use. Default: 5 min, after which the response
+    /// fails with RESOURCE_EXHAUSTED. At other times, a response can wait for as long as its connection is
+    /// open.
     pub send_backlog_timeout: Duration,
-    /// The number of streams that a client can reset before the server accepts them. Default: 4,096, more
-    /// than the server reads before it accepts. Cancelled calls arrive together if the server was busy;
-    /// `reset_budget` limits them.
+    /// The number of calls that a client can start and reset before the server has looked at them. Default:
+    /// 4,096, more than the server reads at once: if the server is busy, many cancelled calls can arrive
+    /// together. They also count against `reset_budget`.
     pub max_pending_accept_reset_streams: usize,
-    /// The number of calls, at once, with heads that HTTP/2 does not allow. Default: 10,000. One more ends
-    /// the connection with "too_many_malformed_heads". No handler runs for such a call. Clients based on
-    /// C-core send them without malice: they put the path of a Unix socket into `:authority`.
+    /// The budget for calls with heads that HTTP/2 does not allow. Default: 10,000. One more ends the
+    /// connection with "too_many_malformed_heads". No handler runs for such a call. Some clients send them
+    /// unintentionally: those based on the C implementation of gRPC put the path of a Unix socket into
+    /// `:authority`.
     pub malformed_head_budget: u64,
     /// The number added to `malformed_head_budget` each second. Default: 5,000.
     pub malformed_heads_per_second: u64,
-    /// The burst of rapid resets that a client can make: calls that it resets within `rapid_reset_time` of
-    /// their start and before their response begins. Default: 5,000; each response adds one. One more ends the connection with
-    /// "too_many_resets". Later resets count only against `unanswered_reset_budget`.
+    /// The budget for rapid resets: calls that a client resets within `rapid_reset_time` of their start and
+    /// before their response begins. Default: 5,000; each response adds one. One more ends the connection
+    /// with "too_many_resets". Later resets count only against `unanswered_reset_budget`.
     pub reset_budget: u64,
     /// The number added to `reset_budget` each second. Default: 500.
     pub resets_per_second: u64,
-    /// The age up to which a call that is reset without a response counts against `reset_budget`. The time
-    /// of the handler's poll that detects the reset is not included. Default: 2 ms, shorter than usual
-    /// deadlines. A reset detected at the first poll of the call always counts.
+    /// The age up to which a call that is reset without a response counts against `reset_budget`. Default:
+    /// 2 ms, shorter than usual deadlines. The age does not include the time of the poll of the handler after
+    /// which the server notices the reset. If that is the first poll, the reset always counts.
     pub rapid_reset_time: Duration,
-    /// The number of calls that a client can reset at once before their responses begin, regardless of
-    /// their age. Default: 20,000; each response adds one. One more ends the connection with
-    /// "too_many_resets".
+    /// The budget for calls that a client resets before their responses begin, regardless of their age.
+    /// Default: 20,000; each response adds one. One more ends the connection with "too_many_resets".
     pub unanswered_reset_budget: u64,
     /// The number added to `unanswered_reset_budget` each second. Default: 10,000, the rate of 50
-    /// concurrent calls that are each cancelled after 5 ms. A client below this rate costs no more than
-    /// one that waits for its responses, since each call counts against `max_concurrent_streams` until its
+    /// concurrent calls that are each cancelled after 5 ms. Such a client takes no more of the server than one
+    /// that waits for its responses, because each call counts against `max_concurrent_streams` until its
     /// handler has ended.
     pub unanswered_resets_per_second: u64,
-    /// The first pause after a failed accept. Default: 5 ms. Each further pause is twice as long.
+    /// The pause after the server fails to accept a connection, for example because the process has too many
+    /// open files. Default: 5 ms. Each further pause is twice as long.
     pub accept_backoff_min: Duration,
-    /// The longest pause after a failed accept. Default: 1 s.
+    /// The longest pause after the server fails to accept a connection. Default: 1 s.
     pub accept_backoff_max: Duration,
-    /// The time for which a connection polls handlers in its own task, in one turn. Default: 500 us.
-    /// Further calls of the turn run in tasks of their own. With zero, every handler has its own task.
+    /// The time that the task of a connection spends on polling handlers each time it runs. Default: 500 us.
+    /// Handlers that it does not reach in this time run in tasks of their own. With zero, every handler runs
+    /// in its own task.
     pub in_place_max: Duration,
-    /// If polls of a handler take longer than this, later calls of its method run in tasks of their own
-    /// instead of in the connection's task. Default: 100 us, about fifty times the cost of a task. Longer
-    /// polls are tolerated until their combined excess reaches fifty times this value.
+    /// The time up to which a poll of a handler is considered short. If polls of a method's handler take
+    /// longer, its later calls run in tasks of their own instead of in the task of the connection. Default:
+    /// 100 us, about fifty times the cost of a task. Some longer polls are tolerated, until the time that they
+    /// take above this value adds up to fifty times the value.
     pub quick_poll_max: Duration,
 }
 

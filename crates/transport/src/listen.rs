@@ -30,7 +30,17 @@ pub(crate) const QUEUE_MAX: usize = 4096;
 /// know SO_REUSEPORT as well, and give all of them to one of the sockets.
 const KERNEL_SPREADS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// A socket that accepts connections: TCP or Unix.
+/// A TCP or Unix socket that accepts connections. Pass it to `Server::on`.
+///
+/// ```no_run
+/// # mod trunkline { pub use trunkline_codec::Status; pub use trunkline_transport as server; }
+/// use trunkline::server::Listener;
+///
+/// # async fn example() -> Result<(), trunkline::Status> {
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// println!("listening on {}", listener.local_addr());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -60,9 +70,9 @@ impl Listener {
     /// Listens on `address`: `host:port` (port 0 selects a free port), `unix:/path`, or on Linux
     /// `unix-abstract:name`.
     ///
-    /// The file of a Unix socket is removed when the listener is dropped. A stale file is replaced; one in
-    /// use is not. While the listener exists, a lock file (`<path>.lock`) prevents other servers from using
-    /// the path; it is removed with the socket.
+    /// The file of a Unix socket is removed when the listener is dropped. If the file exists already but no
+    /// server listens on it, it is replaced; if a server does, binding fails. While the listener exists, a lock
+    /// file (`<path>.lock`) prevents other servers from using the path; it is removed with the socket.
     ///
     /// # Errors
     ///
@@ -114,7 +124,7 @@ impl Listener {
         Ok(Self { socket })
     }
 
-    /// Creates a listener from an existing TCP listener, such as an inherited one.
+    /// Creates a listener from an existing TCP listener, such as one that systemd passes to the process.
     pub fn from_tcp(listener: TcpListener) -> Self {
         Self {
             socket: Socket::Tcp(listener),
@@ -130,7 +140,8 @@ impl Listener {
         }
     }
 
-    /// Returns the address, with the actual port if it was bound to port 0.
+    /// Returns the address of the socket. If it was bound to port 0, the address has the port that the system
+    /// selected.
     pub fn local_addr(&self) -> Address {
         match &self.socket {
             Socket::Tcp(listener) => listener

@@ -83,12 +83,21 @@ pub(crate) struct Wire<IO> {
 }
 
 /// The traffic of a connection since it was opened.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_transport as observe; }
+/// use trunkline::observe::ConnectionStats;
+///
+/// fn print(stats: &ConnectionStats) {
+///     println!("{} bytes received, {} bytes sent", stats.bytes_in, stats.bytes_out);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
     /// The bytes received.
     pub bytes_in: u64,
-    /// The bytes written to the socket or waiting for it.
+    /// The bytes sent, including those that still wait to be written to the socket.
     pub bytes_out: u64,
     /// The HTTP/2 frames received.
     pub frames_in: u64,

@@ -16,23 +16,25 @@ use super::{ALPN_H2, explain, provider, roots, unusable};
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
-/// TLS settings of a channel: the authorities it trusts, and its own certificate.
+/// TLS settings of a channel: the certificate authorities (CAs) it trusts, and its own certificate.
 ///
-/// Supports TLS 1.2 and 1.3, for HTTP/2 only. By default, a channel has no certificate, and trusts the
-/// authorities that the features of this build select; a target with `https://` uses these defaults.
+/// Supports TLS 1.2 and 1.3, for HTTP/2 only. By default, a channel has no certificate, and the features of
+/// the crate determine the authorities that it trusts. A target with `https://` uses these defaults.
 ///
-/// | features | default authorities |
+/// | features | default certificate authorities |
 /// | --- | --- |
-/// | `tls-native-roots` | those that the system trusts |
+/// | `tls-native-roots` | those that the operating system trusts |
 /// | `tls-webpki-roots` without `tls-native-roots` | Mozilla's list, which is compiled in |
 /// | neither | none: connecting fails with INVALID_ARGUMENT unless [`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem) sets some |
 ///
-/// Cargo unifies features: any crate in the build can enable `tls-native-roots` for all. A program that must
-/// trust particular authorities sets them with [`ca_file`](Self::ca_file), [`ca_pem`](Self::ca_pem) or
-/// [`from_rustls`](Self::from_rustls), which do not depend on features.
+/// Any crate in the build can enable `tls-native-roots` for all others. A program that must trust only
+/// particular authorities should therefore set them with [`ca_file`](Self::ca_file),
+/// [`ca_pem`](Self::ca_pem) or [`from_rustls`](Self::from_rustls), which do not depend on features.
 ///
 /// ```
-/// # use trunkline_transport::ClientTls;
+/// # mod trunkline { pub use trunkline_transport as tls; }
+/// use trunkline::tls::ClientTls;
+///
 /// let tls = ClientTls::new()
 ///     .ca_file("ca.pem")
 ///     .identity_files("client.pem", "client.key");
@@ -51,10 +53,10 @@ impl Default for ClientTls {
 }
 
 impl ClientTls {
-    /// Creates settings that trust the default authorities of this build; see [`ClientTls`].
+    /// Creates settings that trust the default certificate authorities; see [`ClientTls`].
     ///
-    /// With `tls-native-roots`, the system's authorities are read once, for the first connection. The
-    /// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their location.
+    /// With `tls-native-roots`, the certificates that the operating system trusts are read once, for the
+    /// first connection. The environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their location.
     pub fn new() -> Self {
         Self {
             config: ReloadableConfig::new(Settings::default(), None),
@@ -72,14 +74,16 @@ impl ClientTls {
         }
     }
 
-    /// Trusts the authorities in this PEM file instead of the system's. Further calls add authorities.
+    /// Trusts the certificate authorities in this PEM file instead of the default ones. Further calls add
+    /// authorities.
     ///
-    /// The file is read when the channel is built, which returns its errors.
+    /// The file is read when the channel is built. If that fails, building the channel fails.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
         self.with(|settings| settings.authorities.push(Pem::file(path)))
     }
 
-    /// Trusts these authorities, given in PEM, instead of the system's. Further calls add authorities.
+    /// Trusts the certificate authorities in this PEM text instead of the default ones. Further calls add
+    /// authorities.
     pub fn ca_pem(self, authorities: impl AsRef<[u8]>) -> Self {
         self.with(|settings| settings.authorities.push(Pem::text(authorities)))
     }
@@ -98,24 +102,24 @@ impl ClientTls {
         self.with(|settings| settings.identity = Some(Identity { certificates, key }))
     }
 
-    /// Sets the name that the server's certificate must be valid for, and that the client requests (SNI).
-    /// Default: the host of the target, or `localhost` for a Unix socket.
+    /// Sets the name for which the server's certificate must be valid, and which the client sends in the
+    /// handshake (SNI). Default: the host of the target, or `localhost` for a Unix socket.
     pub fn server_name(mut self, name: &str) -> Self {
         self.server_name = Some(name.to_owned());
         self
     }
 
-    /// Checks the files for changes before a new connection, at most once per `interval`. Existing
-    /// connections are not affected. By default, files are not checked.
+    /// Checks the certificate and key files for changes before a new connection, at most once per `interval`.
+    /// Default: the files are not checked.
     ///
-    /// Changed files are used only after all of them were read and checked; until then, the last valid
-    /// configuration stays in use. A connection waits for the check at most 1 s.
+    /// New connections use the changed files once all of them are read and valid; until then, they use the
+    /// previous ones. Existing connections do not change. A new connection waits at most 1 s for the check.
     pub fn reload_every(self, interval: Duration) -> Self {
         self.with(|settings| settings.reload_every = Some(interval))
     }
 
-    /// Calls `report` with the outcome of each reload that was triggered by a change of the files. It runs on
-    /// a thread for blocking work.
+    /// Calls `report` with the result each time that the files have changed and were read again. `report` runs
+    /// on a separate thread and may block.
     pub fn on_reload(self, report: impl Fn(Result<(), Status>) + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.on_reload = Some(Arc::new(report)))
     }
@@ -127,13 +131,13 @@ impl ClientTls {
         self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now, and uses them for new connections of all channels that use a clone of these
-    /// settings, or settings derived from a clone. Blocks until the files are read.
+    /// Reads the files now. New connections then use them, in all channels whose settings are a clone of
+    /// these or were made from a clone. Blocks the thread until the files are read.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a file cannot be read or is invalid. The previous configuration then stays in
-    /// use.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid. New connections then continue to use the
+    /// previous ones.
     pub fn reload(&self) -> Result<(), Status> {
         self.config.reload()
     }
@@ -145,6 +149,7 @@ impl ClientTls {
     ///
     /// INVALID_ARGUMENT if a file or the server name is invalid, or if `given` is set for a target with
     /// `http://`.
+    #[doc(hidden)]
     pub fn for_target(target: &Target, given: Option<Self>) -> Result<Option<Self>, Status> {
         let tls = match (target.wants_tls(), given) {
             (Some(false), None) | (None, None) => return Ok(None),

@@ -20,14 +20,15 @@ use crate::net_stream::NetStream;
 
 /// TLS settings of a server: its certificate, and the client certificates it requires.
 ///
-/// Supports TLS 1.2 and 1.3, for HTTP/2 only. Clones share one configuration: calling
-/// [`reload`](Self::reload) on a clone also renews the certificate of the server that uses the original,
-/// even if further settings were applied to one of them.
+/// Supports TLS 1.2 and 1.3, for HTTP/2 only. To replace the certificate of a running server, keep a clone of
+/// its settings and call [`reload`](Self::reload).
 ///
 /// ```no_run
-/// # use std::time::Duration;
-/// # use trunkline_transport::ServerTls;
-/// # fn example() -> Result<(), trunkline_codec::Status> {
+/// # mod trunkline { pub use trunkline_codec::Status; pub use trunkline_transport as tls; }
+/// use std::time::Duration;
+/// use trunkline::tls::ServerTls;
+///
+/// # fn example() -> Result<(), trunkline::Status> {
 /// let tls = ServerTls::from_files("server.pem", "server.key")?
 ///     .client_ca_file("clients.pem")
 ///     .reload_every(Duration::from_secs(60));
@@ -82,16 +83,16 @@ impl ServerTls {
         ))
     }
 
-    /// Requires clients to present a certificate from one of the authorities in this PEM file (mTLS).
-    /// Further calls add authorities.
+    /// Requires clients to present a certificate that one of the certificate authorities in this PEM file has
+    /// issued (mTLS). Further calls add authorities.
     ///
-    /// The file is read when the server binds, which returns its errors.
+    /// The file is read when the server binds an address. If that fails, binding fails.
     pub fn client_ca_file(self, path: impl Into<PathBuf>) -> Self {
         self.with(|settings| settings.authorities.push(Pem::file(path)))
     }
 
-    /// Requires clients to present a certificate from one of these authorities, given in PEM (mTLS).
-    /// Further calls add authorities.
+    /// Requires clients to present a certificate that one of the certificate authorities in this PEM text has
+    /// issued (mTLS). Further calls add authorities.
     pub fn client_ca_pem(self, authorities: impl AsRef<[u8]>) -> Self {
         self.with(|settings| settings.authorities.push(Pem::text(authorities)))
     }
@@ -102,17 +103,16 @@ impl ServerTls {
         self.with(|settings| settings.client_auth = ClientAuth::Optional)
     }
 
-    /// Checks the files for changes at this interval, and uses changed ones for new connections. Existing
-    /// connections are not affected. By default, files are not checked.
+    /// Checks the certificate and key files for changes at this interval. Default: the files are not checked.
     ///
-    /// Changed files are used only after all of them were read and the key was found to belong to the
-    /// certificate. Until then, the last valid configuration stays in use.
+    /// New connections use the changed files once all of them are read and valid, and the key belongs to the
+    /// certificate; until then, they use the previous ones. Existing connections do not change.
     pub fn reload_every(self, interval: Duration) -> Self {
         self.with(|settings| settings.reload_every = Some(interval))
     }
 
-    /// Calls `report` with the outcome of each reload that was triggered by a change of the files. It runs on
-    /// a thread for blocking work.
+    /// Calls `report` with the result each time that the files have changed and were read again. `report` runs
+    /// on a separate thread and may block.
     pub fn on_reload(self, report: impl Fn(Result<(), Status>) + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.on_reload = Some(Arc::new(report)))
     }
@@ -124,13 +124,13 @@ impl ServerTls {
         self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now, and uses them for new connections of all servers that use a clone of these
-    /// settings, or settings derived from a clone. Blocks until the files are read.
+    /// Reads the files now. New connections then use them, in all servers whose settings are a clone of
+    /// these or were made from a clone. Blocks the thread until the files are read.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a file cannot be read or is invalid. The previous configuration then stays in
-    /// use.
+    /// INVALID_ARGUMENT if a file cannot be read or is invalid. New connections then continue to use the
+    /// previous ones.
     pub fn reload(&self) -> Result<(), Status> {
         self.0.reload()
     }
@@ -140,12 +140,14 @@ impl ServerTls {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if a file cannot be read or is invalid.
+    #[doc(hidden)]
     pub fn load(&self) -> Result<(), Status> {
         self.0.current().map(drop)
     }
 
     /// Checks the files at the interval of [`reload_every`](Self::reload_every), until the future is
     /// dropped. Never completes.
+    #[doc(hidden)]
     pub async fn reload_periodically(&self) {
         let Some(every) = self.0.settings.reload_every else {
             return std::future::pending().await;

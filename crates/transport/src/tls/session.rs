@@ -3,7 +3,20 @@
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
-/// The results of a connection's TLS handshake, as the server sees them.
+/// The results of the TLS handshake of a server's connection. `Peer::tls` returns them.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_transport::Peer; pub use trunkline_transport as tls; }
+/// use trunkline::Peer;
+/// use trunkline::tls::TlsSession;
+///
+/// /// Returns the names in the certificate of a client.
+/// fn client_names(peer: &Peer) -> Vec<String> {
+///     peer.tls().map(TlsSession::names).unwrap_or_default()
+/// }
+///
+/// assert!(client_names(&Peer::in_memory()).is_empty());
+/// ```
 #[derive(Clone, Debug)]
 pub struct TlsSession {
     certificates: Vec<CertificateDer<'static>>,
@@ -26,11 +39,11 @@ impl TlsSession {
         }
     }
 
-    /// Returns the client's certificate chain, its own certificate first. Empty if the client presented
-    /// none.
+    /// Returns the client's certificate chain, starting with the certificate of the client itself. Empty if
+    /// the client presented no certificate.
     ///
-    /// The certificates were checked against the server's authorities. A resumed session has the
-    /// certificates of the original one.
+    /// The server has checked that one of its certificate authorities issued the certificate. A resumed
+    /// session has the certificates of the original one.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
@@ -61,7 +74,7 @@ impl TlsSession {
         }
     }
 
-    /// Returns whether the client resumed an earlier session.
+    /// Returns true if the client resumed an earlier TLS session instead of performing a full handshake.
     pub fn is_resumed(&self) -> bool {
         self.is_resumed
     }
