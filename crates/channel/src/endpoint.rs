@@ -35,6 +35,10 @@ pub struct EndpointWeight(pub u32);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HashKey(pub Arc<str>);
 
+/// The identity of an endpoint: the set of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointKey(Box<[Address]>);
+
 impl Endpoint {
     /// Creates an endpoint with one address.
     pub fn new(address: Address) -> Self {
@@ -74,8 +78,15 @@ impl Endpoint {
 
     /// Returns true if `other` is the same server.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.addresses.len() == other.addresses.len()
-            && self.addresses.iter().all(|it| other.addresses.contains(it))
+        self.key() == other.key()
+    }
+
+    /// Returns the identity of the server.
+    pub(crate) fn key(&self) -> EndpointKey {
+        let mut addresses = self.addresses.to_vec();
+        addresses.sort_unstable();
+        addresses.dedup();
+        EndpointKey(addresses.into())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A subchannel: the connections to one address.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use trunkline_transport::Address;
@@ -44,6 +44,20 @@ impl Subchannel {
     /// Returns the address.
     pub fn address(&self) -> &Address {
         &self.0.address
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakSubchannel {
+        WeakSubchannel(Arc::downgrade(&self.0))
+    }
+}
+
+/// A subchannel that the holder does not keep from shutting down.
+#[derive(Clone)]
+pub(crate) struct WeakSubchannel(Weak<Shared>);
+
+impl WeakSubchannel {
+    pub(crate) fn upgrade(&self) -> Option<Subchannel> {
+        self.0.upgrade().map(Subchannel)
     }
 }
 

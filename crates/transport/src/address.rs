@@ -31,7 +31,7 @@ pub(crate) const UNIX_NAME_MAX: usize = match cfg!(any(target_os = "linux", targ
 /// assert_eq!(Address::from(([127, 0, 0, 1], 50051)).to_string(), "127.0.0.1:50051");
 /// # Ok::<(), trunkline_codec::Status>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Address {
     /// An IP address and port.

@@ -1,6 +1,6 @@
-//! Compression algorithms, encoded messages, and errors of metadata and codes.
+//! Compression of messages, and messages as bytes.
 //!
-//! Most programs need none of these types. To add a compression algorithm, implement [`Compressor`] and pass it to
+//! To add a compression algorithm, implement [`Compressor`] and pass it to
 //! [`Server::compressor`](crate::Server::compressor) and
 //! [`ChannelBuilder::compressor`](crate::ChannelBuilder::compressor).
 

@@ -87,8 +87,11 @@ pub(crate) fn rust_files(below: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What stands before the unit tests of a file.
+/// The text of a file before its unit tests; nothing if the whole file is for tests.
 pub(crate) fn without_tests(text: &str) -> &str {
+    if text.contains("\n#![cfg(test)]\n") {
+        return "";
+    }
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text)
 }
 

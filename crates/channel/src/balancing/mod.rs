@@ -1,8 +1,15 @@
 //! Load balancing: policies, their balancers, and the pickers that these publish.
 
 pub(crate) mod balancer;
+mod builtin;
+pub(crate) mod children;
+mod failure;
+mod pick_first;
 pub(crate) mod picker;
 pub(crate) mod policy;
+mod round_robin;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod tracker;
 
 pub use balancer::{Balancer, Control, SubchannelState, TimerId, Update};

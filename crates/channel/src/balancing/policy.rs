@@ -64,6 +64,12 @@ impl BalancerConfig {
 pub struct Policies(BTreeMap<String, Arc<dyn Policy>>);
 
 impl Policies {
+    /// Creates a registry of policies, all of which have different names.
+    pub(crate) fn of(policies: impl IntoIterator<Item = Arc<dyn Policy>>) -> Self {
+        let named = policies.into_iter().map(|it| (it.name().to_owned(), it));
+        Self(named.collect())
+    }
+
     /// Adds a policy.
     ///
     /// # Errors

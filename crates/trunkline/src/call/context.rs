@@ -14,12 +14,11 @@ use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
 use crate::call::response_metadata::ResponseMetadata;
 
-/// A call as its interceptors see it, on a client or on a server.
+/// The context of a call for its interceptors, on a client or on a server.
 ///
 /// Before [`Next::run`](crate::Next::run), an interceptor can read and change the metadata, the
-/// extensions and the deadline of the request. When [`Next::run`](crate::Next::run) returns, the context
-/// also contains the metadata of the response, and the changes that inner interceptors made to the
-/// request.
+/// extensions and the deadline of the request. Afterwards, the context also contains the metadata of the
+/// response, and the request includes the changes of the inner interceptors.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result};
@@ -35,8 +34,8 @@ use crate::call::response_metadata::ResponseMetadata;
 /// let server = trunkline::Server::new().intercept(tag);
 /// ```
 ///
-/// Keep the context in the function of the interceptor. If it is moved elsewhere, for example into a
-/// task, the interceptors around this one find their own contexts empty, without metadata and extensions.
+/// If an interceptor moves its context elsewhere, such as into a task, the outer interceptors find
+/// neither metadata nor extensions in theirs.
 pub struct Context {
     state: ContextState,
     /// Receives the state when the context is dropped.
@@ -80,12 +79,12 @@ impl Context {
         Self { state, outer }
     }
 
-    /// Returns the side on which the interceptor runs: the client or the server.
+    /// Returns the side of the call on which the interceptor runs.
     pub fn side(&self) -> Side {
         self.state.side
     }
 
-    /// Returns the kind of the call: unary, or with streams of requests, responses or both.
+    /// Returns the kind of the call.
     pub fn kind(&self) -> CallKind {
         self.state.kind
     }
@@ -111,21 +110,19 @@ impl Context {
         path.rsplit_once('/').unwrap_or(("", path))
     }
 
-    /// Returns the local and remote address of the connection on a server. Returns `None` on a client,
-    /// which has not selected a connection yet, and for a call without a connection, such as an
-    /// in-process call.
+    /// Returns the two ends of the connection, on a server. Returns `None` on a client, which has not
+    /// selected a connection yet, and for a call without a connection.
     pub fn peer(&self) -> Option<&Peer> {
         self.state.head.peer()
     }
 
-    /// Returns the time until the deadline: zero if the deadline has passed, `None` if the call has no
-    /// deadline.
+    /// Returns the time until the deadline: zero if the deadline has passed, `None` if the call has none.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.state.head.time_remaining()
     }
 
-    /// Moves the deadline to `timeout` from now, unless it is already earlier. A call without a deadline
-    /// gets this one. An interceptor cannot extend a deadline.
+    /// Moves the deadline to `timeout` from now, if the current deadline is later or the call has none.
+    /// A deadline cannot be extended.
     ///
     /// A client sends the new timeout to the server. When the deadline passes, the inner interceptors and
     /// the call are dropped, and [`Next::run`](crate::Next::run) returns DEADLINE_EXCEEDED.
@@ -143,46 +140,42 @@ impl Context {
         self.state.head.metadata()
     }
 
-    /// Returns a mutable reference to the metadata of the request.
-    ///
-    /// Changes before [`Next::run`](crate::Next::run) are sent by a client, and reach the handler on a
-    /// server. Later changes are visible only to outer interceptors.
+    /// Returns the metadata of the request for changes: on a client before it is sent, on a server
+    /// before the handler receives it. After [`Next::run`](crate::Next::run), only the outer interceptors
+    /// receive changes.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         self.state.head.metadata_mut()
     }
 
-    /// Returns the extensions: values of any type that layers, interceptors and the handler in one
-    /// process pass to each other. They are never sent.
+    /// Returns the values that layers, interceptors and handlers pass to each other. They are never sent.
     pub fn extensions(&self) -> &http::Extensions {
         self.state.head.extensions()
     }
 
-    /// Returns a mutable reference to the extensions.
-    ///
-    /// On a server, the handler receives a copy in [`Request::extensions`](crate::Request::extensions).
-    /// On a client whose channel calls a tower service, the service receives a copy in the HTTP request.
+    /// Returns the extensions for changes. On a server, the handler receives a copy in
+    /// [`Request::extensions`](crate::Request::extensions). On a client, a tower service receives a copy
+    /// in the HTTP request.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.state.head.extensions_mut()
     }
 
-    /// Returns the metadata in the head of the response.
+    /// Returns the metadata of the response's head.
     ///
-    /// Before [`Next::run`](crate::Next::run), it contains only the metadata that interceptors have
-    /// added. Later, it also contains the metadata that the handler set or that arrived from the server.
+    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
+    /// Afterwards, it also contains the metadata of the handler or from the server.
     pub fn response_metadata(&self) -> &Metadata {
         &self.state.response.head
     }
 
-    /// Returns a mutable reference to the metadata in the head of the response. Change it on a server to
-    /// add metadata to the response, and on a client to change the metadata that the caller receives.
+    /// Returns the metadata of the response's head for changes: on a server before it is sent, on a
+    /// client before the caller receives it.
     ///
-    /// **Before [`Next::run`](crate::Next::run)**, it can always be changed. A server sends it even if
-    /// the interceptor then refuses the call.
+    /// Before [`Next::run`](crate::Next::run), it can always be changed, and it is sent even if the
+    /// interceptor then refuses the call. Afterwards, a server sends the head without these changes if
+    /// the handler has sent a message of a stream, or has requested the head with
+    /// [`send_head`](crate::ResponseHandle::send_head).
     ///
-    /// **After [`Next::run`](crate::Next::run)**, it can be changed on a server unless the handler has sent a
-    /// message of a stream, or has requested the head with
-    /// [`send_head`](crate::ResponseHandle::send_head). On a client, a caller that awaits the head of a stream
-    /// has already received it without these changes.
+    /// On a client, a caller that awaits the head of a stream receives it before these changes.
     ///
     /// # Errors
     ///
@@ -196,33 +189,32 @@ impl Context {
         }
     }
 
-    /// Returns the metadata in the trailers of the response.
+    /// Returns the metadata of the response's trailers.
     ///
-    /// Before [`Next::run`](crate::Next::run), it contains only the metadata that interceptors have
-    /// added. Later, it also contains the metadata that the handler set or that arrived from the server.
-    /// If a call fails, its [`Status`] contains this metadata as well.
+    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
+    /// Afterwards, it also contains the metadata of the handler or from the server. If a call fails, its
+    /// [`Status`] contains the metadata as well.
     pub fn response_trailers(&self) -> &Metadata {
         &self.state.response.trailers
     }
 
-    /// Returns a mutable reference to the metadata in the trailers of the response. Change it on a server
-    /// to add metadata to the response, and on a client to change the metadata that the caller receives.
-    ///
-    /// A server sends this metadata even if the interceptor refuses the call.
+    /// Returns the metadata of the response's trailers for changes: on a server before they are sent, on
+    /// a client before the caller receives them. A server sends this metadata even if the interceptor refuses the
+    /// call.
     pub fn response_trailers_mut(&mut self) -> &mut Metadata {
         &mut self.state.response.trailers
     }
 
-    /// Runs `hook` on each message of the request: on a client before the message is sent, on a server
-    /// before the handler receives it. A hook can read and reject messages, but not change them.
+    /// Runs `hook` on each message of the request: on a client before it is sent, on a server before the
+    /// handler receives it. Hooks cannot change messages.
     ///
-    /// If a hook returns an error, the message is not passed on and the call ends with that error:
-    /// [`Next::run`](crate::Next::run) returns it, and a server drops the handler. On a client that sends a
-    /// stream, `send` returns the error first. The call then ends when the caller next waits for a
-    /// response, or drops the call.
+    /// If a hook returns an error, the call ends with that status: [`Next::run`](crate::Next::run) returns
+    /// it, the handler is dropped, and the message is not passed on. On a client that sends a stream,
+    /// `send` returns the status first, and the call ends when the caller next waits for a response or
+    /// drops the call.
     ///
-    /// Set hooks before [`Next::run`](crate::Next::run); later they have no effect. A hook runs in the
-    /// task that sends or receives the message, so it must not block. The hooks of outer interceptors run
+    /// Set hooks before [`Next::run`](crate::Next::run); later they have no effect. A hook runs in the task
+    /// that sends or receives the message, so it must not block. The hooks of outer interceptors run
     /// first. Calls without hooks have no cost.
     ///
     /// ```
@@ -249,11 +241,11 @@ impl Context {
         self.hooks_mut().requests.push(Box::new(hook));
     }
 
-    /// Runs `hook` on each message of the response: on a server before the message is sent, on a client
-    /// before the caller receives it.
+    /// Runs `hook` on each message of the response: on a server before it is sent, on a client before the
+    /// caller receives it.
     ///
-    /// All rules of [`on_request_message`](Self::on_request_message) apply except the order: here, the
-    /// hooks of inner interceptors run first.
+    /// The rules of [`on_request_message`](Self::on_request_message) apply, but the hooks of inner
+    /// interceptors run first.
     pub fn on_response_message(
         &mut self,
         hook: impl FnMut(&MessageRef<'_>) -> Result<(), Status> + Send + 'static,

@@ -2,10 +2,11 @@
 
 use trunkline_codec::Expect;
 
-/// A side of a call: the client or the server.
+/// A side of a call.
 ///
 /// ```
-/// use trunkline::{Context, Next, Result, Side};
+/// use trunkline::intercept::Side;
+/// use trunkline::{Context, Next, Result};
 ///
 /// async fn trace(mut cx: Context, next: Next) -> Result<()> {
 ///     if cx.side() == Side::Client {
@@ -32,10 +33,10 @@ impl Side {
     }
 }
 
-/// The kind of a call: a single message or a stream of messages in each direction.
+/// The kind of a call: one message or a stream of them, in each direction.
 ///
 /// ```
-/// use trunkline::CallKind;
+/// use trunkline::intercept::CallKind;
 ///
 /// assert!(CallKind::BidiStreaming.is_client_streaming());
 /// assert!(!CallKind::Unary.is_server_streaming());

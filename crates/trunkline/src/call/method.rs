@@ -21,8 +21,7 @@ const PATHS_MAX: usize = 64;
 pub struct Method(Cow<'static, str>);
 
 impl Method {
-    /// Creates a method with a constant path. The path is not checked here: calls with an invalid path
-    /// fail.
+    /// Creates a method whose path is a constant. A call of an invalid path fails.
     pub const fn new(path: &'static str) -> Self {
         Self(Cow::Borrowed(path))
     }

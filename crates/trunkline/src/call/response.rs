@@ -4,9 +4,9 @@ use std::ops::{Deref, DerefMut};
 
 use trunkline_codec::Metadata;
 
-/// A response with a single message, as a client receives it: the message and its metadata.
+/// A response of one message that a client receives: the message and its metadata.
 ///
-/// A `Response<T>` dereferences to the message `T`.
+/// It dereferences to the message.
 ///
 /// ```
 /// use trunkline::Response;
@@ -25,7 +25,7 @@ pub struct Response<T> {
 }
 
 impl<T> Response<T> {
-    /// Creates a response without metadata, for a test that needs no server.
+    /// Creates a response without metadata, for a test without a server.
     pub fn new(message: T) -> Self {
         Self::received(message, Metadata::new(), Metadata::new(), false)
     }
@@ -49,22 +49,22 @@ impl<T> Response<T> {
         self.message
     }
 
-    /// Returns the metadata in the head of the response.
+    /// Returns the metadata of the head.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Returns a mutable reference to the metadata in the head of the response.
+    /// Returns the metadata of the head for changes.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 
-    /// Returns the metadata in the trailers of the response.
+    /// Returns the metadata of the trailers.
     pub fn trailers(&self) -> &Metadata {
         &self.trailers
     }
 
-    /// Returns a mutable reference to the metadata in the trailers of the response.
+    /// Returns the metadata of the trailers for changes.
     pub fn trailers_mut(&mut self) -> &mut Metadata {
         &mut self.trailers
     }

@@ -1,8 +1,7 @@
-//! Types for servers beyond [`Server`](crate::Server): services, their methods, and the addresses to
-//! listen on.
+//! The parts of a server: services, their methods, and the addresses to listen on.
 //!
-//! Most programs need only [`Server`](crate::Server), which configures and runs a server. Services
-//! without generated code also use [`Methods`].
+//! [`Server`](crate::Server) configures and runs a server. Most programs need only that type; services without
+//! generated code also use [`Methods`].
 
 pub(crate) mod bound;
 pub(crate) mod builder;
