@@ -17,9 +17,11 @@ use crate::well_known;
 
 /// Options for generating Rust from `.proto` files; [`compile`](crate::compile) uses the defaults.
 ///
-/// Methods that take the path of a type or a field expect its protobuf name:
-/// `.package.Message.field` names one item, `.package` or `.` everything in it. A path without a
-/// leading dot, such as `Message.field` or `field`, matches every name that ends with it.
+/// Methods that take the path of a type or a field expect its protobuf name: `.package.Message.field` is
+/// one item, `.package` is everything in a package, and `.` is everything. A path without a leading dot,
+/// such as `Message.field` or `field`, matches every name that ends with it.
+///
+/// The *named files* are those that are passed to [`compile`](Self::compile), as opposed to their imports.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), trunkline_build::CompileError> {
@@ -110,15 +112,14 @@ impl Config {
         self
     }
 
-    /// Sets the directory that relative paths start from. The default is the current directory, which
-    /// for a build script is the directory of `Cargo.toml`.
+    /// Sets the directory at which relative paths start. Default: the current directory, which for a build
+    /// script is that of `Cargo.toml`.
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.base = dir.into();
         self
     }
 
-    /// Sets the directory for generated files. The default is the value of the environment variable
-    /// `OUT_DIR`.
+    /// Sets the directory for generated files. Default: the value of the environment variable `OUT_DIR`.
     pub fn out_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.out_dir = Some(dir.into());
         self
@@ -228,10 +229,11 @@ impl Config {
         self
     }
 
-    /// Puts clients behind the feature `feature` of the crate that contains the generated code, so that
-    /// a crate that is shared compiles them only for those that call. By default clients are always there.
+    /// Compiles clients only if the feature `feature` is enabled in the crate that contains the generated
+    /// code. Default: clients are always compiled.
     ///
-    /// Such a crate passes its feature on to that of the runtime: `client = ["trunkline/client"]`.
+    /// Use it for a crate that servers and clients share, so that servers do not compile the clients. The
+    /// feature must enable `client` of trunkline: `client = ["trunkline/client"]`.
     #[must_use]
     pub fn client_feature(mut self, feature: &str) -> Self {
         self.client_feature = Some(feature.to_owned());
@@ -250,9 +252,9 @@ impl Config {
         self
     }
 
-    /// Adds a default body to every handler method, which returns UNIMPLEMENTED and names the
-    /// method, so that a service can implement some of its methods only. By default a method without
-    /// an implementation does not compile.
+    /// Adds a default implementation to every handler method, so that a service can implement only some of
+    /// its methods. It returns UNIMPLEMENTED with the name of the method. Default: a service must implement
+    /// all methods.
     #[must_use]
     pub fn default_bodies(mut self) -> Self {
         self.bodies = Bodies::Default;
@@ -261,8 +263,7 @@ impl Config {
 
     /// Changes other options of message generation through the configuration of prost-build.
     ///
-    /// Options about prost-build's own inputs and outputs have no effect: directories, files, the
-    /// service generator and protoc.
+    /// Options about inputs and outputs have no effect: directories, files, the service generator and protoc.
     pub fn prost(mut self, change: impl FnOnce(&mut prost_build::Config)) -> Self {
         change(&mut self.prost);
         self
@@ -291,10 +292,11 @@ impl Config {
 
     /// Generates Rust from the files in `set` and writes what [`compile`](Self::compile) writes.
     ///
-    /// `set` is the path of a serialized `google.protobuf.FileDescriptorSet` with all imports, as
-    /// `protoc --include_imports --include_source_info -o` and `buf build -o` write it, for those who
-    /// compile their files there. Without the source info there is no documentation. Its files count
-    /// as named, but for those of `google/protobuf`, and for those that buf calls imports.
+    /// Use it if your build compiles `.proto` files with protoc or buf. `set` is the path of a serialized
+    /// `google.protobuf.FileDescriptorSet` with all imports, as `buf build -o` or
+    /// `protoc --include_imports --include_source_info -o` writes it. Without `--include_source_info`, the
+    /// generated code has no documentation. All files in the set count as named files, except those in
+    /// `google/protobuf` and those that buf marks as imports.
     ///
     /// # Errors
     ///

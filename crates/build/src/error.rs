@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use miette::{Diagnostic, LabeledSpan};
 use prost_types::FileDescriptorProto;
 
-/// An error of code generation: one line with the place, the cause and a way to fix it.
+/// An error of code generation: one line with the position, the cause and a way to fix it.
 ///
 /// Both `Display` and `Debug` print `file:line:column: message`, so a build script can return this
 /// error from `main` and the output stays readable. Lines and columns count from one. A file below
 /// the current directory is shown with its relative path.
+///
+/// ```no_run
+/// if let Err(error) = trunkline_build::Config::new().compile(["proto/helloworld.proto"]) {
+///     println!("line {:?} of {:?}: {}", error.line(), error.file(), error.message());
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct CompileError {
     file: Option<PathBuf>,
@@ -61,12 +67,12 @@ impl CompileError {
         self.position.map(|position| position.line)
     }
 
-    /// Returns the column, counted from one.
+    /// Returns the column, counted from one, or `None` if the error concerns the whole file.
     pub fn column(&self) -> Option<usize> {
         self.position.map(|position| position.column)
     }
 
-    /// Returns the message without the place.
+    /// Returns the message without file, line and column.
     pub fn message(&self) -> &str {
         &self.message
     }

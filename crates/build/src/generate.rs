@@ -18,6 +18,16 @@ use crate::names::{Names, Wishes};
 use crate::service::{ALLOW, Bodies, Generator, Sides, Texts};
 
 /// Generated Rust, one text per package, with its sources and descriptors.
+///
+/// ```no_run
+/// # fn main() -> Result<(), trunkline_build::CompileError> {
+/// let generated = trunkline_build::Config::new().generate(["proto/helloworld.proto"])?;
+/// for (package, rust) in generated.packages() {
+///     println!("package {package}: {} lines", rust.lines().count());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Generated {
     packages: BTreeMap<Module, Package>,
@@ -38,8 +48,8 @@ pub(crate) struct Package {
 impl Generated {
     /// Returns the packages in order of their names, each with its Rust.
     ///
-    /// The name of the package of files without one is empty. Packages whose types all come from other
-    /// crates, such as `google.protobuf`, are left out.
+    /// The package of files that do not declare one has an empty name. Packages whose types all come from
+    /// other crates, such as `google.protobuf`, are left out.
     pub fn packages(&self) -> impl Iterator<Item = (&str, &str)> {
         let packages = self.packages.values();
         packages.map(|package| (package.name.as_str(), package.text.as_str()))

@@ -36,29 +36,29 @@
 //! | `Greeter` | a trait for handlers; implement its methods as `async fn` |
 //! | `GreeterServer::new(handlers)` | the service, to be added to a server |
 //!
-//! Each package that has a service, or belongs to a named file, also gets `FILE_DESCRIPTORS`: its
-//! descriptors, which server reflection uses. A program contains the descriptor of each file once;
-//! other packages refer to it. All paths in generated code begin with `::trunkline`, `::core` or
-//! `::std`, so your crate needs no other dependency.
+//! Each package with a service, and each package of a file that you name, also gets `FILE_DESCRIPTORS`:
+//! the serialized definitions of its files and their imports, which server reflection uses. A program
+//! contains the descriptor of each file only once. All paths in generated code begin with `::trunkline`,
+//! `::core` or `::std`, so your crate needs no dependency except `trunkline`.
 //!
 //! Comments become documentation. They are escaped rather than interpreted as Markdown: code in a
 //! comment never runs as a doctest, and links and tags appear as text.
 //!
 //! Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
 //! (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
-//! if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message is called
-//! `Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`, the names of all begin with
-//! `GreeterService`. If several names become the same Rust name, as `FooBar` and `foo_bar` do, all
-//! but the first get a trailing underscore; [`Config::rename`] sets other names.
+//! if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message has the name of an
+//! item of the service (`Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`), the items of the
+//! service begin with `GreeterService` instead. If several names become the same Rust name, as `FooBar` and
+//! `foo_bar` do, all but the first get a trailing underscore; [`Config::rename`] sets other names.
 //!
 //! # proto2 and editions
 //!
 //! Files of proto2, proto3 and the editions 2023 and 2024 can import each other. The features of an
 //! edition that affect the encoding are supported: presence, packing and delimited (group) encoding.
-//! Features of other languages are left out, and rules that only protoc enforces
+//! Features for other languages are ignored, and rules that only protoc enforces
 //! (`enforce_naming_style`, `export`, `local`) are not checked. `FILE_DESCRIPTORS` keeps the edition
-//! of a file. No code is generated for extensions. A closed enum keeps unknown values, as an open
-//! enum does.
+//! of a file. No code is generated for extensions. Fields of a closed enum keep unknown values, as those of
+//! an open enum do.
 //!
 //! # protoc and buf
 //!
@@ -146,7 +146,14 @@ use std::path::Path;
 
 /// Generates Rust from `files` and writes one file per package to `OUT_DIR`. Call it from `build.rs`.
 ///
-/// Relative paths start at the directory of `Cargo.toml`. [`Config`] has options for everything else.
+/// Relative paths start at the directory of `Cargo.toml`. Use [`Config`] to set options.
+///
+/// ```no_run
+/// // build.rs
+/// fn main() -> Result<(), trunkline_build::CompileError> {
+///     trunkline_build::compile(["proto/helloworld.proto"])
+/// }
+/// ```
 ///
 /// # Errors
 ///

@@ -15,11 +15,20 @@ use crate::v1::health_check_response::ServingStatus;
 
 /// The health service of a server, and the handle to set its statuses.
 ///
-/// Everything starts as SERVING. A service of the server has the status of the whole server until you
-/// set one for it. The empty name, `""`, stands for the whole server.
+/// The server has a status, and so has each of its services. At first, everything is SERVING. The status of
+/// a service equals that of the server until you set it. The empty name, `""`, stands for the server.
 ///
 /// Clones are cheap and share their state: add one to the server and keep another to change the status.
 /// A clone can be used from any thread and does not need a runtime.
+///
+/// ```
+/// use trunkline_health::{Health, ServingStatus};
+///
+/// let health = Health::new();
+/// health.set_not_serving("helloworld.Greeter");
+/// assert_eq!(health.status("helloworld.Greeter"), Some(ServingStatus::NotServing));
+/// assert_eq!(health.status(""), Some(ServingStatus::Serving));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Health {
     statuses: Arc<watch::Sender<Statuses>>,
@@ -35,19 +44,19 @@ impl Health {
 
     /// Sets the status of `service`, or of the whole server for `""`, to SERVING.
     ///
-    /// A name that is not a service of the server becomes known.
+    /// The name need not be that of a service of the server: clients can then ask for any name that you set.
     pub fn set_serving(&self, service: &str) {
         self.set(service, ServingStatus::Serving);
     }
 
     /// Sets the status of `service`, or of the whole server for `""`, to NOT_SERVING.
     ///
-    /// Clients, load balancers and probes read this status. The server still handles calls.
+    /// Clients, load balancers and probes read this status. The server continues to handle calls.
     pub fn set_not_serving(&self, service: &str) {
         self.set(service, ServingStatus::NotServing);
     }
 
-    /// Removes the status of `service`, which is unknown afterwards. The status of `""` cannot be removed.
+    /// Removes the status of `service`, so that the name is unknown. The status of `""` cannot be removed.
     pub fn clear(&self, service: &str) {
         self.statuses.send_modify(|it| it.forget(service));
     }
@@ -73,12 +82,13 @@ impl Health {
         self.statuses.send_modify(|it| it.phase = Phase::Serving);
     }
 
-    /// Waits for `signal`, reports NOT_SERVING, and completes after `notice`. Pass it to `serve_until`.
+    /// Waits for `signal`, reports NOT_SERVING, and completes after `notice`. Pass the future to
+    /// `BoundServer::serve_until`, which then shuts the server down.
     ///
     /// Set `notice` to the time that load balancers and probes need to notice the change; the server
-    /// continues to serve in the meantime. Afterwards, `Watch` streams end with UNAVAILABLE, because
-    /// they would otherwise delay the drain until the end of its grace. If the future is dropped after
-    /// the signal, everything stays NOT_SERVING.
+    /// continues to serve in the meantime. Afterwards, `Watch` streams end with UNAVAILABLE; otherwise, the
+    /// server would wait for them for the full `drain_grace`. If the future is dropped after the signal,
+    /// everything stays NOT_SERVING.
     ///
     /// ```no_run
     /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -120,7 +130,7 @@ impl Default for Health {
     }
 }
 
-/// Adds `grpc.health.v1.Health`, which covers all services of the server, also those added later.
+/// Adds `grpc.health.v1.Health`, which covers all services of the server, including those added later.
 impl Service for Health {
     const NAME: &'static str = <HealthServer<HealthHandlers> as Service>::NAME;
     const FILE_DESCRIPTORS: &'static FileDescriptors =

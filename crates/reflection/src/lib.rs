@@ -12,11 +12,12 @@
 //! # }
 //! ```
 //!
-//! It describes all services of the server, regardless of the order in which they are added, with the
-//! descriptors in generated code. It supports both versions of the protocol, v1 and v1alpha.
+//! It describes all services of the server, regardless of the order in which they are added, using the
+//! descriptors (serialized definitions of `.proto` files) in generated code. It supports both versions of
+//! the protocol, v1 and v1alpha.
 //!
-//! Every client that can call the server can read its descriptors. To prevent that, add an interceptor
-//! or leave reflection out.
+//! Every client that can call the server can read its descriptors. To prevent this, refuse the calls in an
+//! interceptor, or do not add the service.
 //!
 //! | module | holds |
 //! | --- | --- |

@@ -22,16 +22,27 @@ const METHODS: [Method; 2] = [
 
 /// The reflection service of a server.
 ///
-/// It lists every service of the server, also those added later, and returns the descriptors of
+/// It lists every service of the server, including those added later, and returns the descriptors of
 /// generated services.
 ///
-/// If several crates contain different files with the same name, all but one are served under a name
-/// with their package, also in the imports of other files. If several files define the same symbols,
-/// such as versions of one file, the file that contains everything that the others contain is served for
-/// all. If no file does, [`Server::bind`](trunkline::Server::bind) and
-/// [`Server::serve`](trunkline::Server::serve) fail; where the services are served in another way,
-/// reflection calls fail with INTERNAL. Only the files of protobuf itself, package `google.protobuf`, can
-/// contradict each other: the largest is served. The result does not depend on the order of adding.
+/// The crates of a program can contain `.proto` files that conflict. Reflection resolves this as follows,
+/// regardless of the order in which services are added:
+///
+/// - If different files have the same name, all but one are served under a name that contains their package.
+///   Imports in other files use that name, too.
+/// - If several files define the same symbols, as versions of one file do, the file that contains everything
+///   in the others is served. If there is none, [`Server::bind`](trunkline::Server::bind) and
+///   [`Server::serve`](trunkline::Server::serve) fail. If the services are served in another way, such as by
+///   a [`Router`](trunkline::Router), reflection calls fail with INTERNAL.
+/// - Of the files of protobuf itself (package `google.protobuf`), the largest version is served, even if
+///   others contradict it.
+///
+/// ```
+/// use trunkline::Server;
+/// use trunkline_reflection::Reflection;
+///
+/// let server = Server::new().add_service(Reflection::new());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Reflection {
     known: Vec<&'static FileDescriptors>,
@@ -46,8 +57,8 @@ impl Reflection {
 
     /// Adds the files in `descriptors`, the `FILE_DESCRIPTORS` of a generated module.
     ///
-    /// Use it for files that no generated service imports: messages that are sent in a
-    /// `google.protobuf.Any`, extensions, and services without generated code.
+    /// Use it for files that no generated service imports: those with messages that are sent in a
+    /// `google.protobuf.Any`, with extensions, or with services that have no generated code.
     #[must_use]
     pub fn with_file_descriptors(mut self, descriptors: &'static FileDescriptors) -> Self {
         self.known.push(descriptors);
