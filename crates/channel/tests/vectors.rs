@@ -791,6 +791,11 @@ fn vectors() {
         match (parse(&json), expected) {
             (Ok(config), Accepted(is_expected)) => {
                 assert!(is_expected(&config), "v{number} {json}: {config}");
+                let printed = config.to_string();
+                let again = parse(&printed)
+                    .unwrap_or_else(|status| panic!("v{number} {printed}: {status}"));
+                assert!(is_expected(&again), "v{number} {json}, printed: {printed}");
+                assert_eq!(again.to_string(), printed, "v{number} {json}");
             }
             (Err(status), Rejected(part)) => {
                 assert_eq!(status.code(), Code::INVALID_ARGUMENT, "v{number} {json}");

@@ -24,7 +24,7 @@ use syn::punctuated::Punctuated;
 use syn::{Ident, LitStr, Token, bracketed, parse_macro_input};
 use trunkline_build::{CompileError, Config};
 
-/// Expands to the messages, clients and servers of a `.proto` file.
+/// Generates the messages, clients and servers of one or more `.proto` files.
 ///
 /// ```no_run
 /// # /*
@@ -59,9 +59,9 @@ use trunkline_build::{CompileError, Config};
 ///
 /// # Paths
 ///
-/// Paths are relative to the directory of `Cargo.toml`. Imports are searched in the directory of the
-/// file and its parents, up to the directory of `Cargo.toml`; the files of `google/protobuf` are
-/// built in. Cargo compiles the program again if one of the files changes.
+/// Paths are relative to the directory of `Cargo.toml`. Imports are searched in the directory of the file
+/// and its parents, up to the directory of `Cargo.toml`; the files of `google/protobuf` are built in.
+/// Cargo compiles the program again if one of the files changes.
 ///
 /// List additional include directories after the files. They are relative to the directory of
 /// `Cargo.toml` and are searched first, in order, like those of `Config::include` in a build script.
@@ -81,11 +81,11 @@ use trunkline_build::{CompileError, Config};
 /// | --- | --- |
 /// | `message HelloRequest` | a struct with the same fields |
 /// | `enum Colour`, `oneof kind` | an enum; items nested in `message Car` are in the module `car` |
-/// | `service Greeter` | `GreeterClient`, the trait `Greeter` for handlers, `GreeterServer::new(handlers)` |
+/// | `service Greeter` | `GreeterClient`, which makes calls; the trait `Greeter`, whose functions are the handlers; `GreeterServer`, a service for `Server::add_service` that is created from a value with that trait |
 /// | the whole file | `FILE_DESCRIPTORS`, for server reflection |
 /// | a comment | documentation |
 ///
-/// Handlers and calls of the four types of method:
+/// A method has one of four types, depending on the word `stream`:
 ///
 /// | method | handler | call |
 /// | --- | --- | --- |
@@ -94,15 +94,23 @@ use trunkline_build::{CompileError, Config};
 /// | `rpc A(stream Q) returns (R)` | `async fn a(&self, requests: Request<Streaming<Q>>) -> Result<R>` | `client.a().await?` is a `ClientStream<Q, R>` |
 /// | `rpc A(stream Q) returns (stream R)` | `async fn a(&self, requests: Request<Streaming<Q>>, responses: &mut Sender<R>) -> Result<()>` | `client.a().await?` is a `(Sender<Q>, Streaming<R>)` |
 ///
-/// `google.protobuf.Empty` is `()`, and wrappers such as `google.protobuf.StringValue` are `String`
-/// and so on; the other types of that package are in `trunkline::prost_types`.
+/// `google.protobuf.Empty` is `()`, and wrappers such as `google.protobuf.StringValue` are `String` and
+/// so on; the other types of that package are in `trunkline::prost_types`.
 ///
-/// Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
-/// (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
-/// if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message is called
-/// `Greeter`, `GreeterClient` or `GreeterServer`, the names of the three items begin with
-/// `GreeterService`. If several names become the same Rust name, as `FooBar` and `foo_bar` do, all
-/// but the first get a trailing underscore.
+/// # Names
+///
+/// Names follow Rust's conventions: `say_hello` for the method `SayHello`. Names that Rust or Trunkline
+/// itself uses are changed:
+///
+/// - A Rust keyword becomes a raw identifier, such as `r#type`, or gets a trailing underscore where Rust
+///   does not allow a raw identifier, such as `self_`.
+/// - A method of a client gets a trailing underscore if it would be called `new`, `connect`, `clone`,
+///   `into` or `try_into`.
+/// - If a message is called `Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`, the items of
+///   the service `Greeter` are called `GreeterService`, `GreeterServiceClient` and
+///   `GreeterServiceServer`.
+/// - If several names become the same name in Rust, such as `FooBar` and `foo_bar`, the first keeps it,
+///   and the others get a trailing underscore.
 ///
 /// # Several packages, several files
 ///
@@ -121,8 +129,8 @@ use trunkline_build::{CompileError, Config};
 /// # fn main() {}
 /// ```
 ///
-/// Files of the same package share one module. If the files belong to several packages, all items are
-/// in modules named after their packages: `shop::orders::v1::Order`.
+/// Files of the same package share one module. If the files belong to several packages, all items are in
+/// modules named after their packages: `shop::orders::v1::Order`.
 ///
 /// # Errors
 ///
@@ -130,9 +138,9 @@ use trunkline_build::{CompileError, Config};
 ///
 /// # Options
 ///
-/// The macro has no options other than include paths. To get `Vec<u8>`
-/// instead of `Bytes`, to add attributes to types, to generate only clients or only servers, or to use
-/// types of other crates, use `trunkline_build::Config` in a build script; it generates the same code.
+/// The macro has no options other than include paths. To use `Vec<u8>` instead of `Bytes`, to add
+/// attributes to types, to generate only clients or only servers, or to use types of other crates, use
+/// `trunkline_build::Config` in a build script. It generates the same code.
 #[proc_macro]
 pub fn include_proto(input: TokenStream) -> TokenStream {
     let Input { files, includes } = parse_macro_input!(input as Input);

@@ -48,7 +48,7 @@ enum ServerCallStage<F> {
     /// Waits for the head of the response.
     Handling(F, SendResponse<Bytes>),
     /// The head has been sent. The handler may still be at work, inside the body.
-    RequestHandle(SendBody),
+    Sending(SendBody),
     Over,
 }
 
@@ -147,7 +147,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
                     Err(panic) => self.end(panicked(&panic)),
                 }
             }
-            ServerCallStage::RequestHandle(send) => {
+            ServerCallStage::Sending(send) => {
                 let lists = self.permit.shared().header_lists();
                 match catch_panic(|| send.poll(cx, lists)) {
                     Ok(Poll::Pending) => {
@@ -217,7 +217,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
         if let Some(stream) = send_head(&mut respond, head, is_end, self.is_young, &self.permit)
             && !is_end
         {
-            self.stage = ServerCallStage::RequestHandle(SendBody::new(stream, body));
+            self.stage = ServerCallStage::Sending(SendBody::new(stream, body));
         }
     }
 
@@ -259,7 +259,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> ServerCall<F> {
                 drop_caught(future);
                 send_status(&mut respond, status, self.is_young, &self.permit);
             }
-            ServerCallStage::RequestHandle(mut send) => {
+            ServerCallStage::Sending(mut send) => {
                 drop_caught(send.take_body());
                 let mut trailers = status.into_trailers();
                 self.permit
@@ -304,7 +304,7 @@ impl<F: Future<Output = Response<Body>> + Unpin> Future for ServerCall<F> {
             ServerCallStage::Handling(..) => {
                 "the handler was running; the handler may be slow, or the timeout too short"
             }
-            ServerCallStage::RequestHandle(_) | ServerCallStage::Over => {
+            ServerCallStage::Sending(_) | ServerCallStage::Over => {
                 "the response was being sent; the client may not read it, or the timeout may be too short"
             }
         };

@@ -1,4 +1,4 @@
-//! The parts of a channel: targets, resolvers and the connectivity state.
+//! Types for channels beyond [`Channel`](crate::Channel): targets, resolvers and the connectivity state.
 //!
 //! [`Channel::connect`](crate::Channel::connect) and [`Channel::to`](crate::Channel::to) take anything that converts into
 //! [`Targets`].

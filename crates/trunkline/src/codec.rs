@@ -1,6 +1,6 @@
-//! Compression of messages, and messages as bytes.
+//! Compression algorithms, encoded messages, and errors of metadata and codes.
 //!
-//! To add a compression algorithm, implement [`Compressor`] and pass it to
+//! Most programs need none of these types. To add a compression algorithm, implement [`Compressor`] and pass it to
 //! [`Server::compressor`](crate::Server::compressor) and
 //! [`ChannelBuilder::compressor`](crate::ChannelBuilder::compressor).
 

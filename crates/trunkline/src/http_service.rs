@@ -52,7 +52,8 @@ where
     }
 }
 
-/// The service that a layer of a server wraps; see [`Server::layer`](crate::Server::layer).
+/// The service that a tower layer of a server wraps: the inner layers and the router. See
+/// [`Server::layer`](crate::Server::layer).
 ///
 /// ```
 /// use tower_layer::layer_fn;

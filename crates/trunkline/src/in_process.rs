@@ -23,14 +23,25 @@ use crate::server::router_future::refused;
 struct InProcess(Router);
 
 impl Channel {
-    /// Returns a channel to a [`Server`] in the same process, without a socket and without HTTP/2.
+    /// Returns a channel that calls a [`Server`] in the same process, without a socket and without
+    /// HTTP/2.
     ///
-    /// Layers, interceptors, deadlines, cancellation, metadata and message limits work as over a
-    /// connection. There is no TLS and no peer, and [`Server::threads`] has no effect. Each call spawns a task, so calls require a tokio
-    /// runtime.
+    /// Layers, interceptors, deadlines, cancellation, metadata and message limits work as they do over a
+    /// connection. Calls have neither TLS nor a [`Peer`](crate::Peer), and [`Server::threads`] has no
+    /// effect. Each call spawns a task, so calls require a tokio runtime.
     ///
     /// The server's limits apply to requests, and the channel's
-    /// [`max_recv_message_size`](Self::max_recv_message_size) to responses.
+    /// [`max_recv_message_size`](Self::max_recv_message_size) applies to responses.
+    ///
+    /// ```
+    /// # use trunkline::{Channel, Client, Code, Method, Raw, Server};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let client = Client::new(Channel::in_process(Server::new()));
+    /// let method = Method::new("/helloworld.Greeter/SayHello");
+    /// let status = client.unary::<Raw, Raw>(method, Raw::default()).await.unwrap_err();
+    /// assert_eq!(status.code(), Code::UNIMPLEMENTED); // The server has no services.
+    /// # }
+    /// ```
     pub fn in_process(server: impl Into<Server>) -> Self {
         Self::over(Arc::new(InProcess(server.into().into_router())))
     }

@@ -33,22 +33,28 @@
 //! # drop(client); Ok(()) }
 //! ```
 //!
-//! A call has a head, a stream of messages and an end, in each direction. The head of a response is what
-//! other gRPC implementations call header or initial metadata; the end of a response is its trailers, with
-//! the status. The four call types are the four combinations of *one* or *many* messages for the two streams.
+//! # The parts of a call
+//!
+//! A call consists of a request and a response. Each has a head, a stream of messages and an end:
+//!
+//! - The head of a request contains the method and metadata. The head of a response contains metadata,
+//!   which other gRPC implementations call header or initial metadata.
+//! - Requests and responses consist of *one* or of *many* messages. The four combinations are the four call
+//!   types: unary, server streaming, client streaming and bidirectional streaming.
+//! - The end of a response is its trailers, with the status and more metadata.
 //!
 //! # Where to find things
 //!
 //! | to | use |
 //! | --- | --- |
 //! | generate code from a `.proto` file | [`include_proto!`], or `trunkline_build::compile` in a `build.rs` |
-//! | serve | [`Server`], with handlers that take a [`Request`]; [`Router`] inside other HTTP servers |
+//! | serve | [`Server`], and [`Request`] in handlers, the functions that implement methods; [`Router`] inside other HTTP servers |
 //! | make calls | [`Channel`], [`Call`] and [`Response`]; [`Client`] without generated code |
 //! | stream messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | choose servers | [`Channel::to`], [`ChannelBuilder`], and the module [`channel`] |
 //! | report and read errors | [`Status`], [`Code`], [`details`] |
 //! | set deadlines, cancel calls | [`Call::timeout`], [`CancelHandle`] |
-//! | run code around calls | [`Interceptor`] and [`Context`]; tower layers with [`Server::layer`] and [`Channel::new`] |
+//! | run code around calls | [`Interceptor`], [`Context`] and [`Next`]; tower layers with [`Server::layer`] and [`Channel::new`] |
 //! | count, measure and log calls | the module [`observe`] |
 //! | use TLS, identify clients | the module [`tls`], [`Peer`] |
 //! | change limits | the module [`limits`] |
@@ -63,21 +69,21 @@
 //!
 //! # Cancellation
 //!
-//! On a client, dropping any part of a call before its end cancels it: the future that awaits it, a [`Streaming`], a
-//! [`ClientStream`], or a client's [`Sender`] that has not finished. The client resets the stream, and
-//! the server drops the handler's future.
+//! On a client, dropping any part of a call before its end cancels the call: the future that awaits the call, its
+//! [`Streaming`], its [`ClientStream`], or its [`Sender`] without [`finish`](Sender::finish). The client then
+//! resets the HTTP/2 stream of the call, and the server drops the future of the handler.
 //!
 //! # Features
 //!
 //! | feature | default | effect |
 //! | --- | --- | --- |
-//! | `client`, `server` | yes | the two halves; at least one is required |
+//! | `client`, `server` | yes | clients, servers; at least one of the two is required |
 //! | `macros` | yes | [`include_proto!`] |
-//! | `gzip`, `deflate` | yes | compression |
-//! | `zstd` | no | compression with zstd, which builds a C library; add it with [`Server::compressor`] and [`ChannelBuilder::compressor`] |
+//! | `gzip`, `deflate` | yes | compression with gzip and deflate; select one with [`Server::compress`] or [`ChannelBuilder::compress`] |
+//! | `zstd` | no | compression with zstd, a C library; add it with [`Server::compressor`] and [`ChannelBuilder::compressor`] |
 //! | `signal` | yes | [`shutdown_signal`] |
-//! | `tls-ring` | yes | TLS with ring; needs a C compiler |
-//! | `tls-aws-lc` | no | TLS with aws-lc-rs, which takes precedence over ring; needs a C compiler |
+//! | `tls-ring` | yes | TLS with the cryptography of ring; needs a C compiler |
+//! | `tls-aws-lc` | no | TLS with the cryptography of aws-lc-rs, which takes precedence over ring; needs a C compiler |
 //! | `tls-native-roots` | yes | clients trust the certificate authorities that the system trusts |
 //! | `tls-webpki-roots` | no | clients trust Mozilla's certificate authorities, which are compiled in |
 //! | `testing` | no | in-memory HTTP/2 and faults for tests |
@@ -103,7 +109,6 @@ pub mod codec;
 mod http_service;
 #[cfg(all(feature = "client", feature = "server"))]
 mod in_process;
-pub mod intercept;
 pub mod limits;
 pub mod observe;
 #[cfg(feature = "server")]
@@ -114,13 +119,13 @@ pub mod testing;
 pub mod tls;
 pub mod tower;
 
-/// Shared byte buffers: `Bytes` is the type of `bytes` fields.
+/// Byte buffers that are cheap to clone. `Bytes` is the Rust type of protobuf's `bytes` fields.
 pub use bytes;
-/// Heads of requests and responses, and extensions.
+/// The crate `http`, with the requests and responses of tower layers, and `Extensions`.
 pub use http;
-/// Protobuf messages.
+/// The crate `prost`, whose traits all generated messages implement.
 pub use prost;
-/// The types of `google.protobuf`, such as `Timestamp` and `Any`.
+/// The crate `prost_types`, with the types of `google.protobuf`, such as `Timestamp` and `Any`.
 pub use prost_types;
 
 pub use call::cancel::CancelHandle;
@@ -128,7 +133,9 @@ pub use call::compression::Compress;
 pub use call::context::Context;
 pub use call::descriptors::FileDescriptors;
 pub use call::intercept::{Interceptor, Next};
+pub use call::kind::{CallKind, Side};
 pub use call::message::{Message, Raw};
+pub use call::message_hooks::MessageRef;
 pub use call::method::Method;
 pub use call::request::Request;
 pub use call::response::Response;
@@ -160,5 +167,14 @@ pub use trunkline_codec::{Code, Metadata, Status, details};
 pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Peer};
 
-/// The result type of handlers and calls: a value or a [`Status`].
+/// The result of handlers and calls: a value or a [`Status`].
+///
+/// ```
+/// use trunkline::{Request, Result, Status};
+///
+/// async fn divide(request: Request<(u32, u32)>) -> Result<u32> {
+///     let (dividend, divisor) = request.into_inner();
+///     dividend.checked_div(divisor).ok_or_else(|| Status::invalid_argument("the divisor is 0"))
+/// }
+/// ```
 pub type Result<T, E = Status> = std::result::Result<T, E>;

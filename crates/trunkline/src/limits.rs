@@ -1,8 +1,8 @@
 //! The limits of messages, connections, servers and channels.
 //!
-//! Everything that a peer can make grow has a limit with a default. [`ServerLimits`] and
-//! [`ChannelLimits`] contain [`MessageLimits`] and [`Http2Limits`]; change them with
-//! [`Server::with_limits`] and [`ChannelBuilder::with_limits`].
+//! Whatever a peer can make grow has a limit with a default. Limits of servers are fields of
+//! [`ServerLimits`], and limits of channels are fields of [`ChannelLimits`]. Both contain [`MessageLimits`] and
+//! [`Http2Limits`]. Change them with [`Server::with_limits`] and [`ChannelBuilder::with_limits`]:
 //!
 //! ```
 //! use trunkline::limits::{ChannelLimits, ServerLimits};

@@ -6,6 +6,8 @@ pub(crate) mod policy;
 #[cfg_attr(not(test), expect(dead_code, reason = "connected by the channel core"))]
 pub(crate) mod pushback;
 #[cfg_attr(not(test), expect(dead_code, reason = "connected by the channel core"))]
+pub(crate) mod replay;
+#[cfg_attr(not(test), expect(dead_code, reason = "connected by the channel core"))]
 pub(crate) mod throttle;
 
 pub use policy::{CodeSet, HedgingPolicy, RetryPolicy};

@@ -292,3 +292,140 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
         Ok(UniqueKeys)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read<'a, T>(
+        document: &'a Value,
+        read: impl FnOnce(&JsonField<'a>) -> Result<T, Status>,
+    ) -> Result<Option<T>, Status> {
+        JsonObject::document("test", document)?.optional("aField", read)
+    }
+
+    #[test]
+    fn a_field_has_two_names_and_may_be_null() {
+        let value = |document: Value| read(&document, JsonField::unsigned);
+        assert_eq!(value(json!({ "aField": 1 })).unwrap(), Some(1));
+        assert_eq!(value(json!({ "a_field": 1 })).unwrap(), Some(1));
+        assert_eq!(
+            value(json!({ "aField": null, "a_field": 1 })).unwrap(),
+            Some(1)
+        );
+        assert_eq!(value(json!({ "aField": null })).unwrap(), None);
+        assert_eq!(value(json!({ "afield": 1, "AField": 1 })).unwrap(), None);
+        let status = value(json!({ "aField": 1, "a_field": 1 })).unwrap_err();
+        let message = "aField: the field is also set as a_field; keep one of them";
+        assert_eq!(status.message(), message);
+    }
+
+    #[test]
+    fn numbers_may_be_strings_and_whole_ones_may_have_a_point() {
+        let unsigned = |value: Value| read(&json!({ "aField": value }), JsonField::unsigned).ok();
+        let accepted = [
+            (json!(0), 0),
+            (json!(-0.0), 0),
+            (json!(2.0), 2),
+            (json!(1e3), 1_000),
+            (json!("7"), 7),
+            (json!("1e3"), 1_000),
+            (json!(u64::MAX), u64::MAX),
+            (json!("18446744073709551616"), u64::MAX),
+            (json!(1e300), u64::MAX),
+        ];
+        for (value, expected) in accepted {
+            assert_eq!(unsigned(value.clone()), Some(Some(expected)), "{value}");
+        }
+        let rejected = [
+            json!(-1),
+            json!(0.5),
+            json!(""),
+            json!(" 1"),
+            json!("1 "),
+            json!("+1"),
+            json!("0x1"),
+            json!("NaN"),
+            json!("1e999"),
+            json!(true),
+            json!([1]),
+        ];
+        for value in rejected {
+            assert_eq!(unsigned(value.clone()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn durations_have_the_limits_of_the_protobuf_type() {
+        let accepted = [
+            ("0s", Duration::ZERO),
+            ("-0s", Duration::ZERO),
+            ("-0.000s", Duration::ZERO),
+            ("007s", Duration::from_secs(7)),
+            ("0.000000001s", Duration::from_nanos(1)),
+            ("1.10s", Duration::from_millis(1_100)),
+            ("315576000000.000s", MAX_DURATION),
+        ];
+        for (text, expected) in accepted {
+            assert_eq!(duration(text), Some(expected), "{text}");
+            assert_eq!(duration(&duration_text(expected)), Some(expected), "{text}");
+        }
+        let rejected = [
+            "",
+            "s",
+            "-s",
+            "1",
+            "1S",
+            "1s ",
+            "--1s",
+            "+-1s",
+            "-0.1s",
+            "1.1.1s",
+            "1.+1s",
+            "1.0000000000s",
+            "315576000000.000000001s",
+            "99999999999999999999s",
+            "\u{661}s",
+        ];
+        for text in rejected {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_set_twice_is_found_at_any_depth_and_written_in_any_way() {
+        for text in [
+            r#"{"a": 1, "b": 2, "a": 1}"#,
+            r#"[[{"x": {"a": null, "\u0061": null}}]]"#,
+        ] {
+            let status = parse("test", text).unwrap_err();
+            let part = "the test is not valid JSON: the key \"a\" is set twice at line 1";
+            assert!(status.message().starts_with(part), "{status}");
+        }
+        assert!(parse("test", r#"[{"a": {"a": 1}}, {"a": 1}]"#).is_ok());
+    }
+
+    #[test]
+    fn a_document_of_any_depth_is_an_error_or_a_value() {
+        for depth in [1, 100, 127, 128, 100_000] {
+            let text = "[".repeat(depth) + &"]".repeat(depth);
+            assert_eq!(parse("test", &text).is_ok(), depth < 128, "{depth}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_in_messages() {
+        let status = read(
+            &json!({ "aField": "\u{e4}".repeat(1_000) }),
+            JsonField::boolean,
+        )
+        .unwrap_err();
+        assert!(status.message().len() < 400, "{status}");
+        assert!(
+            status.message().contains("\u{e4}... is not a boolean"),
+            "{status}"
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! Service configs: the settings of a channel and its methods, as JSON (grpc/doc/service_config.md).
 
 mod attempt_policy;
+mod choice;
 pub(crate) mod json;
 mod method_config;
 mod service_config;

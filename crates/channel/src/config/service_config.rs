@@ -306,3 +306,78 @@ impl fmt::Display for ServiceConfig {
         write!(f, "{}", json!(config))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(json: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let limits = ChannelLimits::default();
+        ServiceConfig::read(json, &Policies::default(), &limits, &mut warnings).unwrap();
+        warnings
+    }
+
+    #[test]
+    fn settings_without_the_effect_that_one_expects_are_warned_about() {
+        let retry = |attempts: u32| {
+            format!(
+                r#""retryPolicy": {{"maxAttempts": {attempts}, "initialBackoff": "1s", "maxBackoff": "1s",
+                    "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}"#
+            )
+        };
+        let table = [
+            (r#""name": [{}], "timeout": "1s""#.to_owned(), None),
+            (
+                r#""timeout": "1s""#.to_owned(),
+                Some("methodConfig[0].name: missing, so the entry applies to no method"),
+            ),
+            (
+                r#""name": []"#.to_owned(),
+                Some("methodConfig[0].name: missing"),
+            ),
+            (
+                r#""name": [{}], "timeout": "0s""#.to_owned(),
+                Some("methodConfig[0].timeout: 0s is ignored"),
+            ),
+            (format!(r#""name": [{{}}], {}"#, retry(5)), None),
+            (
+                format!(r#""name": [{{}}], {}"#, retry(6)),
+                Some(
+                    "methodConfig[0].retryPolicy.maxAttempts: 6 is above the limit of the channel, and counts as 5",
+                ),
+            ),
+            (
+                r#""name": [{}], "hedgingPolicy": {"maxAttempts": 5000000000}"#.to_owned(),
+                Some("methodConfig[0].hedgingPolicy.maxAttempts: 5000000000 is above"),
+            ),
+        ];
+        for (method, expected) in table {
+            let found = warnings(&format!(r#"{{"methodConfig": [{{{method}}}]}}"#));
+            assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.starts_with(expected), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn thousandths_are_exact_and_digits_behind_them_ignored() {
+        for number in 0..=1_000_000 {
+            assert_eq!(milli(f64::from(number) / 1_000.0), Some(number));
+        }
+        let table = [
+            (0.0009, Some(0)),
+            (0.1259, Some(125)),
+            (1e-300, Some(0)),
+            (4_294_967.295, Some(u32::MAX)),
+            (4_294_967.296, Some(u32::MAX)),
+            (1e300, Some(u32::MAX)),
+            (-0.001, None),
+            (-1e-300, None),
+        ];
+        for (number, expected) in table {
+            assert_eq!(milli(number), expected, "{number}");
+        }
+    }
+}

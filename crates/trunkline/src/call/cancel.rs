@@ -14,10 +14,11 @@ use trunkline_transport::{Body, catch_panic};
 
 use crate::call::source::{Arrived, ArrivedEnd, AwaitedHead, Source};
 
-/// Cancels calls from another part of the program, while their owner keeps them.
+/// A handle that cancels calls from another part of the program than the one that awaits them.
 ///
-/// Pass the handle to `Call::cancel_with` before a call is awaited. Clones cancel the same calls, and a
-/// handle can be used for any number of calls. Dropping the handle does not cancel them.
+/// Pass the handle to `Call::cancel_with` before the call is awaited. One handle can be used for any
+/// number of calls, and clones of the handle cancel the same calls. Dropping the handle does not cancel
+/// them.
 ///
 /// ```
 /// # use trunkline::{Channel, Client, Code, Method, Raw, Server};
@@ -44,17 +45,20 @@ struct Handles {
 }
 
 impl CancelHandle {
-    /// Creates a handle without calls.
+    /// Creates a handle that is not yet used by a call.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Cancels all calls that use this handle, including calls that begin later.
     ///
-    /// Each open stream is reset with CANCEL immediately, and a call without a stream is not sent. The
-    /// part of a response that has already arrived, up to 16 MiB, can still be read. Then the call ends
-    /// with CANCELLED, and [`Status::response_metadata`] returns the metadata of the response's head if it
-    /// has arrived. A call whose response has arrived completely ends with the server's status.
+    /// A call that is open is reset with CANCEL immediately; a call that has not been sent yet is never
+    /// sent. A cancelled call ends with CANCELLED. If the head of its response has arrived,
+    /// [`Status::response_metadata`] returns the metadata in it. Messages that have already arrived, up to
+    /// 16 MiB, can still be read before the call ends.
+    ///
+    /// If the whole response has already arrived, the call is not affected, and ends with the server's
+    /// status.
     pub fn cancel(&self) {
         let streams = {
             let mut handles = self.lock();

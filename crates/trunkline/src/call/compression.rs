@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use trunkline_codec::{Compressor, Compressors};
 
-/// Selects the messages that are compressed, from now on, in one direction of a call.
+/// The messages that are compressed in one direction of a call, from the next message on.
 ///
-/// A message that compression does not make smaller is sent uncompressed. If the peers have no compressor
-/// in common, all messages are sent uncompressed.
+/// A message that compression does not make smaller is sent uncompressed. If client and server support no
+/// common compression, all messages are sent uncompressed.
 ///
 /// ```
 /// use trunkline::{Compress, Request, Result};
@@ -22,8 +22,11 @@ use trunkline_codec::{Compressor, Compressors};
 pub enum Compress {
     /// Compresses messages of any size.
     On,
-    /// Compresses messages of more than `compress_above` bytes (1 KiB by default). This is the default of
-    /// a channel or a server with compression.
+    /// Compresses messages of more than `compress_above` bytes, which
+    /// [`Server::compress_above`](crate::Server::compress_above) and
+    /// [`ChannelBuilder::compress_above`](crate::ChannelBuilder::compress_above) set. Default: 1 KiB.
+    ///
+    /// A server or channel for which `compress` was called uses this variant for all calls.
     Auto,
     /// Does not compress messages.
     #[default]

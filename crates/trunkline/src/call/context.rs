@@ -14,11 +14,12 @@ use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::{CallHooks, HookList, MessageRef};
 use crate::call::response_metadata::ResponseMetadata;
 
-/// The context of a call for its interceptors, on a client or on a server.
+/// A call as its interceptors see it, on a client or on a server.
 ///
 /// Before [`Next::run`](crate::Next::run), an interceptor can read and change the metadata, the
-/// extensions and the deadline of the request. Afterwards, the context also contains the metadata of the
-/// response, and the request includes the changes of the inner interceptors.
+/// extensions and the deadline of the request. When [`Next::run`](crate::Next::run) returns, the context
+/// also contains the metadata of the response, and the changes that inner interceptors made to the
+/// request.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result};
@@ -34,8 +35,8 @@ use crate::call::response_metadata::ResponseMetadata;
 /// let server = trunkline::Server::new().intercept(tag);
 /// ```
 ///
-/// If an interceptor moves its context elsewhere, such as into a task, the outer interceptors find
-/// neither metadata nor extensions in theirs.
+/// Keep the context in the function of the interceptor. If it is moved elsewhere, for example into a
+/// task, the interceptors around this one find their own contexts empty, without metadata and extensions.
 pub struct Context {
     state: ContextState,
     /// Receives the state when the context is dropped.
@@ -79,12 +80,12 @@ impl Context {
         Self { state, outer }
     }
 
-    /// Returns the side of the call on which the interceptor runs.
+    /// Returns the side on which the interceptor runs: the client or the server.
     pub fn side(&self) -> Side {
         self.state.side
     }
 
-    /// Returns the kind of the call.
+    /// Returns the kind of the call: unary, or with streams of requests, responses or both.
     pub fn kind(&self) -> CallKind {
         self.state.kind
     }
@@ -110,19 +111,21 @@ impl Context {
         path.rsplit_once('/').unwrap_or(("", path))
     }
 
-    /// Returns the two ends of the connection, on a server. Returns `None` on a client, which has not
-    /// selected a connection yet, and for a call without a connection.
+    /// Returns the local and remote address of the connection on a server. Returns `None` on a client,
+    /// which has not selected a connection yet, and for a call without a connection, such as an
+    /// in-process call.
     pub fn peer(&self) -> Option<&Peer> {
         self.state.head.peer()
     }
 
-    /// Returns the time until the deadline: zero if the deadline has passed, `None` if the call has none.
+    /// Returns the time until the deadline: zero if the deadline has passed, `None` if the call has no
+    /// deadline.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.state.head.time_remaining()
     }
 
-    /// Moves the deadline to `timeout` from now, if the current deadline is later or the call has none.
-    /// A deadline cannot be extended.
+    /// Moves the deadline to `timeout` from now, unless it is already earlier. A call without a deadline
+    /// gets this one. An interceptor cannot extend a deadline.
     ///
     /// A client sends the new timeout to the server. When the deadline passes, the inner interceptors and
     /// the call are dropped, and [`Next::run`](crate::Next::run) returns DEADLINE_EXCEEDED.
@@ -140,42 +143,46 @@ impl Context {
         self.state.head.metadata()
     }
 
-    /// Returns the metadata of the request for changes: on a client before it is sent, on a server
-    /// before the handler receives it. After [`Next::run`](crate::Next::run), only the outer interceptors
-    /// receive changes.
+    /// Returns a mutable reference to the metadata of the request.
+    ///
+    /// Changes before [`Next::run`](crate::Next::run) are sent by a client, and reach the handler on a
+    /// server. Later changes are visible only to outer interceptors.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         self.state.head.metadata_mut()
     }
 
-    /// Returns the values that layers, interceptors and handlers pass to each other. They are never sent.
+    /// Returns the extensions: values of any type that layers, interceptors and the handler in one
+    /// process pass to each other. They are never sent.
     pub fn extensions(&self) -> &http::Extensions {
         self.state.head.extensions()
     }
 
-    /// Returns the extensions for changes. On a server, the handler receives a copy in
-    /// [`Request::extensions`](crate::Request::extensions). On a client, a tower service receives a copy
-    /// in the HTTP request.
+    /// Returns a mutable reference to the extensions.
+    ///
+    /// On a server, the handler receives a copy in [`Request::extensions`](crate::Request::extensions).
+    /// On a client whose channel calls a tower service, the service receives a copy in the HTTP request.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.state.head.extensions_mut()
     }
 
-    /// Returns the metadata of the response's head.
+    /// Returns the metadata in the head of the response.
     ///
-    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
-    /// Afterwards, it also contains the metadata of the handler or from the server.
+    /// Before [`Next::run`](crate::Next::run), it contains only the metadata that interceptors have
+    /// added. Later, it also contains the metadata that the handler set or that arrived from the server.
     pub fn response_metadata(&self) -> &Metadata {
         &self.state.response.head
     }
 
-    /// Returns the metadata of the response's head for changes: on a server before it is sent, on a
-    /// client before the caller receives it.
+    /// Returns a mutable reference to the metadata in the head of the response. Change it on a server to
+    /// add metadata to the response, and on a client to change the metadata that the caller receives.
     ///
-    /// Before [`Next::run`](crate::Next::run), it can always be changed, and it is sent even if the
-    /// interceptor then refuses the call. Afterwards, a server sends the head without these changes if
-    /// the handler has sent a message of a stream, or has requested the head with
-    /// [`send_head`](crate::ResponseHandle::send_head).
+    /// **Before [`Next::run`](crate::Next::run)**, it can always be changed. A server sends it even if
+    /// the interceptor then refuses the call.
     ///
-    /// On a client, a caller that awaits the head of a stream receives it before these changes.
+    /// **After [`Next::run`](crate::Next::run)**, it can be changed on a server unless the handler has sent a
+    /// message of a stream, or has requested the head with
+    /// [`send_head`](crate::ResponseHandle::send_head). On a client, a caller that awaits the head of a stream
+    /// has already received it without these changes.
     ///
     /// # Errors
     ///
@@ -189,32 +196,33 @@ impl Context {
         }
     }
 
-    /// Returns the metadata of the response's trailers.
+    /// Returns the metadata in the trailers of the response.
     ///
-    /// Before [`Next::run`](crate::Next::run), it contains the metadata that interceptors have added.
-    /// Afterwards, it also contains the metadata of the handler or from the server. If a call fails, its
-    /// [`Status`] contains the metadata as well.
+    /// Before [`Next::run`](crate::Next::run), it contains only the metadata that interceptors have
+    /// added. Later, it also contains the metadata that the handler set or that arrived from the server.
+    /// If a call fails, its [`Status`] contains this metadata as well.
     pub fn response_trailers(&self) -> &Metadata {
         &self.state.response.trailers
     }
 
-    /// Returns the metadata of the response's trailers for changes: on a server before they are sent, on
-    /// a client before the caller receives them. A server sends this metadata even if the interceptor refuses the
-    /// call.
+    /// Returns a mutable reference to the metadata in the trailers of the response. Change it on a server
+    /// to add metadata to the response, and on a client to change the metadata that the caller receives.
+    ///
+    /// A server sends this metadata even if the interceptor refuses the call.
     pub fn response_trailers_mut(&mut self) -> &mut Metadata {
         &mut self.state.response.trailers
     }
 
-    /// Runs `hook` on each message of the request: on a client before it is sent, on a server before the
-    /// handler receives it. Hooks cannot change messages.
+    /// Runs `hook` on each message of the request: on a client before the message is sent, on a server
+    /// before the handler receives it. A hook can read and reject messages, but not change them.
     ///
-    /// If a hook returns an error, the call ends with that status: [`Next::run`](crate::Next::run) returns
-    /// it, the handler is dropped, and the message is not passed on. On a client that sends a stream,
-    /// `send` returns the status first, and the call ends when the caller next waits for a response or
-    /// drops the call.
+    /// If a hook returns an error, the message is not passed on and the call ends with that error:
+    /// [`Next::run`](crate::Next::run) returns it, and a server drops the handler. On a client that sends a
+    /// stream, `send` returns the error first. The call then ends when the caller next waits for a
+    /// response, or drops the call.
     ///
-    /// Set hooks before [`Next::run`](crate::Next::run); later they have no effect. A hook runs in the task
-    /// that sends or receives the message, so it must not block. The hooks of outer interceptors run
+    /// Set hooks before [`Next::run`](crate::Next::run); later they have no effect. A hook runs in the
+    /// task that sends or receives the message, so it must not block. The hooks of outer interceptors run
     /// first. Calls without hooks have no cost.
     ///
     /// ```
@@ -241,11 +249,11 @@ impl Context {
         self.hooks_mut().requests.push(Box::new(hook));
     }
 
-    /// Runs `hook` on each message of the response: on a server before it is sent, on a client before the
-    /// caller receives it.
+    /// Runs `hook` on each message of the response: on a server before the message is sent, on a client
+    /// before the caller receives it.
     ///
-    /// The rules of [`on_request_message`](Self::on_request_message) apply, but the hooks of inner
-    /// interceptors run first.
+    /// All rules of [`on_request_message`](Self::on_request_message) apply except the order: here, the
+    /// hooks of inner interceptors run first.
     pub fn on_response_message(
         &mut self,
         hook: impl FnMut(&MessageRef<'_>) -> Result<(), Status> + Send + 'static,

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::ptr;
 
-/// Serialized descriptors of `.proto` files, with references to the descriptors of their imports.
+/// The definitions of `.proto` files as serialized descriptors, for server reflection.
 ///
-/// Generated code contains one for each file, and `FILE_DESCRIPTORS` for all files of a package. Because
-/// imports are references, a file that many files import is not duplicated: a program contains one copy of
-/// its descriptor per `include_proto!` or build script that compiles it.
+/// Generated code contains one value for each file, and `FILE_DESCRIPTORS` for all files of a package. A
+/// value refers to the descriptors of its imports, so a file that many files import is in the program
+/// only once for each `include_proto!` or build script that compiles it.
 ///
 /// ```
 /// use trunkline::FileDescriptors;
@@ -23,10 +23,10 @@ pub struct FileDescriptors {
 }
 
 impl FileDescriptors {
-    /// Creates descriptors from `set`, a serialized `google.protobuf.FileDescriptorSet`, which can be
-    /// empty, and the descriptors of its imports.
+    /// Creates descriptors from `set` and the descriptors of its imports. `set` is a serialized
+    /// `google.protobuf.FileDescriptorSet`, and can be empty.
     ///
-    /// A set from `protoc --include_imports -o` contains all imports, so the list is empty:
+    /// A set from `protoc --include_imports -o` contains all imports, so the list of imports is empty:
     ///
     /// ```
     /// use trunkline::FileDescriptors;
@@ -51,10 +51,11 @@ impl FileDescriptors {
         self.imports
     }
 
-    /// Returns the sets of all imports, each once, followed by this set. Empty sets are omitted.
+    /// Returns the sets of all direct and indirect imports, each once, followed by this set. Empty sets
+    /// are omitted.
     ///
-    /// Concatenated sets are a set: their bytes in this order are equivalent to the output of
-    /// `protoc --include_imports -o`.
+    /// Serialized sets can be concatenated: the bytes of the returned sets in this order are equivalent
+    /// to the output of `protoc --include_imports -o`.
     pub fn with_imports(&'static self) -> Vec<&'static [u8]> {
         let mut sets = Vec::new();
         self.collect(&mut HashSet::new(), &mut sets);

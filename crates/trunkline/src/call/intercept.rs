@@ -26,17 +26,12 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), Status>> + Send
 /// The call itself, inside its interceptors.
 type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 
-/// Code that runs around every call of every kind.
+/// Code that runs around each call of a server, a service or a channel.
 ///
-/// Any `async fn(Context, Next) -> Result<()>`, or a closure of that form, is an interceptor. It can read
-/// and change the request in its [`Context`]. It then either continues the call with [`Next::run`], which
-/// completes with the status of the whole call, or returns an error without running [`Next`]; the call is
-/// then not made. The caller receives the result that the interceptor returns.
-///
-/// If an interceptor returns `Ok` for a call that failed inside it, a call with a stream of responses ends
-/// with OK after the responses that were sent. A call with one response then has no response to return,
-/// so it ends with INTERNAL. So does every call whose interceptor returns `Ok` although [`Next::run`] did not
-/// complete.
+/// An interceptor is any `async fn(Context, Next) -> Result<()>`, or a closure of that form. It can read
+/// and change the request in its [`Context`]. Then it either continues the call with [`Next::run`], which
+/// completes with the status of the whole call, or refuses the call by returning an error without running
+/// [`Next`]. The result that the interceptor returns becomes the result of the call.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};
@@ -51,10 +46,19 @@ type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 /// let server = trunkline::Server::new().intercept(authenticate);
 /// ```
 ///
-/// The interceptor added first is the outermost. If the call is cancelled, the future of the interceptor
+/// Several interceptors are nested. The one added first is the outermost: it runs first, and its [`Next`]
+/// contains the others, which are the inner ones. If the call is cancelled, the future of the interceptor
 /// is dropped.
+///
+/// # Replacing an error with `Ok`
+///
+/// If an interceptor returns `Ok` although [`Next::run`] returned an error, a call with a stream of
+/// responses ends with OK after the messages that were sent. A call with a single response ends with
+/// INTERNAL, because it has no message to return. A call also ends with INTERNAL if its interceptor
+/// returns `Ok` before
+/// [`Next::run`] has completed.
 pub trait Interceptor: Send + Sync + 'static {
-    /// Runs around one call.
+    /// Runs around one call, whose result is the result of the returned future.
     fn intercept(&self, cx: Context, next: Next)
     -> impl Future<Output = Result<(), Status>> + Send;
 }
@@ -117,7 +121,9 @@ impl Interceptors {
     }
 }
 
-/// The inner interceptors and the call itself. Dropping it refuses the call.
+/// The rest of a call, which an interceptor continues with [`run`](Self::run): the inner interceptors,
+/// and then the handler on a server or the call itself on a client. Dropping it without running it
+/// refuses the call.
 ///
 /// ```
 /// use trunkline::{Context, Next, Result};
@@ -135,10 +141,11 @@ pub struct Next {
 }
 
 impl Next {
-    /// Continues the call, and waits until it has ended, which for a stream is after its last message.
+    /// Continues the call, and waits until it has ended. A call with streams ends after its last message.
     ///
-    /// Dropping the future drops the inner interceptors and the handler on a server, or the call on a
-    /// client, whose stream is reset.
+    /// Dropping the future before it completes ends the call: a server drops the handler, and a client
+    /// resets the stream with CANCEL. The inner interceptors are dropped, too. The result of the call is
+    /// then the error that the interceptor returns.
     ///
     /// # Errors
     ///

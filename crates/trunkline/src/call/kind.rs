@@ -2,11 +2,10 @@
 
 use trunkline_codec::Expect;
 
-/// A side of a call.
+/// A side of a call: the client or the server.
 ///
 /// ```
-/// use trunkline::intercept::Side;
-/// use trunkline::{Context, Next, Result};
+/// use trunkline::{Context, Next, Result, Side};
 ///
 /// async fn trace(mut cx: Context, next: Next) -> Result<()> {
 ///     if cx.side() == Side::Client {
@@ -33,10 +32,10 @@ impl Side {
     }
 }
 
-/// The kind of a call: one message or a stream of them, in each direction.
+/// The kind of a call: a single message or a stream of messages in each direction.
 ///
 /// ```
-/// use trunkline::intercept::CallKind;
+/// use trunkline::CallKind;
 ///
 /// assert!(CallKind::BidiStreaming.is_client_streaming());
 /// assert!(!CallKind::Unary.is_server_streaming());

@@ -43,16 +43,18 @@ pub trait Message: Send + Sized + 'static {
     /// Returns the number of bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
-    /// Appends the encoded message to `buffer`, exactly [`encoded_len`](Self::encoded_len) bytes.
+    /// Appends the encoded message to `buffer`: exactly [`encoded_len`](Self::encoded_len) bytes.
     ///
-    /// The buffer of a small message panics if more bytes are written. In all other cases, a message of
-    /// the wrong size is not sent, and its call ends with INTERNAL. The buffer of a large message shares
-    /// `Bytes` that are passed to `put`.
+    /// If a message writes a different number of bytes, its call ends with INTERNAL and the message is
+    /// not sent. The buffer of a small message has a fixed size, and panics if more bytes are written.
+    /// The buffer of a large message does not copy large `Bytes` that are passed to `put`, but shares
+    /// them.
     fn encode(&self, buffer: &mut impl BufMut);
 
-    /// Appends the encoded message to `rope`, for a large message; calls [`encode`](Self::encode) by
-    /// default. A message that contains `Bytes` can implement this method to keep each in one piece, with
-    /// [`Rope::push`].
+    /// Appends the encoded message to `rope`, a buffer of several pieces of memory. Large messages are
+    /// encoded with this method. The default calls [`encode`](Self::encode).
+    ///
+    /// A message that contains `Bytes` can pass them to [`Rope::push`], which does not copy them.
     fn encode_in_pieces(&self, rope: &mut Rope) {
         self.encode(rope);
     }
@@ -62,12 +64,15 @@ pub trait Message: Send + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// INTERNAL if the bytes are not a message of this type (the status table of gRPC: "could not parse").
+    /// INTERNAL if the bytes are not a message of this type ("could not parse" in gRPC's table of status
+    /// codes).
     fn decode(payload: Payload) -> Result<Self, Status>;
 
-    /// Decodes a small message of a stream directly from the receive buffer. Implement it only for types
-    /// that copy all their data. The default returns `None`, as types that keep parts of the payload as
-    /// `Bytes` must; [`decode`](Self::decode) is then called.
+    /// Decodes a small message of a stream directly from the receive buffer, if the type supports that.
+    /// The default returns `None`, and [`decode`](Self::decode) is called instead.
+    ///
+    /// Implement this method only for types that copy all their data. A type that keeps parts of the
+    /// payload as `Bytes` must return `None`.
     ///
     /// # Errors
     ///

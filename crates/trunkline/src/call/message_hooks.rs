@@ -13,8 +13,9 @@ use trunkline_codec::{Compressor, Payload, Status};
 
 use crate::call::message::{Message, compress_frame, frame_of, without_prefix};
 
-/// A message that is passed to the hooks of [`Context::on_request_message`](crate::Context::on_request_message)
-/// and [`Context::on_response_message`](crate::Context::on_response_message).
+/// A message as an interceptor sees it, in the functions that it passes to
+/// [`Context::on_request_message`](crate::Context::on_request_message) and
+/// [`Context::on_response_message`](crate::Context::on_response_message).
 ///
 /// ```
 /// use trunkline::{Context, Next, Result, Status};
@@ -54,22 +55,24 @@ impl MessageRef<'_> {
         self.payload
     }
 
-    /// Returns the size of the encoded message in bytes, uncompressed and without the five bytes of its
+    /// Returns the size in bytes of the encoded message, before compression and without its five-byte
     /// prefix.
     pub fn size(&self) -> usize {
         self.payload.len()
     }
 
-    /// Returns the number of the message in its direction, from 0.
+    /// Returns the position of the message in its direction of the call, starting at 0.
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// Returns the message if its type is `T`. The type is that of generated code, or
+    /// Returns the message if its type is `T`, or `None`. The type of a message is the type in generated
+    /// code, or
     /// [`Raw`](crate::Raw) in calls without generated code.
     ///
-    /// For a received message, the first call decodes it an additional time. If it cannot be decoded, the
-    /// method returns `None`, and the call fails later.
+    /// On the side that receives the message, the first use of this method decodes it; later it is
+    /// decoded again for the receiver. If the message cannot be decoded, the method returns `None`, and
+    /// the call fails later.
     pub fn downcast_ref<T: Message>(&self) -> Option<&T> {
         match &self.value {
             Value::Typed(message) => message.downcast_ref(),

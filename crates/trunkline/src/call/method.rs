@@ -21,7 +21,8 @@ const PATHS_MAX: usize = 64;
 pub struct Method(Cow<'static, str>);
 
 impl Method {
-    /// Creates a method whose path is a constant. A call of an invalid path fails.
+    /// Creates a method with a constant path. The path is not checked here: calls with an invalid path
+    /// fail.
     pub const fn new(path: &'static str) -> Self {
         Self(Cow::Borrowed(path))
     }

@@ -13,10 +13,10 @@ use crate::call::head::Head;
 use crate::call::message::Message;
 use crate::call::response_handle::ResponseHandle;
 
-/// A request that a handler receives: the message or the [stream](crate::Streaming) of messages, the
-/// metadata, the deadline and the peer.
+/// A request as a handler receives it: the message or the [stream](crate::Streaming) of messages, the
+/// metadata, the deadline and the addresses of the connection.
 ///
-/// It dereferences to the message.
+/// A `Request<T>` dereferences to the message `T`.
 ///
 /// ```
 /// use trunkline::{Request, Result, Status};
@@ -37,7 +37,7 @@ pub struct Request<T> {
 }
 
 impl<T> Request<T> {
-    /// Creates a request with only this message, for a test that calls a handler.
+    /// Creates a request that contains only `message`, for a test that calls a handler.
     ///
     /// ```
     /// use std::time::Duration;
@@ -63,7 +63,7 @@ impl<T> Request<T> {
         Self::received(message, head, response, false)
     }
 
-    /// Sets the path of the method, `/package.Service/Method`; `/` by default.
+    /// Sets the path of the method, `/package.Service/Method`. Default: `/`.
     ///
     /// # Panics
     ///
@@ -75,15 +75,17 @@ impl<T> Request<T> {
         self
     }
 
-    /// Sets the two ends of the connection; without a connection by default.
+    /// Sets the local and remote address of the connection. Default: the request has no connection.
     #[must_use]
     pub fn with_peer(mut self, peer: Peer) -> Self {
         self.head.peer = Some(Arc::new(peer));
         self
     }
 
-    /// Sets the deadline to `timeout` from now; without a deadline by default. A handler that a test calls
-    /// is not dropped at the deadline.
+    /// Sets the deadline to `timeout` from now. Default: the request has no deadline.
+    ///
+    /// The deadline is visible to the handler and inherited by its calls. A handler that a test calls
+    /// directly is not dropped at the deadline.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.head.deadline = deadline::after(timeout);
@@ -104,17 +106,18 @@ impl<T> Request<T> {
         }
     }
 
-    /// Returns the message, and drops the rest.
+    /// Returns the message, and drops metadata and everything else.
     pub fn into_inner(self) -> T {
         self.message
     }
 
-    /// Returns the client's metadata, without the keys of the protocol.
+    /// Returns the metadata that the client sent, without the keys that gRPC itself uses, such as
+    /// `grpc-timeout`.
     pub fn metadata(&self) -> &Metadata {
         self.head.metadata()
     }
 
-    /// Returns the client's metadata for changes.
+    /// Returns a mutable reference to the metadata that the client sent.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.head.metadata
     }
@@ -124,12 +127,14 @@ impl<T> Request<T> {
         self.head.path()
     }
 
-    /// Returns the two ends of the connection, or `None` for a call without a connection.
+    /// Returns the local and remote address of the connection, or `None` for a call without a connection,
+    /// such as an in-process call.
     pub fn peer(&self) -> Option<&Peer> {
         self.head.peer()
     }
 
-    /// Returns the time until the call's deadline: zero if it has passed, `None` if there is none.
+    /// Returns the time until the call's deadline: zero if it has passed, `None` if the call has no
+    /// deadline.
     ///
     /// At the deadline, the future of the handler is dropped. Calls that the handler makes inherit the
     /// deadline.
@@ -137,17 +142,18 @@ impl<T> Request<T> {
         self.head.time_remaining()
     }
 
-    /// Returns the values that interceptors and layers pass to the handler.
+    /// Returns the extensions: values of any type that interceptors and layers pass to the handler. They
+    /// are never sent.
     pub fn extensions(&self) -> &http::Extensions {
         self.head.extensions()
     }
 
-    /// Returns the response of this call, to set its metadata, trailers and compression.
+    /// Returns a handle to the response of this call, which sets its metadata, trailers and compression.
     pub fn response(&self) -> &ResponseHandle {
         &self.response
     }
 
-    /// Converts the message with `map`, and keeps the rest.
+    /// Converts the message with `map`, and keeps metadata and everything else.
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Request<U> {
         Request {
             message: map(self.message),
@@ -157,7 +163,7 @@ impl<T> Request<T> {
         }
     }
 
-    /// Returns the extensions for changes.
+    /// Returns a mutable reference to the extensions.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         self.head.extensions_mut()
     }

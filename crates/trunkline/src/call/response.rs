@@ -4,9 +4,9 @@ use std::ops::{Deref, DerefMut};
 
 use trunkline_codec::Metadata;
 
-/// A response of one message that a client receives: the message and its metadata.
+/// A response with a single message, as a client receives it: the message and its metadata.
 ///
-/// It dereferences to the message.
+/// A `Response<T>` dereferences to the message `T`.
 ///
 /// ```
 /// use trunkline::Response;
@@ -25,7 +25,7 @@ pub struct Response<T> {
 }
 
 impl<T> Response<T> {
-    /// Creates a response without metadata, for a test without a server.
+    /// Creates a response without metadata, for a test that needs no server.
     pub fn new(message: T) -> Self {
         Self::received(message, Metadata::new(), Metadata::new(), false)
     }
@@ -49,22 +49,22 @@ impl<T> Response<T> {
         self.message
     }
 
-    /// Returns the metadata of the head.
+    /// Returns the metadata in the head of the response.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Returns the metadata of the head for changes.
+    /// Returns a mutable reference to the metadata in the head of the response.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.metadata
     }
 
-    /// Returns the metadata of the trailers.
+    /// Returns the metadata in the trailers of the response.
     pub fn trailers(&self) -> &Metadata {
         &self.trailers
     }
 
-    /// Returns the metadata of the trailers for changes.
+    /// Returns a mutable reference to the metadata in the trailers of the response.
     pub fn trailers_mut(&mut self) -> &mut Metadata {
         &mut self.trailers
     }

@@ -12,10 +12,10 @@ use crate::call::message_hooks::MessageHooks;
 use crate::call::response_metadata::{ResponseMetadata, append};
 use crate::observe::Recorder;
 
-/// The head, the trailers and the compression of the response that a handler returns.
+/// A handle with which a handler sets the metadata, the trailers and the compression of its response.
 ///
-/// [`Request::response`](crate::Request::response) returns it. It is cheap to clone, and clones share the
-/// response. Dropping it has no effect.
+/// A handler gets it from [`Request::response`](crate::Request::response). The handle is cheap to clone,
+/// and all clones refer to the same response. Dropping it has no effect.
 ///
 /// ```
 /// use trunkline::{Request, Result};
@@ -142,9 +142,10 @@ impl ResponseHandle {
         self.lock().trailers.extend(metadata);
     }
 
-    /// Returns the metadata that was set for the head. It is empty after the head has been sent.
+    /// Returns the metadata set for the head of the response, or empty metadata if the head has been
+    /// sent.
     ///
-    /// A test that calls a handler can check the metadata:
+    /// A test that calls a handler directly can check the metadata, because nothing sends the head:
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {
@@ -163,17 +164,18 @@ impl ResponseHandle {
         self.lock().head.clone()
     }
 
-    /// Returns the metadata that was set for the trailers. It is empty after they have been sent.
+    /// Returns the metadata set for the trailers, or empty metadata if the trailers have been sent.
     pub fn trailers(&self) -> Metadata {
         self.lock().trailers.clone()
     }
 
-    /// Selects the compression of the following messages; [`Compress::Off`] by default, and
-    /// [`Compress::Auto`] on a server with [compression](crate::Server::compress).
+    /// Selects which of the following messages are compressed. Default: [`Compress::Auto`] if
+    /// [`Server::compress`](crate::Server::compress) is set, and [`Compress::Off`] otherwise.
     ///
-    /// The head names the compressor, and is sent with the first message. Unless the server compresses by
-    /// default, set `On` or `Auto` before then; afterwards they have no effect. A client that accepts none of the server's
-    /// compressors receives uncompressed messages.
+    /// The compression is announced in the head of the response, which is sent with the first message. So
+    /// on a server without [`Server::compress`](crate::Server::compress), select `On` or `Auto` before
+    /// the first message; later, they have no effect. If the client accepts none of the server's
+    /// compressors, messages are sent uncompressed.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
         let wanted = compress != Compress::Off && self.0.compressor.is_some();
@@ -188,10 +190,10 @@ impl ResponseHandle {
         self.0.compress_from.store(from, Ordering::Release);
     }
 
-    /// Sends the head immediately instead of with the first message.
+    /// Sends the head immediately. By default, the head is sent with the first message.
     ///
-    /// The head is then sent even if the call ends without a message. By default, a response without messages and
-    /// without metadata in its head consists only of trailers.
+    /// If this method is called, the response has a head even if it has no messages. By default, a
+    /// response with neither messages nor metadata in its head consists only of trailers.
     pub fn send_head(&self) {
         let waker = {
             let mut state = self.lock();

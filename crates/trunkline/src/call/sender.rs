@@ -143,17 +143,22 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sends a message. Before that, waits while at least `pipe_size` bytes (64 KiB by default) on a
-    /// client, or `gather_size` bytes (16 KiB by default) on a server, are queued for HTTP/2.
+    /// Sends a message. Messages that are sent without waiting in between are written to the connection
+    /// together.
     ///
-    /// Messages that are sent without waiting in between are sent together. If the future is dropped
-    /// before it completes, the message is not sent.
+    /// If the peer reads slowly, sent messages are queued. Once the queue contains `pipe_size` bytes on a
+    /// client (default: 64 KiB), or `gather_size` bytes on a server (default: 16 KiB), `send` waits until
+    /// the queue has become shorter. Both sizes are [limits](crate::limits).
+    ///
+    /// If the future is dropped before it completes, the message is not sent.
     ///
     /// # Errors
     ///
-    /// RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`; it is not sent, and the call
-    /// continues. DEADLINE_EXCEEDED if the deadline has passed. CANCELLED if the call has ended; its
-    /// receiving half returns the status.
+    /// - RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`. The message is not sent, and
+    ///   the call continues.
+    /// - DEADLINE_EXCEEDED if the deadline has passed.
+    /// - CANCELLED if the call has ended. On a client, the status of the call is returned by its
+    ///   [`Streaming`](crate::Streaming).
     pub async fn send(&mut self, message: T) -> Result<(), Status> {
         let len = message.encoded_len();
         poll_fn(|cx| {
@@ -169,12 +174,13 @@ impl<T: Message> Sender<T> {
         .await
     }
 
-    /// Sends all messages of a stream, and returns when the stream ends.
+    /// Sends all messages of the stream `messages`, and completes when `messages` ends.
     ///
     /// # Errors
     ///
-    /// The errors of [`send`](Self::send), also while waiting for the next message. The rest of `messages`
-    /// is then dropped.
+    /// The errors of [`send`](Self::send). If the call ends or its deadline passes while this method
+    /// waits for the next message of `messages`, it returns the error immediately. The remaining messages
+    /// are dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
         while let Some(message) = next_of(messages.as_mut(), |cx| self.poll_ended(cx)).await? {
@@ -320,11 +326,12 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Ends the messages (half-close). On a server it has no effect; there, the response ends when the
-    /// handler returns.
+    /// Ends the stream of requests on a client (half-close). On a server, this has no effect, because the
+    /// response ends when the handler returns.
     ///
-    /// If a hook of an interceptor has rejected a message, the request is not complete, so on a client the
-    /// call is reset instead.
+    /// If an interceptor has rejected a message of the request (see
+    /// [`Context::on_request_message`](crate::Context::on_request_message)), the request is incomplete. A client then
+    /// resets the stream instead.
     pub fn finish(self) {
         if let Compression::Call {
             recorder, hooks, ..
@@ -340,12 +347,13 @@ impl<T> Sender<T> {
         self.pipe.finish(None);
     }
 
-    /// Selects the compression of the following messages.
+    /// Selects which of the following messages are compressed.
     ///
-    /// On a client, the default is [`Compress::On`] for a call with [`Call::compress`](crate::Call::compress),
-    /// and [`Compress::Auto`] for a call that uses the compression of its
-    /// [channel](crate::ChannelBuilder::compress). For other calls it has no effect. On a server, it is the
-    /// same as [`ResponseHandle::compress`].
+    /// - On a server, this is the same as [`ResponseHandle::compress`].
+    /// - On a client, the default is [`Compress::On`] if the call has a compressor of its own
+    ///   ([`Call::compress`](crate::Call::compress)), and [`Compress::Auto`] if it uses the compressor of
+    ///   its channel ([`ChannelBuilder::compress`](crate::ChannelBuilder::compress)). Without a
+    ///   compressor, the method has no effect.
     pub fn compress(&mut self, compress: Compress) {
         match &mut self.compression {
             Compression::Response(response) => response.compress(compress),
@@ -357,8 +365,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Waits until messages can no longer be delivered: the peer has ended the call or disconnected, or the
-    /// deadline has passed.
+    /// Waits until messages can no longer be delivered, because the peer has ended the call or
+    /// disconnected, or because the deadline has passed.
     pub async fn closed(&mut self) {
         poll_fn(|cx| self.poll_ended(cx).map(drop)).await;
     }

@@ -24,7 +24,8 @@ const MESSAGE_SIZE_MAX: usize = u32::MAX as usize;
 
 /// The receiving half of a stream of messages: responses on a client, requests on a server.
 ///
-/// It is also a [`Stream`] of results. On a client, dropping it before its end cancels the call.
+/// It also implements [`Stream`](https://docs.rs/futures-core/0.3/futures_core/stream/trait.Stream.html),
+/// whose items are results. On a client, dropping it before its end cancels the call.
 ///
 /// ```
 /// use trunkline::{Request, Result, Streaming};
@@ -59,9 +60,7 @@ impl<T: Message> Streaming<T> {
         }
     }
 
-    /// Creates a stream of `messages` with a successful end, for a test that calls a handler.
-    ///
-    /// The messages are encoded immediately, and decoded when they are read.
+    /// Creates a stream of `messages` that ends successfully, for a test that calls a handler.
     pub fn from_messages(messages: impl IntoIterator<Item = T>) -> Self {
         let (mut writer, reader) = pipe(usize::MAX);
         for message in messages {
@@ -74,12 +73,13 @@ impl<T: Message> Streaming<T> {
         Self::of_pipe(reader)
     }
 
-    /// Creates a sender and the stream of its messages, without a connection, for a test that calls a
+    /// Creates a sender and a stream of its messages, without a connection, for a test that calls a
     /// handler.
     ///
-    /// The test uses one end and the handler the other. As in a call, the messages pass through a pipe. If
-    /// it contains 64 KiB, the sender waits until the stream is read. [`Sender::finish`] ends the stream.
-    /// If the sender is dropped earlier, the stream ends with CANCELLED, as if the client had disconnected.
+    /// The test uses one of them and the handler the other. As in a call, sent messages are queued until
+    /// they are read, and [`Sender::send`] waits while the queue contains 64 KiB or more.
+    /// [`Sender::finish`] ends the stream. If the sender is dropped without it, the stream ends with
+    /// CANCELLED, as if the client had disconnected.
     ///
     /// ```
     /// use trunkline::{Request, Result, Sender, Streaming};
@@ -113,37 +113,41 @@ impl<T: Message> Streaming<T> {
         Self::new(Messages::new(receive, None))
     }
 
-    /// Waits for the next message; returns `None` after a successful end of the stream.
+    /// Waits for the next message. Returns `None` at the end of a stream that has ended successfully.
     ///
     /// Dropping the future does not lose a message.
     ///
     /// # Errors
     ///
-    /// On a client, the status with which the call ended, regardless of the side that ended it. Further
-    /// calls of the method return the same status. On a server, the fault of the request, such as
-    /// RESOURCE_EXHAUSTED for a message that exceeds `max_recv_message_size`, or INTERNAL for a message that
-    /// cannot be decoded.
+    /// On a client, the status with which the call ended, whichever side ended it. Every further call of
+    /// this method returns the same status.
+    ///
+    /// On a server, the error in the request, such as RESOURCE_EXHAUSTED for a message that exceeds
+    /// `max_recv_message_size`, or INTERNAL for a message that cannot be decoded.
     pub async fn message(&mut self) -> Result<Option<T>, Status> {
         poll_fn(|cx| self.messages.poll_decoded(cx)).await
     }
 }
 
 impl<T> Streaming<T> {
-    /// Cancels the call, on a client: its stream is reset with CANCEL immediately, and the server drops the
-    /// handler. On a server, it ends the requests.
+    /// Cancels the call on a client. The stream is reset with CANCEL immediately, and the server drops
+    /// the handler. On a server, this method only ends the stream of requests.
     ///
     /// Messages that have already arrived, up to 16 MiB, can still be read. Then the stream ends with
-    /// CANCELLED, and [`Status::response_metadata`] returns the metadata of the response's head. A call whose
-    /// response has arrived completely ends with the server's status. If the head has not arrived, the futures of
-    /// the interceptors are dropped.
+    /// CANCELLED, and [`Status::response_metadata`] returns the metadata in the head of the response, if
+    /// the head has arrived. If the whole response has already arrived, the stream ends with the server's
+    /// status instead.
+    ///
+    /// If the head has not arrived, the interceptors of the channel do not run to their end; their
+    /// futures are dropped.
     ///
     /// To cancel from another part of the program, use [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {
         self.messages.cancel();
     }
 
-    /// Waits for the head of the response, which can arrive before the first message, and returns its
-    /// metadata. On a server, use [`Request::metadata`](crate::Request::metadata) instead.
+    /// Waits for the head of the response, which can arrive before the first message, and returns the
+    /// metadata in it. On a server, use [`Request::metadata`](crate::Request::metadata) instead.
     ///
     /// # Errors
     ///
@@ -153,7 +157,8 @@ impl<T> Streaming<T> {
         Ok(self.messages.head())
     }
 
-    /// Returns the trailers of the response after the end of the stream, and `None` before.
+    /// Returns the metadata in the trailers of the response after the end of the stream, and `None`
+    /// before.
     pub fn trailers(&self) -> Option<&Metadata> {
         self.messages.trailers()
     }

@@ -22,10 +22,17 @@ use crate::client::channel::Channel;
 use crate::client::outgoing::OutgoingCall;
 use crate::observe::{MessageSize, Recorder};
 
-/// A call that has not begun. **Awaiting it starts the call.**
+/// A call that has not begun. **Awaiting it starts the call.** Set the timeout, metadata and compression
+/// before.
 ///
-/// The output is a [`Response`](crate::Response), a [`Streaming`](crate::Streaming), a [`ClientStream`](crate::ClientStream), or a [`Sender`](crate::Sender) and a [`Streaming`](crate::Streaming),
-/// depending on the kind of the method. Set the timeout, metadata and compression before awaiting.
+/// The output depends on the kind of the method:
+///
+/// | method | output |
+/// | --- | --- |
+/// | one request, one response | [`Response`](crate::Response) |
+/// | one request, many responses | [`Streaming`](crate::Streaming) |
+/// | many requests, one response | [`ClientStream`](crate::ClientStream) |
+/// | many requests, many responses | a tuple of [`Sender`](crate::Sender) and [`Streaming`](crate::Streaming) |
 ///
 /// Dropping a `Call` has no effect. Dropping the future that awaits it cancels the call.
 ///
@@ -56,20 +63,22 @@ pub struct Call<T = ()> {
 }
 
 impl<T> Call<T> {
-    /// Sets the timeout of the whole call, from the moment it is awaited to its trailers, including
-    /// connecting and waiting for a free stream. By default, the timeout of the
-    /// [channel](crate::ChannelBuilder::timeout) applies; if it has none, the call is not limited.
+    /// Sets the timeout of the whole call: from the moment at which the call is awaited until its
+    /// trailers arrive, including the time to connect and to wait for a free stream. Default: the timeout
+    /// of the [channel](crate::ChannelBuilder::timeout), which is unlimited unless set.
     ///
-    /// The client sends the timeout (`grpc-timeout`), so the server drops the handler, too, when it
-    /// expires. The call ends with DEADLINE_EXCEEDED, and the message says whether it was connecting,
-    /// waiting for a stream, or waiting for the response. A call in a handler also
-    /// ends at the deadline of the handler, unless the call is [detached](Self::detached).
+    /// When the timeout expires, the call ends with DEADLINE_EXCEEDED. The message of the status says
+    /// whether the call was connecting, waiting for a stream, or waiting for the response. The client
+    /// also sends the timeout to the server (`grpc-timeout`), which then drops the handler.
+    ///
+    /// A call that a handler makes also ends at the deadline of the handler, unless the call is
+    /// [detached](Self::detached).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Adds metadata. The same key can be added more than once.
+    /// Adds a pair of metadata. The same key can be added more than once.
     ///
     /// If the key is invalid, or the value is not printable ASCII, the call fails with INTERNAL before
     /// anything is sent. For binary values, use [`metadata_bin`](Self::metadata_bin).
@@ -94,25 +103,30 @@ impl<T> Call<T> {
         self
     }
 
-    /// Sets the handle that can cancel the call while it is awaited, replacing an earlier one.
+    /// Sets a handle that can cancel the call, replacing an earlier one.
     ///
-    /// If the handle has already cancelled, the call fails with CANCELLED before anything is sent.
+    /// If the handle has already cancelled its calls, this call fails with CANCELLED before anything is
+    /// sent.
     pub fn cancel_with(mut self, handle: &CancelHandle) -> Self {
         self.outgoing.cancel = Some(handle.clone());
         self
     }
 
-    /// Prevents the call from inheriting the deadline of the handler that makes it.
+    /// Makes the call independent of the deadline of the handler that makes it. By default, a call
+    /// inherits that deadline.
     pub fn detached(mut self) -> Self {
         self.is_detached = true;
         self
     }
 
-    /// If the server cannot be reached, the call waits until it can, at most until its deadline, while the
-    /// channel reconnects with backoff. By default, such a call fails immediately.
+    /// Waits for a connection if the server cannot be reached. By default, such a call fails immediately
+    /// with UNAVAILABLE.
     ///
-    /// At the deadline, the message of the status contains the last failure. Without a deadline, the call
-    /// can wait forever. The option has no effect on in-process calls and calls of tower services.
+    /// The call waits at most until its deadline, while the channel keeps trying to connect. At the
+    /// deadline, the message of the status contains the last failure to connect. A call without a
+    /// deadline can wait forever.
+    ///
+    /// The option has no effect on in-process calls and on channels that call a tower service.
     pub fn wait_for_ready(mut self) -> Self {
         self.outgoing.wait_mode = WaitMode::WaitForReady;
         self
@@ -123,26 +137,26 @@ impl<T> Call<T> {
         self.outgoing.head.path()
     }
 
-    /// Returns a mutable reference to the metadata of the call.
+    /// Returns a mutable reference to the metadata of the request.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.outgoing.head.metadata
     }
 
-    /// Returns a mutable reference to values for interceptors and tower layers of this client, which are not
-    /// sent.
+    /// Returns a mutable reference to the extensions: values of any type for the interceptors and tower
+    /// layers of this client. They are never sent.
     pub fn extensions_mut(&mut self) -> &mut http::Extensions {
         &mut self.outgoing.head.extensions
     }
 
-    /// Compresses the messages of the request, regardless of their size, with the compressor of that name;
-    /// `identity` disables compression. The default is the compression of the
+    /// Compresses all messages of the request, regardless of their size, with the compressor of that
+    /// name, such as `gzip`. `identity` disables compression. Default: the compression of the
     /// [channel](crate::ChannelBuilder::compress).
     ///
     /// A message that compression does not make smaller is sent uncompressed. In a stream of requests,
     /// [`Sender::compress`](crate::Sender::compress) selects the messages to compress.
     ///
-    /// If the channel has no compressor of that name, the call fails with INTERNAL before anything is sent.
-    /// If the server does not support it, the call fails with UNIMPLEMENTED.
+    /// If the channel has no compressor of that name, the call fails with INTERNAL before anything is
+    /// sent. If the server does not support it, the call fails with UNIMPLEMENTED.
     pub fn compress(mut self, compressor: &str) -> Self {
         let Some(channel) = &self.channel else {
             return self;

@@ -32,19 +32,8 @@ use crate::client::outgoing::OutgoingCall;
 use crate::http_service::{ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 
-/// The connections of a client to a target. A channel is cheap to clone, and clones share the connections.
-///
-/// A channel has one connection to each server, and opens more when that connection is busy; see
-/// [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). For several targets or addresses, select between
-/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) and [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin).
-///
-/// The next call replaces a connection that has ended. If the channel cannot connect, it tries again after
-/// a pause, which grows from 1 s to 120 s (`connect_backoff_base` in [`ChannelLimits`]). Meanwhile, calls
-/// fail with UNAVAILABLE and the cause, unless they [wait for ready](crate::Call::wait_for_ready). A call that the
-/// server has not processed is retried transparently.
-///
-/// The connections close after the last clone is dropped and the last call has ended. After
-/// `channel_idle_time` (30 min) without a call they close as well, and the next call reconnects.
+/// A client's connections to a target: a server, or several servers among which it distributes calls. A
+/// channel is cheap to clone, and clones share the connections.
 ///
 /// ```
 /// # use trunkline::{Channel, Client, Server};
@@ -53,6 +42,21 @@ use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 /// let client = Client::new(channel.clone());
 /// # Ok(()) }
 /// ```
+///
+/// **Number of connections.** A channel has one connection to a server, and opens more while that
+/// connection is busy; see [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections).
+/// If the target consists of several addresses,
+/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) or
+/// [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin) selects the addresses that are used.
+///
+/// **Reconnecting.** If a connection ends, the next call opens a new one. If the channel cannot connect,
+/// it tries again after a pause, which grows from 1 s (`connect_backoff_base` in [`ChannelLimits`]) to
+/// 120 s. Meanwhile, calls fail with UNAVAILABLE and the cause, unless they [wait for
+/// ready](crate::Call::wait_for_ready). A call that certainly has not been processed by the server is
+/// sent again automatically (transparent retry).
+///
+/// **Closing.** The connections close after the last clone is dropped and the last call has ended. They
+/// also close after 30 min without a call (`channel_idle_time`); the next call then reconnects.
 #[derive(Clone)]
 pub struct Channel {
     pub(crate) backend: Backend,
@@ -61,7 +65,8 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Returns a channel over any tower service, such as another channel with layers.
+    /// Returns a channel that passes its calls to a tower service instead of a server. The service can be
+    /// another channel with layers around it.
     ///
     /// If the service returns an error that is not a [`Status`], the call fails with UNAVAILABLE and the
     /// text of the error.
@@ -111,15 +116,15 @@ impl Channel {
         self
     }
 
-    /// Returns this channel with a size limit of received messages, in bytes after decompression; 4 MiB by
-    /// default. Other clones are not affected.
+    /// Returns this channel with a limit for the size of received messages, in bytes after decompression.
+    /// Default: 4 MiB. Other clones are not affected.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
-    /// Returns this channel with a size limit of sent messages, in bytes before compression; 4 GiB by
-    /// default. Other clones are not affected.
+    /// Returns this channel with a limit for the size of sent messages, in bytes before compression.
+    /// Default: 4 GiB. Other clones are not affected.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
@@ -131,16 +136,15 @@ impl Channel {
         self.with_options(|options| options.limits = Arc::new(limits))
     }
 
-    /// Returns this channel with a timeout for calls that do not [set their own](crate::Call::timeout); unlimited
-    /// by default. Other clones are not affected.
+    /// Returns this channel with a timeout for calls that do not [set their own](crate::Call::timeout).
+    /// Default: unlimited. Other clones are not affected.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with_defaults(|defaults| defaults.timeout = Some(timeout))
     }
 
-    /// Returns this channel with a pair of metadata for each call, before the metadata of the call itself.
-    /// The same key can be added more than once; a call that also adds it sends both values. Other clones
-    /// are not affected.
+    /// Returns this channel with a pair of metadata that each call sends. If a call adds a pair with the
+    /// same key, both are sent, the channel's first. Other clones are not affected.
     ///
     /// If the key or the value is invalid, each call fails with INTERNAL before anything is sent.
     #[must_use]
@@ -148,23 +152,27 @@ impl Channel {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append(key, value)))
     }
 
-    /// Returns this channel with a pair of binary metadata, whose key ends in `-bin`, for each call. See
+    /// Returns this channel with a pair of binary metadata, whose key ends in `-bin`, that each call
+    /// sends. See
     /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn metadata_bin(self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append_bin(key, value)))
     }
 
-    /// Returns this channel with all pairs of `metadata` for each call. See [`metadata`](Self::metadata).
+    /// Returns this channel with metadata of which each call sends all pairs. See
+    /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(self, metadata: Metadata) -> Self {
         self.with_defaults(|defaults| defaults.metadata.extend(metadata))
     }
 
-    /// Returns this channel with compression of requests; see [`ChannelBuilder::compress`](crate::ChannelBuilder::compress). `identity`
-    /// disables compression. Other clones are not affected.
+    /// Returns this channel with compression of requests by the compressor of that name; see
+    /// [`ChannelBuilder::compress`](crate::ChannelBuilder::compress). `identity` disables compression. Other clones
+    /// are not affected.
     ///
-    /// If the channel has no compressor of that name, each call fails with INTERNAL before anything is sent.
+    /// If the channel has no compressor of that name, each call fails with INTERNAL before anything is
+    /// sent.
     #[must_use]
     pub fn compress(self, compressor: &str) -> Self {
         self.with_options(|options| {
@@ -207,8 +215,8 @@ impl Channel {
         })
     }
 
-    /// Returns the connectivity state. An in-process channel or a channel over a tower service is always
-    /// ready.
+    /// Returns the connectivity state. A channel to an in-process server or a tower service is always
+    /// [`Ready`](ConnectivityState::Ready).
     pub fn state(&self) -> ConnectivityState {
         match &self.backend.kind {
             BackendKind::Server(connections) => connections.state(),
@@ -216,7 +224,8 @@ impl Channel {
         }
     }
 
-    /// Returns a watch of the connectivity state. It does not keep the channel alive.
+    /// Returns a watch, which reports changes of the connectivity state. It does not keep the channel
+    /// alive.
     pub fn watch_state(&self) -> ConnectivityWatch {
         match &self.backend.kind {
             BackendKind::Server(connections) => connections.watch_state(),
@@ -224,15 +233,16 @@ impl Channel {
         }
     }
 
-    /// Returns the figures of each current connection, in no particular order. Channels without connections,
-    /// in-process or over a tower service, return an empty list.
+    /// Returns statistics of each current connection, in no particular order. The list is empty for a
+    /// channel to an in-process server or a tower service.
     pub fn connection_stats(&self) -> Vec<ConnectionStats> {
         self.backend
             .connections()
             .map_or_else(Vec::new, |it| it.stats())
     }
 
-    /// Asks an idle channel to connect, without waiting. Call it in a tokio runtime.
+    /// Starts to connect, if the channel is idle, and does not wait for the result. Call it in a tokio
+    /// runtime.
     pub fn request_connection(&self) {
         if let Some(connections) = self.backend.connections() {
             connections.request_connection();

@@ -20,7 +20,7 @@ use crate::client::defaults::CallDefaults;
 /// gRFC A8, "Client-side behavior": a client must not send PING frames more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 
-/// The builder of a channel, which [`Channel::to`] returns.
+/// A builder of channels with settings, which [`Channel::to`] returns.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
@@ -42,7 +42,8 @@ pub struct ChannelBuilder {
 
 impl Channel {
     /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
-    /// `unix:/path`, or to a list of them; see [`Targets`]. The default port is 443, or 80 for `http://`.
+    /// `unix:/path`, or to a list of them; see [`Targets`]. If the text contains no port, it is 80 for
+    /// `http://` and 443 otherwise.
     ///
     /// ```no_run
     /// # use trunkline::Channel;
@@ -53,18 +54,18 @@ impl Channel {
     /// # Ok(()) }
     /// ```
     ///
-    /// `https://` uses TLS with the authorities that the system trusts. For other authorities or a client
-    /// certificate, use [`ChannelBuilder::tls`].
+    /// `https://` uses TLS with the certificate authorities that the system trusts. For other authorities
+    /// or a client certificate, use [`ChannelBuilder::tls`].
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a target is malformed; UNAVAILABLE if the name does not resolve, or no HTTP/2
-    /// server responds, each within `connect_timeout` (20 s by default).
+    /// INVALID_ARGUMENT if a target is malformed. UNAVAILABLE if the name does not resolve, or if no
+    /// HTTP/2 server responds; each of the two steps has a time limit, `connect_timeout` (default: 20 s).
     pub async fn connect(targets: impl Into<Targets>) -> Result<Self, Status> {
         Self::to(targets).connect().await
     }
 
-    /// Returns the builder of a channel to one target or a list; see [`Targets`].
+    /// Returns the builder of a channel to one target or to several; see [`Targets`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -92,7 +93,7 @@ impl ChannelBuilder {
         }
     }
 
-    /// Connects immediately.
+    /// Returns the channel after it has connected.
     ///
     /// # Errors
     ///
@@ -105,12 +106,12 @@ impl ChannelBuilder {
         Ok(channel)
     }
 
-    /// Returns a channel that connects at its first call.
+    /// Returns the channel immediately. It connects at its first call.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a target or the authority is malformed, the TLS files cannot be used, the
-    /// [compressor](Self::compress) does not exist, or default metadata is invalid.
+    /// INVALID_ARGUMENT if a target, the authority or the metadata is invalid, the TLS files cannot be
+    /// used, or the channel has no [compressor](Self::compress) of the selected name.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let mut settings = self.settings;
         if let Some(text) = self.authority {
@@ -140,7 +141,7 @@ impl ChannelBuilder {
         Ok(Channel::of(Backend::new(connections, options)))
     }
 
-    /// Sets the TLS settings, and uses TLS for targets of all forms except `http://`.
+    /// Sets the TLS settings, and uses TLS for every target except `http://`.
     ///
     /// ```no_run
     /// # async fn example() -> trunkline::Result<()> {
@@ -160,21 +161,23 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sends all calls to one address, the first that can be reached. This is the default.
+    /// Sends all calls to one address: the first, in the order of the list, that can be reached. This is
+    /// the default.
     #[must_use]
     pub fn pick_first(mut self) -> Self {
         self.settings.policy = Spread::PickFirst;
         self
     }
 
-    /// Keeps a connection to every address, and sends calls to the working ones in turn.
+    /// Keeps a connection to every address, and distributes calls evenly over the addresses that can be
+    /// reached.
     #[must_use]
     pub fn round_robin(mut self) -> Self {
         self.settings.policy = Spread::RoundRobin;
         self
     }
 
-    /// Resolves names with `resolver` instead of the system's resolver.
+    /// Resolves host names with `resolver` instead of the system's resolver.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
         self.settings.set_resolver(resolver);
@@ -182,10 +185,11 @@ impl ChannelBuilder {
     }
 
     /// Connects to an address with `connect`, which returns a byte stream, such as one in memory or
-    /// through a tunnel. By default, the channel connects sockets.
+    /// through a tunnel. Default: the channel connects to TCP and Unix sockets.
     ///
-    /// At the end, the channel shuts the stream down (`poll_shutdown`). It then reads until the server
-    /// closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (1 s).
+    /// When a connection ends, the channel shuts the stream down (`poll_shutdown`). It then reads until
+    /// the server closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (default: 1
+    /// s).
     ///
     /// ```
     /// # async fn example() -> trunkline::Result<()> {
@@ -210,46 +214,50 @@ impl ChannelBuilder {
     }
 
     /// Sets the timeout of each attempt to connect to an address, including the handshakes of TLS and
-    /// HTTP/2; 20 s by default. Each attempt to resolve a name has the same timeout of its own.
+    /// HTTP/2. Default: 20 s. The resolution of a name has a separate timeout of the same duration.
     ///
-    /// If an address does not respond, the channel also tries the next one (`connect_stagger`). Each
-    /// address has its own timeout.
+    /// If an address has not responded after `connect_stagger` (default: 250 ms), the channel tries the
+    /// next one at the same time, with a timeout of its own.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect_timeout = timeout;
         self
     }
 
-    /// Limits the number of connections to a server; 4 by default. 0 is treated as 1.
+    /// Limits the number of connections to one server. Default: 4. 0 is treated as 1.
     ///
-    /// If every connection has as many calls as the server allows, counting at most 100, the channel opens
-    /// another: all calls of a connection share one lock and one TCP stream. No
-    /// call waits for it, and none fails if it cannot be opened; the channel tries again after a pause
-    /// (`connection_retry_pause`). A call uses the connection with the fewest calls. Unused connections
-    /// except the last are closed after a while (`connection_idle_time`).
+    /// The calls of a connection share a lock and a TCP stream, so several connections can carry more.
+    /// The channel opens another when each existing connection has as many calls as the server permits,
+    /// or 100. A call uses the connection with the fewest calls. Calls neither wait for an additional
+    /// connection nor fail because of it; if it cannot be opened, the channel tries again after
+    /// `connection_retry_pause` (default: 1 s). A connection that has not been used for
+    /// `connection_idle_time` (default: 30 s) is closed, unless it is the last one.
     ///
     /// Calls of one channel can therefore use different connections and, through a load balancer, reach
-    /// different servers. With 1, all calls share one connection, and calls above the server's limit wait.
+    /// different servers. With a limit of 1, all calls share one connection, and wait when it has as many
+    /// calls as the server permits.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
         self
     }
 
-    /// Sets how long the server can be silent before a connection with an open call sends a PING; never
-    /// by default, at least 10 s (gRFC A8). If the server does not acknowledge the PING within
+    /// Sets how long a server can be silent during a call before the channel sends a PING. Default:
+    /// never. Minimum: 10 s (gRFC A8).
+    ///
+    /// If the server does not acknowledge the PING within
     /// [`keepalive_timeout`](Self::keepalive_timeout), the connection is closed, its calls fail with
     /// UNAVAILABLE, and the next call reconnects.
     ///
-    /// Most servers permit a PING every 5 minutes. A server that receives more closes the connection
-    /// ("too_many_pings"), and the channel then doubles the time for its next connections.
+    /// Most servers permit a PING every 5 minutes. A server that receives them more often closes the
+    /// connection ("too_many_pings"), and the channel then doubles the time for its next connections.
     #[must_use]
     pub fn keepalive_time(mut self, time: Duration) -> Self {
         self.limits.http2.keepalive_time = time.max(KEEPALIVE_TIME_MIN);
         self
     }
 
-    /// Sets how long the server has to acknowledge a PING; 20 s by default. On Linux, this also limits how
+    /// Sets how long a server has to acknowledge a PING. Default: 20 s. On Linux, this also limits how
     /// long sent data can remain unacknowledged (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
@@ -257,15 +265,15 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sends PING frames also while no call is open, so the next call has a working connection. Servers
-    /// permit them less often then.
+    /// Sends PING frames even while no call is open, so that a lost connection is noticed before the next
+    /// call. Many servers permit PING frames less often in this case.
     #[must_use]
     pub fn keepalive_without_calls(mut self) -> Self {
         self.limits.keepalive_without_calls = true;
         self
     }
 
-    /// Limits the size of received messages, in bytes after decompression; 4 MiB by default. A larger
+    /// Limits the size of received messages, in bytes after decompression. Default: 4 MiB. A larger
     /// message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
@@ -273,28 +281,29 @@ impl ChannelBuilder {
         self
     }
 
-    /// Limits the size of sent messages, in bytes before compression; 4 GiB by default. A larger message
-    /// fails with RESOURCE_EXHAUSTED and is not sent.
+    /// Limits the size of sent messages, in bytes before compression. Default: 4 GiB. A larger message is
+    /// not sent, and sending it fails with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
         self.limits.messages.max_send_message_size = bytes;
         self
     }
 
-    /// Sets the value of `:authority`; the host and port of the target by default.
+    /// Sets the value of `:authority`, which names the server in requests. Default: the host and port of
+    /// the target.
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {
         self.authority = Some(authority.to_owned());
         self
     }
 
-    /// Compresses the requests of all calls with the compressor of that name, such as `gzip`; `identity`,
-    /// the default, disables compression.
+    /// Compresses the requests of all calls with the compressor of that name, such as `gzip`. `identity`
+    /// disables compression. Default: `identity`.
     ///
     /// A message is compressed if it has more than [`compress_above`](Self::compress_above) bytes and
     /// compression makes it smaller. A call can override this with
-    /// [`Call::compress`](crate::Call::compress). If the server does not support the compression,
-    /// compressed calls fail with UNIMPLEMENTED.
+    /// [`Call::compress`](crate::Call::compress). If the server does not support the compressor,
+    /// calls with compressed messages fail with UNIMPLEMENTED.
     ///
     /// If the channel has no compressor of that name, [`connect_lazy`](Self::connect_lazy) returns
     /// INVALID_ARGUMENT.
@@ -304,15 +313,15 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets the timeout of calls that do not [set their own](crate::Call::timeout); unlimited by default.
+    /// Sets the timeout of calls that do not [set their own](crate::Call::timeout). Default: unlimited.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.defaults.get_or_insert_default().timeout = Some(timeout);
         self
     }
 
-    /// Adds a pair of metadata to each call, before the metadata of the call itself. The same key can be
-    /// added more than once; a call that also adds it sends both values.
+    /// Adds a pair of metadata that each call sends. The same key can be added more than once. If a call
+    /// adds a pair with the same key, both are sent, the channel's first.
     ///
     /// If the key or the value is invalid, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT.
     ///
@@ -332,7 +341,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a pair of binary metadata, whose key ends in `-bin`, to each call. See
+    /// Adds a pair of binary metadata, whose key ends in `-bin`, that each call sends. See
     /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn metadata_bin(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
@@ -341,7 +350,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds all pairs of `metadata` to each call. See [`metadata`](Self::metadata).
+    /// Adds metadata of which each call sends all pairs. See [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
         let defaults = self.defaults.get_or_insert_default();
@@ -349,7 +358,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets the size, in bytes, up to which messages are not compressed; 1 KiB by default. With 0, every
+    /// Sets the size, in bytes, up to which messages are not compressed. Default: 1 KiB. With 0, every
     /// message that compression makes smaller is compressed.
     #[must_use]
     pub fn compress_above(mut self, bytes: usize) -> Self {
@@ -357,8 +366,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a message compressor after the existing ones, which are gzip and deflate by default. It replaces a
-    /// compressor of the same name.
+    /// Adds a compressor, which the channel prefers less than the existing ones. A compressor of the same
+    /// name is replaced. Default: gzip and deflate.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
         self.compressors = self.compressors.with(compressor);

@@ -20,7 +20,7 @@ use crate::call::sender::{Sender, next_of};
 const LOOK_EVERY: usize = 1024;
 const EACH: usize = 16;
 
-/// A call that sends many requests and receives one response.
+/// A running call that sends many requests and receives one response.
 ///
 /// Dropping it cancels the call.
 ///
@@ -53,16 +53,23 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         }
     }
 
-    /// Sends a message. Waits while too many bytes are queued, because the server reads slowly.
+    /// Sends a message. If the server reads slowly and too many bytes are queued, waits until it has read
+    /// more.
     ///
-    /// A server can respond before it has read all requests. Then `send` fails as soon as a message must
-    /// wait, or after 1 KiB more, and [`finish`](Self::finish) returns the response.
+    /// The server can end the call before it has read all requests, even successfully. `send` then fails:
+    /// immediately if it has to wait, and otherwise within the next 1 KiB of messages.
+    /// [`finish`](Self::finish) returns the result of the call.
+    ///
+    /// If the future is dropped before it completes, the message is not sent.
     ///
     /// # Errors
     ///
-    /// The status with which the server or the deadline ended the call. CANCELLED if the server has
-    /// responded; call `finish` then. RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`; it
-    /// is not sent, and the call continues. FAILED_PRECONDITION after [`half_close`](Self::half_close).
+    /// - The status of the call, if the call has failed or its deadline has passed.
+    /// - CANCELLED if the server has ended the call successfully; [`finish`](Self::finish) returns the
+    ///   response.
+    /// - RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`. The message is not sent, and
+    ///   the call continues.
+    /// - FAILED_PRECONDITION after [`half_close`](Self::half_close).
     pub async fn send(&mut self, message: Q) -> Result<(), Status> {
         let len = message.encoded_len();
         let is_late = self.sender.as_ref().is_some_and(Sender::has_expired);
@@ -98,12 +105,12 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         left.is_none()
     }
 
-    /// Sends everything that `messages` yields.
+    /// Sends all messages of the stream `messages`, and completes when `messages` ends.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), also while the next message is waited for; what is left of `messages` is
-    /// dropped.
+    /// The errors of [`send`](Self::send). If the call ends while this method waits for the next message
+    /// of `messages`, it returns the error immediately. The remaining messages are dropped.
     pub async fn send_all(&mut self, messages: impl Stream<Item = Q>) -> Result<(), Status> {
         let mut messages = pin!(messages);
         while let Some(message) = next_of(messages.as_mut(), |cx| self.poll_told(cx)).await? {
@@ -112,8 +119,8 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         Ok(())
     }
 
-    /// Waits for the head of the response, which can arrive long before the response, and returns its
-    /// metadata. Requests can be sent before and after.
+    /// Waits for the head of the response, which can arrive long before the message, and returns the
+    /// metadata in it. Requests can be sent before and after.
     ///
     /// # Errors
     ///
@@ -123,7 +130,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         Ok(self.messages.head())
     }
 
-    /// Ends the requests (half-close) without waiting for the response, which [`finish`](Self::finish)
+    /// Ends the stream of requests without waiting for the response, which [`finish`](Self::finish)
     /// returns. Calling it again has no effect.
     pub fn half_close(&mut self) {
         if let Some(sender) = self.sender.take() {
@@ -131,7 +138,7 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         }
     }
 
-    /// Ends the requests, and waits for the response.
+    /// Ends the stream of requests, and waits for the response.
     ///
     /// # Errors
     ///
@@ -141,17 +148,18 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
         poll_fn(|cx| self.messages.poll_only(cx)).await
     }
 
-    /// Cancels the call: its stream is reset with CANCEL immediately, and the server drops the handler.
+    /// Cancels the call. The stream is reset with CANCEL immediately, and the server drops the handler.
     ///
-    /// Further messages cannot be sent. [`finish`](Self::finish) returns the response if it has arrived
-    /// completely. Otherwise it returns CANCELLED, and [`Status::response_metadata`] returns the metadata of
-    /// the response's head if that has arrived. To cancel from another part of the program, use
-    /// [`CancelHandle`](crate::CancelHandle).
+    /// Further messages cannot be sent. [`finish`](Self::finish) returns the response if it had already
+    /// arrived completely. Otherwise it returns CANCELLED, and [`Status::response_metadata`] returns the
+    /// metadata in the head of the response, if the head had arrived.
+    ///
+    /// To cancel from another part of the program, use [`CancelHandle`](crate::CancelHandle).
     pub fn cancel(&mut self) {
         self.messages.cancel();
     }
 
-    /// Selects the compression of the following messages; see [`Sender::compress`].
+    /// Selects which of the following messages are compressed; see [`Sender::compress`].
     pub fn compress(&mut self, compress: Compress) {
         if let Some(sender) = &mut self.sender {
             sender.compress(compress);

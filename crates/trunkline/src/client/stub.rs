@@ -9,10 +9,10 @@ use crate::client::call::Call;
 use crate::client::channel::Channel;
 use crate::client::client_stream::ClientStream;
 
-/// A client that makes calls by the path of a method and the types of its messages.
+/// A client for calls without generated code, which takes the path of the method and the types of the
+/// messages. Generated clients wrap it.
 ///
-/// Generated clients wrap it. Use it directly for calls without generated code, for example with messages as
-/// bytes ([`Raw`](crate::Raw)).
+/// Messages can be protobuf messages, or bytes ([`Raw`](crate::Raw)):
 ///
 /// ```no_run
 /// use trunkline::{Channel, Client, Method, Raw};
@@ -66,7 +66,7 @@ impl Client {
         Call::new(self.channel.clone(), &method, None)
     }
 
-    /// Returns this client with its channel changed by `change`.
+    /// Returns this client with the channel that `change` returns.
     ///
     /// ```
     /// # use std::time::Duration;

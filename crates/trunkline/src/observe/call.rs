@@ -11,7 +11,7 @@ use crate::call::head::Head;
 use crate::call::kind::{CallKind, Side};
 use crate::observe::recorder::Recorder;
 
-/// A call that begins, which [`Observer::call`](crate::observe::Observer::call) receives.
+/// A call that begins, as [`Observer::call`](crate::observe::Observer::call) receives it.
 ///
 /// ```
 /// use trunkline::observe::{CallObserver, CallStart, Observer};
@@ -37,31 +37,33 @@ impl CallStart<'_> {
         self.recorder.id
     }
 
-    /// Returns the side of the call that is observed.
+    /// Returns the side on which the call is observed: the client or the server.
     pub fn side(&self) -> Side {
         self.recorder.side
     }
 
-    /// Returns the method, `package.Service/Method`, without a leading slash. On a server, it is `other` if
-    /// the called method does not exist, so clients cannot create arbitrary names of metrics.
+    /// Returns the method, `package.Service/Method`, without a leading slash. On a server, it is `other`
+    /// if the method does not exist, so that clients cannot create any number of metric names.
     pub fn method(&self) -> &str {
         self.recorder.method()
     }
 
-    /// Returns true if the program defines the method: on a server, a method of its services; on a client, a
-    /// method with a [constant path](crate::Method::new), as in generated code.
+    /// Returns true if the program defines the method: on a server, if a service has registered it; on a
+    /// client, if it was created with [`Method::new`](crate::Method::new), as in generated code.
     pub fn is_registered(&self) -> bool {
         self.recorder.is_registered
     }
 
-    /// Returns the kind of the method, or `None` if it is unknown, because the server refuses the call or a
-    /// channel forwards it for a tower service.
+    /// Returns the kind of the method. It is `None` if the kind is unknown: on a server that refuses the
+    /// call, and for a
+    /// [`Channel`](crate::Channel) that is used as a tower service.
     pub fn kind(&self) -> Option<CallKind> {
         self.recorder.kind
     }
 
-    /// Returns the two ends of the connection, on a server; `None` on a client, which has not selected a
-    /// connection yet, and for calls without a connection.
+    /// Returns the local and remote address of the connection on a server. Returns `None` on a client,
+    /// which has not selected a connection yet, and for calls without a connection, such as in-process
+    /// calls.
     pub fn peer(&self) -> Option<&Peer> {
         self.head.and_then(Head::peer)
     }
@@ -72,18 +74,18 @@ impl CallStart<'_> {
         self.metadata
     }
 
-    /// Returns the time until the deadline: zero if it has passed, `None` if there is none.
+    /// Returns the time until the deadline: zero if it has passed, `None` if the call has no deadline.
     pub fn time_remaining(&self) -> Option<Duration> {
         deadline::remaining(self.recorder.deadline)
     }
 
-    /// Returns the moment at which the call began. All times in [`CallStats`] are relative to it.
+    /// Returns the moment at which the call began. The durations in [`CallStats`] count from this moment.
     pub fn started_at(&self) -> Instant {
         self.recorder.started.into_std()
     }
 
-    /// Returns the `tracing` span of the call, before it is entered. It is disabled if no subscriber is
-    /// interested.
+    /// Returns the `tracing` span of the call, which has not been entered yet. It is disabled if no
+    /// subscriber is interested in it.
     pub fn span(&self) -> &tracing::Span {
         &self.recorder.span
     }
@@ -100,7 +102,8 @@ impl fmt::Debug for CallStart<'_> {
     }
 }
 
-/// The figures of a call that has ended.
+/// Statistics of a call that has ended: its result, its duration, and the number and size of its
+/// messages.
 ///
 /// ```
 /// use trunkline::observe::{self, CallStats};
@@ -123,7 +126,7 @@ impl CallStats<'_> {
         self.recorder.id
     }
 
-    /// Returns the side of the call that was observed.
+    /// Returns the side on which the call was observed: the client or the server.
     pub fn side(&self) -> Side {
         self.recorder.side
     }
@@ -141,8 +144,9 @@ impl CallStats<'_> {
     /// Returns the code with which the call ended on this side. It is CANCELLED if the caller dropped the
     /// call or, on a server, if the client cancelled it or its connection was lost.
     ///
-    /// A deadline passes on both sides at the same time. The client ends with DEADLINE_EXCEEDED and resets
-    /// the stream. If the reset arrives before the server has read its clock, the code is CANCELLED there.
+    /// When a deadline passes, the client ends the call with DEADLINE_EXCEEDED and resets the stream. On
+    /// the server, the code is usually also DEADLINE_EXCEEDED, but CANCELLED if the reset arrives before
+    /// the server has noticed the deadline.
     pub fn code(&self) -> Code {
         self.error.map_or(Code::OK, Status::code)
     }
@@ -152,8 +156,8 @@ impl CallStats<'_> {
         self.error
     }
 
-    /// Returns the number of attempts of a client, including transparent retries. It is 0 on a server, and for
-    /// a call that failed before the first attempt.
+    /// Returns the number of attempts that a client made: one, and one more for each transparent retry.
+    /// It is 0 on a server, and for a call that failed before its first attempt.
     pub fn attempts(&self) -> u32 {
         self.recorder.attempts()
     }
@@ -163,7 +167,8 @@ impl CallStats<'_> {
         self.recorder.sent.messages()
     }
 
-    /// Returns the bytes of the messages sent, after compression, including the five bytes of each prefix.
+    /// Returns the size in bytes of all messages sent, after compression, including the five-byte prefix
+    /// of each message.
     pub fn bytes_sent(&self) -> u64 {
         self.recorder.sent.bytes()
     }
@@ -173,26 +178,27 @@ impl CallStats<'_> {
         self.recorder.received.messages()
     }
 
-    /// Returns the bytes of the messages received, before decompression, including the five bytes of each
-    /// prefix, and of messages that were received in part or refused for their size.
+    /// Returns the size in bytes of all messages received, before decompression, including the five-byte
+    /// prefix of each message. If a message was refused for its size, or only a part of it arrived, the
+    /// bytes that arrived are counted.
     pub fn bytes_received(&self) -> u64 {
         self.recorder.received.bytes()
     }
 
-    /// Returns the time until the stream was open, in which a client waits for a connection and a stream.
-    /// Returns `None` on a server, and if no stream was opened.
+    /// Returns the time until the stream of the call was open. In this time, a client waits for a
+    /// connection and a stream. Returns `None` on a server, and if no stream was opened.
     pub fn time_to_stream(&self) -> Option<Duration> {
         self.recorder.stream_opened.after_start()
     }
 
     /// Returns the time until a client received the head of the response, or a server created it. Returns
-    /// `None` if there was no head.
+    /// `None` if the response had no head.
     pub fn time_to_head(&self) -> Option<Duration> {
         self.recorder.head_done.after_start()
     }
 
-    /// Returns the duration of the call: on a client until the caller receives the end, on a server until the
-    /// response is complete. HTTP/2 can still be sending it then.
+    /// Returns the duration of the call: on a client until the caller receives the end, on a server until
+    /// the response is complete. HTTP/2 may still be sending the response then.
     pub fn duration(&self) -> Duration {
         self.duration
     }

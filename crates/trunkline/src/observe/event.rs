@@ -6,9 +6,10 @@ use trunkline_codec::{Metadata, Payload, Status};
 
 use crate::observe::call::CallStats;
 
-/// The kinds of events that a [`CallObserver`](crate::observe::CallObserver) receives, combined with `|`.
+/// The kinds of events that a [`CallObserver`](crate::observe::CallObserver) wants to receive. Combine
+/// kinds with `|`.
 ///
-/// Each kind includes [`ENDS`](Self::ENDS).
+/// Every value includes [`ENDS`](Self::ENDS).
 ///
 /// ```
 /// use trunkline::observe::Wants;
@@ -29,7 +30,8 @@ impl Wants {
     pub const HEADS: Self = Self(1 << 1);
     /// Messages, with their sizes: [`CallEvent::Message`] and [`CallEvent::HalfClosed`].
     pub const MESSAGES: Self = Self(1 << 2);
-    /// Messages with their bytes. Each sent message is encoded an additional time.
+    /// The same events as [`MESSAGES`](Self::MESSAGES), but with the bytes of the messages. Each sent
+    /// message is then encoded once more.
     pub const PAYLOADS: Self = Self(Self::MESSAGES.0 | 1 << 3);
     /// All events, including the bytes of messages.
     pub const ALL: Self = Self(u8::MAX);
@@ -48,7 +50,7 @@ impl BitOr for Wants {
     }
 }
 
-/// A direction of a call, relative to the observed side.
+/// The direction of a message, a head or trailers, as the observed side sees it.
 ///
 /// ```
 /// use trunkline::observe::{CallEvent, Direction};
@@ -66,7 +68,7 @@ pub enum Direction {
     Received,
 }
 
-/// An event of a call. Both sides have the same events, except that only a client makes attempts.
+/// An event of a call. Both sides report the same events, except that only a client reports attempts.
 ///
 /// Later versions can add kinds and fields, so match with `_` and `..`:
 ///
@@ -84,12 +86,13 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum CallEvent<'a> {
-    /// A client begins an attempt, and waits for a connection and a stream.
+    /// A client begins an attempt: one try to make the call on a connection. It now waits for a
+    /// connection and a stream.
     #[non_exhaustive]
     AttemptStarted {
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// True for a transparent retry, after an attempt that the server did not process.
+        /// True for a transparent retry: the server has not processed the previous attempt.
         is_transparent: bool,
     },
     /// The attempt has a stream, and its head is being sent to the server.
@@ -98,8 +101,9 @@ pub enum CallEvent<'a> {
         /// The number of the attempt, from 1.
         attempt: u32,
     },
-    /// The head of the request or of the response. A client sends one for each attempt; its
-    /// metadata includes the changes that interceptors made before [`Next::run`](crate::Next::run).
+    /// The head of the request or of the response was sent or received. A client sends one for each
+    /// attempt, with the changes that interceptors made to the metadata before
+    /// [`Next::run`](crate::Next::run).
     #[non_exhaustive]
     Head {
         /// Sent or received.
@@ -107,31 +111,33 @@ pub enum CallEvent<'a> {
         /// The metadata of the head.
         metadata: &'a Metadata,
     },
-    /// A message, after it was encoded or decompressed. A message that a transparent retry sends again is
-    /// reported once; a message that is refused for its size is not reported.
+    /// A message was encoded, or was received and decompressed.
+    ///
+    /// A message that a transparent retry sends again is reported only once. A message that is refused
+    /// for its size is not reported.
     #[non_exhaustive]
     Message {
         /// Sent or received.
         direction: Direction,
-        /// The number of the message in its direction, from 0.
+        /// The position of the message in its direction, starting at 0.
         number: u64,
         /// The size of the encoded message in bytes, before compression.
         size: usize,
-        /// The size of the message on the wire in bytes, without the five bytes of its prefix.
+        /// The size of the message as it is transmitted, in bytes, without its five-byte prefix.
         wire_size: usize,
-        /// True if the message is compressed on the wire.
+        /// True if the message is transmitted compressed.
         is_compressed: bool,
-        /// The encoded message, uncompressed; `None` without [`Wants::PAYLOADS`].
+        /// The encoded message, uncompressed, if the observer wants [`Wants::PAYLOADS`].
         payload: Option<&'a Payload>,
     },
-    /// The client has ended the requests.
+    /// The client has ended the stream of requests.
     #[non_exhaustive]
     HalfClosed {
         /// Sent by a client, received by a server.
         direction: Direction,
     },
-    /// The trailers, sent by a server and received by a client. A response that fails immediately has no head;
-    /// its trailers contain the metadata.
+    /// The trailers were sent by a server or received by a client. A response that fails immediately has
+    /// only trailers and no head; the trailers then contain all metadata.
     #[non_exhaustive]
     Trailers {
         /// Sent or received.
@@ -139,12 +145,12 @@ pub enum CallEvent<'a> {
         /// The metadata of the trailers, without the status.
         metadata: &'a Metadata,
     },
-    /// A client's attempt has ended. Interceptors have not changed its status yet.
+    /// A client's attempt has ended. Interceptors can still change its status.
     #[non_exhaustive]
     AttemptEnded {
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// The status of a failed attempt; `None` for OK.
+        /// The status of a failed attempt, or `None` if the attempt ended with OK.
         error: Option<&'a Status>,
     },
     /// The call has ended. This is the last event, and it is reported exactly once.

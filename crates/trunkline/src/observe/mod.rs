@@ -1,8 +1,7 @@
 //! Observers, which count, measure and log the calls of a server or a channel.
 //!
 //! [`Server::observe`](crate::Server::observe) and [`Channel::observe`](crate::Channel::observe) add an [`Observer`].
-//! For each call it can return a [`CallObserver`], which receives the [`CallEvent`]s that it
-//! [wants](CallObserver::wants). For an observer that only reads the figures of ended calls, use [`on_end`].
+//! To receive the statistics of each call once it has ended, use [`on_end`]:
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -17,20 +16,26 @@
 //! }));
 //! ```
 //!
-//! **Order.** On a client, each attempt begins with [`AttemptStarted`](CallEvent::AttemptStarted), continues with
-//! [`AttemptOpened`](CallEvent::AttemptOpened) and ends with [`AttemptEnded`](CallEvent::AttemptEnded). Messages
-//! precede the half-close or the trailers, and received events are reported in the order of arrival. A sent message is
-//! reported when it is encoded. On a server, that can be before the head; on a client, while the first attempt still
-//! waits for its stream. [`Ended`](CallEvent::Ended) is reported exactly once, as the last event, even if the call is
-//! dropped, its handler panics, or the server shuts down. Two threads can report the two directions concurrently.
+//! To receive events during a call, implement [`Observer`]. For each call it can return a
+//! [`CallObserver`], which receives the kinds of [`CallEvent`]s that it [wants](CallObserver::wants).
+//!
+//! **Order of events.** On a client, each attempt begins with
+//! [`AttemptStarted`](CallEvent::AttemptStarted), continues with
+//! [`AttemptOpened`](CallEvent::AttemptOpened) and ends with [`AttemptEnded`](CallEvent::AttemptEnded).
+//! Messages are reported before the half-close or the trailers of their direction. Received events are
+//! reported in the order of arrival. A sent message is reported when it is encoded: on a server, this can
+//! be before the head is sent; on a client, before the first attempt has a stream.
+//! [`Ended`](CallEvent::Ended) is reported exactly once, as the last event, even if the call is dropped,
+//! its handler panics, or the server shuts down. Events of the two directions can be reported by two
+//! threads at the same time.
 //!
 //! **Several observers** of a channel or server are notified in the order in which they were added.
 //!
-//! **Costs.** Observers run in the task of the call, so a slow observer delays the call. Without an observer and a
-//! `tracing` subscriber, a call costs two additional comparisons.
+//! **Cost.** Observers run in the task of the call, so a slow observer delays the call. Without an
+//! observer and a `tracing` subscriber, a call has almost no additional cost.
 //!
-//! **Panics.** If an observer panics, the panic is caught and logged, and the observer receives no further events of
-//! that call. The call continues.
+//! **Panics.** If an observer panics, the panic is caught and logged, and the observer receives no
+//! further events of that call. The call continues.
 
 mod call;
 mod event;
@@ -40,7 +45,6 @@ mod span;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use crate::call::kind::{CallKind, Side};
 pub use call::{CallStart, CallStats};
 pub use event::{CallEvent, Direction, Wants};
 #[cfg(feature = "server")]
@@ -49,8 +53,8 @@ pub(crate) use recorder::{MessageSize, Observers, Recorder, Subject};
 pub use trunkline_transport::ConnectionStats;
 use trunkline_transport::Peer;
 
-/// Observes calls and connections; added with [`Server::observe`](crate::Server::observe) or
-/// [`Channel::observe`](crate::Channel::observe).
+/// An observer of calls and connections. [`Server::observe`](crate::Server::observe) and
+/// [`Channel::observe`](crate::Channel::observe) add it.
 ///
 /// ```
 /// use std::time::Instant;
@@ -85,20 +89,22 @@ use trunkline_transport::Peer;
 /// let server = trunkline::Server::new().observe(Sizes);
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Returns the observer of a call that begins, or `None` to ignore the call; `None` by default.
+    /// Returns an observer for a call that begins, or `None` to ignore the call. The default returns
+    /// `None`.
     ///
-    /// A client calls this method when the call is awaited, before its interceptors run, and a server when it has
-    /// read the head. A server also calls it for calls that it refuses, because the method does not exist or the
-    /// request is malformed.
+    /// A client calls this method when the call is awaited, before its interceptors run. A server calls
+    /// it when it has read the head of the request, even if it then refuses the call because the method
+    /// does not exist or the request is malformed.
     fn call(&self, call: &CallStart<'_>) -> Option<impl CallObserver> {
         let _ = call;
         None::<fn(Instant, &CallEvent<'_>)>
     }
 
-    /// Receives the figures of a server's connection that has ended. Does nothing by default.
+    /// Receives the statistics of a server's connection that has ended. The default does nothing.
     ///
-    /// A channel does not call this method; [`Channel::connection_stats`](crate::Channel::connection_stats)
-    /// returns the figures of its connections.
+    /// A channel does not call this method.
+    /// [`Channel::connection_stats`](crate::Channel::connection_stats) returns the statistics of its
+    /// current connections.
     fn connection_ended(&self, connection: &ConnectionEnd<'_>) {
         let _ = connection;
     }
@@ -131,9 +137,9 @@ impl<O: Observer> Observer for Arc<O> {
     }
 }
 
-/// The observer of one call, which [`Observer::call`] returns. It is dropped with the call.
+/// An observer of one call, which [`Observer::call`] returns. It is dropped when the call has ended.
 ///
-/// A closure `Fn(Instant, &CallEvent)` is an observer that receives [`Wants::ENDS`].
+/// A closure `Fn(Instant, &CallEvent)` is also an observer, which receives [`Wants::ENDS`].
 ///
 /// ```
 /// use std::time::Instant;
@@ -152,7 +158,7 @@ impl<O: Observer> Observer for Arc<O> {
 /// }
 /// ```
 pub trait CallObserver: Send + Sync + 'static {
-    /// Returns the kinds of events to receive; [`Wants::ENDS`] by default.
+    /// Returns the kinds of events to receive. The default is [`Wants::ENDS`]: only the end of the call.
     ///
     /// The method is called once, when the call begins. Events of other kinds are not created.
     fn wants(&self) -> Wants {
@@ -169,7 +175,7 @@ impl<F: Fn(Instant, &CallEvent<'_>) + Send + Sync + 'static> CallObserver for F 
     }
 }
 
-/// A server's connection that has ended.
+/// A server's connection that has ended, as [`Observer::connection_ended`] receives it.
 ///
 /// ```
 /// use trunkline::observe::{ConnectionEnd, Observer};
@@ -189,18 +195,19 @@ pub struct ConnectionEnd<'a> {
 }
 
 impl ConnectionEnd<'_> {
-    /// Returns the two ends of the connection.
+    /// Returns the local and remote address of the connection.
     pub fn peer(&self) -> &Peer {
         self.peer
     }
 
-    /// Returns the bytes and frames of the connection, including those that belong to no call.
+    /// Returns the number of bytes and frames of the connection, including those that do not belong to a
+    /// call.
     pub fn stats(&self) -> &ConnectionStats {
         &self.stats
     }
 }
 
-/// Returns an observer that passes the figures of each call to `take` after the call has ended.
+/// Returns an observer that passes the statistics of each call to `take` after the call has ended.
 ///
 /// ```
 /// let channel = trunkline::Channel::in_process(trunkline::Server::new());

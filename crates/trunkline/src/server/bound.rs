@@ -11,11 +11,11 @@ use trunkline_transport::{Address, Listener, ServerTls, serve, serve_threads};
 use crate::server::router::Router;
 use crate::server::router_handler::RouterHandler;
 
-/// A server that listens, returned by [`Server::bind`](crate::Server::bind) and
-/// [`Server::on`](crate::Server::on).
+/// A server that listens, but does not yet accept connections. [`Server::bind`](crate::Server::bind) and
+/// [`Server::on`](crate::Server::on) return it.
 ///
-/// It accepts connections while it serves; until then, clients wait in the kernel's queue. Dropping it
-/// closes the listeners.
+/// Clients that connect before the server serves wait in a queue of the operating system. Dropping the
+/// server closes the listeners.
 ///
 /// ```no_run
 /// # async fn example(server: trunkline::Server) -> trunkline::Result<()> {
@@ -52,8 +52,8 @@ impl BoundServer {
         }
     }
 
-    /// Returns the address on which the server listens, or the first of several. For port 0, it contains
-    /// the port that the system selected.
+    /// Returns the address on which the server listens, or the first of several. If the server was bound
+    /// to port 0, the address contains the port that the system selected.
     ///
     /// Channels accept the address as a target:
     ///
@@ -74,24 +74,30 @@ impl BoundServer {
         each.map(Listener::local_addr).collect()
     }
 
-    /// Serves without end. Dropping the future closes the listeners and all connections.
+    /// Accepts and serves connections until the future is dropped, which closes the listeners and all
+    /// connections.
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a [selected compressor](crate::Server::compress) does not exist, the TLS
-    /// files cannot be used, or [`Server::threads`](crate::Server::threads) is 0; RESOURCE_EXHAUSTED
-    /// if the threads cannot be started. The [checks](crate::server::Methods::before_serving) of
-    /// services can return other errors. An error on one connection ends only that connection.
+    /// INVALID_ARGUMENT if a [selected compressor](crate::Server::compress) does not exist, the TLS files
+    /// cannot be used, or [`Server::threads`](crate::Server::threads) is 0; RESOURCE_EXHAUSTED if the
+    /// threads cannot be started. A service can add [checks](crate::server::Methods::before_serving),
+    /// whose errors are also returned. An error on one connection ends only that connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
     }
 
-    /// Serves until `shutdown` completes, and then drains: the listeners close, clients receive a
-    /// GOAWAY, and running calls can finish within [`Server::drain_grace`](crate::Server::drain_grace)
-    /// (10 s by default), which no client can extend. Calls that were in flight when the GOAWAY was
-    /// sent are served. [`shutdown_signal`](crate::shutdown_signal) returns a suitable future.
+    /// Serves until `shutdown` completes, for example [`shutdown_signal`](crate::shutdown_signal), and
+    /// then shuts down gracefully:
     ///
-    /// Dropping the future closes the listeners and all connections.
+    /// - The listeners close.
+    /// - Each client receives a GOAWAY frame, after which it makes no more calls on the connection. Calls
+    ///   that it sent before the frame reached it are served.
+    /// - Running calls can continue for [`Server::drain_grace`](crate::Server::drain_grace) (default: 10
+    ///   s). Then their handlers are dropped, and the connections close.
+    ///
+    /// The future completes after the last call, at the latest after that time. Dropping the future
+    /// closes the listeners and all connections immediately.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ use crate::server::service::{Methods, Service};
 
 /// A gRPC server: services, and the options with which it serves them over HTTP/2.
 ///
-/// [`serve`](Self::serve) listens and serves without end. For a graceful shutdown, use
+/// [`serve`](Self::serve) listens and serves until its future is dropped. For a graceful shutdown, use
 /// [`bind`](Self::bind) and [`BoundServer::serve_until`].
 ///
 /// ```no_run
@@ -46,20 +46,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates a server without services, with default options.
+    /// Creates a server with default options and without services.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a service. Its methods replace existing methods with the same paths.
+    /// Adds a service. Methods that were added earlier with the same paths are replaced.
     #[must_use]
     pub fn add_service<S: Service>(mut self, service: S) -> Self {
         self.methods.add_service(service);
         self
     }
 
-    /// Runs `interceptor` around every call, inside the layers. The interceptor added first is the
-    /// outermost.
+    /// Runs `interceptor` around every call. The interceptor added first is the outermost. Interceptors
+    /// run inside the tower [layers](Self::layer).
     #[must_use]
     pub fn intercept(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(interceptor);
@@ -74,22 +74,24 @@ impl Server {
         self
     }
 
-    /// Does not reveal the names of services and methods to callers of an unknown one. By default the status
-    /// suggests a similar name ("did you mean SayHello?"), and no interceptor runs before it is sent.
+    /// Hides the names of services and methods from clients that call an unknown one. By default, the
+    /// status suggests a similar name ("did you mean SayHello?"), even if an interceptor would refuse the
+    /// client.
     #[must_use]
     pub fn hide_names(mut self) -> Self {
         self.hides_names = true;
         self
     }
 
-    /// Puts a tower layer around all services. The layer added first is the outermost.
-    ///
-    /// Readiness does not propagate between layers that are added by separate calls. If a layer depends on the
-    /// readiness of another, as load shedding depends on a limit, add both as one layer, such as a
-    /// stack of tower's `ServiceBuilder`.
+    /// Adds a tower layer around all services. The layer added first is the outermost.
     ///
     /// If a layer returns an error that is not a [`Status`], the client receives UNAVAILABLE with the
     /// text of the error.
+    ///
+    /// A layer cannot see whether a layer that was added by another call of this method is ready
+    /// (`poll_ready`). Some layers need that: load shedding, for example, refuses requests while a
+    /// concurrency limit is not ready. Combine such layers with tower's `ServiceBuilder`, and add them as
+    /// one layer.
     #[must_use]
     pub fn layer<L, B>(mut self, layer: L) -> Self
     where
@@ -110,7 +112,7 @@ impl Server {
     }
 
     /// Passes requests that are not gRPC to `service`: requests with an HTTP method other than POST, or
-    /// with another content type. By default the server refuses them with HTTP status 405 or 415.
+    /// with another content type. By default, the server refuses them with HTTP status 405 or 415.
     #[must_use]
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
@@ -127,22 +129,22 @@ impl Server {
         self
     }
 
-    /// Limits the size of messages that the server receives, in bytes after decompression; 4 MiB by
-    /// default. A larger message ends its call with RESOURCE_EXHAUSTED.
+    /// Limits the size of messages that the server receives, in bytes after decompression. Default: 4
+    /// MiB. A larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
-    /// Limits the size of messages that the server sends, in bytes before compression; 4 GiB by
-    /// default. A larger message ends its call with RESOURCE_EXHAUSTED.
+    /// Limits the size of messages that the server sends, in bytes before compression. Default: 4 GiB. A
+    /// larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
     }
 
-    /// Limits the number of calls that a client can have open on one connection, and so the number of
-    /// handlers that run for it; 100 by default.
+    /// Limits the number of calls that a client can have open on one connection, and the number of
+    /// handlers that run for the connection. Default: 100.
     #[must_use]
     pub fn max_concurrent_streams(self, streams: u32) -> Self {
         self.with_limits(|limits| limits.max_concurrent_streams = streams)
@@ -161,22 +163,25 @@ impl Server {
         self
     }
 
-    /// Serves on this many dedicated threads, each with a single-threaded runtime and, on Linux, its own
-    /// listening socket. By default a server runs on the runtime that awaits it.
+    /// Serves on this many dedicated threads. Default: the server runs on the runtime that awaits it.
     ///
-    /// A connection stays on the thread that accepted it. Its handlers and the tasks that they spawn
-    /// run there as well, so no work moves between cores. This suits many connections with short
-    /// handlers. The kernel distributes connections by their addresses, so several connections can
-    /// share a thread while another thread has none. A handler that computes for long delays all
-    /// connections of its thread; move such work to `tokio::task::spawn_blocking`.
-    /// `tokio::task::block_in_place` does not work on these threads.
+    /// Each thread has a single-threaded tokio runtime and, on Linux, its own listening socket. A
+    /// connection stays on the thread that accepted it, and so do its handlers and the tasks that they
+    /// spawn. No work moves between cores, which suits many connections with short handlers. The threads
+    /// share the services, interceptors and layers.
     ///
-    /// The threads are named `trunkline-0`, `trunkline-1` and so on. They start when the bound server
-    /// serves, and share the services, interceptors and layers. The future of [`BoundServer::serve`]
-    /// can be awaited on any runtime. When it completes, the threads have ended, and so have all tasks
-    /// that handlers spawned there. Dropping the future ends each thread as soon as its current task yields, so the port
-    /// can stay in use for a moment. The threads share a single listener on a Unix socket, and a
-    /// listener that was passed to [`on`](Self::on).
+    /// **Restrictions.** A handler that computes for a long time delays all connections of its thread;
+    /// move such work to `tokio::task::spawn_blocking`. `tokio::task::block_in_place` does not work on
+    /// these threads. The kernel assigns each connection to a thread by its addresses, regardless of
+    /// load, so one thread can have several connections while another has none.
+    ///
+    /// **Start and end.** The threads are named `trunkline-0`, `trunkline-1` and so on. They start when
+    /// [`BoundServer::serve`] is first polled, which can be on any runtime. When that future completes, the threads have ended, with
+    /// all tasks that handlers spawned on them. If it is dropped, each thread ends as soon as its current
+    /// task yields, so the port can stay in use for a moment.
+    ///
+    /// Without a socket for each thread, as on a Unix socket, with a listener passed to [`on`](Self::on),
+    /// or on systems other than Linux, the threads share one listener.
     ///
     /// If `threads` is 0, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
@@ -185,7 +190,7 @@ impl Server {
         self
     }
 
-    /// Serves over TLS, on TCP and on Unix sockets; without TLS by default.
+    /// Serves over TLS, on TCP and on Unix sockets. Default: without TLS.
     /// [`serve_connection`](Self::serve_connection) ignores this option.
     ///
     /// ```no_run
@@ -204,8 +209,8 @@ impl Server {
         self
     }
 
-    /// Adds a message compressor after the existing ones, which are gzip and deflate by default. It
-    /// replaces a compressor of the same name.
+    /// Adds a compressor, which the server prefers less than the existing ones. A compressor of the same
+    /// name is replaced. Default: gzip and deflate.
     #[must_use]
     pub fn compressor(mut self, compressor: impl Compressor + 'static) -> Self {
         self.compressors = self.compressors.with(compressor);
@@ -219,13 +224,14 @@ impl Server {
         self
     }
 
-    /// Compresses responses with the compressor `name`, such as `gzip`; `identity`, the default, disables
-    /// compression.
+    /// Compresses responses with the compressor `name`, such as `gzip`. `identity` disables compression.
+    /// Default: `identity`.
     ///
-    /// If a client does not accept that compression, the server uses its first other compressor that
-    /// the client accepts. A message is compressed if it has more than
-    /// [`compress_above`](Self::compress_above) bytes and compression makes it smaller. A handler can
-    /// override this for its call with [`ResponseHandle::compress`](crate::ResponseHandle::compress).
+    /// A message is compressed if it has more than [`compress_above`](Self::compress_above) bytes and
+    /// compression makes it smaller. If a client does not accept the selected compressor, the server uses
+    /// the first of its other compressors that the client accepts. A handler can override the selection
+    /// for its call with
+    /// [`ResponseHandle::compress`](crate::ResponseHandle::compress).
     ///
     /// If the server has no compressor of that name, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
@@ -234,18 +240,18 @@ impl Server {
         self
     }
 
-    /// Sets the size, in bytes, up to which messages are not compressed; 1 KiB by default. With 0,
-    /// every message that compression makes smaller is compressed.
+    /// Sets the size, in bytes, up to which messages are not compressed. Default: 1 KiB. With 0, every
+    /// message that compression makes smaller is compressed.
     #[must_use]
     pub fn compress_above(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.compress_above = bytes)
     }
 
-    /// Listens on one or more addresses and serves without end. This is [`bind`](Self::bind) followed by
-    /// [`BoundServer::serve`].
+    /// Listens on one or more addresses and serves until the future is dropped. This is
+    /// [`bind`](Self::bind) followed by [`BoundServer::serve`].
     ///
-    /// Dropping the future closes the listeners and all connections. A client receives a GOAWAY if its
-    /// socket accepts one immediately.
+    /// Dropping the future closes the listeners and all connections. The server then tries to send a
+    /// GOAWAY frame to each client, but does not wait for it.
     ///
     /// # Errors
     ///
@@ -256,9 +262,9 @@ impl Server {
 
     /// Listens on an address, or on each address of a list.
     ///
-    /// An address is text (`host:port`, `unix:/path`, or on Linux `unix-abstract:name`), a
-    /// `SocketAddr`, or an [`Address`](crate::Address). Port 0 selects a free port. An IPv6 address can
-    /// have a zone: `[fe80::1%eth0]:port`.
+    /// An address is text (`host:port`, `unix:/path`, or on Linux `unix-abstract:name`), a `SocketAddr`,
+    /// or an [`Address`](crate::Address). Port 0 selects a free port. An IPv6 address can contain a zone:
+    /// `[fe80::1%eth0]:port`.
     ///
     /// The server accepts connections while the returned [`BoundServer`] serves. Its limits apply to all
     /// addresses together.
@@ -274,9 +280,9 @@ impl Server {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if an address is malformed, the list is empty, the TLS files cannot be used, a
-    /// selected compressor does not exist, or [`threads`](Self::threads) is 0; UNAVAILABLE if an
-    /// address cannot be used. The message contains the address, the cause and a way to resolve it.
-    /// The [checks](Methods::before_serving) of services can return other errors.
+    /// selected compressor does not exist, or [`threads`](Self::threads) is 0. UNAVAILABLE if the server
+    /// cannot listen on an address. The message contains the address, the cause and a way to resolve it.
+    /// A service can add [checks](Methods::before_serving), whose errors are also returned.
     pub async fn bind(self, addresses: impl Into<ListenAddresses>) -> Result<BoundServer, Status> {
         let addresses = addresses.into();
         self.check()?;
@@ -293,21 +299,20 @@ impl Server {
         Ok(self.listening(listeners))
     }
 
-    /// Uses a socket that already listens instead of binding an address. The options are checked when
-    /// the returned [`BoundServer`] serves.
+    /// Uses a socket that already listens instead of binding an address. The options of the server are
+    /// checked when the returned [`BoundServer`] serves.
     pub fn on(self, listener: Listener) -> BoundServer {
         self.listening(vec![vec![listener]])
     }
 
-    /// Serves one connection that is already open, such as one end of an in-memory pair, until it
-    /// ends. The connection runs in the task that awaits the future; [`threads`](Self::threads) has no
-    /// effect.
+    /// Serves one connection that is already open, such as one end of an in-memory pair, until it ends.
+    /// The connection runs in the task that awaits the future; [`threads`](Self::threads) has no effect.
     ///
-    /// At the end, the server shuts the stream down (`poll_shutdown`). It then reads until the client
-    /// closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (1 s), so the stream
-    /// need not support half-closing.
+    /// When the connection ends, the server shuts the stream down (`poll_shutdown`). It then reads until
+    /// the client closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (default: 1
+    /// s). So the stream need not support half-closing.
     ///
-    /// Dropping the future closes the connection immediately, without a GOAWAY.
+    /// Dropping the future closes the connection immediately, without a GOAWAY frame.
     pub async fn serve_connection<IO>(self, io: IO)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -317,8 +322,8 @@ impl Server {
     }
 
     /// Serves one connection, as [`serve_connection`](Self::serve_connection) does, until `shutdown`
-    /// completes. Then the client receives a GOAWAY, and running calls can finish within
-    /// [`drain_grace`](Self::drain_grace) (10 s by default).
+    /// completes. Then the client receives a GOAWAY frame, and running calls can continue for
+    /// [`drain_grace`](Self::drain_grace) (default: 10 s).
     pub async fn serve_connection_until<IO>(self, io: IO, shutdown: impl Future<Output = ()>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -331,8 +336,8 @@ impl Server {
 
     /// Returns the services as a tower service, for use in another HTTP/2 server.
     ///
-    /// The router applies the layers, interceptors, observers and limits of messages. Options of
-    /// connections, such as TLS, threads and keepalive, have no effect, because the other server
+    /// The router applies the layers, interceptors, observers and message limits of this server. Options
+    /// of connections, such as TLS, threads and keepalive, have no effect, because the other server
     /// handles the connections.
     pub fn into_router(self) -> Router {
         let compress = self.compress.as_deref();

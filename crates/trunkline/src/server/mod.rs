@@ -1,7 +1,8 @@
-//! The parts of a server: services, their methods, and the addresses to listen on.
+//! Types for servers beyond [`Server`](crate::Server): services, their methods, and the addresses to
+//! listen on.
 //!
-//! [`Server`](crate::Server) configures and runs a server. Most programs need only that type; services without
-//! generated code also use [`Methods`].
+//! Most programs need only [`Server`](crate::Server), which configures and runs a server. Services
+//! without generated code also use [`Methods`].
 
 pub(crate) mod bound;
 pub(crate) mod builder;

@@ -36,13 +36,7 @@ use crate::server::unknown_method;
 /// [`Server::into_router`](crate::Server::into_router) creates it.
 ///
 /// A router accepts an `http::Request` with any body, and is cheap to clone. It applies interceptors,
-/// layers, observers and limits of messages, but no options of connections.
-///
-/// The router does not enforce the deadlines of clients. At its deadline, a client resets the stream; the
-/// server around the router then drops the future or the body, which drops the handler. The router itself
-/// enforces the timeouts of services, such as
-/// [`ServiceServer::max_timeout`](crate::server::ServiceServer::max_timeout). They count from the call of the
-/// router and need a tokio runtime with a timer.
+/// layers, observers and message limits, but no options of connections, such as TLS and keepalive.
 ///
 /// ```
 /// # fn example(greeter: impl trunkline::Service) {
@@ -52,6 +46,12 @@ use crate::server::unknown_method;
 /// let channel = Channel::new(router);
 /// # }
 /// ```
+///
+/// **Deadlines.** The router does not enforce the deadlines of clients. At its deadline, a client resets
+/// the stream, and the server around the router then drops the future or the body of the response, which
+/// drops the handler. The router does enforce the timeouts of services, such as
+/// [`ServiceServer::max_timeout`](crate::server::ServiceServer::max_timeout). They count from the moment at which the
+/// router is called, and require a tokio runtime with a timer.
 #[derive(Clone)]
 pub struct Router {
     routes: Arc<Routes>,

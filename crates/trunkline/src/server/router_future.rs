@@ -13,10 +13,11 @@ use crate::http_service::Calling;
 use crate::server::response_head;
 use crate::server::running_handler::RunningHandler;
 
-/// The future of a [`Router`](crate::Router)'s response, which completes with the head.
+/// The future of a [`Router`](crate::Router)'s response. It completes when the head of the response is
+/// known.
 ///
-/// The handler runs in this future, and then in the body of the response. Dropping either drops the
-/// handler.
+/// The handler runs while this future is polled, and then while the body of the response is polled.
+/// Dropping either of them before its end drops the handler.
 ///
 /// ```
 /// # async fn example(router: trunkline::Router, request: http::Request<trunkline::tower::Body>) {

@@ -19,7 +19,8 @@ use crate::server::encode::one_frame;
 use crate::server::options::ServiceOptions;
 use crate::server::raw_request::RawRequest;
 
-/// A service that can be added to a [`Server`](crate::Server). Generated code implements this trait.
+/// A service that can be added to a [`Server`](crate::Server). Generated code implements this trait with
+/// [`ServiceServer`](crate::server::ServiceServer).
 ///
 /// A service without generated code registers its methods itself:
 ///
@@ -46,8 +47,8 @@ pub trait Service {
     /// The full name, such as `package.Service`.
     const NAME: &'static str;
 
-    /// The descriptors of the file that defines the service, and of all files that it imports; empty
-    /// by default.
+    /// The descriptors of the file that defines the service, and of all files that it imports. Default:
+    /// none.
     ///
     /// Server reflection sends them to clients; see [`Methods::file_descriptors`].
     const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);
@@ -56,7 +57,7 @@ pub trait Service {
     fn add_to(self, methods: &mut Methods);
 }
 
-/// The methods of a server by path, and the services that registered them. A server passes them to
+/// A table of all methods of a server, to which services add theirs. A server passes it to
 /// [`Service::add_to`].
 ///
 /// ```
@@ -99,11 +100,11 @@ pub(crate) struct MethodHandler {
 }
 
 impl Methods {
-    /// Registers a method of one request and one response. It replaces an existing method with the same
+    /// Registers a method with one request and one response. It replaces an existing method with the same
     /// path.
     ///
-    /// Each call passes `service` and the request to `handler`. Dropping the call drops the future of
-    /// the handler.
+    /// Each call runs `handler` with `service` and the request. If the call is cancelled, the future that
+    /// `handler` returned is dropped.
     pub fn unary<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
     where
         S: Send + Sync + 'static,
@@ -134,8 +135,7 @@ impl Methods {
         });
     }
 
-    /// Registers a method of one request and many responses. It replaces an existing method with the
-    /// same path.
+    /// Registers a method with one request and many responses, as [`unary`](Self::unary) does.
     pub fn server_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -160,8 +160,7 @@ impl Methods {
         });
     }
 
-    /// Registers a method of many requests and one response. It replaces an existing method with the
-    /// same path.
+    /// Registers a method with many requests and one response, as [`unary`](Self::unary) does.
     pub fn client_streaming<S, Q, R, F, Fut>(
         &mut self,
         method: Method,
@@ -182,8 +181,7 @@ impl Methods {
         });
     }
 
-    /// Registers a method of many requests and many responses. It replaces an existing method with the
-    /// same path.
+    /// Registers a method with many requests and many responses, as [`unary`](Self::unary) does.
     pub fn bidi_streaming<S, Q, R, F, Fut>(&mut self, method: Method, service: &Arc<S>, handler: F)
     where
         S: Send + Sync + 'static,
@@ -200,9 +198,11 @@ impl Methods {
         });
     }
 
-    /// Adds another service. A service that consists of several, such as the two versions of server
-    /// reflection, adds them in [`Service::add_to`]. The options of that service apply to them, except to
-    /// [`ServiceServer`](crate::server::ServiceServer)s, which have their own.
+    /// Adds another service from within [`Service::add_to`]. Server reflection, for example, adds its two
+    /// versions in this way.
+    ///
+    /// The options of the outer service also apply to the added service, unless that is a
+    /// [`ServiceServer`](crate::server::ServiceServer), which has its own options.
     pub fn add_service<S: Service>(&mut self, service: S) {
         if !self.names.contains(&S::NAME) {
             self.names.push(S::NAME);
@@ -222,19 +222,20 @@ impl Methods {
         &self.names
     }
 
-    /// Returns the descriptors of the services, each once, in the order in which the services were
-    /// added.
+    /// Returns the descriptors of the services, each once, in the order in which the services were added.
     pub fn file_descriptors(&self) -> &[&'static FileDescriptors] {
         &self.descriptors
     }
 
-    /// Runs `hook` immediately, and again after each service that is added later. A service that
-    /// describes all others, such as health or reflection, therefore need not be added last.
+    /// Runs `hook` immediately, and again whenever a service is added. A service that describes all other
+    /// services, such as health or reflection, can use it to learn of services that are added later.
     ///
     /// The hook can read [`service_names`](Self::service_names) and
-    /// [`file_descriptors`](Self::file_descriptors), and can register methods again, which replaces
-    /// them. They have the options of the service that registered the hook. Methods that are registered
-    /// outside [`add_service`](Self::add_service) do not run it.
+    /// [`file_descriptors`](Self::file_descriptors). It can also register methods of its own service again, to
+    /// replace them; options of that service still apply to them.
+    ///
+    /// Only [`add_service`](Self::add_service) and [`Server::add_service`](crate::Server::add_service)
+    /// run the hook. A method that is registered without a service does not.
     pub fn on_service_added(&mut self, hook: impl Fn(&mut Self) + Send + Sync + 'static) {
         hook(self);
         self.on_service_added.push(OnServiceAdded {
@@ -243,11 +244,12 @@ impl Methods {
         });
     }
 
-    /// Runs `check` before a server begins to serve, after all services have been added. If it returns
-    /// an error, [`Server::bind`](crate::Server::bind) and [`Server::serve`](crate::Server::serve)
-    /// return that error.
+    /// Adds a check that runs after all services have been added, before the server serves. If `check`
+    /// returns an error, the server does not start: [`Server::bind`](crate::Server::bind) and
+    /// [`Server::serve`](crate::Server::serve) return the error. Reflection, for example, checks that the
+    /// descriptors of all services agree.
     ///
-    /// A [`Router`](crate::Router) and an in-process channel run no checks.
+    /// The check does not run for a [`Router`](crate::Router) or an in-process channel.
     pub fn before_serving(
         &mut self,
         check: impl Fn(&Self) -> Result<(), Status> + Send + Sync + 'static,

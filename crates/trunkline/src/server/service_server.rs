@@ -13,8 +13,8 @@ use crate::call::intercept::Interceptor;
 use crate::server::options::ServiceOptions;
 use crate::server::service::{Methods, Service};
 
-/// The table of a service's methods. Generated code implements it to register each method with
-/// handlers of type `S`.
+/// The methods of a service, without an implementation. Generated code implements this trait for each
+/// service; `S` is the type that implements the handlers.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,26 +44,13 @@ pub trait ServiceMethods<S> {
     /// The descriptors; see [`Service::FILE_DESCRIPTORS`].
     const FILE_DESCRIPTORS: &'static FileDescriptors;
 
-    /// Registers the methods with the handlers of `service`.
+    /// Registers each method with `methods`, and with `service` as its implementation.
     fn add_to(service: &Arc<S>, methods: &mut Methods);
 }
 
-/// A service with its handlers and its own options, such as `GreeterServer<S>` in generated code.
-///
-/// The options of the [`Server`](crate::Server) apply where the service sets none. Interceptors run in
-/// addition to the server's.
-///
-/// # Timeouts
-///
-/// Like a client's timeout, the timeouts of a service count from the arrival of the request's head. They
-/// never extend a client's deadline, except [`min_timeout`](Self::min_timeout). A call that waits because
-/// too many handlers run (see [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams))
-/// ends at the client's deadline; without one, it can wait forever. The service's timeout is checked only
-/// when the handler can start: if it has passed, the call ends without running the handler.
-///
-/// They also apply to a [`Router`](crate::Router) in another server, and behind layers that change the
-/// path. There, `min_timeout` extends only the deadline that the handler sees, because the client ends the
-/// call at its own deadline.
+/// A service that can be added to a [`Server`](crate::Server): the methods `M`, a value of type `S` that
+/// implements them, and options for this service. Generated code names it `GreeterServer<S>`, for
+/// example.
 ///
 /// ```
 /// # mod hello { trunkline::include_proto!("../../proto/helloworld.proto"); }
@@ -84,6 +71,23 @@ pub trait ServiceMethods<S> {
 ///     .max_timeout(Duration::from_secs(10));
 /// let server = Server::new().add_service(greeter);
 /// ```
+///
+/// Options that the service does not set are those of the server. Interceptors of the service run in
+/// addition to the server's.
+///
+/// # Timeouts
+///
+/// The timeouts of a service count from the arrival of the request's head, as a client's timeout does.
+/// They can shorten a client's deadline. Only [`min_timeout`](Self::min_timeout) extends it.
+///
+/// A server that runs too many handlers for a connection (see
+/// [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams)) lets further calls wait. A waiting call
+/// ends at the client's deadline; without one, it can wait forever. The service's timeout is checked only
+/// when the handler can start: if it has passed by then, the call ends without running the handler.
+///
+/// Timeouts also apply to a [`Router`](crate::Router) in another server, and inside tower layers that
+/// change the path. In these cases, `min_timeout` extends only the deadline that the handler sees: the
+/// call itself still ends at the client's deadline.
 pub struct ServiceServer<M, S> {
     service: Arc<S>,
     options: ServiceOptions,
@@ -91,15 +95,15 @@ pub struct ServiceServer<M, S> {
 }
 
 impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
-    /// Creates a service with the handlers of `service`.
+    /// Creates a service that calls the handlers of `service`: a value, or an `Arc` of one.
     ///
-    /// If the program also uses the handlers itself, pass a clone of their `Arc` to
+    /// If the program also uses the value itself, pass a clone of its `Arc` to
     /// [`from_arc`](Self::from_arc), which needs no type annotation.
     pub fn new(service: impl Into<Arc<S>>) -> Self {
         Self::from_arc(service.into())
     }
 
-    /// Creates a service with shared handlers.
+    /// Creates a service that calls the handlers of a shared value.
     pub fn from_arc(service: Arc<S>) -> Self {
         Self {
             service,
@@ -116,25 +120,25 @@ impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
         self
     }
 
-    /// Limits the size of messages that this service receives, in bytes after decompression; the
-    /// server's limit by default.
+    /// Limits the size of messages that this service receives, in bytes after decompression. Default: the
+    /// limit of the server.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
         self.options.max_recv_message_size = Some(bytes);
         self
     }
 
-    /// Limits the size of messages that this service sends, in bytes before compression; the server's
-    /// limit by default.
+    /// Limits the size of messages that this service sends, in bytes before compression. Default: the
+    /// limit of the server.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
         self.options.max_send_message_size = Some(bytes);
         self
     }
 
-    /// Compresses the responses of this service with the compressor `name`, such as `gzip`; as the
-    /// server does by default. `identity` disables compression. See
-    /// [`Server::compress`](crate::Server::compress).
+    /// Compresses the responses of this service with the compressor `name`, such as `gzip`. `identity`
+    /// disables compression. Default: the selection of [`Server::compress`](crate::Server::compress),
+    /// which also describes the rules.
     ///
     /// If the server has no compressor of that name, `bind` and `serve` return INVALID_ARGUMENT.
     #[must_use]
@@ -143,37 +147,37 @@ impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
         self
     }
 
-    /// Sets the size, in bytes, up to which messages of this service are not compressed; the server's
-    /// by default.
+    /// Sets the size, in bytes, up to which messages of this service are not compressed. Default: the
+    /// size that the server uses.
     #[must_use]
     pub fn compress_above(mut self, bytes: usize) -> Self {
         self.options.compress_above = Some(bytes);
         self
     }
 
-    /// Sets the timeout of calls whose client sends none; unlimited by default.
+    /// Sets the timeout of calls whose client sends none. Default: unlimited.
     ///
-    /// After the timeout, the handler is dropped and the client receives DEADLINE_EXCEEDED, as it does
-    /// at a deadline that the client sets.
+    /// After the timeout, the handler is dropped and the client receives DEADLINE_EXCEEDED, as it does at
+    /// a deadline of its own.
     #[must_use]
     pub fn default_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeouts.default = Some(timeout);
         self
     }
 
-    /// Raises shorter timeouts of clients to `timeout`; 0 by default.
+    /// Raises shorter timeouts of clients to `timeout`. Default: 0, which raises none.
     ///
-    /// A client still ends its call at its own deadline, which drops the handler. The option is
-    /// therefore only useful for clients that wait longer than the timeout that they send. A call whose
-    /// timeout is 0 ends immediately.
+    /// A client still ends its call at its own deadline, which drops the handler. The option is therefore
+    /// useful only for clients that wait longer than the timeout that they send. A call whose client
+    /// sends a timeout of 0 ends immediately.
     #[must_use]
     pub fn min_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeouts.min = Some(timeout);
         self
     }
 
-    /// Reduces longer timeouts of clients to `timeout`, and applies it to calls without a timeout;
-    /// unlimited by default. It takes precedence over [`min_timeout`](Self::min_timeout) and
+    /// Reduces longer timeouts of clients to `timeout`, and sets the timeout of calls without one.
+    /// Default: unlimited. It takes precedence over [`min_timeout`](Self::min_timeout) and
     /// [`default_timeout`](Self::default_timeout).
     ///
     /// After the timeout, the handler is dropped and the client receives DEADLINE_EXCEEDED, before the
@@ -194,10 +198,15 @@ impl<M: ServiceMethods<S>, S> Service for ServiceServer<M, S> {
     }
 }
 
-/// Returns the future of a handler that is not implemented. It completes with UNIMPLEMENTED, and the
-/// message contains `method` (`package.Service/Method`).
+/// Returns a future that completes with UNIMPLEMENTED, for a handler that is not written yet. The message
+/// contains `method` (`package.Service/Method`).
 ///
-/// Generated code calls it in the bodies that `trunkline_build::Config::default_bodies` generates.
+/// Generated code calls it in the default bodies of handlers, which
+/// `trunkline_build::Config::default_bodies` adds.
+///
+/// ```
+/// assert!(trunkline::server::unimplemented::<()>("helloworld.Greeter/SayHello").into_inner().is_err());
+/// ```
 pub fn unimplemented<R>(method: &str) -> Ready<Result<R, Status>> {
     ready(Err(Status::unimplemented(format!(
         "{method} is not implemented by this server"

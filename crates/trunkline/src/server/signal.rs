@@ -9,8 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[cfg(windows)]
 use tokio::signal::windows::{CtrlC, ctrl_c};
 
-/// Returns a future that completes at SIGTERM, which orchestrators send, or SIGINT (Ctrl-C); on
-/// Windows, at Ctrl-C. Pass it to [`BoundServer::serve_until`](crate::BoundServer::serve_until).
+/// Returns a future that completes when the process receives SIGTERM, which orchestrators send, or SIGINT
+/// (Ctrl-C); on Windows, Ctrl-C. Pass it to
+/// [`BoundServer::serve_until`](crate::BoundServer::serve_until).
 ///
 /// ```no_run
 /// # async fn example(greeter: impl trunkline::Service) -> trunkline::Result<()> {
@@ -20,10 +21,10 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// ```
 ///
 /// The function installs signal handlers when it is called, not when the future is first polled.
-/// From then on, the two signals no longer end the process by themselves. A second signal therefore
-/// does not shorten a graceful shutdown, which takes at most
-/// [`Server::drain_grace`](crate::Server::drain_grace). To exit at the second signal, wait for it: each call of
-/// the function returns a future that completes at the first signal after that call.
+/// Afterwards, the two signals no longer end the process. So a second signal does not shorten a graceful
+/// shutdown, which takes at most
+/// [`Server::drain_grace`](crate::Server::drain_grace). To exit at the second signal, wait for it. Each future
+/// completes at the first signal after the call that returned it:
 ///
 /// ```no_run
 /// # async fn example(server: trunkline::BoundServer) -> trunkline::Result<()> {
@@ -39,8 +40,8 @@ use tokio::signal::windows::{CtrlC, ctrl_c};
 /// # }
 /// ```
 ///
-/// If the system refuses to install a handler, the future never completes, and the signals end the
-/// process as before.
+/// If the system refuses to install a handler, the future never completes, and the signals still end the
+/// process.
 ///
 /// # Panics
 ///

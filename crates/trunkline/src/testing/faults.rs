@@ -25,11 +25,12 @@ const CHUNK_SIZE: usize = 8 * 1024;
 /// Replaces a delay that the clock cannot represent.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// A handle that injects faults into connections. By default it injects none. Clones share their faults.
+/// A handle that causes faults on connections. A new handle causes none. Clones control the same
+/// connections.
 ///
-/// A fault affects all connections of the handle, existing and new, until another method ends it. Bytes
-/// are never lost or changed, because TCP would repair that. Dropping the handle leaves its faults in
-/// effect.
+/// A fault affects all connections of the handle, existing and new, until another method ends it. Faults
+/// neither lose nor change single bytes, because TCP would repair that. Dropping the handle leaves its
+/// faults in effect.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
@@ -105,7 +106,7 @@ impl Faults {
         }))
     }
 
-    /// Returns a connector for [`ChannelBuilder::connector`] that connects with `connect` and adds the
+    /// Returns a function for [`ChannelBuilder::connector`] that connects with `connect` and adds the
     /// faults of this handle.
     ///
     /// ```
@@ -139,8 +140,7 @@ impl Faults {
         }
     }
 
-    /// Adds the faults of this handle to an existing stream, such as one for
-    /// [`Server::serve_connection`].
+    /// Adds the faults of this handle to a byte stream, such as one for [`Server::serve_connection`].
     pub fn wrap<IO>(&self, io: IO) -> FaultyStream<IO> {
         FaultyStream::new(self.line(), io)
     }
@@ -150,35 +150,41 @@ impl Faults {
         self.change(|state| state.delay = delay);
     }
 
-    /// Blocks all connections in both directions without notifying either end, as if a cable were
-    /// unplugged. New connections wait. Blocked bytes pass after [`restore`](Self::restore).
+    /// Stops all bytes in both directions without an error at either end, as if a cable were unplugged.
+    /// New connections wait. The bytes are delivered after [`restore`](Self::restore).
     ///
     /// If one end closes its connection meanwhile, it is closed for the other end as well.
     pub fn black_hole(&self) {
         self.change(|state| state.passage = Passage::Hole);
     }
 
-    /// Cuts all existing connections in both directions: this end reports an error ("connection
-    /// reset"), and the other end reads the end of the stream. New connections are not affected.
+    /// Cuts all existing connections: the end with the handle reads an error ("connection reset"), and
+    /// the other end reads the end of the stream. New connections are not affected.
     ///
-    /// A channel notices the cut when its tasks next run. A call that begins earlier can fail like the
-    /// calls in progress. [`Channel::watch_state`](crate::Channel::watch_state) reports the change.
+    /// A channel notices the cut when its tasks next run. A call that begins before that can fail like
+    /// the calls in progress. [`Channel::watch_state`](crate::Channel::watch_state) reports the change.
     pub fn cut(&self) {
         self.change(State::cut);
     }
 
-    /// [Cuts](Self::cut) all connections once, after they have received `bytes` more bytes in total.
-    /// These bytes are delivered, and no others.
+    /// [Cuts](Self::cut) all existing connections as soon as `bytes` more bytes have been received,
+    /// counted over all connections together. The counted bytes are still delivered. Later connections
+    /// are not affected.
+    ///
+    /// Received bytes are those that the end with the handle reads: the channel, unless
+    /// [`wrap`](Self::wrap) is used for a server.
     pub fn cut_after_received(&self, bytes: u64) {
         self.cut_after(Way::In, bytes);
     }
 
-    /// [Cuts](Self::cut) all connections once, after they have sent `bytes` more bytes in total.
+    /// [Cuts](Self::cut) all existing connections as soon as `bytes` more bytes have been sent, as
+    /// [`cut_after_received`](Self::cut_after_received) does for received bytes.
     pub fn cut_after_sent(&self, bytes: u64) {
         self.cut_after(Way::Out, bytes);
     }
 
-    /// Cuts all connections, and refuses new ones ("connection refused"), as if the server had exited.
+    /// [Cuts](Self::cut) all existing connections, and refuses new ones ("connection refused"), as if the
+    /// server had exited.
     pub fn refuse(&self) {
         self.change(|state| {
             state.cut();
@@ -195,7 +201,7 @@ impl Faults {
         });
     }
 
-    /// Returns the number of connections that were established through this handle.
+    /// Returns the number of connections that have been established with this handle.
     pub fn connections(&self) -> usize {
         self.lock().connections
     }
@@ -294,8 +300,8 @@ impl Drop for Line {
     }
 }
 
-/// A byte stream with the faults of a [`Faults`] handle, which [`Faults::wrap`] and
-/// [`Faults::connector`] return.
+/// A byte stream with the faults of a [`Faults`] handle. [`Faults::wrap`] and the function that
+/// [`Faults::connector`] returns create it.
 ///
 /// ```
 /// use trunkline::testing::{Faults, FaultyStream};

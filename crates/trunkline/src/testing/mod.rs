@@ -1,8 +1,8 @@
 //! Tools for tests: HTTP/2 in memory, and faults on connections.
 //!
 //! The module requires the feature `testing`, which belongs in `[dev-dependencies]`. Tests that do not
-//! need HTTP/2 can use [`Channel::in_process`]. The module uses tokio's clock, so a test that pauses
-//! the clock never waits.
+//! need HTTP/2 can use [`Channel::in_process`] without it. All delays and timeouts use tokio's clock, so
+//! they take no time in a test that [pauses the clock](https://docs.rs/tokio/1/tokio/time/fn.pause.html).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
@@ -42,13 +42,23 @@ pub use faults::{Faults, FaultyStream};
 /// sometimes wait, as with a socket.
 const PIPE_SIZE: usize = 64 * 1024;
 
-/// Returns the builder of a channel to `server` over HTTP/2 in memory. Only the socket is missing.
+/// Returns the builder of a channel to `server` over HTTP/2 in memory. Everything but the socket is as it
+/// is in production.
 ///
-/// Each connection of the channel is a pipe to the server. The channel replaces a connection that ends,
+/// Each connection of the channel is a pipe in memory. If a connection ends, the channel opens a new one,
 /// as it does over a network. The server runs in tasks of the runtime in which the channel connects,
 /// regardless of [`Server::threads`], and without TLS. `:authority` is `in-memory`.
 ///
 /// For connections with faults, use [`Faults::in_memory`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+/// use trunkline::Server;
+/// use trunkline::testing::in_memory;
+///
+/// let channel = in_memory(Server::new()).connect().await?;
+/// # drop(channel); Ok(()) }
+/// ```
 pub fn in_memory(server: Server) -> ChannelBuilder {
     builder().connector(move |_: Address| {
         let server = server.clone();

@@ -741,7 +741,7 @@ async fn a_context_says_which_call_it_is_of() {
         let telling = move |mut cx: Context, next: Next| {
             let seen = seen.clone();
             async move {
-                let is_server = cx.side() == trunkline::observe::Side::Server;
+                let is_server = cx.side() == trunkline::Side::Server;
                 let texts = [cx.path(), cx.service(), cx.method()].map(str::to_owned);
                 let _ = seen.send((is_server, cx.kind(), texts, cx.peer().is_some()));
                 assert_eq!(cx.time_remaining(), None);

@@ -4,11 +4,10 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use trunkline::intercept::MessageRef;
 use trunkline::server::Methods;
 use trunkline::{
-    Channel, Client, Code, Compress, Context, Next, Raw, Request, Result, Sender, Server, Status,
-    Streaming,
+    Channel, Client, Code, Compress, Context, MessageRef, Next, Raw, Request, Result, Sender,
+    Server, Status, Streaming,
 };
 use trunkline_tests::fixture::{
     BIDI, Echo, Kind, UNARY, With, client_of, nothing, raw, serve, within,

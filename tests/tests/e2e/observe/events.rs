@@ -4,9 +4,8 @@ use std::future::IntoFuture;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use trunkline::intercept::CallKind;
 use trunkline::observe::{CallEvent, CallObserver, CallStart, Observer, Wants, on_end};
-use trunkline::{Channel, Client, Code, Method, Raw, Request, Server};
+use trunkline::{CallKind, Channel, Client, Code, Method, Raw, Request, Server};
 use trunkline_testkit::{Fields, Frame, MemoryNet, error, message};
 use trunkline_tests::fixture::{
     BIDI, Echo, Kind, SERVER, UNARY, With, nothing, raw, serve, within,
