@@ -130,6 +130,49 @@ fn the_limit_of_attempts_is_that_of_the_channel() {
     );
 }
 
+/// The configs of `docs/service-config.md`, and the messages that it shows.
+#[test]
+fn the_guide_shows_valid_configs_and_the_messages_of_invalid_ones() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/service-config.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let policies = Policies::builtin();
+    let parse = |json: &str| ServiceConfig::parse(json, &policies, &ChannelLimits::default());
+    let blocks = page
+        .split("```json\n")
+        .skip(1)
+        .map(|it| it.split("```").next().unwrap());
+    assert_eq!(blocks.clone().count(), 5);
+    for block in blocks {
+        parse(block).unwrap_or_else(|status| panic!("{block}: {status}"));
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `{"));
+    assert_eq!(rows.clone().count(), 3);
+    for row in rows {
+        let code: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert_eq!(parse(code[0]).unwrap_err().message(), code[1]);
+    }
+    let first = page
+        .split("r#\"")
+        .nth(1)
+        .unwrap()
+        .split("\"#")
+        .next()
+        .unwrap();
+    assert_eq!(
+        parse(first).unwrap().balancer().unwrap().name(),
+        "round_robin"
+    );
+    let shown = page
+        .split("```console\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap();
+    let status = parse(&first.replace("5s", "5")).unwrap_err();
+    assert_eq!(status.message(), shown);
+}
+
 #[test]
 fn connections_are_at_most_10_and_0_is_not_set() {
     for (set, expected) in [(0, None), (1, Some(1)), (10, Some(10)), (11, Some(10))] {

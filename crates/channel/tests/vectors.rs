@@ -2,49 +2,16 @@
 //! differ. C is C-core, G grpc-go, J grpc-java.
 #![allow(missing_docs, reason = "a test")]
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use trunkline_channel::{
-    AttemptPolicy, Balancer, ChannelLimits, HedgingPolicy, MethodConfig, Policies, Policy,
-    PolicyConfig, RetryPolicy, ServiceConfig,
+    AttemptPolicy, ChannelLimits, HedgingPolicy, MethodConfig, Policies, RetryPolicy, ServiceConfig,
 };
 use trunkline_codec::{Code, Status};
 
-/// A policy with one boolean setting, which is not built.
-struct Fake(&'static str);
-
-impl Policy for Fake {
-    fn name(&self) -> &str {
-        self.0
-    }
-
-    fn parse(&self, config: &Value, _: &Policies) -> Result<PolicyConfig, Status> {
-        match &config["shuffleAddressList"] {
-            Value::Null | Value::Bool(_) => Ok(Arc::new(()) as Arc<dyn Any + Send + Sync>),
-            other => Err(Status::invalid_argument(format!(
-                "shuffleAddressList: {other} is not a boolean"
-            ))),
-        }
-    }
-
-    fn build(&self) -> Box<dyn Balancer> {
-        unreachable!("no vector connects")
-    }
-}
-
-fn policies() -> Policies {
-    let mut policies = Policies::default();
-    for name in ["pick_first", "round_robin"] {
-        policies.add(Arc::new(Fake(name))).unwrap();
-    }
-    policies
-}
-
 fn parse(json: &str) -> Result<Arc<ServiceConfig>, Status> {
-    ServiceConfig::parse(json, &policies(), &ChannelLimits::default())
+    ServiceConfig::parse(json, &Policies::builtin(), &ChannelLimits::default())
 }
 
 struct Row {
