@@ -78,7 +78,7 @@ impl HappyEyeballs {
         let connected = tokio::time::timeout(timeout, connecting).await;
         connected.unwrap_or_else(|_| {
             Err(Status::unavailable(format!(
-                "cannot connect to {name}: no answer within {timeout:?}; is the address right, or does a firewall drop packets?"
+                "cannot connect to {name}: no response within {timeout:?}; is the address right, or does a firewall drop packets?"
             )))
         })
     }

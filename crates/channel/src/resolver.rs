@@ -123,7 +123,7 @@ impl AnyResolver {
                 Ok(Ok(addresses)) => Ok(interleaved(addresses)),
                 Ok(Err(error)) => Err(does_not_resolve(&target, error)),
                 Err(_) => Err(Status::unavailable(format!(
-                    "cannot connect to {target}: the name does not resolve: no answer within {timeout:?}; is the DNS server reachable?"
+                    "cannot connect to {target}: the name does not resolve: no response within {timeout:?}; is the DNS server reachable?"
                 ))),
             };
             Answer { at, addresses }
@@ -279,7 +279,7 @@ mod tests {
                 3,
                 &[
                     "cannot connect to none:1: the name has no addresses",
-                    "cannot connect to silent:1: the name does not resolve: no answer within 1ms",
+                    "cannot connect to silent:1: the name does not resolve: no response within 1ms",
                     "the name lost does not resolve: no lost 7",
                 ],
             ),

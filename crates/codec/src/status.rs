@@ -382,7 +382,7 @@ impl Status {
     pub fn from_http_status(status: StatusCode) -> Self {
         let mut made = Self::new(
             Code::from_http_status(status),
-            format!("the server answered with HTTP status {status}"),
+            format!("the server responded with HTTP status {status}"),
         );
         made.0.origin = Origin::Peer;
         made
@@ -869,7 +869,7 @@ mod tests {
             );
         }
         let status = Status::from_http_status(StatusCode::SERVICE_UNAVAILABLE);
-        let expected = "UNAVAILABLE: the server answered with HTTP status 503 Service Unavailable";
+        let expected = "UNAVAILABLE: the server responded with HTTP status 503 Service Unavailable";
         assert_eq!(
             (status.to_string().as_str(), status.is_from_peer()),
             (expected, true)

@@ -752,7 +752,7 @@ async fn what_is_no_http2_server_is_named_with_its_cause_and_the_way_out() {
         ),
         ("HTTP/1.1", says(http1).await, &["HTTP/1.1", "gRPC port"]),
         ("TLS", says(tls).await, &["TLS", "https"]),
-        ("silent", says(b"").await, &["no answer within 200ms"]),
+        ("silent", says(b"").await, &["no response within 200ms"]),
         (
             "SSH",
             says(b"SSH-2.0-OpenSSH_9.2\r\n").await,

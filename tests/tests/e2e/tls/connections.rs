@@ -336,7 +336,7 @@ async fn a_server_that_never_answers_the_handshake_is_given_up_in_time() {
     let failed = failed.expect_err("nobody answers");
     assert_eq!(failed.code(), Code::UNAVAILABLE);
     assert!(
-        failed.message().contains("no answer within 50ms"),
+        failed.message().contains("no response within 50ms"),
         "{failed}"
     );
 }
