@@ -10,9 +10,10 @@ use tokio_rustls::TlsConnector;
 use trunkline_codec::Status;
 
 use super::reload::{Configuration, ReloadableConfig};
+use super::roots::Roots;
 use super::settings::{Contents, Identity, Pem, Settings};
 use super::stream::TlsIo;
-use super::{ALPN_H2, explain, provider, roots, unusable};
+use super::{ALPN_H2, explain, provider, unusable};
 use crate::net_stream::NetStream;
 use crate::target::Target;
 
@@ -28,8 +29,8 @@ use crate::target::Target;
 /// | neither | none: connecting fails with INVALID_ARGUMENT unless [`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem) sets some |
 ///
 /// Any crate in the build can enable `tls-native-roots` for all others. A program that must trust only
-/// particular authorities should therefore set them with [`ca_file`](Self::ca_file),
-/// [`ca_pem`](Self::ca_pem) or [`from_rustls`](Self::from_rustls), which do not depend on features.
+/// particular authorities should therefore select a list with `native_roots` or `webpki_roots`, or set its
+/// own with [`ca_file`](Self::ca_file), [`ca_pem`](Self::ca_pem) or [`from_rustls`](Self::from_rustls).
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_transport as tls; }
@@ -58,8 +59,47 @@ impl ClientTls {
     /// With `tls-native-roots`, the certificates that the operating system trusts are read once, for the
     /// first connection. The environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override their location.
     pub fn new() -> Self {
+        Self::with_roots(None)
+    }
+
+    /// Creates settings that trust the authorities that the system trusts, regardless of other features.
+    /// [`ca_file`](Self::ca_file) and [`ca_pem`](Self::ca_pem) add further authorities.
+    ///
+    /// The system's authorities are read once, for the first connection, or when the channel is built if
+    /// there are further ones. If the system has none, connecting fails with UNAVAILABLE.
+    ///
+    /// ```
+    /// # mod trunkline { pub use trunkline_transport as tls; }
+    /// use trunkline::tls::ClientTls;
+    ///
+    /// let tls = ClientTls::native_roots().ca_file("internal-ca.pem");
+    /// ```
+    #[cfg(feature = "tls-native-roots")]
+    pub fn native_roots() -> Self {
+        Self::with_roots(Some(Roots::Native))
+    }
+
+    /// Creates settings that trust the authorities of Mozilla's list, which is compiled in, regardless of
+    /// other features. [`ca_file`](Self::ca_file) and [`ca_pem`](Self::ca_pem) add further authorities.
+    ///
+    /// ```
+    /// # mod trunkline { pub use trunkline_transport as tls; }
+    /// use trunkline::tls::ClientTls;
+    ///
+    /// let tls = ClientTls::webpki_roots();
+    /// ```
+    #[cfg(feature = "tls-webpki-roots")]
+    pub fn webpki_roots() -> Self {
+        Self::with_roots(Some(Roots::Webpki))
+    }
+
+    fn with_roots(roots: Option<Roots>) -> Self {
+        let settings = Settings {
+            roots,
+            ..Settings::default()
+        };
         Self {
-            config: ReloadableConfig::new(Settings::default(), None),
+            config: ReloadableConfig::new(settings, None),
             server_name: None,
         }
     }
@@ -162,11 +202,12 @@ impl ClientTls {
             (Some(true) | None, Some(given)) => given,
         };
         tls.name_of(target)?;
-        match tls.config.uses_default_roots() {
+        let settings = &tls.config.settings;
+        match tls.config.trusts_only_roots() {
             // Reading the system's authorities is slow, so that is left to the first connection.
             true => {
-                roots::check()?;
-                tls.config.settings.check(&provider())?;
+                settings.roots.map_or_else(Roots::of_build, Ok)?;
+                settings.check(&provider())?;
             }
             false => drop(tls.config.current()?),
         }
@@ -216,10 +257,7 @@ impl Configuration for ClientConfig {
     fn make(settings: &Settings, contents: &Contents) -> Result<Self, Status> {
         let provider = provider();
         let identity = settings.identity(contents, &provider)?;
-        let roots = match settings.authorities(contents)? {
-            Some(roots) => roots,
-            None => settings.default_roots()?,
-        };
+        let roots = settings.trusted(contents)?;
         let builder = Self::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
@@ -235,5 +273,18 @@ impl Configuration for ClientConfig {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(config)
+    }
+}
+
+#[cfg(all(test, feature = "tls-webpki-roots"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mozillas_list_is_trusted_if_it_is_selected_whatever_the_default_is() {
+        let settings = &ClientTls::webpki_roots().config.settings;
+        let contents = settings.read().expect("no files");
+        let trusted = settings.trusted(&contents).expect("a list");
+        assert_eq!(trusted.roots, webpki_roots::TLS_SERVER_ROOTS);
     }
 }

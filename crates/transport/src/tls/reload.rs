@@ -91,8 +91,8 @@ impl<C: Configuration + Send + Sync + 'static> ReloadableConfig<C> {
         Self::derived_from(settings, self.ready.clone(), listed_in.collect())
     }
 
-    /// Returns whether a client trusts the default roots.
-    pub(super) fn uses_default_roots(&self) -> bool {
+    /// Returns whether a client trusts only a list that its build or its system has.
+    pub(super) fn trusts_only_roots(&self) -> bool {
         self.ready.is_none() && self.settings.authorities.is_empty()
     }
 

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use trunkline_codec::Status;
 
-use super::roots;
+use super::roots::Roots;
 
 /// A callback for the outcome of a reload.
 pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
@@ -24,14 +24,17 @@ pub(super) type Report = Arc<dyn Fn(Result<(), Status>) + Send + Sync>;
 #[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) identity: Option<Identity>,
-    /// The trusted authorities. Empty means the default roots at a client.
+    /// The trusted authorities.
     pub(super) authorities: Vec<Pem>,
+    /// The list that a client trusts in addition to `authorities`. `None` means the default list if
+    /// there are no authorities.
+    pub(super) roots: Option<Roots>,
     pub(super) client_auth: ClientAuth,
     pub(super) key_log: bool,
     pub(super) reload_every: Option<Duration>,
     pub(super) on_reload: Option<Report>,
-    /// The cached default authorities: see [`roots`].
-    pub(super) default_roots: Arc<OnceLock<Arc<RootCertStore>>>,
+    /// The cached list.
+    pub(super) loaded_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
 
 /// The client certificates that a server with client authorities requires.
@@ -204,10 +207,32 @@ impl Settings {
         &self,
         contents: &Contents,
     ) -> Result<Option<Arc<RootCertStore>>, Status> {
-        if self.authorities.is_empty() {
-            return Ok(None);
+        match self.authorities.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(
+                self.with_authorities(RootCertStore::empty(), contents)?,
+            )),
         }
-        let mut roots = RootCertStore::empty();
+    }
+
+    /// Returns the authorities that a client trusts. Lists are read once.
+    pub(super) fn trusted(&self, contents: &Contents) -> Result<Arc<RootCertStore>, Status> {
+        let list = match self.roots {
+            None if !self.authorities.is_empty() => Arc::new(RootCertStore::empty()),
+            None => self.load_roots(Roots::of_build()?)?,
+            Some(roots) => self.load_roots(roots)?,
+        };
+        match self.authorities.is_empty() {
+            true => Ok(list),
+            false => self.with_authorities(RootCertStore::clone(&list), contents),
+        }
+    }
+
+    fn with_authorities(
+        &self,
+        mut roots: RootCertStore,
+        contents: &Contents,
+    ) -> Result<Arc<RootCertStore>, Status> {
         for (from, contents) in self.authorities.iter().zip(&contents.authorities) {
             for certificate in parse_certificates(contents, from)? {
                 roots.add(certificate).map_err(|error| {
@@ -216,16 +241,15 @@ impl Settings {
                 })?;
             }
         }
-        Ok(Some(Arc::new(roots)))
+        Ok(Arc::new(roots))
     }
 
-    /// Returns the authorities of a client without configured ones. They are read once.
-    pub(super) fn default_roots(&self) -> Result<Arc<RootCertStore>, Status> {
-        if let Some(roots) = self.default_roots.get() {
-            return Ok(roots.clone());
+    fn load_roots(&self, roots: Roots) -> Result<Arc<RootCertStore>, Status> {
+        if let Some(loaded) = self.loaded_roots.get() {
+            return Ok(loaded.clone());
         }
-        let roots = roots::load()?;
-        Ok(self.default_roots.get_or_init(|| Arc::new(roots)).clone())
+        let loaded = Arc::new(roots.load()?);
+        Ok(self.loaded_roots.get_or_init(|| loaded).clone())
     }
 }
 

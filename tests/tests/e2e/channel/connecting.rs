@@ -100,7 +100,10 @@ async fn a_pause_is_counted_from_the_beginning_of_an_attempt_and_one_that_took_l
     let timeout = |limits: &mut ChannelLimits| limits.connect_timeout = Duration::from_secs(2);
     let (_channel, client) = lazy(to(&net, A).with_limits(|it| *it = limits(timeout)));
     let status = echo(&client).await.expect_err("nothing answers");
-    assert!(status.message().contains("no response within 2s"), "{status}");
+    assert!(
+        status.message().contains("no response within 2s"),
+        "{status}"
+    );
     pass(12.0).await;
     assert_eq!(rounded(net.dial_times()), [0.0, 2.0, 4.0, 6.56, 10.66]);
 }

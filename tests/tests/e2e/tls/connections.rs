@@ -20,6 +20,7 @@ use trunkline::tls::{ClientTls, ServerTls};
 use trunkline::{Channel, Code, Raw, Request, Server};
 use trunkline_testkit::{Authority, Fields, Identity, Outcome, PREFACE, RawPeer, Valid, message};
 use trunkline_tests::fixture::{self, Echo, UNARY, With, nothing, raw, within};
+use trunkline_tests::own_process::{own_process, passes};
 use trunkline_tests::tls_ends::{LOCAL, connect, echo, failure, serve, server_tls, trusting};
 
 /// Says who calls: names in the certificate, number of certificates, SNI, version, and whether the
@@ -178,6 +179,43 @@ impl tower_service::Service<http::Request<trunkline::tower::Body>> for SchemeInH
         std::future::ready(Ok(response
             .body(trunkline::tower::Body::empty())
             .expect("a response")))
+    }
+}
+
+#[tokio::test]
+async fn own_authorities_are_added_to_the_systems_if_these_are_selected() {
+    const TARGET: &str = "TRUNKLINE_TARGET_OF_THE_SYSTEM";
+    let serving = async |authority: &Authority| {
+        let tls = server_tls(&authority.issue(LOCAL));
+        serve(Server::new().tls(tls).add_service(Echo)).await
+    };
+    let authority = Authority::new();
+    let target = serving(&authority).await;
+    let name = "own_authorities_are_added_to_the_systems_if_these_are_selected";
+    if let Some(mut program) = own_process(module_path!(), name) {
+        // The program reads the authorities of the system from this file.
+        let file =
+            std::env::temp_dir().join(format!("trunkline-system-{}.pem", std::process::id()));
+        std::fs::write(&file, authority.pem()).expect("a file");
+        program
+            .env("SSL_CERT_FILE", &file)
+            .env_remove("SSL_CERT_DIR");
+        program.env(TARGET, target);
+        let running = tokio::task::spawn_blocking(move || passes(program)).await;
+        std::fs::remove_file(&file).expect("our file");
+        return running.expect("it passes");
+    }
+    let of_the_system = std::env::var(TARGET).expect("a target");
+    let pem = authority.pem();
+    for (tls, trusts_system, trusts_own) in [
+        (ClientTls::native_roots(), true, false),
+        (ClientTls::native_roots().ca_pem(pem), true, true),
+        (ClientTls::new().ca_pem(pem), false, true),
+    ] {
+        for (target, is_trusted) in [(&of_the_system, trusts_system), (&target, trusts_own)] {
+            let connected = connect(target, tls.clone()).await;
+            assert_eq!(connected.is_ok(), is_trusted, "{tls:?} {target}");
+        }
     }
 }
 
