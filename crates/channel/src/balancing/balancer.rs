@@ -1,6 +1,7 @@
 //! Balancers: state machines that make pickers of endpoints and of the states of subchannels.
 
 use std::any::Any;
+use std::task::Waker;
 
 use tokio::time::Instant;
 use trunkline_codec::Status;
@@ -141,6 +142,10 @@ pub trait Control {
 
     /// Asks the resolver to look again, as soon as its pause permits.
     fn resolve_again(&mut self);
+
+    /// Returns a waker with which a picker asks for [`Balancer::exit_idle`], from any thread. Once that has been called,
+    /// a further request calls it again.
+    fn waker(&self) -> Waker;
 
     /// Returns the current time.
     fn now(&self) -> Instant;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ const PRUNE_FROM: usize = 64;
 pub(crate) enum IdleChildren {
     /// They connect again immediately.
     Connect,
-    /// They wait for [`Children::connect`].
+    /// They wait for [`Children::connect`], from the start.
     Leave,
 }
 
@@ -40,6 +41,8 @@ pub(crate) enum IdleChildren {
 pub(crate) struct Children<T> {
     config: BalancerConfig,
     idle: IdleChildren,
+    /// Those of the last resolution.
+    attributes: Attributes,
     children: Vec<Child<T>>,
     routes: EventRoutes,
     last_id: u64,
@@ -53,6 +56,8 @@ pub(crate) struct Child<T> {
     key: EndpointKey,
     endpoint: Endpoint,
     balancer: Box<dyn Balancer>,
+    /// False until it receives its endpoint. A child that is left idle receives it when it is to connect.
+    has_begun: bool,
     state: ConnectivityState,
     picker: Picker,
     /// What the parent keeps of the endpoint.
@@ -77,6 +82,7 @@ impl<T: Default> Children<T> {
         Self {
             config,
             idle,
+            attributes: Attributes::default(),
             children: Vec::new(),
             routes: EventRoutes::default(),
             last_id: 0,
@@ -104,6 +110,7 @@ impl<T: Default> Children<T> {
                 return Ok(());
             }
         };
+        self.attributes = update.attributes.clone();
         let before = std::mem::take(&mut self.children).into_iter();
         let mut before: HashMap<_, _> = before.map(|it| (it.key.clone(), Some(it))).collect();
         let mut used = Ok(());
@@ -115,8 +122,12 @@ impl<T: Default> Children<T> {
                 None => self.child(key, endpoint),
             };
             self.children.push(child);
-            let updated = self.update_last(endpoint, &update, control);
-            used = used.and(updated);
+            let last = self.children.len() - 1;
+            self.children[last].endpoint = endpoint.clone();
+            if self.children[last].has_begun {
+                let updated = self.update_child(last, control);
+                used = used.and(updated);
+            }
         }
         for child in before.into_values().flatten() {
             self.routes.forget(child.id, control);
@@ -131,34 +142,36 @@ impl<T: Default> Children<T> {
 
     fn child(&mut self, key: EndpointKey, endpoint: &Endpoint) -> Child<T> {
         self.last_id += 1;
+        let (state, picker) = match self.idle {
+            IdleChildren::Connect => (ConnectivityState::Connecting, Picker::Wait),
+            IdleChildren::Leave => (ConnectivityState::Idle, Picker::Idle),
+        };
         Child {
             id: ChildId(self.last_id),
             key,
             endpoint: endpoint.clone(),
             balancer: self.config.policy().build(),
-            state: ConnectivityState::Connecting,
-            picker: Picker::Wait,
+            has_begun: self.idle == IdleChildren::Connect,
+            state,
+            picker,
             data: T::default(),
         }
     }
 
-    fn update_last(
-        &mut self,
-        endpoint: &Endpoint,
-        update: &Update<'_>,
-        control: &mut dyn Control,
-    ) -> Result<(), Status> {
+    /// Passes its endpoint to a child.
+    fn update_child(&mut self, at: usize, control: &mut dyn Control) -> Result<(), Status> {
         let config = self.config.config().clone();
+        let attributes = self.attributes.clone();
+        let endpoint = self.children[at].endpoint.clone();
         let update = Update {
-            endpoints: Ok(std::slice::from_ref(endpoint)),
+            endpoints: Ok(std::slice::from_ref(&endpoint)),
             config: &*config,
-            attributes: update.attributes,
-            note: update.note,
+            attributes: &attributes,
+            note: "",
         };
+        self.children[at].has_begun = true;
         let mut used = Ok(());
-        let last = self.children.len() - 1;
-        self.children[last].endpoint = endpoint.clone();
-        self.run(last, control, |child, control| {
+        self.run(at, control, |child, control| {
             used = child.update(update, control);
         });
         used
@@ -210,8 +223,15 @@ impl<T: Default> Children<T> {
 
     /// Connects the child at a place of the list if it is idle.
     pub(crate) fn connect(&mut self, at: usize, control: &mut dyn Control) -> bool {
-        self.children[at].state == ConnectivityState::Idle
-            && self.run(at, control, |child, control| child.exit_idle(control))
+        if self.children[at].state != ConnectivityState::Idle {
+            return false;
+        }
+        if self.children[at].has_begun {
+            return self.run(at, control, |child, control| child.exit_idle(control));
+        }
+        // A child that cannot use its endpoint publishes so.
+        let _used = self.update_child(at, control);
+        true
     }
 
     /// Returns the place of the child that has created a subchannel.
@@ -256,6 +276,11 @@ impl<T: Default> Children<T> {
     /// Returns the children, in the order of the list.
     pub(crate) fn all(&self) -> &[Child<T>] {
         &self.children
+    }
+
+    /// Returns the children, to change what the parent keeps of them.
+    pub(crate) fn all_mut(&mut self) -> &mut [Child<T>] {
+        &mut self.children
     }
 
     /// Returns the state of the policy by that of its children: the first that a child has of READY, CONNECTING, IDLE
@@ -377,6 +402,10 @@ impl Control for ChildControl<'_> {
         self.control.resolve_again();
     }
 
+    fn waker(&self) -> Waker {
+        self.control.waker()
+    }
+
     fn now(&self) -> Instant {
         self.control.now()
     }
@@ -440,6 +469,9 @@ mod tests {
         ] {
             let (mut children, mut control) = (children(idle), FakeControl::new());
             update(&mut children, "1 2", &mut control);
+            let is_left = idle == IdleChildren::Leave;
+            assert_eq!(control.live().is_empty(), is_left);
+            assert_eq!(children.exit_idle(&mut control), is_left);
             settle(&mut children, &mut control);
             let id = control.live()[0].id;
             assert_eq!(children.child_of(id), Some(0));
@@ -448,10 +480,7 @@ mod tests {
                 settle(&mut children, &mut control);
             }
             assert_eq!(children.all()[0].state(), state);
-            assert_eq!(
-                children.connect(0, &mut control),
-                state == ConnectivityState::Idle
-            );
+            assert_eq!(children.connect(0, &mut control), is_left);
             assert!(!children.exit_idle(&mut control));
             assert_eq!(children.all()[0].state(), ConnectivityState::Connecting);
         }

@@ -4,13 +4,18 @@ pub(crate) mod balancer;
 mod builtin;
 pub(crate) mod children;
 mod failure;
+mod load_weight;
 mod pick_first;
 pub(crate) mod picker;
 pub(crate) mod policy;
+mod ring;
+mod ring_hash;
 mod round_robin;
+mod static_stride;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod tracker;
+mod weighted_round_robin;
 
 pub use balancer::{Balancer, Control, SubchannelState, TimerId, Update};
 pub use picker::{Choice, Pick, PickArgs, PickResult, Picker, Turn};

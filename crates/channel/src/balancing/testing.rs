@@ -1,9 +1,11 @@
 //! A channel without connections or a clock, for tests of policies.
 
 #![cfg(test)]
-#![allow(dead_code, reason = "policies that use load reports use the rest")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -94,8 +96,19 @@ pub(crate) struct FakeControl {
     /// Changes of states that the balancer has not received yet.
     pub(crate) queue: VecDeque<(SubchannelId, SubchannelState)>,
     pub(crate) published: Option<(ConnectivityState, Picker)>,
+    woken: Arc<Woken>,
     last_id: u64,
     log: Vec<String>,
+}
+
+/// True once a picker has asked the balancer to leave idleness.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl FakeControl {
@@ -108,6 +121,7 @@ impl FakeControl {
             timers: BTreeMap::new(),
             queue: VecDeque::new(),
             published: None,
+            woken: Arc::default(),
             last_id: 0,
             log: Vec::new(),
         }
@@ -188,6 +202,10 @@ impl Control for FakeControl {
         self.log.push("resolve".to_owned());
     }
 
+    fn waker(&self) -> Waker {
+        self.woken.clone().into()
+    }
+
     fn now(&self) -> Instant {
         self.now
     }
@@ -230,7 +248,7 @@ impl Rig {
         let config = policy
             .parse(&value, &Policies::default())
             .expect("a config");
-        Self::with(BalancerConfig::new(std::sync::Arc::new(policy), config))
+        Self::with(BalancerConfig::new(Arc::new(policy), config))
     }
 
     pub(crate) fn with(config: BalancerConfig) -> Self {
@@ -336,6 +354,15 @@ impl Rig {
     pub(crate) fn exit_idle(&mut self) {
         self.exit_idle_later();
         self.settle();
+    }
+
+    /// Calls `exit_idle` if a picker has asked for it: false if none has.
+    pub(crate) fn wake(&mut self) -> bool {
+        let is_woken = self.control.woken.0.swap(false, Ordering::Relaxed);
+        if is_woken {
+            self.exit_idle();
+        }
+        is_woken
     }
 
     pub(crate) fn exit_idle_later(&mut self) {
