@@ -130,8 +130,7 @@ impl Schedule {
         match self {
             Self::Retry(_) => true,
             Self::Hedging(hedging) => {
-                // A6: the first attempt always goes.
-                hedging.is_stopped |= hedging.started > 0 && !throttle.permits();
+                hedging.is_stopped |= !throttle.permits();
                 hedging.has_next()
             }
         }
@@ -204,7 +203,8 @@ impl RetrySchedule {
 
 impl HedgingSchedule {
     fn has_next(&self) -> bool {
-        !self.is_stopped && self.started < self.policy.max_attempts
+        // A6: the first attempt always goes.
+        self.started == 0 || !self.is_stopped && self.started < self.policy.max_attempts
     }
 
     fn after(&mut self, end: &AttemptEnd, throttle: &RetryThrottle) -> Decision {

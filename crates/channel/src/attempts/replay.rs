@@ -84,9 +84,9 @@ pub(crate) struct AttemptId(pub(crate) u32);
 ///
 /// Dropping it before the call is committed fails the bodies of all attempts.
 #[derive(Debug)]
-pub(crate) struct ReplayBody(Kind);
+pub(crate) struct ReplayBody(ReplayKind);
 
-enum Kind {
+enum ReplayKind {
     /// Known in full: attempts share its bytes. `None` after the commit.
     Full(Option<(Body, Reserved)>),
     Streamed {
@@ -114,9 +114,9 @@ impl ReplayBody {
             Some(size) => {
                 let mut reserved = reserved;
                 reserved.try_add(size);
-                Kind::Full(Some((body, reserved)))
+                ReplayKind::Full(Some((body, reserved)))
             }
-            None => Kind::Streamed {
+            None => ReplayKind::Streamed {
                 watch: body.watch(),
                 shared: Arc::new(ReplayShared {
                     state: Mutex::new(ReplayState {
@@ -139,18 +139,18 @@ impl ReplayBody {
     /// exceeds the buffer.
     pub(crate) fn fits(&self) -> bool {
         match &self.0 {
-            Kind::Full(Some((body, reserved))) => body.full_size() == Some(reserved.bytes),
-            Kind::Full(None) => false,
-            Kind::Streamed { .. } => true,
+            ReplayKind::Full(Some((body, reserved))) => body.full_size() == Some(reserved.bytes),
+            ReplayKind::Full(None) => false,
+            ReplayKind::Streamed { .. } => true,
         }
     }
 
     /// Returns the body of an attempt, from the beginning.
     pub(crate) fn open(&self, id: AttemptId) -> Body {
         match &self.0 {
-            Kind::Full(Some((body, _))) => body.try_clone().unwrap_or_default(),
-            Kind::Full(None) => Body::empty(),
-            Kind::Streamed { shared, .. } => {
+            ReplayKind::Full(Some((body, _))) => body.try_clone().unwrap_or_default(),
+            ReplayKind::Full(None) => Body::empty(),
+            ReplayKind::Streamed { shared, .. } => {
                 shared.lock().readers.push((id, 0));
                 Body::new(ReplayReader {
                     id,
@@ -165,8 +165,8 @@ impl ReplayBody {
     /// Takes note of the end of an attempt. Returns false if the call is committed to it, so that none can follow.
     pub(crate) fn close(&self, id: AttemptId) -> bool {
         match &self.0 {
-            Kind::Full(kept) => kept.is_some(),
-            Kind::Streamed { shared, .. } => {
+            ReplayKind::Full(kept) => kept.is_some(),
+            ReplayKind::Streamed { shared, .. } => {
                 let mut state = shared.lock();
                 if state.committed == Some(id) {
                     return false;
@@ -181,11 +181,11 @@ impl ReplayBody {
     /// another.
     pub(crate) fn commit(&mut self, id: AttemptId) -> bool {
         match &mut self.0 {
-            Kind::Full(kept) => {
+            ReplayKind::Full(kept) => {
                 *kept = None;
                 true
             }
-            Kind::Streamed { shared, .. } => {
+            ReplayKind::Streamed { shared, .. } => {
                 let mut state = shared.lock();
                 if state.committed.is_none() {
                     state.commit(id);
@@ -197,7 +197,7 @@ impl ReplayBody {
 
     /// Ready when the body itself decides the call.
     pub(crate) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<ReplayEvent> {
-        let Kind::Streamed { shared, watch } = &self.0 else {
+        let ReplayKind::Streamed { shared, watch } = &self.0 else {
             return Poll::Pending;
         };
         // Between two attempts nobody reads, and the failure would be noticed only by the next one.
@@ -220,7 +220,7 @@ impl ReplayBody {
 
 impl Drop for ReplayBody {
     fn drop(&mut self) {
-        if let Kind::Streamed { shared, .. } = &self.0 {
+        if let ReplayKind::Streamed { shared, .. } = &self.0 {
             let mut state = shared.lock();
             if state.committed.is_none() {
                 state.clear();
@@ -475,7 +475,7 @@ impl Drop for ReplayReader {
     }
 }
 
-impl fmt::Debug for Kind {
+impl fmt::Debug for ReplayKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full(Some(_)) => "Full",
