@@ -624,7 +624,7 @@ async fn a_custom_resolver_replaces_that_of_the_system() -> Result<()> {
     }
 
     let channel = Channel::to("greeter:50051")
-        .resolver(from_a_registry)
+        .lookup(from_a_registry)
         .connect_lazy()?;
     assert_eq!(channel.state(), ConnectivityState::Idle);
     Ok(())

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::time::Instant;
+use trunkline_codec::Metadata;
 use trunkline_transport::{Connection, ReadyConnection};
 
-use crate::target_address::{Origin, TargetAddress};
+use crate::balancing::Tracking;
+use crate::target_address::Origin;
 
 /// A connection with this many calls is busy even if the server allows more: h2 has one lock for
 /// all streams of a connection, and TCP one window for all of them. It is what servers commonly
@@ -25,7 +27,6 @@ pub(crate) enum UsageCheck {
 #[derive(Debug)]
 pub(crate) struct ActiveConnection {
     pub(crate) connection: Connection,
-    pub(crate) endpoint: TargetAddress,
     pub(crate) origin: Origin,
     /// When the attempt began that has made it.
     pub(crate) started: Instant,
@@ -34,15 +35,9 @@ pub(crate) struct ActiveConnection {
 }
 
 impl ActiveConnection {
-    pub(crate) fn new(
-        connection: Connection,
-        endpoint: TargetAddress,
-        origin: Origin,
-        started: Instant,
-    ) -> Arc<Self> {
+    pub(crate) fn new(connection: Connection, origin: Origin, started: Instant) -> Arc<Self> {
         Arc::new(Self {
             connection,
-            endpoint,
             origin,
             started,
             taken: AtomicU8::new(0),
@@ -61,10 +56,17 @@ impl ActiveConnection {
     pub(crate) fn try_ready(&self) -> Option<Picked> {
         self.take();
         let connection = self.connection.try_ready()?;
-        Some(Picked {
+        Some(self.picked(connection))
+    }
+
+    /// Returns the pick of a stream on this connection.
+    pub(crate) fn picked(&self, connection: ReadyConnection) -> Picked {
+        Picked {
             connection,
             origin: self.origin.clone(),
-        })
+            tracking: None,
+            metadata: None,
+        }
     }
 
     pub(crate) fn take(&self) {
@@ -79,16 +81,15 @@ impl ActiveConnection {
     }
 }
 
-/// The connection that was picked for a call, with a free stream on it, and where it leads.
+/// A connection that was picked for an attempt, with a free stream on it.
 #[derive(Debug)]
 pub struct Picked {
-    pub(crate) connection: ReadyConnection,
-    pub(crate) origin: Origin,
-}
-
-impl Picked {
-    /// Returns the connection that opens the stream, and the origin for the head of the request.
-    pub fn into_parts(self) -> (ReadyConnection, Origin) {
-        (self.connection, self.origin)
-    }
+    /// Opens the stream.
+    pub connection: ReadyConnection,
+    /// The origin for the head of the request.
+    pub origin: Origin,
+    /// Learns how the attempt ends.
+    pub tracking: Option<Tracking>,
+    /// Metadata that the attempt sends in addition to that of the call.
+    pub metadata: Option<Box<Metadata>>,
 }

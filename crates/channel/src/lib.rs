@@ -1,20 +1,21 @@
 //! Client channels: names to addresses, addresses to connections, calls to streams.
 //!
-//! A channel has a list of targets. They are resolved to endpoints, the [`Spread`] makes subchannels
-//! of them, and each subchannel has connections to one of its endpoints: with pick_first all
-//! endpoints are one subchannel, with round_robin each is its own.
+//! A resolver turns the target of a channel into endpoints. A balancer turns endpoints into subchannels and publishes a
+//! picker, with which each call finds its subchannel. Resolver, balancer and the states of subchannels live in one
+//! control task; calls only read the picker.
 //!
 //! | module | contains |
 //! | --- | --- |
-//! | `targets` | parses targets and lists of them |
-//! | `resolver`, `endpoint` | name resolution; an address and the settings of calls to it |
-//! | `connector`, `happy_eyeballs` | byte streams of users; the first of several addresses to connect (RFC 8305) |
-//! | `policy` | how endpoints become subchannels |
-//! | `subchannel`, `active_connection` | the connections to one of several endpoints, with backoff; one connection |
-//! | `connections` | selects a connection for each call, or waits for one |
-//! | `maintenance` | tasks of a channel: to connect again, to resolve again, to grow, to fall idle |
-//! | `backoff`, `connectivity`, `task` | the pauses between attempts; the state of a channel; background tasks |
+//! | `resolve` | targets, lookups of names, resolvers of users |
+//! | `endpoint`, `attributes` | the servers that a resolver has found |
+//! | `balancing` | policies, their balancers and pickers; the way back of outcomes |
 //! | `config` | service configs, which are JSON |
+//! | `control` | the control task: resolver, balancers, subchannels, timers |
+//! | `routing`, `connections`, `waits` | the picker in force; a connection for each call, or the wait for one |
+//! | `subchannel`, `active_connection` | the connections to one address; one connection |
+//! | `connect`, `connector`, `backoff` | an attempt to connect, byte streams of users, the pauses between attempts |
+//! | `attempts` | retries, hedging, throttling |
+//! | `connectivity`, `load_report` | the state of a channel; load reports of servers |
 //! | `limits`, `settings` | every limit of a channel, with its default; the settings of users |
 //!
 //! Does not know: message types, prost, interceptors, methods, frames of HTTP/2.
@@ -27,23 +28,23 @@ mod attributes;
 mod backoff;
 mod balancing;
 mod config;
-mod connection_group;
+mod connect;
 mod connections;
 mod connectivity;
 mod connector;
+mod control;
 mod endpoint;
-mod happy_eyeballs;
 mod limits;
 mod load_report;
-mod maintenance;
 mod protobuf;
-mod resolver;
+mod resolve;
+mod restricted;
+mod routing;
 mod settings;
-mod spread;
 mod subchannel;
 mod target_address;
-mod targets;
 mod task;
+mod waits;
 
 pub use active_connection::Picked;
 pub use attempts::{CodeSet, HedgingPolicy, RetryPolicy};
@@ -51,7 +52,7 @@ pub use attributes::Attributes;
 pub use balancing::{
     AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
     PickResult, Picker, Policies, Policy, PolicyConfig, SubchannelState, TimerId, Tracking, Turn,
-    Update,
+    TurnPosition, Update,
 };
 pub use config::{AttemptPolicy, MethodConfig, RetryThrottling, ServiceConfig};
 pub use connections::{Connections, WaitMode};
@@ -59,9 +60,10 @@ pub use connectivity::{ConnectivityState, ConnectivityWatch};
 pub use endpoint::{Endpoint, EndpointWeight, HashKey};
 pub use limits::ChannelLimits;
 pub use load_report::{LoadReport, LoadReportRequest};
-pub use resolver::Resolver;
-pub use settings::Settings;
-pub use spread::Spread;
+pub use resolve::lookup::Lookup;
+pub use resolve::resolver::{Resolution, Resolver, Updates, Verdict};
+pub use resolve::target_uri::TargetUri;
+pub use resolve::targets::{TargetName, Targets};
+pub use settings::ChannelSettings;
 pub use subchannel::{Subchannel, SubchannelId};
 pub use target_address::Origin;
-pub use targets::{TargetName, Targets};

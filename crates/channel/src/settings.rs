@@ -4,19 +4,23 @@ use std::io;
 use std::sync::Arc;
 
 use http::uri::Authority;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline_codec::Status;
 use trunkline_transport::{Address, ClientTls, Target};
 
+use crate::balancing::{BalancerConfig, Policies, Policy};
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
-use crate::resolver::{AnyResolver, Resolver, System};
-use crate::spread::Spread;
-use crate::targets::Targets;
+use crate::resolve::lookup::{AnyLookup, Lookup, System};
+use crate::resolve::names::Names;
+use crate::resolve::resolver::{AnyResolver, Resolver, Resolving, Updates};
+use crate::resolve::target_uri::TargetUri;
+use crate::resolve::targets::Targets;
 
-/// The settings of the connections of a channel.
+/// The settings of a channel, as its builder collects them.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ChannelSettings {
     /// Where to connect.
     pub targets: Targets,
     /// The limits of the channel.
@@ -25,13 +29,17 @@ pub struct Settings {
     pub authority: Option<Authority>,
     /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
     pub tls: Option<ClientTls>,
-    /// The policy that spreads calls over the addresses.
-    pub policy: Spread,
-    pub(crate) resolver: AnyResolver,
-    pub(crate) connector: Option<Connector>,
+    /// The name of the load balancing policy, and its configuration.
+    policy: (String, Value),
+    policies: Policies,
+    lookup: AnyLookup,
+    resolvers: Vec<AnyResolver>,
+    connector: Option<Connector>,
+    /// The first mistake in the options.
+    failure: Option<Status>,
 }
 
-impl Settings {
+impl ChannelSettings {
     /// Creates the default settings of a channel to `targets`.
     pub fn new(targets: Targets) -> Self {
         Self {
@@ -39,39 +47,41 @@ impl Settings {
             limits: Arc::new(ChannelLimits::default()),
             authority: None,
             tls: None,
-            policy: Spread::default(),
-            resolver: AnyResolver::new(System),
+            policy: (
+                "pick_first".to_owned(),
+                Value::Object(serde_json::Map::new()),
+            ),
+            policies: Policies::builtin(),
+            lookup: AnyLookup::new(System),
+            resolvers: Vec::new(),
             connector: None,
+            failure: None,
         }
     }
 
-    /// The targets, each with or without TLS. Reads the files that TLS needs.
-    ///
-    /// # Errors
-    ///
-    /// INVALID_ARGUMENT if a target cannot be read, or there is none, or TLS cannot be had.
-    pub(crate) fn parse(&mut self) -> Result<Arc<[Arc<Target>]>, Status> {
-        let given = self.tls.is_some();
-        let mut targets = Vec::new();
-        for target in self.targets.parse()? {
-            // The targets with TLS share the default settings.
-            let asks = given || target.wants_tls() == Some(true);
-            let tls = ClientTls::for_target(&target, self.tls.clone().filter(|_| asks))?;
-            targets.push(match tls.is_some() {
-                true => Arc::new(Arc::unwrap_or_clone(target).over_tls()),
-                false => target,
-            });
-            self.tls = self.tls.take().or(tls);
+    /// Selects a load balancing policy by its name, with its default configuration.
+    pub fn set_policy(&mut self, name: &str) {
+        self.policy = (name.to_owned(), Value::Object(serde_json::Map::new()));
+    }
+
+    /// Adds a load balancing policy.
+    pub fn add_policy(&mut self, policy: impl Policy) {
+        if let Err(status) = self.policies.add(Arc::new(policy)) {
+            self.failure.get_or_insert(status);
         }
-        Ok(targets.into())
     }
 
-    /// Asks `resolver` for the addresses of names, and not the system.
-    pub fn set_resolver(&mut self, resolver: impl Resolver) {
-        self.resolver = AnyResolver::new(resolver);
+    /// Looks up names with `lookup`, instead of the system.
+    pub fn set_lookup(&mut self, lookup: impl Lookup) {
+        self.lookup = AnyLookup::new(lookup);
     }
 
-    /// Lets `connect` make the byte stream to an address, and not the system.
+    /// Adds a resolver for targets with its schemes. The last one that was added for a scheme counts.
+    pub fn add_resolver(&mut self, resolver: impl Resolver) {
+        self.resolvers.push(AnyResolver::new(resolver));
+    }
+
+    /// Lets `connect` make the byte stream to an address, instead of the system.
     pub fn set_connector<F, Fut, IO>(&mut self, connect: F)
     where
         F: Fn(Address) -> Fut + Send + Sync + 'static,
@@ -79,5 +89,104 @@ impl Settings {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.connector = Some(Connector::new(connect));
+    }
+
+    /// Checks the settings. Reads the files that TLS needs.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if a target cannot be parsed, the list of targets is empty, TLS is not available, or the policy
+    /// is unknown or refuses its configuration.
+    pub(crate) fn check(self) -> Result<Settings, Status> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let mut tls = self.tls;
+        let (targets, source) = match self.targets.uri_for(&self.resolvers)? {
+            None => {
+                let targets: Arc<[_]> = with_tls(self.targets.parse()?, &mut tls)?.into();
+                let source = Source::Names(targets.clone(), self.lookup);
+                (targets, source)
+            }
+            Some((uri, resolver)) => {
+                let authority = resolver.authority(&uri)?;
+                let target = Target::parse_host(&uri.to_string(), authority.as_str())?;
+                let targets = with_tls(vec![Arc::new(target)], &mut tls)?;
+                (targets.into(), Source::Resolver(uri, resolver))
+            }
+        };
+        let (name, config) = self.policy;
+        let list = serde_json::json!([{ name: config }]);
+        Ok(Settings {
+            balancer: self.policies.choose("load balancing policy", &list)?,
+            shown: self.targets,
+            targets,
+            limits: self.limits,
+            authority: self.authority,
+            tls,
+            source,
+            connector: self.connector,
+        })
+    }
+}
+
+/// Returns the targets, each with or without TLS.
+fn with_tls(
+    targets: Vec<Arc<Target>>,
+    tls: &mut Option<ClientTls>,
+) -> Result<Vec<Arc<Target>>, Status> {
+    let given = tls.is_some();
+    let mut checked = Vec::with_capacity(targets.len());
+    for target in targets {
+        // The targets with TLS share the default settings.
+        let asks = given || target.wants_tls() == Some(true);
+        let settings = ClientTls::for_target(&target, tls.clone().filter(|_| asks))?;
+        checked.push(match settings.is_some() {
+            true => Arc::new(Arc::unwrap_or_clone(target).over_tls()),
+            false => target,
+        });
+        *tls = tls.take().or(settings);
+    }
+    Ok(checked)
+}
+
+/// The settings of a channel, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The targets as the user has written them.
+    pub(crate) shown: Targets,
+    /// All targets; at least one.
+    pub(crate) targets: Arc<[Arc<Target>]>,
+    pub(crate) limits: Arc<ChannelLimits>,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) tls: Option<ClientTls>,
+    pub(crate) connector: Option<Connector>,
+    /// The policy, unless a service config selects another.
+    pub(crate) balancer: BalancerConfig,
+    source: Source,
+}
+
+/// Where endpoints come from.
+#[derive(Debug)]
+enum Source {
+    Names(Arc<[Arc<Target>]>, AnyLookup),
+    Resolver(TargetUri, AnyResolver),
+}
+
+impl Settings {
+    /// Returns the target of endpoints that name none.
+    pub(crate) fn target(&self) -> Arc<Target> {
+        self.targets[0].clone()
+    }
+
+    /// Returns the future that resolves the targets.
+    pub(crate) fn resolve(&self, updates: Updates) -> Resolving {
+        match &self.source {
+            Source::Names(targets, lookup) => {
+                let names = Names::new(targets.clone(), lookup.clone(), self.limits.clone());
+                Box::pin(names.run(updates))
+            }
+            Source::Resolver(uri, resolver) => resolver.start(uri, updates),
+        }
     }
 }

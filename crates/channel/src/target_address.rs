@@ -1,4 +1,4 @@
-//! An address of a server, and the settings of calls to it.
+//! An address, with the target for which it was found.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,11 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use trunkline_transport::{Address, Target};
 
-/// One address that a target has.
+/// The target of an endpoint, as one of its attributes.
+#[derive(Clone, Debug)]
+pub(crate) struct OfTarget(pub(crate) Arc<Target>);
+
+/// An address of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetAddress {
     pub(crate) address: Address,

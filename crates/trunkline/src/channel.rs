@@ -3,4 +3,10 @@
 //! [`Channel::connect`](crate::Channel::connect) and [`Channel::to`](crate::Channel::to) take anything that converts into
 //! [`Targets`].
 
-pub use trunkline_channel::{ConnectivityState, ConnectivityWatch, Resolver, TargetName, Targets};
+pub use trunkline_channel::{
+    AttemptTracker, Attributes, Balancer, BalancerConfig, Choice, ConnectivityState,
+    ConnectivityWatch, Control, EndedBy, Endpoint, EndpointWeight, HashKey, LoadReport, Lookup,
+    Outcome, Pick, PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, Resolution,
+    Resolver, Subchannel, SubchannelId, SubchannelState, TargetName, TargetUri, Targets, TimerId,
+    Tracking, Turn, TurnPosition, Update, Updates, Verdict,
+};

@@ -192,7 +192,7 @@ async fn plaintext_to_tls() -> [String; 3] {
     let address = fixture::serve(Server::new().tls(tls()).add_service(Echo)).await;
     let at: SocketAddr = address.parse().expect("an address");
     let named = Channel::to("greeter.example:50051");
-    let named = named.resolver(move |_, _| async move { Ok(vec![Address::Tcp(at)]) });
+    let named = named.lookup(move |_, _| async move { Ok(vec![Address::Tcp(at)]) });
     let path = std::env::temp_dir().join(format!("trunkline-5-{}.sock", std::process::id()));
     let socket = format!("unix:{}", path.display());
     let bound = Server::new()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trunkline_codec::{Metadata, Status};
 
 use super::tracker::Tracking;
-use crate::subchannel::Subchannel;
+use crate::subchannel::{Subchannel, SubchannelId};
 
 /// The choice of a balancer for the calls that follow, until it publishes another.
 #[derive(Clone)]
@@ -104,31 +104,72 @@ impl From<Subchannel> for PickResult {
 #[derive(Debug)]
 pub struct Turn {
     subchannels: Box<[Subchannel]>,
-    next: Arc<AtomicUsize>,
+    position: Arc<TurnPosition>,
+}
+
+/// The position of a [`Turn`]. It keeps no subchannel.
+#[derive(Debug)]
+pub struct TurnPosition {
+    ids: Box<[SubchannelId]>,
+    first: usize,
+    next: AtomicUsize,
 }
 
 impl Turn {
-    /// Creates a picker of `subchannels`. It continues where `next` stands, which the pickers before and after it
-    /// share, so that an update does not favor the first subchannel.
-    pub fn new(subchannels: impl Into<Box<[Subchannel]>>, next: Arc<AtomicUsize>) -> Self {
+    /// Creates a picker of `subchannels`. It continues where the picker with the position `before` stands, so that a
+    /// change of the list favors none of them. If there is none, or no call has used it, the picker begins with the
+    /// subchannel at `random`, modulo their number.
+    pub fn new(
+        subchannels: impl Into<Box<[Subchannel]>>,
+        before: Option<&TurnPosition>,
+        random: u64,
+    ) -> Self {
+        let subchannels = subchannels.into();
+        let ids: Box<[_]> = subchannels.iter().map(Subchannel::id).collect();
+        let continued = before.and_then(|it| it.continued(&ids));
+        let first = continued.unwrap_or(random as usize);
+        let position = TurnPosition {
+            ids,
+            first,
+            next: AtomicUsize::new(first),
+        };
         Self {
-            subchannels: subchannels.into(),
-            next,
+            subchannels,
+            position: Arc::new(position),
         }
     }
 
-    /// Returns all subchannels, beginning with the one whose turn it is.
+    /// Returns what `try_one` returns for the first subchannel for which it is not `None`, beginning with the one
+    /// whose turn it is. Each that is passed over loses its turn, so that the others share its calls evenly.
     #[inline]
-    pub fn from_next(&self) -> impl Iterator<Item = &Subchannel> {
-        let len = self.subchannels.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % len.max(1);
-        let (before, after) = self.subchannels.split_at(first);
-        after.iter().chain(before)
+    pub fn find<T>(&self, mut try_one: impl FnMut(&Subchannel) -> Option<T>) -> Option<T> {
+        let (next, len) = (&self.position.next, self.subchannels.len());
+        (0..len).find_map(|_| {
+            let at = next.fetch_add(1, Ordering::Relaxed) % len;
+            try_one(&self.subchannels[at])
+        })
+    }
+
+    /// Returns the position, for the picker that follows this one.
+    pub fn position(&self) -> &Arc<TurnPosition> {
+        &self.position
     }
 
     /// Returns all subchannels.
     pub fn subchannels(&self) -> &[Subchannel] {
         &self.subchannels
+    }
+}
+
+impl TurnPosition {
+    /// Returns the place in `ids` of the first subchannel, from the next one on, that is still there.
+    fn continued(&self, ids: &[SubchannelId]) -> Option<usize> {
+        let (next, len) = (self.next.load(Ordering::Relaxed), self.ids.len());
+        if next == self.first {
+            return None;
+        }
+        let mut following = (0..len).map(|at| self.ids[next.wrapping_add(at) % len]);
+        following.find_map(|id| ids.iter().position(|it| *it == id))
     }
 }
 

@@ -1,7 +1,6 @@
 //! round_robin: calls take all connected endpoints in turn (gRFC A61).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use serde_json::Value;
 use trunkline_codec::Status;
@@ -9,7 +8,7 @@ use trunkline_codec::Status;
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
 use super::children::{Child, Children, IdleChildren};
 use super::pick_first::PickFirst;
-use super::picker::{Picker, Turn};
+use super::picker::{Picker, Turn, TurnPosition};
 use super::policy::{Policies, Policy, PolicyConfig};
 use crate::connectivity::ConnectivityState;
 use crate::subchannel::SubchannelId;
@@ -30,7 +29,7 @@ impl Policy for RoundRobin {
     fn build(&self) -> Box<dyn Balancer> {
         Box::new(RoundRobinBalancer {
             children: Children::new(PickFirst::child(), IdleChildren::Connect),
-            next: None,
+            position: None,
             published: None,
         })
     }
@@ -38,8 +37,8 @@ impl Policy for RoundRobin {
 
 struct RoundRobinBalancer {
     children: Children<()>,
-    /// Begins at random, so that the clients of a server do not all begin with the same endpoint.
-    next: Option<Arc<AtomicUsize>>,
+    /// The position of the last picker with subchannels, where the next one continues.
+    position: Option<Arc<TurnPosition>>,
     published: Option<(ConnectivityState, Picker)>,
 }
 
@@ -91,11 +90,8 @@ impl RoundRobinBalancer {
             ConnectivityState::Ready => {
                 let ready = self.children.all().iter().filter_map(Child::ready);
                 let ready: Vec<_> = ready.cloned().collect();
-                let next = self.next.get_or_insert_with(|| {
-                    let start = control.random() as usize;
-                    Arc::new(AtomicUsize::new(start))
-                });
-                let turn = Turn::new(ready, next.clone());
+                // At random, so that the clients of a server do not all begin with the same endpoint.
+                let turn = Turn::new(ready, self.position.as_deref(), control.random());
                 (ConnectivityState::Ready, Picker::Turn(Arc::new(turn)))
             }
             // Children that become idle connect again immediately.
@@ -116,6 +112,9 @@ impl RoundRobinBalancer {
             _ => false,
         };
         if !is_known {
+            if let Picker::Turn(turn) = &picker {
+                self.position = Some(turn.position().clone());
+            }
             self.published = Some((state, picker.clone()));
             control.publish(state, picker);
         }

@@ -423,8 +423,8 @@ impl Rig {
             Some((_, Picker::Fail(status))) => PickResult::Fail(status.clone()),
             Some((_, Picker::One(subchannel))) => subchannel.clone().into(),
             Some((_, Picker::Turn(turn))) => {
-                let next = turn.from_next().next();
-                next.expect("a subchannel").clone().into()
+                let next = turn.find(|it| Some(it.clone()));
+                next.expect("a subchannel").into()
             }
             Some((_, Picker::Custom(pick))) => pick.pick(&PickArgs::new("/s/m", metadata)),
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use trunkline_channel::{Connections, Origin, Picked, WaitMode};
+use trunkline_channel::{Connections, Origin, PickArgs, Picked, WaitMode};
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{Body, OpenCall};
 
@@ -65,7 +65,9 @@ impl Attempt {
         head: impl FnOnce(Origin) -> Result<http::Request<()>, Status>,
         body: Body,
     ) -> Result<Self, Unsent> {
-        let (connection, origin) = picked.into_parts();
+        let Picked {
+            connection, origin, ..
+        } = picked;
         let head = head(origin).map_err(Unsent::Failed)?;
         let body_copy = body.try_clone();
         match connection.send(head, body) {
@@ -115,8 +117,10 @@ pub(crate) async fn forward(
         Ok(http::Request::from_parts(parts, ()))
     };
     let mut attempts = Attempts::new(body, Arc::default(), None);
+    let metadata = Metadata::from_headers(parts.headers.clone());
+    let call = PickArgs::new(parts.uri.path(), &metadata);
     loop {
-        let picked = connections.ready(None, WaitMode::FailFast).await?;
+        let picked = connections.ready(&call, None, WaitMode::FailFast).await?;
         if let Some(response) = attempts.make(picked, head, &Metadata::new()).await {
             return response;
         }
@@ -174,7 +178,8 @@ impl Attempts {
             if let Some(recorder) = &self.recorder {
                 recorder.attempt_started();
             }
-            let picked = connections.ready(call.head.deadline, call.wait_mode);
+            let args = call.pick_args();
+            let picked = connections.ready(&args, call.head.deadline, call.wait_mode);
             let picked = match picked.await {
                 Ok(picked) => picked,
                 Err(status) => {

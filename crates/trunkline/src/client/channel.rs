@@ -249,6 +249,14 @@ impl Channel {
         }
     }
 
+    /// Ends the pauses between attempts to connect, so that they begin immediately, for example after the network of
+    /// the machine has changed.
+    pub fn reset_backoff(&self) {
+        if let Some(connections) = self.backend.connections() {
+            connections.reset_backoff();
+        }
+    }
+
     /// Begins a call, in the poll of its caller.
     pub(crate) fn start(
         self,

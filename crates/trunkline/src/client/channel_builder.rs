@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use trunkline_channel::{ChannelLimits, Connections, Resolver, Settings, Spread, Targets};
+use trunkline_channel::{
+    ChannelLimits, ChannelSettings, Connections, Lookup, Policy, Resolver, Targets,
+};
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Metadata, Status};
 use trunkline_transport::Address;
@@ -31,7 +33,7 @@ const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
-    settings: Settings,
+    settings: ChannelSettings,
     authority: Option<String>,
     limits: ChannelLimits,
     compressors: Compressors,
@@ -84,7 +86,7 @@ impl Channel {
 impl ChannelBuilder {
     fn new(targets: Targets) -> Self {
         Self {
-            settings: Settings::new(targets),
+            settings: ChannelSettings::new(targets),
             authority: None,
             limits: ChannelLimits::default(),
             compressors: Compressors::default(),
@@ -165,7 +167,7 @@ impl ChannelBuilder {
     /// the default.
     #[must_use]
     pub fn pick_first(mut self) -> Self {
-        self.settings.policy = Spread::PickFirst;
+        self.settings.set_policy("pick_first");
         self
     }
 
@@ -173,14 +175,31 @@ impl ChannelBuilder {
     /// reached.
     #[must_use]
     pub fn round_robin(mut self) -> Self {
-        self.settings.policy = Spread::RoundRobin;
+        self.settings.set_policy("round_robin");
         self
     }
 
-    /// Resolves host names with `resolver` instead of the system's resolver.
+    /// Adds a load balancing policy, which a service config selects by its name.
+    ///
+    /// If a policy of this name exists, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT.
+    #[must_use]
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.settings.add_policy(policy);
+        self
+    }
+
+    /// Looks up names with `lookup` instead of the system's resolver.
+    #[must_use]
+    pub fn lookup(mut self, lookup: impl Lookup) -> Self {
+        self.settings.set_lookup(lookup);
+        self
+    }
+
+    /// Adds a resolver for targets with its URI schemes, such as `registry:///orders`. A resolver that was added later
+    /// replaces earlier ones with the same scheme, and the built-in schemes as well.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
-        self.settings.set_resolver(resolver);
+        self.settings.add_resolver(resolver);
         self
     }
 

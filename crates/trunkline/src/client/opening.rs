@@ -59,7 +59,7 @@ impl Opening {
         if let Some(recorder) = recorder {
             recorder.attempt_started();
         }
-        let body = match connections.try_ready() {
+        let body = match connections.try_ready(&call.pick_args()) {
             None => body,
             Some(picked) => {
                 let head = |origin| backend.request(call, origin);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trunkline_channel::WaitMode;
+use trunkline_channel::{PickArgs, WaitMode};
 use trunkline_codec::Compressor;
 
 use crate::call::cancel::CancelHandle;
@@ -34,6 +34,12 @@ impl OutgoingCall {
             kept: None,
             cancel: None,
         }
+    }
+
+    /// Returns what a picker has of the call.
+    #[inline]
+    pub(crate) fn pick_args(&self) -> PickArgs<'_> {
+        PickArgs::new(self.head.path.as_str(), &self.head.metadata)
     }
 
     /// Takes the call out of a builder that has begun it.

@@ -72,7 +72,7 @@ fn builder() -> ChannelBuilder {
     }
     Channel::to("in-memory:80")
         .authority("in-memory")
-        .resolver(here)
+        .lookup(here)
 }
 
 fn dial(server: Server) -> DuplexStream {

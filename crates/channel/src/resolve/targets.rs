@@ -7,6 +7,9 @@ use std::sync::Arc;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
+use super::resolver::AnyResolver;
+use super::target_uri::TargetUri;
+
 /// The targets of a channel: one server, or a list of equivalent servers in order of preference.
 ///
 /// A target is text or an address. The text has one of these forms, most of which grpc/doc/naming.md defines:
@@ -82,6 +85,37 @@ impl Targets {
                 "cannot connect: the list of targets is empty",
             )),
         }
+    }
+}
+
+impl Targets {
+    /// Returns the target in URI form and its resolver, if it has a scheme of `resolvers`. The last resolver counts.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target is not valid, or is one of several.
+    pub(crate) fn uri_for(
+        &self,
+        resolvers: &[AnyResolver],
+    ) -> Result<Option<(TargetUri, AnyResolver)>, Status> {
+        for TargetName(name) in &self.0 {
+            let Name::Text(text) = name else {
+                continue;
+            };
+            let Some((scheme, _)) = text.split_once(':') else {
+                continue;
+            };
+            let Some(resolver) = resolvers.iter().rev().find(|it| it.has_scheme(scheme)) else {
+                continue;
+            };
+            if self.0.len() > 1 {
+                return Err(Status::invalid_argument(format!(
+                    "cannot connect to {self}: {text:?} has a resolver, and must be the only target; let the resolver return the other servers"
+                )));
+            }
+            return Ok(Some((TargetUri::parse(text)?, resolver.clone())));
+        }
+        Ok(None)
     }
 }
 

@@ -1,0 +1,493 @@
+//! The subchannels of a channel: connecting, backoff, further connections, loss.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use trunkline_codec::Status;
+use trunkline_transport::{Address, Connection};
+
+use super::event::{Attempted, Event, Events};
+use super::timers::{Timer, Timers};
+use crate::active_connection::{ActiveConnection, UsageCheck};
+use crate::attributes::Attributes;
+use crate::backoff::{self, Backoff};
+use crate::balancing::SubchannelState;
+use crate::connect::Dialer;
+use crate::connectivity::ConnectivityState;
+use crate::limits::ChannelLimits;
+use crate::routing::Shared;
+use crate::subchannel::{Reports, Subchannel, SubchannelId, WeakSubchannel, least_busy};
+use crate::target_address::{OfTarget, TargetAddress};
+
+/// The number of successive connections that can be lost before they have carried a call, until the next one is opened
+/// after a pause. A server that stops closes one connection; a server that closes all of them must not cause a busy
+/// loop.
+const FLAPS_MAX: u32 = 2;
+
+/// A change that a balancer has not been told of.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) generation: u64,
+    pub(crate) id: SubchannelId,
+    pub(crate) state: SubchannelState,
+    pub(crate) kind: Told,
+}
+
+/// The method of a balancer that is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Subchannel,
+    Health,
+}
+
+/// The subchannels of a channel with their timers, apart from the balancers that use them.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    /// Notified when a new resolution is wanted.
+    pub(crate) wanted: Arc<Notify>,
+    pub(crate) timers: Timers,
+    pub(crate) deliveries: VecDeque<Delivery>,
+    entries: HashMap<SubchannelId, Entry>,
+    dialer: Dialer,
+    events: Events,
+    reports: Reports,
+    last_id: u64,
+}
+
+/// A subchannel, as the control task sees it.
+#[derive(Debug)]
+struct Entry {
+    handle: WeakSubchannel,
+    /// The balancer that has created it.
+    generation: u64,
+    address: TargetAddress,
+    /// Connects the only connection.
+    attempt: Option<AbortOnDrop>,
+    /// Connects another connection.
+    further: Option<AbortOnDrop>,
+    /// The reason for TRANSIENT_FAILURE.
+    failing: Option<Status>,
+    backoff: Backoff,
+    flaps: u32,
+    /// The moment when a connection was last lost, or a further one could not be opened.
+    failed: Option<Instant>,
+    watches_health: bool,
+}
+
+/// A task that ends with its handle.
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        dialer: Dialer,
+        events: Events,
+        reports: Reports,
+    ) -> Self {
+        Self {
+            shared,
+            wanted: Arc::default(),
+            timers: Timers::default(),
+            deliveries: VecDeque::new(),
+            entries: HashMap::new(),
+            dialer,
+            events,
+            reports,
+            last_id: 0,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &ChannelLimits {
+        &self.shared.settings.limits
+    }
+
+    pub(crate) fn create(
+        &mut self,
+        generation: u64,
+        address: &Address,
+        attributes: &Attributes,
+    ) -> Subchannel {
+        self.last_id += 1;
+        let id = SubchannelId(self.last_id);
+        let subchannel = Subchannel::new(id, address.clone(), self.reports.clone());
+        let target = match attributes.get() {
+            Some(OfTarget(target)) => target.clone(),
+            None => self.shared.settings.target(),
+        };
+        let entry = Entry {
+            handle: subchannel.downgrade(),
+            generation,
+            address: TargetAddress {
+                address: address.clone(),
+                target,
+            },
+            attempt: None,
+            further: None,
+            failing: None,
+            backoff: Backoff::new(self.limits()),
+            flaps: 0,
+            failed: None,
+            watches_health: false,
+        };
+        self.entries.insert(id, entry);
+        self.shared.add(&subchannel);
+        subchannel
+    }
+
+    /// Connects a subchannel that is idle.
+    pub(crate) fn connect(&mut self, id: SubchannelId) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if entry.state() != ConnectivityState::Idle {
+            return;
+        }
+        let (dialer, events) = (self.dialer.clone(), self.events.clone());
+        entry.attempt = Some(entry.dial(id, dialer, events, Attempted::First));
+        self.tell(id);
+    }
+
+    /// Tells the health of a subchannel from now on.
+    pub(crate) fn watch_health(&mut self, id: SubchannelId) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.watches_health = true;
+        if entry.state() == ConnectivityState::Ready {
+            self.tell_health(id);
+        }
+    }
+
+    /// An attempt to connect has ended.
+    pub(crate) fn connected(
+        &mut self,
+        id: SubchannelId,
+        started: Instant,
+        result: Result<Connection, Status>,
+        kind: Attempted,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        match kind {
+            Attempted::First => entry.attempt = None,
+            Attempted::Further => entry.further = None,
+        }
+        match (result, kind) {
+            (Ok(connection), _) => self.join(id, connection, started),
+            (Err(status), Attempted::First) => {
+                self.fail(id, status, started);
+                self.tell(id);
+            }
+            (Err(_), Attempted::Further) => {
+                entry.failed = Some(Instant::now());
+                self.allow_growth(id);
+            }
+        }
+    }
+
+    /// Adds a connection to a subchannel.
+    fn join(&mut self, id: SubchannelId, connection: Connection, started: Instant) {
+        let (authority, limits) = (
+            self.shared.settings.authority.clone(),
+            self.shared.settings.limits.clone(),
+        );
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(subchannel) = entry.handle.upgrade() else {
+            return;
+        };
+        entry.failing = None;
+        // connection-backoff.md: reset after a successful connection. One that is lost before it has been of use was
+        // none.
+        if entry.flaps == 0 {
+            entry.backoff = Backoff::new(&limits);
+        }
+        let (events, left) = (self.events.clone(), connection.left());
+        tokio::spawn(async move {
+            left.await;
+            let _ = events.send(Event::Left(id));
+        });
+        let origin = entry.address.origin(authority.as_ref());
+        let active = ActiveConnection::new(connection, origin, started);
+        let mut connections = Vec::clone(&subchannel.connections());
+        let is_first = connections.is_empty();
+        connections.push(active.clone());
+        subchannel.set_connections(connections);
+        if !active.is_usable() {
+            return self.left(id);
+        }
+        self.allow_growth(id);
+        if is_first {
+            self.tell(id);
+            if self.watches_health(id) {
+                self.tell_health(id);
+            }
+        } else {
+            self.check_surplus_later(id, Arc::downgrade(&active));
+            self.shared.wake_calls();
+        }
+    }
+
+    /// Enters TRANSIENT_FAILURE until the pause is over, which is counted from `started`.
+    fn fail(&mut self, id: SubchannelId, status: Status, started: Instant) {
+        let limits = self.shared.settings.limits.clone();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let pause = entry.backoff.pause(&limits, backoff::random());
+        tracing::debug!(
+            target: "trunkline::connection",
+            error = status.message(),
+            pause_ms = pause.as_millis(),
+            "no connection"
+        );
+        entry.failing = Some(status);
+        if let Some(at) = started.checked_add(pause) {
+            self.timers.set(at, Timer::Backoff(id));
+        }
+    }
+
+    /// The backoff of a subchannel is over.
+    pub(crate) fn backoff_ended(&mut self, id: SubchannelId) {
+        let entry = self.entries.get_mut(&id);
+        if entry.is_some_and(|entry| entry.failing.take().is_some()) {
+            self.tell(id);
+        }
+    }
+
+    /// Ends all backoff, and begins it from the first pause.
+    pub(crate) fn reset_backoff(&mut self) {
+        let limits = self.shared.settings.limits.clone();
+        let mut failing = Vec::new();
+        for (id, entry) in &mut self.entries {
+            entry.backoff = Backoff::new(&limits);
+            entry.flaps = 0;
+            if entry.failing.is_some() {
+                failing.push(*id);
+            }
+        }
+        failing.sort();
+        for id in failing {
+            self.backoff_ended(id);
+        }
+    }
+
+    /// A connection of a subchannel takes no more calls.
+    pub(crate) fn left(&mut self, id: SubchannelId) {
+        let limits = self.shared.settings.limits.clone();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(subchannel) = entry.handle.upgrade() else {
+            return;
+        };
+        let (usable, lost): (Vec<_>, Vec<_>) = Vec::clone(&subchannel.connections())
+            .into_iter()
+            .partition(|it| it.is_usable());
+        let Some(last) = lost.last() else {
+            return;
+        };
+        entry.failed = Some(Instant::now());
+        let is_empty = usable.is_empty();
+        subchannel.set_connections(usable);
+        self.wanted.notify_one();
+        if !is_empty {
+            self.allow_growth(id);
+            self.shared.wake_calls();
+            return;
+        }
+        let was_of_use = last.connection.has_responded()
+            || last.started.elapsed() >= limits.connect_backoff_base;
+        if was_of_use {
+            entry.flaps = 0;
+            entry.backoff = Backoff::new(&limits);
+        } else {
+            entry.flaps += 1;
+            // A server that takes a connection and closes it again is not asked for each call either.
+            if entry.flaps > FLAPS_MAX {
+                self.fail(id, last.connection.failure(), last.started);
+            }
+        }
+        self.tell(id);
+    }
+
+    /// A call has found all connections of a subchannel busy, or the pause before another one is over.
+    pub(crate) fn grow(&mut self, id: SubchannelId) {
+        let limits = self.shared.settings.limits.clone();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(subchannel) = entry.handle.upgrade() else {
+            return;
+        };
+        let connections = subchannel.connections();
+        let is_busy = least_busy(&connections).is_some_and(|it| it.is_busy());
+        let now = Instant::now();
+        if is_busy
+            && entry
+                .grows_at(connections.len(), now, &limits)
+                .is_some_and(|at| at <= now)
+        {
+            let (dialer, events) = (self.dialer.clone(), self.events.clone());
+            entry.further = Some(entry.dial(id, dialer, events, Attempted::Further));
+        }
+        self.allow_growth(id);
+    }
+
+    /// Lets calls ask for another connection, now or when the pause is over.
+    fn allow_growth(&mut self, id: SubchannelId) {
+        let limits = self.shared.settings.limits.clone();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Some(subchannel) = entry.handle.upgrade() else {
+            return;
+        };
+        let now = Instant::now();
+        let grows_at = entry.grows_at(subchannel.connections().len(), now, &limits);
+        let is_now = grows_at.is_some_and(|at| at <= now);
+        subchannel.set_may_grow(is_now);
+        if let (false, Some(at)) = (is_now, grows_at) {
+            self.timers.set(at, Timer::Growth(id));
+        }
+    }
+
+    /// Closes an additional connection that no call has taken since the last check.
+    pub(crate) fn check_surplus(&mut self, id: SubchannelId, active: &Weak<ActiveConnection>) {
+        let (Some(entry), Some(checked)) = (self.entries.get(&id), active.upgrade()) else {
+            return;
+        };
+        let Some(subchannel) = entry.handle.upgrade() else {
+            return;
+        };
+        let mut connections = Vec::clone(&subchannel.connections());
+        if !connections.iter().any(|it| Arc::ptr_eq(it, &checked)) {
+            return;
+        }
+        let is_only = connections.iter().filter(|it| it.is_usable()).count() < 2;
+        if checked.was_taken(UsageCheck::Connection) || is_only {
+            self.check_surplus_later(id, active.clone());
+            return;
+        }
+        // A call that has just chosen it holds it, and is not disturbed.
+        connections.retain(|it| !Arc::ptr_eq(it, &checked));
+        subchannel.set_connections(connections);
+        self.allow_growth(id);
+    }
+
+    fn check_surplus_later(&mut self, id: SubchannelId, active: Weak<ActiveConnection>) {
+        if let Some(at) = Instant::now().checked_add(self.limits().connection_idle_time) {
+            self.timers.set(at, Timer::Surplus(id, active));
+        }
+    }
+
+    /// The last handle of a subchannel was dropped.
+    pub(crate) fn released(&mut self, id: SubchannelId) {
+        self.entries.remove(&id);
+        self.shared.remove(id);
+    }
+
+    /// Returns true if calls have taken a connection since the last check, or are on one.
+    pub(crate) fn was_used(&self) -> bool {
+        let subchannels = self.entries.values().filter_map(|it| it.handle.upgrade());
+        // Every connection is asked, because each resets its own mark.
+        subchannels.fold(false, |was_used, subchannel| {
+            let connections = subchannel.connections();
+            connections.iter().fold(was_used, |was_used, it| {
+                it.was_taken(UsageCheck::Channel) || was_used
+            })
+        })
+    }
+
+    fn watches_health(&self, id: SubchannelId) -> bool {
+        self.entries.get(&id).is_some_and(|it| it.watches_health)
+    }
+
+    /// Tells the balancer the state of a subchannel.
+    fn tell(&mut self, id: SubchannelId) {
+        if let Some(entry) = self.entries.get(&id) {
+            let state = SubchannelState {
+                connectivity: entry.state(),
+                failure: entry.failing.clone(),
+            };
+            self.deliver(id, entry.generation, state, Told::Subchannel);
+        }
+    }
+
+    fn tell_health(&mut self, id: SubchannelId) {
+        if let Some(entry) = self.entries.get(&id) {
+            let state = SubchannelState::new(ConnectivityState::Ready);
+            self.deliver(id, entry.generation, state, Told::Health);
+        }
+    }
+
+    fn deliver(&mut self, id: SubchannelId, generation: u64, state: SubchannelState, kind: Told) {
+        self.deliveries.push_back(Delivery {
+            generation,
+            id,
+            state,
+            kind,
+        });
+    }
+}
+
+impl Entry {
+    fn state(&self) -> ConnectivityState {
+        let subchannel = self.handle.upgrade();
+        if subchannel.is_some_and(|it| it.connections().iter().any(|it| it.is_usable())) {
+            ConnectivityState::Ready
+        } else if self.failing.is_some() {
+            ConnectivityState::TransientFailure
+        } else if self.attempt.is_some() {
+            ConnectivityState::Connecting
+        } else {
+            ConnectivityState::Idle
+        }
+    }
+
+    /// Starts an attempt to connect, whose end is an event.
+    fn dial(
+        &self,
+        id: SubchannelId,
+        dialer: Dialer,
+        events: Events,
+        kind: Attempted,
+    ) -> AbortOnDrop {
+        let (to, started) = (self.address.clone(), Instant::now());
+        let task = tokio::spawn(async move {
+            let result = dialer.connect(to).await;
+            let _ = events.send(Event::Connected {
+                id,
+                started,
+                result,
+                kind,
+            });
+        });
+        AbortOnDrop(task.abort_handle())
+    }
+
+    /// Returns the moment when another connection may be opened; `None` if none is open, if as many as allowed are, or
+    /// if one is under way.
+    fn grows_at(&self, open: usize, now: Instant, limits: &ChannelLimits) -> Option<Instant> {
+        if open == 0 || open >= limits.max_connections || self.further.is_some() {
+            return None;
+        }
+        match self.failed {
+            None => Some(now),
+            Some(at) => at.checked_add(limits.connection_retry_pause),
+        }
+    }
+}

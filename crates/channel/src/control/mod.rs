@@ -1,0 +1,12 @@
+//! The control task of a channel: it owns the resolver, the balancers, the subchannels and their timers.
+//!
+//! Calls do not wait for it. They read the picker that it publishes, and tell it only if they find no connection.
+
+mod channel_control;
+mod core;
+mod event;
+mod task;
+mod timers;
+
+pub(crate) use event::{Event, Events};
+pub(crate) use task::ControlTask;

@@ -1,0 +1,390 @@
+//! The control task: delivers what happens to resolver and balancers, and publishes their pickers.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use trunkline_codec::Status;
+use trunkline_transport::catch_panic;
+
+use super::channel_control::ChannelControl;
+use super::core::{Core, Delivery, Told};
+use super::event::{Event, Events};
+use super::timers::Timer;
+use crate::backoff::{self, Backoff};
+use crate::balancing::{Balancer, BalancerConfig, Control, Picker, TimerId, Update};
+use crate::connect::Dialer;
+use crate::connectivity::ConnectivityState;
+use crate::endpoint::Endpoint;
+use crate::resolve::resolver::{Resolution, Resolved, Resolving, Updates, Verdict};
+use crate::routing::Shared;
+use crate::subchannel::{SubchannelId, SubchannelReport};
+
+/// Runs a channel from its first call until it falls idle or is dropped.
+pub(crate) struct ControlTask {
+    core: Core,
+    /// The balancer in use.
+    current: Option<Running>,
+    /// The balancer of another policy, which replaces the current one once it has a connection, or the current one has
+    /// none.
+    pending: Option<Running>,
+    last_generation: u64,
+    resolving: Option<Resolving>,
+    /// The pauses after a resolver has panicked.
+    resolver_backoff: Backoff,
+    /// Further endpoints are on their way.
+    is_partial: bool,
+    events: mpsc::UnboundedReceiver<Event>,
+    reports: mpsc::UnboundedReceiver<(SubchannelId, SubchannelReport)>,
+    resolved: mpsc::Receiver<Resolved>,
+    resolved_sender: mpsc::Sender<Resolved>,
+}
+
+/// A balancer, and what it has published last.
+struct Running {
+    generation: u64,
+    config: BalancerConfig,
+    /// `None` after it has panicked.
+    balancer: Option<Box<dyn Balancer>>,
+    state: ConnectivityState,
+    picker: Picker,
+}
+
+enum Next {
+    Report(SubchannelId, SubchannelReport),
+    Event(Event),
+    Resolved(Resolved),
+    Timer(TimerId, Timer),
+    ResolverPanicked,
+}
+
+impl ControlTask {
+    /// Creates the task, and the queue of its events.
+    pub(crate) fn new(shared: Arc<Shared>, dialer: Dialer) -> (Self, Events) {
+        let (events_sender, events) = mpsc::unbounded_channel();
+        let (reports_sender, reports) = mpsc::unbounded_channel();
+        let (resolved_sender, resolved) = mpsc::channel(1);
+        let resolver_backoff = Backoff::new(&shared.settings.limits);
+        let task = Self {
+            core: Core::new(shared, dialer, events_sender.clone(), reports_sender),
+            current: None,
+            pending: None,
+            last_generation: 0,
+            resolving: None,
+            resolver_backoff,
+            is_partial: false,
+            events,
+            reports,
+            resolved,
+            resolved_sender,
+        };
+        (task, events_sender)
+    }
+
+    /// Runs until the channel falls idle.
+    pub(crate) async fn run(mut self) {
+        let shared = self.core.shared.clone();
+        shared.publish(ConnectivityState::Connecting, Picker::Wait);
+        self.start_resolver();
+        self.check_use_later();
+        loop {
+            self.deliver();
+            let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            if self.handle(next).is_break() {
+                return;
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Poll::Ready(Some((id, report))) = self.reports.poll_recv(cx) {
+            return Poll::Ready(Next::Report(id, report));
+        }
+        if let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
+            return Poll::Ready(Next::Event(event));
+        }
+        if let Poll::Ready((id, timer)) = self.core.timers.poll(cx) {
+            return Poll::Ready(Next::Timer(id, timer));
+        }
+        if let Some(resolving) = &mut self.resolving {
+            match catch_panic(|| resolving.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => {}
+                Ok(Poll::Ready(())) => self.resolving = None,
+                Err(panic) => {
+                    tracing::error!(target: "trunkline::channel", panic = panic.text(), "the resolver panicked");
+                    return Poll::Ready(Next::ResolverPanicked);
+                }
+            }
+        }
+        match self.resolved.poll_recv(cx) {
+            Poll::Ready(Some(resolved)) => Poll::Ready(Next::Resolved(resolved)),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn handle(&mut self, next: Next) -> ControlFlow<()> {
+        match next {
+            Next::Report(id, SubchannelReport::Busy) => self.core.grow(id),
+            Next::Report(id, SubchannelReport::Released) => self.core.released(id),
+            Next::Event(Event::Connected {
+                id,
+                started,
+                result,
+                kind,
+            }) => self.core.connected(id, started, result, kind),
+            Next::Event(Event::Left(id)) => self.core.left(id),
+            Next::Event(Event::ResetBackoff) => self.core.reset_backoff(),
+            Next::Event(Event::ExitIdle) => self.for_each(|balancer, control| {
+                balancer.exit_idle(control);
+            }),
+            Next::Resolved(Resolved {
+                resolution,
+                verdict,
+            }) => self.resolved(resolution, verdict),
+            Next::ResolverPanicked => self.resolver_panicked(),
+            Next::Timer(id, timer) => return self.expired(id, timer),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn expired(&mut self, id: TimerId, timer: Timer) -> ControlFlow<()> {
+        match timer {
+            Timer::Balancer(generation) => {
+                self.with(generation, |balancer, control| {
+                    balancer.timer_expired(id, control)
+                });
+            }
+            Timer::Backoff(id) => self.core.backoff_ended(id),
+            Timer::Growth(id) => self.core.grow(id),
+            Timer::Surplus(id, active) => self.core.check_surplus(id, &active),
+            Timer::Resolver => self.start_resolver(),
+            Timer::Idle if self.was_used() => self.check_use_later(),
+            Timer::Idle => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Returns true if a call has used the channel since the last check, or waits for it.
+    fn was_used(&self) -> bool {
+        let shared = &self.core.shared;
+        // A call that found no connection was one all the same.
+        let was_asked = shared.was_asked.swap(false, Ordering::Relaxed);
+        self.core.was_used() || was_asked || shared.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn check_use_later(&mut self) {
+        if let Some(at) = Instant::now().checked_add(self.core.limits().channel_idle_time) {
+            self.core.timers.set(at, Timer::Idle);
+        }
+    }
+
+    fn start_resolver(&mut self) {
+        let updates = Updates::new(self.resolved_sender.clone(), self.core.wanted.clone());
+        let settings = &self.core.shared.settings;
+        match catch_panic(|| settings.resolve(updates)) {
+            Ok(resolving) => self.resolving = Some(resolving),
+            Err(panic) => {
+                tracing::error!(target: "trunkline::channel", panic = panic.text(), "the resolver panicked");
+                self.resolver_panicked();
+            }
+        }
+    }
+
+    /// Drops the resolver, and starts it again after a pause.
+    fn resolver_panicked(&mut self) {
+        if let Some(resolving) = self.resolving.take() {
+            let _ = catch_panic(|| drop(resolving));
+        }
+        let pause = self
+            .resolver_backoff
+            .pause(&self.core.shared.settings.limits, backoff::random());
+        if let Some(at) = Instant::now().checked_add(pause) {
+            self.core.timers.set(at, Timer::Resolver);
+        }
+        let status = Status::unavailable("the resolver has panicked");
+        let _ = self.update(&Resolution::failed(status));
+    }
+
+    fn resolved(&mut self, mut resolution: Resolution, verdict: oneshot::Sender<Verdict>) {
+        let max = self.core.limits().max_addresses;
+        if let Ok(endpoints) = &mut resolution.endpoints {
+            endpoints.truncate(max);
+        }
+        let was_partial = std::mem::replace(&mut self.is_partial, resolution.is_partial);
+        let has_failed = self
+            .current
+            .as_ref()
+            .is_some_and(|it| it.state == ConnectivityState::TransientFailure);
+        if was_partial && !self.is_partial && has_failed {
+            // Not all addresses were known: the balancer begins again with all of them.
+            self.current = None;
+        }
+        let updated = self.update(&resolution);
+        let _ = verdict.send(match updated {
+            Ok(()) => Verdict::Used,
+            Err(status) => Verdict::Refused(status),
+        });
+    }
+
+    /// Passes a resolution to the balancer of the policy in force.
+    fn update(&mut self, resolution: &Resolution) -> Result<(), Status> {
+        let config = self.core.shared.settings.balancer.clone();
+        let generation = self.balancer_for(&config);
+        let endpoints: Result<&[Endpoint], &Status> = match &resolution.endpoints {
+            Ok(endpoints) => Ok(endpoints),
+            Err(status) => Err(status),
+        };
+        let update = Update {
+            endpoints,
+            config: &**config.config(),
+            attributes: &resolution.attributes,
+            note: &resolution.note,
+        };
+        let updated = self.with(generation, |balancer, control| {
+            balancer.update(update, control)
+        });
+        updated.unwrap_or(Ok(()))
+    }
+
+    /// Returns the generation of the balancer with the policy of `config`: one that runs, or a new one.
+    fn balancer_for(&mut self, config: &BalancerConfig) -> u64 {
+        let latest = self.pending.as_mut().or(self.current.as_mut());
+        if let Some(running) = latest
+            && running.config.name() == config.name()
+            && running.balancer.is_some()
+        {
+            running.config = config.clone();
+            return running.generation;
+        }
+        self.last_generation += 1;
+        let built = catch_panic(|| config.policy().build());
+        let running = Running {
+            generation: self.last_generation,
+            config: config.clone(),
+            balancer: None,
+            state: ConnectivityState::Connecting,
+            picker: Picker::Wait,
+        };
+        let is_in_use = self
+            .current
+            .as_ref()
+            .is_some_and(|it| it.balancer.is_some());
+        let place = match is_in_use {
+            true => &mut self.pending,
+            false => &mut self.current,
+        };
+        let running = place.insert(running);
+        match built {
+            Ok(balancer) => running.balancer = Some(balancer),
+            Err(panic) => running.fail(&panic),
+        }
+        self.last_generation
+    }
+
+    fn running(&mut self, generation: u64) -> Option<&mut Running> {
+        let mut all = self.current.iter_mut().chain(&mut self.pending);
+        all.find(|it| it.generation == generation)
+    }
+
+    /// Calls a method of a balancer, and publishes what it has decided. Returns `None` if the balancer is gone.
+    fn with<T>(
+        &mut self,
+        generation: u64,
+        run: impl FnOnce(&mut dyn Balancer, &mut dyn Control) -> T,
+    ) -> Option<T> {
+        let mut all = self.current.iter_mut().chain(&mut self.pending);
+        let running = all.find(|it| it.generation == generation)?;
+        let mut control = ChannelControl {
+            core: &mut self.core,
+            generation,
+            published: None,
+        };
+        let balancer = running.balancer.as_deref_mut()?;
+        let returned = catch_panic(|| run(balancer, &mut control));
+        let mut has_published = false;
+        if let Some((state, picker)) = control.published {
+            (running.state, running.picker) = (state, picker);
+            has_published = true;
+        }
+        if let Err(panic) = &returned {
+            running.fail(panic);
+            self.core.wanted.notify_one();
+            has_published = true;
+        }
+        if has_published {
+            self.route();
+        }
+        returned.ok()
+    }
+
+    fn for_each(&mut self, mut run: impl FnMut(&mut dyn Balancer, &mut dyn Control)) {
+        let all = [&self.current, &self.pending].map(|it| it.as_ref().map(|it| it.generation));
+        for generation in all.into_iter().flatten() {
+            self.with(generation, &mut run);
+        }
+    }
+
+    /// Tells the balancers what has happened to their subchannels, until nothing is left to tell.
+    fn deliver(&mut self) {
+        while let Some(delivery) = self.core.deliveries.pop_front() {
+            let Delivery {
+                generation,
+                id,
+                state,
+                kind,
+            } = delivery;
+            if self.running(generation).is_none() {
+                continue;
+            }
+            self.with(generation, |balancer, control| match kind {
+                Told::Subchannel => balancer.subchannel_changed(id, &state, control),
+                Told::Health => balancer.health_changed(id, &state, control),
+            });
+        }
+    }
+
+    /// Publishes the picker of the balancer in use, after a change of policy if that is due.
+    fn route(&mut self) {
+        use ConnectivityState::{Connecting, Ready, TransientFailure};
+        if let (Some(current), Some(pending)) = (&self.current, &self.pending)
+            && (pending.state != Connecting || current.state != Ready)
+        {
+            self.current = self.pending.take();
+        }
+        let Some(current) = &self.current else {
+            return;
+        };
+        let (state, picker) = match current.state {
+            TransientFailure if self.is_partial => (Connecting, Picker::Wait),
+            state => (state, current.picker.clone()),
+        };
+        self.core.shared.publish(state, picker);
+    }
+}
+
+impl Running {
+    /// Ends the balancer after a panic.
+    fn fail(&mut self, panic: &trunkline_transport::Panic) {
+        let name = self.config.name().to_owned();
+        tracing::error!(target: "trunkline::channel", policy = name, panic = panic.text(), "the load balancing policy panicked");
+        if let Some(balancer) = self.balancer.take() {
+            let _ = catch_panic(|| drop(balancer));
+        }
+        self.state = ConnectivityState::TransientFailure;
+        self.picker = Picker::Fail(Arc::new(Status::unavailable(format!(
+            "the load balancing policy {name} panicked; the log says why"
+        ))));
+    }
+}
+
+/// The next call starts another task.
+impl Drop for ControlTask {
+    fn drop(&mut self) {
+        self.core
+            .shared
+            .publish(ConnectivityState::Idle, Picker::Idle);
+    }
+}

@@ -1,0 +1,147 @@
+//! The resolver of hosts, addresses and lists of them.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use trunkline_codec::Status;
+use trunkline_transport::{Address, Target};
+
+use super::lookup::{Answer, AnyLookup};
+use super::resolver::{Resolution, Updates};
+use crate::backoff::{self, Backoff};
+use crate::endpoint::Endpoint;
+use crate::limits::ChannelLimits;
+use crate::target_address::OfTarget;
+
+/// Resolves a list of targets: their addresses in order, each target with those that it had last if its lookup fails.
+pub(crate) struct Names {
+    targets: Arc<[Arc<Target>]>,
+    lookup: AnyLookup,
+    limits: Arc<ChannelLimits>,
+    /// The last addresses of each target.
+    found: Vec<Vec<Address>>,
+    /// The moment when each target may be looked up again.
+    due: Vec<Option<Instant>>,
+}
+
+impl Names {
+    pub(crate) fn new(
+        targets: Arc<[Arc<Target>]>,
+        lookup: AnyLookup,
+        limits: Arc<ChannelLimits>,
+    ) -> Self {
+        let known = targets.iter().map(|it| it.address());
+        Self {
+            found: known.map(|it| it.into_iter().collect()).collect(),
+            due: vec![None; targets.len()],
+            targets,
+            lookup,
+            limits,
+        }
+    }
+
+    /// Resolves until this is dropped, or until nothing is left that could change.
+    pub(crate) async fn run(mut self, mut updates: Updates) {
+        let mut backoff = Backoff::new(&self.limits);
+        loop {
+            let started = Instant::now();
+            let failure = self.look_up(started, &mut updates).await;
+            let resolution = match (self.endpoints(), &failure) {
+                (endpoints, Some(status)) if endpoints.is_empty() => {
+                    Resolution::failed(status.clone())
+                }
+                (endpoints, _) => Resolution::new(endpoints),
+            };
+            updates.forget_requests();
+            let _ = updates.put(resolution).await;
+            if self.targets.iter().all(|it| it.address().is_some()) {
+                return;
+            }
+            let interval = self.limits.resolve_interval;
+            let pause = match failure {
+                None => {
+                    backoff = Backoff::new(&self.limits);
+                    updates.asked().await;
+                    interval
+                }
+                // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as between attempts
+                // to connect. Other names do not wait longer than usual for one that never has an address.
+                Some(_) => {
+                    let pause = backoff.pause(&self.limits, backoff::random());
+                    match self.found.iter().all(Vec::is_empty) {
+                        true => pause,
+                        false => pause.min(interval),
+                    }
+                }
+            };
+            if let Some(at) = started.checked_add(pause) {
+                sleep_until(at).await;
+            }
+        }
+    }
+
+    /// Looks up all names that are due, side by side. Returns the reason if some did not resolve.
+    async fn look_up(&mut self, started: Instant, updates: &mut Updates) -> Option<Status> {
+        let mut asked = JoinSet::new();
+        for (at, target) in self.targets.iter().cloned().enumerate() {
+            if self.due[at].is_none_or(|due| due <= started) {
+                let (lookup, limit) = (&self.lookup, self.limits.connect_timeout);
+                lookup.ask(&mut asked, (at, target), limit);
+            }
+        }
+        let mut failure = None;
+        let stagger = self.limits.connect_stagger;
+        // A slow name does not delay the addresses of the others.
+        let taken = self.take(&mut asked, started, &mut failure);
+        if timeout(stagger, taken).await.is_ok() {
+            return failure;
+        }
+        let endpoints = self.endpoints();
+        if !endpoints.is_empty() {
+            let mut resolution = Resolution::new(endpoints);
+            resolution.is_partial = self.found.iter().any(Vec::is_empty);
+            let _ = updates.put(resolution).await;
+        }
+        self.take(&mut asked, started, &mut failure).await;
+        failure
+    }
+
+    /// Stores the addresses of `asked` as they arrive.
+    async fn take(
+        &mut self,
+        asked: &mut JoinSet<Answer>,
+        started: Instant,
+        failure: &mut Option<Status>,
+    ) {
+        while let Some(answer) = asked.join_next().await {
+            let Ok(Answer { at, addresses }) = answer else {
+                *failure = Some(Status::unavailable("the resolver has panicked"));
+                continue;
+            };
+            match addresses {
+                Err(status) => *failure = Some(status),
+                Ok(addresses) => {
+                    self.found[at] = addresses;
+                    self.due[at] = started.checked_add(self.limits.resolve_interval);
+                }
+            }
+        }
+    }
+
+    /// Returns the endpoints of all targets whose addresses are known, in order, each once.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let mut known: Vec<(&Address, &Arc<Target>)> = Vec::new();
+        for (target, addresses) in self.targets.iter().zip(&self.found) {
+            for address in addresses {
+                if !known.contains(&(address, target)) {
+                    known.push((address, target));
+                }
+            }
+        }
+        let endpoint = |(address, target): (&Address, &Arc<Target>)| {
+            Endpoint::new(address.clone()).with(OfTarget(target.clone()))
+        };
+        known.into_iter().map(endpoint).collect()
+    }
+}

@@ -1,0 +1,227 @@
+//! Resolvers: user code that finds the endpoints of a target and follows their changes.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use tokio::sync::{Notify, mpsc, oneshot};
+use trunkline_codec::Status;
+
+use super::target_uri::TargetUri;
+use crate::attributes::Attributes;
+use crate::endpoint::Endpoint;
+
+/// Finds the endpoints of the targets of one or several URI schemes, and reports their changes.
+///
+/// A channel whose target has one of the [`schemes`](Self::schemes) runs the future of [`start`](Self::start) while it
+/// is in use, and drops it when it becomes idle or is dropped. The future reports what it finds with [`Updates::put`],
+/// as often as it likes.
+///
+/// ```
+/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
+/// use tokio::sync::watch;
+/// use trunkline::Address;
+/// use trunkline::channel::{Endpoint, Resolution, Resolver, TargetUri, Updates};
+///
+/// /// A registry in this process, which pushes every change.
+/// struct Registry(watch::Receiver<Vec<Address>>);
+///
+/// impl Resolver for Registry {
+///     fn schemes(&self) -> &[&str] {
+///         &["registry"]
+///     }
+///
+///     fn start(&self, _: &TargetUri, mut updates: Updates) -> impl Future<Output = ()> + Send + 'static {
+///         let mut addresses = self.0.clone();
+///         async move {
+///             loop {
+///                 let endpoints = addresses.borrow_and_update().iter().cloned().map(Endpoint::new).collect();
+///                 updates.put(Resolution::new(endpoints)).await;
+///                 if addresses.changed().await.is_err() {
+///                     return;
+///                 }
+///             }
+///         }
+///     }
+/// }
+/// ```
+pub trait Resolver: Send + Sync + 'static {
+    /// Returns the schemes: a letter, then letters, digits, `+`, `-` or `.`; compared without regard to case.
+    fn schemes(&self) -> &[&str];
+
+    /// Returns the `:authority` of calls to `target`, which is also the name that a certificate must have. Default: the
+    /// path.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT if the target is not valid for this resolver. Building the channel fails with it.
+    fn authority(&self, target: &TargetUri) -> Result<Authority, Status> {
+        let path = target.path_text();
+        Authority::try_from(&*path).map_err(|_| {
+            Status::invalid_argument(format!(
+                "cannot connect to {target}: {path:?} is not an authority, such as example.com:443; set ChannelBuilder::authority"
+            ))
+        })
+    }
+
+    /// Returns the future that resolves `target` until it is dropped. If it ends, the endpoints stay as they are. If it
+    /// panics, the channel starts it again after a pause.
+    fn start(
+        &self,
+        target: &TargetUri,
+        updates: Updates,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Endpoints, and what belongs to them, for [`Updates::put`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Resolution {
+    /// The endpoints. An error leaves those in use that were found before; without any, calls fail with it.
+    pub endpoints: Result<Vec<Endpoint>, Status>,
+    /// Attributes of the whole resolution, for balancers.
+    pub attributes: Attributes,
+    /// A note that is added to messages about an empty list.
+    pub note: Cow<'static, str>,
+    /// Further endpoints are on their way: a failure to connect is not final.
+    pub(crate) is_partial: bool,
+}
+
+impl Resolution {
+    /// Creates a resolution of endpoints.
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            endpoints: Ok(endpoints),
+            attributes: Attributes::default(),
+            note: Cow::Borrowed(""),
+            is_partial: false,
+        }
+    }
+
+    /// Creates a resolution that has failed.
+    pub fn failed(status: Status) -> Self {
+        Self {
+            endpoints: Err(status),
+            ..Self::new(Vec::new())
+        }
+    }
+}
+
+/// The response of a channel to a [`Resolution`].
+#[derive(Clone, Debug)]
+#[must_use = "a resolver should look again, after a pause, if its resolution was refused"]
+pub enum Verdict {
+    /// The channel uses the resolution.
+    Used,
+    /// The channel cannot use it, for this reason. The resolver should pause and look again.
+    Refused(Status),
+}
+
+/// A resolution on its way to the control task.
+pub(crate) struct Resolved {
+    pub(crate) resolution: Resolution,
+    pub(crate) verdict: oneshot::Sender<Verdict>,
+}
+
+/// The channel, as its resolver sees it.
+pub struct Updates {
+    to: mpsc::Sender<Resolved>,
+    wanted: Arc<Notify>,
+}
+
+impl Updates {
+    pub(crate) fn new(to: mpsc::Sender<Resolved>, wanted: Arc<Notify>) -> Self {
+        Self { to, wanted }
+    }
+
+    /// Passes a resolution to the channel, and waits for its verdict.
+    pub async fn put(&mut self, resolution: Resolution) -> Verdict {
+        let (verdict, verdict_receiver) = oneshot::channel();
+        let resolved = Resolved {
+            resolution,
+            verdict,
+        };
+        // Both fail only in a channel that is going away, which drops this future.
+        if self.to.send(resolved).await.is_err() {
+            return std::future::pending().await;
+        }
+        match verdict_receiver.await {
+            Ok(verdict) => verdict,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the channel asks for a new look, because it has lost a connection or cannot open one. Requests
+    /// that arrive before this is awaited count as one. A resolver decides how often it looks.
+    pub async fn asked(&mut self) {
+        self.wanted.notified().await;
+    }
+}
+
+impl Updates {
+    /// Drops the requests that have arrived: what follows them is new enough.
+    pub(crate) fn forget_requests(&self) {
+        let mut request = std::pin::pin!(self.wanted.notified());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = request.as_mut().poll(&mut cx);
+    }
+}
+
+impl fmt::Debug for Updates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Updates").finish_non_exhaustive()
+    }
+}
+
+pub(crate) type Resolving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+trait Erased: Send + Sync {
+    fn schemes(&self) -> &[&str];
+    fn authority(&self, target: &TargetUri) -> Result<Authority, Status>;
+    fn start(&self, target: &TargetUri, updates: Updates) -> Resolving;
+}
+
+impl<R: Resolver> Erased for R {
+    fn schemes(&self) -> &[&str] {
+        Resolver::schemes(self)
+    }
+
+    fn authority(&self, target: &TargetUri) -> Result<Authority, Status> {
+        Resolver::authority(self, target)
+    }
+
+    fn start(&self, target: &TargetUri, updates: Updates) -> Resolving {
+        Box::pin(Resolver::start(self, target, updates))
+    }
+}
+
+/// A resolver of any type.
+#[derive(Clone)]
+pub(crate) struct AnyResolver(Arc<dyn Erased>);
+
+impl AnyResolver {
+    pub(crate) fn new(resolver: impl Resolver) -> Self {
+        Self(Arc::new(resolver))
+    }
+
+    pub(crate) fn has_scheme(&self, scheme: &str) -> bool {
+        let mut schemes = self.0.schemes().iter();
+        schemes.any(|it| it.eq_ignore_ascii_case(scheme))
+    }
+
+    pub(crate) fn authority(&self, target: &TargetUri) -> Result<Authority, Status> {
+        self.0.authority(target)
+    }
+
+    pub(crate) fn start(&self, target: &TargetUri, updates: Updates) -> Resolving {
+        self.0.start(target, updates)
+    }
+}
+
+impl fmt::Debug for AnyResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Resolver").field(&self.0.schemes()).finish()
+    }
+}
