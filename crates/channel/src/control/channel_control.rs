@@ -1,6 +1,7 @@
 //! The channel, as its balancers see it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -53,6 +54,10 @@ impl Control for ChannelControl<'_> {
 
     fn resolve_again(&mut self) {
         self.core.wanted.notify_one();
+    }
+
+    fn waker(&self) -> Waker {
+        self.core.idle_waker.clone().into()
     }
 
     fn now(&self) -> Instant {

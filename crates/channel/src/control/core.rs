@@ -1,7 +1,9 @@
 //! The subchannels of a channel: connecting, backoff, further connections, loss.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Wake;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -52,10 +54,39 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) deliveries: VecDeque<Delivery>,
     entries: HashMap<SubchannelId, Entry>,
+    /// Lets pickers ask for a connection.
+    pub(crate) idle_waker: Arc<IdleWaker>,
     dialer: Dialer,
     events: Events,
     reports: Reports,
     last_id: u64,
+}
+
+/// Asks the balancers to leave idleness. Requests that the control task has not seen yet count as one.
+#[derive(Debug)]
+pub(crate) struct IdleWaker {
+    events: Events,
+    was_asked: AtomicBool,
+}
+
+impl IdleWaker {
+    /// The control task has seen the request.
+    pub(crate) fn reset(&self) {
+        self.was_asked.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Wake for IdleWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.was_asked.swap(true, Ordering::Relaxed) {
+            // The control task is gone if the channel is idle or dropped.
+            let _ = self.events.send(Event::ExitIdle);
+        }
+    }
 }
 
 /// A subchannel, as the control task sees it.
@@ -101,6 +132,10 @@ impl Core {
             timers: Timers::default(),
             deliveries: VecDeque::new(),
             entries: HashMap::new(),
+            idle_waker: Arc::new(IdleWaker {
+                events: events.clone(),
+                was_asked: AtomicBool::new(false),
+            }),
             dialer,
             events,
             reports,

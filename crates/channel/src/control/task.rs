@@ -137,9 +137,10 @@ impl ControlTask {
             }) => self.core.connected(id, started, result, kind),
             Next::Event(Event::Left(id)) => self.core.left(id),
             Next::Event(Event::ResetBackoff) => self.core.reset_backoff(),
-            Next::Event(Event::ExitIdle) => self.for_each(|balancer, control| {
-                balancer.exit_idle(control);
-            }),
+            Next::Event(Event::ExitIdle) => {
+                self.core.idle_waker.reset();
+                self.for_each(|balancer, control| balancer.exit_idle(control));
+            }
             Next::Resolved(Resolved {
                 resolution,
                 verdict,
