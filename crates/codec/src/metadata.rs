@@ -27,9 +27,9 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// Metadata is stored in a `http::HeaderMap`, together with the headers of HTTP and gRPC, such as
 /// `content-type` and `grpc-status`. These headers are reserved: the methods for keys neither return nor set
-/// them. The exceptions are `user-agent`, `grpc-previous-rpc-attempts`, `grpc-retry-pushback-ms`,
-/// `grpc-trace-bin` and `grpc-tags-bin`. Metadata can have up to 24,576 different keys, the limit of
-/// `http::HeaderMap`.
+/// them. The exceptions are `user-agent`, `grpc-retry-pushback-ms`, `grpc-trace-bin` and `grpc-tags-bin`;
+/// `grpc-previous-rpc-attempts`, the number of earlier attempts of a call, can be read. Metadata can have up
+/// to 24,576 different keys, the limit of `http::HeaderMap`.
 ///
 /// ```
 /// # use trunkline_codec as trunkline;
@@ -233,7 +233,7 @@ impl Metadata {
             let is_first = name.is_some();
             last = name.or(last);
             let Some(name) = &last else { continue };
-            if origin == Origin::Peer && is_reserved(name.as_str()) {
+            if origin == Origin::Peer && is_never_set(name.as_str()) {
                 continue;
             }
             let _fits = match is_first && *name == header::USER_AGENT {
@@ -412,6 +412,12 @@ impl fmt::Display for MetadataError {
 
 impl std::error::Error for MetadataError {}
 
+/// Returns true if applications cannot set a key in lower case: one that is reserved, or that only clients set, for each
+/// attempt (gRFC A6, "Exposed Retry Metadata").
+fn is_never_set(key: &str) -> bool {
+    is_reserved(key) || key == "grpc-previous-rpc-attempts"
+}
+
 /// Returns true if a key in lower case belongs to the protocol, to HTTP, or to the connection.
 pub(crate) fn is_reserved(key: &str) -> bool {
     // PROTOCOL-HTTP2.md, "Requests": names starting with "grpc-" are reserved, whether they have a
@@ -467,7 +473,7 @@ fn checked_key(key: &str) -> Result<HeaderName, MetadataError> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
     match HeaderName::from_bytes(key.as_bytes()) {
-        Ok(name) if fits && is_reserved(name.as_str()) => {
+        Ok(name) if fits && is_never_set(name.as_str()) => {
             Err(MetadataError::Reserved { key: key.into() })
         }
         Ok(name) if fits => Ok(name),
@@ -596,7 +602,8 @@ mod tests {
         let key: Check = |error| matches!(error, MetadataError::Key { .. });
         let value: Check = |error| matches!(error, MetadataError::Value { .. });
         let binary: Check = |error| matches!(error, MetadataError::Binary { .. });
-        let table: [(&str, &str, Check); 31] = [
+        let table: [(&str, &str, Check); 32] = [
+            ("grpc-previous-rpc-attempts", "1", reserved),
             ("grpc-status", "0", reserved),
             ("Grpc-Status", "0", reserved),
             ("grpc-message", "x", reserved),
@@ -715,6 +722,7 @@ mod tests {
     fn what_came_from_a_peer_can_be_echoed_and_takes_no_protocol_along() {
         let received = of_peer(&[
             ("grpc-status", b"5"),
+            ("grpc-previous-rpc-attempts", b"1"),
             ("raw", b"caf\xe9 \xff"),
             ("broken-bin", b"!!"),
             ("user-agent", b"theirs"),
@@ -727,6 +735,7 @@ mod tests {
         headers.insert("grpc-status", HeaderValue::from_static("0"));
         headers.insert("user-agent", HeaderValue::from_static("ours"));
         received.merge_into(&mut headers);
+        assert!(!headers.contains_key("grpc-previous-rpc-attempts"));
         assert_eq!(headers["raw"].as_bytes(), b"caf\xe9 \xff");
         assert_eq!(headers["broken-bin"], "!!");
         assert_eq!(
