@@ -69,6 +69,12 @@ pub struct ChannelLimits {
     /// The number of attempts that a retry or hedging policy makes at a call, including the first. Default: 5
     /// (gRFC A6). A larger `maxAttempts` in a service config counts as this number.
     pub max_attempts: u32,
+    /// The bytes of one request that are kept for retries and hedges, message prefixes included. Default: 256 KiB, as in
+    /// grpc-go. A call that sends more is committed to the attempt that has sent the most.
+    pub call_retry_buffer_size: usize,
+    /// The bytes of all requests of the channel that are kept for retries and hedges. Default: 16 MiB, as in
+    /// grpc-java. Beyond it, calls are committed as at [`call_retry_buffer_size`](Self::call_retry_buffer_size).
+    pub channel_retry_buffer_size: usize,
     /// The time without a call after which a channel becomes idle: it closes its connections, and resolves
     /// names and connects again for the next call. Default: 30 min, as in other gRPC implementations. This is
     /// checked every 30 min, so an unused channel becomes idle after 30 to 60 min.
@@ -95,6 +101,8 @@ impl Default for ChannelLimits {
             resolve_interval: Duration::from_secs(30),
             max_addresses: 1_000,
             max_attempts: 5,
+            call_retry_buffer_size: 256 * 1024,
+            channel_retry_buffer_size: 16 << 20,
             channel_idle_time: Duration::from_secs(30 * 60),
         }
     }

@@ -9,6 +9,7 @@ use trunkline_codec::Code;
 use super::policy::{CodeSet, HedgingPolicy, RetryPolicy};
 use super::pushback::Pushback;
 use super::throttle::RetryThrottle;
+use crate::config::AttemptPolicy;
 
 /// The fraction by which a backoff varies at random, in both directions (A6 as amended in 2024).
 const JITTER: f64 = 0.2;
@@ -76,6 +77,13 @@ pub(crate) struct HedgingSchedule {
 }
 
 impl Schedule {
+    pub(crate) fn new(policy: &AttemptPolicy) -> Self {
+        match policy {
+            AttemptPolicy::Retry(policy) => Self::retry(policy.clone()),
+            AttemptPolicy::Hedging(policy) => Self::hedging(policy.clone()),
+        }
+    }
+
     pub(crate) fn retry(policy: RetryPolicy) -> Self {
         Self::Retry(RetrySchedule {
             policy,
@@ -302,11 +310,10 @@ mod tests {
         })
     }
 
-    /// A throttle with `tokens` of 10 left; a success returns a tenth.
-    fn throttle(tokens: u32) -> RetryThrottle {
-        let throttle = RetryThrottle::default();
-        throttle.reconfigure(10_000, 100);
-        (tokens..10).for_each(|_| throttle.count_failure());
+    /// A throttle with `left` of 10 tokens; a success returns a tenth.
+    fn throttle(left: u32) -> RetryThrottle {
+        let throttle = RetryThrottle::full(10_000, 100);
+        (left..10).for_each(|_| throttle.count_failure());
         throttle
     }
 
@@ -552,7 +559,7 @@ mod tests {
         assert!(schedule.permits(&throttle));
         schedule.start();
         assert!(!schedule.permits(&throttle));
-        throttle.reconfigure(0, 0);
+        throttle.reconfigure(None);
         assert!(!schedule.permits(&throttle) && schedule.overlap().is_none());
     }
 }

@@ -351,6 +351,7 @@ fn later(now: Instant, pause: Duration) -> Instant {
 mod tests {
     use super::super::policy::{HedgingPolicy, RetryPolicy};
     use super::*;
+    use crate::config::AttemptPolicy;
     use bytes::Bytes;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -559,7 +560,7 @@ mod tests {
         ) -> Self {
             let (network, began) = (Network::default(), Instant::now());
             let deadline = deadline.map(|ms| began + MS(ms));
-            let budget = ReplayBudget::new(1_000, 10_000);
+            let budget = ReplayBudget::with(1_000, 10_000);
             let opener = network.clone();
             let mut attempts =
                 PolicyAttempts::new(opener, schedule, throttle, deadline, body, &budget);
@@ -629,21 +630,21 @@ mod tests {
 
     /// Policy P of the scenarios.
     fn policy(max_attempts: u32) -> Schedule {
-        Schedule::retry(RetryPolicy {
+        Schedule::new(&AttemptPolicy::Retry(RetryPolicy {
             max_attempts,
             initial_backoff: MS(200),
             max_backoff: MS(1_000),
             backoff_multiplier: 2.0,
             retryable_codes: [Code::UNAVAILABLE].into_iter().collect(),
-        })
+        }))
     }
 
     fn hedging(max_attempts: u32, delay: u64) -> Schedule {
-        Schedule::hedging(HedgingPolicy {
+        Schedule::new(&AttemptPolicy::Hedging(HedgingPolicy {
             max_attempts,
             hedging_delay: MS(delay),
             non_fatal_codes: [Code::UNAVAILABLE].into_iter().collect(),
-        })
+        }))
     }
 
     /// Runs a call whose attempts end as in `script`: each with an event, that many milliseconds after its start.
@@ -930,8 +931,7 @@ mod tests {
         let deadline = Some(StreamEnd::Cancelled(EndedBy::Deadline));
         assert_eq!(call.network.all(|stream| stream.end), [deadline; 2]);
 
-        let throttle = Arc::new(RetryThrottle::default());
-        throttle.reconfigure(10_000, 100);
+        let throttle = Arc::new(RetryThrottle::full(10_000, 100));
         let mut call = Call::with(policy(4), None, Body::empty(), throttle.clone());
         call.end(0, U);
         call.network.closed.store(true, Ordering::Relaxed);
@@ -956,8 +956,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_throttled_hedge_never_starts_and_the_call_ends_without_it() {
-        let throttle = Arc::new(RetryThrottle::default());
-        throttle.reconfigure(4_000, 100);
+        let throttle = Arc::new(RetryThrottle::full(4_000, 100));
         let mut call = Call::with(hedging(4, 300), None, Body::empty(), throttle.clone());
         call.end(0, u(700));
         assert_eq!(call.code(), None);

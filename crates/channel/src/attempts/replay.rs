@@ -17,6 +17,8 @@ use http_body::{Body as _, Frame};
 use trunkline_codec::Status;
 use trunkline_transport::{Body, PipeWatch};
 
+use crate::limits::ChannelLimits;
+
 /// The memory that the calls of a channel may use to send requests again.
 #[derive(Debug)]
 pub(crate) struct ReplayBudget {
@@ -26,13 +28,23 @@ pub(crate) struct ReplayBudget {
 }
 
 impl ReplayBudget {
-    /// Creates a budget of `max` bytes for all calls, of which each may use `call_max`.
-    pub(crate) fn new(call_max: usize, max: usize) -> Arc<Self> {
+    pub(crate) fn new(limits: &ChannelLimits) -> Arc<Self> {
         Arc::new(Self {
-            call_max,
-            max,
+            call_max: limits.call_retry_buffer_size,
+            max: limits.channel_retry_buffer_size,
             used: AtomicUsize::new(0),
         })
+    }
+
+    /// Creates a budget of `max` bytes for all calls, of which each may use `call_max`.
+    #[cfg(test)]
+    pub(crate) fn with(call_max: usize, max: usize) -> Arc<Self> {
+        let mut limits = ChannelLimits::default();
+        (
+            limits.call_retry_buffer_size,
+            limits.channel_retry_buffer_size,
+        ) = (call_max, max);
+        Self::new(&limits)
     }
 
     fn try_reserve(&self, bytes: usize) -> bool {
@@ -498,7 +510,7 @@ mod tests {
     /// A body that a pipe fills, in a budget that has room for `call_max` bytes of each call, and `max` of all.
     fn piped(call_max: usize, max: usize) -> (PipeWriter, ReplayBody, Arc<ReplayBudget>) {
         let (writer, reader) = pipe(1 << 20);
-        let budget = ReplayBudget::new(call_max, max);
+        let budget = ReplayBudget::with(call_max, max);
         let body = ReplayBody::new(Body::pipe(reader), &budget);
         (writer, body, budget)
     }
@@ -713,7 +725,7 @@ mod tests {
             let watch = body.watch().expect("it is a pipe");
             (body, watch, writer)
         };
-        let body = ReplayBody::new(reader, &ReplayBudget::new(1_000, 1_000));
+        let body = ReplayBody::new(reader, &ReplayBudget::with(1_000, 1_000));
         writer.write(Bytes::from_static(&[7; 10]));
         let (mut first, mut second) = (body.open(A), body.open(B));
         let cx = Context::from_waker(Waker::noop());
@@ -811,7 +823,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_known_in_full_is_shared_and_counts() {
-        let budget = ReplayBudget::new(10, 15);
+        let budget = ReplayBudget::with(10, 15);
         let used = || budget.used.load(Ordering::Relaxed);
         let data = Bytes::from_static(&[7; 10]);
         let mut body = ReplayBody::new(Body::full(data.clone(), None), &budget);

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::RetryThrottling;
+
 /// The thousandths of a token that a failure takes.
 const FAILURE: u64 = 1_000;
 
@@ -29,10 +31,12 @@ struct Tokens {
 }
 
 impl RetryThrottle {
-    /// Takes over a configuration in thousandths of tokens; a maximum of zero is none. The tokens keep their
-    /// fraction of the maximum: a config that is resolved again does not refill them.
-    pub(crate) fn reconfigure(&self, max: u32, ratio: u32) {
-        let (max, ratio) = (u64::from(max).min(LARGEST), u64::from(ratio).min(LARGEST));
+    /// Takes over a configuration. The tokens keep their fraction of the maximum: a config that is resolved again does
+    /// not refill them.
+    pub(crate) fn reconfigure(&self, config: Option<RetryThrottling>) {
+        let number = |of: fn(RetryThrottling) -> u32| config.map_or(0, of).into();
+        let max = LARGEST.min(number(|config| config.max_tokens));
+        let ratio = LARGEST.min(number(|config| config.token_ratio));
         self.change(|tokens| Tokens {
             left: match tokens.max {
                 0 => max,
@@ -63,6 +67,17 @@ impl RetryThrottle {
     pub(crate) fn permits(&self) -> bool {
         let tokens = Tokens::unpack(self.0.load(Ordering::Relaxed));
         tokens.max == 0 || tokens.left * 2 > tokens.max
+    }
+
+    /// Creates a full throttle, in thousandths of tokens.
+    #[cfg(test)]
+    pub(crate) fn full(max_tokens: u32, token_ratio: u32) -> Self {
+        let throttle = Self::default();
+        throttle.reconfigure(Some(RetryThrottling {
+            max_tokens,
+            token_ratio,
+        }));
+        throttle
     }
 
     /// Returns the tokens that are left, in thousandths.
@@ -102,10 +117,11 @@ impl Tokens {
 mod tests {
     use super::*;
 
-    fn throttle(max: u32, ratio: u32) -> RetryThrottle {
-        let throttle = RetryThrottle::default();
-        throttle.reconfigure(max, ratio);
-        throttle
+    fn config(max_tokens: u32, token_ratio: u32) -> Option<RetryThrottling> {
+        Some(RetryThrottling {
+            max_tokens,
+            token_ratio,
+        })
     }
 
     /// The failures in a row after which a retry is still permitted.
@@ -127,7 +143,7 @@ mod tests {
             (10_000, 4),
             (1_000_000, 499),
         ] {
-            assert_eq!(permitted(&throttle(max, 1)), expected, "{max}");
+            assert_eq!(permitted(&RetryThrottle::full(max, 1)), expected, "{max}");
         }
     }
 
@@ -141,7 +157,7 @@ mod tests {
 
     #[test]
     fn failures_stop_at_zero_and_successes_at_the_maximum() {
-        let throttle = throttle(2_000, 500);
+        let throttle = RetryThrottle::full(2_000, 500);
         for _ in 0..5 {
             throttle.count_failure();
         }
@@ -156,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_ratio_above_the_maximum_refills_all() {
-        let throttle = throttle(4_000, u32::MAX);
+        let throttle = RetryThrottle::full(4_000, u32::MAX);
         for _ in 0..4 {
             throttle.count_failure();
         }
@@ -166,26 +182,26 @@ mod tests {
 
     #[test]
     fn a_change_of_the_configuration_keeps_the_filled_fraction() {
-        let throttle = throttle(10_000, 100);
+        let throttle = RetryThrottle::full(10_000, 100);
         for _ in 0..4 {
             throttle.count_failure();
         }
         assert!(throttle.permits(), "6 of 10");
-        throttle.reconfigure(10_000, 100);
+        throttle.reconfigure(config(10_000, 100));
         assert!(throttle.permits(), "the same config again");
-        throttle.reconfigure(100_000, 100);
+        throttle.reconfigure(config(100_000, 100));
         assert_eq!(permitted(&throttle), 9, "60 of 100");
-        throttle.reconfigure(10_000, 100);
+        throttle.reconfigure(config(10_000, 100));
         assert!(!throttle.permits(), "5 of 10");
-        throttle.reconfigure(0, 0);
+        throttle.reconfigure(None);
         assert!(throttle.permits(), "no throttling");
-        throttle.reconfigure(10_000, 100);
+        throttle.reconfigure(config(10_000, 100));
         assert_eq!(permitted(&throttle), 4, "starts full");
     }
 
     #[test]
     fn concurrent_changes_are_all_counted() {
-        let throttle = throttle(1_000_000, 1_000);
+        let throttle = RetryThrottle::full(1_000_000, 1_000);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..100).for_each(|_| throttle.count_failure()));
