@@ -4,25 +4,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use trunkline_codec::Status;
-use trunkline_transport::Address;
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
+use super::event_routes::{ChildControl, ChildId, EventRoutes};
 use super::failure::{no_addresses, none_reached};
 use super::picker::Picker;
 use super::policy::BalancerConfig;
 use crate::attributes::Attributes;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::{Endpoint, EndpointKey};
-use crate::limits::ChannelLimits;
-use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
-
-/// The number of subchannels that are remembered before those that are gone are first looked for.
-const PRUNE_FROM: usize = 64;
+use crate::subchannel::{Subchannel, SubchannelId};
 
 /// The fate of children that become IDLE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +26,7 @@ pub(crate) enum IdleChildren {
     Leave,
 }
 
-/// A balancer for each endpoint, in the order of the list. `T` is what the parent keeps of an endpoint; it lasts
+/// A balancer for each endpoint, in the order of the list. `T` is the data of the parent about an endpoint; they last
 /// through updates, as the child does.
 ///
 /// Each event of the parent goes through the method of the same name, which passes it on to the child that it is for.
@@ -60,20 +53,8 @@ pub(crate) struct Child<T> {
     has_begun: bool,
     state: ConnectivityState,
     picker: Picker,
-    /// What the parent keeps of the endpoint.
+    /// The data of the parent about the endpoint.
     pub(crate) data: T,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ChildId(u64);
-
-/// The children to which subchannels and timers belong.
-#[derive(Default)]
-struct EventRoutes {
-    subchannels: HashMap<SubchannelId, (ChildId, WeakSubchannel)>,
-    /// The number of subchannels at which those that are gone are forgotten.
-    prune_at: usize,
-    timers: HashMap<TimerId, ChildId>,
 }
 
 impl<T: Default> Children<T> {
@@ -204,7 +185,7 @@ impl<T: Default> Children<T> {
     }
 
     pub(crate) fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) -> bool {
-        let id = self.routes.timers.remove(&timer);
+        let id = self.routes.take_timer(timer);
         id.and_then(|id| self.position(id)).is_some_and(|at| {
             self.run(at, control, |child, control| {
                 child.timer_expired(timer, control);
@@ -236,8 +217,7 @@ impl<T: Default> Children<T> {
 
     /// Returns the place of the child that has created a subchannel.
     pub(crate) fn child_of(&self, id: SubchannelId) -> Option<usize> {
-        let (id, _) = self.routes.subchannels.get(&id)?;
-        self.position(*id)
+        self.position(self.routes.of_subchannel(id)?)
     }
 
     fn position(&self, id: ChildId) -> Option<usize> {
@@ -333,97 +313,12 @@ impl<T> Child<T> {
     }
 }
 
-impl EventRoutes {
-    fn add(&mut self, subchannel: &Subchannel, id: ChildId) {
-        if self.subchannels.len() >= self.prune_at {
-            self.subchannels
-                .retain(|_, (_, subchannel)| subchannel.upgrade().is_some());
-            self.prune_at = PRUNE_FROM.max(2 * self.subchannels.len());
-        }
-        let entry = (id, subchannel.downgrade());
-        self.subchannels.insert(subchannel.id(), entry);
-    }
-
-    /// Forgets a child, and cancels its timers.
-    fn forget(&mut self, id: ChildId, control: &mut dyn Control) {
-        self.subchannels.retain(|_, (of, _)| *of != id);
-        self.timers.retain(|timer, of| {
-            if *of == id {
-                control.cancel_timer(*timer);
-            }
-            *of != id
-        });
-    }
-}
-
-/// The channel, as a child sees it.
-struct ChildControl<'a> {
-    control: &'a mut dyn Control,
-    id: ChildId,
-    routes: &'a mut EventRoutes,
-    published: Option<(ConnectivityState, Picker)>,
-}
-
-impl Control for ChildControl<'_> {
-    fn create_subchannel(&mut self, address: &Address, attributes: &Attributes) -> Subchannel {
-        let subchannel = self.control.create_subchannel(address, attributes);
-        self.routes.add(&subchannel, self.id);
-        subchannel
-    }
-
-    fn connect(&mut self, subchannel: &Subchannel) {
-        self.control.connect(subchannel);
-    }
-
-    fn watch_health(&mut self, subchannel: &Subchannel) {
-        self.control.watch_health(subchannel);
-    }
-
-    fn watch_load(&mut self, subchannel: &Subchannel, interval: Duration) {
-        self.control.watch_load(subchannel, interval);
-    }
-
-    fn publish(&mut self, state: ConnectivityState, picker: Picker) {
-        self.published = Some((state, picker));
-    }
-
-    fn set_timer(&mut self, at: Instant) -> TimerId {
-        let timer = self.control.set_timer(at);
-        self.routes.timers.insert(timer, self.id);
-        timer
-    }
-
-    fn cancel_timer(&mut self, timer: TimerId) {
-        self.routes.timers.remove(&timer);
-        self.control.cancel_timer(timer);
-    }
-
-    fn resolve_again(&mut self) {
-        self.control.resolve_again();
-    }
-
-    fn waker(&self) -> Waker {
-        self.control.waker()
-    }
-
-    fn now(&self) -> Instant {
-        self.control.now()
-    }
-
-    fn random(&mut self) -> u64 {
-        self.control.random()
-    }
-
-    fn limits(&self) -> &ChannelLimits {
-        self.control.limits()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::pick_first::PickFirst;
     use super::super::testing::{FakeControl, endpoints};
     use super::*;
+    use crate::attributes::Attributes;
 
     fn children(idle: IdleChildren) -> Children<u32> {
         Children::new(PickFirst::child(), idle)
@@ -503,30 +398,5 @@ mod tests {
             }
             assert_eq!(children.state(), state, "{states:?}");
         }
-    }
-
-    #[test]
-    fn subchannels_that_are_gone_are_forgotten() {
-        let (mut children, mut control) = (children(IdleChildren::Connect), FakeControl::new());
-        update(&mut children, "1+2", &mut control);
-        settle(&mut children, &mut control);
-        for _ in 0..1_000 {
-            // The first address fails; the second is connected, and lost. So each round has a new first subchannel.
-            for (name, state) in [
-                ("1", SubchannelState::failed(Status::unavailable("no"))),
-                ("2", SubchannelState::new(ConnectivityState::Ready)),
-                ("2", SubchannelState::new(ConnectivityState::Idle)),
-            ] {
-                let mut live = control.live().iter();
-                let id = live.find(|it| it.name == name).expect(name).id;
-                control.change(id, state);
-                settle(&mut children, &mut control);
-            }
-        }
-        assert!(children.routes.subchannels.len() <= PRUNE_FROM);
-        assert_eq!(children.routes.timers.len(), control.timers.len());
-        update(&mut children, "3", &mut control);
-        assert_eq!(children.routes.subchannels.len(), 1);
-        assert!(children.routes.timers.is_empty());
     }
 }

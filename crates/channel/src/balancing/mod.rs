@@ -3,11 +3,16 @@
 pub(crate) mod balancer;
 mod builtin;
 pub(crate) mod children;
+pub(crate) mod event_routes;
 mod failure;
+mod graceful_switch;
+mod least_request;
 mod load_weight;
 mod pick_first;
 pub(crate) mod picker;
 pub(crate) mod policy;
+mod random_subsetting;
+mod ready_balancer;
 mod ring;
 mod ring_hash;
 mod round_robin;

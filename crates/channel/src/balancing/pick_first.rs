@@ -27,7 +27,7 @@ const STAGGER_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct PickFirst;
 
 #[derive(Debug, Default)]
-struct Config {
+struct PickFirstConfig {
     /// Shuffles the endpoints, each time the resolver returns a list.
     shuffles: bool,
     /// Reports the health of the subchannel in place of its state.
@@ -38,7 +38,7 @@ impl PickFirst {
     /// Returns the configuration of a child of a policy that chooses among connections. gRFC A61: such a child reports
     /// the health of its server.
     pub(crate) fn child() -> BalancerConfig {
-        let config = Config {
+        let config = PickFirstConfig {
             shuffles: false,
             watches_health: true,
         };
@@ -54,7 +54,7 @@ impl Policy for PickFirst {
     fn parse(&self, config: &Value, _: &Policies) -> Result<PolicyConfig, Status> {
         let config = JsonObject::document(self.name(), config)?;
         let shuffles = config.optional("shuffleAddressList", JsonField::boolean)?;
-        Ok(Arc::new(Config {
+        Ok(Arc::new(PickFirstConfig {
             shuffles: shuffles.unwrap_or(false),
             watches_health: false,
         }))
@@ -149,7 +149,7 @@ impl Balancer for PickFirstBalancer {
             }
             Err(_) => return Ok(()),
         };
-        let config = update.config_as::<Config>();
+        let config = update.config_as::<PickFirstConfig>();
         self.watches_health = config.is_some_and(|it| it.watches_health);
         let addresses = match config.is_some_and(|it| it.shuffles) {
             true => ordered(&shuffled(endpoints, control)),
@@ -498,7 +498,7 @@ mod tests {
         let parse = |json: &str| {
             let value = serde_json::from_str(json).expect("JSON");
             let config = PickFirst.parse(&value, &Policies::default())?;
-            let config = config.downcast_ref::<Config>().expect("its own");
+            let config = config.downcast_ref::<PickFirstConfig>().expect("its own");
             Ok::<_, Status>(config.shuffles)
         };
         for (json, shuffles) in [
@@ -780,6 +780,24 @@ mod tests {
         assert_eq!(rig.log(), ["connect 3"]);
         rig.fail("3");
         let failure = "TRANSIENT_FAILURE none of 2 addresses can be reached; the last: 1 refuses";
+        assert_eq!(rig.log(), [failure, "resolve"]);
+    }
+
+    #[test]
+    fn an_attempt_of_a_pass_counts_though_one_before_it_has_failed() {
+        let mut rig = rig();
+        rig.update("1 2");
+        rig.pass(250);
+        rig.update("3 2");
+        // The attempt of the earlier pass fails, and its backoff ends before the new pass has come to it.
+        rig.fail("2");
+        rig.idle("2");
+        rig.pass(250);
+        rig.log();
+        rig.fail("3");
+        assert!(rig.log().is_empty());
+        rig.fail("2");
+        let failure = "TRANSIENT_FAILURE none of 2 addresses can be reached; the last: 2 refuses";
         assert_eq!(rig.log(), [failure, "resolve"]);
     }
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use trunkline_codec::Status;
 
-use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
-use super::children::{Child, Children, IdleChildren};
-use super::pick_first::PickFirst;
+use super::balancer::{Balancer, Control};
 use super::picker::{Picker, Turn, TurnPosition};
 use super::policy::{Policies, Policy, PolicyConfig};
-use crate::connectivity::ConnectivityState;
-use crate::subchannel::SubchannelId;
+use super::ready_balancer::{MakePicker, ReadyBalancer};
+use crate::subchannel::Subchannel;
 
 /// The policy `round_robin`.
 #[derive(Debug)]
@@ -27,97 +25,25 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self) -> Box<dyn Balancer> {
-        Box::new(RoundRobinBalancer {
-            children: Children::new(PickFirst::child(), IdleChildren::Connect),
-            position: None,
-            published: None,
-        })
+        Box::new(ReadyBalancer::new(MakeTurn::default()))
     }
 }
 
-struct RoundRobinBalancer {
-    children: Children<()>,
-    /// The position of the last picker with subchannels, where the next one continues.
+#[derive(Default)]
+struct MakeTurn {
+    /// The position of the last picker, where the next one continues.
     position: Option<Arc<TurnPosition>>,
-    published: Option<(ConnectivityState, Picker)>,
 }
 
-impl Balancer for RoundRobinBalancer {
-    fn update(&mut self, update: Update<'_>, control: &mut dyn Control) -> Result<(), Status> {
-        let used = self.children.update(update, control);
-        self.publish(control);
-        used
-    }
+impl MakePicker for MakeTurn {
+    type Data = ();
 
-    fn subchannel_changed(
-        &mut self,
-        id: SubchannelId,
-        state: &SubchannelState,
-        control: &mut dyn Control,
-    ) {
-        if self.children.subchannel_changed(id, state, control) {
-            self.publish(control);
-        }
-    }
-
-    fn health_changed(
-        &mut self,
-        id: SubchannelId,
-        state: &SubchannelState,
-        control: &mut dyn Control,
-    ) {
-        if self.children.health_changed(id, state, control) {
-            self.publish(control);
-        }
-    }
-
-    fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) {
-        if self.children.timer_expired(timer, control) {
-            self.publish(control);
-        }
-    }
-
-    fn exit_idle(&mut self, control: &mut dyn Control) {
-        if self.children.exit_idle(control) {
-            self.publish(control);
-        }
-    }
-}
-
-impl RoundRobinBalancer {
-    fn publish(&mut self, control: &mut dyn Control) {
-        let (state, picker) = match self.children.state() {
-            ConnectivityState::Ready => {
-                let ready = self.children.all().iter().filter_map(Child::ready);
-                let ready: Vec<_> = ready.cloned().collect();
-                // At random, so that the clients of a server do not all begin with the same endpoint.
-                let turn = Turn::new(ready, self.position.as_deref(), control.random());
-                (ConnectivityState::Ready, Picker::Turn(Arc::new(turn)))
-            }
-            // Children that become idle connect again immediately.
-            ConnectivityState::Connecting | ConnectivityState::Idle => {
-                (ConnectivityState::Connecting, Picker::Wait)
-            }
-            ConnectivityState::TransientFailure | ConnectivityState::Shutdown => {
-                let picker = Picker::Fail(self.children.failure());
-                (ConnectivityState::TransientFailure, picker)
-            }
-        };
-        // A publication wakes the calls that wait, and most changes of children are no news to them.
-        let is_known = match (&self.published, &picker) {
-            (Some((_, Picker::Turn(before))), Picker::Turn(now)) => {
-                before.subchannels() == now.subchannels()
-            }
-            (Some((_, Picker::Wait)), Picker::Wait) => true,
-            _ => false,
-        };
-        if !is_known {
-            if let Picker::Turn(turn) = &picker {
-                self.position = Some(turn.position().clone());
-            }
-            self.published = Some((state, picker.clone()));
-            control.publish(state, picker);
-        }
+    fn make_picker(&mut self, ready: &[(&Subchannel, &())], control: &mut dyn Control) -> Picker {
+        let ready: Vec<_> = ready.iter().map(|(it, ())| (*it).clone()).collect();
+        // At random, so that the clients of a server do not all begin with the same endpoint.
+        let turn = Turn::new(ready, self.position.as_deref(), control.random());
+        self.position = Some(turn.position().clone());
+        Picker::Turn(Arc::new(turn))
     }
 }
 
@@ -128,6 +54,7 @@ mod tests {
     use super::super::balancer::SubchannelState;
     use super::super::testing::{Random, Rig, refused};
     use super::*;
+    use crate::connectivity::ConnectivityState;
 
     fn rig() -> Rig {
         Rig::new(RoundRobin, "{}")
