@@ -1,7 +1,5 @@
 //! The children of a policy that has one for each endpoint, such as round_robin.
 
-#![allow(dead_code, reason = "policies that leave children idle use the rest")]
-
 use std::collections::HashMap;
 use std::sync::Arc;
 

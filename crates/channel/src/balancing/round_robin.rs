@@ -116,9 +116,7 @@ mod tests {
         for list in ["1 2 3", "3 2 1", "1 2 3 4 5", "2 5", "5 6 2 7"] {
             rig.update(list);
             for name in list.split(' ') {
-                let id = rig.id(name);
-                let live = rig.control.live().iter().find(|it| it.id == id);
-                if live.expect(name).state != ConnectivityState::Ready {
+                if rig.state_of(name) != Some(ConnectivityState::Ready) {
                     ready(&mut rig, name);
                 }
             }

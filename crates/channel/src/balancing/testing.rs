@@ -315,6 +315,12 @@ impl Rig {
         id
     }
 
+    /// The state of the first live subchannel to the address named `name`.
+    pub(crate) fn state_of(&mut self, name: &str) -> Option<ConnectivityState> {
+        let mut live = self.control.live().iter();
+        live.find(|it| it.name == name).map(|it| it.state)
+    }
+
     pub(crate) fn change(&mut self, name: &str, state: SubchannelState) {
         let id = self.id(name);
         self.control.change(id, state);
