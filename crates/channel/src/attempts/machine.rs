@@ -130,8 +130,9 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
         loop {
             let now = Instant::now();
             if self.deadline.is_some_and(|deadline| deadline <= now) {
+                let status = self.exceeded(cx);
                 self.cancel_all(EndedBy::Deadline);
-                return Poll::Ready(Err(self.exceeded()));
+                return Poll::Ready(Err(status));
             }
             if let Poll::Ready(status) = self.opener.poll_closed(cx) {
                 self.cancel_all(EndedBy::Caller);
@@ -280,7 +281,17 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
         timer.as_mut().poll(cx)
     }
 
-    fn exceeded(&self) -> Status {
+    /// Returns the status of a call whose deadline has passed: the reason of an attempt that has noticed it, such as one
+    /// that waits for a connection, and the last failure before.
+    fn exceeded(&mut self, cx: &mut Context<'_>) -> Status {
+        let noticed = self.take_ended(cx).and_then(|ended| ended.outcome.err());
+        let noticed = noticed.map(|failed| failed.status);
+        let noticed =
+            noticed.filter(|it| it.code() == Code::DEADLINE_EXCEEDED && !it.is_from_peer());
+        let reason = noticed.as_ref().map_or(
+            "the deadline passed before an attempt of the call had a response",
+            Status::message,
+        );
         let last = match &self.last {
             None => None,
             Some(Err(status)) => Some(status.to_string()),
@@ -292,9 +303,7 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
         let last = last.map_or_else(String::new, |end| {
             format!("; the last attempt that ended has failed with {end}")
         });
-        Status::deadline_exceeded(format!(
-            "the deadline passed before an attempt of the call had a response{last}"
-        ))
+        Status::deadline_exceeded(format!("{reason}{last}"))
     }
 }
 
@@ -373,6 +382,8 @@ mod tests {
         Http(u16),
         /// No response: the connection was lost, or the pick has failed.
         Failed(EndKind),
+        /// No connection before the deadline.
+        TooLate,
     }
 
     const U: Event = Event::Trailers(Code::UNAVAILABLE);
@@ -396,6 +407,11 @@ mod tests {
                 Self::Head => return Ok(Response::new(Body::pipe(pipe(1).1))),
                 Self::Failed(kind) => {
                     let status = Status::unavailable(format!("{kind:?}"));
+                    return Err(FailedAttempt { status, kind });
+                }
+                Self::TooLate => {
+                    let status = Status::deadline_exceeded("waited for a connection");
+                    let kind = EndKind::Failed;
                     return Err(FailedAttempt { status, kind });
                 }
                 Self::Http(status) => {
@@ -931,6 +947,16 @@ mod tests {
         let deadline = Some(StreamEnd::Cancelled(EndedBy::Deadline));
         assert_eq!(call.network.all(|stream| stream.end), [deadline; 2]);
 
+        // The attempt has its own words for what it waited for.
+        let mut call = Call::new(policy(4), Some(300));
+        call.end(0, X);
+        call.advance(200).await;
+        call.network.end(1, Event::TooLate);
+        call.woken.0.store(false, Ordering::Relaxed);
+        call.advance(100).await;
+        let expected = "waited for a connection; the last attempt that ended has failed with UNAVAILABLE: Failed";
+        assert_eq!(call.message(), expected);
+
         let throttle = Arc::new(RetryThrottle::full(10_000, 100));
         let mut call = Call::with(policy(4), None, Body::empty(), throttle.clone());
         call.end(0, U);
@@ -1129,7 +1155,7 @@ mod tests {
                 Event::Trailers(code) => (code, None, false),
                 Event::Pushback(pause) => (UNAVAILABLE, Some(pause), false),
                 Event::Failed(kind) => (UNAVAILABLE, None, kind == EndKind::Unprocessed),
-                Event::Http(_) => unreachable!("not among the events"),
+                Event::Http(_) | Event::TooLate => unreachable!("not among the events"),
             };
             let was_processed = !self.is_hedging && self.counted > 0;
             if is_refused && !self.has_repeated && !was_processed {
