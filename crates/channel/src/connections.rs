@@ -16,9 +16,9 @@ use crate::active_connection::{ActiveConnection, Picked};
 use crate::balancing::{Choice, PickArgs, PickResult, Picker};
 use crate::connect::Dialer;
 use crate::connectivity::{ConnectivityState, ConnectivityWatch};
-use crate::control::{ControlTask, Event, Events};
+use crate::control::{ChannelEvent, ControlTask, Events};
 use crate::restricted::restricted;
-use crate::routing::Shared;
+use crate::routing::ChannelShared;
 use crate::settings::ChannelSettings;
 use crate::subchannel::Subchannel;
 use crate::task::Task;
@@ -29,7 +29,7 @@ use crate::waits::{WAITS_ON_MAX, Waits};
 /// Calls read the picker that the control task has published. [`try_ready`](Self::try_ready) returns a connection with
 /// a free stream if there is one; [`ready`](Self::ready) waits for it.
 pub struct Connections {
-    shared: Arc<Shared>,
+    shared: Arc<ChannelShared>,
     dialer: Dialer,
     control: Mutex<Option<ControlHandle>>,
 }
@@ -51,7 +51,7 @@ pub enum WaitMode {
 }
 
 /// The result of a pick for a call that can wait.
-enum Step {
+enum PickStep {
     Ready(Picked),
     /// Every connection has as many calls as its server allows.
     Full(Vec<Arc<ActiveConnection>>, Option<Choice>),
@@ -78,7 +78,7 @@ impl Connections {
             tls: settings.tls.clone(),
         };
         Ok(Arc::new(Self {
-            shared: Shared::new(settings),
+            shared: ChannelShared::new(settings),
             dialer,
             control: Mutex::new(None),
         }))
@@ -118,7 +118,7 @@ impl Connections {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*control {
             // A task that is gone has no backoff.
-            let _ = handle.events.send(Event::ResetBackoff);
+            let _ = handle.events.send(ChannelEvent::ResetBackoff);
         }
     }
 
@@ -149,9 +149,9 @@ impl Connections {
         let routing = self.shared.routing.load();
         match &routing.picker {
             Picker::One(subchannel) => subchannel.try_ready(),
-            Picker::Turn(turn) => turn.find(Subchannel::try_ready),
+            Picker::RoundRobin(turn) => turn.find(Subchannel::try_ready),
             Picker::Custom(_) => match self.step(&routing.picker, call) {
-                Step::Ready(picked) => Some(picked),
+                PickStep::Ready(picked) => Some(picked),
                 _ => None,
             },
             Picker::Idle | Picker::Wait | Picker::Fail(_) => None,
@@ -222,14 +222,14 @@ impl Connections {
             changes.borrow_and_update();
             let routing = self.shared.routing.load_full();
             let step = self.step(&routing.picker, call);
-            if let Step::Ready(picked) = step {
+            if let PickStep::Ready(picked) = step {
                 return Ok(picked);
             }
             if waiting.is_none() {
                 waiting = Some(self.wait()?);
             }
             match step {
-                Step::Full(connections, choice) => {
+                PickStep::Full(connections, choice) => {
                     let id = choice.as_ref().map(|it| it.subchannel.id());
                     if waits_for != id {
                         (waits, waits_for) = (Waits::default(), id);
@@ -240,11 +240,11 @@ impl Connections {
                         return ready.map(|picked| with_choice(picked, choice));
                     }
                 }
-                Step::Dropped(status) => return Err(restricted(&status)),
-                Step::Failing(status) if wait_mode == WaitMode::FailFast => {
+                PickStep::Dropped(status) => return Err(restricted(&status)),
+                PickStep::Failing(status) if wait_mode == WaitMode::FailFast => {
                     return Err(restricted(&status));
                 }
-                Step::Ready(_) | Step::Failing(_) | Step::Wait => {
+                PickStep::Ready(_) | PickStep::Failing(_) | PickStep::Wait => {
                     if let Picker::Idle = routing.picker {
                         self.exit_idle();
                     }
@@ -256,32 +256,32 @@ impl Connections {
     }
 
     /// Picks with `picker`.
-    fn step(&self, picker: &Picker, call: &PickArgs<'_>) -> Step {
+    fn step(&self, picker: &Picker, call: &PickArgs<'_>) -> PickStep {
         match picker {
-            Picker::Idle | Picker::Wait => Step::Wait,
-            Picker::Fail(status) => Step::Failing(status.clone()),
+            Picker::Idle | Picker::Wait => PickStep::Wait,
+            Picker::Fail(status) => PickStep::Failing(status.clone()),
             Picker::One(subchannel) => match subchannel.try_ready() {
-                Some(picked) => Step::Ready(picked),
+                Some(picked) => PickStep::Ready(picked),
                 None => full(std::slice::from_ref(subchannel), None),
             },
-            Picker::Turn(turn) => match turn.find(Subchannel::try_ready) {
-                Some(picked) => Step::Ready(picked),
+            Picker::RoundRobin(turn) => match turn.find(Subchannel::try_ready) {
+                Some(picked) => PickStep::Ready(picked),
                 None => full(turn.subchannels(), None),
             },
             Picker::Custom(pick) => match catch_panic(|| pick.pick(call)) {
                 Ok(PickResult::Use(choice)) => match choice.subchannel.try_ready() {
-                    Some(picked) => Step::Ready(with_choice(picked, Some(choice))),
+                    Some(picked) => PickStep::Ready(with_choice(picked, Some(choice))),
                     None => full(
                         std::slice::from_ref(&choice.subchannel.clone()),
                         Some(choice),
                     ),
                 },
-                Ok(PickResult::Wait) => Step::Wait,
-                Ok(PickResult::Fail(status)) => Step::Failing(status),
-                Ok(PickResult::Drop(status)) => Step::Dropped(status),
+                Ok(PickResult::Wait) => PickStep::Wait,
+                Ok(PickResult::Fail(status)) => PickStep::Failing(status),
+                Ok(PickResult::Drop(status)) => PickStep::Dropped(status),
                 Err(panic) => {
                     tracing::error!(target: "trunkline::channel", panic = panic.text(), "the picker panicked");
-                    Step::Dropped(Arc::new(panic.status("picker")))
+                    PickStep::Dropped(Arc::new(panic.status("picker")))
                 }
             },
         }
@@ -305,7 +305,7 @@ impl Connections {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*control
             && handle.task.is_running()
-            && handle.events.send(Event::ExitIdle).is_ok()
+            && handle.events.send(ChannelEvent::ExitIdle).is_ok()
         {
             return;
         }
@@ -316,7 +316,7 @@ impl Connections {
 }
 
 /// Returns the step of a call for which no connection of `subchannels` has a free stream.
-fn full(subchannels: &[Subchannel], choice: Option<Choice>) -> Step {
+fn full(subchannels: &[Subchannel], choice: Option<Choice>) -> PickStep {
     let mut usable = Vec::new();
     for subchannel in subchannels {
         subchannel.ask_for_more();
@@ -325,11 +325,11 @@ fn full(subchannels: &[Subchannel], choice: Option<Choice>) -> Step {
     }
     if usable.is_empty() {
         // The control task learns of the loss as well, and publishes another picker.
-        return Step::Wait;
+        return PickStep::Wait;
     }
     usable.sort_by_key(|it| it.connection.open_calls());
     usable.truncate(WAITS_ON_MAX);
-    Step::Full(usable, choice)
+    PickStep::Full(usable, choice)
 }
 
 fn with_choice(mut picked: Picked, choice: Option<Choice>) -> Picked {

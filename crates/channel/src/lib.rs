@@ -51,8 +51,8 @@ pub use attempts::{CodeSet, HedgingPolicy, RetryPolicy};
 pub use attributes::Attributes;
 pub use balancing::{
     AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
-    PickResult, Picker, Policies, Policy, PolicyConfig, SubchannelState, TimerId, Tracking, Turn,
-    TurnPosition, Update,
+    PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker, RoundRobinPosition,
+    SubchannelState, TimerId, Tracking, Update,
 };
 pub use config::{AttemptPolicy, MethodConfig, RetryThrottling, ServiceConfig};
 pub use connections::{Connections, WaitMode};

@@ -1,4 +1,4 @@
-//! The current picker of a channel, and what its calls and its control task share.
+//! The current picker of a channel, and the state that its calls and its control task share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::balancing::Picker;
 use crate::connectivity::ConnectivityState;
-use crate::settings::Settings;
+use crate::settings::CheckedSettings;
 use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
 
 /// The choice for the calls of a channel, published as a whole.
@@ -18,10 +18,10 @@ pub(crate) struct Routing {
     pub(crate) picker: Picker,
 }
 
-/// What the calls of a channel and its control task share.
+/// The part of a channel that its calls and its control task share.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
+pub(crate) struct ChannelShared {
+    pub(crate) settings: CheckedSettings,
     /// A call loads it without a lock, and a new one never delays a call.
     pub(crate) routing: ArcSwap<Routing>,
     /// Changes with everything that calls may wait for, apart from a stream on a connection.
@@ -36,8 +36,8 @@ pub(crate) struct Shared {
     subchannels: Mutex<HashMap<SubchannelId, WeakSubchannel>>,
 }
 
-impl Shared {
-    pub(crate) fn new(settings: Settings) -> Arc<Self> {
+impl ChannelShared {
+    pub(crate) fn new(settings: CheckedSettings) -> Arc<Self> {
         Arc::new(Self {
             settings,
             routing: ArcSwap::from_pointee(Routing {

@@ -97,7 +97,7 @@ impl ChannelSettings {
     ///
     /// INVALID_ARGUMENT if a target cannot be parsed, the list of targets is empty, TLS is not available, or the policy
     /// is unknown or refuses its configuration.
-    pub(crate) fn check(self) -> Result<Settings, Status> {
+    pub(crate) fn check(self) -> Result<CheckedSettings, Status> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -105,19 +105,19 @@ impl ChannelSettings {
         let (targets, source) = match self.targets.uri_for(&self.resolvers)? {
             None => {
                 let targets: Arc<[_]> = with_tls(self.targets.parse()?, &mut tls)?.into();
-                let source = Source::Names(targets.clone(), self.lookup);
+                let source = EndpointSource::Names(targets.clone(), self.lookup);
                 (targets, source)
             }
             Some((uri, resolver)) => {
                 let authority = resolver.authority(&uri)?;
                 let target = Target::parse_host(&uri.to_string(), authority.as_str())?;
                 let targets = with_tls(vec![Arc::new(target)], &mut tls)?;
-                (targets.into(), Source::Resolver(uri, resolver))
+                (targets.into(), EndpointSource::Resolver(uri, resolver))
             }
         };
         let (name, config) = self.policy;
         let list = serde_json::json!([{ name: config }]);
-        Ok(Settings {
+        Ok(CheckedSettings {
             balancer: self.policies.choose("load balancing policy", &list)?,
             shown: self.targets,
             targets,
@@ -152,7 +152,7 @@ fn with_tls(
 
 /// The settings of a channel, checked.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct CheckedSettings {
     /// The targets as the user has written them.
     pub(crate) shown: Targets,
     /// All targets; at least one.
@@ -163,17 +163,17 @@ pub(crate) struct Settings {
     pub(crate) connector: Option<Connector>,
     /// The policy, unless a service config selects another.
     pub(crate) balancer: BalancerConfig,
-    source: Source,
+    source: EndpointSource,
 }
 
 /// Where endpoints come from.
 #[derive(Debug)]
-enum Source {
+enum EndpointSource {
     Names(Arc<[Arc<Target>]>, AnyLookup),
     Resolver(TargetUri, AnyResolver),
 }
 
-impl Settings {
+impl CheckedSettings {
     /// Returns the target of endpoints that name none.
     pub(crate) fn target(&self) -> Arc<Target> {
         self.targets[0].clone()
@@ -182,11 +182,11 @@ impl Settings {
     /// Returns the future that resolves the targets.
     pub(crate) fn resolve(&self, updates: Updates) -> Resolving {
         match &self.source {
-            Source::Names(targets, lookup) => {
+            EndpointSource::Names(targets, lookup) => {
                 let names = Names::new(targets.clone(), lookup.clone(), self.limits.clone());
                 Box::pin(names.run(updates))
             }
-            Source::Resolver(uri, resolver) => resolver.start(uri, updates),
+            EndpointSource::Resolver(uri, resolver) => resolver.start(uri, updates),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::active_connection::{ActiveConnection, Picked};
 /// assert_eq!(subchannel.address(), &address);
 /// ```
 #[derive(Clone)]
-pub struct Subchannel(Arc<Shared>);
+pub struct Subchannel(Arc<SubchannelShared>);
 
 /// Identifies a subchannel of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ pub(crate) enum SubchannelReport {
 
 pub(crate) type Reports = mpsc::UnboundedSender<(SubchannelId, SubchannelReport)>;
 
-struct Shared {
+struct SubchannelShared {
     id: SubchannelId,
     address: Address,
     connections: ArcSwap<Vec<Arc<ActiveConnection>>>,
@@ -64,7 +64,7 @@ impl Subchannel {
     }
 
     fn with(id: SubchannelId, address: Address, reports: Option<Reports>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SubchannelShared {
             id,
             address,
             connections: ArcSwap::default(),
@@ -134,7 +134,7 @@ pub(crate) fn least_busy(connections: &[Arc<ActiveConnection>]) -> Option<&Arc<A
         .min_by_key(|it| (it.is_busy(), it.connection.open_calls()))
 }
 
-impl Shared {
+impl SubchannelShared {
     fn report(&self, report: SubchannelReport) {
         if let Some(reports) = &self.reports {
             // The control task is gone if the channel is idle or dropped.
@@ -143,13 +143,13 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SubchannelShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Shared").field(&self.id.0).finish()
+        f.debug_tuple("SubchannelShared").field(&self.id.0).finish()
     }
 }
 
-impl Drop for Shared {
+impl Drop for SubchannelShared {
     fn drop(&mut self) {
         self.report(SubchannelReport::Released);
     }
@@ -157,7 +157,7 @@ impl Drop for Shared {
 
 /// A subchannel that the holder does not keep from shutting down.
 #[derive(Clone, Debug)]
-pub(crate) struct WeakSubchannel(Weak<Shared>);
+pub(crate) struct WeakSubchannel(Weak<SubchannelShared>);
 
 impl WeakSubchannel {
     pub(crate) fn upgrade(&self) -> Option<Subchannel> {
@@ -175,7 +175,7 @@ impl Eq for Subchannel {}
 
 impl fmt::Debug for Subchannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { id, address, .. } = &*self.0;
+        let SubchannelShared { id, address, .. } = &*self.0;
         f.debug_struct("Subchannel")
             .field("id", &id.0)
             .field("address", &format_args!("{address}"))

@@ -7,6 +7,6 @@ pub use trunkline_channel::{
     AttemptTracker, Attributes, Balancer, BalancerConfig, Choice, ConnectivityState,
     ConnectivityWatch, Control, EndedBy, Endpoint, EndpointWeight, HashKey, LoadReport, Lookup,
     Outcome, Pick, PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, Resolution,
-    Resolver, Subchannel, SubchannelId, SubchannelState, TargetName, TargetUri, Targets, TimerId,
-    Tracking, Turn, TurnPosition, Update, Updates, Verdict,
+    Resolver, RoundRobinPicker, RoundRobinPosition, Subchannel, SubchannelId, SubchannelState,
+    TargetName, TargetUri, Targets, TimerId, Tracking, Update, Updates, Verdict,
 };

@@ -329,10 +329,11 @@ fn a_hello_world_needs_few_crates() {
     let runtime = count(&["--no-default-features", "--features", "client,server,gzip"]);
     let all = count(&[]);
     println!("crates of a hello world: {runtime}, with build crates {all}");
-    // 46 with rustix, whose lock of a file keeps two servers from one Unix socket: std has it from Rust 1.89 on.
-    assert!(runtime <= 46, "{runtime} runtime crates");
+    // 46 with rustix, whose lock of a file keeps two servers from one Unix socket: std has it from Rust 1.89 on. Seven
+    // are for the channel: arc-swap with rustversion, serde_json with three, and xxhash-rust for ring_hash.
+    assert!(runtime <= 53, "{runtime} runtime crates");
     // 78 without TLS, which is rustls, ring and what finds the system's authorities.
-    assert!(all <= 93, "{all} crates with those of the build");
+    assert!(all <= 94, "{all} crates with those of the build");
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) mod tracker;
 mod weighted_round_robin;
 
 pub use balancer::{Balancer, Control, SubchannelState, TimerId, Update};
-pub use picker::{Choice, Pick, PickArgs, PickResult, Picker, Turn, TurnPosition};
+pub use picker::{
+    Choice, Pick, PickArgs, PickResult, Picker, RoundRobinPicker, RoundRobinPosition,
+};
 pub use policy::{BalancerConfig, Policies, Policy, PolicyConfig};
 pub use tracker::{AttemptTracker, EndedBy, Outcome, Tracking};

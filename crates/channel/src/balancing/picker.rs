@@ -21,7 +21,7 @@ pub enum Picker {
     /// All calls use one subchannel.
     One(Subchannel),
     /// Calls use several subchannels in turn.
-    Turn(Arc<Turn>),
+    RoundRobin(Arc<RoundRobinPicker>),
     /// The code of a policy chooses.
     Custom(Arc<dyn Pick>),
 }
@@ -102,33 +102,33 @@ impl From<Subchannel> for PickResult {
 
 /// Subchannels that calls use in turn: the picker of round_robin.
 #[derive(Debug)]
-pub struct Turn {
+pub struct RoundRobinPicker {
     subchannels: Box<[Subchannel]>,
-    position: Arc<TurnPosition>,
+    position: Arc<RoundRobinPosition>,
 }
 
-/// The position of a [`Turn`]. It keeps no subchannel.
+/// The position of a [`RoundRobinPicker`]. It keeps no subchannel.
 #[derive(Debug)]
-pub struct TurnPosition {
+pub struct RoundRobinPosition {
     ids: Box<[SubchannelId]>,
     first: usize,
     next: AtomicUsize,
 }
 
-impl Turn {
+impl RoundRobinPicker {
     /// Creates a picker of `subchannels`. It continues where the picker with the position `before` stands, so that a
     /// change of the list favors none of them. If there is none, or no call has used it, the picker begins with the
     /// subchannel at `random`, modulo their number.
     pub fn new(
         subchannels: impl Into<Box<[Subchannel]>>,
-        before: Option<&TurnPosition>,
+        before: Option<&RoundRobinPosition>,
         random: u64,
     ) -> Self {
         let subchannels = subchannels.into();
         let ids: Box<[_]> = subchannels.iter().map(Subchannel::id).collect();
         let continued = before.and_then(|it| it.continued(&ids));
         let first = continued.unwrap_or(random as usize);
-        let position = TurnPosition {
+        let position = RoundRobinPosition {
             ids,
             first,
             next: AtomicUsize::new(first),
@@ -151,7 +151,7 @@ impl Turn {
     }
 
     /// Returns the position, for the picker that follows this one.
-    pub fn position(&self) -> &Arc<TurnPosition> {
+    pub fn position(&self) -> &Arc<RoundRobinPosition> {
         &self.position
     }
 
@@ -161,7 +161,7 @@ impl Turn {
     }
 }
 
-impl TurnPosition {
+impl RoundRobinPosition {
     /// Returns the place in `ids` of the first subchannel, from the next one on, that is still there.
     fn continued(&self, ids: &[SubchannelId]) -> Option<usize> {
         let (next, len) = (self.next.load(Ordering::Relaxed), self.ids.len());
@@ -180,7 +180,10 @@ impl fmt::Debug for Picker {
             Self::Wait => f.write_str("Wait"),
             Self::Fail(status) => f.debug_tuple("Fail").field(status).finish(),
             Self::One(subchannel) => f.debug_tuple("One").field(subchannel).finish(),
-            Self::Turn(turn) => f.debug_tuple("Turn").field(&turn.subchannels).finish(),
+            Self::RoundRobin(turn) => f
+                .debug_tuple("RoundRobin")
+                .field(&turn.subchannels)
+                .finish(),
             Self::Custom(_) => f.write_str("Custom"),
         }
     }

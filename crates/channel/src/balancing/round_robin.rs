@@ -6,7 +6,7 @@ use serde_json::Value;
 use trunkline_codec::Status;
 
 use super::balancer::{Balancer, Control};
-use super::picker::{Picker, Turn, TurnPosition};
+use super::picker::{Picker, RoundRobinPicker, RoundRobinPosition};
 use super::policy::{Policies, Policy, PolicyConfig};
 use super::ready_balancer::{MakePicker, ReadyBalancer};
 use crate::subchannel::Subchannel;
@@ -32,7 +32,7 @@ impl Policy for RoundRobin {
 #[derive(Default)]
 struct MakeTurn {
     /// The position of the last picker, where the next one continues.
-    position: Option<Arc<TurnPosition>>,
+    position: Option<Arc<RoundRobinPosition>>,
 }
 
 impl MakePicker for MakeTurn {
@@ -41,9 +41,9 @@ impl MakePicker for MakeTurn {
     fn make_picker(&mut self, ready: &[(&Subchannel, &())], control: &mut dyn Control) -> Picker {
         let ready: Vec<_> = ready.iter().map(|(it, ())| (*it).clone()).collect();
         // At random, so that the clients of a server do not all begin with the same endpoint.
-        let turn = Turn::new(ready, self.position.as_deref(), control.random());
+        let turn = RoundRobinPicker::new(ready, self.position.as_deref(), control.random());
         self.position = Some(turn.position().clone());
-        Picker::Turn(Arc::new(turn))
+        Picker::RoundRobin(Arc::new(turn))
     }
 }
 

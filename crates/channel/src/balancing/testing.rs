@@ -229,7 +229,7 @@ fn shown(picker: &Picker) -> String {
         Picker::Wait => "wait".to_owned(),
         Picker::Fail(status) => status.message().to_owned(),
         Picker::One(subchannel) => names(std::slice::from_ref(subchannel)),
-        Picker::Turn(turn) => names(turn.subchannels()),
+        Picker::RoundRobin(turn) => names(turn.subchannels()),
         Picker::Custom(_) => "custom".to_owned(),
     }
 }
@@ -428,7 +428,7 @@ impl Rig {
             None | Some((_, Picker::Idle | Picker::Wait)) => PickResult::Wait,
             Some((_, Picker::Fail(status))) => PickResult::Fail(status.clone()),
             Some((_, Picker::One(subchannel))) => subchannel.clone().into(),
-            Some((_, Picker::Turn(turn))) => {
+            Some((_, Picker::RoundRobin(turn))) => {
                 let next = turn.find(|it| Some(it.clone()));
                 next.expect("a subchannel").into()
             }

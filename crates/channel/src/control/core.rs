@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Connection};
 
-use super::event::{Attempted, Event, Events};
-use super::timers::{Timer, Timers};
+use super::event::{Attempted, ChannelEvent, Events};
+use super::timers::{ControlTimers, Timer};
 use crate::active_connection::{ActiveConnection, UsageCheck};
 use crate::attributes::Attributes;
 use crate::backoff::{self, Backoff};
@@ -20,7 +20,7 @@ use crate::balancing::SubchannelState;
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::limits::ChannelLimits;
-use crate::routing::Shared;
+use crate::routing::ChannelShared;
 use crate::subchannel::{Reports, Subchannel, SubchannelId, WeakSubchannel, least_busy};
 use crate::target_address::{OfTarget, TargetAddress};
 
@@ -48,12 +48,12 @@ pub(crate) enum Told {
 /// The subchannels of a channel with their timers, apart from the balancers that use them.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ChannelShared>,
     /// Notified when a new resolution is wanted.
     pub(crate) wanted: Arc<Notify>,
-    pub(crate) timers: Timers,
+    pub(crate) timers: ControlTimers,
     pub(crate) deliveries: VecDeque<Delivery>,
-    entries: HashMap<SubchannelId, Entry>,
+    entries: HashMap<SubchannelId, ManagedSubchannel>,
     /// Lets pickers ask for a connection.
     pub(crate) idle_waker: Arc<IdleWaker>,
     dialer: Dialer,
@@ -84,22 +84,22 @@ impl Wake for IdleWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.was_asked.swap(true, Ordering::Relaxed) {
             // The control task is gone if the channel is idle or dropped.
-            let _ = self.events.send(Event::ExitIdle);
+            let _ = self.events.send(ChannelEvent::ExitIdle);
         }
     }
 }
 
 /// A subchannel, as the control task sees it.
 #[derive(Debug)]
-struct Entry {
+struct ManagedSubchannel {
     handle: WeakSubchannel,
     /// The balancer that has created it.
     generation: u64,
     address: TargetAddress,
     /// Connects the only connection.
-    attempt: Option<AbortOnDrop>,
+    attempt: Option<AttemptTask>,
     /// Connects another connection.
-    further: Option<AbortOnDrop>,
+    further: Option<AttemptTask>,
     /// The reason for TRANSIENT_FAILURE.
     failing: Option<Status>,
     backoff: Backoff,
@@ -111,9 +111,9 @@ struct Entry {
 
 /// A task that ends with its handle.
 #[derive(Debug)]
-struct AbortOnDrop(AbortHandle);
+struct AttemptTask(AbortHandle);
 
-impl Drop for AbortOnDrop {
+impl Drop for AttemptTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -121,7 +121,7 @@ impl Drop for AbortOnDrop {
 
 impl Core {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<ChannelShared>,
         dialer: Dialer,
         events: Events,
         reports: Reports,
@@ -129,7 +129,7 @@ impl Core {
         Self {
             shared,
             wanted: Arc::default(),
-            timers: Timers::default(),
+            timers: ControlTimers::default(),
             deliveries: VecDeque::new(),
             entries: HashMap::new(),
             idle_waker: Arc::new(IdleWaker {
@@ -160,7 +160,7 @@ impl Core {
             Some(OfTarget(target)) => target.clone(),
             None => self.shared.settings.target(),
         };
-        let entry = Entry {
+        let entry = ManagedSubchannel {
             handle: subchannel.downgrade(),
             generation,
             address: TargetAddress {
@@ -253,7 +253,7 @@ impl Core {
         let (events, left) = (self.events.clone(), connection.left());
         tokio::spawn(async move {
             left.await;
-            let _ = events.send(Event::Left(id));
+            let _ = events.send(ChannelEvent::Left(id));
         });
         let origin = entry.address.origin(authority.as_ref());
         let active = ActiveConnection::new(connection, origin, started);
@@ -479,7 +479,7 @@ impl Core {
     }
 }
 
-impl Entry {
+impl ManagedSubchannel {
     fn state(&self) -> ConnectivityState {
         let subchannel = self.handle.upgrade();
         if subchannel.is_some_and(|it| it.connections().iter().any(|it| it.is_usable())) {
@@ -500,18 +500,18 @@ impl Entry {
         dialer: Dialer,
         events: Events,
         kind: Attempted,
-    ) -> AbortOnDrop {
+    ) -> AttemptTask {
         let (to, started) = (self.address.clone(), Instant::now());
         let task = tokio::spawn(async move {
             let result = dialer.connect(to).await;
-            let _ = events.send(Event::Connected {
+            let _ = events.send(ChannelEvent::Connected {
                 id,
                 started,
                 result,
                 kind,
             });
         });
-        AbortOnDrop(task.abort_handle())
+        AttemptTask(task.abort_handle())
     }
 
     /// Returns the moment when another connection may be opened; `None` if none is open, if as many as allowed are, or

@@ -1,4 +1,4 @@
-//! What happens to a channel.
+//! The events that a control task handles.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use crate::subchannel::SubchannelId;
 /// The queue is not limited, because its senders are: a subchannel has two attempts to connect at most, a connection
 /// ends once, and calls send an event only while the channel is idle.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum ChannelEvent {
     /// A call, or the user of the channel, asks for a connection.
     ExitIdle,
     /// The user of the channel asks for immediate attempts.
@@ -37,4 +37,4 @@ pub(crate) enum Attempted {
     Further,
 }
 
-pub(crate) type Events = mpsc::UnboundedSender<Event>;
+pub(crate) type Events = mpsc::UnboundedSender<ChannelEvent>;

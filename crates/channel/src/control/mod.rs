@@ -8,5 +8,5 @@ mod event;
 mod task;
 mod timers;
 
-pub(crate) use event::{Event, Events};
+pub(crate) use event::{ChannelEvent, Events};
 pub(crate) use task::ControlTask;

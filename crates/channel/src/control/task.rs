@@ -12,15 +12,15 @@ use trunkline_transport::catch_panic;
 
 use super::channel_control::ChannelControl;
 use super::core::{Core, Delivery, Told};
-use super::event::{Event, Events};
+use super::event::{ChannelEvent, Events};
 use super::timers::Timer;
 use crate::backoff::{self, Backoff};
 use crate::balancing::{Balancer, BalancerConfig, Control, Picker, TimerId, Update};
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
-use crate::resolve::resolver::{Resolution, Resolved, Resolving, Updates, Verdict};
-use crate::routing::Shared;
+use crate::resolve::resolver::{PushedResolution, Resolution, Resolving, Updates, Verdict};
+use crate::routing::ChannelShared;
 use crate::subchannel::{SubchannelId, SubchannelReport};
 
 /// Runs a channel from its first call until it falls idle or is dropped.
@@ -37,10 +37,10 @@ pub(crate) struct ControlTask {
     resolver_backoff: Backoff,
     /// Further endpoints are on their way.
     is_partial: bool,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::UnboundedReceiver<ChannelEvent>,
     reports: mpsc::UnboundedReceiver<(SubchannelId, SubchannelReport)>,
-    resolved: mpsc::Receiver<Resolved>,
-    resolved_sender: mpsc::Sender<Resolved>,
+    resolved: mpsc::Receiver<PushedResolution>,
+    resolved_sender: mpsc::Sender<PushedResolution>,
 }
 
 /// A balancer, and what it has published last.
@@ -53,17 +53,17 @@ struct Running {
     picker: Picker,
 }
 
-enum Next {
+enum TaskInput {
     Report(SubchannelId, SubchannelReport),
-    Event(Event),
-    Resolved(Resolved),
+    ChannelEvent(ChannelEvent),
+    Resolved(PushedResolution),
     Timer(TimerId, Timer),
     ResolverPanicked,
 }
 
 impl ControlTask {
     /// Creates the task, and the queue of its events.
-    pub(crate) fn new(shared: Arc<Shared>, dialer: Dialer) -> (Self, Events) {
+    pub(crate) fn new(shared: Arc<ChannelShared>, dialer: Dialer) -> (Self, Events) {
         let (events_sender, events) = mpsc::unbounded_channel();
         let (reports_sender, reports) = mpsc::unbounded_channel();
         let (resolved_sender, resolved) = mpsc::channel(1);
@@ -99,15 +99,15 @@ impl ControlTask {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<TaskInput> {
         if let Poll::Ready(Some((id, report))) = self.reports.poll_recv(cx) {
-            return Poll::Ready(Next::Report(id, report));
+            return Poll::Ready(TaskInput::Report(id, report));
         }
         if let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
-            return Poll::Ready(Next::Event(event));
+            return Poll::Ready(TaskInput::ChannelEvent(event));
         }
         if let Poll::Ready((id, timer)) = self.core.timers.poll(cx) {
-            return Poll::Ready(Next::Timer(id, timer));
+            return Poll::Ready(TaskInput::Timer(id, timer));
         }
         if let Some(resolving) = &mut self.resolving {
             match catch_panic(|| resolving.as_mut().poll(cx)) {
@@ -115,38 +115,38 @@ impl ControlTask {
                 Ok(Poll::Ready(())) => self.resolving = None,
                 Err(panic) => {
                     tracing::error!(target: "trunkline::channel", panic = panic.text(), "the resolver panicked");
-                    return Poll::Ready(Next::ResolverPanicked);
+                    return Poll::Ready(TaskInput::ResolverPanicked);
                 }
             }
         }
         match self.resolved.poll_recv(cx) {
-            Poll::Ready(Some(resolved)) => Poll::Ready(Next::Resolved(resolved)),
+            Poll::Ready(Some(resolved)) => Poll::Ready(TaskInput::Resolved(resolved)),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
-    fn handle(&mut self, next: Next) -> ControlFlow<()> {
+    fn handle(&mut self, next: TaskInput) -> ControlFlow<()> {
         match next {
-            Next::Report(id, SubchannelReport::Busy) => self.core.grow(id),
-            Next::Report(id, SubchannelReport::Released) => self.core.released(id),
-            Next::Event(Event::Connected {
+            TaskInput::Report(id, SubchannelReport::Busy) => self.core.grow(id),
+            TaskInput::Report(id, SubchannelReport::Released) => self.core.released(id),
+            TaskInput::ChannelEvent(ChannelEvent::Connected {
                 id,
                 started,
                 result,
                 kind,
             }) => self.core.connected(id, started, result, kind),
-            Next::Event(Event::Left(id)) => self.core.left(id),
-            Next::Event(Event::ResetBackoff) => self.core.reset_backoff(),
-            Next::Event(Event::ExitIdle) => {
+            TaskInput::ChannelEvent(ChannelEvent::Left(id)) => self.core.left(id),
+            TaskInput::ChannelEvent(ChannelEvent::ResetBackoff) => self.core.reset_backoff(),
+            TaskInput::ChannelEvent(ChannelEvent::ExitIdle) => {
                 self.core.idle_waker.reset();
                 self.for_each(|balancer, control| balancer.exit_idle(control));
             }
-            Next::Resolved(Resolved {
+            TaskInput::Resolved(PushedResolution {
                 resolution,
                 verdict,
             }) => self.resolved(resolution, verdict),
-            Next::ResolverPanicked => self.resolver_panicked(),
-            Next::Timer(id, timer) => return self.expired(id, timer),
+            TaskInput::ResolverPanicked => self.resolver_panicked(),
+            TaskInput::Timer(id, timer) => return self.expired(id, timer),
         }
         ControlFlow::Continue(())
     }

@@ -11,7 +11,7 @@ use crate::active_connection::ActiveConnection;
 use crate::balancing::TimerId;
 use crate::subchannel::SubchannelId;
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Debug)]
 pub(crate) enum Timer {
     /// A balancer has set it: its generation.
@@ -28,16 +28,16 @@ pub(crate) enum Timer {
     Idle,
 }
 
-/// Timers in the order in which they expire. The runtime has one timer for all.
+/// ControlTimers in the order in which they expire. The runtime has one timer for all.
 #[derive(Debug, Default)]
-pub(crate) struct Timers {
+pub(crate) struct ControlTimers {
     due: BTreeMap<(Instant, u64), Timer>,
     set: HashMap<u64, Instant>,
     last: u64,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Timers {
+impl ControlTimers {
     pub(crate) fn set(&mut self, at: Instant, timer: Timer) -> TimerId {
         self.last += 1;
         self.due.insert((at, self.last), timer);

@@ -79,18 +79,18 @@ impl Lookup for System {
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<Address>>> + Send>>;
 
-trait Erased: Send + Sync {
+trait ErasedLookup: Send + Sync {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving;
 }
 
-impl<L: Lookup> Erased for L {
+impl<L: Lookup> ErasedLookup for L {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving {
         Box::pin(async move { Lookup::resolve(&*self, &host, port).await })
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct AnyLookup(Arc<dyn Erased>);
+pub(crate) struct AnyLookup(Arc<dyn ErasedLookup>);
 
 impl AnyLookup {
     pub(crate) fn new(lookup: impl Lookup) -> Self {

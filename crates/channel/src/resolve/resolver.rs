@@ -120,26 +120,26 @@ pub enum Verdict {
 }
 
 /// A resolution on its way to the control task.
-pub(crate) struct Resolved {
+pub(crate) struct PushedResolution {
     pub(crate) resolution: Resolution,
     pub(crate) verdict: oneshot::Sender<Verdict>,
 }
 
 /// The channel, as its resolver sees it.
 pub struct Updates {
-    to: mpsc::Sender<Resolved>,
+    to: mpsc::Sender<PushedResolution>,
     wanted: Arc<Notify>,
 }
 
 impl Updates {
-    pub(crate) fn new(to: mpsc::Sender<Resolved>, wanted: Arc<Notify>) -> Self {
+    pub(crate) fn new(to: mpsc::Sender<PushedResolution>, wanted: Arc<Notify>) -> Self {
         Self { to, wanted }
     }
 
     /// Passes a resolution to the channel, and waits for its verdict.
     pub async fn put(&mut self, resolution: Resolution) -> Verdict {
         let (verdict, verdict_receiver) = oneshot::channel();
-        let resolved = Resolved {
+        let resolved = PushedResolution {
             resolution,
             verdict,
         };
@@ -177,13 +177,13 @@ impl fmt::Debug for Updates {
 
 pub(crate) type Resolving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-trait Erased: Send + Sync {
+trait ErasedResolver: Send + Sync {
     fn schemes(&self) -> &[&str];
     fn authority(&self, target: &TargetUri) -> Result<Authority, Status>;
     fn start(&self, target: &TargetUri, updates: Updates) -> Resolving;
 }
 
-impl<R: Resolver> Erased for R {
+impl<R: Resolver> ErasedResolver for R {
     fn schemes(&self) -> &[&str] {
         Resolver::schemes(self)
     }
@@ -199,7 +199,7 @@ impl<R: Resolver> Erased for R {
 
 /// A resolver of any type.
 #[derive(Clone)]
-pub(crate) struct AnyResolver(Arc<dyn Erased>);
+pub(crate) struct AnyResolver(Arc<dyn ErasedResolver>);
 
 impl AnyResolver {
     pub(crate) fn new(resolver: impl Resolver) -> Self {
