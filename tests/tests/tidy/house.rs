@@ -377,16 +377,18 @@ fn the_house_stays_small() {
     // for interceptors and hooks for messages 700, observers with an object for each call 700, options and timeouts
     // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
     // 400, limits by layer 150, Windows and features 200; the rest are modules of names. Ends of calls that are told
-    // to interceptors and observers alike are 150.
+    // to interceptors and observers alike are 150. Credentials and policies of calls are in the caps below.
     assert!(
-        runtime <= 20_250,
+        runtime <= 20_300,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.
     let channel = code["channel"];
     // 1,500 held one list of addresses; names that fail or answer for themselves, and calls that keep
-    // their turn, are 100 more; targets of any type and the limits of a channel another 250.
-    assert!(channel <= 1_900, "channel has {channel} lines of code");
+    // their turn, are 100 more; targets of any type and the limits of a channel another 250. The complete client: seven
+    // policies with their pickers 2,500, service configs 1,000, retries and hedging 1,300, resolvers of users and the
+    // control task 1,000.
+    assert!(channel <= 7_700, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }
