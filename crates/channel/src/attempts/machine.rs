@@ -1295,4 +1295,151 @@ mod tests {
             }
         }
     }
+    mod over_connections {
+        use super::*;
+        use crate::limits::ChannelLimits;
+        use std::future::poll_fn;
+        use tokio::sync::{mpsc, watch};
+        use trunkline_transport::{
+            BegunCall, ClientLimits, Connection, ConnectionHandler, DeadlineChange, Keepalive,
+            Phase, ServerLimits, serve_connection,
+        };
+
+        type Responding = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+        type Heading = Pin<Box<dyn Future<Output = Result<Response<Body>, FailedAttempt>> + Send>>;
+
+        /// A server that reads `cut` bytes of its first request and refuses it, and reads all of the others.
+        struct Refusing {
+            cut: usize,
+            calls: usize,
+            received: mpsc::UnboundedSender<Vec<u8>>,
+        }
+
+        impl ConnectionHandler for Refusing {
+            type Future = Responding;
+
+            fn call(&mut self, request: http::Request<Body>, _: Instant) -> BegunCall<Responding> {
+                let is_first = self.calls == 0;
+                let most = if is_first { self.cut } else { usize::MAX };
+                self.calls += 1;
+                let received = self.received.clone();
+                let response = async move {
+                    let data = read(request.into_body(), most).await;
+                    received.send(data).expect("the test waits for it");
+                    let code = if is_first { UNAVAILABLE } else { OK };
+                    let mut response = Response::new(Body::empty());
+                    let headers = response.headers_mut();
+                    headers.insert("grpc-status", code.as_i32().into());
+                    response
+                };
+                BegunCall {
+                    response: Box::pin(response),
+                    poll_budget: None,
+                    deadline: DeadlineChange::Keep,
+                }
+            }
+        }
+
+        async fn read(mut body: Body, most: usize) -> Vec<u8> {
+            let mut data = Vec::new();
+            while data.len() < most {
+                let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx));
+                match frame.await {
+                    Some(frame) => {
+                        let frame = frame.expect("the request arrives in full");
+                        data.extend(frame.into_data().expect("data"));
+                    }
+                    None => break,
+                }
+            }
+            data
+        }
+
+        struct OneConnection(Connection);
+
+        struct SentAttempt(Heading);
+
+        impl OpenAttempt for OneConnection {
+            type Attempt = SentAttempt;
+
+            fn open(&mut self, _: AttemptNumber, body: Body) -> SentAttempt {
+                let connection = self.0.clone();
+                SentAttempt(Box::pin(async move {
+                    let failed = |status| FailedAttempt {
+                        status,
+                        kind: EndKind::Failed,
+                    };
+                    let ready = connection.ready().await.map_err(failed)?;
+                    let head = http::Request::post("http://server/a.B/C").body(());
+                    let open = ready.send(head.expect("a valid head"), body);
+                    open.map_err(|refused| failed(refused.status))?
+                        .await
+                        .map_err(failed)
+                }))
+            }
+
+            fn poll_closed(&mut self, _: &mut Context<'_>) -> Poll<Status> {
+                Poll::Pending
+            }
+        }
+
+        impl RunningAttempt for SentAttempt {
+            fn poll_head(
+                &mut self,
+                cx: &mut Context<'_>,
+            ) -> Poll<Result<Response<Body>, FailedAttempt>> {
+                self.0.as_mut().poll(cx)
+            }
+
+            fn cancel(self, _: EndedBy) {}
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn a_server_that_refuses_a_stream_at_any_point_gets_all_of_it_once_more() {
+            const MESSAGE: [u8; 1_005] = [7; 1_005];
+            for cut in 0..=10 {
+                let (near, far) = tokio::io::duplex(1 << 16);
+                let (received, mut requests) = mpsc::unbounded_channel();
+                let cut = cut * MESSAGE.len();
+                let handler = Refusing {
+                    cut,
+                    calls: 0,
+                    received,
+                };
+                let (_serving, phase) = watch::channel(Phase::Serving);
+                let limits = Arc::new(ServerLimits::default());
+                tokio::spawn(serve_connection(far, handler, limits, phase));
+                let limits: ClientLimits = (&ChannelLimits::default()).into();
+                let (limits, keepalive) = (Arc::new(limits), Keepalive::new(Duration::MAX));
+                let connection = Connection::over(near, "server", limits, &keepalive).await;
+                let opener = OneConnection(connection.expect("the server speaks HTTP/2"));
+                let (mut writer, reader) = pipe(2 * MESSAGE.len());
+                let budget = ReplayBudget::with(1 << 18, 1 << 20);
+                let body = Body::pipe(reader);
+                let call =
+                    PolicyAttempts::new(opener, policy(2), Arc::default(), None, body, &budget);
+                let writing = tokio::spawn(async move {
+                    for _ in 0..10 {
+                        poll_fn(|cx| writer.poll_ready(cx))
+                            .await
+                            .expect("the call runs");
+                        writer.write(Bytes::from_static(&MESSAGE));
+                        tokio::task::yield_now().await;
+                    }
+                    writer.finish(None);
+                });
+                let response = call.await.expect("the second attempt succeeds");
+                assert_eq!(response.headers()["grpc-status"], "0", "{cut}");
+                writing.await.expect("nothing panics");
+                let first = requests.recv().await.expect("two attempts");
+                assert!(first.len() >= cut, "{cut}");
+                assert_eq!(
+                    requests.recv().await.expect("two attempts").len(),
+                    10_050,
+                    "{cut}"
+                );
+                assert!(requests.try_recv().is_err());
+            }
+        }
+    }
 }
