@@ -9,6 +9,9 @@ use trunkline_channel::{ChannelLimits, Policies, ServiceConfig};
 use trunkline_codec::Status;
 
 const VALID: &str = r#"{
+    "loadBalancingConfig": [{"unknown": 5}, {"random_subsetting_experimental": {
+        "subsetSize": 2, "childPolicy": [{"ring_hash_experimental": {"minRingSize": 5, "requestHashHeader": "key"}}]
+    }}],
     "methodConfig": [
         {
             "name": [{"service": "pkg.Service", "method": "Method"}, {"service": "pkg.Other"}],
@@ -27,7 +30,7 @@ const VALID: &str = r#"{
 }"#;
 
 fn parse(json: &str) -> Result<Arc<ServiceConfig>, Status> {
-    ServiceConfig::parse(json, &Policies::default(), &ChannelLimits::default())
+    ServiceConfig::parse(json, &Policies::builtin(), &ChannelLimits::default())
 }
 
 /// Holds that what a config prints has the same effects, and prints the same.
@@ -42,6 +45,8 @@ fn reparsed(config: &ServiceConfig, paths: &[&str]) {
             "{path} of {printed}"
         );
     }
+    let name = |config: &ServiceConfig| config.balancer().map(|it| it.name().to_owned());
+    assert_eq!(name(&again), name(config));
     assert_eq!(again.retry_throttling(), config.retry_throttling());
     assert_eq!(again.health_check_service(), config.health_check_service());
     assert_eq!(again.max_connections(), config.max_connections());
@@ -70,6 +75,10 @@ fn a_printed_config_is_canonical() {
     let expected = json!({
         "connectionScaling": {"maxConnectionsPerSubchannel": 10},
         "healthCheckConfig": {"serviceName": ""},
+        "loadBalancingConfig": [{"random_subsetting_experimental": {
+            "subsetSize": 2,
+            "childPolicy": [{"ring_hash_experimental": {"minRingSize": 5, "requestHashHeader": "key"}}],
+        }}],
         "methodConfig": [
             {
                 "name": [{}],
@@ -135,8 +144,6 @@ fn the_limit_of_attempts_is_that_of_the_channel() {
 fn the_guide_shows_valid_configs_and_the_messages_of_invalid_ones() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/service-config.md");
     let page = std::fs::read_to_string(page).unwrap();
-    let policies = Policies::builtin();
-    let parse = |json: &str| ServiceConfig::parse(json, &policies, &ChannelLimits::default());
     let blocks = page
         .split("```json\n")
         .skip(1)

@@ -327,6 +327,30 @@ fn rejected_by_all() -> Vec<Row> {
     ]
 }
 
+/// v22: a known policy with an invalid configuration rejects all, also before a valid policy.
+fn rejected_policies() -> Vec<Row> {
+    let policies = [
+        (
+            r#""ring_hash_experimental": {"minRingSize": 5, "maxRingSize": 4}"#,
+            "ring_hash_experimental: minRingSize: 5",
+        ),
+        (
+            r#""least_request_experimental": {"choiceCount": 1}"#,
+            "least_request_experimental: choiceCount: 1",
+        ),
+        (
+            r#""weighted_round_robin": {"errorUtilizationPenalty": -1}"#,
+            "weighted_round_robin: errorUtilizationPenalty: -1",
+        ),
+    ];
+    let rows = policies.into_iter().flat_map(|(policy, part)| {
+        let alone = format!(r#""loadBalancingConfig": [{{{policy}}}]"#);
+        let before = format!(r#""loadBalancingConfig": [{{{policy}}}, {{"round_robin": {{}}}}]"#);
+        [alone, before].map(|fragment| row("22", &fragment, Rejected(part)))
+    });
+    rows.collect()
+}
+
 /// Accepted by C, G and J, and by Trunkline.
 fn accepted_by_all() -> Vec<Row> {
     vec![
@@ -743,12 +767,23 @@ fn they_differ() -> Vec<Row> {
             r#""loadBalancingConfig": [{"round_robin": {}}], "loadBalancingPolicy": "foo""#,
             Accepted(|it| policy_of(it) == Some("round_robin")),
         ),
+        // gRFC A76; C ignores the field unless a variable of the environment is set.
+        list(
+            "67",
+            r#"[{"ring_hash_experimental": {"requestHashHeader": "x-bin"}}]"#,
+            r#"ring_hash_experimental: requestHashHeader: "x-bin" is not"#,
+        ),
     ]
 }
 
 #[test]
 fn vectors() {
-    let rows = [rejected_by_all(), accepted_by_all(), they_differ()];
+    let rows = [
+        rejected_by_all(),
+        rejected_policies(),
+        accepted_by_all(),
+        they_differ(),
+    ];
     for Row {
         number,
         json,
