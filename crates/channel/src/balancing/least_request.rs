@@ -171,7 +171,7 @@ mod tests {
 
     fn end(tracking: &Tracking) {
         let status = Status::cancelled("the caller has left");
-        tracking.ended(&Outcome::new(&status, EndedBy::Caller));
+        tracking.ended(&Outcome::new(Err(&status), EndedBy::Caller));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 pub(crate) mod balancer;
 mod builtin;
 pub(crate) mod children;
+mod ejection;
 pub(crate) mod event_routes;
 mod failure;
 mod graceful_switch;
 mod least_request;
 mod load_weight;
+mod outlier_detection;
 mod pick_first;
 pub(crate) mod picker;
 pub(crate) mod policy;

@@ -173,6 +173,23 @@ impl RoundRobinPosition {
     }
 }
 
+impl Picker {
+    /// Chooses a subchannel as a call does, for policies that wrap the picker of a child. With [`Idle`](Self::Idle) the
+    /// result is to wait; a policy publishes that picker itself, so that calls ask its balancer to leave idleness.
+    pub fn pick(&self, call: &PickArgs<'_>) -> PickResult {
+        match self {
+            Self::Idle | Self::Wait => PickResult::Wait,
+            Self::Fail(status) => PickResult::Fail(status.clone()),
+            Self::One(subchannel) => subchannel.clone().into(),
+            Self::RoundRobin(turn) => {
+                let next = turn.find(|it| Some(it.clone()));
+                next.map_or(PickResult::Wait, Into::into)
+            }
+            Self::Custom(pick) => pick.pick(call),
+        }
+    }
+}
+
 impl fmt::Debug for Picker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

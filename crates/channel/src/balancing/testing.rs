@@ -425,14 +425,8 @@ impl Rig {
 
     pub(crate) fn picked(&self, metadata: &Metadata) -> PickResult {
         match &self.control.published {
-            None | Some((_, Picker::Idle | Picker::Wait)) => PickResult::Wait,
-            Some((_, Picker::Fail(status))) => PickResult::Fail(status.clone()),
-            Some((_, Picker::One(subchannel))) => subchannel.clone().into(),
-            Some((_, Picker::RoundRobin(turn))) => {
-                let next = turn.find(|it| Some(it.clone()));
-                next.expect("a subchannel").into()
-            }
-            Some((_, Picker::Custom(pick))) => pick.pick(&PickArgs::new("/s/m", metadata)),
+            None => PickResult::Wait,
+            Some((_, picker)) => picker.pick(&PickArgs::new("/s/m", metadata)),
         }
     }
 }

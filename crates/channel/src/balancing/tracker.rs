@@ -27,8 +27,8 @@ pub trait AttemptTracker: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome<'a> {
-    /// The status of the attempt, OK included.
-    pub status: &'a Status,
+    /// The status of the attempt: `Ok` for OK.
+    pub status: Result<(), &'a Status>,
     /// The cause of the end.
     pub ended_by: EndedBy,
     /// The trailers, if the server has sent any; those of a Trailers-Only response are its head.
@@ -40,7 +40,7 @@ pub struct Outcome<'a> {
 
 impl<'a> Outcome<'a> {
     /// Creates the outcome of an attempt that ended with `status`, without trailers.
-    pub fn new(status: &'a Status, ended_by: EndedBy) -> Self {
+    pub fn new(status: Result<(), &'a Status>, ended_by: EndedBy) -> Self {
         Self {
             status,
             ended_by,
@@ -155,19 +155,18 @@ mod tests {
 
     #[test]
     fn the_report_in_the_trailers_is_decoded_once() {
-        let status = Status::unavailable("");
         let report = LoadReport {
             eps: 2.0,
             ..LoadReport::default()
         };
         let mut trailers = HeaderMap::new();
         report.write_to(&mut trailers);
-        let mut outcome = Outcome::new(&status, EndedBy::Server);
+        let mut outcome = Outcome::new(Ok(()), EndedBy::Server);
         outcome.trailers = Some(&trailers);
         let first = outcome.load_report().unwrap();
         assert_eq!(*first, report);
         assert!(std::ptr::eq(first, outcome.load_report().unwrap()));
-        let without = Outcome::new(&status, EndedBy::Connection);
+        let without = Outcome::new(Ok(()), EndedBy::Server);
         assert_eq!(without.load_report(), None);
     }
 }

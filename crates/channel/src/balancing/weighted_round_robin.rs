@@ -381,7 +381,7 @@ mod tests {
             let mut trailers = HeaderMap::new();
             report(name.parse().unwrap()).write_to(&mut trailers);
             let status = Status::unavailable("a failed call counts as well");
-            let mut outcome = Outcome::new(&status, EndedBy::Server);
+            let mut outcome = Outcome::new(Err(&status), EndedBy::Server);
             outcome.trailers = Some(&trailers);
             if let Some(tracking) = choice.tracking {
                 tracking.ended(&outcome);
@@ -523,7 +523,7 @@ mod tests {
         let status = Status::unavailable("");
         let mut trailers = HeaderMap::new();
         report(9.0).write_to(&mut trailers);
-        let mut outcome = Outcome::new(&status, EndedBy::Server);
+        let mut outcome = Outcome::new(Err(&status), EndedBy::Server);
         outcome.trailers = Some(&trailers);
         choice.tracking.unwrap().ended(&outcome);
         pass(&mut rig, 1).await;
