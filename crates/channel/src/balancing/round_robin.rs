@@ -25,25 +25,25 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self) -> Box<dyn Balancer> {
-        Box::new(ReadyBalancer::new(MakeTurn::default()))
+        Box::new(ReadyBalancer::new(MakeRoundRobin::default()))
     }
 }
 
 #[derive(Default)]
-struct MakeTurn {
+struct MakeRoundRobin {
     /// The position of the last picker, where the next one continues.
     position: Option<Arc<RoundRobinPosition>>,
 }
 
-impl MakePicker for MakeTurn {
+impl MakePicker for MakeRoundRobin {
     type Data = ();
 
     fn make_picker(&mut self, ready: &[(&Subchannel, &())], control: &mut dyn Control) -> Picker {
         let ready: Vec<_> = ready.iter().map(|(it, ())| (*it).clone()).collect();
         // At random, so that the clients of a server do not all begin with the same endpoint.
-        let turn = RoundRobinPicker::new(ready, self.position.as_deref(), control.random());
-        self.position = Some(turn.position().clone());
-        Picker::RoundRobin(Arc::new(turn))
+        let picker = RoundRobinPicker::new(ready, self.position.as_deref(), control.random());
+        self.position = Some(picker.position().clone());
+        Picker::RoundRobin(Arc::new(picker))
     }
 }
 
