@@ -6,6 +6,7 @@
 //! | `message` | the length-prefixed messages of gRPC, right or wrong |
 //! | `raw_peer` | one end of an HTTP/2 connection that sends what it is told and notes what it gets |
 //! | `raw_listener` | a port on which a raw peer plays the server |
+//! | `scripted_server`, `script` | a raw server that treats each attempt of a call as a script says |
 //! | `slow_link` | a TCP proxy that is as slow as a real network |
 //! | `memory_net` | addresses at which servers are found, or not, without a network |
 //! | `probe` | a service of ours whose handlers can be counted, held and made to fail |
@@ -24,6 +25,8 @@ mod pair;
 mod probe;
 mod raw_listener;
 mod raw_peer;
+mod script;
+mod scripted_server;
 mod slow_link;
 
 use std::time::Duration;
@@ -37,6 +40,7 @@ pub use pair::{channel_over, pair};
 pub use probe::{Counts, Probe};
 pub use raw_listener::RawListener;
 pub use raw_peer::{GoAway, Outcome, PREFACE, RawPeer, Received};
+pub use scripted_server::{Attempt, ScriptedServer};
 pub use slow_link::{End, SlowLink, Slowness};
 
 /// How long a test may wait for what must come: long enough for a busy machine, and nothing that

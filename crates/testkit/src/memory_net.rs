@@ -143,6 +143,11 @@ impl MemoryNet {
 }
 
 impl MemoryListener {
+    /// The next connection, whenever it comes, on which nothing has been said.
+    pub(crate) async fn next(&mut self) -> Option<DuplexStream> {
+        self.0.recv().await
+    }
+
     /// The next connection, on which nothing has been said.
     ///
     /// # Panics

@@ -314,6 +314,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
         self.streams.get(&stream).cloned().unwrap_or_default()
     }
 
+    /// What has come on a stream, if anything.
+    pub(crate) fn received(&self, stream: u32) -> Option<&Received> {
+        self.streams.get(&stream)
+    }
+
     /// How many streams have been reset by the other end, with any code.
     pub fn resets(&self) -> usize {
         let streams = self.streams.values();
@@ -454,7 +459,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> RawPeer<IO> {
         }
     }
 
-    async fn read_frame(&mut self) {
+    /// Waits for the next frame, or for the end of the connection.
+    pub(crate) async fn read_frame(&mut self) {
         loop {
             if let Some(frame) = Frame::read_from(&mut self.read) {
                 return self.take(frame).await;
