@@ -331,6 +331,10 @@ fn rejected_by_all() -> Vec<Row> {
 fn rejected_policies() -> Vec<Row> {
     let policies = [
         (
+            r#""outlier_detection_experimental": {"maxEjectionPercent": 101, "childPolicy": [{"round_robin": {}}]}"#,
+            "outlier_detection_experimental: maxEjectionPercent: 101",
+        ),
+        (
             r#""ring_hash_experimental": {"minRingSize": 5, "maxRingSize": 4}"#,
             "ring_hash_experimental: minRingSize: 5",
         ),
