@@ -69,8 +69,9 @@ pub struct ChannelLimits {
     /// The number of attempts that a retry or hedging policy makes at a call, including the first. Default: 5
     /// (gRFC A6). A larger `maxAttempts` in a service config counts as this number.
     pub max_attempts: u32,
-    /// The bytes of one request that are kept for retries and hedges, message prefixes included. Default: 256 KiB, as in
-    /// grpc-go. A call that sends more is committed to the attempt that has sent the most.
+    /// The bytes of one request that are kept for retries and hedges, message prefixes included; a smaller frame counts as
+    /// 64 bytes. Default: 256 KiB, as in grpc-go. A call that sends more is committed to the attempt that has sent the
+    /// most.
     pub call_retry_buffer_size: usize,
     /// The bytes of all requests of the channel that are kept for retries and hedges. Default: 16 MiB, as in
     /// grpc-java. Beyond it, calls are committed as at [`call_retry_buffer_size`](Self::call_retry_buffer_size).

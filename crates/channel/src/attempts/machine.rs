@@ -1428,7 +1428,8 @@ mod tests {
                     }
                     writer.finish(None);
                 });
-                let response = call.await.expect("the second attempt succeeds");
+                let response = tokio::spawn(call).await.expect("nothing panics");
+                let response = response.expect("the second attempt succeeds");
                 assert_eq!(response.headers()["grpc-status"], "0", "{cut}");
                 writing.await.expect("nothing panics");
                 let first = requests.recv().await.expect("two attempts");

@@ -19,6 +19,9 @@ use trunkline_transport::{Body, PipeWatch};
 
 use crate::limits::ChannelLimits;
 
+/// The bytes that a smaller frame counts: an entry of the list needs memory, too.
+const FRAME_MIN: usize = 64;
+
 /// The memory that the calls of a channel may use to send requests again.
 #[derive(Debug)]
 pub(crate) struct ReplayBudget {
@@ -353,7 +356,7 @@ impl ReplayState {
     /// Keeps a frame that `id` has taken from the caller's body. If it does not fit, the call is committed to `id`: no
     /// other attempt has taken more.
     fn keep(&mut self, id: AttemptId, data: &Bytes) {
-        if !self.reserved.try_add(data.len()) {
+        if !self.reserved.try_add(cost(data)) {
             return self.commit(id);
         }
         self.frames.push_back(data.clone());
@@ -374,7 +377,7 @@ impl ReplayState {
 
     fn drop_frames(&mut self, count: usize) {
         self.dropped += count;
-        let bytes = self.frames.drain(..count).map(|frame| frame.len()).sum();
+        let bytes = self.frames.drain(..count).map(|frame| cost(&frame)).sum();
         self.reserved.remove(bytes);
     }
 
@@ -394,6 +397,11 @@ impl ReplayState {
             && readers
                 .any(|(reader, taken)| *reader == id && *taken == self.dropped + self.frames.len())
     }
+}
+
+/// Returns the bytes that a frame counts.
+fn cost(frame: &Bytes) -> usize {
+    frame.len().max(FRAME_MIN)
 }
 
 /// The attempts that wait for the caller's body.
@@ -644,15 +652,15 @@ mod tests {
     }
     #[test]
     fn a_request_that_exceeds_its_buffer_commits_the_attempt_that_is_ahead() {
-        for (call_max, max) in [(30, 1_000), (1_000, 30)] {
+        for (call_max, max) in [(300, 10_000), (10_000, 300)] {
             let (mut writer, mut body, budget) = piped(call_max, max);
             let (mut first, mut second) = (body.open(A), body.open(B));
             for _ in 0..3 {
-                writer.write(Bytes::from_static(&[7; 10]));
+                writer.write(Bytes::from_static(&[7; 100]));
                 take(&mut second);
             }
-            assert_eq!(take(&mut first), [7; 30][..10]);
-            assert!(event(&body).is_none(), "30 bytes fit");
+            assert_eq!(take(&mut first), [7; 100][..]);
+            assert!(event(&body).is_none(), "300 bytes fit");
             writer.write(Bytes::from_static(&[8; 1]));
             assert_eq!(take(&mut second), [8; 1][..]);
             assert!(matches!(event(&body), Some(ReplayEvent::Committed(B))));
@@ -671,20 +679,35 @@ mod tests {
     }
 
     #[test]
+    fn a_small_frame_counts_as_64_bytes() {
+        let (mut writer, body, budget) = piped(1_000, 1_000);
+        let mut first = body.open(A);
+        for kept in 1..=15 {
+            writer.write(Bytes::from_static(&[7; 5]));
+            assert_eq!(take(&mut first).len(), 5);
+            assert_eq!(budget.used.load(Ordering::Relaxed), 64 * kept);
+        }
+        writer.write(Bytes::from_static(&[7; 5]));
+        take(&mut first);
+        assert!(matches!(event(&body), Some(ReplayEvent::Committed(A))));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn after_the_commit_nothing_is_kept_but_the_frames_that_the_winner_has_not_sent() {
         let (mut writer, mut body, budget) = piped(1_000, 1_000);
         let (mut first, mut second) = (body.open(A), body.open(B));
         for _ in 0..3 {
-            writer.write(Bytes::from_static(&[7; 10]));
+            writer.write(Bytes::from_static(&[7; 100]));
             take(&mut first);
         }
         take(&mut second);
         let used = || budget.used.load(Ordering::Relaxed);
-        assert_eq!(used(), 30);
+        assert_eq!(used(), 300);
         assert!(body.commit(B));
-        assert_eq!(used(), 20);
+        assert_eq!(used(), 200);
         take(&mut second);
-        assert_eq!(used(), 10);
+        assert_eq!(used(), 100);
         take(&mut second);
         assert_eq!(used(), 0);
         writer.write(Bytes::from_static(&[8; 500]));
@@ -771,7 +794,7 @@ mod tests {
 
     #[test]
     fn all_attempts_that_wait_for_a_frame_are_woken_and_the_owner_by_an_overflow() {
-        let (mut writer, body, _) = piped(10, 10);
+        let (mut writer, body, _) = piped(100, 100);
         let wakers: [_; 3] = std::array::from_fn(|_| Arc::new(CountedWaker(AtomicU32::new(0))));
         let [first, second, owner] = wakers.each_ref().map(|waker| Waker::from(waker.clone()));
         let mut bodies = [body.open(A), body.open(B)];
@@ -789,11 +812,11 @@ mod tests {
                 .each_ref()
                 .map(|waker| waker.0.load(Ordering::Relaxed))
         };
-        writer.write(Bytes::from_static(&[7; 10]));
+        writer.write(Bytes::from_static(&[7; 100]));
         assert_eq!(counts(), [1, 1, 0]);
         take(&mut bodies[0]);
         assert_eq!(counts(), [1, 1, 0]);
-        writer.write(Bytes::from_static(&[7; 10]));
+        writer.write(Bytes::from_static(&[7; 100]));
         take(&mut bodies[0]);
         assert_eq!(counts(), [1, 1, 1]);
     }
