@@ -1,7 +1,7 @@
 //! One connection of a channel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 use trunkline_codec::Metadata;
@@ -32,6 +32,8 @@ pub(crate) struct ActiveConnection {
     pub(crate) started: Instant,
     /// A call has taken it since an check last looked: a bit for each.
     taken: AtomicU8,
+    /// The number of streams that the channel itself has open.
+    watches: AtomicUsize,
 }
 
 impl ActiveConnection {
@@ -41,6 +43,7 @@ impl ActiveConnection {
             origin,
             started,
             taken: AtomicU8::new(0),
+            watches: AtomicUsize::new(0),
         })
     }
 
@@ -77,7 +80,24 @@ impl ActiveConnection {
     /// Returns true if calls have taken the connection since `check` last asked, or are on it.
     pub(crate) fn was_taken(&self, check: UsageCheck) -> bool {
         let before = self.taken.fetch_and(!(check as u8), Ordering::Relaxed);
-        before & check as u8 != 0 || self.connection.open_calls() > 0
+        let watches = self.watches.load(Ordering::Relaxed);
+        before & check as u8 != 0 || self.connection.open_calls() > watches
+    }
+
+    /// Counts a stream of the channel itself, which is not a use of the connection.
+    pub(crate) fn count_watch(self: &Arc<Self>) -> WatchCount {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        WatchCount(self.clone())
+    }
+}
+
+/// A stream of the channel itself counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct WatchCount(Arc<ActiveConnection>);
+
+impl Drop for WatchCount {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct ChannelSettings {
     pub authority: Option<Authority>,
     /// TLS, for targets of any form but `http://`; those that begin with `https://` have it anyway.
     pub tls: Option<ClientTls>,
+    /// Checks the health of servers if a service config says so (gRFC A17).
+    pub health_checks: bool,
     /// The name of the load balancing policy, and its configuration.
     policy: (String, Value),
     policies: Policies,
@@ -47,6 +49,7 @@ impl ChannelSettings {
             limits: Arc::new(ChannelLimits::default()),
             authority: None,
             tls: None,
+            health_checks: true,
             policy: (
                 "pick_first".to_owned(),
                 Value::Object(serde_json::Map::new()),
@@ -123,6 +126,7 @@ impl ChannelSettings {
             targets,
             limits: self.limits,
             authority: self.authority,
+            health_checks: self.health_checks,
             tls,
             source,
             connector: self.connector,
@@ -160,6 +164,7 @@ pub(crate) struct CheckedSettings {
     pub(crate) limits: Arc<ChannelLimits>,
     pub(crate) authority: Option<Authority>,
     pub(crate) tls: Option<ClientTls>,
+    pub(crate) health_checks: bool,
     pub(crate) connector: Option<Connector>,
     /// The policy, unless a service config selects another.
     pub(crate) balancer: BalancerConfig,

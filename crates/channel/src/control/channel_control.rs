@@ -37,7 +37,7 @@ impl Control for ChannelControl<'_> {
     }
 
     fn watch_load(&mut self, subchannel: &Subchannel, interval: Duration) {
-        let _ = (subchannel, interval);
+        self.core.watch_load(subchannel.id(), interval);
     }
 
     fn publish(&mut self, state: ConnectivityState, picker: Picker) {

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Wake;
 
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Connection};
 
 use super::event::{Attempted, ChannelEvent, Events};
+use super::owned_task::OwnedTask;
+use super::subchannel_watches::{SubchannelWatches, WatchEvent, WatchStarter};
 use super::timers::{ControlTimers, Timer};
 use crate::active_connection::{ActiveConnection, UsageCheck};
 use crate::attributes::Attributes;
@@ -20,6 +21,7 @@ use crate::balancing::SubchannelState;
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::limits::ChannelLimits;
+use crate::load_report::LoadReport;
 use crate::routing::ChannelShared;
 use crate::subchannel::{Reports, Subchannel, SubchannelId, WeakSubchannel, least_busy};
 use crate::target_address::{OfTarget, TargetAddress};
@@ -34,15 +36,15 @@ const FLAPS_MAX: u32 = 2;
 pub(crate) struct Delivery {
     pub(crate) generation: u64,
     pub(crate) id: SubchannelId,
-    pub(crate) state: SubchannelState,
-    pub(crate) kind: Told,
+    pub(crate) news: SubchannelNews,
 }
 
-/// The method of a balancer that is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Subchannel,
-    Health,
+/// A change of a subchannel, for one of the methods of its balancer.
+#[derive(Debug)]
+pub(crate) enum SubchannelNews {
+    State(SubchannelState),
+    Health(SubchannelState),
+    Load(LoadReport),
 }
 
 /// The subchannels of a channel with their timers, apart from the balancers that use them.
@@ -53,7 +55,10 @@ pub(crate) struct Core {
     pub(crate) wanted: Arc<Notify>,
     pub(crate) timers: ControlTimers,
     pub(crate) deliveries: VecDeque<Delivery>,
-    entries: HashMap<SubchannelId, ManagedSubchannel>,
+    pub(super) entries: HashMap<SubchannelId, ManagedSubchannel>,
+    /// The service whose health counts.
+    pub(super) health_service: Option<Arc<str>>,
+    pub(super) watch_starter: WatchStarter,
     /// Lets pickers ask for a connection.
     pub(crate) idle_waker: Arc<IdleWaker>,
     dialer: Dialer,
@@ -91,32 +96,22 @@ impl Wake for IdleWaker {
 
 /// A subchannel, as the control task sees it.
 #[derive(Debug)]
-struct ManagedSubchannel {
-    handle: WeakSubchannel,
+pub(super) struct ManagedSubchannel {
+    pub(super) handle: WeakSubchannel,
     /// The balancer that has created it.
-    generation: u64,
+    pub(super) generation: u64,
     address: TargetAddress,
     /// Connects the only connection.
-    attempt: Option<AttemptTask>,
+    attempt: Option<OwnedTask>,
     /// Connects another connection.
-    further: Option<AttemptTask>,
+    further: Option<OwnedTask>,
     /// The reason for TRANSIENT_FAILURE.
     failing: Option<Status>,
     backoff: Backoff,
     flaps: u32,
     /// The moment when a connection was last lost, or a further one could not be opened.
     failed: Option<Instant>,
-    watches_health: bool,
-}
-
-/// A task that ends with its handle.
-#[derive(Debug)]
-struct AttemptTask(AbortHandle);
-
-impl Drop for AttemptTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    pub(super) watches: SubchannelWatches,
 }
 
 impl Core {
@@ -125,13 +120,17 @@ impl Core {
         dialer: Dialer,
         events: Events,
         reports: Reports,
+        watched: mpsc::Sender<WatchEvent>,
     ) -> Self {
+        let limits = shared.settings.limits.clone();
         Self {
             shared,
             wanted: Arc::default(),
             timers: ControlTimers::default(),
             deliveries: VecDeque::new(),
             entries: HashMap::new(),
+            health_service: None,
+            watch_starter: WatchStarter::new(limits, watched),
             idle_waker: Arc::new(IdleWaker {
                 events: events.clone(),
                 was_asked: AtomicBool::new(false),
@@ -173,7 +172,7 @@ impl Core {
             backoff: Backoff::new(self.limits()),
             flaps: 0,
             failed: None,
-            watches_health: false,
+            watches: SubchannelWatches::default(),
         };
         self.entries.insert(id, entry);
         self.shared.add(&subchannel);
@@ -191,17 +190,6 @@ impl Core {
         let (dialer, events) = (self.dialer.clone(), self.events.clone());
         entry.attempt = Some(entry.dial(id, dialer, events, Attempted::First));
         self.tell(id);
-    }
-
-    /// Tells the health of a subchannel from now on.
-    pub(crate) fn watch_health(&mut self, id: SubchannelId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        entry.watches_health = true;
-        if entry.state() == ConnectivityState::Ready {
-            self.tell_health(id);
-        }
     }
 
     /// An attempt to connect has ended.
@@ -267,13 +255,11 @@ impl Core {
         self.allow_growth(id);
         if is_first {
             self.tell(id);
-            if self.watches_health(id) {
-                self.tell_health(id);
-            }
         } else {
             self.check_surplus_later(id, Arc::downgrade(&active));
             self.shared.wake_calls();
         }
+        self.update_watches(id);
     }
 
     /// Enters TRANSIENT_FAILURE until the pause is over, which is counted from `started`.
@@ -340,6 +326,7 @@ impl Core {
         subchannel.set_connections(usable);
         self.wanted.notify_one();
         if !is_empty {
+            self.update_watches(id);
             self.allow_growth(id);
             self.shared.wake_calls();
             return;
@@ -356,6 +343,7 @@ impl Core {
                 self.fail(id, last.connection.failure(), last.started);
             }
         }
+        self.update_watches(id);
         self.tell(id);
     }
 
@@ -420,6 +408,7 @@ impl Core {
         // A call that has just chosen it holds it, and is not disturbed.
         connections.retain(|it| !Arc::ptr_eq(it, &checked));
         subchannel.set_connections(connections);
+        self.update_watches(id);
         self.allow_growth(id);
     }
 
@@ -447,10 +436,6 @@ impl Core {
         })
     }
 
-    fn watches_health(&self, id: SubchannelId) -> bool {
-        self.entries.get(&id).is_some_and(|it| it.watches_health)
-    }
-
     /// Tells the balancer the state of a subchannel.
     fn tell(&mut self, id: SubchannelId) {
         if let Some(entry) = self.entries.get(&id) {
@@ -458,23 +443,15 @@ impl Core {
                 connectivity: entry.state(),
                 failure: entry.failing.clone(),
             };
-            self.deliver(id, entry.generation, state, Told::Subchannel);
+            self.deliver(id, entry.generation, SubchannelNews::State(state));
         }
     }
 
-    fn tell_health(&mut self, id: SubchannelId) {
-        if let Some(entry) = self.entries.get(&id) {
-            let state = SubchannelState::new(ConnectivityState::Ready);
-            self.deliver(id, entry.generation, state, Told::Health);
-        }
-    }
-
-    fn deliver(&mut self, id: SubchannelId, generation: u64, state: SubchannelState, kind: Told) {
+    pub(super) fn deliver(&mut self, id: SubchannelId, generation: u64, news: SubchannelNews) {
         self.deliveries.push_back(Delivery {
             generation,
             id,
-            state,
-            kind,
+            news,
         });
     }
 }
@@ -494,13 +471,7 @@ impl ManagedSubchannel {
     }
 
     /// Starts an attempt to connect, whose end is an event.
-    fn dial(
-        &self,
-        id: SubchannelId,
-        dialer: Dialer,
-        events: Events,
-        kind: Attempted,
-    ) -> AttemptTask {
+    fn dial(&self, id: SubchannelId, dialer: Dialer, events: Events, kind: Attempted) -> OwnedTask {
         let (to, started) = (self.address.clone(), Instant::now());
         let task = tokio::spawn(async move {
             let result = dialer.connect(to).await;
@@ -511,7 +482,7 @@ impl ManagedSubchannel {
                 kind,
             });
         });
-        AttemptTask(task.abort_handle())
+        OwnedTask::new(&task)
     }
 
     /// Returns the moment when another connection may be opened; `None` if none is open, if as many as allowed are, or

@@ -5,8 +5,13 @@
 mod channel_control;
 mod core;
 mod event;
+mod health;
+mod owned_task;
+mod subchannel_watches;
 mod task;
 mod timers;
+mod watch;
+mod watches;
 
 pub(crate) use event::{ChannelEvent, Events};
 pub(crate) use task::ControlTask;

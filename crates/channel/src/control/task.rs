@@ -11,8 +11,9 @@ use trunkline_codec::Status;
 use trunkline_transport::catch_panic;
 
 use super::channel_control::ChannelControl;
-use super::core::{Core, Delivery, Told};
+use super::core::{Core, Delivery, SubchannelNews};
 use super::event::{ChannelEvent, Events};
+use super::subchannel_watches::WatchEvent;
 use super::timers::Timer;
 use crate::backoff::{self, Backoff};
 use crate::balancing::{Balancer, BalancerConfig, Control, Picker, TimerId, Update};
@@ -39,6 +40,7 @@ pub(crate) struct ControlTask {
     is_partial: bool,
     events: mpsc::UnboundedReceiver<ChannelEvent>,
     reports: mpsc::UnboundedReceiver<(SubchannelId, SubchannelReport)>,
+    watched: mpsc::Receiver<WatchEvent>,
     resolved: mpsc::Receiver<PushedResolution>,
     resolved_sender: mpsc::Sender<PushedResolution>,
 }
@@ -56,6 +58,7 @@ struct Running {
 enum TaskInput {
     Report(SubchannelId, SubchannelReport),
     ChannelEvent(ChannelEvent),
+    Watched(WatchEvent),
     Resolved(PushedResolution),
     Timer(TimerId, Timer),
     ResolverPanicked,
@@ -66,10 +69,17 @@ impl ControlTask {
     pub(crate) fn new(shared: Arc<ChannelShared>, dialer: Dialer) -> (Self, Events) {
         let (events_sender, events) = mpsc::unbounded_channel();
         let (reports_sender, reports) = mpsc::unbounded_channel();
+        let (watched_sender, watched) = mpsc::channel(1);
         let (resolved_sender, resolved) = mpsc::channel(1);
         let resolver_backoff = Backoff::new(&shared.settings.limits);
         let task = Self {
-            core: Core::new(shared, dialer, events_sender.clone(), reports_sender),
+            core: Core::new(
+                shared,
+                dialer,
+                events_sender.clone(),
+                reports_sender,
+                watched_sender,
+            ),
             current: None,
             pending: None,
             last_generation: 0,
@@ -78,6 +88,7 @@ impl ControlTask {
             is_partial: false,
             events,
             reports,
+            watched,
             resolved,
             resolved_sender,
         };
@@ -108,6 +119,9 @@ impl ControlTask {
         }
         if let Poll::Ready((id, timer)) = self.core.timers.poll(cx) {
             return Poll::Ready(TaskInput::Timer(id, timer));
+        }
+        if let Poll::Ready(Some(watched)) = self.watched.poll_recv(cx) {
+            return Poll::Ready(TaskInput::Watched(watched));
         }
         if let Some(resolving) = &mut self.resolving {
             match catch_panic(|| resolving.as_mut().poll(cx)) {
@@ -141,6 +155,7 @@ impl ControlTask {
                 self.core.idle_waker.reset();
                 self.for_each(|balancer, control| balancer.exit_idle(control));
             }
+            TaskInput::Watched(event) => self.core.watched(event),
             TaskInput::Resolved(PushedResolution {
                 resolution,
                 verdict,
@@ -334,15 +349,15 @@ impl ControlTask {
             let Delivery {
                 generation,
                 id,
-                state,
-                kind,
+                news,
             } = delivery;
             if self.running(generation).is_none() {
                 continue;
             }
-            self.with(generation, |balancer, control| match kind {
-                Told::Subchannel => balancer.subchannel_changed(id, &state, control),
-                Told::Health => balancer.health_changed(id, &state, control),
+            self.with(generation, |balancer, control| match &news {
+                SubchannelNews::State(state) => balancer.subchannel_changed(id, state, control),
+                SubchannelNews::Health(health) => balancer.health_changed(id, health, control),
+                SubchannelNews::Load(report) => balancer.load_reported(id, report, control),
             });
         }
     }
