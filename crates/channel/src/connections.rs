@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trunkline_codec::Status;
@@ -307,6 +308,9 @@ impl Connections {
             && handle.task.is_running()
             && handle.events.send(ChannelEvent::ExitIdle).is_ok()
         {
+            return;
+        }
+        if Handle::try_current().is_err() {
             return;
         }
         let (task, events) = ControlTask::new(self.shared.clone(), self.dialer.clone());

@@ -64,6 +64,8 @@ pub use resolve::lookup::Lookup;
 pub use resolve::resolver::{Resolution, Resolver, Updates, Verdict};
 pub use resolve::target_uri::TargetUri;
 pub use resolve::targets::{TargetName, Targets};
+/// JSON values, as [`Policy::parse`] receives them.
+pub use serde_json;
 pub use settings::ChannelSettings;
 pub use subchannel::{Subchannel, SubchannelId};
 pub use target_address::Origin;

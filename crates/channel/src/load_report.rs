@@ -23,8 +23,8 @@ const NAMES_MAX: usize = 1_000;
 /// A server sends one with a call, as the trailer `endpoint-load-metrics-bin`, or on a stream of its own.
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as channel; }
-/// use trunkline::channel::LoadReport;
+/// # mod trunkline { pub use trunkline_channel as balancing; }
+/// use trunkline::balancing::LoadReport;
 ///
 /// let mut report = LoadReport::default();
 /// report.application_utilization = 0.5;
@@ -125,9 +125,9 @@ impl LoadReport {
 /// A client's request for a stream of load reports (ORCA, gRFC A51).
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as channel; }
+/// # mod trunkline { pub use trunkline_channel as balancing; }
 /// use std::time::Duration;
-/// use trunkline::channel::LoadReportRequest;
+/// use trunkline::balancing::LoadReportRequest;
 ///
 /// let mut request = LoadReportRequest::default();
 /// request.report_interval = Duration::from_secs(10);

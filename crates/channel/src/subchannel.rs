@@ -17,9 +17,9 @@ use crate::active_connection::{ActiveConnection, Picked};
 /// their last calls.
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_transport::Address; }
+/// # mod trunkline { pub use trunkline_channel as balancing; pub use trunkline_transport::Address; }
 /// use trunkline::Address;
-/// use trunkline::channel::Subchannel;
+/// use trunkline::balancing::Subchannel;
 ///
 /// let address = Address::Tcp(([10, 0, 0, 1], 50051).into());
 /// let subchannel = Subchannel::detached(1, address.clone());

@@ -100,6 +100,8 @@ compile_error!("trunkline needs the feature `client`, the feature `server`, or b
 #[doc = include_str!("../README.md")]
 struct ReadMe;
 
+#[cfg(feature = "client")]
+pub mod balancing;
 mod call;
 #[cfg(feature = "client")]
 pub mod channel;

@@ -22,6 +22,7 @@ mod channel {
     mod defaults;
     mod rolling_restart;
     mod testing;
+    mod user_code;
 }
 
 mod hostile {

@@ -34,8 +34,8 @@ pub(crate) struct ControlTask {
     pending: Option<Running>,
     last_generation: u64,
     resolving: Option<Resolving>,
-    /// The pauses after a resolver has panicked.
-    resolver_backoff: Backoff,
+    /// The pauses after a resolver or a balancer has panicked.
+    restart_backoff: Backoff,
     /// Further endpoints are on their way.
     is_partial: bool,
     events: mpsc::UnboundedReceiver<ChannelEvent>,
@@ -71,7 +71,7 @@ impl ControlTask {
         let (reports_sender, reports) = mpsc::unbounded_channel();
         let (watched_sender, watched) = mpsc::channel(1);
         let (resolved_sender, resolved) = mpsc::channel(1);
-        let resolver_backoff = Backoff::new(&shared.settings.limits);
+        let restart_backoff = Backoff::new(&shared.settings.limits);
         let task = Self {
             core: Core::new(
                 shared,
@@ -84,7 +84,7 @@ impl ControlTask {
             pending: None,
             last_generation: 0,
             resolving: None,
-            resolver_backoff,
+            restart_backoff,
             is_partial: false,
             events,
             reports,
@@ -209,19 +209,24 @@ impl ControlTask {
         }
     }
 
-    /// Drops the resolver, and starts it again after a pause.
+    /// Drops a resolver that has panicked. Endpoints that are known stay in use.
     fn resolver_panicked(&mut self) {
         if let Some(resolving) = self.resolving.take() {
             let _ = catch_panic(|| drop(resolving));
         }
-        let pause = self
-            .resolver_backoff
-            .pause(&self.core.shared.settings.limits, backoff::random());
+        self.restart_later();
+        let status = Status::unavailable("the resolver has panicked");
+        let _ = self.update(&Resolution::failed(status));
+    }
+
+    /// Starts the resolver again after a pause, because user code has panicked. What it finds reaches a new balancer
+    /// if the last one has panicked.
+    fn restart_later(&mut self) {
+        let limits = &self.core.shared.settings.limits;
+        let pause = self.restart_backoff.pause(limits, backoff::random());
         if let Some(at) = Instant::now().checked_add(pause) {
             self.core.timers.set(at, Timer::Resolver);
         }
-        let status = Status::unavailable("the resolver has panicked");
-        let _ = self.update(&Resolution::failed(status));
     }
 
     fn resolved(&mut self, mut resolution: Resolution, verdict: oneshot::Sender<Verdict>) {
@@ -295,7 +300,11 @@ impl ControlTask {
         let running = place.insert(running);
         match built {
             Ok(balancer) => running.balancer = Some(balancer),
-            Err(panic) => running.fail(&panic),
+            Err(panic) => {
+                running.fail(&panic);
+                self.restart_later();
+                self.route();
+            }
         }
         self.last_generation
     }
@@ -327,7 +336,7 @@ impl ControlTask {
         }
         if let Err(panic) = &returned {
             running.fail(panic);
-            self.core.wanted.notify_one();
+            self.restart_later();
             has_published = true;
         }
         if has_published {

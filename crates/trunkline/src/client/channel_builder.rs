@@ -179,7 +179,18 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a load balancing policy, which a service config selects by its name.
+    /// Selects a load balancing policy by its name, with its default configuration. A service config can select
+    /// another.
+    ///
+    /// If no policy has this name, or the policy needs a configuration, [`connect_lazy`](Self::connect_lazy) returns
+    /// INVALID_ARGUMENT.
+    #[must_use]
+    pub fn use_policy(mut self, name: &str) -> Self {
+        self.settings.set_policy(name);
+        self
+    }
+
+    /// Adds a load balancing policy, which [`use_policy`](Self::use_policy) or a service config selects by its name.
     ///
     /// If a policy of this name exists, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT.
     #[must_use]

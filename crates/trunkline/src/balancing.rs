@@ -1,0 +1,19 @@
+//! Types for load balancing policies of your own: policies, balancers, pickers, and how attempts end.
+//!
+//! To select one of the [built-in policies](Policies::builtin), use
+//! [`ChannelBuilder::use_policy`](crate::ChannelBuilder::use_policy) or a service config; these types are not needed.
+//!
+//! A resolver passes [endpoints](crate::channel::Endpoint) to the channel. The channel has one [`Balancer`], which a
+//! [`Policy`] has built. The balancer turns endpoints into [`Subchannel`]s, and publishes a [`Picker`] whenever their
+//! states change. Each attempt of a call asks the current picker for a subchannel. If the picker returned a
+//! [`Tracking`] with it, the tracker is told how the attempt ended.
+//!
+//! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
+
+/// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
+pub use trunkline_channel::serde_json;
+pub use trunkline_channel::{
+    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, LoadReport, Outcome, Pick,
+    PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker,
+    RoundRobinPosition, Subchannel, SubchannelId, SubchannelState, TimerId, Tracking, Update,
+};
