@@ -256,11 +256,6 @@ impl<T: Default> Children<T> {
         &self.children
     }
 
-    /// Returns the children, to change what the parent keeps of them.
-    pub(crate) fn all_mut(&mut self) -> &mut [Child<T>] {
-        &mut self.children
-    }
-
     /// Returns the state of the policy by that of its children: the first that a child has of READY, CONNECTING, IDLE
     /// and TRANSIENT_FAILURE.
     pub(crate) fn state(&self) -> ConnectivityState {

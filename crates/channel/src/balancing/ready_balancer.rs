@@ -9,6 +9,7 @@ use super::children::{Child, Children, IdleChildren};
 use super::pick_first::PickFirst;
 use super::picker::Picker;
 use crate::connectivity::ConnectivityState;
+use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId};
 
 /// The part in which such policies differ: the picker.
@@ -22,12 +23,32 @@ pub(crate) trait MakePicker: Send + 'static {
         false
     }
 
+    /// Receives the endpoints that are READY, whenever they can have changed.
+    fn connections_changed(
+        &mut self,
+        ready: &[(&Subchannel, &Self::Data)],
+        control: &mut dyn Control,
+    ) {
+        let _ = (ready, control);
+    }
+
     /// Makes the picker of the endpoints that are READY, in the order of the list.
     fn make_picker(
         &mut self,
         ready: &[(&Subchannel, &Self::Data)],
         control: &mut dyn Control,
     ) -> Picker;
+
+    /// Receives a load report of an endpoint that is READY.
+    fn load_reported(&mut self, data: &Self::Data, report: &LoadReport, control: &mut dyn Control) {
+        let _ = (data, report, control);
+    }
+
+    /// Receives a timer: false if another part of the balancer has set it.
+    fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) -> bool {
+        let _ = (timer, control);
+        false
+    }
 }
 
 /// A balancer with a pick_first for each endpoint, all of which stay connected.
@@ -56,8 +77,20 @@ impl<P: MakePicker> ReadyBalancer<P> {
     }
 
     fn publish(&mut self, control: &mut dyn Control) {
+        let children = self.children.all().iter();
+        let ready = children.filter_map(|it| Some((it.ready()?, &it.data)));
+        let ready: Vec<_> = ready.collect();
+        self.picker.connections_changed(&ready, control);
         match self.children.state() {
-            ConnectivityState::Ready => self.publish_ready(control),
+            ConnectivityState::Ready => {
+                let subchannels = ready.iter().map(|(it, _)| (*it).clone());
+                let published = Published::Ready(subchannels.collect());
+                if self.published != published {
+                    self.published = published;
+                    let picker = self.picker.make_picker(&ready, control);
+                    control.publish(ConnectivityState::Ready, picker);
+                }
+            }
             // Children that become idle connect again immediately.
             ConnectivityState::Connecting | ConnectivityState::Idle => {
                 if self.published != Published::Wait {
@@ -70,19 +103,6 @@ impl<P: MakePicker> ReadyBalancer<P> {
                 let picker = Picker::Fail(self.children.failure());
                 control.publish(ConnectivityState::TransientFailure, picker);
             }
-        }
-    }
-
-    fn publish_ready(&mut self, control: &mut dyn Control) {
-        let ready = |child: &'_ Child<P::Data>| child.ready().cloned();
-        let subchannels: Vec<_> = self.children.all().iter().filter_map(ready).collect();
-        let published = Published::Ready(subchannels);
-        if self.published != published {
-            self.published = published;
-            let children = self.children.all().iter();
-            let ready = children.filter_map(|it| Some((it.ready()?, &it.data)));
-            let picker = self.picker.make_picker(&ready.collect::<Vec<_>>(), control);
-            control.publish(ConnectivityState::Ready, picker);
         }
     }
 }
@@ -119,7 +139,17 @@ impl<P: MakePicker> Balancer for ReadyBalancer<P> {
         }
     }
 
+    fn load_reported(&mut self, id: SubchannelId, report: &LoadReport, control: &mut dyn Control) {
+        let is_of = |child: &&Child<P::Data>| child.ready().is_some_and(|it| it.id() == id);
+        if let Some(child) = self.children.all().iter().find(is_of) {
+            self.picker.load_reported(&child.data, report, control);
+        }
+    }
+
     fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) {
+        if self.picker.timer_expired(timer, control) {
+            return;
+        }
         if self.children.timer_expired(timer, control) {
             self.publish(control);
         }

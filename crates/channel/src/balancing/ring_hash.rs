@@ -87,11 +87,11 @@ struct RingHashBalancer {
     /// Each connects when a call asks for it.
     children: Children<()>,
     config: Option<RingHashConfig>,
-    places: Option<Arc<Places>>,
+    places: Option<Arc<RingPlaces>>,
 }
 
 /// The places of the endpoints on the ring. They stay while the endpoints, their keys and weights stay.
-struct Places {
+struct RingPlaces {
     config: RingHashConfig,
     endpoints: Vec<(String, u32)>,
     ring: Ring,
@@ -219,11 +219,11 @@ impl RingHashBalancer {
 
     /// Returns the places of the endpoints, which are new if an endpoint, a key, a weight or the configuration has
     /// changed.
-    fn places(&mut self, control: &mut dyn Control) -> Option<Arc<Places>> {
+    fn places(&mut self, control: &mut dyn Control) -> Option<Arc<RingPlaces>> {
         let config = self.config.clone()?;
         let endpoints = self.children.all().iter().map(Child::endpoint);
         let endpoints: Vec<_> = endpoints.map(|it| (key(it), it.weight())).collect();
-        let is_same = |it: &&Arc<Places>| it.config == config && it.endpoints == endpoints;
+        let is_same = |it: &&Arc<RingPlaces>| it.config == config && it.endpoints == endpoints;
         if let Some(places) = self.places.as_ref().filter(is_same) {
             return Some(places.clone());
         }
@@ -231,7 +231,7 @@ impl RingHashBalancer {
             .iter()
             .map(|(key, weight)| (key.as_str(), *weight));
         let ring = Ring::new(&keys.collect::<Vec<_>>(), config.min_size, config.max_size);
-        let places = Arc::new(Places {
+        let places = Arc::new(RingPlaces {
             wanted: endpoints.iter().map(|_| AtomicBool::new(false)).collect(),
             config,
             endpoints,
@@ -256,7 +256,7 @@ fn key(endpoint: &Endpoint) -> String {
 }
 
 struct RingPicker {
-    places: Arc<Places>,
+    places: Arc<RingPlaces>,
     /// In the order of the list.
     endpoints: Box<[EndpointState]>,
     waker: Waker,
@@ -343,7 +343,7 @@ impl RingPicker {
     }
 }
 
-impl Places {
+impl RingPlaces {
     /// The hash of a call by its metadata. gRFC A76: of all values, joined by commas; without a value there is none.
     fn hash(&self, metadata: &Metadata) -> Option<u64> {
         let mut values = metadata.get_all(self.config.header.as_deref()?);

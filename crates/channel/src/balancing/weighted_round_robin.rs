@@ -1,7 +1,9 @@
 //! weighted_round_robin: calls take all connected endpoints in turn, each as often as its load permits (gRFC A58, A114).
 
-use std::sync::Arc;
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -9,16 +11,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 use trunkline_codec::Status;
 
-use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
-use super::children::{Child, Children, IdleChildren};
+use super::balancer::{Balancer, Control, TimerId};
 use super::load_weight::{LoadWeight, UtilizationMetric, WeightSettings};
-use super::pick_first::PickFirst;
 use super::picker::{Choice, Pick, PickArgs, PickResult, Picker};
 use super::policy::{Policies, Policy, PolicyConfig};
+use super::ready_balancer::{MakePicker, ReadyBalancer};
 use super::static_stride::StaticStride;
 use super::tracker::{AttemptTracker, Outcome, Tracking};
 use crate::config::json::{JsonField, JsonObject};
-use crate::connectivity::ConnectivityState;
 use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId};
 
@@ -71,13 +71,7 @@ impl Policy for WeightedRoundRobin {
     }
 
     fn build(&self) -> Box<dyn Balancer> {
-        Box::new(WeightedBalancer {
-            children: Children::new(PickFirst::child(), IdleChildren::Connect),
-            config: None,
-            next: None,
-            timer: None,
-            picker: None,
-        })
+        Box::new(ReadyBalancer::new(MakeWeighted::default()))
     }
 }
 
@@ -88,147 +82,115 @@ fn metric(field: &JsonField<'_>) -> Result<UtilizationMetric, Status> {
     })
 }
 
-struct WeightedBalancer {
-    children: Children<EndpointLoad>,
+#[derive(Default)]
+struct MakeWeighted {
     config: Option<Arc<WeightedConfig>>,
+    /// True until the timer follows the configuration.
+    is_new_config: bool,
+    /// The subchannels that are READY.
+    connected: BTreeSet<SubchannelId>,
+    /// The period in which these have been asked for reports.
+    asked: Option<Duration>,
     /// Begins at random, so that the clients of a server do not all begin with the same endpoint.
     next: Option<Arc<AtomicUsize>>,
-    /// The next update of the weights, while there is a choice.
-    timer: Option<TimerId>,
-    /// The picker that was published, while an endpoint is READY.
+    /// The last picker, while an endpoint is READY.
     picker: Option<Arc<WeightedPicker>>,
+    /// The next update of its weights, while there is a choice.
+    timer: Option<TimerId>,
 }
 
-/// An endpoint as its load reports describe it.
-#[derive(Default)]
-struct EndpointLoad {
-    weight: Option<Arc<LoadWeight>>,
-    /// The subchannel that is READY, and the period in which it has been asked for reports.
-    ready: Option<(SubchannelId, Option<Duration>)>,
-}
+impl MakePicker for MakeWeighted {
+    /// The weight begins with the first connection.
+    type Data = OnceLock<Arc<LoadWeight>>;
 
-impl Balancer for WeightedBalancer {
-    fn update(&mut self, update: Update<'_>, control: &mut dyn Control) -> Result<(), Status> {
-        if let Some(config) = update.config_as::<WeightedConfig>()
-            && self.config.as_deref() != Some(config)
-        {
-            self.config = Some(Arc::new(config.clone()));
-            self.picker = None;
+    fn configure(&mut self, config: &(dyn Any + Send + Sync)) -> bool {
+        match config.downcast_ref::<WeightedConfig>() {
+            Some(config) if self.config.as_deref() != Some(config) => {
+                self.config = Some(Arc::new(config.clone()));
+                self.is_new_config = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A new connection begins the blackout again, and is asked for reports.
+    fn connections_changed(
+        &mut self,
+        ready: &[(&Subchannel, &Self::Data)],
+        control: &mut dyn Control,
+    ) {
+        if std::mem::take(&mut self.is_new_config) || ready.len() < 2 {
             self.stop_timer(control);
         }
-        let used = self.children.update(update, control);
-        self.publish(control);
-        used
-    }
-
-    fn subchannel_changed(
-        &mut self,
-        id: SubchannelId,
-        state: &SubchannelState,
-        control: &mut dyn Control,
-    ) {
-        if self.children.subchannel_changed(id, state, control) {
-            self.publish(control);
+        if ready.is_empty() {
+            self.picker = None;
         }
-    }
-
-    fn health_changed(
-        &mut self,
-        id: SubchannelId,
-        state: &SubchannelState,
-        control: &mut dyn Control,
-    ) {
-        if self.children.health_changed(id, state, control) {
-            self.publish(control);
+        let now = control.now();
+        let period = self.config.as_ref().and_then(|it| it.report_period);
+        for (subchannel, weight) in ready {
+            let weight = weight.get_or_init(|| Arc::new(LoadWeight::new(now)));
+            let is_new = !self.connected.contains(&subchannel.id());
+            if is_new {
+                weight.restart_blackout();
+            }
+            if let Some(period) = period.filter(|_| is_new || self.asked != period) {
+                control.watch_load(subchannel, period);
+            }
         }
+        self.connected = ready.iter().map(|(it, _)| it.id()).collect();
+        self.asked = period;
     }
 
-    fn load_reported(&mut self, id: SubchannelId, report: &LoadReport, control: &mut dyn Control) {
-        let Some(config) = self.config.as_ref().filter(|it| it.report_period.is_some()) else {
-            return;
+    fn make_picker(
+        &mut self,
+        ready: &[(&Subchannel, &Self::Data)],
+        control: &mut dyn Control,
+    ) -> Picker {
+        let Some(config) = self.config.clone() else {
+            return Picker::Wait;
         };
-        let children = self.children.all().iter();
-        let mut ready = children.filter(|it| it.ready().is_some_and(|it| it.id() == id));
-        if let Some(weight) = ready.next().and_then(|it| it.data.weight.as_ref()) {
+        let start = || Arc::new(AtomicUsize::new(control.random() as usize));
+        let weights = ready.iter().filter_map(|(_, weight)| weight.get().cloned());
+        let picker = Arc::new(WeightedPicker {
+            subchannels: ready.iter().map(|(it, _)| (*it).clone()).collect(),
+            next: self.next.get_or_insert_with(start).clone(),
+            schedule: ArcSwapOption::empty(),
+            loads: Arc::new(EndpointLoads {
+                weights: weights.collect(),
+                config,
+            }),
+        });
+        picker.reschedule(control.now());
+        self.picker = Some(picker.clone());
+        if ready.len() > 1 && self.timer.is_none() {
+            self.start_timer(control);
+        }
+        Picker::Custom(picker)
+    }
+
+    fn load_reported(&mut self, data: &Self::Data, report: &LoadReport, control: &mut dyn Control) {
+        if let (Some(weight), Some(config)) = (data.get(), &self.config)
+            && config.report_period.is_some()
+        {
             weight.report(report, &config.weights, control.now());
         }
     }
 
-    fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) {
-        if self.timer == Some(timer) {
-            self.timer = None;
-            if let Some(picker) = &self.picker {
-                picker.reschedule(control.now());
-                self.start_timer(control);
-            }
-        } else if self.children.timer_expired(timer, control) {
-            self.publish(control);
+    fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) -> bool {
+        let is_own = self.timer.take_if(|it| *it == timer).is_some();
+        if let (true, Some(picker)) = (is_own, &self.picker) {
+            picker.reschedule(control.now());
+            self.start_timer(control);
         }
-    }
-
-    fn exit_idle(&mut self, control: &mut dyn Control) {
-        if self.children.exit_idle(control) {
-            self.publish(control);
-        }
+        is_own
     }
 }
 
-impl WeightedBalancer {
-    fn publish(&mut self, control: &mut dyn Control) {
-        let Some(config) = self.config.clone() else {
-            return;
-        };
-        for child in self.children.all_mut() {
-            note_connection(child, &config, control);
-        }
-        let (state, picker) = match self.children.state() {
-            ConnectivityState::Ready => {
-                let ready = self.children.all().iter().filter_map(|child| {
-                    let weight = child.data.weight.clone()?;
-                    Some((child.ready()?.clone(), weight))
-                });
-                let (subchannels, weights): (Vec<_>, Vec<_>) = ready.unzip();
-                let is_known = |it: &Arc<WeightedPicker>| it.subchannels == subchannels;
-                if self.picker.as_ref().is_some_and(is_known) {
-                    return;
-                }
-                let next = self.next.get_or_insert_with(|| {
-                    let start = control.random() as usize;
-                    Arc::new(AtomicUsize::new(start))
-                });
-                let picker = Arc::new(WeightedPicker {
-                    subchannels,
-                    next: next.clone(),
-                    schedule: ArcSwapOption::empty(),
-                    loads: Arc::new(EndpointLoads { weights, config }),
-                });
-                picker.reschedule(control.now());
-                self.picker = Some(picker.clone());
-                (ConnectivityState::Ready, Picker::Custom(picker))
-            }
-            // Children that become idle connect again immediately.
-            ConnectivityState::Connecting | ConnectivityState::Idle => {
-                self.picker = None;
-                (ConnectivityState::Connecting, Picker::Wait)
-            }
-            ConnectivityState::TransientFailure | ConnectivityState::Shutdown => {
-                self.picker = None;
-                let picker = Picker::Fail(self.children.failure());
-                (ConnectivityState::TransientFailure, picker)
-            }
-        };
-        control.publish(state, picker);
-        match &self.picker {
-            Some(picker) if picker.loads.weights.len() > 1 => self.start_timer(control),
-            _ => self.stop_timer(control),
-        }
-    }
-
-    /// Starts the timer, unless it runs.
+impl MakeWeighted {
     fn start_timer(&mut self, control: &mut dyn Control) {
-        if let (None, Some(config)) = (self.timer, &self.config) {
-            self.timer = Some(control.set_timer(control.now() + config.update_period));
-        }
+        let period = self.config.as_ref().map(|it| it.update_period);
+        self.timer = period.map(|it| control.set_timer(control.now() + it));
     }
 
     fn stop_timer(&mut self, control: &mut dyn Control) {
@@ -236,37 +198,6 @@ impl WeightedBalancer {
             control.cancel_timer(timer);
         }
     }
-}
-
-/// Takes note of a connection that has come or gone: a new one begins the blackout again, and is asked for reports.
-fn note_connection(
-    child: &mut Child<EndpointLoad>,
-    config: &WeightedConfig,
-    control: &mut dyn Control,
-) {
-    let now = control.now();
-    let subchannel = child.ready().cloned();
-    let EndpointLoad { weight, ready } = &mut child.data;
-    let weight = weight.get_or_insert_with(|| Arc::new(LoadWeight::new(now)));
-    let Some(subchannel) = subchannel else {
-        *ready = None;
-        return;
-    };
-    let id = subchannel.id();
-    let asked = match *ready {
-        Some((before, asked)) if before == id => asked,
-        _ => {
-            weight.restart_blackout();
-            None
-        }
-    };
-    if let Some(period) = config
-        .report_period
-        .filter(|_| asked != config.report_period)
-    {
-        control.watch_load(&subchannel, period);
-    }
-    *ready = Some((id, config.report_period));
 }
 
 /// The endpoints that are READY, by weight.
@@ -327,9 +258,11 @@ mod tests {
     use http::HeaderMap;
     use trunkline_codec::Metadata;
 
+    use super::super::balancer::SubchannelState;
     use super::super::testing::{Rig, endpoints, name};
     use super::super::tracker::EndedBy;
     use super::*;
+    use crate::connectivity::ConnectivityState;
 
     const READY: ConnectivityState = ConnectivityState::Ready;
 
@@ -609,6 +542,11 @@ mod tests {
         };
         let expected = "none of 2 addresses can be reached; the last: 2 refuses";
         assert_eq!(status.message(), expected);
+        rig.idle("1");
+        up(&mut rig, "1");
+        rig.idle("2");
+        up(&mut rig, "2");
+        assert_eq!((rig.state(), rig.control.timers.len()), (READY, 1));
         rig.resolve(Ok(&endpoints(""))).unwrap_err();
         assert_eq!((rig.live().as_str(), rig.control.timers.len()), ("", 0));
     }
