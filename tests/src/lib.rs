@@ -13,6 +13,7 @@
 //! - [`flags`]: the command lines of the two interop programs in `src/bin`
 //! - [`interop_ends`]: both of these, run by a test
 //! - [`fixture`]: what the end-to-end tests share: methods of the four kinds, servers, bounded waits
+//! - [`scenarios`]: calls under service configs, with the script of their server and how they end, as a table
 //! - [`tls_ends`]: the same over TLS
 //! - [`own_process`]: a test that needs a process of its own
 //!
@@ -42,6 +43,7 @@ pub mod peers;
 pub mod prepare;
 #[cfg(unix)]
 pub mod process;
+pub mod scenarios;
 pub mod test_service;
 pub mod tls_ends;
 

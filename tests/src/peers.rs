@@ -39,6 +39,8 @@ pub enum Peer {
     GoZstdClient,
     /// connect-go with zstd, as a server of two methods.
     GoZstdServer,
+    /// grpc-go, as a client under service configs.
+    GoScenarios,
     /// grpcio.
     PythonClient,
     /// grpcio.
@@ -47,6 +49,8 @@ pub enum Peer {
     PythonKeepalive,
     /// Clients of a Unix socket, or of a list of addresses, on grpcio.
     PythonUnix,
+    /// grpcio, as a client under service configs.
+    PythonScenarios,
     /// grpc-js.
     NodeClient,
     /// grpc-js. It never compresses.
@@ -135,10 +139,12 @@ impl Peer {
             Self::GoServer => "the Go server",
             Self::GoZstdClient => "the Go client with zstd",
             Self::GoZstdServer => "the Go server with zstd",
+            Self::GoScenarios => "the Go client of the scenarios",
             Self::PythonClient => "the Python client",
             Self::PythonServer => "the Python server",
             Self::PythonKeepalive => "the Python clients with keepalive",
             Self::PythonUnix => "the Python clients of Unix sockets and of lists",
+            Self::PythonScenarios => "the Python client of the scenarios",
             Self::NodeClient => "the Node client",
             Self::NodeServer => "the Node server",
             Self::PythonStandard => "the Python client of the standard services",
@@ -214,15 +220,18 @@ impl Peer {
             Self::GoClient => program(directory()?.join("own/client")),
             Self::GoServer => program(directory()?.join("own/server")),
             Self::GoZstdClient | Self::GoZstdServer => program(directory()?.join("own/zstd")),
+            Self::GoScenarios => program(directory()?.join("own/scenarios")),
             Self::PythonClient
             | Self::PythonServer
             | Self::PythonKeepalive
             | Self::PythonUnix
+            | Self::PythonScenarios
             | Self::PythonStandard => {
                 let script = script(match self {
                     Self::PythonClient => "client.py",
                     Self::PythonKeepalive => "keepalive.py",
                     Self::PythonUnix => "unix.py",
+                    Self::PythonScenarios => "scenarios.py",
                     Self::PythonServer => "server.py",
                     _ => "standard.py",
                 });
@@ -288,6 +297,7 @@ impl Peer {
             | Self::GoServer
             | Self::GoZstdClient
             | Self::GoZstdServer
+            | Self::GoScenarios
             | Self::Grpcurl
             | Self::H2spec
             | Self::H2specd => Some(Toolkit::Go),
@@ -295,6 +305,7 @@ impl Peer {
             | Self::PythonServer
             | Self::PythonKeepalive
             | Self::PythonUnix
+            | Self::PythonScenarios
             | Self::PythonStandard => Some(Toolkit::Python),
             Self::NodeClient | Self::NodeServer | Self::Buf => Some(Toolkit::Node),
             Self::Conformance => Some(Toolkit::Conformance),
@@ -408,6 +419,18 @@ pub fn run_client_with(client: Peer, port: u16, cases: &[&str], flags: &[String]
     };
     ran.unwrap_or_else(|failure| panic!("{failure}"));
     Some(())
+}
+
+/// Runs the jobs of a client of the scenarios, a list in JSON, and returns what it wrote; `None` when this machine
+/// lacks the client.
+///
+/// # Panics
+///
+/// When the client fails. The message has everything that it wrote.
+pub fn run_jobs(client: Peer, jobs: &str) -> Option<Vec<String>> {
+    let ran = peer(client)?.start(&["--jobs", jobs], CLIENT_LIMIT);
+    let lines = ran.and_then(Process::finish);
+    Some(lines.unwrap_or_else(|failure| panic!("{failure}")))
 }
 
 fn run_cases(program: &Program, port: u16, cases: &[&str]) -> Result<(), Failure> {

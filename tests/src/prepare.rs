@@ -152,6 +152,7 @@ impl Toolkit {
                     "client/main.go",
                     "server/main.go",
                     "zstd/main.go",
+                    "scenarios/main.go",
                 ];
                 (
                     run("go", Command::new("go").arg("version"))?,
@@ -222,7 +223,7 @@ fn make_go(directory: &Path) -> Result<(), Failure> {
     go_build(
         Toolkit::Go,
         directory.join("own"),
-        &["./client", "./server", "./zstd"],
+        &["./client", "./server", "./zstd", "./scenarios"],
     )
 }
 

@@ -7,6 +7,7 @@ mod nginx;
 mod peers;
 mod route_guide;
 mod same_names;
+mod scenarios;
 mod schema;
 mod standard_services;
 mod tls;
