@@ -9,6 +9,7 @@ mod route_guide;
 mod same_names;
 mod scenarios;
 mod schema;
+mod service_configs;
 mod standard_services;
 mod tls;
 mod wire;
