@@ -13,6 +13,8 @@ mod outlier_detection;
 mod pick_first;
 pub(crate) mod picker;
 pub(crate) mod policy;
+#[cfg(test)]
+mod random_events;
 mod random_subsetting;
 mod ready_balancer;
 mod ring;
