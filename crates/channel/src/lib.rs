@@ -15,7 +15,7 @@
 //! | `subchannel`, `active_connection` | the connections to one address; one connection |
 //! | `connect`, `connector`, `backoff` | an attempt to connect, byte streams of users, the pauses between attempts |
 //! | `attempts` | retries, hedging, throttling |
-//! | `connectivity`, `load_report` | the state of a channel; load reports of servers |
+//! | `connectivity` | the state of a channel |
 //! | `limits`, `settings` | every limit of a channel, with its default; the settings of users |
 //!
 //! Does not know: message types, prost, interceptors, methods, frames of HTTP/2.
@@ -35,8 +35,6 @@ mod connector;
 mod control;
 mod endpoint;
 mod limits;
-mod load_report;
-mod protobuf;
 mod resolve;
 mod restricted;
 mod routing;
@@ -59,7 +57,6 @@ pub use connections::{Connections, WaitMode};
 pub use connectivity::{ConnectivityState, ConnectivityWatch};
 pub use endpoint::{Endpoint, EndpointWeight, HashKey};
 pub use limits::ChannelLimits;
-pub use load_report::{LoadReport, LoadReportRequest};
 pub use resolve::lookup::Lookup;
 pub use resolve::resolver::{Resolution, Resolver, Updates, Verdict};
 pub use resolve::target_uri::TargetUri;

@@ -11,6 +11,7 @@
 //! | [`metadata`] | the key-value pairs of heads and trailers |
 //! | [`compression`], [`compressors`] | compression of messages, and the choice between two peers |
 //! | [`timeout`], [`percent`], [`path`] | the three small formats |
+//! | `load_report` | load reports of servers (ORCA) |
 //! | [`limits`] | the limits for messages, with their defaults |
 //!
 //! This crate does not know: tokio or any other runtime, h2, tower, sockets, clocks and randomness
@@ -40,9 +41,12 @@ pub mod head;
 pub mod header_list;
 mod header_names;
 pub mod limits;
+mod load_report;
 pub mod metadata;
 pub mod path;
 pub mod percent;
+#[doc(hidden)]
+pub mod protobuf;
 pub mod rope;
 pub mod status;
 #[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]
@@ -62,6 +66,7 @@ pub use grammar::{End, Event, Expect, Message, Reader};
 pub use gzip::Gzip;
 pub use head::{Refusal, RequestHead};
 pub use limits::MessageLimits;
+pub use load_report::{LoadReport, LoadReportRequest};
 pub use metadata::{Metadata, MetadataError};
 pub use path::Path;
 pub use prost_types::Any;

@@ -13,7 +13,7 @@
 /// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
 pub use trunkline_channel::serde_json;
 pub use trunkline_channel::{
-    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, LoadReport, Outcome, Pick,
-    PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker,
-    RoundRobinPosition, Subchannel, SubchannelId, SubchannelState, TimerId, Tracking, Update,
+    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
+    PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker, RoundRobinPosition,
+    Subchannel, SubchannelId, SubchannelState, TimerId, Tracking, Update,
 };

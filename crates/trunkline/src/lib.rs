@@ -164,7 +164,7 @@ pub use server::router::Router;
 pub use server::service::Service;
 #[cfg(feature = "signal")]
 pub use server::signal::shutdown_signal;
-pub use trunkline_codec::{Code, Metadata, Status, details};
+pub use trunkline_codec::{Code, LoadReport, Metadata, Status, details};
 #[cfg(feature = "macros")]
 pub use trunkline_macros::include_proto;
 pub use trunkline_transport::{Address, Peer};

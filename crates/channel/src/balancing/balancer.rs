@@ -4,7 +4,7 @@ use std::any::Any;
 use std::task::Waker;
 
 use tokio::time::Instant;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 use trunkline_transport::Address;
 
 use super::picker::Picker;
@@ -12,7 +12,6 @@ use crate::attributes::Attributes;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
-use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId};
 
 /// Decides to which endpoints a channel connects, and which of the connections a call uses.

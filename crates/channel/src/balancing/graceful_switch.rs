@@ -1,13 +1,12 @@
 //! The one child of a policy, which another one can replace without a pause.
 
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
 use super::event_routes::{ChildControl, ChildId, EventRoutes};
 use super::picker::Picker;
 use super::policy::BalancerConfig;
 use crate::connectivity::ConnectivityState;
-use crate::load_report::LoadReport;
 use crate::subchannel::SubchannelId;
 
 /// A child whose policy can change. A new child connects while the old one serves, and takes its place once it has left

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::load_report::LoadReport;
+use trunkline_codec::LoadReport;
 
 /// The settings of weights, as the configuration of weighted_round_robin has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,13 +158,12 @@ mod tests {
     }
 
     fn report(cpu: f64, application: f64, queries: f64, errors: f64) -> LoadReport {
-        LoadReport {
-            cpu_utilization: cpu,
-            application_utilization: application,
-            rps_fractional: queries,
-            eps: errors,
-            ..LoadReport::default()
-        }
+        let mut report = LoadReport::default();
+        report.cpu_utilization = cpu;
+        report.application_utilization = application;
+        report.rps_fractional = queries;
+        report.eps = errors;
+        report
     }
 
     /// The weight right after a report.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 use trunkline_transport::Address;
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
@@ -24,7 +24,6 @@ use crate::config::json::{JsonField, JsonObject};
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::{Endpoint, EndpointKey};
 use crate::limits::ChannelLimits;
-use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
 
 /// The least time between two sweeps.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 use xxhash_rust::xxh64::xxh64;
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
@@ -11,7 +11,6 @@ use super::graceful_switch::GracefulSwitch;
 use super::policy::{BalancerConfig, Policies, Policy, PolicyConfig};
 use crate::config::json::JsonObject;
 use crate::endpoint::Endpoint;
-use crate::load_report::LoadReport;
 use crate::subchannel::SubchannelId;
 
 /// The policy `random_subsetting_experimental`.

@@ -2,14 +2,13 @@
 
 use std::any::Any;
 
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
 use super::children::{Child, Children, IdleChildren};
 use super::pick_first::PickFirst;
 use super::picker::Picker;
 use crate::connectivity::ConnectivityState;
-use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId};
 
 /// The part in which such policies differ: the picker.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use trunkline_codec::{Metadata, Status};
+use trunkline_codec::{LoadReport, Metadata, Status};
 use trunkline_transport::Address;
 
 use super::balancer::{Balancer, Control, SubchannelState, TimerId, Update};
@@ -20,7 +20,6 @@ use crate::attributes::Attributes;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
-use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
 
 /// The address named `name`: `7` is 10.0.0.7, `v6.7` is fd00::7.

@@ -5,9 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use trunkline_codec::Status;
-
-use crate::load_report::LoadReport;
+use trunkline_codec::{LoadReport, Status};
 
 /// Learns how the attempts end that a picker has placed.
 ///
@@ -155,10 +153,8 @@ mod tests {
 
     #[test]
     fn the_report_in_the_trailers_is_decoded_once() {
-        let report = LoadReport {
-            eps: 2.0,
-            ..LoadReport::default()
-        };
+        let mut report = LoadReport::default();
+        report.eps = 2.0;
         let mut trailers = HeaderMap::new();
         report.write_to(&mut trailers);
         let mut outcome = Outcome::new(Ok(()), EndedBy::Server);

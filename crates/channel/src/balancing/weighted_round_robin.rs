@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use serde_json::Value;
 use tokio::time::Instant;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 
 use super::balancer::{Balancer, Control, TimerId};
 use super::load_weight::{LoadWeight, UtilizationMetric, WeightSettings};
@@ -19,7 +19,6 @@ use super::ready_balancer::{MakePicker, ReadyBalancer};
 use super::static_stride::StaticStride;
 use super::tracker::{AttemptTracker, Outcome, Tracking};
 use crate::config::json::{JsonField, JsonObject};
-use crate::load_report::LoadReport;
 use crate::subchannel::{Subchannel, SubchannelId};
 
 /// The least time between two updates of the weights (gRFC A58).
@@ -296,11 +295,10 @@ mod tests {
 
     /// A report by which a server has this weight: 100 queries each second at a utilization of 100 / weight.
     fn report(weight: f64) -> LoadReport {
-        LoadReport {
-            application_utilization: 100.0 / weight,
-            rps_fractional: 100.0,
-            ..LoadReport::default()
-        }
+        let mut report = LoadReport::default();
+        report.application_utilization = 100.0 / weight;
+        report.rps_fractional = 100.0;
+        report
     }
 
     /// Makes calls, in whose trailers each server reports the weight that is its name, and counts them.

@@ -7,7 +7,7 @@ use std::task::Wake;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReport, Status};
 use trunkline_transport::{Address, Connection};
 
 use super::event::{Attempted, ChannelEvent, Events};
@@ -21,7 +21,6 @@ use crate::balancing::SubchannelState;
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::limits::ChannelLimits;
-use crate::load_report::LoadReport;
 use crate::routing::ChannelShared;
 use crate::subchannel::{Reports, Subchannel, SubchannelId, WeakSubchannel, least_busy};
 use crate::target_address::{OfTarget, TargetAddress};

@@ -1,11 +1,11 @@
 //! The health of servers (gRFC A17, grpc/doc/health-checking.md): `grpc.health.v1.Health/Watch`, in protobuf.
 
+use trunkline_codec::protobuf::{self, Field, MessageFields};
 use trunkline_codec::{Code, Status};
 
 use super::watch::WatchRequest;
 use crate::balancing::SubchannelState;
 use crate::connectivity::ConnectivityState;
-use crate::protobuf::{self, Field, MessageFields};
 
 /// The names of `HealthCheckResponse.ServingStatus`, by number.
 const NAMES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use trunkline_codec::Status;
+use trunkline_codec::{LoadReportRequest, Status};
 
 use super::health;
 use super::owned_task::OwnedTask;
@@ -14,7 +14,6 @@ use crate::active_connection::ActiveConnection;
 use crate::balancing::SubchannelState;
 use crate::connectivity::ConnectivityState;
 use crate::limits::ChannelLimits;
-use crate::load_report::LoadReportRequest;
 use crate::subchannel::SubchannelId;
 
 /// A response of a watch, or its end, for the control task.
@@ -176,10 +175,8 @@ impl WatchStarter {
 
 /// Returns the call for load reports every `interval`.
 fn load_request(interval: Duration) -> WatchRequest {
-    let request = LoadReportRequest {
-        report_interval: interval,
-        ..LoadReportRequest::default()
-    };
+    let mut request = LoadReportRequest::default();
+    request.report_interval = interval;
     WatchRequest {
         path: "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics",
         message: request.encode(),

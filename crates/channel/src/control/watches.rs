@@ -9,8 +9,8 @@ use super::core::{Core, SubchannelNews};
 use super::health;
 use super::subchannel_watches::{ServerWatch, WatchEvent};
 use crate::connectivity::ConnectivityState;
-use crate::load_report::LoadReport;
 use crate::subchannel::SubchannelId;
+use trunkline_codec::LoadReport;
 
 impl Core {
     /// Reports the health of a subchannel from now on.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use trunkline_codec::{Compressor, Compressors, Metadata, Status};
+use trunkline_codec::{Compressor, Compressors, LoadReport, Metadata, Status};
 
 use crate::call::compression::Compress;
 use crate::call::message_hooks::MessageHooks;
@@ -140,6 +140,30 @@ impl ResponseHandle {
     /// Adds all pairs of `metadata` to the trailers.
     pub fn extend_trailers(&self, metadata: Metadata) {
         self.lock().trailers.extend(metadata);
+    }
+
+    /// Reports the load of this server in the trailers, `endpoint-load-metrics-bin` (ORCA, gRFC A51). It replaces an
+    /// earlier report of the call.
+    ///
+    /// Clients with the policy `weighted_round_robin` send less to servers that report a higher load. For reports apart
+    /// from calls, see [`LoadReports`](crate::server::LoadReports).
+    ///
+    /// ```
+    /// use trunkline::{LoadReport, Request, Result};
+    ///
+    /// async fn say_hello(request: Request<String>) -> Result<String> {
+    ///     let mut report = LoadReport::default();
+    ///     report.cpu_utilization = 0.4;
+    ///     report.rps_fractional = 250.0;
+    ///     request.response().report_load(&report);
+    ///     Ok(format!("Hello {}!", *request))
+    /// }
+    /// ```
+    pub fn report_load(&self, report: &LoadReport) {
+        let mut state = self.lock();
+        let _fits = state
+            .trailers
+            .insert_bin(LoadReport::TRAILER, report.encode());
     }
 
     /// Returns the metadata set for the head of the response, or empty metadata if the head has been

@@ -11,6 +11,7 @@ mod handler_body;
 mod intercepted;
 mod lifecycle;
 pub(crate) mod listen_addresses;
+mod load_reports;
 pub(crate) mod options;
 pub(crate) mod raw_request;
 mod response_end;
@@ -26,6 +27,7 @@ pub(crate) mod signal;
 mod unknown_method;
 
 pub use listen_addresses::ListenAddresses;
+pub use load_reports::LoadReports;
 pub use service::Methods;
 pub use service_server::{ServiceMethods, ServiceServer, unimplemented};
 pub use trunkline_transport::Listener;

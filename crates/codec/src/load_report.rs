@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
-use trunkline_codec::metadata;
-
+use crate::metadata;
 use crate::protobuf::{self, Field, MessageFields};
+use http::{HeaderMap, HeaderName};
 
-/// The trailer that contains the report of a call.
-const LOAD_REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
+const LOAD_REPORT: HeaderName = HeaderName::from_static(LoadReport::TRAILER);
 
 /// The size of a report or of a request for reports, in bytes. Larger ones are malformed.
 const MESSAGE_SIZE_MAX: usize = 64 << 10;
@@ -23,8 +21,8 @@ const NAMES_MAX: usize = 1_000;
 /// A server sends one with a call, as the trailer `endpoint-load-metrics-bin`, or on a stream of its own.
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as balancing; }
-/// use trunkline::balancing::LoadReport;
+/// # mod trunkline { pub use trunkline_codec::*; }
+/// use trunkline::LoadReport;
 ///
 /// let mut report = LoadReport::default();
 /// report.application_utilization = 0.5;
@@ -54,6 +52,9 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// The key of the trailer that contains the report of a call.
+    pub const TRAILER: &'static str = "endpoint-load-metrics-bin";
+
     /// Decodes a report. `None` if it is malformed, is larger than 64 KiB, or has more than 1,000 names. Values are
     /// taken as they are: a server can send negative ones and NaN.
     pub fn decode(message: &[u8]) -> Option<Self> {
@@ -125,9 +126,8 @@ impl LoadReport {
 /// A client's request for a stream of load reports (ORCA, gRFC A51).
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as balancing; }
 /// use std::time::Duration;
-/// use trunkline::balancing::LoadReportRequest;
+/// use trunkline_codec::LoadReportRequest;
 ///
 /// let mut request = LoadReportRequest::default();
 /// request.report_interval = Duration::from_secs(10);

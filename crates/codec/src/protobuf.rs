@@ -1,16 +1,23 @@
-//! The wire format of protobuf, for the two small messages that a channel has to read: fields one after another, each a
-//! tag and a value (protobuf.dev, "Encoding").
+//! The wire format of protobuf, for the small messages that the framework itself reads and writes: fields one after
+//! another, each a tag and a value (protobuf.dev, "Encoding").
 
 /// The fields of a message, each with its number; `None` in place of the first one that is malformed, which is the last.
 #[derive(Debug)]
-pub(crate) struct MessageFields<'a>(pub(crate) &'a [u8]);
+pub struct MessageFields<'a>(
+    /// The bytes that are left.
+    pub &'a [u8],
+);
 
 /// The value of a field.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Field<'a> {
+pub enum Field<'a> {
+    /// An integer, a boolean or the number of an enum value.
     Varint(u64),
+    /// A `double`, or eight bytes of another type.
     Double(f64),
+    /// A string, bytes, or a message.
     Bytes(&'a [u8]),
+    /// Four bytes, which are skipped.
     Fixed32,
 }
 
@@ -80,7 +87,7 @@ impl<'a> MessageFields<'a> {
 }
 
 /// Writes a `uint64` field, or an `int64` or `int32` that is not negative, unless it is 0.
-pub(crate) fn put_varint(message: &mut Vec<u8>, number: u32, value: u64) {
+pub fn put_varint(message: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         put_tag(message, number, VARINT);
         put(message, value);
@@ -88,7 +95,7 @@ pub(crate) fn put_varint(message: &mut Vec<u8>, number: u32, value: u64) {
 }
 
 /// Writes a `double` field, unless it is 0.
-pub(crate) fn put_double(message: &mut Vec<u8>, number: u32, value: f64) {
+pub fn put_double(message: &mut Vec<u8>, number: u32, value: f64) {
     if value != 0.0 {
         put_tag(message, number, DOUBLE);
         message.extend(value.to_le_bytes());
@@ -96,7 +103,7 @@ pub(crate) fn put_double(message: &mut Vec<u8>, number: u32, value: f64) {
 }
 
 /// Writes a `bytes` or `string` field, or a message.
-pub(crate) fn put_bytes(message: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub fn put_bytes(message: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_tag(message, number, LENGTH);
     put(message, bytes.len() as u64);
     message.extend(bytes);
