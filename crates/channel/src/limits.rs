@@ -23,23 +23,25 @@ pub struct ChannelLimits {
     pub messages: MessageLimits,
     /// The HTTP/2 limits of each connection.
     pub http2: Http2Limits,
-    /// The number of connections to one server. Default: 4, enough to use several cores at either end, and
-    /// few enough for a server with many clients. Another connection is opened only if each open one has as
-    /// many calls as the server allows, or 100. With 1, all calls share one connection; 0 counts as 1.
+    /// The number of connections to one server. Default: 4, enough to use several cores at either end, and few
+    /// enough for a server with many clients. Another connection is opened only if each open one is busy: it
+    /// has as many calls as the server permits, or 100 if the server permits more. With 1, all calls share one
+    /// connection; 0 counts as 1.
     pub max_connections: usize,
     /// The time without a call after which a connection is closed if another one to the same server stays
     /// open. Default: 30 s, checked every 30 s, so an unused channel returns to one connection within a minute.
     pub connection_idle_time: Duration,
-    /// The pause after a connection fails or is lost before a second or further connection to the same
-    /// server is tried. Default: 1 s, the first pause in grpc/doc/connection-backoff.md.
+    /// The pause before the channel opens an additional connection to a server, after an attempt to open one
+    /// has failed or one was lost. Default: 1 s, the first pause in grpc/doc/connection-backoff.md. It does not
+    /// apply to the first connection to a server, for which `connect_backoff_base` does.
     pub connection_retry_pause: Duration,
     /// The number of calls made on one connection before another replaces it; running calls continue.
     /// Default: 1,000,000,000. A connection has identifiers for about as many streams, 1,073,741,823
     /// (RFC 9113, section 5.1.1).
     pub max_calls_per_connection: u32,
-    /// The number of calls on one connection, including those that wait for a free stream; and, separately,
-    /// the number of all calls of the channel that wait for a connection or a stream. Default: 100,000.
-    /// Further calls fail immediately with RESOURCE_EXHAUSTED.
+    /// The limit of two numbers: (1) the calls on one connection, including those that wait for a free stream,
+    /// and (2) the calls of the whole channel that wait for a connection or a stream. Default: 100,000 for
+    /// each. If either number is reached, further calls fail immediately with RESOURCE_EXHAUSTED.
     pub max_queued_calls: usize,
     /// Also sends keepalive PING frames while no call is open, at the interval of
     /// [`Http2Limits::keepalive_time`]. Default: false (gRFC A8), because servers may disconnect clients that
@@ -69,12 +71,15 @@ pub struct ChannelLimits {
     /// The number of attempts that a retry or hedging policy makes at a call, including the first. Default: 5
     /// (gRFC A6). A larger `maxAttempts` in a service config counts as this number.
     pub max_attempts: u32,
-    /// The bytes of one request that are kept for retries and hedges, message prefixes included; a smaller frame counts as
-    /// 64 bytes. Default: 256 KiB, as in grpc-go. A call that sends more is committed to the attempt that has sent the
-    /// most.
+    /// The bytes of one request that are kept for retries and hedges. Default: 256 KiB, as in grpc-go. They
+    /// include the prefixes of messages; a part of a stream that has fewer than 64 bytes counts as 64.
+    ///
+    /// A call that sends more is *committed* (gRFC A6) to the attempt that has sent the most: the response of
+    /// this attempt becomes that of the call, other attempts are cancelled, and the call is not retried again.
     pub call_retry_buffer_size: usize,
     /// The bytes of all requests of the channel that are kept for retries and hedges. Default: 16 MiB, as in
-    /// grpc-java. Beyond it, calls are committed as at [`call_retry_buffer_size`](Self::call_retry_buffer_size).
+    /// grpc-java. A call that needs more is committed to one attempt, as described at
+    /// [`call_retry_buffer_size`](Self::call_retry_buffer_size).
     pub channel_retry_buffer_size: usize,
     /// The time without a call after which a channel becomes idle: it closes its connections, and resolves
     /// names and connects again for the next call. Default: 30 min, as in other gRPC implementations. This is

@@ -116,8 +116,8 @@ impl LoadReport {
         Self::decode(&metadata::first_bin(trailers.get(LOAD_REPORT)?)?)
     }
 
-    /// Adds the report to the trailers of a call, in which it replaces an earlier one. Trailers that are full, with
-    /// 32,768 fields, stay as they are.
+    /// Adds the report to the trailers of a call, in which it replaces an earlier one. Trailers with 24,576
+    /// different keys already, the limit of `http::HeaderMap`, stay as they are.
     pub fn write_to(&self, trailers: &mut HeaderMap) {
         let _fits = trailers.try_insert(LOAD_REPORT, metadata::encode_bin(&self.encode()));
     }

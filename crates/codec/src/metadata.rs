@@ -21,9 +21,9 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The metadata of a call: the key-value pairs that an application adds to a request or a response.
 ///
-/// Keys are case-insensitive and can have several values. The values of a key that ends in `-bin` are
-/// bytes; those of any other key are printable ASCII text. A value from a peer that is neither is kept
-/// unchanged, and can be sent back.
+/// Keys are case-insensitive and can have several values. The values of a key that ends in `-bin` are bytes;
+/// those of any other key are printable ASCII text. A value from a peer that breaks these rules, such as text
+/// outside of ASCII, is kept unchanged, and can be sent back.
 ///
 /// Metadata is stored in a `http::HeaderMap`, together with the headers of HTTP and gRPC, such as
 /// `content-type` and `grpc-status`. These headers are reserved: the methods for keys neither return nor set

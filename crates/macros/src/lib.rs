@@ -46,9 +46,12 @@ use trunkline_build::{CompileError, Config};
 /// }
 ///
 /// # async fn serve() -> Result<()> {
+/// // The server's program:
 /// Server::new().add_service(GreeterServer::new(MyGreeter)).serve("127.0.0.1:50051").await
 /// # }
+///
 /// # async fn call() -> Result<()> {
+/// // The client's program:
 /// let client = GreeterClient::connect("127.0.0.1:50051").await?;
 /// let response = client.say_hello(HelloRequest { name: "you".into() }).await?;
 /// # drop(response); Ok(()) }
@@ -81,9 +84,13 @@ use trunkline_build::{CompileError, Config};
 /// | --- | --- |
 /// | `message HelloRequest` | a struct with the same fields |
 /// | `enum Colour`, `oneof kind` | an enum; items nested in `message Car` are in the module `car` |
-/// | `service Greeter` | `GreeterClient`, which makes calls; the trait `Greeter`, whose functions are the handlers; `GreeterServer`, a service for `Server::add_service` that is created from a value with that trait |
-/// | the whole file | `FILE_DESCRIPTORS`, for server reflection |
+/// | `service Greeter` | `GreeterClient`, which makes calls; the trait `Greeter`, whose functions are the handlers; `GreeterServer`, a service for `Server::add_service` that is created from a value with that trait; `GreeterMethods`, the list of methods to which `GreeterServer` refers |
+/// | each package | `FILE_DESCRIPTORS`, the descriptors of all its files, for server reflection |
 /// | a comment | documentation |
+///
+/// In addition to its calls, a client has the constructors `new(channel)` and `connect(targets).await`, and the
+/// methods `channel()`, which returns its channel, and `with_channel(change)`, which replaces the channel, for
+/// example by one with an interceptor. It is cheap to clone.
 ///
 /// A method has one of four types, depending on the word `stream`:
 ///
@@ -104,8 +111,8 @@ use trunkline_build::{CompileError, Config};
 ///
 /// - A Rust keyword becomes a raw identifier, such as `r#type`, or gets a trailing underscore where Rust
 ///   does not allow a raw identifier, such as `self_`.
-/// - A method of a client gets a trailing underscore if it would be called `new`, `connect`, `clone`,
-///   `into` or `try_into`.
+/// - A method of a client gets a trailing underscore if it would be called `new`, `connect`, `channel`,
+///   `with_channel`, `clone`, `into` or `try_into`.
 /// - If a message is called `Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`, the items of
 ///   the service `Greeter` are called `GreeterService`, `GreeterServiceClient` and
 ///   `GreeterServiceServer`.

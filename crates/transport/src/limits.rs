@@ -11,8 +11,9 @@ const NEVER: Duration = Duration::MAX;
 /// The limits of one HTTP/2 connection, at either end.
 ///
 /// Some limits are budgets for misbehavior of the peer. A peer can use a whole budget at once; each second, it
-/// gets back the number in the field `..._per_second`. A peer that exceeds a budget is disconnected by a
-/// GOAWAY frame whose debug data is the quoted text.
+/// gets back the number in the field `..._per_second`. If a peer exceeds a budget, this end sends GOAWAY and
+/// closes the connection. The debug data of GOAWAY, which is the text that the peer sees, is quoted with each
+/// budget.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_transport as limits; }
@@ -56,11 +57,13 @@ pub struct Http2Limits {
     /// The bytes read from a socket at once. Default: 64 KiB. The connections of a thread share one
     /// buffer of this size.
     pub read_buffer_size: usize,
-    /// The size in bytes up to which messages of a stream that are ready at the same time are combined into
-    /// one DATA frame. Default: 16 KiB, the maximum frame size that every peer accepts.
+    /// The size in bytes up to which messages of a stream that are ready at the same time are combined into one
+    /// DATA frame. Default: 16 KiB, the maximum frame size that every peer accepts. On a server, it is also the
+    /// size of the buffer between a `Sender` and its connection.
     pub gather_size: usize,
-    /// The bytes of messages that are buffered between a `Sender` and its connection. Default: 64 KiB. While
-    /// the buffer is full, the sender waits.
+    /// The bytes of messages that are buffered between a `Sender` or a `ClientStream` and its connection, on a
+    /// client. Default: 64 KiB. While the buffer is full, the sender waits. On a server, the size of the buffer
+    /// is `gather_size`; the responses of an in-process call have a second buffer, of the server's `pipe_size`.
     pub pipe_size: usize,
     /// The time without a byte from the peer after which this end sends a PING frame, to check that the
     /// connection still works. Default: on a client `Duration::MAX`, which means never (gRFC A8); on a server
@@ -83,22 +86,25 @@ pub struct Http2Limits {
     /// The time for which this end remembers a stream that it has reset. Default: 1 s, so that 10,000 calls
     /// per second can end early.
     pub reset_stream_duration: Duration,
-    /// The budget for control frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and unknown types)
-    /// in excess of those that calls explain: ten for each frame of a call, in either direction, and one for
-    /// each KiB sent to the peer. Default: 10,000. One more ends the connection with
-    /// "too_many_control_frames".
+    /// The budget for control frames of the peer (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and
+    /// unknown types) that do not belong to calls. Each HEADERS frame and each DATA frame of five bytes or
+    /// more, in either direction, permits the peer ten control frames, and each KiB sent to the peer permits
+    /// one more. Only the control frames beyond those use the budget. Default: 10,000. One more ends the
+    /// connection with "too_many_control_frames".
     pub control_frame_budget: u64,
     /// The number added to `control_frame_budget` each second. Default: 10.
     pub control_frames_per_second: u64,
-    /// The budget for DATA frames of fewer than five bytes, too short for a message, in excess of the other
-    /// frames of the peer. Default: 10,000. One more ends the connection with "too_many_data_frames", as does
-    /// the 101st DATA frame that consists only of padding.
+    /// The budget for short DATA frames of the peer: those of fewer than five bytes, which cannot contain the
+    /// prefix of a message. Each HEADERS frame and each longer DATA frame of the peer permits one short frame;
+    /// only those beyond use the budget. Default: 10,000. One more ends the connection with
+    /// "too_many_data_frames", as does the 101st DATA frame that consists only of padding.
     pub short_data_budget: u64,
     /// The number added to `short_data_budget` each second. Default: 100.
     pub short_data_per_second: u64,
-    /// The number of frames that are read from a peer while it does not read from its socket. Default:
-    /// 10,000. At the limit, this end stops reading, so that the frames that it sends in response do not
-    /// accumulate. For each 13 bytes that the peer reads, one more frame is read.
+    /// The number of frames that are read from a peer while it does not read from its socket. Default: 10,000.
+    /// At the limit, this end stops reading, so that the frames that it sends in response do not accumulate.
+    /// For each 13 bytes that the peer reads, the size of RST_STREAM, the shortest of these responses, one more
+    /// frame is read.
     pub max_unanswered_frames: u64,
     /// The longest time for which a connection that has sent everything and closes waits for its peer to read
     /// the data and to close as well. Default: 30 s. On a server, the rest of
@@ -106,10 +112,10 @@ pub struct Http2Limits {
     /// After this time, the connection is dropped, and data that the peer has not read is lost. Until then, it
     /// counts as open.
     pub linger_time: Duration,
-    /// The part of `linger_time` for which a connection over a byte stream of the application
-    /// (`Server::serve_connection`, `ChannelBuilder::connector`) waits for a peer that sends nothing.
-    /// Default: 1 s. Each byte from the peer restarts this time. It is short because some byte streams, such
-    /// as the pipes of a child process, cannot tell the peer that no more data follows, so it may never close.
+    /// The longest silence of the peer for which a closing connection over a byte stream of the application
+    /// (`Server::serve_connection`, `ChannelBuilder::connector`) keeps waiting, within `linger_time`. Default:
+    /// 1 s. Each byte from the peer restarts this time. It is short because some byte streams, such as the
+    /// pipes of a child process, cannot tell the peer that no more data follows, so it may never close.
     pub custom_io_linger_time: Duration,
 }
 
@@ -240,21 +246,24 @@ pub struct ServerLimits {
     /// The age at which the server sends GOAWAY on a connection, so that the client opens another one. It
     /// varies at random by up to 10 % for each connection. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
-    /// The time for which calls can continue on a connection that has reached its age or idle limit.
-    /// Default: `Duration::MAX`, which means until they end.
+    /// The time for which calls can continue on a connection that has reached `max_connection_age`. Default:
+    /// `Duration::MAX`, which means until they end. It also applies after `max_connection_idle`, to calls that
+    /// the client begins before it receives GOAWAY.
     pub max_connection_age_grace: Duration,
     /// The time without an open call after which a connection is closed. Default: `Duration::MAX`, which
     /// means never.
     pub max_connection_idle: Duration,
-    /// The shortest permitted time between two PING frames of a client. Default: 5 min (gRFC A8).
-    /// `max_ping_strikes` limits the number of earlier ones.
+    /// The shortest permitted time between two PING frames of a client if the server has sent neither HEADERS
+    /// nor DATA in between. Default: 5 min (gRFC A8). A PING frame that arrives sooner is a strike;
+    /// [`max_ping_strikes`](Self::max_ping_strikes) limits their number.
     pub permit_keepalive_time: Duration,
     /// Applies `permit_keepalive_time` also while no call is open. Default: false (gRFC A8): without an open
     /// call, one PING frame in two hours is permitted.
     pub permit_keepalive_without_calls: bool,
-    /// The number of PING frames that a client can send too early before the server sends HEADERS or DATA
-    /// again; gRFC A8 calls each of them a strike. Default: 2 (gRFC A8). One more ends the connection with
-    /// "too_many_pings".
+    /// The number of strikes that a client can have: PING frames that arrive sooner than
+    /// `permit_keepalive_time` permits. Default: 2 (gRFC A8). The next strike ends the connection with
+    /// "too_many_pings". If the server has sent HEADERS or DATA since the previous PING frame, the count
+    /// restarts from zero.
     pub max_ping_strikes: u32,
     /// The time after which a PING frame that was sent too early no longer counts, even if the server has
     /// sent nothing since. Default: 1 day.
@@ -291,14 +300,16 @@ pub struct ServerLimits {
     /// The number added to `malformed_head_budget` each second. Default: 5,000.
     pub malformed_heads_per_second: u64,
     /// The budget for rapid resets: calls that a client resets within `rapid_reset_time` of their start and
-    /// before their response begins. Default: 5,000; each response adds one. One more ends the connection
-    /// with "too_many_resets". Later resets count only against `unanswered_reset_budget`.
+    /// before their response begins. Default: 5,000; each response adds one. One more rapid reset ends the
+    /// connection with "too_many_resets". Resets of calls that are older than `rapid_reset_time` count only
+    /// against `unanswered_reset_budget`.
     pub reset_budget: u64,
     /// The number added to `reset_budget` each second. Default: 500.
     pub resets_per_second: u64,
-    /// The age up to which a call that is reset without a response counts against `reset_budget`. Default:
-    /// 2 ms, shorter than usual deadlines. The age does not include the time of the poll of the handler after
-    /// which the server notices the reset. If that is the first poll, the reset always counts.
+    /// The age up to which a call that is reset without a response counts against `reset_budget`. Default: 2
+    /// ms, shorter than usual deadlines. The server can notice a reset only between two polls of the handler,
+    /// so the age is that at the start of the last poll: a slow poll does not make a call older. A call that is
+    /// reset before its handler has been polled twice therefore always counts.
     pub rapid_reset_time: Duration,
     /// The budget for calls that a client resets before their responses begin, regardless of their age.
     /// Default: 20,000; each response adds one. One more ends the connection with "too_many_resets".
@@ -318,9 +329,10 @@ pub struct ServerLimits {
     /// in its own task.
     pub in_place_max: Duration,
     /// The time up to which a poll of a handler is considered short. If polls of a method's handler take
-    /// longer, its later calls run in tasks of their own instead of in the task of the connection. Default:
-    /// 100 us, about fifty times the cost of a task. Some longer polls are tolerated, until the time that they
-    /// take above this value adds up to fifty times the value.
+    /// longer, its later calls run in tasks of their own instead of in the task of the connection. Default: 100
+    /// us, about fifty times the cost of a task. Some longer polls are tolerated: the time by which each
+    /// exceeds this value is added up, and the time by which later polls stay below it is subtracted. Calls
+    /// move to tasks of their own once the sum exceeds fifty times the value, which is 5 ms by default.
     pub quick_poll_max: Duration,
 }
 

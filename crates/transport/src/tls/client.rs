@@ -65,8 +65,9 @@ impl ClientTls {
     /// Creates settings that trust the authorities that the system trusts, regardless of other features.
     /// [`ca_file`](Self::ca_file) and [`ca_pem`](Self::ca_pem) add further authorities.
     ///
-    /// The system's authorities are read once, for the first connection, or when the channel is built if
-    /// there are further ones. If the system has none, connecting fails with UNAVAILABLE.
+    /// The system's authorities are read only once: when the channel is built if `ca_file` or `ca_pem` adds
+    /// others, and for the first connection otherwise. If the system has none, connecting fails with
+    /// UNAVAILABLE.
     ///
     /// ```
     /// # mod trunkline { pub use trunkline_transport as tls; }
@@ -143,14 +144,17 @@ impl ClientTls {
     }
 
     /// Sets the name for which the server's certificate must be valid, and which the client sends in the
-    /// handshake (SNI). Default: the host of the target, or `localhost` for a Unix socket.
+    /// handshake (SNI). Default: the host of the target; for a target with a `Resolver`, the host in the value
+    /// of its `authority` method; `localhost` for a Unix socket. `ChannelBuilder::authority` does not change
+    /// this name.
     pub fn server_name(mut self, name: &str) -> Self {
         self.server_name = Some(name.to_owned());
         self
     }
 
-    /// Checks the certificate and key files for changes before a new connection, at most once per `interval`.
-    /// Default: the files are not checked.
+    /// Checks all files of these settings (certificate, key and [`ca_file`](Self::ca_file)) for changes before
+    /// a new connection, at most once per `interval`. Default: the files are not checked. The system's
+    /// authorities are not read again.
     ///
     /// New connections use the changed files once all of them are read and valid; until then, they use the
     /// previous ones. Existing connections do not change. A new connection waits at most 1 s for the check.
@@ -171,8 +175,10 @@ impl ClientTls {
         self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now. New connections then use them, in all channels whose settings are a clone of
-    /// these or were made from a clone. Blocks the thread until the files are read.
+    /// Reads all files of these settings now (certificate, key and [`ca_file`](Self::ca_file)). New connections
+    /// then use them in each channel that was built with these settings, with a clone of them, or with settings
+    /// that another method, such as `server_name`, derived from either. Blocks the thread until the files are
+    /// read.
     ///
     /// # Errors
     ///

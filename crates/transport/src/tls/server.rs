@@ -103,7 +103,8 @@ impl ServerTls {
         self.with(|settings| settings.client_auth = ClientAuth::Optional)
     }
 
-    /// Checks the certificate and key files for changes at this interval. Default: the files are not checked.
+    /// Checks all files of these settings (certificate, key and [`client_ca_file`](Self::client_ca_file)) for
+    /// changes at this interval. Default: the files are not checked.
     ///
     /// New connections use the changed files once all of them are read and valid, and the key belongs to the
     /// certificate; until then, they use the previous ones. Existing connections do not change.
@@ -124,8 +125,10 @@ impl ServerTls {
         self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads the files now. New connections then use them, in all servers whose settings are a clone of
-    /// these or were made from a clone. Blocks the thread until the files are read.
+    /// Reads all files of these settings now (certificate, key and [`client_ca_file`](Self::client_ca_file)).
+    /// New connections then use them in each server that was built with these settings, with a clone of them,
+    /// or with settings that another method, such as `reload_every`, derived from either. Blocks the thread
+    /// until the files are read.
     ///
     /// # Errors
     ///

@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use trunkline_codec::{Compressor, Compressors};
 
-/// The messages that are compressed in one direction of a call, from the next message on.
+/// Selects which messages are compressed in one direction of a call, from the next message on.
 ///
-/// A message that compression does not make smaller is sent uncompressed. If client and server support no
-/// common compression, all messages are sent uncompressed.
+/// The compressor is that of the server or the channel: see [`Server::compress`](crate::Server::compress) and
+/// [`ChannelBuilder::compress`](crate::ChannelBuilder::compress).
+///
+/// A message that compression does not make smaller is sent uncompressed. A server knows the compressors of
+/// each client; if the client accepts none of the server's, responses are sent uncompressed. A client does not
+/// know those of the server before a call: if the server does not support the compressor, a call with
+/// compressed messages fails with UNIMPLEMENTED.
 ///
 /// ```
 /// use trunkline::{Compress, Request, Result};

@@ -111,8 +111,8 @@ impl Context {
         path.rsplit_once('/').unwrap_or(("", path))
     }
 
-    /// Returns the local and remote address of the connection on a server. Returns `None` on a client,
-    /// which has not selected a connection yet, and for a call without a connection, such as an
+    /// Returns the local and remote address of the connection on a server. It is always `None` on a client,
+    /// where interceptors run before a connection is selected, and for a call without a connection, such as an
     /// in-process call.
     pub fn peer(&self) -> Option<&Peer> {
         self.state.head.peer()
@@ -186,7 +186,9 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// FAILED_PRECONDITION on a server that sends the head without these changes.
+    /// FAILED_PRECONDITION on a server if it is too late to change the head, because it has been sent or is
+    /// about to be sent. Add the metadata to the trailers instead, with
+    /// [`response_trailers_mut`](Self::response_trailers_mut).
     pub fn response_metadata_mut(&mut self) -> Result<&mut Metadata, Status> {
         match self.state.response.is_head_sent {
             false => Ok(&mut self.state.response.head),

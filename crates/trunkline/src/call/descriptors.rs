@@ -5,9 +5,10 @@ use std::ptr;
 
 /// The definitions of `.proto` files as serialized descriptors, for server reflection.
 ///
-/// Generated code contains one value for each file, and `FILE_DESCRIPTORS` for all files of a package. A
-/// value refers to the descriptors of its imports, so a file that many files import is in the program
-/// only once for each `include_proto!` or build script that compiles it.
+/// Generated code contains one value for each file, which is hidden in its documentation, and
+/// `FILE_DESCRIPTORS` for all files of a package together. A value refers to the descriptors of its imports, so
+/// a file that many files import is in the program only once for each `include_proto!` or build script that
+/// compiles it.
 ///
 /// ```
 /// use trunkline::FileDescriptors;

@@ -196,10 +196,14 @@ impl ResponseHandle {
     /// Selects which of the following messages are compressed. Default: [`Compress::Auto`] if
     /// [`Server::compress`](crate::Server::compress) is set, and [`Compress::Off`] otherwise.
     ///
-    /// The compression is announced in the head of the response, which is sent with the first message. So
-    /// on a server without [`Server::compress`](crate::Server::compress), select `On` or `Auto` before
-    /// the first message; later, they have no effect. If the client accepts none of the server's
-    /// compressors, messages are sent uncompressed.
+    /// The compression is announced in the head of the response, which is sent with the first message. So on a
+    /// server without [`Server::compress`](crate::Server::compress), select `On` or `Auto` before the first
+    /// message; later, they have no effect.
+    ///
+    /// `On` and `Auto` use the compressor of [`Server::compress`](crate::Server::compress). If that is not set,
+    /// or the client does not accept it, they use the first of the server's compressors, in the order in which
+    /// they were added, that the client accepts; by default, `gzip` is the first and `deflate` the second. If
+    /// the client accepts none of them, messages are sent uncompressed.
     pub fn compress(&self, compress: Compress) {
         let mut state = self.lock();
         let wanted = compress != Compress::Off && self.0.compressor.is_some();

@@ -147,15 +147,18 @@ impl<T: Message> Sender<T> {
     /// together.
     ///
     /// If the peer reads slowly, sent messages are queued. Once the queue contains `pipe_size` bytes on a
-    /// client (default: 64 KiB), or `gather_size` bytes on a server (default: 16 KiB), `send` waits until
-    /// the queue has become shorter. Both sizes are [limits](crate::limits).
+    /// client (default: 64 KiB), or `gather_size` bytes on a server (default: 16 KiB), `send` waits until the
+    /// queue has become shorter. Both sizes can be changed: see
+    /// [`Http2Limits::pipe_size`](crate::limits::Http2Limits::pipe_size) and
+    /// [`Http2Limits::gather_size`](crate::limits::Http2Limits::gather_size). The queue of
+    /// [`Streaming::channel`](crate::Streaming::channel), for tests, has 64 KiB.
     ///
     /// If the future is dropped before it completes, the message is not sent.
     ///
     /// # Errors
     ///
-    /// - RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`. The message is not sent, and
-    ///   the call continues.
+    /// - RESOURCE_EXHAUSTED if the message exceeds `max_send_message_size`. The message is not sent, and the
+    ///   call continues. A handler that returns this error with `?` ends the call with it.
     /// - DEADLINE_EXCEEDED if the deadline has passed.
     /// - CANCELLED if the call has ended. On a client, the status of the call is returned by its
     ///   [`Streaming`](crate::Streaming).

@@ -76,10 +76,10 @@ impl<T: Message> Streaming<T> {
     /// Creates a sender and a stream of its messages, without a connection, for a test that calls a
     /// handler.
     ///
-    /// The test uses one of them and the handler the other. As in a call, sent messages are queued until
-    /// they are read, and [`Sender::send`] waits while the queue contains 64 KiB or more.
-    /// [`Sender::finish`] ends the stream. If the sender is dropped without it, the stream ends with
-    /// CANCELLED, as if the client had disconnected.
+    /// The test uses one of them and the handler the other. As in a call, sent messages are queued until they
+    /// are read, and [`Sender::send`] waits while the queue contains 64 KiB or more, the size of a client's
+    /// queue by default. [`Sender::finish`] ends the stream. If the sender is dropped without it, the stream
+    /// ends with CANCELLED, as if the client had disconnected.
     ///
     /// ```
     /// use trunkline::{Request, Result, Sender, Streaming};

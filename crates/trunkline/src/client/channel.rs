@@ -55,8 +55,9 @@ use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 /// ready](crate::Call::wait_for_ready). A call that certainly has not been processed by the server is
 /// sent again automatically (transparent retry).
 ///
-/// **Closing.** The connections close after the last clone is dropped and the last call has ended. They
-/// also close after 30 min without a call (`channel_idle_time`); the next call then reconnects.
+/// **Closing.** The connections close after the last clone is dropped and the last call has ended. They also
+/// close after 30 to 60 min without a call ([`ChannelLimits::channel_idle_time`]); the next call then
+/// reconnects.
 #[derive(Clone)]
 pub struct Channel {
     pub(crate) backend: Backend,

@@ -190,7 +190,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds a load balancing policy, which [`use_policy`](Self::use_policy) or a service config selects by its name.
+    /// Adds a load balancing policy of your own. This does not select it: [`use_policy`](Self::use_policy) or a
+    /// service config does, by its name.
     ///
     /// If a policy of this name exists, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT.
     #[must_use]
@@ -256,11 +257,11 @@ impl ChannelBuilder {
 
     /// Limits the number of connections to one server. Default: 4. 0 is treated as 1.
     ///
-    /// The calls of a connection share a lock and a TCP stream, so several connections can carry more.
-    /// The channel opens another when each existing connection has as many calls as the server permits,
-    /// or 100. A call uses the connection with the fewest calls. Calls neither wait for an additional
-    /// connection nor fail because of it; if it cannot be opened, the channel tries again after
-    /// `connection_retry_pause` (default: 1 s). A connection that has not been used for
+    /// The calls of a connection share a lock and a TCP stream, so several connections can carry more. The
+    /// channel opens another when each existing connection is busy: it has as many calls as the server permits,
+    /// or 100 if the server permits more. A call uses the connection with the fewest calls. Calls neither wait
+    /// for an additional connection nor fail because of it; if it cannot be opened, the channel tries again
+    /// after `connection_retry_pause` (default: 1 s). A connection that has not been used for
     /// `connection_idle_time` (default: 30 s) is closed, unless it is the last one.
     ///
     /// Calls of one channel can therefore use different connections and, through a load balancer, reach
@@ -303,24 +304,28 @@ impl ChannelBuilder {
         self
     }
 
-    /// Limits the size of received messages, in bytes after decompression. Default: 4 MiB. A larger
-    /// message ends its call with RESOURCE_EXHAUSTED.
+    /// Limits the size of received messages, in bytes both as received and after decompression. Default: 4 MiB.
+    /// A larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
         self.limits.messages.max_recv_message_size = bytes;
         self
     }
 
-    /// Limits the size of sent messages, in bytes before compression. Default: 4 GiB. A larger message is
-    /// not sent, and sending it fails with RESOURCE_EXHAUSTED.
+    /// Limits the size of sent messages, in bytes before compression. Default: 4 GiB. A larger message is not
+    /// sent. If it is the only request, the call fails with RESOURCE_EXHAUSTED; in a stream, `send` returns
+    /// that error, and the call continues.
     #[must_use]
     pub fn max_send_message_size(mut self, bytes: usize) -> Self {
         self.limits.messages.max_send_message_size = bytes;
         self
     }
 
-    /// Sets the value of `:authority`, which names the server in requests. Default: the host and port of
-    /// the target.
+    /// Sets the value of `:authority`, which names the server in requests. Default: the host and port of the
+    /// target; for a target with a [`Resolver`](crate::channel::Resolver), the value of its `authority` method.
+    ///
+    /// This does not change the name for which the certificate of the server must be valid: see
+    /// [`ClientTls::server_name`](crate::tls::ClientTls::server_name).
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {
         self.authority = Some(authority.to_owned());

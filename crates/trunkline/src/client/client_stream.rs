@@ -56,9 +56,9 @@ impl<Q: Message, R: Message> ClientStream<Q, R> {
     /// Sends a message. If the server reads slowly and too many bytes are queued, waits until it has read
     /// more.
     ///
-    /// The server can end the call before it has read all requests, even successfully. `send` then fails:
-    /// immediately if it has to wait, and otherwise within the next 1 KiB of messages.
-    /// [`finish`](Self::finish) returns the result of the call.
+    /// The server can end the call before it has read all requests, even successfully. `send` notices this at
+    /// once while it waits for the server to read. Otherwise, it looks only after each KiB of messages, so up
+    /// to 1 KiB can still be sent without an error. [`finish`](Self::finish) returns the result of the call.
     ///
     /// If the future is dropped before it completes, the message is not sent.
     ///

@@ -49,21 +49,21 @@ impl CallStart<'_> {
     }
 
     /// Returns true if the program defines the method: on a server, if a service has registered it; on a
-    /// client, if it was created with [`Method::new`](crate::Method::new), as in generated code.
+    /// client, if it was created with [`Method::new`](crate::Method::new) and therefore has a constant path, as
+    /// in generated code.  It is false for a method whose path is not constant, such as one created from a
+    /// `String` at run time.
     pub fn is_registered(&self) -> bool {
         self.recorder.is_registered
     }
 
-    /// Returns the kind of the method. It is `None` if the kind is unknown: on a server that refuses the
-    /// call, and for a
-    /// [`Channel`](crate::Channel) that is used as a tower service.
+    /// Returns the kind of the method. It is `None` if the kind is unknown, on a server that refuses the call.
     pub fn kind(&self) -> Option<CallKind> {
         self.recorder.kind
     }
 
-    /// Returns the local and remote address of the connection on a server. Returns `None` on a client,
-    /// which has not selected a connection yet, and for calls without a connection, such as in-process
-    /// calls.
+    /// Returns the local and remote address of the connection on a server. It is always `None` on a client,
+    /// where a call begins before a connection is selected, and for calls without a connection, such as
+    /// in-process calls.
     pub fn peer(&self) -> Option<&Peer> {
         self.head.and_then(Head::peer)
     }
@@ -156,8 +156,9 @@ impl CallStats<'_> {
         self.error
     }
 
-    /// Returns the number of attempts that a client made: one, and one more for each transparent retry.
-    /// It is 0 on a server, and for a call that failed before its first attempt.
+    /// Returns the number of attempts that a client made: one, and one more for each retry, transparent or by a
+    /// retry policy, and for each hedge. It is 0 on a server, and for a call that failed before its first
+    /// attempt.
     pub fn attempts(&self) -> u32 {
         self.recorder.attempts()
     }

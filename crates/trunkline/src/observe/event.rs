@@ -113,8 +113,8 @@ pub enum CallEvent<'a> {
     },
     /// A message was encoded, or was received and decompressed.
     ///
-    /// A message that a transparent retry sends again is reported only once. A message that is refused
-    /// for its size is not reported.
+    /// A message that a further attempt sends again, in a retry or a hedge, is reported only once. A message
+    /// that is refused for its size is not reported.
     #[non_exhaustive]
     Message {
         /// Sent or received.

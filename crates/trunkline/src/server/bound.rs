@@ -80,9 +80,10 @@ impl BoundServer {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if a [selected compressor](crate::Server::compress) does not exist, the TLS files
-    /// cannot be used, or [`Server::threads`](crate::Server::threads) is 0; RESOURCE_EXHAUSTED if the
-    /// threads cannot be started. A service can add [checks](crate::server::Methods::before_serving),
-    /// whose errors are also returned. An error on one connection ends only that connection.
+    /// cannot be used, or [`Server::threads`](crate::Server::threads) is 0; RESOURCE_EXHAUSTED if the threads
+    /// cannot be started. A service can add checks with
+    /// [`Methods::before_serving`](crate::server::Methods::before_serving), whose errors are also returned. An
+    /// error on one connection ends only that connection.
     pub async fn serve(self) -> Result<(), Status> {
         self.serve_until(std::future::pending()).await
     }

@@ -129,15 +129,16 @@ impl Server {
         self
     }
 
-    /// Limits the size of messages that the server receives, in bytes after decompression. Default: 4
-    /// MiB. A larger message ends its call with RESOURCE_EXHAUSTED.
+    /// Limits the size of messages that the server receives, in bytes both as received and after decompression.
+    /// Default: 4 MiB. A larger message ends its call with RESOURCE_EXHAUSTED.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)
     }
 
-    /// Limits the size of messages that the server sends, in bytes before compression. Default: 4 GiB. A
-    /// larger message ends its call with RESOURCE_EXHAUSTED.
+    /// Limits the size of messages that the server sends, in bytes before compression. Default: 4 GiB. A larger
+    /// message is not sent. If it is the only response, the call ends with RESOURCE_EXHAUSTED; in a stream,
+    /// [`Sender::send`](crate::Sender::send) returns that error, and the handler can continue.
     #[must_use]
     pub fn max_send_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_send_message_size = bytes)
@@ -262,9 +263,10 @@ impl Server {
 
     /// Listens on an address, or on each address of a list.
     ///
-    /// An address is text (`host:port`, `unix:/path`, or on Linux `unix-abstract:name`), a `SocketAddr`,
-    /// or an [`Address`](crate::Address). Port 0 selects a free port. An IPv6 address can contain a zone:
-    /// `[fe80::1%eth0]:port`.
+    /// An address is text (`host:port`, `unix:/path`, or on Linux `unix-abstract:name`), a `SocketAddr`, or an
+    /// [`Address`](crate::Address). Port 0 selects a free port. An IPv6 address can contain a zone:
+    /// `[fe80::1%eth0]:port`. The file of a Unix socket and its lock file are handled as by
+    /// [`Listener::bind`](crate::server::Listener::bind).
     ///
     /// The server accepts connections while the returned [`BoundServer`] serves. Its limits apply to all
     /// addresses together.
@@ -279,10 +281,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if an address is malformed, the list is empty, the TLS files cannot be used, a
-    /// selected compressor does not exist, or [`threads`](Self::threads) is 0. UNAVAILABLE if the server
-    /// cannot listen on an address. The message contains the address, the cause and a way to resolve it.
-    /// A service can add [checks](Methods::before_serving), whose errors are also returned.
+    /// INVALID_ARGUMENT if an address is malformed, the list is empty, the TLS files cannot be used, a selected
+    /// compressor does not exist, or [`threads`](Self::threads) is 0. UNAVAILABLE if the server cannot listen
+    /// on an address. The message contains the address, the cause and a way to resolve it. A service can add
+    /// checks with [`Methods::before_serving`], whose errors are also returned.
     pub async fn bind(self, addresses: impl Into<ListenAddresses>) -> Result<BoundServer, Status> {
         let addresses = addresses.into();
         self.check()?;

@@ -32,11 +32,14 @@ use crate::server::running_handler::{RunningHandler, panicked};
 use crate::server::service::{MethodHandler, Methods};
 use crate::server::unknown_method;
 
-/// The services of a server as a tower service, for use in another HTTP/2 server.
+/// The services of a server as a tower service, for use in another HTTP/2 server, such as one of axum or hyper.
 /// [`Server::into_router`](crate::Server::into_router) creates it.
 ///
 /// A router accepts an `http::Request` with any body, and is cheap to clone. It applies interceptors,
 /// layers, observers and message limits, but no options of connections, such as TLS and keepalive.
+///
+/// Anything that calls a tower service can use a router. Here, a channel calls it directly, without a
+/// connection:
 ///
 /// ```
 /// # fn example(greeter: impl trunkline::Service) {

@@ -47,8 +47,8 @@ pub trait Service {
     /// The full name, such as `package.Service`.
     const NAME: &'static str;
 
-    /// The descriptors of the file that defines the service, and of all files that it imports. Default:
-    /// none.
+    /// The descriptors of the file that defines the service, and of all files that it imports. Default: none.
+    /// Generated code uses `FILE_DESCRIPTORS` of the package, which also has the other files of the package.
     ///
     /// Server reflection sends them to clients; see [`Methods::file_descriptors`].
     const FILE_DESCRIPTORS: &'static FileDescriptors = &FileDescriptors::new(&[], &[]);

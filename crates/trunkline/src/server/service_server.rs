@@ -85,9 +85,9 @@ pub trait ServiceMethods<S> {
 /// ends at the client's deadline; without one, it can wait forever. The service's timeout is checked only
 /// when the handler can start: if it has passed by then, the call ends without running the handler.
 ///
-/// Timeouts also apply to a [`Router`](crate::Router) in another server, and inside tower layers that
-/// change the path. In these cases, `min_timeout` extends only the deadline that the handler sees: the
-/// call itself still ends at the client's deadline.
+/// Timeouts also apply if the service is called through a [`Router`](crate::Router) in another HTTP server, or
+/// through a tower layer that changes the path of the request. In these two cases, `min_timeout` extends only
+/// the deadline that the handler sees: the call itself still ends at the client's deadline.
 pub struct ServiceServer<M, S> {
     service: Arc<S>,
     options: ServiceOptions,

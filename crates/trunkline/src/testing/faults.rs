@@ -25,8 +25,11 @@ const CHUNK_SIZE: usize = 8 * 1024;
 /// Replaces a delay that the clock cannot represent.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// A handle that causes faults on connections. A new handle causes none. Clones control the same
-/// connections.
+/// A handle that causes faults on connections. A new handle causes none. Clones control the same connections.
+///
+/// One end of each connection has the byte stream with the faults: the client with
+/// [`in_memory`](Self::in_memory) and [`connector`](Self::connector), and the end that uses the returned stream
+/// with [`wrap`](Self::wrap). The other end is an ordinary one, which sees only the consequences.
 ///
 /// A fault affects all connections of the handle, existing and new, until another method ends it. Faults
 /// neither lose nor change single bytes, because TCP would repair that. Dropping the handle leaves its
@@ -158,8 +161,8 @@ impl Faults {
         self.change(|state| state.passage = Passage::Hole);
     }
 
-    /// Cuts all existing connections: the end with the handle reads an error ("connection reset"), and
-    /// the other end reads the end of the stream. New connections are not affected.
+    /// Cuts all existing connections: the end that has the faults (see [`Faults`]) reads an error ("connection
+    /// reset"), and the other end reads the end of the stream. New connections are not affected.
     ///
     /// A channel notices the cut when its tasks next run. A call that begins before that can fail like
     /// the calls in progress. [`Channel::watch_state`](crate::Channel::watch_state) reports the change.
