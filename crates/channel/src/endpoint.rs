@@ -31,7 +31,8 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointWeight(pub u32);
 
-/// The key of an endpoint on the ring of ring_hash, an attribute. Default: the first address as text.
+/// The key of an endpoint on the ring of the policy `ring_hash_experimental`, an attribute (gRFC A76). Default:
+/// the first address as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HashKey(pub Arc<str>);
 

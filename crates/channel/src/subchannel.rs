@@ -12,9 +12,13 @@ use crate::active_connection::{ActiveConnection, Picked};
 
 /// The connections of a channel to one address.
 ///
-/// A balancer creates subchannels with [`Control::create_subchannel`](crate::Control::create_subchannel), and pickers
-/// return them. Cloning is cheap. The subchannel shuts down when the last clone is dropped: its connections close after
-/// their last calls.
+/// A balancer creates subchannels with [`Control::create_subchannel`](crate::Control::create_subchannel), and
+/// pickers return them. Cloning is cheap. The subchannel shuts down when the last clone is dropped: its
+/// connections close after their last calls.
+///
+/// A subchannel has one address, and an [`Endpoint`](crate::Endpoint) can have several. The policy decides
+/// which of them it tries, with a subchannel for each: pick_first tries one after another, and the other
+/// built-in policies have a pick_first for each endpoint.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_channel as balancing; pub use trunkline_transport::Address; }

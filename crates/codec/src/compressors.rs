@@ -13,6 +13,10 @@ use crate::gzip::Gzip;
 
 /// The compressors that a server or a channel supports, in order of preference. Clones are cheap.
 ///
+/// Servers and channels create their own lists, which their builders change with `compressor`, `compress` and
+/// `no_compression`. Only code that writes or reads the headers of gRPC itself, such as a proxy or a test,
+/// needs this type.
+///
 /// ```
 /// # mod trunkline { pub use trunkline_codec as codec; }
 /// use trunkline::codec::Compressors;

@@ -16,9 +16,11 @@ const MESSAGE_SIZE_MAX: usize = 64 << 10;
 /// The number of names in a report or in a request for reports. Messages with more are malformed.
 const NAMES_MAX: usize = 1_000;
 
-/// A server's report of its load (ORCA, gRFC A51).
+/// A server's report of its load, in ORCA, the load report format of gRPC and Envoy (gRFC A51).
 ///
-/// A server sends one with a call, as the trailer `endpoint-load-metrics-bin`, or on a stream of its own.
+/// A server sends one with a call, as the trailer `endpoint-load-metrics-bin`, or on a stream of its own. A
+/// handler adds one to its response with `request.response().trailer_bin("endpoint-load-metrics-bin",
+/// report.encode())?`.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_codec::*; }
@@ -116,8 +118,9 @@ impl LoadReport {
         Self::decode(&metadata::first_bin(trailers.get(LOAD_REPORT)?)?)
     }
 
-    /// Adds the report to the trailers of a call, in which it replaces an earlier one. Trailers with 24,576
-    /// different keys already, the limit of `http::HeaderMap`, stay as they are.
+    /// Adds the report to the trailers of an HTTP response, in a tower layer or service, where it replaces an
+    /// earlier one. Trailers with 24,576 different keys already, the limit of `http::HeaderMap`, stay as they
+    /// are.
     pub fn write_to(&self, trailers: &mut HeaderMap) {
         let _fits = trailers.try_insert(LOAD_REPORT, metadata::encode_bin(&self.encode()));
     }

@@ -293,6 +293,18 @@ impl<'a> IntoIterator for &'a Metadata {
 }
 
 /// The pairs of [`Metadata`], as [`Metadata::iter`] returns them.
+///
+/// ```
+/// # use trunkline_codec as trunkline;
+/// use trunkline::Metadata;
+///
+/// let mut metadata = Metadata::new();
+/// metadata.insert("trace-id", "abc")?;
+/// for (key, value) in metadata.iter() {
+///     println!("{key}: {value:?}");
+/// }
+/// # Ok::<(), trunkline::MetadataError>(())
+/// ```
 #[derive(Debug)]
 pub struct Iter<'a> {
     headers: header::Iter<'a, HeaderValue>,

@@ -1,4 +1,4 @@
-//! Types for load balancing policies of your own: policies, balancers, pickers, and how attempts end.
+//! Types for load balancing policies of your own: policies, balancers, pickers, and trackers of attempts.
 //!
 //! To select one of the [built-in policies](Policies::builtin), use
 //! [`ChannelBuilder::use_policy`](crate::ChannelBuilder::use_policy) or a service config; these types are not needed.
@@ -9,6 +9,10 @@
 //! [`Tracking`] with it, the tracker is told how the attempt ended.
 //!
 //! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
+//!
+//! To write a policy, read in this order: [`Policy`], which has a complete example; [`Balancer`] with [`Update`] and
+//! [`Control`]; [`Picker`], and [`Pick`] if none of its other variants is enough. Only some policies need
+//! [`AttemptTracker`] (the end of attempts), [`LoadReport`] (the load of servers) or [`Policies`] (children).
 
 /// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
 pub use trunkline_channel::serde_json;

@@ -1,4 +1,4 @@
-//! Compression algorithms, encoded messages, and errors of metadata and codes.
+//! Compression algorithms, encoded messages, and the iterator and errors of metadata and codes.
 //!
 //! Most programs need none of these types. To add a compression algorithm, implement [`Compressor`] and pass it to
 //! [`Server::compressor`](crate::Server::compressor) and
@@ -10,6 +10,7 @@ pub use trunkline_codec::Deflate;
 pub use trunkline_codec::Gzip;
 #[cfg(feature = "zstd")]
 pub use trunkline_codec::Zstd;
+pub use trunkline_codec::metadata::Iter as MetadataIter;
 pub use trunkline_codec::{
     CompressionError, Compressor, Compressors, Decompressor, MetadataError, ParseCodeError,
     Payload, Rope,

@@ -51,12 +51,15 @@
 //! | serve | [`Server`], and [`Request`] in handlers, the functions that implement methods; [`Router`] inside other HTTP servers |
 //! | make calls | [`Channel`], [`Call`] and [`Response`]; [`Client`] without generated code |
 //! | stream messages | [`Streaming`], [`Sender`], [`ClientStream`] |
-//! | choose servers | [`Channel::to`], [`ChannelBuilder`], and the module [`channel`] |
+//! | choose servers | [`Channel::to`], [`ChannelBuilder::use_policy`], and the module [`channel`]; the module [`balancing`] for policies of your own |
+//! | retry calls, and set timeouts and policies by method | `ChannelBuilder::service_config` |
 //! | report and read errors | [`Status`], [`Code`], [`details`] |
 //! | set deadlines, cancel calls | [`Call::timeout`], [`CancelHandle`] |
 //! | run code around calls | [`Interceptor`], [`Context`] and [`Next`]; tower layers with [`Server::layer`] and [`Channel::new`] |
 //! | count, measure and log calls | the module [`observe`] |
 //! | use TLS, identify clients | the module [`tls`], [`Peer`] |
+//! | compress messages | [`Server::compress`], [`ChannelBuilder::compress`], [`Compress`]; the module [`codec`] for algorithms of your own |
+//! | report health, describe services to tools | the crates [`trunkline-health`](https://docs.rs/trunkline-health) and [`trunkline-reflection`](https://docs.rs/trunkline-reflection) |
 //! | change limits | the module [`limits`] |
 //! | test | [`Request::new`], [`Channel::in_process`], and the module `testing` |
 //!

@@ -16,10 +16,18 @@ use crate::subchannel::{Subchannel, SubchannelId};
 
 /// Decides to which endpoints a channel connects, and which of the connections a call uses.
 ///
-/// A balancer is a pure state machine: it does no I/O, and time and randomness come from [`Control`]. All its methods
-/// are called by one task of the channel, never at the same time. What it decides, it publishes as a [`Picker`].
-/// If a method panics, the channel goes into TRANSIENT_FAILURE with a status that names the policy, and the next
-/// resolution starts a new balancer.
+/// A balancer is a pure state machine: it does no I/O, and time and randomness come from [`Control`]. All its
+/// methods are called by one task of the channel, never at the same time. What it decides, it publishes as a
+/// [`Picker`]. If a method panics, the channel goes into TRANSIENT_FAILURE with a status that names the policy,
+/// and the next resolution starts a new balancer.
+///
+/// If a service config selects another policy, the channel builds a new balancer while the old one still
+/// serves. The new one takes over once it is no longer CONNECTING, or at once if the old one is not READY. The
+/// old balancer is then dropped, and its picker serves no further attempts. Its subchannels shut down with
+/// their last clones; calls that run on them continue. A balancer is also dropped when its channel becomes idle
+/// or is dropped.
+///
+/// [`Policy`](super::Policy) has a complete example.
 pub trait Balancer: Send {
     /// Receives a result of the resolver: at the start, and whenever the result or the configuration changes.
     ///
@@ -52,12 +60,13 @@ pub trait Balancer: Send {
         let _ = (id, report, control);
     }
 
-    /// A timer has expired that the balancer has set.
+    /// Receives the expiry of a timer that the balancer has set with [`Control::set_timer`].
     fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) {
         let _ = (timer, control);
     }
 
-    /// A call, or the user of the channel, asks for a connection while the balancer is idle.
+    /// Receives the request of a call, or of the user of the channel, for a connection while the balancer is
+    /// idle (it has published [`Picker::Idle`]).
     fn exit_idle(&mut self, control: &mut dyn Control);
 }
 
@@ -70,7 +79,8 @@ pub struct Update<'a> {
     pub config: &'a (dyn Any + Send + Sync),
     /// Attributes of the resolution as a whole.
     pub attributes: &'a Attributes,
-    /// A note of the resolver, for messages about an empty list of endpoints.
+    /// A note of the resolver, which a balancer appends to the message of its error if the list of endpoints is
+    /// empty. Empty if the resolver has none.
     pub note: &'a str,
 }
 
@@ -112,19 +122,27 @@ impl SubchannelState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(pub u64);
 
-/// The channel, as its balancer sees it.
+/// The handle with which a balancer acts on its channel: it creates subchannels, sets timers, and publishes its
+/// state.
 ///
-/// A policy with children implements it as well, to receive what the children ask for.
+/// A policy can contain other policies, its *children*: outlier_detection, for example, adds its rules to a
+/// child policy. Such a policy builds a balancer for each child, and passes it a `Control` of its own instead
+/// of that of the channel. So it receives what the child publishes or asks for, and can change it before it
+/// passes it on.
 pub trait Control {
-    /// Creates a subchannel to `address` in state IDLE. It shuts down when the last clone is dropped; pickers that
-    /// contain it keep it.
+    /// Creates a subchannel to `address` in state IDLE. It shuts down when the last clone is dropped, so a
+    /// balancer keeps a clone for as long as it wants the connection; pickers that contain a clone keep it,
+    /// too.
     fn create_subchannel(&mut self, address: &Address, attributes: &Attributes) -> Subchannel;
 
     /// Asks an idle subchannel to connect. In other states this has no effect.
     fn connect(&mut self, subchannel: &Subchannel);
 
-    /// Asks for the health of a subchannel. [`Balancer::health_changed`] reports it each time the subchannel becomes
-    /// READY, and then each change until the connection is lost. Without health checking, the health is READY.
+    /// Asks for the health of a subchannel (gRFC A17). [`Balancer::health_changed`] reports it each time the
+    /// subchannel becomes READY, and then each change until the connection is lost.
+    ///
+    /// Servers are asked for their health if the service config of the channel has a `healthCheckConfig` with a
+    /// `serviceName`. Otherwise, the reported health is always READY.
     fn watch_health(&mut self, subchannel: &Subchannel);
 
     /// Asks the server of a subchannel for load reports outside of calls (gRFC A51), at least every `interval`.
@@ -142,8 +160,8 @@ pub trait Control {
     /// Asks the resolver to look again, as soon as its pause permits.
     fn resolve_again(&mut self);
 
-    /// Returns a waker with which a picker asks for [`Balancer::exit_idle`], from any thread. Once that has been called,
-    /// a further request calls it again.
+    /// Returns a waker with which a picker asks for [`Balancer::exit_idle`], from any thread. All wakes before
+    /// the call of `exit_idle` count as one; a later wake causes another call.
     fn waker(&self) -> Waker;
 
     /// Returns the current time.

@@ -16,7 +16,8 @@ pub enum Picker {
     Idle,
     /// Calls wait until another picker is published.
     Wait,
-    /// Fail-fast calls fail with the status; calls that wait for ready wait.
+    /// Calls without wait-for-ready fail with the status, whose code is restricted as for [`PickResult::Fail`];
+    /// the others wait for another picker.
     Fail(Arc<Status>),
     /// All calls use one subchannel.
     One(Subchannel),
@@ -26,7 +27,7 @@ pub enum Picker {
     Custom(Arc<dyn Pick>),
 }
 
-/// Chooses a subchannel for an attempt.
+/// Chooses a subchannel for each attempt of a call.
 ///
 /// It runs in the task of the call, for each attempt, and must neither block nor do any I/O. A panic fails the call
 /// with INTERNAL.
@@ -66,9 +67,13 @@ pub enum PickResult {
     Use(Choice),
     /// The call waits for the next picker.
     Wait,
-    /// The call fails, unless it waits for ready. Its code is restricted by gRFC A54.
+    /// The call fails with the status, unless it waits for ready; it then waits for the next picker. The codes
+    /// INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and DATA_LOSS
+    /// are reserved for applications (gRFC A54): the call then fails with INTERNAL, and its message contains
+    /// the original code.
     Fail(Arc<Status>),
-    /// The call fails, even if it waits for ready, and is never retried.
+    /// The call fails with the status, even if it waits for ready, and is never retried. Its code is restricted
+    /// as for [`Fail`](Self::Fail).
     Drop(Arc<Status>),
 }
 
@@ -77,7 +82,7 @@ pub enum PickResult {
 pub struct Choice {
     /// The subchannel.
     pub subchannel: Subchannel,
-    /// Learns how the attempt ends.
+    /// The tracker that is told how the attempt ends, if the picker needs to know.
     pub tracking: Option<Tracking>,
     /// Metadata that the attempt sends in addition to that of the call. Boxed, because few policies have any.
     pub metadata: Option<Box<Metadata>>,
@@ -107,7 +112,7 @@ pub struct RoundRobinPicker {
     position: Arc<RoundRobinPosition>,
 }
 
-/// The position of a [`RoundRobinPicker`]. It keeps no subchannel.
+/// The position of a [`RoundRobinPicker`]. It does not keep the subchannels alive.
 #[derive(Debug)]
 pub struct RoundRobinPosition {
     ids: Box<[SubchannelId]>,
@@ -139,8 +144,10 @@ impl RoundRobinPicker {
         }
     }
 
-    /// Returns what `try_one` returns for the first subchannel for which it is not `None`, beginning with the one
-    /// whose turn it is. Each that is passed over loses its turn, so that the others share its calls evenly.
+    /// Calls `try_one` with one subchannel after another, beginning with the one whose turn it is, until it
+    /// returns a value, and returns that. Each subchannel that was tried has had its turn: the next call of
+    /// this method begins with the one after it. So the calls of a subchannel that returns `None` are spread
+    /// evenly over the others.
     #[inline]
     pub fn find<T>(&self, mut try_one: impl FnMut(&Subchannel) -> Option<T>) -> Option<T> {
         let (next, len) = (&self.position.next, self.subchannels.len());
@@ -174,8 +181,11 @@ impl RoundRobinPosition {
 }
 
 impl Picker {
-    /// Chooses a subchannel as a call does, for policies that wrap the picker of a child. With [`Idle`](Self::Idle) the
-    /// result is to wait; a policy publishes that picker itself, so that calls ask its balancer to leave idleness.
+    /// Chooses a subchannel as a call does, for policies that wrap the picker of a child.
+    ///
+    /// [`Idle`](Self::Idle) must not be wrapped. For a call, it means to wake the balancer and wait; this
+    /// method only returns [`PickResult::Wait`], and wakes nothing. If a child publishes `Idle`, publish
+    /// `Idle`, too.
     pub fn pick(&self, call: &PickArgs<'_>) -> PickResult {
         match self {
             Self::Idle | Self::Wait => PickResult::Wait,

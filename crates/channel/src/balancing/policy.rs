@@ -14,7 +14,116 @@ use crate::config::json::shown;
 /// The parsed configuration of a policy.
 pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
 
-/// A load balancing policy: a named kind of [`Balancer`], which service configs select by that name.
+/// A load balancing policy: a named kind of [`Balancer`], which `ChannelBuilder::use_policy` and service configs select
+/// by its name. `ChannelBuilder::policy` adds one to a channel.
+///
+/// A policy that connects to all endpoints, and uses the first in the list that is connected:
+///
+/// ```
+/// # mod trunkline {
+/// #     pub use trunkline_channel as balancing;
+/// #     pub use trunkline_channel as channel;
+/// #     pub use trunkline_codec::Status;
+/// # }
+/// use std::sync::Arc;
+///
+/// use trunkline::Status;
+/// use trunkline::balancing::serde_json::Value;
+/// use trunkline::balancing::{
+///     Balancer, Control, Picker, Policies, Policy, PolicyConfig, Subchannel, SubchannelId, SubchannelState, Update,
+/// };
+/// use trunkline::channel::ConnectivityState;
+///
+/// struct FirstReady;
+///
+/// impl Policy for FirstReady {
+///     fn name(&self) -> &str {
+///         "first_ready"
+///     }
+///
+///     fn parse(&self, _: &Value, _: &Policies) -> Result<PolicyConfig, Status> {
+///         Ok(Arc::new(())) // It has no configuration.
+///     }
+///
+///     fn build(&self) -> Box<dyn Balancer> {
+///         Box::new(FirstReadyBalancer::default())
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct FirstReadyBalancer(Vec<(Subchannel, SubchannelState)>);
+///
+/// impl Balancer for FirstReadyBalancer {
+///     fn update(&mut self, update: Update<'_>, control: &mut dyn Control) -> Result<(), Status> {
+///         let endpoints = match update.endpoints {
+///             Err(status) if self.0.is_empty() => {
+///                 let picker = Picker::Fail(Arc::new(status.clone()));
+///                 control.publish(ConnectivityState::TransientFailure, picker);
+///                 return Err(status.clone());
+///             }
+///             Err(status) => return Err(status.clone()),
+///             Ok(endpoints) => endpoints,
+///         };
+///         // Subchannels to addresses that are still in the list are kept, with their connections.
+///         let mut before = std::mem::take(&mut self.0);
+///         for endpoint in endpoints {
+///             for address in endpoint.addresses() {
+///                 let kept = before.iter().position(|(it, _)| it.address() == address);
+///                 self.0.push(match kept {
+///                     Some(at) => before.swap_remove(at),
+///                     None => {
+///                         let subchannel = control.create_subchannel(address, endpoint.attributes());
+///                         control.connect(&subchannel);
+///                         (subchannel, SubchannelState::new(ConnectivityState::Connecting))
+///                     }
+///                 });
+///             }
+///         }
+///         self.publish(control);
+///         match self.0.is_empty() {
+///             true => Err(Status::unavailable("the list of endpoints is empty")),
+///             false => Ok(()),
+///         }
+///     }
+///
+///     fn subchannel_changed(&mut self, id: SubchannelId, state: &SubchannelState, control: &mut dyn Control) {
+///         let Some((subchannel, last)) = self.0.iter_mut().find(|(it, _)| it.id() == id) else {
+///             return;
+///         };
+///         // A subchannel is IDLE after it has lost its connection, and after the pause that follows a failure.
+///         if state.connectivity == ConnectivityState::Idle {
+///             control.connect(subchannel);
+///         }
+///         *last = state.clone();
+///         self.publish(control);
+///     }
+///
+///     fn exit_idle(&mut self, _: &mut dyn Control) {} // It is never idle.
+/// }
+///
+/// impl FirstReadyBalancer {
+///     fn publish(&self, control: &mut dyn Control) {
+///         let mut subchannels = self.0.iter();
+///         let ready = subchannels.find(|(_, it)| it.connectivity == ConnectivityState::Ready);
+///         let failures: Option<Vec<_>> = self.0.iter().map(|(_, it)| it.failure.clone()).collect();
+///         let (state, picker) = match (ready, failures) {
+///             (Some((subchannel, _)), _) => (ConnectivityState::Ready, Picker::One(subchannel.clone())),
+///             (None, None) => (ConnectivityState::Connecting, Picker::Wait),
+///             (None, Some(failures)) => {
+///                 let last = failures.last().cloned();
+///                 let status = last.unwrap_or_else(|| Status::unavailable("the list of endpoints is empty"));
+///                 (ConnectivityState::TransientFailure, Picker::Fail(Arc::new(status)))
+///             }
+///         };
+///         control.publish(state, picker);
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Status> {
+/// let mut policies = Policies::builtin();
+/// policies.add(Arc::new(FirstReady))?;
+/// # Ok(()) }
+/// ```
 pub trait Policy: Send + Sync + 'static {
     /// Returns the name, as a service config writes it.
     fn name(&self) -> &str;
@@ -30,7 +139,7 @@ pub trait Policy: Send + Sync + 'static {
     fn build(&self) -> Box<dyn Balancer>;
 }
 
-/// A policy that was chosen, with its configuration.
+/// A policy that a service config or a parent policy has selected, with its configuration.
 #[derive(Clone)]
 pub struct BalancerConfig {
     policy: Arc<dyn Policy>,

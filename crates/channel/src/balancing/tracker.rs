@@ -7,10 +7,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 use trunkline_codec::{LoadReport, Status};
 
-/// Learns how the attempts end that a picker has placed.
+/// Is told when an attempt starts and how it ends, for example to count the running calls of a subchannel.
 ///
-/// A picker returns one with its [`Choice`](super::Choice). `ended` runs exactly once for each attempt for which
-/// `started` has run, whatever ends it. Both run in the task of the call: they must not block.
+/// A picker returns a tracker with its [`Choice`](super::Choice). `ended` runs exactly once for each attempt
+/// for which `started` has run, whatever ends it. Both run in the task of the call: they must not block.
 pub trait AttemptTracker: Send + Sync + 'static {
     /// The attempt has begun on the subchannel that was picked. `token` is that of [`Tracking::new`].
     fn started(&self, token: usize) {
@@ -29,7 +29,8 @@ pub struct Outcome<'a> {
     pub status: Result<(), &'a Status>,
     /// The cause of the end.
     pub ended_by: EndedBy,
-    /// The trailers, if the server has sent any; those of a Trailers-Only response are its head.
+    /// The trailers of the response, if the server has sent any. If the whole response is a single HEADERS
+    /// frame (Trailers-Only), they are the fields of that frame.
     pub trailers: Option<&'a HeaderMap>,
     /// True if anything of a response has arrived: a head, or more.
     pub has_responded: bool,
@@ -73,7 +74,8 @@ pub enum EndedBy {
     Deadline,
     /// The caller: it cancelled or dropped the call.
     Caller,
-    /// Another attempt of the same call, which was committed.
+    /// Another attempt of the same call, whose response became that of the call: the call was *committed* to it
+    /// (gRFC A6).
     OtherAttempt,
     /// This client, before anything was sent.
     NotSent,
@@ -100,7 +102,9 @@ impl Tracking {
         }
     }
 
-    /// Adds a further tracker, usually that of a child policy.
+    /// Adds a further tracker, usually that of a child policy. Both [`started`](AttemptTracker::started) and
+    /// [`ended`](AttemptTracker::ended) are called on the trackers of `self` first, and then on those of
+    /// `next`.
     #[must_use]
     pub fn and(mut self, next: Option<Self>) -> Self {
         match self.next.take() {

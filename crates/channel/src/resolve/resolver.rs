@@ -51,8 +51,9 @@ pub trait Resolver: Send + Sync + 'static {
     /// Returns the schemes: a letter, then letters, digits, `+`, `-` or `.`; compared without regard to case.
     fn schemes(&self) -> &[&str];
 
-    /// Returns the `:authority` of calls to `target`, which is also the name that a certificate must have. Default: the
-    /// path.
+    /// Returns the [`Authority`] of `target`, `host` or `host:port`: the value of `:authority` in calls, unless
+    /// `ChannelBuilder::authority` sets another. Its host is also the name for which the certificate of a
+    /// server must be valid, unless `ClientTls::server_name` sets another. Default: the path of the target.
     ///
     /// # Errors
     ///
@@ -79,11 +80,14 @@ pub trait Resolver: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Resolution {
-    /// The endpoints. An error leaves those in use that were found before; without any, calls fail with it.
+    /// The endpoints, or the error that the resolver has met. After an error, the endpoints of the last
+    /// resolution without one stay in use. If there was none, calls fail with the error, except those that wait
+    /// for ready.
     pub endpoints: Result<Vec<Endpoint>, Status>,
     /// Attributes of the whole resolution, for balancers.
     pub attributes: Attributes,
-    /// A note that is added to messages about an empty list.
+    /// A note that is appended to the error message of calls if the list of endpoints is empty, such as the
+    /// reason. Default: empty.
     pub note: Cow<'static, str>,
     /// Further endpoints are on their way: a failure to connect is not final.
     pub(crate) is_partial: bool,
@@ -125,7 +129,7 @@ pub(crate) struct PushedResolution {
     pub(crate) verdict: oneshot::Sender<Verdict>,
 }
 
-/// The channel, as its resolver sees it.
+/// The handle with which a resolver passes what it finds to the channel.
 pub struct Updates {
     to: mpsc::Sender<PushedResolution>,
     wanted: Arc<Notify>,
@@ -153,8 +157,31 @@ impl Updates {
         }
     }
 
-    /// Waits until the channel asks for a new look, because it has lost a connection or cannot open one. Requests
-    /// that arrive before this is awaited count as one. A resolver decides how often it looks.
+    /// Waits until the channel asks for a new look, because it has lost a connection or cannot open one.
+    /// Requests that arrive before this is awaited count as one. A resolver decides how often it looks.
+    ///
+    /// A resolver that asks a registry again and again, at least once a minute and at most once a second:
+    ///
+    /// ```
+    /// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_codec::Status; pub use trunkline_transport::Address; }
+    /// use std::time::Duration;
+    /// use tokio::time::{sleep, timeout};
+    /// use trunkline::channel::{Endpoint, Resolution, Updates, Verdict};
+    ///
+    /// # async fn look_up() -> Result<Vec<Endpoint>, trunkline::Status> { Ok(Vec::new()) }
+    /// async fn poll(mut updates: Updates) {
+    ///     loop {
+    ///         let resolution = look_up().await.map_or_else(Resolution::failed, Resolution::new);
+    ///         let pause = match updates.put(resolution).await {
+    ///             Verdict::Used => Duration::from_secs(60),
+    ///             // The channel cannot use the list, because it is empty, for example.
+    ///             Verdict::Refused(_) => Duration::from_secs(5),
+    ///         };
+    ///         sleep(Duration::from_secs(1)).await;
+    ///         let _ = timeout(pause, updates.asked()).await;
+    ///     }
+    /// }
+    /// ```
     pub async fn asked(&mut self) {
         self.wanted.notified().await;
     }

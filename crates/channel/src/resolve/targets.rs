@@ -21,9 +21,11 @@ use super::target_uri::TargetUri;
 /// | `ipv4:a:port,b:port`, `ipv6:[a]:port,[b]:port` | a list of IP addresses |
 /// | `unix:/path` | a Unix socket |
 /// | `unix-abstract:name` | a Unix socket in the abstract namespace of Linux |
+/// | `scheme:path`, `scheme://authority/path` | what a [`Resolver`](crate::Resolver) with this scheme finds, if the channel has one |
 ///
-/// Targets other than `http://` and `https://` use TLS only if the channel has TLS settings. If the port is
-/// omitted, it is 80 for `http://` and 443 otherwise.
+/// A target of a `Resolver` must be the only one of its channel. Targets other than `http://` and `https://`
+/// use TLS only if the channel has TLS settings. If the port is omitted, it is 80 for `http://` and 443
+/// otherwise.
 ///
 /// An IPv6 address can have a zone (interface). In a target with a scheme, write its `%` as `%25`:
 /// `http://[fe80::1%25eth0]:80`. Without a scheme, both `%eth0` and `%25eth0` work; but `%251` is the

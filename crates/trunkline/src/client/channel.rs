@@ -43,11 +43,10 @@ use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 /// # Ok(()) }
 /// ```
 ///
-/// **Number of connections.** A channel has one connection to a server, and opens more while that
-/// connection is busy; see [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections).
-/// If the target consists of several addresses,
-/// [`ChannelBuilder::pick_first`](crate::ChannelBuilder::pick_first) or
-/// [`ChannelBuilder::round_robin`](crate::ChannelBuilder::round_robin) selects the addresses that are used.
+/// **Number of connections.** A channel has one connection to a server, and opens more while that connection is
+/// busy; see [`ChannelBuilder::max_connections`](crate::ChannelBuilder::max_connections). If the target has
+/// several addresses, the load balancing policy decides which of them are used; see
+/// [`ChannelBuilder::use_policy`](crate::ChannelBuilder::use_policy). Default: `pick_first`, which uses one.
 ///
 /// **Reconnecting.** If a connection ends, the next call opens a new one. If the channel cannot connect,
 /// it tries again after a pause, which grows from 1 s (`connect_backoff_base` in [`ChannelLimits`]) to

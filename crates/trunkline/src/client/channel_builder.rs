@@ -179,8 +179,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// Selects a load balancing policy by its name, with its default configuration. A service config can select
-    /// another.
+    /// Selects a load balancing policy by its name, with its default configuration: one of
+    /// [`Policies::builtin`](crate::balancing::Policies::builtin), or one that [`policy`](Self::policy) has
+    /// added. Default: `pick_first`. A service config can select another.
     ///
     /// If no policy has this name, or the policy needs a configuration, [`connect_lazy`](Self::connect_lazy) returns
     /// INVALID_ARGUMENT.
