@@ -32,9 +32,10 @@
 //!
 //! | item | description |
 //! | --- | --- |
-//! | `GreeterClient` | a client with `connect`, `new` and one method per RPC |
+//! | `GreeterClient` | a client with the constructors `connect` and `new`, `channel` and `with_channel` for its channel, and one method per RPC |
 //! | `Greeter` | a trait for handlers; implement its methods as `async fn` |
 //! | `GreeterServer::new(handlers)` | the service, to be added to a server |
+//! | `GreeterMethods` | the list of methods to which `GreeterServer` refers |
 //!
 //! Each package with a service, and each package of a file that you name, also gets `FILE_DESCRIPTORS`:
 //! the serialized definitions of its files and their imports, which server reflection uses. A program
@@ -44,9 +45,9 @@
 //! Comments become documentation. They are escaped rather than interpreted as Markdown: code in a
 //! comment never runs as a doctest, and links and tags appear as text.
 //!
-//! Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore
-//! (`self_`) where Rust does not allow a raw identifier. A client method gets a trailing underscore
-//! if it would be called `new`, `connect`, `clone`, `into` or `try_into`. If a message has the name of an
+//! Names that are Rust keywords become raw identifiers (`r#type`), or get a trailing underscore (`self_`) where
+//! Rust does not allow a raw identifier. A client method gets a trailing underscore if it would be called
+//! `new`, `connect`, `channel`, `with_channel`, `clone`, `into` or `try_into`. If a message has the name of an
 //! item of the service (`Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`), the items of the
 //! service begin with `GreeterService` instead. If several names become the same Rust name, as `FooBar` and
 //! `foo_bar` do, all but the first get a trailing underscore; [`Config::rename`] sets other names.

@@ -116,8 +116,8 @@ impl Channel {
         self
     }
 
-    /// Returns this channel with a limit for the size of received messages, in bytes after decompression.
-    /// Default: 4 MiB. Other clones are not affected.
+    /// Returns this channel with a limit for the size of received messages, in bytes both as received and after
+    /// decompression. Default: 4 MiB. Other clones are not affected.
     #[must_use]
     pub fn max_recv_message_size(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.messages.max_recv_message_size = bytes)

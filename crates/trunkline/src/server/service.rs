@@ -228,7 +228,9 @@ impl Methods {
     }
 
     /// Runs `hook` immediately, and again whenever a service is added. A service that describes all other
-    /// services, such as health or reflection, can use it to learn of services that are added later.
+    /// services, such as those of the crates [`trunkline-health`](https://docs.rs/trunkline-health) and
+    /// [`trunkline-reflection`](https://docs.rs/trunkline-reflection), can use it to learn of services that are
+    /// added later.
     ///
     /// The hook can read [`service_names`](Self::service_names) and
     /// [`file_descriptors`](Self::file_descriptors). It can also register methods of its own service again, to
@@ -244,10 +246,11 @@ impl Methods {
         });
     }
 
-    /// Adds a check that runs after all services have been added, before the server serves. If `check`
-    /// returns an error, the server does not start: [`Server::bind`](crate::Server::bind) and
-    /// [`Server::serve`](crate::Server::serve) return the error. Reflection, for example, checks that the
-    /// descriptors of all services agree.
+    /// Adds a check that runs after all services have been added, before the server serves. If `check` returns
+    /// an error, the server does not start: [`Server::bind`](crate::Server::bind) and
+    /// [`Server::serve`](crate::Server::serve) return the error. The crate
+    /// [`trunkline-reflection`](https://docs.rs/trunkline-reflection), for example, checks that the descriptors
+    /// of all services agree.
     ///
     /// The check does not run for a [`Router`](crate::Router) or an in-process channel.
     pub fn before_serving(

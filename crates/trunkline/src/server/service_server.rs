@@ -120,8 +120,8 @@ impl<M: ServiceMethods<S>, S> ServiceServer<M, S> {
         self
     }
 
-    /// Limits the size of messages that this service receives, in bytes after decompression. Default: the
-    /// limit of the server.
+    /// Limits the size of messages that this service receives, in bytes both as received and after
+    /// decompression. Default: the limit of the server.
     #[must_use]
     pub fn max_recv_message_size(mut self, bytes: usize) -> Self {
         self.options.max_recv_message_size = Some(bytes);
