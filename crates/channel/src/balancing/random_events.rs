@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use http::HeaderMap;
 use serde_json::Value;
-use trunkline_codec::{Metadata, Status};
+use trunkline_codec::{LoadReport, Metadata, Status};
 
 use super::balancer::SubchannelState;
 use super::picker::PickResult;
@@ -14,7 +14,6 @@ use super::policy::Policies;
 use super::testing::{Random, Rig, name, refused};
 use super::tracker::{EndedBy, Outcome};
 use crate::connectivity::ConnectivityState;
-use crate::load_report::LoadReport;
 
 const ALL: [&str; 8] = ["1", "2", "3+13", "4", "5", "6+16+26", "7", "v6.8"];
 
@@ -114,11 +113,9 @@ impl Model {
             return None;
         };
         let mut trailers = HeaderMap::new();
-        let report = LoadReport {
-            cpu_utilization: self.random.below(100) as f64 / 50.0,
-            rps_fractional: self.random.below(100) as f64,
-            ..LoadReport::default()
-        };
+        let mut report = LoadReport::default();
+        report.cpu_utilization = self.random.below(100) as f64 / 50.0;
+        report.rps_fractional = self.random.below(100) as f64;
         report.write_to(&mut trailers);
         let mut outcome = Outcome::new(status, ended_by);
         outcome.trailers = Some(&trailers);
