@@ -1,27 +1,37 @@
-//! The pauses between attempts to connect.
+//! The pauses between attempts to connect, and after other failures (grpc/doc/connection-backoff.md).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::limits::ChannelLimits;
 
-/// grpc/doc/connection-backoff.md: each pause is longer than the one before, up to a limit, and
-/// clients that lost the same server spread out.
+/// The pauses after failures. Each is longer than the one before, up to a limit, and those of different clients differ.
+///
+/// ```
+/// use trunkline_channel::ChannelLimits;
+/// use trunkline_channel::backoff::Backoff;
+///
+/// let limits = ChannelLimits::default();
+/// let mut backoff = Backoff::new(&limits);
+/// assert_eq!(backoff.pause(&limits, 0.0).as_millis(), 1000);
+/// assert_eq!(backoff.pause(&limits, 0.0).as_millis(), 1600);
+/// ```
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     /// Before jitter.
     next: Duration,
 }
 
 impl Backoff {
-    pub(crate) fn new(limits: &ChannelLimits) -> Self {
+    /// Creates the pauses from the first one on.
+    pub fn new(limits: &ChannelLimits) -> Self {
         Self {
             next: limits.connect_backoff_base.min(limits.connect_backoff_max),
         }
     }
 
     /// Returns the time between the beginnings of two attempts. `random` is between -1 and 1.
-    pub(crate) fn pause(&mut self, limits: &ChannelLimits, random: f64) -> Duration {
+    pub fn pause(&mut self, limits: &ChannelLimits, random: f64) -> Duration {
         let pause = self.next;
         let longer = pause.as_secs_f64() * limits.connect_backoff_multiplier;
         let longer = Duration::try_from_secs_f64(longer).unwrap_or(Duration::MAX);
@@ -34,7 +44,7 @@ impl Backoff {
 }
 
 /// Returns a random number between -1 and 1.
-pub(crate) fn random() -> f64 {
+pub fn random() -> f64 {
     // The keys of each are other ones, from the system's source: enough for clients that are not to
     // come back together.
     let random = RandomState::new().hash_one(());

@@ -20,6 +20,7 @@ use crate::connectivity::{ConnectivityState, ConnectivityWatch};
 use crate::control::{ChannelEvent, ControlTask, Events};
 use crate::restricted::restricted;
 use crate::routing::ChannelShared;
+use crate::security_level::SecurityLevel;
 use crate::settings::ChannelSettings;
 use crate::subchannel::Subchannel;
 use crate::task::Task;
@@ -83,6 +84,11 @@ impl Connections {
             dialer,
             control: Mutex::new(None),
         }))
+    }
+
+    /// Returns the highest level that a connection to the targets can have.
+    pub fn security_level(&self) -> SecurityLevel {
+        self.shared.settings.security_level()
     }
 
     /// Waits until a connection is open, and opens one if necessary.

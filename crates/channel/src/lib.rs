@@ -15,6 +15,7 @@
 //! | `subchannel`, `active_connection` | the connections to one address; one connection |
 //! | `connect`, `connector`, `backoff` | an attempt to connect, byte streams of users, the pauses between attempts |
 //! | `attempts` | retries, hedging, throttling |
+//! | `security_level`, `restricted` | the protection of a connection; codes that are reserved for applications |
 //! | `connectivity` | the state of a channel |
 //! | `limits`, `settings` | every limit of a channel, with its default; the settings of users |
 //!
@@ -25,7 +26,7 @@
 mod active_connection;
 mod attempts;
 mod attributes;
-mod backoff;
+pub mod backoff;
 mod balancing;
 mod config;
 mod connect;
@@ -38,6 +39,7 @@ mod limits;
 mod resolve;
 mod restricted;
 mod routing;
+mod security_level;
 mod settings;
 mod subchannel;
 mod target_address;
@@ -61,6 +63,8 @@ pub use resolve::lookup::Lookup;
 pub use resolve::resolver::{Resolution, Resolver, Updates, Verdict};
 pub use resolve::target_uri::TargetUri;
 pub use resolve::targets::{TargetName, Targets};
+pub use restricted::restricted;
+pub use security_level::SecurityLevel;
 /// JSON values, as [`Policy::parse`] receives them.
 pub use serde_json;
 pub use settings::ChannelSettings;

@@ -4,7 +4,7 @@ use trunkline_codec::{Code, Status};
 
 /// Returns the status of a call that fails with a status of a resolver, a picker or credentials. gRFC A54: codes by
 /// which applications describe their own failures become INTERNAL, with the original in the message.
-pub(crate) fn restricted(status: &Status) -> Status {
+pub fn restricted(status: &Status) -> Status {
     match status.code() {
         Code::INVALID_ARGUMENT
         | Code::NOT_FOUND

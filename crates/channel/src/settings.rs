@@ -17,6 +17,7 @@ use crate::resolve::names::Names;
 use crate::resolve::resolver::{AnyResolver, Resolver, Resolving, Updates};
 use crate::resolve::target_uri::TargetUri;
 use crate::resolve::targets::Targets;
+use crate::security_level::SecurityLevel;
 
 /// The settings of a channel, as its builder collects them.
 #[derive(Clone, Debug)]
@@ -182,6 +183,28 @@ impl CheckedSettings {
     /// Returns the target of endpoints that name none.
     pub(crate) fn target(&self) -> Arc<Target> {
         self.targets[0].clone()
+    }
+
+    /// Returns the highest level that a connection to the targets can have.
+    pub(crate) fn security_level(&self) -> SecurityLevel {
+        match &self.source {
+            // The resolver may find Unix sockets.
+            EndpointSource::Resolver(..) => SecurityLevel::PrivacyAndIntegrity,
+            EndpointSource::Names(targets, lookup) => {
+                let levels = targets.iter().map(|target| {
+                    let is_secure = target.wants_tls() == Some(true);
+                    match target.address() {
+                        Some(address) => SecurityLevel::of(&address, is_secure),
+                        // So may a lookup of the user.
+                        None if is_secure || !lookup.is_system() => {
+                            SecurityLevel::PrivacyAndIntegrity
+                        }
+                        None => SecurityLevel::NoSecurity,
+                    }
+                });
+                levels.max().unwrap_or_default()
+            }
+        }
     }
 
     /// Returns the future that resolves the targets.

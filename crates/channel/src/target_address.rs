@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use trunkline_transport::{Address, Target};
 
+use crate::security_level::SecurityLevel;
+
 /// The target of an endpoint, as one of its attributes.
 #[derive(Clone, Debug)]
 pub(crate) struct OfTarget(pub(crate) Arc<Target>);
@@ -17,13 +19,15 @@ pub(crate) struct TargetAddress {
     pub(crate) target: Arc<Target>,
 }
 
-/// The origin that a call names in its head: `:scheme` and `:authority`.
+/// The origin that a call names in its head, `:scheme` and `:authority`, and the protection of the connection to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `http`, or `https` over TLS.
     pub scheme: Scheme,
     /// The authority of the target, unless the channel sets one.
     pub authority: Authority,
+    /// The protection of the connection.
+    pub security_level: SecurityLevel,
 }
 
 impl TargetAddress {
@@ -38,6 +42,7 @@ impl TargetAddress {
                 false => Scheme::HTTP,
             },
             authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
+            security_level: SecurityLevel::of(&self.address, self.is_secure()),
         }
     }
 }

@@ -20,7 +20,7 @@ static THREADS: Semaphore = Semaphore::const_new(THREADS_MAX);
 /// # Errors
 ///
 /// If the thread cannot be started, or the work panics.
-pub(crate) async fn run_blocking<T: Send + 'static>(
+pub async fn run_blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {

@@ -87,6 +87,7 @@ mod turn;
 mod wire_io;
 
 pub use address::Address;
+pub use blocking::run_blocking;
 pub use body::{Body, BodySource};
 pub use client::{Connection, Destination, OpenCall, ReadyConnection};
 pub use client_send::RefusedRequest;

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use tower_service::Service;
+#[cfg(feature = "client")]
+use trunkline_channel::SecurityLevel;
 use trunkline_codec::Status;
 use trunkline_transport::Body;
 
@@ -21,6 +23,12 @@ pub(crate) type Calling =
 /// A tower service that can be called through a shared reference.
 pub(crate) trait HttpService: Send + Sync {
     fn call(&self, request: http::Request<Body>) -> Calling;
+
+    /// Returns the protection of what lies behind. That of a tower service is not known.
+    #[cfg(feature = "client")]
+    fn security_level(&self) -> SecurityLevel {
+        SecurityLevel::NoSecurity
+    }
 }
 
 /// A tower service over HTTP types.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
+use trunkline_channel::SecurityLevel;
 use trunkline_codec::{Compressors, Status, head};
 use trunkline_transport::{Body, PipeWatch, PipeWriter, pipe};
 
@@ -57,6 +58,10 @@ impl HttpService for InProcess {
                 .await
                 .map_err(|_| Status::internal("the task of the call ended without a response"))
         })
+    }
+
+    fn security_level(&self) -> SecurityLevel {
+        SecurityLevel::PrivacyAndIntegrity
     }
 }
 

@@ -57,6 +57,7 @@
 //! | set deadlines, cancel calls | [`Call::timeout`], [`CancelHandle`] |
 //! | run code around calls | [`Interceptor`], [`Context`] and [`Next`]; tower layers with [`Server::layer`] and [`Channel::new`] |
 //! | count, measure and log calls | the module [`observe`] |
+//! | send tokens with calls | the module [`credentials`] |
 //! | use TLS, identify clients | the module [`tls`], [`Peer`] |
 //! | compress messages | [`Server::compress`], [`ChannelBuilder::compress`], [`Compress`]; the module [`codec`] for algorithms of your own |
 //! | report health, describe services to tools | the crates [`trunkline-health`](https://docs.rs/trunkline-health) and [`trunkline-reflection`](https://docs.rs/trunkline-reflection) |
@@ -111,6 +112,8 @@ pub mod channel;
 #[cfg(feature = "client")]
 mod client;
 pub mod codec;
+#[cfg(feature = "client")]
+pub mod credentials;
 mod http_service;
 #[cfg(all(feature = "client", feature = "server"))]
 mod in_process;

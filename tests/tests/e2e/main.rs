@@ -4,6 +4,7 @@ mod calls {
     mod cancel_handle;
     mod cancellation;
     mod compression;
+    mod credentials;
     mod deadlines;
     mod ends;
     mod everyday;

@@ -377,9 +377,10 @@ fn the_house_stays_small() {
     // for interceptors and hooks for messages 700, observers with an object for each call 700, options and timeouts
     // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
     // 400, limits by layer 150, Windows and features 200; the rest are modules of names. Ends of calls that are told
-    // to interceptors and observers alike are 150. Load reports are 340. Credentials and policies of calls are in the caps below.
+    // to interceptors and observers alike are 150. Load reports are 340. Call credentials, with tokens from files and
+    // from servers of OAuth 2.0, are 850.
     assert!(
-        runtime <= 20_700,
+        runtime <= 21_550,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.

@@ -1,5 +1,6 @@
 //! Name resolution: the names of targets, and their addresses.
 
+use std::any::TypeId;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -81,11 +82,16 @@ type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<Address>>> + Send>>;
 
 trait ErasedLookup: Send + Sync {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving;
+    fn is_system(&self) -> bool;
 }
 
 impl<L: Lookup> ErasedLookup for L {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving {
         Box::pin(async move { Lookup::resolve(&*self, &host, port).await })
+    }
+
+    fn is_system(&self) -> bool {
+        TypeId::of::<L>() == TypeId::of::<System>()
     }
 }
 
@@ -95,6 +101,11 @@ pub(crate) struct AnyLookup(Arc<dyn ErasedLookup>);
 impl AnyLookup {
     pub(crate) fn new(lookup: impl Lookup) -> Self {
         Self(Arc::new(lookup))
+    }
+
+    /// Returns true for the resolver of the system, which returns addresses of TCP only.
+    pub(crate) fn is_system(&self) -> bool {
+        self.0.is_system()
     }
 
     /// Asks for the addresses of a target that is a name. In a task: names are asked for side by side,

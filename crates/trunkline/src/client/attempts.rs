@@ -11,13 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use http::uri::PathAndQuery;
 use trunkline_channel::{Connections, Origin, PickArgs, Picked, WaitMode};
 use trunkline_codec::{Metadata, Status};
 use trunkline_transport::{Body, OpenCall};
 
 use crate::client::backend::Backend;
 use crate::client::outgoing::OutgoingCall;
+use crate::credentials::AttachedCredentials;
 use crate::observe::Recorder;
+
+/// The path of a request without one.
+static NO_PATH: PathAndQuery = PathAndQuery::from_static("/");
 
 /// The number of retries of a call that the server has refused.
 const REFUSALS_MAX: u32 = 1;
@@ -104,11 +109,13 @@ impl Attempt {
 /// Makes a call that is already an HTTP request.
 pub(crate) async fn forward(
     connections: Arc<Connections>,
+    credentials: Option<Arc<AttachedCredentials>>,
     request: http::Request<Body>,
 ) -> Result<http::Response<Body>, Status> {
     let (parts, body) = request.into_parts();
-    let head = |origin: Origin| {
+    let head = |origin: Origin, credentials: Metadata| {
         let mut parts = parts.clone();
+        credentials.merge_into(&mut parts.headers);
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
         uri.scheme = Some(origin.scheme);
         uri.authority = Some(origin.authority);
@@ -116,11 +123,17 @@ pub(crate) async fn forward(
             .map_err(|error| Status::internal(format!("the path of the request: {error}")))?;
         Ok(http::Request::from_parts(parts, ()))
     };
+    let path = parts.uri.path_and_query().unwrap_or(&NO_PATH);
     let mut attempts = Attempts::new(body, Arc::default(), None);
     let metadata = Metadata::from_headers(parts.headers.clone());
     let call = PickArgs::new(parts.uri.path(), &metadata);
     loop {
         let picked = connections.ready(&call, None, WaitMode::FailFast).await?;
+        let credentials = match &credentials {
+            None => Metadata::new(),
+            Some(it) => it.metadata(&picked.origin, path, None).await?,
+        };
+        let head = |origin| head(origin, credentials);
         if let Some(response) = attempts.make(picked, head, &Metadata::new()).await {
             return response;
         }
@@ -188,8 +201,17 @@ impl Attempts {
                     return Err(status);
                 }
             };
+            let (origin, path) = (&picked.origin, &call.head.path);
+            let credentials = match &call.credentials {
+                None => Metadata::new(),
+                Some(it) => it.metadata(origin, path, call.head.deadline).await?,
+            };
             // The head contains the time that remains until the deadline.
-            let head = |origin| backend.request(&call, origin);
+            let head = |origin| {
+                let mut head = backend.request(&call, origin)?;
+                credentials.merge_into(head.headers_mut());
+                Ok(head)
+            };
             if let Some(response) = self.make(picked, head, &call.head.metadata).await {
                 return response;
             }

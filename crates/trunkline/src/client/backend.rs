@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
-use trunkline_channel::{ChannelLimits, Connections, Origin};
+use trunkline_channel::{ChannelLimits, Connections, Origin, SecurityLevel};
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Expect, Reader, Status};
 
@@ -140,10 +140,11 @@ impl Backend {
     }
 }
 
-/// The origin of a call that goes to no server.
-pub(crate) fn nowhere() -> Origin {
+/// The origin of a call to a service without a connection.
+pub(crate) fn nowhere(security_level: SecurityLevel) -> Origin {
     Origin {
         scheme: Scheme::HTTP,
         authority: Authority::from_static("localhost"),
+        security_level,
     }
 }

@@ -20,6 +20,7 @@ use crate::call::message_hooks::KeptRequest;
 use crate::call::method::Method;
 use crate::client::channel::Channel;
 use crate::client::outgoing::OutgoingCall;
+use crate::credentials::{AttachedCredentials, CallCredentials};
 use crate::observe::{MessageSize, Recorder};
 
 /// A call that has not begun. **Awaiting it starts the call.** Set the timeout, metadata and compression
@@ -100,6 +101,15 @@ impl<T> Call<T> {
         if let Err(error) = self.outgoing.head.metadata.append_bin(key, value) {
             self.fail(error.into());
         }
+        self
+    }
+
+    /// Adds credentials, which run once for each attempt at the call; see [`credentials`](crate::credentials). They
+    /// follow those of the [channel](crate::ChannelBuilder::credentials).
+    ///
+    /// If the connection is not secure enough for them, the call fails with UNAUTHENTICATED before anything is sent.
+    pub fn credentials(mut self, credentials: impl CallCredentials) -> Self {
+        AttachedCredentials::add(&mut self.outgoing.credentials, credentials);
         self
     }
 
@@ -192,11 +202,13 @@ impl<T> Call<T> {
         request: Option<Result<Payload, Status>>,
     ) -> Self {
         let (mut timeout, mut failure, mut metadata) = (None, None, Metadata::new());
+        let mut credentials = None;
         let backend = &channel.backend;
         if let Some(defaults) = backend.defaults() {
             timeout = defaults.timeout;
             metadata = defaults.metadata.clone();
             failure = defaults.failure.clone();
+            credentials = defaults.credentials.clone();
         }
         let path = backend.path_of(method).unwrap_or_else(|error| {
             failure.get_or_insert_with(|| {
@@ -218,6 +230,7 @@ impl<T> Call<T> {
             peer: None,
         };
         let mut outgoing = OutgoingCall::new(head, method.is_static());
+        outgoing.credentials = credentials;
         if let Some(compressor) = backend.compresses_with() {
             outgoing.compressor = Some(compressor.clone());
             outgoing.compress = Compress::Auto;

@@ -25,10 +25,11 @@ use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
 use crate::call::receive::Receive;
 use crate::client::attempts;
-use crate::client::backend::{Backend, BackendKind, ChannelOptions};
+use crate::client::backend::{Backend, BackendKind, ChannelOptions, nowhere};
 use crate::client::defaults::CallDefaults;
 use crate::client::opening::{Opening, Repeatable, Start};
 use crate::client::outgoing::OutgoingCall;
+use crate::credentials::{AttachedCredentials, CallCredentials};
 use crate::http_service::{ErasedService, HttpService};
 use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 
@@ -165,6 +166,19 @@ impl Channel {
     #[must_use]
     pub fn extend_metadata(self, metadata: Metadata) -> Self {
         self.with_defaults(|defaults| defaults.metadata.extend(metadata))
+    }
+
+    /// Returns this channel with credentials for every call; see [`credentials`](crate::credentials). Several are sent
+    /// in the order in which they were added, followed by those of the call. Other clones are not affected.
+    ///
+    /// If a connection is not secure enough for them, its calls fail with UNAUTHENTICATED before anything is sent.
+    /// That includes all calls of a channel to a tower service ([`Channel::new`]): set the credentials on the channel
+    /// inside the layers.
+    #[must_use]
+    pub fn credentials(self, credentials: impl CallCredentials) -> Self {
+        self.with_defaults(|defaults| {
+            AttachedCredentials::add(&mut defaults.credentials, credentials);
+        })
     }
 
     /// Returns this channel with compression of requests by the compressor of that name; see
@@ -326,7 +340,7 @@ impl Channel {
     }
 }
 
-/// The channel without its interceptors, for tower layers. [`Channel::new`] converts the layered service
+/// The channel without its interceptors, but with its credentials, for tower layers. [`Channel::new`] converts the layered service
 /// into a channel again.
 ///
 /// It is always ready. Requests are sent with the channel's authority instead of their own.
@@ -340,10 +354,19 @@ impl Service<http::Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match &self.backend.kind {
-            BackendKind::Service(service) => service.call(request),
-            BackendKind::Server(connections) => {
-                Box::pin(attempts::forward(connections.clone(), request))
+        let defaults = self.backend.defaults();
+        let credentials = defaults.and_then(|it| it.credentials.clone());
+        match (&self.backend.kind, credentials) {
+            (BackendKind::Service(service), None) => service.call(request),
+            (BackendKind::Service(service), Some(credentials)) => {
+                let origin = nowhere(service.security_level());
+                let request = credentials.added_to(request, origin, None);
+                let service = service.clone();
+                Box::pin(async move { service.call(request.await?).await })
+            }
+            (BackendKind::Server(connections), credentials) => {
+                let connections = connections.clone();
+                Box::pin(attempts::forward(connections, credentials, request))
             }
         }
     }

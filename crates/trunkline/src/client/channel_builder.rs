@@ -18,6 +18,7 @@ use crate::call::compression::find_compressor;
 use crate::client::backend::{Backend, BackendKind, ChannelOptions};
 use crate::client::channel::Channel;
 use crate::client::defaults::CallDefaults;
+use crate::credentials::{AttachedCredentials, CallCredentials};
 
 /// gRFC A8, "Client-side behavior": a client must not send PING frames more often.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
@@ -113,7 +114,8 @@ impl ChannelBuilder {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if a target, the authority or the metadata is invalid, the TLS files cannot be
-    /// used, or the channel has no [compressor](Self::compress) of the selected name.
+    /// used, the channel has no [compressor](Self::compress) of the selected name, or its
+    /// [credentials](Self::credentials) would be sent in plaintext.
     pub fn connect_lazy(self) -> Result<Channel, Status> {
         let mut settings = self.settings;
         if let Some(text) = self.authority {
@@ -136,6 +138,14 @@ impl ChannelBuilder {
         settings.limits = limits.clone();
         let fields = ClientFields::new(self.compressors);
         let connections = Connections::new(settings)?;
+        let credentials = self.defaults.as_ref();
+        if let Some(credentials) = credentials.and_then(|it| it.credentials.as_ref())
+            && credentials.required_security() > connections.security_level()
+        {
+            return Err(Status::invalid_argument(format!(
+                "the channel to {connections} has call credentials and would send them in plaintext: use TLS, or `allow_plaintext()` of the credentials if something else encrypts the traffic"
+            )));
+        }
         let mut options = ChannelOptions::new(limits, fields);
         options.compress = compress;
         options.defaults = self.defaults;
@@ -391,6 +401,28 @@ impl ChannelBuilder {
     pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
         let defaults = self.defaults.get_or_insert_default();
         defaults.metadata.extend(metadata);
+        self
+    }
+
+    /// Adds credentials for every call; see [`credentials`](crate::credentials). Several are sent in the order in which
+    /// they were added, followed by those of the call.
+    ///
+    /// If no target of the channel has connections that are secure enough, [`connect_lazy`](Self::connect_lazy) returns
+    /// INVALID_ARGUMENT. Calls on other connections that are not fail with UNAUTHENTICATED before anything is sent.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// use trunkline::credentials::BearerToken;
+    ///
+    /// let channel = trunkline::Channel::to("https://localhost:50051")
+    ///     .credentials(BearerToken::new("sesame")?)
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn credentials(mut self, credentials: impl CallCredentials) -> Self {
+        let defaults = self.defaults.get_or_insert_default();
+        AttachedCredentials::add(&mut defaults.credentials, credentials);
         self
     }
 

@@ -1,14 +1,18 @@
 //! The defaults of a channel for its calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_codec::{Metadata, MetadataError, Status};
 
-/// The timeout and the metadata of calls that do not set their own.
+use crate::credentials::AttachedCredentials;
+
+/// The timeout, the metadata and the credentials of calls, to which calls can add their own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallDefaults {
     pub(crate) timeout: Option<Duration>,
     pub(crate) metadata: Metadata,
+    pub(crate) credentials: Option<Arc<AttachedCredentials>>,
     /// An error in the defaults. Each call fails with it before anything is sent.
     pub(crate) failure: Option<Status>,
 }

@@ -59,7 +59,12 @@ impl Opening {
         if let Some(recorder) = recorder {
             recorder.attempt_started();
         }
-        let body = match connections.try_ready(&call.pick_args()) {
+        let picked = match &call.credentials {
+            None => connections.try_ready(&call.pick_args()),
+            // They take time, and need the connection that was picked.
+            Some(_) => None,
+        };
+        let body = match picked {
             None => body,
             Some(picked) => {
                 let head = |origin| backend.request(call, origin);
@@ -89,7 +94,8 @@ impl Opening {
         start: Start,
         recorder: Option<&Arc<Recorder>>,
     ) -> Self {
-        let head = match backend.request(call, nowhere()) {
+        let origin = nowhere(service.security_level());
+        let head = match backend.request(call, origin.clone()) {
             Ok(head) => head,
             Err(status) => return Self::failed(status),
         };
@@ -97,8 +103,18 @@ impl Opening {
             recorder.attempt_started();
             recorder.attempt_opened(&call.head.metadata);
         }
-        let request = head.map(|()| body);
-        Self::called(call_service(service.clone(), request, start))
+        let (service, request) = (service.clone(), head.map(|()| body));
+        let Some(credentials) = call.credentials.clone() else {
+            return Self::called(call_service(service, request, start));
+        };
+        let request = credentials.added_to(request, origin, call.head.deadline);
+        let is_open = Arc::new(AtomicBool::new(false));
+        let begun = is_open.clone();
+        Self::waiting(is_open, async move {
+            let request = request.await?;
+            begun.store(true, Ordering::Release);
+            call_service(service, request, start).await
+        })
     }
 
     /// Creates a call whose stream is not open. `head` sets `is_open` when it opens the stream.

@@ -9,6 +9,7 @@ use crate::call::cancel::CancelHandle;
 use crate::call::compression::Compress;
 use crate::call::head::Head;
 use crate::call::message_hooks::KeptRequest;
+use crate::credentials::AttachedCredentials;
 
 /// The head of a call and the options that hold below its builder; the messages go separately.
 pub(crate) struct OutgoingCall {
@@ -21,6 +22,8 @@ pub(crate) struct OutgoingCall {
     /// The one message of the request, for interceptors.
     pub(crate) kept: Option<Box<KeptRequest>>,
     pub(crate) cancel: Option<CancelHandle>,
+    /// Those of the channel, followed by those of the call. `None` for most calls.
+    pub(crate) credentials: Option<Arc<AttachedCredentials>>,
 }
 
 impl OutgoingCall {
@@ -33,6 +36,7 @@ impl OutgoingCall {
             compress: Compress::default(),
             kept: None,
             cancel: None,
+            credentials: None,
         }
     }
 
@@ -52,6 +56,7 @@ impl OutgoingCall {
             compress: self.compress,
             kept: self.kept.take(),
             cancel: self.cancel.take(),
+            credentials: self.credentials.take(),
         }
     }
 
