@@ -137,6 +137,11 @@ async fn testing_prints_what_is_expected() {
     check("testing").await;
 }
 
+#[tokio::test]
+async fn custom_resolver_prints_what_is_expected() {
+    check("custom_resolver").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);
