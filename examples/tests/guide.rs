@@ -56,6 +56,7 @@ const PAGES: &[&str] = &[
     "server.md",
     "deploying.md",
     "client.md",
+    "load-balancing.md",
     "metadata-and-interceptors.md",
     "observability.md",
     "from-tonic.md",

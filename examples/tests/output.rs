@@ -138,6 +138,11 @@ async fn testing_prints_what_is_expected() {
 }
 
 #[tokio::test]
+async fn custom_policy_prints_what_is_expected() {
+    check("custom_policy").await;
+}
+
+#[tokio::test]
 async fn custom_resolver_prints_what_is_expected() {
     check("custom_resolver").await;
 }

@@ -6,11 +6,16 @@ use std::path::Path;
 /// Words that examples must not contain, because they distract beginners.
 const MACHINERY: [&str; 5] = ["Pin", "Box", "dyn", "async_trait", "unwrap"];
 
+/// An example that contains some of them, because its subject does.
+const WITH_MACHINERY: &str = "custom_policy";
+
 /// The maximum number of code lines, without blank lines and comments.
 const MAX_CODE_LINES: usize = 80;
 
 /// Examples with a different limit.
-const CODE_LINES: [(&str, usize); 4] = [
+const CODE_LINES: [(&str, usize); 6] = [
+    ("custom_policy", 100),
+    ("custom_resolver", 100),
     ("helloworld", 35),
     ("interceptor", 85),
     ("observability", 105),
@@ -20,6 +25,9 @@ const CODE_LINES: [(&str, usize); 4] = [
 #[test]
 fn no_example_needs_pins_boxes_or_trait_objects() {
     for (name, text) in examples() {
+        if name == WITH_MACHINERY {
+            continue;
+        }
         for (number, line) in (1..).zip(text.lines()) {
             let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
             let found = words.find(|word| MACHINERY.contains(word));

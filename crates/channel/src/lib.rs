@@ -50,9 +50,9 @@ pub use active_connection::Picked;
 pub use attempts::{CodeSet, HedgingPolicy, RetryPolicy};
 pub use attributes::Attributes;
 pub use balancing::{
-    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
-    PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker, RoundRobinPosition,
-    SubchannelState, TimerId, Tracking, Update,
+    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, MakePicker, Outcome, Pick,
+    PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, ReadyBalancer, ReadyEndpoint,
+    RoundRobinPicker, RoundRobinPosition, SubchannelState, TimerId, Tracking, Update,
 };
 pub use config::{AttemptPolicy, MethodConfig, RetryThrottling, ServiceConfig};
 pub use connections::{Connections, WaitMode};

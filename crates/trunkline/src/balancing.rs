@@ -8,6 +8,9 @@
 //! states change. Each attempt of a call asks the current picker for a subchannel. If the picker returned a
 //! [`Tracking`] with it, the tracker is told how the attempt ended.
 //!
+//! Most policies connect to all endpoints and differ only in the choice among those that are connected. They need no
+//! balancer of their own: see [`MakePicker`], with an example.
+//!
 //! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
 //!
 //! To write a policy, read in this order: [`Policy`], which has a complete example; [`Balancer`] with [`Update`] and
@@ -17,7 +20,8 @@
 /// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
 pub use trunkline_channel::serde_json;
 pub use trunkline_channel::{
-    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, Outcome, Pick, PickArgs,
-    PickResult, Picker, Policies, Policy, PolicyConfig, RoundRobinPicker, RoundRobinPosition,
-    Subchannel, SubchannelId, SubchannelState, TimerId, Tracking, Update,
+    AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, MakePicker, Outcome, Pick,
+    PickArgs, PickResult, Picker, Policies, Policy, PolicyConfig, ReadyBalancer, ReadyEndpoint,
+    RoundRobinPicker, RoundRobinPosition, Subchannel, SubchannelId, SubchannelState, TimerId,
+    Tracking, Update,
 };

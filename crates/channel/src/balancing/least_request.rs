@@ -1,16 +1,15 @@
 //! least_request_experimental: of a few endpoints chosen at random, a call takes the one with the fewest calls (gRFC A48).
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde_json::Value;
 use trunkline_codec::Status;
 
-use super::balancer::{Balancer, Control};
+use super::balancer::{Balancer, Control, Update};
 use super::picker::{Choice, Pick, PickArgs, PickResult, Picker};
 use super::policy::{Policies, Policy, PolicyConfig};
-use super::ready_balancer::{MakePicker, ReadyBalancer};
+use super::ready_balancer::{MakePicker, ReadyBalancer, ReadyEndpoint};
 use super::tracker::{AttemptTracker, Outcome, Tracking};
 use crate::config::json::{JsonField, JsonObject};
 use crate::subchannel::Subchannel;
@@ -59,9 +58,9 @@ struct MakeLeast {
 impl MakePicker for MakeLeast {
     type Data = Arc<OpenAttempts>;
 
-    fn configure(&mut self, config: &(dyn Any + Send + Sync)) -> bool {
+    fn update(&mut self, update: Update<'_>) -> bool {
         let before = self.choices;
-        if let Some(config) = config.downcast_ref::<LeastRequestConfig>() {
+        if let Some(config) = update.config_as::<LeastRequestConfig>() {
             self.choices = config.choices;
         }
         self.choices != before
@@ -69,11 +68,11 @@ impl MakePicker for MakeLeast {
 
     fn make_picker(
         &mut self,
-        ready: &[(&Subchannel, &Arc<OpenAttempts>)],
+        ready: &[ReadyEndpoint<'_, Self::Data>],
         control: &mut dyn Control,
     ) -> Picker {
         let endpoints = ready.iter();
-        let endpoints = endpoints.map(|(it, attempts)| ((*it).clone(), Arc::clone(attempts)));
+        let endpoints = endpoints.map(|it| (it.subchannel.clone(), it.data.clone()));
         Picker::Custom(Arc::new(LeastPicker {
             endpoints: endpoints.collect(),
             choices: self.choices,

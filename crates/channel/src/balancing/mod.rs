@@ -31,4 +31,5 @@ pub use picker::{
     Choice, Pick, PickArgs, PickResult, Picker, RoundRobinPicker, RoundRobinPosition,
 };
 pub use policy::{BalancerConfig, Policies, Policy, PolicyConfig};
+pub use ready_balancer::{MakePicker, ReadyBalancer, ReadyEndpoint};
 pub use tracker::{AttemptTracker, EndedBy, Outcome, Tracking};

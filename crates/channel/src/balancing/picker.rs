@@ -157,6 +157,11 @@ impl RoundRobinPicker {
         })
     }
 
+    /// Returns the subchannel whose turn it is; `None` if there are none.
+    pub fn pick(&self) -> Option<Subchannel> {
+        self.find(|it| Some(it.clone()))
+    }
+
     /// Returns the position, for the picker that follows this one.
     pub fn position(&self) -> &Arc<RoundRobinPosition> {
         &self.position
@@ -191,10 +196,7 @@ impl Picker {
             Self::Idle | Self::Wait => PickResult::Wait,
             Self::Fail(status) => PickResult::Fail(status.clone()),
             Self::One(subchannel) => subchannel.clone().into(),
-            Self::RoundRobin(turn) => {
-                let next = turn.find(|it| Some(it.clone()));
-                next.map_or(PickResult::Wait, Into::into)
-            }
+            Self::RoundRobin(turn) => turn.pick().map_or(PickResult::Wait, Into::into),
             Self::Custom(pick) => pick.pick(call),
         }
     }

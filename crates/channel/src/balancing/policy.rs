@@ -128,12 +128,16 @@ pub trait Policy: Send + Sync + 'static {
     /// Returns the name, as a service config writes it.
     fn name(&self) -> &str;
 
-    /// Parses the configuration, a JSON object. Policies with children parse those with `policies`.
+    /// Parses the configuration, a JSON object. Policies with children parse those with `policies`. Default: ignores
+    /// the configuration, and returns `()`.
     ///
     /// # Errors
     ///
     /// INVALID_ARGUMENT that names the field and its value. The channel then refuses the whole service config.
-    fn parse(&self, config: &Value, policies: &Policies) -> Result<PolicyConfig, Status>;
+    fn parse(&self, config: &Value, policies: &Policies) -> Result<PolicyConfig, Status> {
+        let _ = (config, policies);
+        Ok(Arc::new(()))
+    }
 
     /// Creates a balancer, whose first update follows.
     fn build(&self) -> Box<dyn Balancer>;

@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-use trunkline_codec::Status;
-
-use super::balancer::{Balancer, Control};
+use super::balancer::{Balancer, Control, Update};
 use super::picker::{Picker, RoundRobinPicker, RoundRobinPosition};
-use super::policy::{Policies, Policy, PolicyConfig};
-use super::ready_balancer::{MakePicker, ReadyBalancer};
-use crate::subchannel::Subchannel;
+use super::policy::Policy;
+use super::ready_balancer::{MakePicker, ReadyBalancer, ReadyEndpoint};
 
 /// The policy `round_robin`.
 #[derive(Debug)]
@@ -18,10 +14,6 @@ pub(crate) struct RoundRobin;
 impl Policy for RoundRobin {
     fn name(&self) -> &str {
         "round_robin"
-    }
-
-    fn parse(&self, _: &Value, _: &Policies) -> Result<PolicyConfig, Status> {
-        Ok(Arc::new(()))
     }
 
     fn build(&self) -> Box<dyn Balancer> {
@@ -38,8 +30,16 @@ struct MakeRoundRobin {
 impl MakePicker for MakeRoundRobin {
     type Data = ();
 
-    fn make_picker(&mut self, ready: &[(&Subchannel, &())], control: &mut dyn Control) -> Picker {
-        let ready: Vec<_> = ready.iter().map(|(it, ())| (*it).clone()).collect();
+    fn update(&mut self, _: Update<'_>) -> bool {
+        false
+    }
+
+    fn make_picker(
+        &mut self,
+        ready: &[ReadyEndpoint<'_, ()>],
+        control: &mut dyn Control,
+    ) -> Picker {
+        let ready: Vec<_> = ready.iter().map(|it| it.subchannel.clone()).collect();
         // At random, so that the clients of a server do not all begin with the same endpoint.
         let picker = RoundRobinPicker::new(ready, self.position.as_deref(), control.random());
         self.position = Some(picker.position().clone());
@@ -50,6 +50,8 @@ impl MakePicker for MakeRoundRobin {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use trunkline_codec::Status;
 
     use super::super::balancer::SubchannelState;
     use super::super::testing::{Random, Rig, refused};

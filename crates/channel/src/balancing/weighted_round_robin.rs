@@ -1,6 +1,5 @@
 //! weighted_round_robin: calls take all connected endpoints in turn, each as often as its load permits (gRFC A58, A114).
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,11 +10,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 use trunkline_codec::{LoadReport, Status};
 
-use super::balancer::{Balancer, Control, TimerId};
+use super::balancer::{Balancer, Control, TimerId, Update};
 use super::load_weight::{LoadWeight, UtilizationMetric, WeightSettings};
 use super::picker::{Choice, Pick, PickArgs, PickResult, Picker};
 use super::policy::{Policies, Policy, PolicyConfig};
-use super::ready_balancer::{MakePicker, ReadyBalancer};
+use super::ready_balancer::{MakePicker, ReadyBalancer, ReadyEndpoint};
 use super::static_stride::StaticStride;
 use super::tracker::{AttemptTracker, Outcome, Tracking};
 use crate::config::json::{JsonField, JsonObject};
@@ -102,8 +101,8 @@ impl MakePicker for MakeWeighted {
     /// The weight begins with the first connection.
     type Data = OnceLock<Arc<LoadWeight>>;
 
-    fn configure(&mut self, config: &(dyn Any + Send + Sync)) -> bool {
-        match config.downcast_ref::<WeightedConfig>() {
+    fn update(&mut self, update: Update<'_>) -> bool {
+        match update.config_as::<WeightedConfig>() {
             Some(config) if self.config.as_deref() != Some(config) => {
                 self.config = Some(Arc::new(config.clone()));
                 self.is_new_config = true;
@@ -116,7 +115,7 @@ impl MakePicker for MakeWeighted {
     /// A new connection begins the blackout again, and is asked for reports.
     fn connections_changed(
         &mut self,
-        ready: &[(&Subchannel, &Self::Data)],
+        ready: &[ReadyEndpoint<'_, Self::Data>],
         control: &mut dyn Control,
     ) {
         if std::mem::take(&mut self.is_new_config) || ready.len() < 2 {
@@ -127,7 +126,8 @@ impl MakePicker for MakeWeighted {
         }
         let now = control.now();
         let period = self.config.as_ref().and_then(|it| it.report_period);
-        for (subchannel, weight) in ready {
+        for it in ready {
+            let (subchannel, weight) = (it.subchannel, it.data);
             let weight = weight.get_or_init(|| Arc::new(LoadWeight::new(now)));
             let is_new = !self.connected.contains(&subchannel.id());
             if is_new {
@@ -137,22 +137,22 @@ impl MakePicker for MakeWeighted {
                 control.watch_load(subchannel, period);
             }
         }
-        self.connected = ready.iter().map(|(it, _)| it.id()).collect();
+        self.connected = ready.iter().map(|it| it.subchannel.id()).collect();
         self.asked = period;
     }
 
     fn make_picker(
         &mut self,
-        ready: &[(&Subchannel, &Self::Data)],
+        ready: &[ReadyEndpoint<'_, Self::Data>],
         control: &mut dyn Control,
     ) -> Picker {
         let Some(config) = self.config.clone() else {
             return Picker::Wait;
         };
         let start = || Arc::new(AtomicUsize::new(control.random() as usize));
-        let weights = ready.iter().filter_map(|(_, weight)| weight.get().cloned());
+        let weights = ready.iter().filter_map(|it| it.data.get().cloned());
         let picker = Arc::new(WeightedPicker {
-            subchannels: ready.iter().map(|(it, _)| (*it).clone()).collect(),
+            subchannels: ready.iter().map(|it| it.subchannel.clone()).collect(),
             next: self.next.get_or_insert_with(start).clone(),
             schedule: ArcSwapOption::empty(),
             loads: Arc::new(EndpointLoads {
