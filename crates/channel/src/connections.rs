@@ -14,12 +14,15 @@ use trunkline_codec::Status;
 use trunkline_transport::{ConnectionStats, Keepalive, catch_panic};
 
 use crate::active_connection::{ActiveConnection, Picked};
-use crate::balancing::{Choice, PickArgs, PickResult, Picker};
+use crate::attempts::replay::ReplayBudget;
+use crate::attempts::throttle::RetryThrottle;
+use crate::balancing::{Choice, PickArgs, PickResult, Picker, Tracking};
+use crate::config::{AttemptPolicy, MethodConfig};
 use crate::connect::Dialer;
 use crate::connectivity::{ConnectivityState, ConnectivityWatch};
 use crate::control::{ChannelEvent, ControlTask, Events};
 use crate::restricted::restricted;
-use crate::routing::ChannelShared;
+use crate::routing::{ChannelShared, Selector};
 use crate::security_level::SecurityLevel;
 use crate::settings::ChannelSettings;
 use crate::subchannel::Subchannel;
@@ -34,7 +37,29 @@ pub struct Connections {
     shared: Arc<ChannelShared>,
     dialer: Dialer,
     control: Mutex<Option<ControlHandle>>,
+    has_service_config: bool,
 }
+
+/// A call without a connection.
+#[derive(Debug)]
+pub(crate) struct Unpicked {
+    pub(crate) status: Status,
+    /// The picker has dropped the call, which must not be retried.
+    pub(crate) is_drop: bool,
+}
+
+impl From<Status> for Unpicked {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            is_drop: false,
+        }
+    }
+}
+
+/// The channel does not know yet whether it has a service config.
+#[derive(Clone, Copy, Debug)]
+pub struct Unresolved(());
 
 /// The control task of a channel that is not idle.
 struct ControlHandle {
@@ -79,7 +104,9 @@ impl Connections {
             connector: settings.connector.clone(),
             tls: settings.tls.clone(),
         };
+        let has_service_config = settings.service_config.is_some() || settings.resolves_config();
         Ok(Arc::new(Self {
+            has_service_config,
             shared: ChannelShared::new(settings),
             dialer,
             control: Mutex::new(None),
@@ -149,12 +176,68 @@ impl Connections {
         ConnectivityWatch::new(self.shared.connectivity.subscribe())
     }
 
+    /// Returns true if calls may have a method config; if not, none has one ever.
+    #[inline]
+    pub fn has_service_config(&self) -> bool {
+        self.has_service_config
+    }
+
+    /// Returns the method config in force for a path, which a call selects once. `Err` if the resolver has not reported
+    /// yet whether there is one: the call waits with [`select`](Self::select).
+    pub fn try_select(&self, path: &str) -> Result<Option<Arc<MethodConfig>>, Unresolved> {
+        match &self.shared.routing.load().selector {
+            Selector::Unresolved => Err(Unresolved(())),
+            Selector::Plain => Ok(None),
+            Selector::Table(config) => Ok(config.method(path).cloned()),
+        }
+    }
+
+    /// Returns the method config for a path after the resolver has reported, before `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if the resolver has no valid service config, for calls that do not wait for ready; DEADLINE_EXCEEDED;
+    /// RESOURCE_EXHAUSTED as for [`ready`](Self::ready).
+    pub async fn select(
+        &self,
+        path: &str,
+        deadline: Option<Instant>,
+        wait_mode: WaitMode,
+    ) -> Result<Option<Arc<MethodConfig>>, Status> {
+        self.before(deadline, self.find_config(path, wait_mode))
+            .await
+    }
+
+    async fn find_config(
+        &self,
+        path: &str,
+        wait_mode: WaitMode,
+    ) -> Result<Option<Arc<MethodConfig>>, Status> {
+        let mut changes = self.shared.changes.subscribe();
+        let _waiting = self.wait()?;
+        self.shared.was_asked.store(true, Ordering::Relaxed);
+        loop {
+            changes.borrow_and_update();
+            if let Ok(selected) = self.try_select(path) {
+                return Ok(selected);
+            }
+            match &self.shared.routing.load().picker {
+                Picker::Fail(status) if wait_mode == WaitMode::FailFast => {
+                    return Err(restricted(status));
+                }
+                Picker::Idle => self.exit_idle(),
+                _ => {}
+            }
+            changed(&mut changes).await;
+        }
+    }
+
     // Way of a unary call, client 5: takes a connection with a free stream.
     /// Picks a connection with a free stream; `None` if the call has to wait for one.
     #[inline]
     pub fn try_ready(&self, call: &PickArgs<'_>) -> Option<Picked> {
         let routing = self.shared.routing.load();
-        match &routing.picker {
+        let picked = match &routing.picker {
             Picker::One(subchannel) => subchannel.try_ready(),
             Picker::RoundRobin(turn) => turn.find(Subchannel::try_ready),
             Picker::Custom(_) => match self.step(&routing.picker, call) {
@@ -162,6 +245,10 @@ impl Connections {
                 _ => None,
             },
             Picker::Idle | Picker::Wait | Picker::Fail(_) => None,
+        };
+        match self.has_service_config {
+            true => picked.map(|it| self.with_throttle(it)),
+            false => picked,
         }
     }
 
@@ -172,22 +259,59 @@ impl Connections {
     /// UNAVAILABLE if no connection is open and the last attempt has failed, for calls that do not
     /// wait for ready; DEADLINE_EXCEEDED, with the reason of the last failure; RESOURCE_EXHAUSTED
     /// when `limits.max_queued_calls` are waiting already.
-    pub async fn ready(
+    pub(crate) async fn ready(
         &self,
         call: &PickArgs<'_>,
         deadline: Option<Instant>,
         wait_mode: WaitMode,
-    ) -> Result<Picked, Status> {
+    ) -> Result<Picked, Unpicked> {
+        let picked = self.before(deadline, self.find(call, wait_mode)).await?;
+        Ok(self.with_throttle(picked))
+    }
+
+    /// Lets the throttle of retries learn how an attempt ends, if there is one.
+    fn with_throttle(&self, mut picked: Picked) -> Picked {
+        if self.shared.throttle.is_configured() {
+            let throttle = Tracking::new(self.shared.throttle.clone(), 0);
+            picked.tracking = Some(throttle.and(picked.tracking));
+        }
+        picked
+    }
+
+    /// Returns the throttle of retries, and the memory for requests that are sent again.
+    pub(crate) fn retry_state(&self) -> (Arc<RetryThrottle>, Arc<ReplayBudget>) {
+        let shared = &self.shared;
+        (shared.throttle.clone(), shared.replay_budget.clone())
+    }
+
+    /// Returns the policy for further attempts of calls with this method config, unless the channel makes none.
+    pub fn attempt_policy<'a>(
+        &self,
+        config: Option<&'a MethodConfig>,
+    ) -> Option<&'a AttemptPolicy> {
+        let policy = config?.attempts.as_ref();
+        policy.filter(|_| self.shared.settings.makes_retries)
+    }
+
+    /// Waits for what a call finds, until its deadline.
+    async fn before<T, E: From<Status>>(
+        &self,
+        deadline: Option<Instant>,
+        finding: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let Some(deadline) = deadline else {
-            return self.find(call, wait_mode).await;
+            return finding.await;
         };
-        let mut finding = pin!(self.find(call, wait_mode));
+        let mut finding = pin!(finding);
         let mut passed = pin!(tokio::time::sleep_until(deadline));
         // The call has its deadline anyway; here it knows what it waited for. The call asks the clock,
         // which is ahead of the timer, and so does this.
         poll_fn(|cx| match finding.as_mut().poll(cx) {
-            Poll::Pending if deadline <= Instant::now() => Poll::Ready(Err(self.too_late())),
-            Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(self.too_late())),
+            Poll::Pending if deadline <= Instant::now() => Poll::Ready(Err(self.too_late().into())),
+            Poll::Pending => passed
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(self.too_late().into())),
             found @ Poll::Ready(_) => found,
         })
         .await
@@ -221,7 +345,7 @@ impl Connections {
         ))
     }
 
-    async fn find(&self, call: &PickArgs<'_>, wait_mode: WaitMode) -> Result<Picked, Status> {
+    async fn find(&self, call: &PickArgs<'_>, wait_mode: WaitMode) -> Result<Picked, Unpicked> {
         let mut changes = self.shared.changes.subscribe();
         let (mut waiting, mut waits, mut waits_for) = (None, Waits::default(), None);
         self.shared.was_asked.store(true, Ordering::Relaxed);
@@ -244,12 +368,17 @@ impl Connections {
                     waits.extend(connections);
                     drop(routing);
                     if let Some(ready) = waits.stream(&mut changes).await {
-                        return ready.map(|picked| with_choice(picked, choice));
+                        return Ok(with_choice(ready?, choice));
                     }
                 }
-                PickStep::Dropped(status) => return Err(restricted(&status)),
+                PickStep::Dropped(status) => {
+                    return Err(Unpicked {
+                        status: restricted(&status),
+                        is_drop: true,
+                    });
+                }
                 PickStep::Failing(status) if wait_mode == WaitMode::FailFast => {
-                    return Err(restricted(&status));
+                    return Err(restricted(&status).into());
                 }
                 PickStep::Ready(_) | PickStep::Failing(_) | PickStep::Wait => {
                     if let Picker::Idle = routing.picker {

@@ -47,7 +47,7 @@ mod task;
 mod waits;
 
 pub use active_connection::Picked;
-pub use attempts::{CodeSet, HedgingPolicy, RetryPolicy};
+pub use attempts::{Attempt, CallAttempts, CallHead, CodeSet, HedgingPolicy, RetryPolicy, Unsent};
 pub use attributes::Attributes;
 pub use balancing::{
     AttemptTracker, Balancer, BalancerConfig, Choice, Control, EndedBy, MakePicker, Outcome, Pick,
@@ -55,7 +55,7 @@ pub use balancing::{
     RoundRobinPicker, RoundRobinPosition, SubchannelState, TimerId, Tracking, Update,
 };
 pub use config::{AttemptPolicy, MethodConfig, RetryThrottling, ServiceConfig};
-pub use connections::{Connections, WaitMode};
+pub use connections::{Connections, Unresolved, WaitMode};
 pub use connectivity::{ConnectivityState, ConnectivityWatch};
 pub use endpoint::{Endpoint, EndpointWeight, HashKey};
 pub use limits::ChannelLimits;

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::attempts::replay::ReplayBudget;
+use crate::attempts::throttle::RetryThrottle;
 use crate::balancing::Picker;
+use crate::config::ServiceConfig;
 use crate::connectivity::ConnectivityState;
 use crate::settings::CheckedSettings;
 use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
@@ -15,7 +18,19 @@ use crate::subchannel::{Subchannel, SubchannelId, WeakSubchannel};
 /// The choice for the calls of a channel, published as a whole.
 #[derive(Debug)]
 pub(crate) struct Routing {
+    pub(crate) selector: Selector,
     pub(crate) picker: Picker,
+}
+
+/// The choice of a method config for each call.
+#[derive(Clone, Debug)]
+pub(crate) enum Selector {
+    /// The resolver can have a service config and has not reported yet: calls wait.
+    Unresolved,
+    /// No service config is in force.
+    Plain,
+    /// The config that is in force.
+    Table(Arc<ServiceConfig>),
 }
 
 /// The part of a channel that its calls and its control task share.
@@ -24,6 +39,9 @@ pub(crate) struct ChannelShared {
     pub(crate) settings: CheckedSettings,
     /// A call loads it without a lock, and a new one never delays a call.
     pub(crate) routing: ArcSwap<Routing>,
+    /// Throttles retries. Outlives changes of the service config, and idleness.
+    pub(crate) throttle: Arc<RetryThrottle>,
+    pub(crate) replay_budget: Arc<ReplayBudget>,
     /// Changes with everything that calls may wait for, apart from a stream on a connection.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) connectivity: watch::Sender<ConnectivityState>,
@@ -38,9 +56,15 @@ pub(crate) struct ChannelShared {
 
 impl ChannelShared {
     pub(crate) fn new(settings: CheckedSettings) -> Arc<Self> {
+        let selector = Selector::of_idle(&settings);
+        let throttle = Arc::<RetryThrottle>::default();
+        throttle.reconfigure(selector.config().and_then(ServiceConfig::retry_throttling));
         Arc::new(Self {
+            replay_budget: ReplayBudget::new(&settings.limits),
+            throttle,
             settings,
             routing: ArcSwap::from_pointee(Routing {
+                selector,
                 picker: Picker::Idle,
             }),
             changes: watch::Sender::default(),
@@ -52,9 +76,9 @@ impl ChannelShared {
         })
     }
 
-    /// Publishes a picker and the state of the channel, and wakes calls that wait and watches.
-    pub(crate) fn publish(&self, state: ConnectivityState, picker: Picker) {
-        self.routing.store(Arc::new(Routing { picker }));
+    /// Publishes the choice for calls and the state of the channel, and wakes calls that wait and watches.
+    pub(crate) fn publish(&self, state: ConnectivityState, routing: Routing) {
+        self.routing.store(Arc::new(routing));
         if !self.is_dropped.load(Ordering::Relaxed) {
             self.connectivity.send_if_modified(|before| {
                 let is_other = *before != state;
@@ -94,5 +118,31 @@ impl ChannelShared {
             .unwrap_or_else(PoisonError::into_inner);
         let alive = subchannels.values().filter_map(WeakSubchannel::upgrade);
         alive.collect()
+    }
+}
+
+impl Selector {
+    /// Returns what is in force while the channel resolves nothing.
+    pub(crate) fn of_idle(settings: &CheckedSettings) -> Self {
+        match settings.resolves_config() {
+            true => Self::Unresolved,
+            false => Self::default_of(settings),
+        }
+    }
+
+    /// Returns what is in force without a config of the resolver.
+    pub(crate) fn default_of(settings: &CheckedSettings) -> Self {
+        match &settings.service_config {
+            Some(config) => Self::Table(config.clone()),
+            None => Self::Plain,
+        }
+    }
+
+    /// Returns the service config, if one is in force.
+    pub(crate) fn config(&self) -> Option<&ServiceConfig> {
+        match self {
+            Self::Table(config) => Some(config),
+            Self::Plain | Self::Unresolved => None,
+        }
     }
 }

@@ -10,6 +10,8 @@ use trunkline_codec::Status;
 use trunkline_transport::{Address, ClientTls, Target};
 
 use crate::balancing::{BalancerConfig, Policies, Policy};
+use crate::config::ServiceConfig;
+use crate::config::config_parser::ConfigParser;
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
 use crate::resolve::lookup::{AnyLookup, Lookup, System};
@@ -32,6 +34,12 @@ pub struct ChannelSettings {
     pub tls: Option<ClientTls>,
     /// Checks the health of servers if a service config says so (gRFC A17).
     pub health_checks: bool,
+    /// The service config that is in force while the resolver has none, as JSON.
+    pub service_config: Option<String>,
+    /// Ignores the service configs of resolvers.
+    pub ignore_resolved_service_config: bool,
+    /// Makes the attempts of retry and hedging policies. Transparent retries are made in any case.
+    pub retries: bool,
     /// The name of the load balancing policy, and its configuration.
     policy: (String, Value),
     policies: Policies,
@@ -51,6 +59,9 @@ impl ChannelSettings {
             authority: None,
             tls: None,
             health_checks: true,
+            service_config: None,
+            ignore_resolved_service_config: false,
+            retries: true,
             policy: (
                 "pick_first".to_owned(),
                 Value::Object(serde_json::Map::new()),
@@ -99,8 +110,8 @@ impl ChannelSettings {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT if a target cannot be parsed, the list of targets is empty, TLS is not available, or the policy
-    /// is unknown or refuses its configuration.
+    /// INVALID_ARGUMENT if a target cannot be parsed, the list of targets is empty, TLS is not available, the policy is
+    /// unknown or refuses its configuration, or the service config is invalid.
     pub(crate) fn check(self) -> Result<CheckedSettings, Status> {
         if let Some(failure) = self.failure {
             return Err(failure);
@@ -121,8 +132,18 @@ impl ChannelSettings {
         };
         let (name, config) = self.policy;
         let list = serde_json::json!([{ name: config }]);
+        let balancer = self.policies.choose("load balancing policy", &list)?;
+        let parser = Arc::new(ConfigParser {
+            policies: self.policies,
+            limits: self.limits.clone(),
+        });
+        let service_config = self.service_config.map(|json| parser.parse(&json));
         Ok(CheckedSettings {
-            balancer: self.policies.choose("load balancing policy", &list)?,
+            balancer,
+            parser,
+            service_config: service_config.transpose()?,
+            ignores_resolved_config: self.ignore_resolved_service_config,
+            makes_retries: self.retries,
             shown: self.targets,
             targets,
             limits: self.limits,
@@ -169,6 +190,11 @@ pub(crate) struct CheckedSettings {
     pub(crate) connector: Option<Connector>,
     /// The policy, unless a service config selects another.
     pub(crate) balancer: BalancerConfig,
+    pub(crate) parser: Arc<ConfigParser>,
+    /// The service config that is in force while the resolver has none.
+    pub(crate) service_config: Option<Arc<ServiceConfig>>,
+    ignores_resolved_config: bool,
+    pub(crate) makes_retries: bool,
     source: EndpointSource,
 }
 
@@ -205,6 +231,15 @@ impl CheckedSettings {
                 levels.max().unwrap_or_default()
             }
         }
+    }
+
+    /// Returns true if the resolver can find service configs, and the channel uses them.
+    pub(crate) fn resolves_config(&self) -> bool {
+        let can_have_one = match self.source {
+            EndpointSource::Names(..) => false,
+            EndpointSource::Resolver(..) => true,
+        };
+        can_have_one && !self.ignores_resolved_config
     }
 
     /// Returns the future that resolves the targets.

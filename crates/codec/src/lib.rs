@@ -24,6 +24,7 @@
 #[doc = include_str!("../README.md")]
 struct ReadMe;
 
+pub mod attempts;
 pub mod blocks;
 pub mod code;
 pub mod compression;
@@ -55,6 +56,7 @@ pub mod timeout;
 #[cfg(feature = "zstd")]
 mod zstd;
 
+pub use attempts::AttemptsMade;
 pub use code::{Code, ParseCodeError};
 pub use compression::{CompressionError, Compressor, Decompressor};
 pub use compressors::Compressors;

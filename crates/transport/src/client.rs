@@ -242,6 +242,11 @@ impl Connection {
         self.0.shared.has_responded()
     }
 
+    /// Returns whether the connection has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.shared.ended().is_some()
+    }
+
     /// Returns the status for new calls after the connection stopped accepting them.
     pub fn failure(&self) -> Status {
         self.0.shared.ended().unwrap_or_else(|| {
@@ -418,6 +423,11 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
+    /// Returns the connection.
+    pub fn connection(&self) -> Connection {
+        Connection(self.opener.clone())
+    }
+
     /// Returns whether, after an error, the server reported that it did not process the call.
     pub fn is_unprocessed(&self) -> bool {
         self.is_unprocessed

@@ -14,6 +14,7 @@ mod calls {
     mod large_messages;
     mod message_hooks;
     mod retries;
+    mod service_configs;
     mod specification;
 }
 

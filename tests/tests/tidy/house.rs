@@ -378,9 +378,9 @@ fn the_house_stays_small() {
     // of a service, handlers that tests call, several addresses 600, cancelling by a handle and defaults of a channel
     // 400, limits by layer 150, Windows and features 200; the rest are modules of names. Ends of calls that are told
     // to interceptors and observers alike are 150. Load reports are 340. Call credentials, with tokens from files and
-    // from servers of OAuth 2.0, are 850.
+    // from servers of OAuth 2.0, are 850. Method configs of calls, and the numbers of their attempts, are 200.
     assert!(
-        runtime <= 21_550,
+        runtime <= 21_750,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.

@@ -102,17 +102,6 @@ impl Schedule {
         })
     }
 
-    /// Creates the schedule of a call without a policy, which has transparent retries only.
-    pub(crate) fn plain() -> Self {
-        Self::retry(RetryPolicy {
-            max_attempts: 1,
-            initial_backoff: Duration::ZERO,
-            max_backoff: Duration::ZERO,
-            backoff_multiplier: 1.0,
-            retryable_codes: CodeSet::EMPTY,
-        })
-    }
-
     /// Counts an attempt that starts. Returns the number of earlier attempts, for `grpc-previous-rpc-attempts`.
     pub(crate) fn start(&mut self) -> u32 {
         match self {
@@ -253,7 +242,7 @@ enum Counted {
 /// Counts the end of an attempt that a server may have processed in the throttle.
 fn count(end: &AttemptEnd, codes: CodeSet, throttle: &RetryThrottle) -> Counted {
     if end.code == Code::OK {
-        throttle.count_success();
+        // The throttle has learned of it as the tracker of the attempt.
         return Counted::Final;
     }
     let is_listed = codes.contains(end.code);
@@ -339,8 +328,8 @@ mod tests {
             (Unprocessed, internal, Absent, 0, Decision::Repeat, 0),
             // 5: OK.
             (Failed, ok, Absent, 10, FINISH, 0),
-            (Failed, ok, Absent, 8, FINISH, 100),
-            (Failed, ok, Never, 8, FINISH, 100),
+            (Failed, ok, Absent, 8, FINISH, 0),
+            (Failed, ok, Never, 8, FINISH, 0),
             // 6, 7: pushback that forbids counts as a failure whatever the code.
             (Failed, unavailable, Never, 10, FINISH, -1_000),
             (Failed, internal, Never, 10, FINISH, -1_000),
@@ -417,23 +406,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_a_policy_has_transparent_retries_only() {
+    fn a_stopped_policy_has_transparent_retries_only() {
         let throttle = throttle(10);
         let mut stopped = Schedule::retry(policy());
         stopped.stop();
-        for mut schedule in [Schedule::plain(), stopped] {
-            let failed = |kind| end(kind, Code::UNAVAILABLE, After(MS(1)));
-            assert_eq!(
-                schedule.after(&failed(NotSent), 0.0, &throttle),
-                Decision::Repeat
-            );
-            assert_eq!(
-                schedule.after(&failed(Unprocessed), 0.0, &throttle),
-                Decision::Repeat
-            );
-            assert_eq!(schedule.after(&failed(Unprocessed), 0.0, &throttle), FINISH);
-            assert_eq!(schedule.after(&failed(Failed), 0.0, &throttle), FINISH);
-        }
+        let failed = |kind| end(kind, Code::UNAVAILABLE, After(MS(1)));
+        assert_eq!(
+            stopped.after(&failed(NotSent), 0.0, &throttle),
+            Decision::Repeat
+        );
+        assert_eq!(
+            stopped.after(&failed(Unprocessed), 0.0, &throttle),
+            Decision::Repeat
+        );
+        assert_eq!(stopped.after(&failed(Unprocessed), 0.0, &throttle), FINISH);
+        assert_eq!(stopped.after(&failed(Failed), 0.0, &throttle), FINISH);
     }
 
     fn pauses(policy: RetryPolicy, pushbacks: &[Pushback], random: f64) -> Vec<u64> {
@@ -512,7 +499,7 @@ mod tests {
             (Dropped, unavailable, Absent, 10, Decision::Stop, 0),
             (NotSent, internal, Absent, 0, Decision::Repeat, 0),
             (Unprocessed, internal, Absent, 0, Decision::Repeat, 0),
-            (Failed, ok, Never, 8, FINISH, 100),
+            (Failed, ok, Never, 8, FINISH, 0),
             (Failed, unavailable, Never, 10, Decision::Stop, -1_000),
             (Failed, internal, Never, 10, FINISH, -1_000),
             (Failed, internal, After(MS(100)), 10, FINISH, 0),

@@ -1,7 +1,7 @@
 //! The attempts of a call with a policy, until it is committed to one of them (gRFC A6).
 //!
 //! One future owns the attempts, their request body and the only timer, so that no two of them can race. In each turn
-//! the deadline counts first, then the end of the channel, the request body, the ends of attempts, and the next start.
+//! the deadline counts first, then the request body, the ends of attempts, and the next start.
 //! A pause of zero needs no timer. Dropping the future cancels all attempts.
 
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep};
-use trunkline_codec::{Code, Status};
+use trunkline_codec::{AttemptsMade, Code, Status};
 use trunkline_transport::Body;
 
 use super::decision::{AttemptEnd, Decision, EndKind, Schedule};
@@ -32,15 +32,18 @@ pub(crate) trait OpenAttempt: Unpin {
 
     /// Begins an attempt: a pick, a head and a stream.
     fn open(&mut self, number: AttemptNumber, body: Body) -> Self::Attempt;
-
-    /// Ready with the status of the call when the channel is closed, which also ends the pauses between attempts.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Status>;
 }
 
 /// An attempt that has begun.
 pub(crate) trait RunningAttempt {
     /// Ready with the head of the response.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, FailedAttempt>>;
+
+    /// The call goes on with the response of the attempt, or ends as it has.
+    fn committed(self);
+
+    /// The attempt has ended with `status`, which does not end the call.
+    fn ended(self, status: &Status);
 
     /// Resets the stream for a reason other than that the caller has dropped the call.
     fn cancel(self, by: EndedBy);
@@ -126,16 +129,30 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
         }
     }
 
+    /// Adds the number of attempts to the end of a call that has made several.
+    pub(crate) fn with_count(
+        &self,
+        response: Result<Response<Body>, Status>,
+    ) -> Result<Response<Body>, Status> {
+        let made = AttemptsMade(self.opened);
+        if self.opened < 2 {
+            return response;
+        }
+        match response {
+            Ok(mut response) => {
+                response.extensions_mut().insert(made);
+                Ok(response)
+            }
+            Err(status) => Err(made.explain(status)),
+        }
+    }
+
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Status>> {
         loop {
             let now = Instant::now();
             if self.deadline.is_some_and(|deadline| deadline <= now) {
                 let status = self.exceeded(cx);
                 self.cancel_all(EndedBy::Deadline);
-                return Poll::Ready(Err(status));
-            }
-            if let Poll::Ready(status) = self.opener.poll_closed(cx) {
-                self.cancel_all(EndedBy::Caller);
                 return Poll::Ready(Err(status));
             }
             if !self.is_committed
@@ -225,17 +242,21 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
                 return After::Attempt;
             }
             self.cancel_all(EndedBy::OtherAttempt);
+            attempt.attempt.committed();
             return After::Call(result);
         };
         if !self.body.close(attempt.id) {
+            attempt.attempt.committed();
             return After::Call(result);
         }
         match self.schedule.after(&end, (self.random)(), &self.throttle) {
             Decision::Finish => {
                 self.cancel_all(EndedBy::OtherAttempt);
+                attempt.attempt.committed();
                 return After::Call(result);
             }
             Decision::Repeat => {
+                attempt.attempt.ended(&failure_of(&result));
                 self.start(AttemptNumber {
                     previous: attempt.previous,
                     is_transparent: true,
@@ -249,6 +270,7 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
             Decision::Next { delay } => self.next = Some(later(now, delay)),
             Decision::Stop => self.next = None,
         }
+        attempt.attempt.ended(&failure_of(&result));
         self.last = Some(result);
         After::Attempt
     }
@@ -292,15 +314,8 @@ impl<O: OpenAttempt> PolicyAttempts<O> {
             "the deadline passed before an attempt of the call had a response",
             Status::message,
         );
-        let last = match &self.last {
-            None => None,
-            Some(Err(status)) => Some(status.to_string()),
-            Some(Ok(response)) => match Status::from_trailers(response.headers()) {
-                Some(Err(status)) => Some(status.to_string()),
-                Some(Ok(())) | None => Some(format!("HTTP status {}", response.status())),
-            },
-        };
-        let last = last.map_or_else(String::new, |end| {
+        let last = self.last.as_ref().map_or_else(String::new, |last| {
+            let end = failure_of(last);
             format!("; the last attempt that ended has failed with {end}")
         });
         Status::deadline_exceeded(format!("{reason}{last}"))
@@ -348,6 +363,17 @@ impl AttemptEnd {
             kind: EndKind::Failed,
             pushback: Pushback::of(response.headers()),
         })
+    }
+}
+
+/// Returns the status of an attempt that has failed.
+fn failure_of(end: &Result<Response<Body>, Status>) -> Status {
+    match end {
+        Err(status) => status.clone(),
+        Ok(response) => match Status::from_trailers(response.headers()) {
+            Some(Err(status)) => status,
+            Some(Ok(())) | None => Status::from_http_status(response.status()),
+        },
     }
 }
 
@@ -449,7 +475,6 @@ mod tests {
     #[derive(Clone, Default)]
     struct Network {
         streams: Arc<Mutex<Vec<Stream>>>,
-        closed: Arc<AtomicBool>,
     }
 
     impl Network {
@@ -497,13 +522,6 @@ mod tests {
                 at: streams.len() - 1,
             }
         }
-
-        fn poll_closed(&mut self, _: &mut Context<'_>) -> Poll<Status> {
-            match self.closed.load(Ordering::Relaxed) {
-                true => Poll::Ready(Status::cancelled("the channel is closed")),
-                false => Poll::Pending,
-            }
-        }
     }
 
     struct FakeAttempt {
@@ -534,6 +552,10 @@ mod tests {
             self.end(StreamEnd::Ended);
             Poll::Ready(event.outcome())
         }
+
+        fn committed(self) {}
+
+        fn ended(self, _: &Status) {}
 
         fn cancel(self, by: EndedBy) {
             self.end(StreamEnd::Cancelled(by));
@@ -916,7 +938,7 @@ mod tests {
         }
     }
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_names_the_last_failure_and_the_end_of_the_channel_ends_a_pause() {
+    async fn the_deadline_names_the_last_failure() {
         let mut call = Call::new(policy(4), Some(100));
         call.end(0, X);
         call.advance(99).await;
@@ -932,10 +954,8 @@ mod tests {
         call.end(0, Event::Http(502));
         call.end(0, H);
         call.advance(100).await;
-        assert!(
-            call.message()
-                .ends_with("has failed with HTTP status 502 Bad Gateway")
-        );
+        let end = Status::from_http_status(StatusCode::BAD_GATEWAY).to_string();
+        assert!(call.message().ends_with(&end), "{}", call.message());
         let mut call = Call::new(hedging(2, 10), Some(100));
         call.advance(10).await;
         call.advance(90).await;
@@ -956,15 +976,6 @@ mod tests {
         call.advance(100).await;
         let expected = "waited for a connection; the last attempt that ended has failed with UNAVAILABLE: Failed";
         assert_eq!(call.message(), expected);
-
-        let throttle = Arc::new(RetryThrottle::full(10_000, 100));
-        let mut call = Call::with(policy(4), None, Body::empty(), throttle.clone());
-        call.end(0, U);
-        call.network.closed.store(true, Ordering::Relaxed);
-        call.woken.0.store(true, Ordering::Relaxed);
-        call.settle();
-        assert_eq!(call.code(), Some(Code::CANCELLED));
-        assert_eq!(throttle.left(), 9_000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -1377,10 +1388,6 @@ mod tests {
                         .map_err(failed)
                 }))
             }
-
-            fn poll_closed(&mut self, _: &mut Context<'_>) -> Poll<Status> {
-                Poll::Pending
-            }
         }
 
         impl RunningAttempt for SentAttempt {
@@ -1390,6 +1397,10 @@ mod tests {
             ) -> Poll<Result<Response<Body>, FailedAttempt>> {
                 self.0.as_mut().poll(cx)
             }
+
+            fn committed(self) {}
+
+            fn ended(self, _: &Status) {}
 
             fn cancel(self, _: EndedBy) {}
         }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::balancing::{AttemptTracker, Outcome};
 use crate::config::RetryThrottling;
 
 /// The thousandths of a token that a failure takes.
@@ -47,6 +48,12 @@ impl RetryThrottle {
         });
     }
 
+    /// Returns true if there is a configuration.
+    #[inline]
+    pub(crate) fn is_configured(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Counts a failed attempt.
     pub(crate) fn count_failure(&self) {
         self.change(|tokens| Tokens {
@@ -55,8 +62,8 @@ impl RetryThrottle {
         });
     }
 
-    /// Counts a call that has ended with OK.
-    pub(crate) fn count_success(&self) {
+    /// Counts an attempt that has ended with OK.
+    fn count_success(&self) {
         self.change(|tokens| Tokens {
             left: tokens.max.min(tokens.left + tokens.ratio),
             ..tokens
@@ -96,6 +103,15 @@ impl RetryThrottle {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
                 change(packed).map(Tokens::pack)
             });
+    }
+}
+
+/// Each attempt that ends with OK counts, whatever its method.
+impl AttemptTracker for RetryThrottle {
+    fn ended(&self, _: usize, outcome: &Outcome<'_>) {
+        if outcome.status.is_ok() {
+            self.count_success();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attempt_policy;
 mod choice;
+pub(crate) mod config_parser;
 pub(crate) mod json;
 mod method_config;
 mod service_config;

@@ -7,6 +7,7 @@ mod core;
 mod event;
 mod health;
 mod owned_task;
+mod service_configs;
 mod subchannel_watches;
 mod task;
 mod timers;

@@ -13,15 +13,17 @@ use trunkline_transport::catch_panic;
 use super::channel_control::ChannelControl;
 use super::core::{Core, Delivery, SubchannelNews};
 use super::event::{ChannelEvent, Events};
+use super::service_configs::ServiceConfigs;
 use super::subchannel_watches::WatchEvent;
 use super::timers::Timer;
 use crate::backoff::{self, Backoff};
 use crate::balancing::{Balancer, BalancerConfig, Control, Picker, TimerId, Update};
+use crate::config::ServiceConfig;
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::endpoint::Endpoint;
 use crate::resolve::resolver::{PushedResolution, Resolution, Resolving, Updates, Verdict};
-use crate::routing::ChannelShared;
+use crate::routing::{ChannelShared, Routing, Selector};
 use crate::subchannel::{SubchannelId, SubchannelReport};
 
 /// Runs a channel from its first call until it falls idle or is dropped.
@@ -33,6 +35,9 @@ pub(crate) struct ControlTask {
     /// none.
     pending: Option<Running>,
     last_generation: u64,
+    configs: ServiceConfigs,
+    /// What is in force of them.
+    selector: Selector,
     resolving: Option<Resolving>,
     /// The pauses after a resolver or a balancer has panicked.
     restart_backoff: Backoff,
@@ -72,6 +77,8 @@ impl ControlTask {
         let (watched_sender, watched) = mpsc::channel(1);
         let (resolved_sender, resolved) = mpsc::channel(1);
         let restart_backoff = Backoff::new(&shared.settings.limits);
+        let configs = ServiceConfigs::new(&shared.settings);
+        let selector = Selector::of_idle(&shared.settings);
         let task = Self {
             core: Core::new(
                 shared,
@@ -83,6 +90,8 @@ impl ControlTask {
             current: None,
             pending: None,
             last_generation: 0,
+            configs,
+            selector,
             resolving: None,
             restart_backoff,
             is_partial: false,
@@ -97,8 +106,7 @@ impl ControlTask {
 
     /// Runs until the channel falls idle.
     pub(crate) async fn run(mut self) {
-        let shared = self.core.shared.clone();
-        shared.publish(ConnectivityState::Connecting, Picker::Wait);
+        self.publish(ConnectivityState::Connecting, Picker::Wait);
         self.start_resolver();
         self.check_use_later();
         loop {
@@ -198,8 +206,9 @@ impl ControlTask {
     }
 
     fn start_resolver(&mut self) {
-        let updates = Updates::new(self.resolved_sender.clone(), self.core.wanted.clone());
         let settings = &self.core.shared.settings;
+        let (sender, parser) = (self.resolved_sender.clone(), settings.parser.clone());
+        let updates = Updates::new(sender, self.core.wanted.clone(), parser);
         match catch_panic(|| settings.resolve(updates)) {
             Ok(resolving) => self.resolving = Some(resolving),
             Err(panic) => {
@@ -250,9 +259,23 @@ impl ControlTask {
         });
     }
 
-    /// Passes a resolution to the balancer of the policy in force.
+    /// Puts a resolution into force: its service config, and its endpoints with the policy that the config selects.
     fn update(&mut self, resolution: &Resolution) -> Result<(), Status> {
-        let config = self.core.shared.settings.balancer.clone();
+        let shared = self.core.shared.clone();
+        self.selector = match self.configs.select(resolution) {
+            Ok(selector) => selector,
+            Err(status) => {
+                (self.current, self.pending) = (None, None);
+                let picker = Picker::Fail(Arc::new(status.clone()));
+                self.publish(ConnectivityState::TransientFailure, picker);
+                return Err(status);
+            }
+        };
+        let config = self.selector.config();
+        let throttling = config.and_then(ServiceConfig::retry_throttling);
+        shared.throttle.reconfigure(throttling);
+        let balancer = config.and_then(ServiceConfig::balancer);
+        let config = balancer.unwrap_or(&shared.settings.balancer).clone();
         let generation = self.balancer_for(&config);
         let endpoints: Result<&[Endpoint], &Status> = match &resolution.endpoints {
             Ok(endpoints) => Ok(endpoints),
@@ -267,6 +290,8 @@ impl ControlTask {
         let updated = self.with(generation, |balancer, control| {
             balancer.update(update, control)
         });
+        // The calls have another service config even if the balancer has published nothing.
+        self.route();
         updated.unwrap_or(Ok(()))
     }
 
@@ -386,7 +411,14 @@ impl ControlTask {
             TransientFailure if self.is_partial => (Connecting, Picker::Wait),
             state => (state, current.picker.clone()),
         };
-        self.core.shared.publish(state, picker);
+        self.publish(state, picker);
+    }
+
+    fn publish(&self, state: ConnectivityState, picker: Picker) {
+        let selector = self.selector.clone();
+        self.core
+            .shared
+            .publish(state, Routing { selector, picker });
     }
 }
 
@@ -408,8 +440,7 @@ impl Running {
 /// The next call starts another task.
 impl Drop for ControlTask {
     fn drop(&mut self) {
-        self.core
-            .shared
-            .publish(ConnectivityState::Idle, Picker::Idle);
+        self.selector = Selector::of_idle(&self.core.shared.settings);
+        self.publish(ConnectivityState::Idle, Picker::Idle);
     }
 }

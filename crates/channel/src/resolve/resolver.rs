@@ -11,6 +11,8 @@ use trunkline_codec::Status;
 
 use super::target_uri::TargetUri;
 use crate::attributes::Attributes;
+use crate::config::ServiceConfig;
+use crate::config::config_parser::ConfigParser;
 use crate::endpoint::Endpoint;
 
 /// Finds the endpoints of the targets of one or several URI schemes, and reports their changes.
@@ -84,6 +86,10 @@ pub struct Resolution {
     /// resolution without one stay in use. If there was none, calls fail with the error, except those that wait
     /// for ready.
     pub endpoints: Result<Vec<Endpoint>, Status>,
+    /// The service config, from [`Updates::service_config`]; `None` if the resolver has none. An error leaves the one in
+    /// use that was found before; without any, the default of the channel is used; without a default, calls fail with
+    /// the error (gRFC A21).
+    pub service_config: Option<Result<Arc<ServiceConfig>, Status>>,
     /// Attributes of the whole resolution, for balancers.
     pub attributes: Attributes,
     /// A note that is appended to the error message of calls if the list of endpoints is empty, such as the
@@ -98,6 +104,7 @@ impl Resolution {
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
             endpoints: Ok(endpoints),
+            service_config: None,
             attributes: Attributes::default(),
             note: Cow::Borrowed(""),
             is_partial: false,
@@ -133,11 +140,26 @@ pub(crate) struct PushedResolution {
 pub struct Updates {
     to: mpsc::Sender<PushedResolution>,
     wanted: Arc<Notify>,
+    parser: Arc<ConfigParser>,
 }
 
 impl Updates {
-    pub(crate) fn new(to: mpsc::Sender<PushedResolution>, wanted: Arc<Notify>) -> Self {
-        Self { to, wanted }
+    pub(crate) fn new(
+        to: mpsc::Sender<PushedResolution>,
+        wanted: Arc<Notify>,
+        parser: Arc<ConfigParser>,
+    ) -> Self {
+        Self { to, wanted, parser }
+    }
+
+    /// Parses a service config with the load balancing policies and limits of the channel, for
+    /// [`Resolution::service_config`].
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`ServiceConfig::parse`]. Put them into the resolution as well.
+    pub fn service_config(&self, json: &str) -> Result<Arc<ServiceConfig>, Status> {
+        self.parser.parse(json)
     }
 
     /// Passes a resolution to the channel, and waits for its verdict.

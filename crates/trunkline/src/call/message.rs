@@ -314,7 +314,7 @@ fn wrong_len(len: usize) -> Status {
 
 /// Returns the length for the prefix.
 #[inline]
-fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
+pub(crate) fn wire_len(len: usize, max_size: usize) -> Result<u32, Status> {
     match u32::try_from(len) {
         Ok(wire_len) if len <= max_size => Ok(wire_len),
         _ => Err(too_large(len, max_size)),

@@ -6,7 +6,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use tokio::time::Instant;
-use trunkline_codec::{Code, End, Event, Message as Received, Metadata, Reader, Status, frame};
+use trunkline_codec::{
+    AttemptsMade, Code, End, Event, Message as Received, Metadata, Reader, Status, frame,
+};
 use trunkline_transport::{Body, poll_coop};
 
 use crate::call::cancel::{CancelHandle, CancelWatch, cancelled};
@@ -29,6 +31,8 @@ pub(crate) struct Receive {
     has_head: bool,
     /// The stream was reset, or its connection was lost.
     has_failed: bool,
+    /// The number of attempts of a client's call, if there were several.
+    attempts: Option<AttemptsMade>,
 }
 
 /// A step of [`Receive::poll_step`].
@@ -88,6 +92,7 @@ impl Receive {
             head: Metadata::new(),
             has_head: false,
             has_failed: false,
+            attempts: None,
         }
     }
 
@@ -233,6 +238,7 @@ impl Receive {
 
     fn respond(&mut self, response: http::Response<Body>) {
         let (head, body) = response.into_parts();
+        self.attempts = head.extensions.get().copied();
         self.reader.head(head.status, head.headers);
         self.source = Source::Body(body);
     }
@@ -263,7 +269,13 @@ impl Receive {
                 trailers: Metadata::new(),
             };
         }
-        end.status = end.status.map_err(|status| self.with_head(status));
+        end.status = end.status.map_err(|status| {
+            let status = self.with_head(status);
+            match self.attempts {
+                Some(made) => made.explain(status),
+                None => status,
+            }
+        });
         end
     }
 

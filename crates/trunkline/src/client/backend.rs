@@ -102,9 +102,24 @@ impl Backend {
         self.options.paths.of(method)
     }
 
-    pub(crate) fn reader(&self, expect: Expect) -> Reader {
-        let max_size = self.limits().messages.max_recv_message_size;
+    pub(crate) fn reader(&self, call: &OutgoingCall, expect: Expect) -> Reader {
+        let max_size = self.max_recv_message_size(call);
         Reader::response(expect, max_size, self.compressors().clone())
+    }
+
+    /// Returns the limit for messages of the response.
+    #[inline]
+    pub(crate) fn max_recv_message_size(&self, call: &OutgoingCall) -> usize {
+        let limit = self.limits().messages.max_recv_message_size;
+        let config = call.config.as_ref();
+        config.map_or(limit, |it| it.response_size_limit(limit))
+    }
+
+    /// Returns the limit for messages of the request.
+    pub(crate) fn max_send_message_size(&self, call: &OutgoingCall) -> usize {
+        let limit = self.limits().messages.max_send_message_size;
+        let config = call.config.as_ref();
+        config.map_or(limit, |it| it.request_size_limit(limit))
     }
 
     // Way of a unary call, client 6: writes the head of the request.

@@ -1,21 +1,25 @@
 //! The builder of a call: its head and its options.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
-use trunkline_channel::WaitMode;
+use tokio::time::Instant;
+use trunkline_channel::{MethodConfig, WaitMode};
 use trunkline_codec::{Compressor, Metadata, Payload, Status, frame};
 
-use crate::call::cancel::{CancelHandle, cancelled};
+use crate::call::cancel::{CancelHandle, CancelWatch, cancelled};
 use crate::call::compression::{Compress, find_compressor};
 use crate::call::deadline;
 use crate::call::head::Head;
 use crate::call::kind::CallKind;
-use crate::call::message::{Message, compress_frame, without_prefix};
+use crate::call::message::{Message, compress_frame, wire_len, without_prefix};
 use crate::call::message_hooks::KeptRequest;
 use crate::call::method::Method;
 use crate::client::channel::Channel;
@@ -138,7 +142,14 @@ impl<T> Call<T> {
     ///
     /// The option has no effect on in-process calls and on channels that call a tower service.
     pub fn wait_for_ready(mut self) -> Self {
-        self.outgoing.wait_mode = WaitMode::WaitForReady;
+        self.outgoing.wait_mode = Some(WaitMode::WaitForReady);
+        self
+    }
+
+    /// Fails with UNAVAILABLE if the server cannot be reached. This is the default unless the service config of the
+    /// channel has `waitForReady` for the method, which this overrides.
+    pub fn fail_fast(mut self) -> Self {
+        self.outgoing.wait_mode = Some(WaitMode::FailFast);
         self
     }
 
@@ -250,6 +261,87 @@ impl<T> Call<T> {
         self.failure.get_or_insert(status);
     }
 
+    /// Selects the config of the method, once. Returns a future if the channel does not know yet whether it has one.
+    #[inline]
+    pub(crate) fn selecting(&mut self) -> Option<Selecting> {
+        let connections = self.channel.as_ref()?.backend.connections()?;
+        match connections.has_service_config() {
+            true => self.select(),
+            false => None,
+        }
+    }
+
+    #[cold]
+    fn select(&mut self) -> Option<Selecting> {
+        let connections = self.channel.as_ref()?.backend.connections()?.clone();
+        if self.failure.is_some() {
+            return None;
+        }
+        if let Ok(config) = connections.try_select(self.path()) {
+            self.set_config(config);
+            return None;
+        }
+        self.outgoing.head.deadline = self.deadline();
+        let (path, deadline) = (self.outgoing.head.path.clone(), self.outgoing.head.deadline);
+        let wait_mode = self.outgoing.wait_mode();
+        let cancel = self.outgoing.cancel.as_ref().map(CancelHandle::watch);
+        Some(Box::pin(async move {
+            let mut selecting = pin!(connections.select(path.as_str(), deadline, wait_mode));
+            poll_fn(|cx| {
+                let is_cancelled = |it: &CancelWatch| it.poll(cx).is_ready();
+                match cancel.as_ref().is_some_and(is_cancelled) {
+                    true => Poll::Ready(Err(cancelled())),
+                    false => selecting.as_mut().poll(cx),
+                }
+            })
+            .await
+        }))
+    }
+
+    /// Takes the result of [`selecting`](Self::selecting).
+    pub(crate) fn selected(
+        &mut self,
+        config: Result<Option<Arc<MethodConfig>>, Status>,
+        kind: CallKind,
+    ) -> Result<(), Status> {
+        match config {
+            Ok(config) => self.set_config(config),
+            Err(status) => {
+                self.record_failure(kind, &status);
+                return Err(status);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_config(&mut self, config: Option<Arc<MethodConfig>>) {
+        if let Some(config) = &config {
+            self.timeout = config.timeout_of(self.timeout);
+        }
+        self.outgoing.config = config;
+    }
+
+    /// As [`begin`](Self::begin), after the config of the method is known.
+    pub(crate) async fn begin_selected(
+        &mut self,
+        kind: CallKind,
+    ) -> Result<(Channel, Option<Payload>), Status> {
+        if let Some(selecting) = self.selecting() {
+            let config = selecting.await;
+            self.selected(config, kind)?;
+        }
+        self.begin(kind)
+    }
+
+    /// Returns the deadline of a call that begins now.
+    fn deadline(&self) -> Option<Instant> {
+        let own = self.timeout.and_then(deadline::after);
+        match self.is_detached {
+            true => own,
+            false => deadline::earlier(own, deadline::inherited()),
+        }
+    }
+
     /// Fixes the deadline, and returns the channel and the request, if that is one message.
     #[inline]
     pub(crate) fn begin(&mut self, kind: CallKind) -> Result<(Channel, Option<Payload>), Status> {
@@ -271,16 +363,14 @@ impl<T> Call<T> {
 
     fn prepare(&mut self) -> Result<(Channel, Option<Payload>), Status> {
         self.check()?;
+        self.check_size()?;
         if let Some(handle) = &self.outgoing.cancel
             && handle.is_cancelled()
         {
             return Err(cancelled());
         }
-        let own = self.timeout.and_then(deadline::after);
-        self.outgoing.head.deadline = match self.is_detached {
-            true => own,
-            false => deadline::earlier(own, deadline::inherited()),
-        };
+        self.outgoing.head.deadline =
+            deadline::earlier(self.deadline(), self.outgoing.head.deadline);
         let Some(channel) = self.channel.take() else {
             return Err(Status::internal("the call has no channel"));
         };
@@ -318,6 +408,17 @@ impl<T> Call<T> {
             size: MessageSize::of_frame(size, frame),
             payload: payload.then(|| without_prefix(plain.clone())),
         }
+    }
+
+    /// Checks the size of the request's single message, which was encoded before the config of the method was known.
+    fn check_size(&self) -> Result<(), Status> {
+        if let (Some(_), Some(request), Some(channel)) =
+            (&self.outgoing.config, &self.request, &self.channel)
+        {
+            let max_size = channel.backend.max_send_message_size(&self.outgoing);
+            wire_len(request.len().saturating_sub(frame::PREFIX_SIZE), max_size)?;
+        }
+        Ok(())
     }
 
     /// Returns the error in the options, if any.
@@ -363,6 +464,10 @@ impl<T> fmt::Debug for Call<T> {
             .finish_non_exhaustive()
     }
 }
+
+/// A call that waits for the config of its method.
+pub(crate) type Selecting =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<MethodConfig>>, Status>> + Send>>;
 
 /// A call that has been awaited.
 pub(crate) type Started<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;

@@ -24,9 +24,9 @@ use crate::call::kind::{CallKind, Side};
 use crate::call::message_hooks::unless_rejected;
 use crate::call::messages::Messages;
 use crate::call::receive::Receive;
-use crate::client::attempts;
 use crate::client::backend::{Backend, BackendKind, ChannelOptions, nowhere};
 use crate::client::defaults::CallDefaults;
+use crate::client::forwarded::forward;
 use crate::client::opening::{Opening, Repeatable, Start};
 use crate::client::outgoing::OutgoingCall;
 use crate::credentials::{AttachedCredentials, CallCredentials};
@@ -280,7 +280,8 @@ impl Channel {
         start: Start,
         recorder: Option<Arc<Recorder>>,
     ) -> Messages {
-        let (reader, deadline) = (self.backend.reader(kind.responses()), call.head.deadline);
+        let deadline = call.head.deadline;
+        let reader = self.backend.reader(&call, kind.responses());
         if self.interceptors.is_empty() {
             let cancel = call.cancel.take();
             let head = Repeatable::begin(self.backend, call, body, start, recorder.clone());
@@ -366,7 +367,7 @@ impl Service<http::Request<Body>> for Channel {
             }
             (BackendKind::Server(connections), credentials) => {
                 let connections = connections.clone();
-                Box::pin(attempts::forward(connections, credentials, request))
+                Box::pin(forward(connections, credentials, request))
             }
         }
     }

@@ -211,6 +211,51 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sets the service config that is in force while the resolver has none: JSON, as in
+    /// grpc/doc/service_config.md. Default: none.
+    ///
+    /// It selects the load balancing policy, timeouts, limits, retries and hedging for methods. See
+    /// [`ServiceConfig`](crate::channel::ServiceConfig) for its documents. If it is invalid, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT, which names the
+    /// field.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// let channel = trunkline::Channel::to("localhost:50051")
+    ///     .service_config(r#"{"methodConfig": [{
+    ///         "name": [{"service": "helloworld.Greeter"}],
+    ///         "retryPolicy": {
+    ///             "maxAttempts": 4,
+    ///             "initialBackoff": "0.1s",
+    ///             "maxBackoff": "1s",
+    ///             "backoffMultiplier": 2,
+    ///             "retryableStatusCodes": ["UNAVAILABLE"]
+    ///         }
+    ///     }]}"#)
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn service_config(mut self, json: &str) -> Self {
+        self.settings.service_config = Some(json.to_owned());
+        self
+    }
+
+    /// Ignores the service configs of resolvers. Default: they replace that of
+    /// [`service_config`](Self::service_config) (gRFC A21).
+    #[must_use]
+    pub fn ignore_resolved_service_config(mut self) -> Self {
+        self.settings.ignore_resolved_service_config = true;
+        self
+    }
+
+    /// Selects whether calls are made again by the retry and hedging policies of the service config. Default: true.
+    /// Transparent retries, of calls that no server has processed, are made in any case.
+    #[must_use]
+    pub fn retries(mut self, retries: bool) -> Self {
+        self.settings.retries = retries;
+        self
+    }
+
     /// Looks up names with `lookup` instead of the system's resolver.
     #[must_use]
     pub fn lookup(mut self, lookup: impl Lookup) -> Self {

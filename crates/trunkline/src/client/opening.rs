@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
+use trunkline_channel::{Attempt, CallAttempts, Connections, Unsent};
 use trunkline_codec::Status;
 use trunkline_transport::Body;
 
 use crate::call::intercept::unlocked;
 use crate::call::source::AwaitedHead;
-use crate::client::attempts::{self, Attempt, Attempts, Recipe, Unsent};
 use crate::client::backend::{Backend, BackendKind, nowhere};
 use crate::client::outgoing::OutgoingCall;
+use crate::client::recipe::Recipe;
 use crate::http_service::{Calling, HttpService};
 use crate::observe::Recorder;
 
@@ -56,9 +57,11 @@ impl Opening {
                 return Self::of_service(backend, service, call, body, start, recorder);
             }
         };
-        if let Some(recorder) = recorder {
-            recorder.attempt_started();
+        if call.config.is_some() && connections.attempt_policy(call.config.as_deref()).is_some() {
+            let recipe = Recipe::new(backend.clone(), call.take(), recorder.cloned());
+            return Self::with_policy(connections.clone(), recipe, body);
         }
+        let attempt = recorder.map_or(0, |it| it.attempt_started(false));
         let picked = match &call.credentials {
             None => connections.try_ready(&call.pick_args()),
             // They take time, and need the connection that was picked.
@@ -68,12 +71,12 @@ impl Opening {
             None => body,
             Some(picked) => {
                 let head = |origin| backend.request(call, origin);
-                match Attempt::send(picked, head, body) {
-                    Ok(attempt) => {
+                match Attempt::send(picked, 0, call.head.deadline, head, body) {
+                    Ok(open) => {
                         if let Some(recorder) = recorder {
-                            recorder.attempt_opened(&call.head.metadata);
+                            recorder.attempt_opened(attempt, &call.head.metadata);
                         }
-                        return Self::Open(attempt);
+                        return Self::Open(open);
                     }
                     Err(Unsent::Body(body)) => *body,
                     Err(Unsent::Failed(status)) => return Self::failed(status),
@@ -81,9 +84,23 @@ impl Opening {
             }
         };
         let is_open = Arc::new(AtomicBool::new(false));
-        let attempts = Attempts::new(body, is_open.clone(), recorder.cloned());
         let recipe = Recipe::new(backend.clone(), call.take(), recorder.cloned());
-        Self::waiting(is_open, attempts.run(recipe, connections.clone()))
+        let attempts = CallAttempts::new(connections.clone(), recipe, body, is_open.clone());
+        Self::waiting(is_open, attempts.without_policy(attempt))
+    }
+
+    /// Makes a call by the retry or hedging policy of its method.
+    #[cold]
+    fn with_policy(connections: Arc<Connections>, recipe: Recipe, body: Body) -> Self {
+        let is_open = Arc::new(AtomicBool::new(false));
+        let config = recipe.call.config.clone();
+        let attempts = CallAttempts::new(connections.clone(), recipe, body, is_open.clone());
+        Self::waiting(is_open, async move {
+            match connections.attempt_policy(config.as_deref()) {
+                Some(policy) => attempts.with_policy(policy).await,
+                None => attempts.without_policy(0).await,
+            }
+        })
     }
 
     fn of_service(
@@ -100,8 +117,8 @@ impl Opening {
             Err(status) => return Self::failed(status),
         };
         if let Some(recorder) = recorder {
-            recorder.attempt_started();
-            recorder.attempt_opened(&call.head.metadata);
+            let attempt = recorder.attempt_started(false);
+            recorder.attempt_opened(attempt, &call.head.metadata);
         }
         let (service, request) = (service.clone(), head.map(|()| body));
         let Some(credentials) = call.credentials.clone() else {
@@ -188,9 +205,12 @@ impl Opening {
     ) -> Poll<Result<http::Response<Body>, Status>> {
         let ended = Self::failed(Status::internal("the call has ended"));
         if let Self::Open(failed) = std::mem::replace(self, ended) {
+            let Some(connections) = recipe.backend.connections().cloned() else {
+                return Poll::Ready(Err(status));
+            };
             let is_open = Arc::new(AtomicBool::new(false));
-            let retry = attempts::retry(failed, recipe, status, is_open.clone());
-            *self = Self::waiting(is_open, retry);
+            let attempts = CallAttempts::new(connections, recipe, Body::empty(), is_open.clone());
+            *self = Self::waiting(is_open, attempts.again(failed, status));
         }
         self.poll(cx, || None)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trunkline_channel::{PickArgs, WaitMode};
+use trunkline_channel::{MethodConfig, PickArgs, WaitMode};
 use trunkline_codec::Compressor;
 
 use crate::call::cancel::CancelHandle;
@@ -16,7 +16,10 @@ pub(crate) struct OutgoingCall {
     pub(crate) head: Head,
     /// The path of the method is known at compile time.
     pub(crate) is_registered: bool,
-    pub(crate) wait_mode: WaitMode,
+    /// The choice of the call; `None` leaves it to the method config.
+    pub(crate) wait_mode: Option<WaitMode>,
+    /// The config of the method, if there is one.
+    pub(crate) config: Option<Arc<MethodConfig>>,
     pub(crate) compressor: Option<Arc<dyn Compressor>>,
     pub(crate) compress: Compress,
     /// The one message of the request, for interceptors.
@@ -31,7 +34,8 @@ impl OutgoingCall {
         Self {
             head,
             is_registered,
-            wait_mode: WaitMode::default(),
+            wait_mode: None,
+            config: None,
             compressor: None,
             compress: Compress::default(),
             kept: None,
@@ -46,12 +50,23 @@ impl OutgoingCall {
         PickArgs::new(self.head.path.as_str(), &self.head.metadata)
     }
 
+    /// Returns whether the call waits while the channel cannot connect.
+    pub(crate) fn wait_mode(&self) -> WaitMode {
+        let chosen = self.wait_mode.map(|it| it == WaitMode::WaitForReady);
+        match &self.config {
+            Some(config) if config.waits_for_ready(chosen) => WaitMode::WaitForReady,
+            Some(_) => WaitMode::FailFast,
+            None => self.wait_mode.unwrap_or_default(),
+        }
+    }
+
     /// Takes the call out of a builder that has begun it.
     pub(crate) fn take(&mut self) -> Self {
         Self {
             head: self.take_head(),
             is_registered: self.is_registered,
             wait_mode: self.wait_mode,
+            config: self.config.clone(),
             compressor: self.compressor.take(),
             compress: self.compress,
             kept: self.kept.take(),

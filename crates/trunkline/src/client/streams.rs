@@ -53,7 +53,7 @@ impl<T> Call<T> {
     /// Starts a call whose responses are a stream, and whose requests are not; done when the stream is
     /// open.
     async fn start<R: Message>(mut self) -> Result<Messages, Status> {
-        let (channel, request) = self.begin(CallKind::ServerStreaming)?;
+        let (channel, request) = self.begin_selected(CallKind::ServerStreaming).await?;
         let request = request.unwrap_or_default();
         let (kind, start) = (CallKind::ServerStreaming, Start::Watched);
         let recorder = channel.recorder(&self.outgoing, kind);
@@ -72,15 +72,17 @@ impl<T> Call<T> {
         mut self,
         kind: CallKind,
     ) -> Result<(Sender<Q>, Messages), Status> {
-        let (channel, _) = self.begin(kind)?;
+        let (channel, _) = self.begin_selected(kind).await?;
         let (writer, reader) = pipe(channel.backend.limits().http2.pipe_size);
         let call = self.outgoing.take();
         let recorder = channel.recorder(&call, kind);
+        let mut limits = channel.backend.limits().messages.clone();
+        limits.max_send_message_size = channel.backend.max_send_message_size(&call);
         let mut sender = Sender::of_call(
             writer,
             (call.compressor.clone(), call.compress),
             call.head.deadline,
-            &channel.backend.limits().messages,
+            &limits,
             recorder.clone(),
         );
         let body = Body::pipe(reader);

@@ -13,11 +13,11 @@ use crate::call::message::Message;
 use crate::call::messages::Messages;
 use crate::call::receive::Receive;
 use crate::call::response::Response;
-use crate::client::attempts::Recipe;
 use crate::client::backend::Backend;
-use crate::client::call::{Call, Started};
+use crate::client::call::{Call, Selecting, Started};
 use crate::client::opening::{Opening, Start};
 use crate::client::outgoing::OutgoingCall;
+use crate::client::recipe::Recipe;
 
 impl<R: Message> IntoFuture for Call<Response<R>> {
     type Output = Result<Response<R>, Status>;
@@ -46,6 +46,8 @@ struct Unary<R> {
 enum Stage {
     /// Nothing has been sent.
     New,
+    /// The channel does not know yet whether it has a service config.
+    Selecting(Selecting),
     /// Without interceptors, before the head of the response arrives.
     Plain(Plain),
     Messages(Box<Messages>),
@@ -85,6 +87,14 @@ impl<R: Message> Future for Unary<R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Stage::New = this.stage {
+            match this.call.selecting() {
+                Some(selecting) => this.stage = Stage::Selecting(selecting),
+                None => this.stage = this.begin()?,
+            }
+        }
+        if let Stage::Selecting(selecting) = &mut this.stage {
+            let config = ready!(selecting.as_mut().poll(cx));
+            this.call.selected(config, CallKind::Unary)?;
             this.stage = this.begin()?;
         }
         let response = match &mut this.stage {
@@ -97,7 +107,9 @@ impl<R: Message> Future for Unary<R> {
                 }
             },
             Stage::Messages(messages) => ready!(messages.poll_only(cx)),
-            Stage::New | Stage::Ended => Err(Status::internal("the call has ended")),
+            Stage::New | Stage::Selecting(_) | Stage::Ended => {
+                Err(Status::internal("the call has ended"))
+            }
         };
         this.stage = Stage::Ended;
         Poll::Ready(response)
@@ -130,7 +142,8 @@ impl Plain {
         let recipe = || Some(Recipe::new(self.backend.clone(), call.take(), None));
         let head = match self.opening.poll(cx, recipe) {
             Poll::Ready(Err(status)) => {
-                let (reader, deadline) = (self.backend.reader(Expect::One), self.deadline.take());
+                let reader = self.backend.reader(call, Expect::One);
+                let deadline = self.deadline.take();
                 let receive = Receive::failed(reader, status, deadline);
                 return Poll::Ready(Replied::InParts(Box::new(Messages::new(receive, None))));
             }
@@ -146,19 +159,23 @@ impl Plain {
             let status = deadline::exceeded(self.opening.phase());
             return Poll::Ready(Replied::Whole(Err(status)));
         }
-        head.map(|response| self.response(response))
+        head.map(|response| self.response(response, call))
     }
 
     /// Returns the response immediately if it is valid and has arrived in full, as most have.
-    fn response<R: Message>(&mut self, response: http::Response<Body>) -> Replied<R> {
+    fn response<R: Message>(
+        &mut self,
+        response: http::Response<Body>,
+        call: &OutgoingCall,
+    ) -> Replied<R> {
         let (head, mut body) = response.into_parts();
         if body.full_data().is_some()
             && let Some((data, trailers)) = body.take_full()
         {
             let data = data.into_bytes();
-            let (limits, compressors) = (self.backend.limits(), self.backend.compressors());
+            let compressors = self.backend.compressors();
+            let max_size = self.backend.max_recv_message_size(call);
             let message = trailers.as_ref().and_then(|trailers| {
-                let max_size = limits.messages.max_recv_message_size;
                 grammar::only_message(&head, &data, trailers, max_size, compressors)
             });
             if let Some(message) = message {
@@ -174,7 +191,8 @@ impl Plain {
             body = Body::full(data, trailers);
         }
         let response = http::Response::from_parts(head, body);
-        let (reader, deadline) = (self.backend.reader(Expect::One), self.deadline.take());
+        let reader = self.backend.reader(call, Expect::One);
+        let deadline = self.deadline.take();
         let receive = Receive::response(reader, response, deadline);
         Replied::InParts(Box::new(Messages::new(receive, None)))
     }

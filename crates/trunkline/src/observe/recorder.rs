@@ -98,7 +98,7 @@ impl Observers {
             stream_opened: FirstTime::default(),
             head_done: FirstTime::default(),
             attempts: AtomicU32::new(0),
-            is_attempting: AtomicBool::new(false),
+            current_attempt: AtomicU32::new(0),
             has_ended: AtomicBool::new(false),
             telling: AtomicU32::new(0),
             end: Mutex::new(None),
@@ -200,7 +200,8 @@ pub(crate) struct Recorder {
     pub(super) head_done: FirstTime,
     /// The number of the last attempt; 0 before the first.
     attempts: AtomicU32,
-    is_attempting: AtomicBool,
+    /// The number of the attempt whose end the receiving half reports; 0 without one.
+    current_attempt: AtomicU32,
     /// Set by the first end that is reported; later ends are ignored.
     has_ended: AtomicBool,
     telling: AtomicU32,
@@ -357,37 +358,47 @@ impl Recorder {
         self.received.add_bytes(bytes);
     }
 
-    /// Records a new attempt, unless the previous one continues.
+    /// Records a new attempt, and returns its number.
     #[cold]
-    pub(crate) fn attempt_started(&self) {
-        if self.is_attempting.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    pub(crate) fn attempt_started(&self, is_transparent: bool) -> u32 {
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+        self.current_attempt.store(attempt, Ordering::Relaxed);
         self.tell(&CallEvent::AttemptStarted {
             attempt,
-            is_transparent: attempt > 1,
+            is_transparent,
         });
+        attempt
     }
 
-    /// Records that the attempt has a stream and has sent its head.
+    /// Records that an attempt has a stream and has sent its head.
     #[cold]
-    pub(crate) fn attempt_opened(&self, metadata: &Metadata) {
+    pub(crate) fn attempt_opened(&self, attempt: u32, metadata: &Metadata) {
         self.stream_opened.record(self.started);
-        self.tell(&CallEvent::AttemptOpened {
-            attempt: self.attempts(),
-        });
+        self.tell(&CallEvent::AttemptOpened { attempt });
         self.head_sent(metadata);
     }
 
-    /// Records the end of the attempt, if there is one.
+    /// Records the end of an attempt that is not the end of the call.
     #[cold]
-    pub(crate) fn attempt_ended(&self, error: Option<&Status>) {
-        if self.is_attempting.swap(false, Ordering::Relaxed) {
-            self.tell(&CallEvent::AttemptEnded {
-                attempt: self.attempts(),
-                error,
-            });
+    pub(crate) fn attempt_ended(&self, attempt: u32, error: &Status) {
+        let _is_other =
+            self.current_attempt
+                .compare_exchange(attempt, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let error = Some(error);
+        self.tell(&CallEvent::AttemptEnded { attempt, error });
+    }
+
+    /// Takes note of the attempt whose response is that of the call.
+    #[cold]
+    pub(crate) fn attempt_committed(&self, attempt: u32) {
+        self.current_attempt.store(attempt, Ordering::Relaxed);
+    }
+
+    /// Records the end of the attempt that is the end of the call, if there is one.
+    fn last_attempt_ended(&self, error: Option<&Status>) {
+        let attempt = self.current_attempt.swap(0, Ordering::Relaxed);
+        if attempt > 0 {
+            self.tell(&CallEvent::AttemptEnded { attempt, error });
         }
     }
 
@@ -438,7 +449,7 @@ impl Recorder {
                         metadata,
                     });
                 }
-                self.attempt_ended(error);
+                self.last_attempt_ended(error);
             }
         }
     }
@@ -489,7 +500,7 @@ impl Recorder {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.attempt_ended(error);
+        self.last_attempt_ended(error);
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(End {
             error: error.cloned(),
             at: Instant::now(),
