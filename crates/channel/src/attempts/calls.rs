@@ -171,10 +171,14 @@ async fn open<C: CallHead>(
             return Err(Unopened::Failed(FailedAttempt { status, kind }));
         }
     };
-    let credentials = call.credentials(&picked.origin).await;
+    let failed = |status| {
+        let kind = EndKind::Failed;
+        Unopened::Failed(FailedAttempt { status, kind })
+    };
+    let credentials = call.credentials(&picked.origin).await.map_err(failed)?;
     let head = |origin| {
         let mut head = call.head(origin)?;
-        if let Some(metadata) = credentials? {
+        if let Some(metadata) = credentials {
             metadata.merge_into(head.headers_mut());
         }
         Ok(head)
@@ -185,10 +189,7 @@ async fn open<C: CallHead>(
             Ok(open)
         }
         Err(Unsent::Body(body)) => Err(Unopened::NotSent(body)),
-        Err(Unsent::Failed(status)) => Err(Unopened::Failed(FailedAttempt {
-            status,
-            kind: EndKind::Failed,
-        })),
+        Err(Unsent::Failed(status)) => Err(failed(status)),
     }
 }
 
