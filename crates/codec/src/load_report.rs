@@ -19,8 +19,8 @@ const NAMES_MAX: usize = 1_000;
 /// A server's report of its load, in ORCA, the load report format of gRPC and Envoy (gRFC A51).
 ///
 /// A server sends one with a call, as the trailer `endpoint-load-metrics-bin`, or on a stream of its own. A
-/// handler adds one to its response with `request.response().trailer_bin("endpoint-load-metrics-bin",
-/// report.encode())?`.
+/// handler adds one to its response with `ResponseHandle::report_load`; the service `LoadReports` has such
+/// streams.
 ///
 /// ```
 /// # mod trunkline { pub use trunkline_codec::*; }

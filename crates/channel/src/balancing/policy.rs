@@ -94,7 +94,11 @@ pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
 ///         if state.connectivity == ConnectivityState::Idle {
 ///             control.connect(subchannel);
 ///         }
-///         *last = state.clone();
+///         // A failure counts until the subchannel is READY, so that calls do not wait for each new attempt.
+///         let is_trying = matches!(state.connectivity, ConnectivityState::Idle | ConnectivityState::Connecting);
+///         if last.failure.is_none() || !is_trying {
+///             *last = state.clone();
+///         }
 ///         self.publish(control);
 ///     }
 ///
