@@ -53,9 +53,10 @@ pub trait Resolver: Send + Sync + 'static {
     /// Returns the schemes: a letter, then letters, digits, `+`, `-` or `.`; compared without regard to case.
     fn schemes(&self) -> &[&str];
 
-    /// Returns the [`Authority`] of `target`, `host` or `host:port`: the value of `:authority` in calls, unless
-    /// `ChannelBuilder::authority` sets another. Its host is also the name for which the certificate of a
-    /// server must be valid, unless `ClientTls::server_name` sets another. Default: the path of the target.
+    /// Returns the [`Authority`](https://docs.rs/http/1/http/uri/struct.Authority.html) of `target`, `host` or
+    /// `host:port`: the value of `:authority` in calls, unless `ChannelBuilder::authority` sets another. Its
+    /// host is also the name for which the certificate of a server must be valid, unless
+    /// `ClientTls::server_name` sets another. Default: the path of the target.
     ///
     /// # Errors
     ///
