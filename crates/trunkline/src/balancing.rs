@@ -13,9 +13,10 @@
 //!
 //! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
 //!
-//! To write a policy, read in this order: [`Policy`], which has a complete example; [`Balancer`] with [`Update`] and
-//! [`Control`]; [`Picker`], and [`Pick`] if none of its other variants is enough. Only some policies need
-//! [`AttemptTracker`] (the end of attempts), [`LoadReport`](crate::LoadReport) (the load of servers) or [`Policies`] (children).
+//! To write any other policy, read in this order: [`Policy`], which has a complete example; [`Balancer`] with
+//! [`Update`] and [`Control`]; [`Picker`], and [`Pick`] if none of its other variants is enough. Only some
+//! policies need [`AttemptTracker`] (the end of attempts), [`LoadReport`](crate::LoadReport) (the load of
+//! servers) or [`Policies`] (children).
 
 /// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
 pub use trunkline_channel::serde_json;
