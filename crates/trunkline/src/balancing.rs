@@ -11,12 +11,12 @@
 //! Most policies connect to all endpoints and differ only in the choice among those that are connected. They need no
 //! balancer of their own: see [`MakePicker`], with an example.
 //!
-//! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
-//!
 //! To write any other policy, read in this order: [`Policy`], which has a complete example; [`Balancer`] with
 //! [`Update`] and [`Control`]; [`Picker`], and [`Pick`] if none of its other variants is enough. Only some
 //! policies need [`AttemptTracker`] (the end of attempts), [`LoadReport`](crate::LoadReport) (the load of
 //! servers) or [`Policies`] (children).
+//!
+//! A policy that contains other policies (its children) receives their requests through a [`Control`] of its own.
 
 /// The crate [`serde_json`](https://docs.rs/serde_json), for the configurations of policies.
 pub use trunkline_channel::serde_json;

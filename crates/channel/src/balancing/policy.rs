@@ -28,8 +28,9 @@ pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
 /// use std::sync::Arc;
 ///
 /// use trunkline::Status;
+/// use trunkline::balancing::serde_json::Value;
 /// use trunkline::balancing::{
-///     Balancer, Control, Picker, Policies, Policy, Subchannel, SubchannelId, SubchannelState, Update,
+///     Balancer, Control, Picker, Policies, Policy, PolicyConfig, Subchannel, SubchannelId, SubchannelState, Update,
 /// };
 /// use trunkline::channel::ConnectivityState;
 ///
@@ -38,6 +39,10 @@ pub type PolicyConfig = Arc<dyn Any + Send + Sync>;
 /// impl Policy for FirstReady {
 ///     fn name(&self) -> &str {
 ///         "first_ready"
+///     }
+///
+///     fn parse(&self, _: &Value, _: &Policies) -> Result<PolicyConfig, Status> {
+///         Ok(Arc::new(())) // It has no configuration.
 ///     }
 ///
 ///     fn build(&self) -> Box<dyn Balancer> {
