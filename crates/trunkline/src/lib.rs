@@ -52,7 +52,7 @@
 //! | make calls | [`Channel`], [`Call`] and [`Response`]; [`Client`] without generated code |
 //! | stream messages | [`Streaming`], [`Sender`], [`ClientStream`] |
 //! | choose servers | [`Channel::to`], [`ChannelBuilder::use_policy`], and the module [`channel`]; the module [`balancing`] for policies of your own |
-//! | retry calls, and set timeouts and policies by method | `ChannelBuilder::service_config` |
+//! | retry calls, and set timeouts and policies by method | [`ChannelBuilder::service_config`] |
 //! | report and read errors | [`Status`], [`Code`], [`details`] |
 //! | set deadlines, cancel calls | [`Call::timeout`], [`CancelHandle`] |
 //! | run code around calls | [`Interceptor`], [`Context`] and [`Next`]; tower layers with [`Server::layer`] and [`Channel::new`] |
