@@ -67,8 +67,7 @@ impl ActiveConnection {
         Picked {
             connection,
             origin: self.origin.clone(),
-            tracking: None,
-            metadata: None,
+            extra: None,
         }
     }
 
@@ -108,6 +107,13 @@ pub struct Picked {
     pub connection: ReadyConnection,
     /// The origin for the head of the request.
     pub origin: Origin,
+    /// Tracking and metadata. Boxed, because few picks have any, and every call moves this value.
+    pub extra: Option<Box<PickExtra>>,
+}
+
+/// The part of a pick that only some policies and service configs need.
+#[derive(Debug, Default)]
+pub struct PickExtra {
     /// Learns how the attempt ends.
     pub tracking: Option<Tracking>,
     /// Metadata that the attempt sends in addition to that of the call.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use trunkline_codec::Status;
 use trunkline_transport::{ConnectionStats, Keepalive, catch_panic};
 
-use crate::active_connection::{ActiveConnection, Picked};
+use crate::active_connection::{ActiveConnection, PickExtra, Picked};
 use crate::attempts::replay::ReplayBudget;
 use crate::attempts::throttle::RetryThrottle;
 use crate::balancing::{Choice, PickArgs, PickResult, Picker, Tracking};
@@ -273,7 +273,8 @@ impl Connections {
     fn with_throttle(&self, mut picked: Picked) -> Picked {
         if self.shared.throttle.is_configured() {
             let throttle = Tracking::new(self.shared.throttle.clone(), 0);
-            picked.tracking = Some(throttle.and(picked.tracking));
+            let extra = picked.extra.get_or_insert_default();
+            extra.tracking = Some(throttle.and(extra.tracking.take()));
         }
         picked
     }
@@ -473,8 +474,12 @@ fn full(subchannels: &[Subchannel], choice: Option<Choice>) -> PickStep {
 
 fn with_choice(mut picked: Picked, choice: Option<Choice>) -> Picked {
     if let Some(choice) = choice {
-        picked.tracking = choice.tracking;
-        picked.metadata = choice.metadata;
+        if choice.tracking.is_some() || choice.metadata.is_some() {
+            picked.extra = Some(Box::new(PickExtra {
+                tracking: choice.tracking,
+                metadata: choice.metadata,
+            }));
+        }
     }
     picked
 }

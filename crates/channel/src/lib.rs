@@ -46,7 +46,7 @@ mod target_address;
 mod task;
 mod waits;
 
-pub use active_connection::Picked;
+pub use active_connection::{PickExtra, Picked};
 pub use attempts::{Attempt, CallAttempts, CallHead, CodeSet, HedgingPolicy, RetryPolicy, Unsent};
 pub use attributes::Attributes;
 pub use balancing::{

@@ -48,18 +48,20 @@ impl Attempt {
         let Picked {
             connection,
             origin,
-            tracking,
-            metadata,
+            extra,
         } = picked;
         let mut head = head(origin).map_err(Unsent::Failed)?;
-        if let Some(metadata) = metadata {
-            metadata.merge_into(head.headers_mut());
+        let mut tracked = None;
+        if let Some(extra) = extra {
+            if let Some(metadata) = extra.metadata {
+                metadata.merge_into(head.headers_mut());
+            }
+            tracked = extra.tracking.map(|it| TrackedAttempt::start(it, deadline));
         }
         if previous > 0 {
             let headers = head.headers_mut();
             let _fits = headers.try_insert(GRPC_PREVIOUS_RPC_ATTEMPTS, previous.into());
         }
-        let mut tracked = tracking.map(|it| TrackedAttempt::start(it, deadline));
         let body_copy = body.try_clone();
         match connection.send(head, body) {
             Ok(open) => Ok(Self {
