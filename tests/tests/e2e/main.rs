@@ -13,6 +13,7 @@ mod calls {
     mod interceptors;
     mod large_messages;
     mod message_hooks;
+    mod outcomes;
     mod retries;
     mod service_configs;
     mod specification;
