@@ -473,13 +473,13 @@ fn full(subchannels: &[Subchannel], choice: Option<Choice>) -> PickStep {
 }
 
 fn with_choice(mut picked: Picked, choice: Option<Choice>) -> Picked {
-    if let Some(choice) = choice {
-        if choice.tracking.is_some() || choice.metadata.is_some() {
-            picked.extra = Some(Box::new(PickExtra {
-                tracking: choice.tracking,
-                metadata: choice.metadata,
-            }));
-        }
+    if let Some(choice) = choice
+        && (choice.tracking.is_some() || choice.metadata.is_some())
+    {
+        picked.extra = Some(Box::new(PickExtra {
+            tracking: choice.tracking,
+            metadata: choice.metadata,
+        }));
     }
     picked
 }
