@@ -197,7 +197,7 @@ impl Connections {
     /// # Errors
     ///
     /// UNAVAILABLE if the resolver has no valid service config, for calls that do not wait for ready; DEADLINE_EXCEEDED;
-    /// RESOURCE_EXHAUSTED as for [`ready`](Self::ready).
+    /// RESOURCE_EXHAUSTED if too many calls wait (`max_queued_calls`).
     pub async fn select(
         &self,
         path: &str,
