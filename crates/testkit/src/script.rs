@@ -121,6 +121,7 @@ fn status(code: &str, pushback: Option<&str>) -> Step {
 
 fn error_code(name: &str) -> u32 {
     match name {
+        "NO_ERROR" => error::NO_ERROR,
         "INTERNAL_ERROR" => error::INTERNAL_ERROR,
         "REFUSED" => error::REFUSED_STREAM,
         "CANCEL" => error::CANCEL,

@@ -32,7 +32,7 @@ use crate::within;
 /// | `U(700)`, `U()`, `U(1,2)` | the same, with a `grpc-retry-pushback-ms`, an empty one, two of them |
 /// | `S(x)` | Trailers-Only with this `grpc-status` |
 /// | `503` | this HTTP status, without a `grpc-status` |
-/// | `R(REFUSED)` | RST_STREAM; also `INTERNAL_ERROR` and `CANCEL` |
+/// | `R(REFUSED)` | RST_STREAM; also `NO_ERROR`, `INTERNAL_ERROR` and `CANCEL` |
 /// | `G0` | GOAWAY whose last stream is 0 |
 /// | `X` | the end of the connection |
 /// | `-` | none |

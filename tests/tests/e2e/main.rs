@@ -15,6 +15,7 @@ mod calls {
     mod message_hooks;
     mod outcomes;
     mod retries;
+    mod retry_scenarios;
     mod service_configs;
     mod specification;
 }
