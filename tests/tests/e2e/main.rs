@@ -24,7 +24,9 @@ mod channel {
     mod connecting;
     mod connections;
     mod defaults;
+    mod re_resolution;
     mod rolling_restart;
+    mod simulated_fleet;
     mod testing;
     mod user_code;
 }

@@ -1,8 +1,9 @@
-//! Three servers behind a list, each restarted in turn with a drain, under a steady load: no call
-//! fails, and each is served once.
+//! Servers behind a list, each restarted in turn with a drain, under a steady load: no call fails, and
+//! each is served once. No policy needs retries for that.
 //!
 //! Each is restarted once; with `TRUNKLINE_RESTART_SECONDS` again and again, for that long.
-//! `TRUNKLINE_RESTART_RATE` says how many calls there are in a second (1,000).
+//! `TRUNKLINE_RESTART_SERVERS` sets the number of servers (3), `TRUNKLINE_RESTART_RATE` the number of
+//! calls in a second (1,000).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -52,11 +53,27 @@ struct Running {
     serving: JoinHandle<Result<()>>,
 }
 
-/// How calls are spread over servers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Policy {
-    PickFirst,
-    RoundRobin,
+/// A load balancing policy with its configuration.
+#[derive(Clone, Copy)]
+struct Policy {
+    name: &'static str,
+    config: &'static str,
+    /// True if calls return to a server after its restart.
+    returns: bool,
+}
+
+const PICK_FIRST: Policy = Policy {
+    returns: false,
+    ..policy("pick_first")
+};
+const ROUND_ROBIN: Policy = policy("round_robin");
+
+const fn policy(name: &'static str) -> Policy {
+    Policy {
+        name,
+        config: "{}",
+        returns: true,
+    }
 }
 
 /// Serves at `address`, with the same counts in every life.
@@ -141,26 +158,28 @@ async fn restart_all(
     server: Server,
     channel: impl FnOnce(&[String]) -> ChannelBuilder,
 ) {
-    let counts: Vec<_> = (0..3).map(|_| Counting::default()).collect();
+    let server_count = number("TRUNKLINE_RESTART_SERVERS", 3) as usize;
+    let counts: Vec<_> = (0..server_count).map(|_| Counting::default()).collect();
     let mut servers = Vec::new();
     for counting in &counts {
         servers.push(start(&server, "127.0.0.1:0", counting).await);
     }
     let addresses: Vec<_> = servers.iter().map(|(address, _)| address.clone()).collect();
-    let channel = match policy {
-        Policy::PickFirst => channel(&addresses).pick_first(),
-        Policy::RoundRobin => channel(&addresses).round_robin(),
-    };
-    let client = Client::new(channel.connect_lazy().expect("addresses"));
+    let balancing = format!(
+        r#"{{"loadBalancingConfig":[{{"{}":{}}}]}}"#,
+        policy.name, policy.config
+    );
+    let channel = channel(&addresses).service_config(&balancing);
+    let client = Client::new(channel.connect_lazy().expect("a policy"));
     let (stop, stopped) = oneshot::channel();
     let loading = tokio::spawn(load(client, stopped));
     let began = Instant::now();
     let long = Duration::from_secs(number("TRUNKLINE_RESTART_SECONDS", 0).into());
     let served = |at: usize| counts[at].0.lock().expect("no panic").len();
-    let total = || (0..3).map(served).sum::<usize>();
+    let total = || (0..server_count).map(served).sum::<usize>();
     let mut restarts = 0;
-    while restarts < 3 || began.elapsed() < long {
-        let at = restarts % 3;
+    while restarts < server_count || began.elapsed() < long {
+        let at = restarts % server_count;
         until("calls go on", || total() >= 200).await;
         let (address, running) = servers.remove(0);
         running.stop.send(()).expect("it runs");
@@ -168,20 +187,21 @@ async fn restart_all(
         drained.expect("no panic").expect("it ends well");
         let (served_before, total_before) = (served(at), total());
         servers.push(start(&server, &address, &counts[at]).await);
-        // With pick_first the others serve; with round_robin this one is to serve again, as a
-        // deployment waits for one to be ready before it takes the next.
-        let has_settled = || match policy {
-            Policy::PickFirst => total() > total_before + 300,
-            Policy::RoundRobin => served(at) > served_before + 50,
+        // A deployment waits for a server to be ready before it takes the next. One that is not in the
+        // subset of random_subsetting never serves.
+        let has_settled = || match policy.returns && served_before > 0 {
+            true => served(at) > served_before + 50,
+            false => total() > total_before + 300,
         };
         until("the restarted server's turn", has_settled).await;
         restarts += 1;
     }
     let _ = stop.send(());
     let load = within("the last calls", loading).await.expect("no panic");
-    check(name, policy, &load, &counts);
+    check(&format!("{name}, {}", policy.name), &load, &counts);
     println!(
-        "{name}, {policy:?}: {restarts} restarts, {} calls, {:.0} a second, {} left out, {} failed, the slowest {:?}",
+        "{name}, {}: {restarts} restarts, {} calls, {:.0} a second, {} left out, {} failed, the slowest {:?}",
+        policy.name,
         load.calls,
         load.calls as f64 / began.elapsed().as_secs_f64(),
         load.left_out,
@@ -190,7 +210,7 @@ async fn restart_all(
     );
 }
 
-fn check(name: &str, policy: Policy, load: &Load, counts: &[Counting]) {
+fn check(name: &str, load: &Load, counts: &[Counting]) {
     let mut times = HashMap::<bytes::Bytes, usize>::new();
     for counting in counts {
         for (request, count) in &*counting.0.lock().expect("no panic") {
@@ -203,11 +223,11 @@ fn check(name: &str, policy: Policy, load: &Load, counts: &[Counting]) {
     } = load;
     assert!(
         failures.is_empty(),
-        "{name}, {policy:?}: {} of {calls} calls failed: {:?}",
+        "{name}: {} of {calls} calls failed: {:?}",
         failures.len(),
         &failures[..failures.len().min(5)]
     );
-    assert_eq!((times.len(), twice), (*calls, 0), "{name}, {policy:?}");
+    assert_eq!((times.len(), twice), (*calls, 0), "{name}");
 }
 
 async fn until(what: &str, is_done: impl Fn() -> bool) {
@@ -221,6 +241,10 @@ async fn until(what: &str, is_done: impl Fn() -> bool) {
 
 fn plain(addresses: &[String]) -> ChannelBuilder {
     Channel::to(addresses)
+}
+
+async fn restart_plain(policy: Policy) {
+    restart_all("plain", policy, Server::new(), plain).await;
 }
 
 async fn restart_all_over_tls(name: &str, policy: Policy, server: Server) {
@@ -237,27 +261,61 @@ async fn restart_all_over_tls(name: &str, policy: Policy, server: Server) {
 
 #[tokio::test]
 async fn no_call_fails_with_pick_first_while_servers_restart_in_turn() {
-    restart_all("plain", Policy::PickFirst, Server::new(), plain).await;
+    restart_plain(PICK_FIRST).await;
 }
 
 #[tokio::test]
 async fn no_call_fails_with_round_robin_while_servers_restart_in_turn() {
-    restart_all("plain", Policy::RoundRobin, Server::new(), plain).await;
+    restart_plain(ROUND_ROBIN).await;
+}
+
+#[tokio::test]
+async fn no_call_fails_with_weighted_round_robin_while_servers_restart_in_turn() {
+    restart_plain(policy("weighted_round_robin")).await;
+}
+
+#[tokio::test]
+async fn no_call_fails_with_least_request_while_servers_restart_in_turn() {
+    restart_plain(policy("least_request_experimental")).await;
+}
+
+#[tokio::test]
+async fn no_call_fails_with_ring_hash_while_servers_restart_in_turn() {
+    restart_plain(policy("ring_hash_experimental")).await;
+}
+
+#[tokio::test]
+async fn no_call_fails_with_random_subsetting_while_servers_restart_in_turn() {
+    let subsetting = Policy {
+        config: r#"{"subsetSize":2,"childPolicy":[{"round_robin":{}}]}"#,
+        ..policy("random_subsetting_experimental")
+    };
+    restart_plain(subsetting).await;
+}
+
+#[tokio::test]
+async fn no_call_fails_with_outlier_detection_while_servers_restart_in_turn() {
+    let detection = Policy {
+        config: r#"{"interval":"0.1s","failurePercentageEjection":{"requestVolume":5,"minimumHosts":1},
+            "childPolicy":[{"round_robin":{}}]}"#,
+        ..policy("outlier_detection_experimental")
+    };
+    restart_plain(detection).await;
 }
 
 #[tokio::test]
 async fn no_call_fails_while_servers_on_threads_restart_in_turn() {
     let server = Server::new().threads(2);
-    restart_all("threads", Policy::RoundRobin, server, plain).await;
+    restart_all("threads", ROUND_ROBIN, server, plain).await;
 }
 
 #[tokio::test]
 async fn no_call_fails_over_tls_while_servers_restart_in_turn() {
-    restart_all_over_tls("TLS", Policy::PickFirst, Server::new()).await;
+    restart_all_over_tls("TLS", PICK_FIRST, Server::new()).await;
 }
 
 #[tokio::test]
 async fn no_call_fails_over_tls_while_servers_on_threads_restart_in_turn() {
     let server = Server::new().threads(2);
-    restart_all_over_tls("TLS, threads", Policy::RoundRobin, server).await;
+    restart_all_over_tls("TLS, threads", ROUND_ROBIN, server).await;
 }
