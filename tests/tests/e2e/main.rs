@@ -24,6 +24,7 @@ mod channel {
     mod connecting;
     mod connections;
     mod defaults;
+    mod fleet;
     mod re_resolution;
     mod rolling_restart;
     mod simulated_fleet;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trunkline::channel::{Endpoint, Resolution, Resolver, TargetUri, Updates};
+use trunkline::channel::{Endpoint, Resolution, Resolver, TargetUri, Updates, Verdict};
 use trunkline::{Address, Channel, ChannelBuilder, Client, Server};
 
 use super::simulated_fleet::{Fleet, Load};
@@ -44,7 +44,8 @@ impl Resolver for Pushing {
             loop {
                 let list = lists.borrow_and_update().clone();
                 let endpoints = list.into_iter().map(Endpoint::new).collect();
-                updates.put(Resolution::new(endpoints)).await;
+                let verdict = updates.put(Resolution::new(endpoints)).await;
+                assert!(matches!(verdict, Verdict::Used), "{verdict:?}");
                 if lists.changed().await.is_err() {
                     return;
                 }
@@ -106,7 +107,7 @@ async fn lists_that_a_resolver_pushes_take_effect_under_load_without_failed_call
         for list in LISTS {
             lists.send_replace(addresses(list));
             tokio::time::sleep(PROMPT).await;
-            check_traffic(policy, &fleet, list, Duration::from_millis(500)).await;
+            check_traffic(policy, &fleet, list, Duration::from_millis(200)).await;
         }
         let load = load.stop().await;
         assert!(load.failures.is_empty(), "{policy}: {:?}", load.failures);
@@ -133,7 +134,7 @@ async fn names_are_looked_up_again_when_servers_end_old_connections() {
     let list = Arc::new(Mutex::new(fleet.addresses()[..3].to_vec()));
     let aging = Server::new().max_connection_age(Duration::from_secs(20));
     let channel = looked_up(&fleet, &list, aging).connect_lazy();
-    let load = Load::start(&Client::new(channel.expect("a target")), 100);
+    let load = Load::start(&Client::new(channel.expect("a target")), 50);
     tokio::time::sleep(Duration::from_secs(1)).await;
     check_traffic("round_robin", &fleet, &[0, 1, 2], Duration::from_secs(1)).await;
     *list.lock().expect("no panic") = fleet.addresses()[1..].to_vec();

@@ -181,6 +181,12 @@ impl Load {
 }
 
 impl RunningLoad {
+    /// Stops the load after `time`, and waits for its last calls.
+    pub(super) async fn stop_after(self, time: Duration) -> Load {
+        tokio::time::sleep(time).await;
+        self.stop().await
+    }
+
     /// Stops the load, and waits for its last calls.
     pub(super) async fn stop(self) -> Load {
         assert!(self.stop.send(()).is_ok(), "the load has ended");
