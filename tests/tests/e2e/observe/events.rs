@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use trunkline::observe::{CallEvent, CallObserver, CallStart, Observer, Wants, on_end};
 use trunkline::{CallKind, Channel, Client, Code, Method, Raw, Request, Server};
-use trunkline_testkit::{Fields, Frame, MemoryNet, error, message};
+use trunkline_testkit::{Fields, Frame, MemoryNet, ScriptedServer, error, message};
 use trunkline_tests::fixture::{
     BIDI, Echo, Kind, SERVER, UNARY, With, nothing, raw, serve, within,
 };
@@ -230,6 +230,72 @@ async fn an_attempt_of_a_call_that_is_dropped_ends_before_the_call() {
     call.abort();
     let ends = ["attempt 1 ended CANCELLED", "ended CANCELLED after 1"];
     assert!(all(&mut told).await.ends_with(&ends.map(String::from)));
+}
+
+/// A service config, a script, and the events of a call.
+type PolicyRow = (&'static str, &'static str, &'static [&'static str]);
+
+#[tokio::test(start_paused = true)]
+async fn the_attempts_of_a_policy_are_told_with_their_ends() {
+    const RETRY: &str = r#""retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.1s",
+        "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}"#;
+    const HEDGE: &str = r#""hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0.1s"}"#;
+    let rows: [PolicyRow; 3] = [
+        (
+            RETRY,
+            "R(REFUSED) U K",
+            &[
+                "attempt 1 started, transparent false",
+                "attempt 1 opened",
+                "attempt 1 ended UNAVAILABLE",
+                "attempt 2 started, transparent true",
+                "attempt 2 opened",
+                "attempt 2 ended UNAVAILABLE",
+                "attempt 3 started, transparent false",
+                "attempt 3 opened",
+                "attempt 3 ended OK",
+                "ended OK after 3",
+            ],
+        ),
+        (
+            RETRY,
+            "U U",
+            &[
+                "attempt 1 started, transparent false",
+                "attempt 1 opened",
+                "attempt 1 ended UNAVAILABLE",
+                "attempt 2 started, transparent false",
+                "attempt 2 opened",
+                "attempt 2 ended UNAVAILABLE",
+                "ended UNAVAILABLE after 2",
+            ],
+        ),
+        (
+            HEDGE,
+            "- K",
+            &[
+                "attempt 1 started, transparent false",
+                "attempt 1 opened",
+                "attempt 2 started, transparent false",
+                "attempt 2 opened",
+                "attempt 1 ended CANCELLED",
+                "attempt 2 ended OK",
+                "ended OK after 2",
+            ],
+        ),
+    ];
+    for (policy, script, expected) in rows {
+        let net = MemoryNet::default();
+        let _server = ScriptedServer::in_memory(&net, "10.0.0.1:1", script);
+        let config = format!(r#"{{"methodConfig": [{{"name": [{{}}], {policy}}}]}}"#);
+        let builder = Channel::to("10.0.0.1:1").connector(net.connector());
+        let channel = builder.service_config(&config).connect_lazy();
+        let (observer, mut events) = Events::of(Wants::ATTEMPTS | Wants::ENDS);
+        let client = Client::new(channel.expect("valid settings").observe(observer));
+        let call = client.unary::<Raw, Raw>(Method::new("/test.Scripted/0"), Raw("x".into()));
+        let _ = within("the call", call.into_future()).await;
+        assert_eq!(all(&mut events).await, expected, "{script}");
+    }
 }
 
 /// Panics at each event, or when a call begins.

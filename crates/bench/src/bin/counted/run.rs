@@ -56,7 +56,7 @@ const fn large(name: &'static str, few: usize, many: usize) -> Workload {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const WORKLOADS: [Workload; 11] = [
+pub(crate) const WORKLOADS: [Workload; 13] = [
     small("unary", 1_000, 3_000),
     small("unary-1", 1_000, 3_000),
     small("server-stream", 50_000, 150_000),
@@ -67,6 +67,8 @@ pub(crate) const WORKLOADS: [Workload; 11] = [
     large("echo-64k", 80, 240),
     large("echo-1m", 10, 30),
     small("client", 1_000, 3_000),
+    small("client-config", 1_000, 3_000),
+    small("client-retry", 1_000, 3_000),
     small("client-server-stream", 50_000, 150_000),
 ];
 
@@ -111,7 +113,9 @@ pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
         }
         "bidi" => (serve(ping_pong(100, n)).await, 100, n * small),
         "bidi-1" => (serve(ping_pong(1, n)).await, 1, n * small),
-        "client" => (call(n).await, n, n * request(SMALL, 0).len()),
+        "client" => (call(None, n).await, n, n * request(SMALL, 0).len()),
+        "client-config" => (call(Some(CONFIG), n).await, n, n * request(SMALL, 0).len()),
+        "client-retry" => (call(Some(RETRY), n).await, n, n * request(SMALL, 0).len()),
         "client-server-stream" => {
             let calls = n / PACKED;
             (
@@ -155,10 +159,20 @@ fn ping_pong(calls: usize, n: usize) -> PingPong {
     PingPong::new(BIDI, &request(SMALL, 0), calls, n / calls)
 }
 
-async fn call(n: usize) -> Arc<Seen> {
+/// A service config with an entry for the service, which changes no call.
+const CONFIG: &str =
+    r#"{"methodConfig": [{"name": [{"service": "trunkline.bench.Bench"}], "waitForReady": true}]}"#;
+
+/// A service config whose policy no call of the script needs.
+const RETRY: &str = r#"{"methodConfig": [{"name": [{"service": "trunkline.bench.Bench"}], "retryPolicy": {
+    "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
+
+async fn call(config: Option<&str>, n: usize) -> Arc<Seen> {
     const IN_FLIGHT: usize = 100;
     let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0)));
-    let channel = channel_to(script).await.expect("the script speaks HTTP/2");
+    let channel = channel_to(script, config).await;
+    let channel = channel.expect("the script speaks HTTP/2");
     let mut calling = tokio::task::JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let client = BenchClient::new(channel.clone());
@@ -182,8 +196,8 @@ async fn call(n: usize) -> Arc<Seen> {
 /// Reads `calls` server streams, one after the other.
 async fn read(calls: usize) -> Arc<Seen> {
     let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0).repeat(PACKED)));
-    let channel = channel_to(script).await.expect("the script speaks HTTP/2");
-    let client = BenchClient::new(channel);
+    let channel = channel_to(script, None).await;
+    let client = BenchClient::new(channel.expect("the script speaks HTTP/2"));
     for _ in 0..calls {
         let request = bench::Request {
             payload: vec![b'x'; SMALL].into(),
@@ -203,7 +217,10 @@ async fn read(calls: usize) -> Arc<Seen> {
 
 /// A channel's own connection, as users have it: a Unix socket, behind which is the script. What
 /// lies between the two is counted as well; it is paid once for all calls in flight.
-async fn channel_to(mut script: Script<ServerPart>) -> trunkline::Result<Channel> {
+async fn channel_to(
+    mut script: Script<ServerPart>,
+    config: Option<&str>,
+) -> trunkline::Result<Channel> {
     let path = std::env::temp_dir().join(format!("counted-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a socket in the directory for such things");
     let target = format!("unix:{}", path.display());
@@ -213,7 +230,11 @@ async fn channel_to(mut script: Script<ServerPart>) -> trunkline::Result<Channel
         let (near, far) = (SIZE_OF_A_READ, SIZE_OF_A_READ);
         let _ = copy_bidirectional_with_sizes(&mut socket, &mut script, near, far).await;
     });
-    Channel::to(&target).max_connections(1).connect().await
+    let mut builder = Channel::to(&target).max_connections(1);
+    if let Some(config) = config {
+        builder = builder.service_config(config);
+    }
+    builder.connect().await
 }
 
 /// A request behind its prefix.
