@@ -280,7 +280,10 @@ impl<C: CallHead> RunningAttempt for PolicyAttempt<C> {
     }
 
     fn cancel(mut self, by: EndedBy) {
-        let status = Status::cancelled("the client has ended the attempt");
+        let status = match by {
+            EndedBy::Deadline => Status::deadline_exceeded("the deadline of the call passed"),
+            _ => Status::cancelled("the client has ended the attempt"),
+        };
         if let Stage::Open(open) = &mut self.stage {
             open.end(&status, by);
         }

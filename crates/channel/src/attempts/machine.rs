@@ -68,8 +68,8 @@ pub(crate) struct FailedAttempt {
 
 /// The attempts of a call: a future of the head of the response.
 ///
-/// A response with messages commits the call, so its failure is final. Its end with OK is counted in the throttle by
-/// the owner of the response.
+/// A response with messages commits the call, so its failure is final. The throttle learns of an end with OK as the
+/// tracker of the attempt.
 pub(crate) struct PolicyAttempts<O: OpenAttempt> {
     opener: O,
     schedule: Schedule,

@@ -222,11 +222,12 @@ async fn a_call_that_is_dropped_is_the_callers_end() {
     }
 }
 
+const RETRY: &str = r#""retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s",
+    "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}"#;
+const HEDGE: &str = r#""hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0.1s"}"#;
+
 #[tokio::test(start_paused = true)]
 async fn each_attempt_of_a_policy_has_an_end_of_its_own() {
-    const RETRY: &str = r#""retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s",
-        "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}"#;
-    const HEDGE: &str = r#""hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0.1s"}"#;
     let server = |code| (code, EndedBy::Server, true, true);
     let refused = (UNAVAILABLE, EndedBy::Server, false, false);
     let other = (Code::CANCELLED, EndedBy::OtherAttempt, false, false);
@@ -258,4 +259,27 @@ async fn each_attempt_of_a_policy_has_an_end_of_its_own() {
             "{script}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_ends_all_its_attempts() {
+    let rig = Rig::new("- H.~9999999.K", &format!("{HEDGE}, {TIMEOUT}"));
+    let client = Client::new(rig.channel.clone());
+    let call = client.unary::<Raw, Raw>(CALL, Raw("x".into()));
+    let status = within("the call", call.into_future()).await;
+    assert_eq!(status.expect_err("no end").code(), LATE);
+    let other = (Code::CANCELLED, EndedBy::OtherAttempt, false, false);
+    assert_eq!(
+        rig.ends().await,
+        [other, (LATE, EndedBy::Deadline, false, true)]
+    );
+    let rig = Rig::new("-*", &format!("{HEDGE}, {TIMEOUT}"));
+    let client = Client::new(rig.channel.clone());
+    let call = client.unary::<Raw, Raw>(CALL, Raw("x".into()));
+    let status = within("the call", call.into_future()).await;
+    assert_eq!(status.expect_err("no response").code(), LATE);
+    assert_eq!(
+        rig.ends().await,
+        [(LATE, EndedBy::Deadline, false, false); 3]
+    );
 }
