@@ -1,9 +1,12 @@
 //! A call until the head of its response arrives.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
+use tokio::sync::oneshot;
 use trunkline_channel::{Attempt, CallAttempts, Connections, Unsent};
 use trunkline_codec::Status;
 use trunkline_transport::Body;
@@ -59,7 +62,7 @@ impl Opening {
         };
         if call.config.is_some() && connections.attempt_policy(call.config.as_deref()).is_some() {
             let recipe = Recipe::new(backend.clone(), call.take(), recorder.cloned());
-            return Self::with_policy(connections.clone(), recipe, body);
+            return Self::with_policy(connections.clone(), recipe, body, start);
         }
         let attempt = recorder.map_or(0, |it| it.attempt_started(false));
         let picked = match &call.credentials {
@@ -91,16 +94,25 @@ impl Opening {
 
     /// Makes a call by the retry or hedging policy of its method.
     #[cold]
-    fn with_policy(connections: Arc<Connections>, recipe: Recipe, body: Body) -> Self {
+    fn with_policy(
+        connections: Arc<Connections>,
+        recipe: Recipe,
+        body: Body,
+        start: Start,
+    ) -> Self {
         let is_open = Arc::new(AtomicBool::new(false));
         let config = recipe.call.config.clone();
         let attempts = CallAttempts::new(connections.clone(), recipe, body, is_open.clone());
-        Self::waiting(is_open, async move {
+        let head = async move {
             match connections.attempt_policy(config.as_deref()) {
                 Some(policy) => attempts.with_policy(policy).await,
                 None => attempts.without_policy(0).await,
             }
-        })
+        };
+        match start {
+            Start::Unwatched => Self::waiting(is_open, head),
+            Start::Watched => Self::waiting(is_open.clone(), in_a_task(is_open, head)),
+        }
     }
 
     fn of_service(
@@ -285,6 +297,36 @@ fn call_service(
             })
         }),
     }
+}
+
+/// Makes the attempts of a call in a task, because the caller of a stream may be busy with its other half. The future
+/// wakes its owner when the stream is open as well.
+async fn in_a_task(
+    is_open: Arc<AtomicBool>,
+    head: impl Future<Output = Result<http::Response<Body>, Status>> + Send + 'static,
+) -> Result<http::Response<Body>, Status> {
+    let (sender, opened) = oneshot::channel::<()>();
+    let mut sender = Some(sender);
+    let mut head = Box::pin(head);
+    let mut task = AbortOnDrop(tokio::spawn(poll_fn(move |cx| {
+        let head = head.as_mut().poll(cx);
+        if head.is_ready() || is_open.load(Ordering::Acquire) {
+            drop(sender.take());
+        }
+        head
+    })));
+    // The end of the sender is the signal.
+    let mut opened = Some(opened);
+    poll_fn(|cx| {
+        if let Some(it) = &mut opened
+            && Pin::new(it).poll(cx).is_ready()
+        {
+            opened = None;
+        }
+        Pin::new(&mut task.0).poll(cx)
+    })
+    .await
+    .unwrap_or_else(|error| Err(Status::internal(format!("the call failed: {error}"))))
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use trunkline::bytes::Bytes;
 use trunkline::channel::{Endpoint, Resolution, Resolver, TargetUri, Updates};
 use trunkline::{Address, CancelHandle, Channel, Client, Code, Method, Raw, Result, Status};
-use trunkline_testkit::{MemoryNet, ScriptedServer, error, within};
+use trunkline_testkit::{MemoryNet, ScriptedServer, error, message, within};
 use trunkline_tests::scenarios::{self, Client as Implementation, Scenario};
 
 const A: &str = "10.0.0.1:1";
@@ -292,4 +292,55 @@ async fn wait_for_ready_of_the_config_holds_unless_the_call_says_otherwise() {
     let attempts = server.attempts();
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].previous_attempts(), None);
+}
+
+/// Scenario 46: the request is streamed to two attempts until it exceeds what is kept.
+#[tokio::test(start_paused = true)]
+async fn a_hedged_stream_beyond_the_buffer_goes_on_in_one_attempt() {
+    let net = MemoryNet::default();
+    let server = ScriptedServer::in_memory(&net, A, "K*");
+    let config = of_all_methods(r#""hedgingPolicy": {"maxAttempts": 4, "hedgingDelay": "1s"}"#);
+    let client = client(&net, &config);
+    let call = client.client_streaming::<Raw, Raw>(METHODS[0].clone());
+    let mut call = call.await.expect("a stream");
+    let part = Raw(Bytes::from(vec![7; 1_000]));
+    call.send(part.clone()).await.expect("an open stream");
+    server.until("two attempts", |it| it.len() == 2).await;
+    for _ in 1..300 {
+        call.send(part.clone()).await.expect("an open stream");
+    }
+    within("the call", call.finish()).await.expect("OK");
+    sleep(Duration::from_secs(100)).await;
+    let attempts = server.attempts();
+    assert_eq!(attempts.len(), 2, "no hedges after the commit");
+    let complete = message(&part.0).repeat(300);
+    let complete = attempts
+        .iter()
+        .filter(|it| it.is_half_closed && it.data[..] == complete[..]);
+    let cancelled = attempts
+        .iter()
+        .filter(|it| it.reset.map(|(_, code)| code) == Some(error::CANCEL));
+    assert_eq!((complete.count(), cancelled.count()), (1, 1));
+}
+
+/// Scenario 34: nobody polls the receiving half while messages are sent.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_retried_while_its_caller_is_busy_sending() {
+    let net = MemoryNet::default();
+    let server = ScriptedServer::in_memory(&net, A, "!U.R(NO_ERROR) K");
+    let client = client(&net, &of_all_methods(POLICY));
+    let call = client.bidi_streaming::<Raw, Raw>(METHODS[0].clone());
+    let (mut requests, mut responses) = call.await.expect("a stream");
+    let part = Raw(Bytes::from(vec![7; 1_000]));
+    for _ in 0..100 {
+        let sent = within("a message", requests.send(part.clone())).await;
+        sent.expect("an open stream");
+        sleep(Duration::from_millis(10)).await;
+    }
+    requests.finish();
+    let response = within("a response", responses.message()).await;
+    assert!(response.expect("OK").is_some());
+    let attempts = server.attempts();
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[1].data[..], message(&part.0).repeat(100)[..]);
 }
