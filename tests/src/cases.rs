@@ -5,6 +5,7 @@
 mod compression;
 mod expect;
 mod heads;
+mod load_balancing;
 mod soak;
 mod status;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use trunkline::{Call, Channel, Code, Metadata, Sender, Streaming};
 
 pub use self::expect::Mismatch;
-pub use self::soak::{Soak, channel_soak};
+pub use self::soak::Soak;
 
 use self::compression::{
     client_compressed_streaming, client_compressed_unary, compressed, server_compressed_streaming,
@@ -22,17 +23,21 @@ use self::compression::{
 use self::expect::{
     Outcome, check, check_large, failure, input_request, large_request, next_size, output_request,
 };
-use self::soak::{concurrent_large_unary, rpc_soak};
+use self::load_balancing::{
+    max_concurrent_streams_connection_scaling, orca_oob, orca_per_rpc, pick_first_unary,
+};
+use self::soak::{channel_soak, concurrent_large_unary, rpc_soak};
 use self::status::{
     special_status_message, status, status_details, unimplemented_method, unimplemented_service,
 };
+use crate::backend_metrics::LoadLog;
 use crate::test_service::{ECHO_INITIAL, ECHO_TRAILING};
 use crate::testing::{
     Empty, SimpleRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
     TestServiceClient,
 };
 
-/// Every case, by its official name where it has one. `channel_soak` is not among them: it takes a target and not a channel.
+/// Every case that any channel and any complete server can run, by its official name where it has one.
 pub const CASES: &[&str] = &[
     "empty_unary",
     "large_unary",
@@ -58,19 +63,41 @@ pub const CASES: &[&str] = &[
     "compressed",
     "deflate",
     "concurrent_large_unary",
+    "channel_soak",
+    "pick_first_unary",
 ];
+
+/// The cases of load reports, which need a channel with the policy [`BackendMetrics`](crate::backend_metrics::BackendMetrics).
+pub const ORCA_CASES: &[&str] = &["orca_per_rpc", "orca_oob"];
 
 const REQUEST_SIZES: [usize; 4] = [27182, 8, 1828, 45904];
 const RESPONSE_SIZES: [usize; 4] = [31415, 9, 2653, 58979];
 /// Bounds every call that should succeed, so that a hanging server is a failure and not a hanging test.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs one of [`CASES`].
+/// The client under test.
+#[derive(Clone, Debug)]
+pub struct InteropClient {
+    /// Makes the calls.
+    pub channel: Channel,
+    /// The loads that the policy of the channel has seen, if it is [`BackendMetrics`](crate::backend_metrics::BackendMetrics).
+    pub loads: LoadLog,
+    /// The settings of the soak cases.
+    pub soak: Soak,
+}
+
+/// Runs a case: one of [`CASES`] or [`ORCA_CASES`], or `max_concurrent_streams_connection_scaling`, which needs a server that
+/// allows two streams on a connection.
 ///
 /// # Errors
 ///
 /// The first expectation that does not hold.
-pub async fn run(case: &str, channel: &Channel, soak: &Soak) -> Result<(), Mismatch> {
+pub async fn run(case: &str, test: &InteropClient) -> Result<(), Mismatch> {
+    let InteropClient {
+        channel,
+        loads,
+        soak,
+    } = test;
     let client = TestServiceClient::new(channel.clone());
     match case {
         "empty_unary" => empty_unary(&client).await,
@@ -93,13 +120,20 @@ pub async fn run(case: &str, channel: &Channel, soak: &Soak) -> Result<(), Misma
         "server_compressed_unary" => server_compressed_unary(&client).await,
         "server_compressed_streaming" => server_compressed_streaming(&client).await,
         "rpc_soak" => rpc_soak(&client, soak).await,
+        "channel_soak" => channel_soak(soak).await,
         "details" => status_details(&client).await,
         "compressed" => compressed(&client, "gzip").await,
         "deflate" => compressed(&client, "deflate").await,
         "concurrent_large_unary" => concurrent_large_unary(&client).await,
+        "pick_first_unary" => pick_first_unary(&client).await,
+        "orca_per_rpc" => orca_per_rpc(&client, loads).await,
+        "orca_oob" => orca_oob(&client, loads).await,
+        "max_concurrent_streams_connection_scaling" => {
+            max_concurrent_streams_connection_scaling(&client).await
+        }
         _ => Err(Mismatch::new(format!(
             "no case is called {case:?}; there are: {}",
-            CASES.join(", ")
+            [CASES, ORCA_CASES].concat().join(", ")
         ))),
     }
 }

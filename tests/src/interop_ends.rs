@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::cases::{self, Soak};
+use crate::backend_metrics::{BackendMetrics, LoadLog};
+use crate::cases::{self, InteropClient, ORCA_CASES, Soak};
 use crate::test_service;
 use tokio::runtime::Runtime;
 use trunkline::tls::ClientTls;
@@ -47,19 +48,23 @@ pub fn our_client_runs_with(port: u16, cases: &[&str], tls: Option<ClientTls>) {
     soak.max_latency = Duration::from_secs(20);
     soak.overall_timeout = Duration::from_secs(120);
     let failures: Vec<_> = Runtime::new().expect("a runtime").block_on(async {
-        let channel = Channel::to(&target);
-        let channel = match tls {
-            None => channel,
-            Some(tls) => channel.tls(tls),
+        let loads = LoadLog::default();
+        let mut builder = Channel::to(&target).policy(BackendMetrics(loads.clone()));
+        if cases.iter().any(|case| ORCA_CASES.contains(case)) {
+            builder = builder.use_policy(BackendMetrics::NAME);
+        }
+        if let Some(tls) = tls {
+            builder = builder.tls(tls);
+        }
+        let channel = builder.connect().await.expect("the server listens");
+        let client = InteropClient {
+            channel,
+            loads,
+            soak,
         };
-        let channel = channel.connect().await.expect("the server listens");
         let mut failures = Vec::new();
         for case in cases {
-            let outcome = match *case {
-                "channel_soak" => cases::channel_soak(&soak).await,
-                case => cases::run(case, &channel, &soak).await,
-            };
-            if let Err(mismatch) = outcome {
+            if let Err(mismatch) = cases::run(case, &client).await {
                 failures.push(format!("{case}: {mismatch}"));
             }
         }

@@ -10,11 +10,13 @@
 //! - [`testing`]: the messages and services of the interop tests, from `proto/grpc/testing`
 //! - [`test_service`]: the server of the interop tests, on `trunkline`
 //! - [`cases`]: the client of the interop tests, on `trunkline`
+//! - [`backend_metrics`]: the load balancing policy of the cases of load reports
 //! - [`flags`]: the command lines of the two interop programs in `src/bin`
 //! - [`interop_ends`]: both of these, run by a test
 //! - [`fixture`]: what the end-to-end tests share: methods of the four kinds, servers, bounded waits
 //! - [`scenarios`]: calls under service configs, with the script of their server and how they end, as a table
 //! - [`tls_ends`]: the same over TLS
+//! - `tokens`: JSON Web Tokens of service accounts, as the credential cases use them
 //! - [`own_process`]: a test that needs a process of its own
 //!
 //! The first six block, and know nothing of `trunkline`: a peer is a name and a port. Asynchronous tests call them from a
@@ -24,6 +26,7 @@
 //! `TRUNKLINE_REQUIRE_PEERS` set to anything but `0`, it is a failure instead. With `TRUNKLINE_SKIP_PEERS`, no peer is looked
 //! for, and all are skipped.
 
+pub mod backend_metrics;
 #[cfg(unix)]
 pub mod capture;
 pub mod cases;
@@ -46,6 +49,7 @@ pub mod process;
 pub mod scenarios;
 pub mod test_service;
 pub mod tls_ends;
+mod tokens;
 
 /// The messages and services of the interop tests.
 #[allow(missing_debug_implementations, reason = "generated")]

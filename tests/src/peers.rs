@@ -176,12 +176,21 @@ impl Peer {
     /// The cases of any client that a foreign server fails for want of the feature.
     pub fn lacks(self) -> Vec<&'static str> {
         match self {
-            Self::GoInteropServer => [RICH, HEADS, GZIP, DEFLATE, EXPECTING, WATCHING].concat(),
+            Self::GoInteropServer => {
+                [RICH, HEADS, GZIP, DEFLATE, EXPECTING, WATCHING, NAMING].concat()
+            }
             Self::GoServer => [DEFLATE, ORCA, &WATCHING[1..]].concat(),
             Self::PythonServer => [EXPECTING, ORCA].concat(),
             Self::NodeServer => [HEADS, EXPECTING, WATCHING, ORCA].concat(),
             _ => Vec::new(),
         }
+    }
+
+    /// Those of these cases that a foreign server does not fail for want of a feature.
+    pub fn supported(self, cases: &[&'static str]) -> Vec<&'static str> {
+        let lacks = self.lacks();
+        let cases = cases.iter().copied();
+        cases.filter(|case| !lacks.contains(case)).collect()
     }
 
     /// `None`, and a line on standard error, when this machine lacks it.
@@ -600,6 +609,8 @@ const EXPECTING: &[&str] = &["client_compressed_unary", "client_compressed_strea
 const WATCHING: &[&str] = &["server_compressed_unary", "server_compressed_streaming"];
 /// The server reports its load.
 const ORCA: &[&str] = &["orca_per_rpc", "orca_oob"];
+/// The server has an id.
+const NAMING: &[&str] = &["pick_first_unary"];
 /// Cases of the official Go client.
 const OFFICIAL: &[&str] = &[
     "empty_unary",
@@ -618,6 +629,7 @@ const OFFICIAL: &[&str] = &[
     "unimplemented_service",
     "rpc_soak",
     "channel_soak",
+    "pick_first_unary",
     "orca_per_rpc",
     "orca_oob",
 ];

@@ -3,25 +3,31 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http_body::Body as _;
 use prost::Message as _;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tower_service::Service;
 use trunkline::bytes::Bytes;
+use trunkline::server::LoadReports;
 use trunkline::tower::Body;
 use trunkline::{
-    Compress, Request, ResponseHandle, Result, Sender, Server, Status, Streaming, details,
+    Compress, LoadReport, Request, ResponseHandle, Result, Sender, Server, Status, Streaming,
+    details,
 };
 
 use crate::testing::{
     BoolValue, EchoStatus, Empty, Payload, PayloadType, SimpleRequest, SimpleResponse,
     StreamingInputCallRequest, StreamingInputCallResponse, StreamingOutputCallRequest,
-    StreamingOutputCallResponse, TestService, TestServiceServer,
+    StreamingOutputCallResponse, TestOrcaReport, TestService, TestServiceServer,
 };
+use crate::tokens::Claims;
 
 /// The request header whose value comes back in the head of the response.
 pub const ECHO_INITIAL: &str = "x-grpc-test-echo-initial";
@@ -34,17 +40,36 @@ pub const ECHO_STATUS: &str = "x-trunkline-echo-status-bin";
 /// in the details of a NOT_FOUND.
 pub const FILL: &str = "x-trunkline-fill";
 
-/// A server of the service. It also answers what is not gRPC with a short text, which is what the conformance suite of
-/// HTTP/2 asks of a server.
+/// The interval at which the clients of the official contract ask for load reports.
+const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A server of the service, which reports its load. It also answers what is not gRPC with a short text, which is what the
+/// conformance suite of HTTP/2 asks of a server.
 pub fn server() -> Server {
+    static SERVERS: AtomicUsize = AtomicUsize::new(0);
+    let load = LoadReports::new().min_interval(LOAD_INTERVAL);
+    let tests = Tests {
+        id: format!(
+            "{}-{}",
+            process::id(),
+            SERVERS.fetch_add(1, Ordering::Relaxed)
+        ),
+        load: Mutex::new(load.clone()),
+    };
     Server::new()
-        .add_service(TestServiceServer::new(Tests))
+        .add_service(TestServiceServer::new(tests))
+        .add_service(load)
         .fallback(Greeting)
 }
 
-/// The service. It holds nothing: every answer follows from the request.
+/// The service. Every answer follows from the request, and from the number of the server.
 #[derive(Debug)]
-pub struct Tests;
+pub struct Tests {
+    /// Differs from that of all other servers on this machine.
+    id: String,
+    /// Held by the one call that sets the load at the moment.
+    load: Mutex<LoadReports>,
+}
 
 impl TestService for Tests {
     async fn empty_call(&self, _request: Request<Empty>) -> Result<Empty> {
@@ -58,11 +83,24 @@ impl TestService for Tests {
         }
         echo_metadata(&request)?;
         echo_status(&request, request.response_status.as_ref())?;
-        let payload = payload(request.response_type, request.response_size)?;
-        Ok(SimpleResponse {
-            payload: Some(payload),
+        if let Some(report) = &request.orca_per_query_report {
+            request.response().report_load(&load_report(report));
+        }
+        let mut response = SimpleResponse {
+            payload: Some(payload(request.response_type, request.response_size)?),
             ..SimpleResponse::default()
-        })
+        };
+        if request.fill_server_id {
+            response.server_id.clone_from(&self.id);
+        }
+        let claims = Claims::of_call(request.metadata());
+        if request.fill_username {
+            response.username = claims.issuer;
+        }
+        if request.fill_oauth_scope {
+            response.oauth_scope = claims.scope;
+        }
+        Ok(response)
     }
 
     // For proxies that cache gRPC over GET, which this server, like most, does not speak.
@@ -113,8 +151,16 @@ impl TestService for Tests {
     ) -> Result<()> {
         echo_metadata(&requests)?;
         let peer = peer_address(&requests);
+        let mut load = None;
         while let Some(request) = requests.message().await? {
             echo_status(&requests, request.response_status.as_ref())?;
+            if let Some(report) = &request.orca_oob_report {
+                let held = match load.take() {
+                    Some(held) => held,
+                    None => self.load.lock().await,
+                };
+                load.insert(held).set(load_report(report));
+            }
             promise_encoding(requests.response(), &request);
             respond(&peer, &request, responses).await?;
         }
@@ -276,6 +322,16 @@ fn with_details<T>(call: &Request<T>, encoded: Bytes) -> Result<Status> {
         Some(Err(status)) => Ok(status.forward()),
         Some(Ok(())) | None => Err(broken(&"no error")),
     }
+}
+
+/// The report that is asked for, as a server sends it.
+pub(crate) fn load_report(wanted: &TestOrcaReport) -> LoadReport {
+    let mut report = LoadReport::default();
+    report.cpu_utilization = wanted.cpu_utilization;
+    report.mem_utilization = wanted.memory_utilization;
+    report.request_cost.extend(wanted.request_cost.clone());
+    report.utilization.extend(wanted.utilization.clone());
+    report
 }
 
 fn payload(kind: i32, size: i32) -> Result<Payload> {

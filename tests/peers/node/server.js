@@ -1,6 +1,6 @@
 // TestService on grpc-js, whose HTTP/2 is Node's own (nghttp2).
 //
-//     node server.js [--port N]
+//     node server.js [--port N] [--max_concurrent_streams N]
 //
 // Listens on 127.0.0.1 and writes `port N` when it is ready. Writes `cancelled PATH` when a call ends before its
 // handler does. Stops when its standard input ends. grpc-js compresses nothing that a server sends.
@@ -113,7 +113,11 @@ const service = {
     try {
       const trailers = echoMetadata(call);
       echoStatus(call, request.response_status);
-      done(null, { payload: payload(request.response_type, request.response_size) }, trailers);
+      const response = { payload: payload(request.response_type, request.response_size) };
+      if (request.fill_server_id) {
+        response.server_id = String(process.pid);
+      }
+      done(null, response, trailers);
     } catch (status) {
       done(status);
     }
@@ -160,8 +164,11 @@ const service = {
   },
 };
 
-const { values } = parseArgs({ options: { port: { type: 'string', default: '0' } } });
-const server = new grpc.Server();
+const { values } = parseArgs({
+  options: { port: { type: 'string', default: '0' }, max_concurrent_streams: { type: 'string' } },
+});
+const streams = values.max_concurrent_streams;
+const server = new grpc.Server(streams ? { 'grpc.max_concurrent_streams': Number(streams) } : {});
 server.addService(testing.TestService.service, service);
 server.bindAsync(`127.0.0.1:${values.port}`, grpc.ServerCredentials.createInsecure(), (error, port) => {
   if (error) {

@@ -1,6 +1,6 @@
 """TestService on grpcio (C-core).
 
-    server.py [--port N] [--cert FILE --key FILE [--client_ca FILE]]
+    server.py [--port N] [--max_concurrent_streams N] [--cert FILE --key FILE [--client_ca FILE]]
 
 Listens on 127.0.0.1, over TLS if it has a certificate, and takes only clients of the authority if there is one. It writes `port N` when it is ready. Writes `cancelled PATH` when a call ends before its handler
 does. Stops when its standard input ends.
@@ -8,6 +8,7 @@ does. Stops when its standard input ends.
 
 import argparse
 import concurrent.futures
+import os
 import sys
 import threading
 
@@ -139,7 +140,8 @@ class TestService(test_pb2_grpc.TestServiceServicer):
             echo_metadata(context)
             echo_status(context, request.response_status)
             body = payload(context, request.response_type, request.response_size)
-            return messages_pb2.SimpleResponse(payload=body)
+            server_id = str(os.getpid()) if request.fill_server_id else ""
+            return messages_pb2.SimpleResponse(payload=body, server_id=server_id)
 
     def StreamingOutputCall(self, request, context):
         with Watched(context, "StreamingOutputCall") as call:
@@ -175,11 +177,14 @@ def read(path):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--max_concurrent_streams", type=int)
     for flag in ("--cert", "--key", "--client_ca"):
         parser.add_argument(flag)
     arguments = parser.parse_args()
     # A call holds a thread for as long as it lives.
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=64))
+    threads = concurrent.futures.ThreadPoolExecutor(max_workers=64)
+    streams = arguments.max_concurrent_streams
+    server = grpc.server(threads, options=[("grpc.max_concurrent_streams", streams)] if streams else [])
     test_pb2_grpc.add_TestServiceServicer_to_server(TestService(), server)
     address = f"127.0.0.1:{arguments.port}"
     if arguments.cert:

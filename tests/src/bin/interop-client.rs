@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use trunkline::tls::ClientTls;
 use trunkline::{Channel, Context, Next};
-use trunkline_tests::cases::{self, CASES, Soak};
+use trunkline_tests::backend_metrics::{BackendMetrics, LoadLog};
+use trunkline_tests::cases::{self, CASES, InteropClient, Soak};
 use trunkline_tests::flags::Flags;
 
 const FLAGS: &[(&str, &str)] = &[
@@ -71,16 +72,18 @@ async fn run() -> Result<(), String> {
     );
     let tls = tls(&flags)?;
     let soak = soak(&flags, &target, tls.clone())?;
-    let channel = channel(&flags, &target, tls)?;
+    let loads = LoadLog::default();
+    let client = InteropClient {
+        channel: channel(&flags, &target, tls, loads.clone())?,
+        loads,
+        soak,
+    };
     let names = match flags.text("test_case") {
         "all" => CASES.to_vec(),
         name => vec![name],
     };
     for name in names {
-        let outcome = match name {
-            "channel_soak" => cases::channel_soak(&soak).await,
-            _ => cases::run(name, &channel, &soak).await,
-        };
+        let outcome = cases::run(name, &client).await;
         outcome.map_err(|mismatch| format!("FAILED: {name}: {mismatch}"))?;
         println!("ok {name}");
     }
@@ -123,8 +126,13 @@ fn tls(flags: &Flags) -> Result<Option<ClientTls>, String> {
     Ok(Some(tls))
 }
 
-fn channel(flags: &Flags, target: &str, tls: Option<ClientTls>) -> Result<Channel, String> {
-    let mut builder = Channel::to(target);
+fn channel(
+    flags: &Flags,
+    target: &str,
+    tls: Option<ClientTls>,
+    loads: LoadLog,
+) -> Result<Channel, String> {
+    let mut builder = Channel::to(target).policy(BackendMetrics(loads));
     if let Some(tls) = tls {
         builder = builder.tls(tls);
     }

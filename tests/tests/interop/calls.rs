@@ -16,28 +16,15 @@ use trunkline_tests::peers::{Peer, PeerServer, peer, run_client};
 use trunkline_tests::process::{Failure, Process};
 use trunkline_tests::testing::{Empty, Payload, StreamingOutputCallRequest, TestServiceClient};
 
-/// What our server does not know: load reports.
-const NOT_OURS: [&str; 2] = ["orca_per_rpc", "orca_oob"];
-
 fn is_satisfied_with_our_server(client: Peer) {
-    let mut all = client.cases();
-    all.retain(|case| !NOT_OURS.contains(case));
-    assert!(!all.is_empty());
-    run_client(client, our_server(), &all);
-}
-
-/// All cases of our client but those that the server cannot stand.
-fn our_cases(lacks: &[&str]) -> Vec<&'static str> {
-    let mut all = [CASES, &["channel_soak"]].concat();
-    all.retain(|case| !lacks.contains(case));
-    all
+    run_client(client, our_server(), &client.cases());
 }
 
 fn our_client_is_satisfied_with(server: Peer) {
     let Some(running) = PeerServer::start(server) else {
         return;
     };
-    our_client_runs(running.port(), &our_cases(&server.lacks()));
+    our_client_runs(running.port(), &server.supported(CASES));
     if server != Peer::GoInteropServer {
         // `timeout_on_sleeping_server` may be over before the server hears of the call.
         running.wait_for_cancelled("StreamingInputCall", 1);
@@ -87,7 +74,25 @@ fn our_client_is_satisfied_with_the_node_server() {
 
 #[test]
 fn our_client_is_satisfied_with_our_server() {
-    our_client_runs(our_server(), &our_cases(&[]));
+    let port = our_server();
+    our_client_runs(port, CASES);
+}
+
+/// The case that needs a server with two streams on a connection.
+const SCALING: &[&str] = &["max_concurrent_streams_connection_scaling"];
+
+#[test]
+fn our_client_opens_another_connection_to_a_server_of_few_streams() {
+    our_client_runs(
+        our_server_with(|server| server.max_concurrent_streams(2)),
+        SCALING,
+    );
+    for server in [Peer::GoServer, Peer::PythonServer, Peer::NodeServer] {
+        let flags = ["--max_concurrent_streams".to_owned(), "2".to_owned()];
+        if let Some(running) = PeerServer::start_with(server, &flags) {
+            our_client_runs(running.port(), SCALING);
+        }
+    }
 }
 
 /// What becomes of other calls on a connection: each case has one that must outlive thousands.

@@ -19,8 +19,6 @@ use trunkline_tests::process::{Failure, Process};
 
 /// The name that grpc-go's test certificate is for.
 const NAME: &str = "foo.test.google.fr";
-/// What our server does not know: load reports.
-const NOT_OURS: [&str; 2] = ["orca_per_rpc", "orca_oob"];
 
 /// grpc-go's own test certificates; none where there is no Go.
 struct GoCertificates(PathBuf);
@@ -69,12 +67,6 @@ impl Drop for Files {
     }
 }
 
-fn our_cases(lacks: &[&str]) -> Vec<&'static str> {
-    let mut all = [CASES, &["channel_soak"]].concat();
-    all.retain(|case| !lacks.contains(case));
-    all
-}
-
 fn server_tls(identity: &Identity) -> ServerTls {
     ServerTls::from_pem(&identity.certificate, &identity.key).expect("a good identity")
 }
@@ -94,10 +86,12 @@ fn the_official_go_client_is_satisfied_with_our_server_over_tls() {
         format!("--ca_file={}", certificates.file("ca.pem")),
         format!("--server_host_override={NAME}"),
     ];
-    let mut cases = Peer::GoInteropClient.cases();
-    cases.retain(|case| !NOT_OURS.contains(case));
-    assert!(!cases.is_empty());
-    run_client_with(Peer::GoInteropClient, port, &cases, &flags);
+    run_client_with(
+        Peer::GoInteropClient,
+        port,
+        &Peer::GoInteropClient.cases(),
+        &flags,
+    );
 }
 
 #[test]
@@ -116,7 +110,7 @@ fn our_client_is_satisfied_with_the_official_go_server_over_tls() {
     let tls = ClientTls::new()
         .ca_file(certificates.file("ca.pem"))
         .server_name(NAME);
-    let cases = our_cases(&Peer::GoInteropServer.lacks());
+    let cases = Peer::GoInteropServer.supported(CASES);
     our_client_runs_with(server.port(), &cases, Some(tls));
 }
 
@@ -251,7 +245,7 @@ fn our_client_is_satisfied_with_the_python_server_which_asks_for_its_certificate
         .ca_pem(servers.pem())
         .server_name(NAME)
         .identity_pem(&client.certificate, &client.key);
-    let cases = our_cases(&Peer::PythonServer.lacks());
+    let cases = Peer::PythonServer.supported(CASES);
     our_client_runs_with(server.port(), &cases, Some(tls));
 }
 

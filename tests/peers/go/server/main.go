@@ -1,6 +1,6 @@
 // Command server is TestService on grpc-go with gzip, which the official program lacks.
 //
-//	server [--port N]
+//	server [--port N] [--max_concurrent_streams N]
 //
 // It listens on 127.0.0.1 and writes `port N` when it is ready. It writes `cancelled PATH` when a call ends before its
 // handler does. It stops when its standard input ends.
@@ -56,7 +56,11 @@ func (testService) UnaryCall(ctx context.Context, request *pb.SimpleRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	return &pb.SimpleResponse{Payload: body}, nil
+	response := &pb.SimpleResponse{Payload: body}
+	if request.GetFillServerId() {
+		response.ServerId = fmt.Sprint(os.Getpid())
+	}
+	return response, nil
 }
 
 func (testService) StreamingOutputCall(
@@ -277,12 +281,14 @@ func report(ctx context.Context, path string) {
 
 func main() {
 	port := flag.Int("port", 0, "the port to listen on; 0 takes a free one")
+	streams := flag.Uint("max_concurrent_streams", 0, "how many streams a connection takes; 0 for any number")
 	flag.Parse()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
 	if err != nil {
 		log.Fatal(err)
 	}
 	server := grpc.NewServer(
+		grpc.MaxConcurrentStreams(uint32(*streams)),
 		grpc.StatsHandler(watch.Handler{}),
 		grpc.UnaryInterceptor(reportUnary),
 		grpc.StreamInterceptor(reportStream),
