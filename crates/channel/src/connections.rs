@@ -32,7 +32,7 @@ use crate::waits::{WAITS_ON_MAX, Waits};
 /// The connections of a channel.
 ///
 /// Calls read the picker that the control task has published. [`try_ready`](Self::try_ready) returns a connection with
-/// a free stream if there is one; [`ready`](Self::ready) waits for it.
+/// a free stream if there is one; [`CallAttempts`](crate::CallAttempts) waits for it.
 pub struct Connections {
     shared: Arc<ChannelShared>,
     dialer: Dialer,
