@@ -57,6 +57,8 @@ const PAGES: &[&str] = &[
     "deploying.md",
     "client.md",
     "load-balancing.md",
+    "retries.md",
+    "service-config.md",
     "metadata-and-interceptors.md",
     "observability.md",
     "from-tonic.md",

@@ -147,6 +147,31 @@ async fn custom_resolver_prints_what_is_expected() {
     check("custom_resolver").await;
 }
 
+#[tokio::test]
+async fn load_balancing_prints_what_is_expected() {
+    check("load_balancing").await;
+}
+
+#[tokio::test]
+async fn orca_prints_what_is_expected() {
+    check("orca").await;
+}
+
+#[tokio::test]
+async fn service_config_prints_what_is_expected() {
+    check("service_config").await;
+}
+
+#[tokio::test]
+async fn retry_prints_what_is_expected() {
+    check("retry").await;
+}
+
+#[tokio::test]
+async fn hedging_prints_what_is_expected() {
+    check("hedging").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

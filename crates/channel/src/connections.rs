@@ -132,7 +132,7 @@ impl Connections {
             match (self.state(), &routing.picker) {
                 (ConnectivityState::Ready, _) => return Ok(()),
                 (_, Picker::Fail(status)) => return Err(Status::clone(status)),
-                (_, Picker::Idle) => self.exit_idle(),
+                (ConnectivityState::Idle, _) | (_, Picker::Idle) => self.exit_idle(),
                 _ => {}
             }
             changed(&mut changes).await;
@@ -141,7 +141,8 @@ impl Connections {
 
     /// Opens a connection if none is open, without waiting for it.
     pub fn request_connection(&self) {
-        if let Picker::Idle = self.shared.routing.load().picker {
+        let is_idle = matches!(self.shared.routing.load().picker, Picker::Idle);
+        if is_idle || self.state() == ConnectivityState::Idle {
             self.shared.was_asked.store(true, Ordering::Relaxed);
             self.exit_idle();
         }

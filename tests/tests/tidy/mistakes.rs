@@ -37,8 +37,8 @@ const SHORT: Duration = Duration::from_millis(50);
 const BEGUN_BY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out() {
-    let name = "each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out";
+async fn each_of_sixteen_mistakes_is_named_with_its_cause_and_the_way_out() {
+    let name = "each_of_sixteen_mistakes_is_named_with_its_cause_and_the_way_out";
     let Some(child) = own_process(module_path!(), name) else {
         let target = std::env::var(CHILD).expect("a target");
         return call_over_tls_as_it_comes(&target).await;
@@ -68,6 +68,7 @@ async fn each_of_fifteen_mistakes_is_named_with_its_cause_and_the_way_out() {
         made("The port is in use", port_in_use().await),
         made("The caller is not a gRPC client", no_grpc_client().await),
         made("Metadata exceeds the limit", large_metadata().await),
+        made("The service config is invalid", invalid_service_config()),
     ];
     errors_index::print(&mistakes);
     errors_index::hold(&mistakes);
@@ -122,6 +123,20 @@ async fn no_server() -> [String; 2] {
             &[],
         ),
     ]
+}
+
+fn invalid_service_config() -> [String; 3] {
+    let name = r#""name": [{"service": "test.Fixture"}]"#;
+    let configs = [
+        format!(r#"{{"methodConfig": [{{{name}, "timeout": "5"}}]}}"#),
+        format!(r#"{{"methodConfig": [{{{name}, "retryPolicy": {{"maxAttempts": 3}}}}]}}"#),
+        r#"{"loadBalancingConfig": [{"fastest": {}}]}"#.to_owned(),
+    ];
+    configs.map(|config| {
+        let channel = Channel::to("localhost:50051").service_config(&config);
+        let status = channel.connect_lazy().expect_err("an invalid config");
+        said(&status, Code::INVALID_ARGUMENT, &["Config"], &[])
+    })
 }
 
 async fn no_such_name() -> [String; 1] {
