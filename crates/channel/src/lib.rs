@@ -59,6 +59,9 @@ pub use connections::{Connections, Unresolved, WaitMode};
 pub use connectivity::{ConnectivityState, ConnectivityWatch};
 pub use endpoint::{Endpoint, EndpointWeight, HashKey};
 pub use limits::ChannelLimits;
+#[cfg(feature = "hickory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hickory")))]
+pub use resolve::hickory::HickoryLookup;
 pub use resolve::lookup::Lookup;
 pub use resolve::resolver::{Resolution, Resolver, Updates, Verdict};
 pub use resolve::target_uri::TargetUri;

@@ -1,7 +1,9 @@
 //! The settings of a channel.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::Authority;
 use serde_json::Value;
@@ -14,6 +16,8 @@ use crate::config::ServiceConfig;
 use crate::config::config_parser::ConfigParser;
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
+#[cfg(feature = "hickory")]
+use crate::resolve::hickory::HickoryLookup;
 use crate::resolve::lookup::{AnyLookup, Lookup, System};
 use crate::resolve::names::Names;
 use crate::resolve::resolver::{AnyResolver, Resolver, Resolving, Updates};
@@ -40,6 +44,8 @@ pub struct ChannelSettings {
     pub ignore_resolved_service_config: bool,
     /// Makes the attempts of retry and hedging policies. Transparent retries are made in any case.
     pub retries: bool,
+    /// The time from one lookup of names to the next while all is well; `None` looks up only after a failure.
+    pub resolve_every: Option<Duration>,
     /// The name of the load balancing policy, and its configuration.
     policy: (String, Value),
     policies: Policies,
@@ -62,6 +68,7 @@ impl ChannelSettings {
             service_config: None,
             ignore_resolved_service_config: false,
             retries: true,
+            resolve_every: None,
             policy: (
                 "pick_first".to_owned(),
                 Value::Object(serde_json::Map::new()),
@@ -119,8 +126,23 @@ impl ChannelSettings {
         let mut tls = self.tls;
         let (targets, source) = match self.targets.uri_for(&self.resolvers)? {
             None => {
-                let targets: Arc<[_]> = with_tls(self.targets.parse()?, &mut tls)?.into();
-                let source = EndpointSource::Names(targets.clone(), self.lookup);
+                let parsed = self.targets.parse()?;
+                let lookups = parsed.iter().map(|it| match it.dns_server {
+                    None => Ok(self.lookup.clone()),
+                    Some(server) => lookup_at(server),
+                });
+                let lookups: Vec<_> = lookups.collect::<Result<_, _>>()?;
+                let targets = parsed.into_iter().map(|it| it.target).collect();
+                let targets: Arc<[_]> = with_tls(targets, &mut tls)?.into();
+                let passthrough = targets
+                    .iter()
+                    .find(|it| matches!(it.address(), Some(Address::Passthrough(_))));
+                if let (Some(target), None) = (passthrough, &self.connector) {
+                    return Err(Status::invalid_argument(format!(
+                        "cannot connect to {target}: only a connector knows what it is; set ChannelBuilder::connector"
+                    )));
+                }
+                let source = EndpointSource::Names(targets.clone(), lookups.into());
                 (targets, source)
             }
             Some((uri, resolver)) => {
@@ -149,11 +171,25 @@ impl ChannelSettings {
             limits: self.limits,
             authority: self.authority,
             health_checks: self.health_checks,
+            resolve_every: self.resolve_every,
             tls,
             source,
             connector: self.connector,
         })
     }
+}
+
+/// Returns the lookup that asks the DNS server at an address.
+#[cfg(feature = "hickory")]
+fn lookup_at(server: SocketAddr) -> Result<AnyLookup, Status> {
+    Ok(AnyLookup::new(HickoryLookup::at(server)?))
+}
+
+/// Targets name no DNS server in a build without the feature.
+#[cfg(not(feature = "hickory"))]
+fn lookup_at(server: SocketAddr) -> Result<AnyLookup, Status> {
+    let _ = server;
+    Ok(AnyLookup::new(System))
 }
 
 /// Returns the targets, each with or without TLS.
@@ -187,6 +223,7 @@ pub(crate) struct CheckedSettings {
     pub(crate) authority: Option<Authority>,
     pub(crate) tls: Option<ClientTls>,
     pub(crate) health_checks: bool,
+    pub(crate) resolve_every: Option<Duration>,
     pub(crate) connector: Option<Connector>,
     /// The policy, unless a service config selects another.
     pub(crate) balancer: BalancerConfig,
@@ -201,7 +238,8 @@ pub(crate) struct CheckedSettings {
 /// Where endpoints come from.
 #[derive(Debug)]
 enum EndpointSource {
-    Names(Arc<[Arc<Target>]>, AnyLookup),
+    /// Targets, and how to look up each.
+    Names(Arc<[Arc<Target>]>, Arc<[AnyLookup]>),
     Resolver(TargetUri, AnyResolver),
 }
 
@@ -245,8 +283,13 @@ impl CheckedSettings {
     /// Returns the future that resolves the targets.
     pub(crate) fn resolve(&self, updates: Updates) -> Resolving {
         match &self.source {
-            EndpointSource::Names(targets, lookup) => {
-                let names = Names::new(targets.clone(), lookup.clone(), self.limits.clone());
+            EndpointSource::Names(targets, lookups) => {
+                let names = Names::new(
+                    targets.clone(),
+                    lookups.clone(),
+                    self.limits.clone(),
+                    self.resolve_every,
+                );
                 Box::pin(names.run(updates))
             }
             EndpointSource::Resolver(uri, resolver) => resolver.start(uri, updates),

@@ -40,6 +40,8 @@ pub enum Address {
     Unix(Option<PathBuf>),
     /// The name of a Unix socket without a file, in the abstract namespace of Linux.
     UnixAbstract(Vec<u8>),
+    /// A text that only a connector of the user understands, as in the target `passthrough:///text`.
+    Passthrough(String),
     /// A connection in memory, or over a byte stream of the application.
     InMemory,
 }
@@ -49,7 +51,7 @@ impl Address {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(addr) => Some(*addr),
-            Self::Unix(_) | Self::UnixAbstract(_) | Self::InMemory => None,
+            Self::Unix(_) | Self::UnixAbstract(_) | Self::Passthrough(_) | Self::InMemory => None,
         }
     }
 
@@ -59,10 +61,10 @@ impl Address {
     /// The naming document (grpc/doc/naming.md): `unix:path`, `unix:///absolute_path`. They are URIs,
     /// in percent-encoding.
     pub(crate) fn local(text: &str) -> Option<Result<Self, String>> {
-        if let Some(name) = text.strip_prefix("unix-abstract:") {
+        if let Some(name) = after_scheme(text, "unix-abstract:") {
             return Some(local_name(name, "name").and_then(abstract_address));
         }
-        let path = text.strip_prefix("unix:")?;
+        let path = after_scheme(text, "unix:")?;
         Some(
             local_name(path, "path").and_then(|path| match path.contains(&0) {
                 true => Err("the path has a NUL byte".to_owned()),
@@ -82,9 +84,15 @@ impl Address {
                 let name = [b"\0", &name[..]].concat();
                 Some((std::ffi::OsString::from_vec(name).into(), false))
             }
-            Self::Unix(None) | Self::Tcp(_) | Self::InMemory => None,
+            Self::Unix(None) | Self::Tcp(_) | Self::Passthrough(_) | Self::InMemory => None,
         }
     }
+}
+
+/// Returns the text after `scheme`, which counts in any case (RFC 3986, section 3.1).
+pub(crate) fn after_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (before, after) = text.split_at_checked(scheme.len())?;
+    before.eq_ignore_ascii_case(scheme).then_some(after)
 }
 
 /// Reads the part behind the scheme of a Unix socket.
@@ -146,6 +154,9 @@ impl fmt::Display for Address {
                     slashes(name),
                     percent_encoded(name)
                 )
+            }
+            Self::Passthrough(text) => {
+                write!(f, "passthrough:///{}", percent_encoded(text.as_bytes()))
             }
             Self::InMemory => f.write_str("in-memory"),
         }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use trunkline_codec::Status;
 
-use crate::address::Address;
-use crate::host_port::HostPort;
+use crate::address::{Address, after_scheme};
+use crate::host_port::{HostPort, percent_decoded};
 
 /// The port of a target that names none: the naming document's (grpc/doc/naming.md).
 const DEFAULT_PORT: u16 = 443;
@@ -13,7 +13,7 @@ const DEFAULT_PORT: u16 = 443;
 /// A server as a client names it.
 ///
 /// The forms are `host:port`, `http://host:port`, `https://host:port`, `unix:/path` (also
-/// `unix:///path`), and on Linux `unix-abstract:name`. The default port is
+/// `unix:///path`), on Linux `unix-abstract:name`, and for connectors `passthrough:///text`. The default port is
 /// 80 for `http://` and 443 otherwise. An IPv6 address can have a zone, `[fe80::1%eth0]:port`, or in URI
 /// form `[fe80::1%25eth0]:port`. After a scheme, a number is decoded as in a URI; in `host:port` it is
 /// not: `%251` is interface 1 after a scheme, and interface 251 without.
@@ -45,11 +45,16 @@ impl Target {
                 wants_tls: None,
             });
         }
-        let (rest, wants_tls, default_port) = match target.split_once("://") {
-            None => (target, None, DEFAULT_PORT),
-            Some(("http", rest)) => (rest, Some(false), 80),
-            Some(("https", rest)) => (rest, Some(true), 443),
-            Some(_) => return Err(invalid(target, "the scheme is unknown")),
+        if let Some(text) = after_scheme(target, "passthrough:") {
+            return Self::passthrough(text).map_err(|why| invalid(target, &why));
+        }
+        let (rest, wants_tls, default_port) = match (
+            after_scheme(target, "http://"),
+            after_scheme(target, "https://"),
+        ) {
+            (Some(rest), _) => (rest, Some(false), 80),
+            (_, Some(rest)) => (rest, Some(true), 443),
+            (None, None) => (target, None, DEFAULT_PORT),
         };
         if wants_tls == Some(true) && !cfg!(feature = "__tls") {
             return Err(invalid(
@@ -65,12 +70,48 @@ impl Target {
             None => HostPort::parse(rest),
             Some(_) => HostPort::parse_uri(rest),
         };
-        let (kind, authority) =
-            Self::tcp(host, default_port).map_err(|why| invalid(target, &why))?;
+        let (kind, authority) = Self::tcp(host, default_port).map_err(|why| {
+            // naming.md, "Name Syntax": a text whose scheme is unknown is a name in DNS.
+            match target.split_once("://").filter(|_| wants_tls.is_none()) {
+                None => invalid(target, &why),
+                Some((scheme, _)) => invalid(
+                    target,
+                    &format!(
+                        "the scheme {scheme:?} is unknown; and it is not a name in DNS: {why}"
+                    ),
+                ),
+            }
+        })?;
         Ok(Self {
             kind,
             authority,
             wants_tls,
+        })
+    }
+
+    /// Reads the part behind `passthrough:`, which is not resolved. An IP address with a port needs no connector.
+    fn passthrough(text: &str) -> Result<Self, String> {
+        let text = match text.strip_prefix("//") {
+            None => text,
+            Some(rest) => rest
+                .strip_prefix('/')
+                .ok_or("the text behind // has to begin with /")?,
+        };
+        let text = String::from_utf8(percent_decoded(text)?);
+        let text = text.map_err(|_| "the text is not UTF-8".to_owned())?;
+        if text.is_empty() {
+            return Err("the text is empty".to_owned());
+        }
+        let address = match text.parse() {
+            Ok(address) => Address::Tcp(address),
+            Err(_) => Address::Passthrough(text.clone()),
+        };
+        // http has no authority with percent-encoding, which naming.md asks for here.
+        let authority = text.parse().ok().filter(|_| !text.contains('@'));
+        Ok(Self {
+            kind: TargetKind::Local(address),
+            authority: authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")),
+            wants_tls: None,
         })
     }
 
@@ -146,7 +187,7 @@ impl Target {
 
 fn invalid(target: &str, why: &str) -> Status {
     Status::invalid_argument(format!(
-        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port, https://host:port, dns:///host:port, ipv4:address:port, ipv6:[address]:port, unix:/path and unix-abstract:name)"
+        "cannot connect to {target:?}: {why} (understood are host:port, http://host:port, https://host:port, dns:///host:port, ipv4:address:port, ipv6:[address]:port, unix:/path, unix-abstract:name and passthrough:///text)"
     ))
 }
 
@@ -255,7 +296,15 @@ mod tests {
             ("100%:1", "it is not of the form host:port"),
             ("localhost:1/path", "the port \"1/path\" is not a number"),
             ("localhost/path", "it is not of the form host:port"),
-            ("ftp://example.com:21", "the scheme is unknown"),
+            (
+                "ftp://example.com:21",
+                "the scheme \"ftp\" is unknown; and it is not a name in DNS: an IPv6 address has to be in brackets",
+            ),
+            ("passthrough:", "the text is empty"),
+            (
+                "passthrough://host",
+                "the text behind // has to begin with /",
+            ),
             (
                 "http://user@example.com:1",
                 "user names in an address are not supported",

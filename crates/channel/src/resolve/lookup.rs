@@ -51,6 +51,18 @@ pub trait Lookup: Send + Sync + 'static {
         host: &str,
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<Address>>> + Send;
+
+    /// Returns the texts of the TXT records of `name`, the strings of each joined; none if the name has no such
+    /// records. Called only for channels that look for service configs in DNS, with a name that begins with
+    /// `_grpc_config.`. Default: an error, because this lookup knows no such records.
+    ///
+    /// # Errors
+    ///
+    /// An error leaves the service config as it is. It does not affect the addresses.
+    fn texts(&self, name: &str) -> impl Future<Output = io::Result<Vec<String>>> + Send {
+        let _ = name;
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
 }
 
 impl<F, Fut> Lookup for F

@@ -1,9 +1,10 @@
 //! The resolver of hosts, addresses and lists of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
@@ -17,8 +18,10 @@ use crate::target_address::OfTarget;
 /// Resolves a list of targets: their addresses in order, each target with those that it had last if its lookup fails.
 pub(crate) struct Names {
     targets: Arc<[Arc<Target>]>,
-    lookup: AnyLookup,
+    lookups: Arc<[AnyLookup]>,
     limits: Arc<ChannelLimits>,
+    /// The time from one lookup to the next if the channel does not ask.
+    every: Option<Duration>,
     /// The last addresses of each target.
     found: Vec<Vec<Address>>,
     /// The moment when each target may be looked up again.
@@ -28,16 +31,18 @@ pub(crate) struct Names {
 impl Names {
     pub(crate) fn new(
         targets: Arc<[Arc<Target>]>,
-        lookup: AnyLookup,
+        lookups: Arc<[AnyLookup]>,
         limits: Arc<ChannelLimits>,
+        every: Option<Duration>,
     ) -> Self {
         let known = targets.iter().map(|it| it.address());
         Self {
             found: known.map(|it| it.into_iter().collect()).collect(),
             due: vec![None; targets.len()],
             targets,
-            lookup,
+            lookups,
             limits,
+            every,
         }
     }
 
@@ -58,11 +63,15 @@ impl Names {
             if self.targets.iter().all(|it| it.address().is_some()) {
                 return;
             }
-            let interval = self.limits.resolve_interval;
+            let interval = self.interval();
             let pause = match failure {
                 None => {
                     backoff = Backoff::new(&self.limits);
-                    updates.asked().await;
+                    let next = self.every.and_then(|every| started.checked_add(every));
+                    match next {
+                        Some(next) => drop(timeout_at(next, updates.asked()).await),
+                        None => updates.asked().await,
+                    }
                     interval
                 }
                 // The naming document leaves it to the resolver; grpc-go and grpc-core pause here as between attempts
@@ -86,8 +95,8 @@ impl Names {
         let mut asked = JoinSet::new();
         for (at, target) in self.targets.iter().cloned().enumerate() {
             if self.due[at].is_none_or(|due| due <= started) {
-                let (lookup, limit) = (&self.lookup, self.limits.connect_timeout);
-                lookup.ask(&mut asked, (at, target), limit);
+                let limit = self.limits.connect_timeout;
+                self.lookups[at].ask(&mut asked, (at, target), limit);
             }
         }
         let mut failure = None;
@@ -123,10 +132,16 @@ impl Names {
                 Err(status) => *failure = Some(status),
                 Ok(addresses) => {
                     self.found[at] = addresses;
-                    self.due[at] = started.checked_add(self.limits.resolve_interval);
+                    self.due[at] = started.checked_add(self.interval());
                 }
             }
         }
+    }
+
+    /// Returns the shortest time between two lookups.
+    fn interval(&self) -> Duration {
+        let interval = self.limits.resolve_interval;
+        self.every.map_or(interval, |every| every.min(interval))
     }
 
     /// Returns the endpoints of all targets whose addresses are known, in order, each once.

@@ -88,7 +88,8 @@ pub(crate) fn is_scheme(text: &str) -> bool {
             .all(|it| it.is_ascii_alphanumeric() || "+-.".contains(it))
 }
 
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+/// Returns the bytes for which `text` stands; `None` if a `%` is not followed by two digits.
+pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

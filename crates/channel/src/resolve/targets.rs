@@ -8,7 +8,7 @@ use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
 use super::resolver::AnyResolver;
-use super::target_uri::TargetUri;
+use super::target_uri::{TargetUri, is_scheme, percent_decoded};
 
 /// The targets of a channel: one server, or a list of equivalent servers in order of preference.
 ///
@@ -22,6 +22,8 @@ use super::target_uri::TargetUri;
 /// | `unix:/path` | a Unix socket |
 /// | `unix-abstract:name` | a Unix socket in the abstract namespace of Linux |
 /// | `scheme:path`, `scheme://authority/path` | what a [`Resolver`](crate::Resolver) with this scheme finds, if the channel has one |
+/// | `dns://10.0.0.2:53/host:port` | a host name that this DNS server knows; needs the feature `hickory` |
+/// | `passthrough:///text` | whatever the [connector](crate::ChannelSettings::set_connector) makes of the text |
 ///
 /// A target of a `Resolver` must be the only one of its channel. Targets other than `http://` and `https://`
 /// use TLS only if the channel has TLS settings. If the port is omitted, it is 80 for `http://` and 443
@@ -65,11 +67,28 @@ enum Name {
     NoSocket(Address),
 }
 
+/// A target, and the DNS server that knows it.
+#[derive(Debug)]
+pub(crate) struct ParsedTarget {
+    pub(crate) target: Arc<Target>,
+    /// `None` for those of the system.
+    pub(crate) dns_server: Option<SocketAddr>,
+}
+
+impl From<Target> for ParsedTarget {
+    fn from(target: Target) -> Self {
+        Self {
+            target: Arc::new(target),
+            dns_server: None,
+        }
+    }
+}
+
 impl Targets {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if the list is empty or contains a target that cannot be parsed.
-    pub(crate) fn parse(&self) -> Result<Vec<Arc<Target>>, Status> {
+    pub(crate) fn parse(&self) -> Result<Vec<ParsedTarget>, Status> {
         let mut targets = Vec::new();
         for TargetName(name) in &self.0 {
             match name {
@@ -121,32 +140,68 @@ impl Targets {
     }
 }
 
-fn parse_into(text: &str, targets: &mut Vec<Arc<Target>>) -> Result<(), Status> {
-    // naming.md: `dns:[//authority/]host[:port]`, where the authority is a DNS server.
-    if let Some(rest) = text.strip_prefix("dns:") {
-        let name = match rest.strip_prefix("//") {
-            None => rest,
-            Some(rest) => rest.strip_prefix('/').ok_or_else(|| {
-                Status::invalid_argument(format!(
-                    "cannot connect to {text:?}: a target cannot name a DNS server; write dns:///host:port, or set ChannelBuilder::resolver"
-                ))
-            })?,
-        };
-        targets.push(Arc::new(Target::parse_host(text, name)?));
-        return Ok(());
-    }
-    // naming.md: `ipv4:address[:port][,address[:port],...]`, and as much for ipv6.
-    for (scheme, is_v6) in [("ipv4:", false), ("ipv6:", true)] {
-        if let Some(list) = text.strip_prefix(scheme) {
-            let list = list.strip_prefix("///").unwrap_or(list);
-            for part in list.split(',') {
-                targets.push(Arc::new(literal(text, part, is_v6)?));
-            }
+fn parse_into(text: &str, targets: &mut Vec<ParsedTarget>) -> Result<(), Status> {
+    let scheme = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme));
+    let (scheme, rest) = scheme.unwrap_or(("", text));
+    let literals = match scheme.to_ascii_lowercase().as_str() {
+        "dns" => {
+            targets.push(dns_target(text, rest)?);
             return Ok(());
         }
+        "ipv4" => Some(false),
+        "ipv6" => Some(true),
+        _ => None,
+    };
+    let Some(is_v6) = literals else {
+        targets.push(Target::parse(text)?.into());
+        return Ok(());
+    };
+    // naming.md: `ipv4:address[:port][,address[:port],...]`, and as much for ipv6.
+    let list = rest.strip_prefix("///").unwrap_or(rest);
+    for part in list.split(',') {
+        targets.push(literal(text, part, is_v6)?.into());
     }
-    targets.push(Arc::new(Target::parse(text)?));
     Ok(())
+}
+
+/// Parses the part behind `dns:`. naming.md: `dns:[//authority/]host[:port]`, where the authority is a DNS server.
+fn dns_target(text: &str, rest: &str) -> Result<ParsedTarget, Status> {
+    let (server, name) = match rest.strip_prefix("//") {
+        None => ("", rest),
+        Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+    };
+    let invalid =
+        |why: &str| Status::invalid_argument(format!("cannot connect to {text:?}: {why}"));
+    // The zone in brackets is decoded with the address.
+    let name = match name.contains('[') {
+        true => name.into(),
+        false => percent_decoded(name)
+            .map(|it| String::from_utf8_lossy(&it).into_owned())
+            .ok_or_else(|| invalid("a % has to be followed by two hexadecimal digits"))?,
+    };
+    let dns_server = match server.is_empty() {
+        true => None,
+        false if cfg!(feature = "hickory") => Some(dns_server(server).ok_or_else(|| {
+            invalid("the DNS server has to be an IP address, as in dns://10.0.0.2:53/host:port")
+        })?),
+        false => {
+            return Err(invalid(
+                "this build cannot ask a certain DNS server: enable the feature `hickory` of trunkline, write dns:///host:port, or set ChannelBuilder::lookup",
+            ));
+        }
+    };
+    Ok(ParsedTarget {
+        target: Arc::new(Target::parse_host(text, &name)?),
+        dns_server,
+    })
+}
+
+/// Parses an IP address with or without a port, which is 53 by default.
+fn dns_server(text: &str) -> Option<SocketAddr> {
+    let unbracketed = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let address = unbracketed.unwrap_or(text).parse().ok();
+    let address = address.map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    address.or_else(|| text.parse().ok())
 }
 
 /// An address of a list; one of IPv6 needs brackets only where a port follows.
@@ -336,7 +391,6 @@ mod tests {
             ),
             (Targets::from(Address::Unix(None)), None),
             (Targets::from([&Address::InMemory]), None),
-            (Targets::from("dns://8.8.8.8/a:1"), None),
             (Targets::from("dns:unix:/a"), None),
             (Targets::from("dns:http://a"), None),
             (Targets::from("ipv4:a:1"), None),
@@ -350,7 +404,7 @@ mod tests {
         ] {
             let parsed = targets.parse();
             let names = parsed.as_ref().ok().map(|parsed| {
-                let names: Vec<_> = parsed.iter().map(ToString::to_string).collect();
+                let names: Vec<_> = parsed.iter().map(|it| it.target.to_string()).collect();
                 names.join(" ")
             });
             assert_eq!(names.as_deref(), wanted, "{targets}");

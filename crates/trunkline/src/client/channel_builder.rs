@@ -263,6 +263,19 @@ impl ChannelBuilder {
         self
     }
 
+    /// Looks up names again at this interval while all is well. By default, a channel looks up its names again only after
+    /// it has lost a connection or could not open one, so servers that are added receive no calls.
+    ///
+    /// Set it for names whose addresses change while the old ones work, such as those of headless Kubernetes services
+    /// that grow. It applies to policies that use several servers, such as [`round_robin`](Self::round_robin). An
+    /// interval below 30 s (`resolve_interval`) also shortens the pause after which a failure leads to another lookup.
+    /// Instead, servers can close connections from time to time (`max_connection_age`).
+    #[must_use]
+    pub fn resolve_every(mut self, interval: Duration) -> Self {
+        self.settings.resolve_every = Some(interval);
+        self
+    }
+
     /// Adds a resolver for targets with its URI schemes, such as `registry:///orders`. A resolver that was added later
     /// replaces earlier ones with the same scheme, and the built-in schemes as well.
     #[must_use]
