@@ -11,11 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline_codec::Status;
 use trunkline_transport::{Address, ClientTls, Target};
 
+use crate::backoff;
 use crate::balancing::{BalancerConfig, Policies, Policy};
 use crate::config::ServiceConfig;
 use crate::config::config_parser::ConfigParser;
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
+use crate::resolve::dns_config::DnsConfig;
 #[cfg(feature = "hickory")]
 use crate::resolve::hickory::HickoryLookup;
 use crate::resolve::lookup::{AnyLookup, Lookup, System};
@@ -46,6 +48,8 @@ pub struct ChannelSettings {
     pub retries: bool,
     /// The time from one lookup of names to the next while all is well; `None` looks up only after a failure.
     pub resolve_every: Option<Duration>,
+    /// Looks for a service config in DNS (gRFC A2).
+    pub dns_service_config: bool,
     /// The name of the load balancing policy, and its configuration.
     policy: (String, Value),
     policies: Policies,
@@ -69,6 +73,7 @@ impl ChannelSettings {
             ignore_resolved_service_config: false,
             retries: true,
             resolve_every: None,
+            dns_service_config: false,
             policy: (
                 "pick_first".to_owned(),
                 Value::Object(serde_json::Map::new()),
@@ -127,8 +132,12 @@ impl ChannelSettings {
         let (targets, source) = match self.targets.uri_for(&self.resolvers)? {
             None => {
                 let parsed = self.targets.parse()?;
+                let lookup = match self.lookup.is_system() && self.dns_service_config {
+                    true => lookup_with_texts()?,
+                    false => self.lookup,
+                };
                 let lookups = parsed.iter().map(|it| match it.dns_server {
-                    None => Ok(self.lookup.clone()),
+                    None => Ok(lookup.clone()),
                     Some(server) => lookup_at(server),
                 });
                 let lookups: Vec<_> = lookups.collect::<Result<_, _>>()?;
@@ -142,7 +151,19 @@ impl ChannelSettings {
                         "cannot connect to {target}: only a connector knows what it is; set ChannelBuilder::connector"
                     )));
                 }
-                let source = EndpointSource::Names(targets.clone(), lookups.into());
+                let dns_config = match (self.dns_service_config, &targets[..], &lookups[..]) {
+                    (false, ..) => None,
+                    (true, [target], [lookup]) => {
+                        DnsConfig::new(target, lookup.clone(), backoff::random())
+                    }
+                    (true, ..) => {
+                        return Err(Status::invalid_argument(format!(
+                            "cannot connect to {}: a list of targets has no service config in DNS; name one target, or set ChannelBuilder::service_config",
+                            self.targets
+                        )));
+                    }
+                };
+                let source = EndpointSource::Names(targets.clone(), lookups.into(), dns_config);
                 (targets, source)
             }
             Some((uri, resolver)) => {
@@ -183,6 +204,20 @@ impl ChannelSettings {
 #[cfg(feature = "hickory")]
 fn lookup_at(server: SocketAddr) -> Result<AnyLookup, Status> {
     Ok(AnyLookup::new(HickoryLookup::at(server)?))
+}
+
+/// Returns the lookup of channels that look for service configs and have no lookup of their own.
+#[cfg(feature = "hickory")]
+fn lookup_with_texts() -> Result<AnyLookup, Status> {
+    Ok(AnyLookup::new(HickoryLookup::new()?))
+}
+
+/// The resolver of the system knows only addresses.
+#[cfg(not(feature = "hickory"))]
+fn lookup_with_texts() -> Result<AnyLookup, Status> {
+    Err(Status::invalid_argument(
+        "service configs in DNS need the feature `hickory` of trunkline, or a lookup with `texts`: see ChannelBuilder::lookup",
+    ))
 }
 
 /// Targets name no DNS server in a build without the feature.
@@ -239,7 +274,7 @@ pub(crate) struct CheckedSettings {
 #[derive(Debug)]
 enum EndpointSource {
     /// Targets, and how to look up each.
-    Names(Arc<[Arc<Target>]>, Arc<[AnyLookup]>),
+    Names(Arc<[Arc<Target>]>, Arc<[AnyLookup]>, Option<DnsConfig>),
     Resolver(TargetUri, AnyResolver),
 }
 
@@ -254,8 +289,8 @@ impl CheckedSettings {
         match &self.source {
             // The resolver may find Unix sockets.
             EndpointSource::Resolver(..) => SecurityLevel::PrivacyAndIntegrity,
-            EndpointSource::Names(targets, lookup) => {
-                let levels = targets.iter().map(|target| {
+            EndpointSource::Names(targets, lookups, _) => {
+                let levels = targets.iter().zip(lookups.iter()).map(|(target, lookup)| {
                     let is_secure = target.wants_tls() == Some(true);
                     match target.address() {
                         Some(address) => SecurityLevel::of(&address, is_secure),
@@ -273,8 +308,8 @@ impl CheckedSettings {
 
     /// Returns true if the resolver can find service configs, and the channel uses them.
     pub(crate) fn resolves_config(&self) -> bool {
-        let can_have_one = match self.source {
-            EndpointSource::Names(..) => false,
+        let can_have_one = match &self.source {
+            EndpointSource::Names(_, _, dns_config) => dns_config.is_some(),
             EndpointSource::Resolver(..) => true,
         };
         can_have_one && !self.ignores_resolved_config
@@ -283,12 +318,13 @@ impl CheckedSettings {
     /// Returns the future that resolves the targets.
     pub(crate) fn resolve(&self, updates: Updates) -> Resolving {
         match &self.source {
-            EndpointSource::Names(targets, lookups) => {
+            EndpointSource::Names(targets, lookups, dns_config) => {
                 let names = Names::new(
                     targets.clone(),
                     lookups.clone(),
                     self.limits.clone(),
                     self.resolve_every,
+                    dns_config.clone(),
                 );
                 Box::pin(names.run(updates))
             }

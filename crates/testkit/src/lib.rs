@@ -9,6 +9,7 @@
 //! | `scripted_server`, `script` | a raw server that treats each attempt of a call as a script says |
 //! | `slow_link` | a TCP proxy that is as slow as a real network |
 //! | `memory_net` | addresses at which servers are found, or not, without a network |
+//! | `dns_server` | a DNS server whose names a test changes |
 //! | `probe` | a service of ours whose handlers can be counted, held and made to fail |
 //! | `authority` | certificates, made when the test runs |
 //! | `pair` | a server and a channel of ours over a pipe in memory |
@@ -17,6 +18,7 @@
 //! know: h2, which the code under test is built on.
 
 mod authority;
+mod dns_server;
 mod fields;
 mod frame;
 mod memory_net;
@@ -32,6 +34,7 @@ mod slow_link;
 use std::time::Duration;
 
 pub use authority::{Authority, Identity, Valid};
+pub use dns_server::{DnsRecords, DnsServer};
 pub use fields::Fields;
 pub use frame::{Frame, error, flag, kind, setting};
 pub use memory_net::{MemoryListener, MemoryNet};

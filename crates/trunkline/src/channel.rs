@@ -4,6 +4,9 @@
 //! [`Targets`]. [`Lookup`] and [`Resolver`] are for names of your own; [`balancing`](crate::balancing) has the types of
 //! load balancing policies.
 
+#[cfg(feature = "hickory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hickory")))]
+pub use trunkline_channel::HickoryLookup;
 pub use trunkline_channel::{
     AttemptPolicy, Attributes, CodeSet, ConnectivityState, ConnectivityWatch, Endpoint,
     EndpointWeight, HashKey, HedgingPolicy, Lookup, MethodConfig, Resolution, Resolver,

@@ -90,6 +90,7 @@
 //! | `tls-aws-lc` | no | TLS with the cryptography of aws-lc-rs, which takes precedence over ring; needs a C compiler |
 //! | `tls-native-roots` | yes | clients trust the certificate authorities that the system trusts |
 //! | `tls-webpki-roots` | no | clients trust Mozilla's certificate authorities, which are compiled in |
+//! | `hickory` | no | lookups by the DNS client hickory: service configs in DNS, targets such as `dns://10.0.0.2/host` |
 //! | `testing` | no | in-memory HTTP/2 and faults for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

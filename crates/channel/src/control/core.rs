@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Wake;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     /// The service whose health counts.
     pub(super) health_service: Option<Arc<str>>,
     pub(super) watch_starter: WatchStarter,
+    /// The number of connections of a subchannel, if a service config sets it (gRFC A105).
+    max_connections: Option<usize>,
     /// Lets pickers ask for a connection.
     pub(crate) idle_waker: Arc<IdleWaker>,
     dialer: Dialer,
@@ -129,6 +132,7 @@ impl Core {
             deliveries: VecDeque::new(),
             entries: HashMap::new(),
             health_service: None,
+            max_connections: None,
             watch_starter: WatchStarter::new(limits, watched),
             idle_waker: Arc::new(IdleWaker {
                 events: events.clone(),
@@ -348,7 +352,7 @@ impl Core {
 
     /// A call has found all connections of a subchannel busy, or the pause before another one is over.
     pub(crate) fn grow(&mut self, id: SubchannelId) {
-        let limits = self.shared.settings.limits.clone();
+        let growth = self.growth();
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -360,7 +364,7 @@ impl Core {
         let now = Instant::now();
         if is_busy
             && entry
-                .grows_at(connections.len(), now, &limits)
+                .grows_at(connections.len(), now, growth)
                 .is_some_and(|at| at <= now)
         {
             let (dialer, events) = (self.dialer.clone(), self.events.clone());
@@ -369,9 +373,28 @@ impl Core {
         self.allow_growth(id);
     }
 
+    /// Sets the number of connections of each subchannel; `None` leaves it to the limits. Connections that are open
+    /// stay open until they are surplus.
+    pub(crate) fn set_max_connections(&mut self, max_connections: Option<usize>) {
+        if max_connections != self.max_connections {
+            self.max_connections = max_connections;
+            let ids: Vec<_> = self.entries.keys().copied().collect();
+            for id in ids {
+                self.allow_growth(id);
+            }
+        }
+    }
+
+    /// Returns the number of connections that a subchannel may have, and the pause before another one.
+    fn growth(&self) -> (usize, Duration) {
+        let limits = self.limits();
+        let max_connections = self.max_connections.unwrap_or(limits.max_connections);
+        (max_connections, limits.connection_retry_pause)
+    }
+
     /// Lets calls ask for another connection, now or when the pause is over.
     fn allow_growth(&mut self, id: SubchannelId) {
-        let limits = self.shared.settings.limits.clone();
+        let growth = self.growth();
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -379,7 +402,7 @@ impl Core {
             return;
         };
         let now = Instant::now();
-        let grows_at = entry.grows_at(subchannel.connections().len(), now, &limits);
+        let grows_at = entry.grows_at(subchannel.connections().len(), now, growth);
         let is_now = grows_at.is_some_and(|at| at <= now);
         subchannel.set_may_grow(is_now);
         if let (false, Some(at)) = (is_now, grows_at) {
@@ -486,13 +509,18 @@ impl ManagedSubchannel {
 
     /// Returns the moment when another connection may be opened; `None` if none is open, if as many as allowed are, or
     /// if one is under way.
-    fn grows_at(&self, open: usize, now: Instant, limits: &ChannelLimits) -> Option<Instant> {
-        if open == 0 || open >= limits.max_connections || self.further.is_some() {
+    fn grows_at(
+        &self,
+        open: usize,
+        now: Instant,
+        (max, pause): (usize, Duration),
+    ) -> Option<Instant> {
+        if open == 0 || open >= max || self.further.is_some() {
             return None;
         }
         match self.failed {
             None => Some(now),
-            Some(at) => at.checked_add(limits.connection_retry_pause),
+            Some(at) => at.checked_add(pause),
         }
     }
 }

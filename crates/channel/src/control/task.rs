@@ -274,6 +274,10 @@ impl ControlTask {
         let config = self.selector.config();
         let throttling = config.and_then(ServiceConfig::retry_throttling);
         shared.throttle.reconfigure(throttling);
+        let health_service = config.and_then(ServiceConfig::health_check_service);
+        self.core.set_health_service(health_service);
+        let max_connections = config.and_then(ServiceConfig::max_connections);
+        self.core.set_max_connections(max_connections);
         let balancer = config.and_then(ServiceConfig::balancer);
         let config = balancer.unwrap_or(&shared.settings.balancer).clone();
         let generation = self.balancer_for(&config);

@@ -37,7 +37,6 @@ impl Core {
     }
 
     /// Sets the service whose health counts; `None` ends health checks.
-    #[expect(dead_code, reason = "service configs set it")]
     pub(crate) fn set_health_service(&mut self, service: Option<&str>) {
         let service = service.filter(|_| self.shared.settings.health_checks);
         if service == self.health_service.as_deref() {

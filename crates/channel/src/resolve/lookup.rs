@@ -92,14 +92,21 @@ impl Lookup for System {
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<Address>>> + Send>>;
 
+type FindingTexts = Pin<Box<dyn Future<Output = io::Result<Vec<String>>> + Send>>;
+
 trait ErasedLookup: Send + Sync {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving;
+    fn texts(self: Arc<Self>, name: String) -> FindingTexts;
     fn is_system(&self) -> bool;
 }
 
 impl<L: Lookup> ErasedLookup for L {
     fn resolve(self: Arc<Self>, host: String, port: u16) -> Resolving {
         Box::pin(async move { Lookup::resolve(&*self, &host, port).await })
+    }
+
+    fn texts(self: Arc<Self>, name: String) -> FindingTexts {
+        Box::pin(async move { Lookup::texts(&*self, &name).await })
     }
 
     fn is_system(&self) -> bool {
@@ -118,6 +125,11 @@ impl AnyLookup {
     /// Returns true for the resolver of the system, which returns addresses of TCP only.
     pub(crate) fn is_system(&self) -> bool {
         self.0.is_system()
+    }
+
+    /// Returns the texts of the TXT records of a name.
+    pub(crate) async fn texts(&self, name: &str) -> io::Result<Vec<String>> {
+        self.0.clone().texts(name.to_owned()).await
     }
 
     /// Asks for the addresses of a target that is a name. In a task: names are asked for side by side,

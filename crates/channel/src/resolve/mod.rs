@@ -1,5 +1,6 @@
 //! Resolution: from the text of a target to endpoints.
 
+pub(crate) mod dns_config;
 #[cfg(feature = "hickory")]
 pub(crate) mod hickory;
 pub(crate) mod lookup;

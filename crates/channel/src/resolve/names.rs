@@ -8,12 +8,16 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use trunkline_codec::Status;
 use trunkline_transport::{Address, Target};
 
+use super::dns_config::DnsConfig;
 use super::lookup::{Answer, AnyLookup};
-use super::resolver::{Resolution, Updates};
+use super::resolver::{Resolution, Updates, Verdict};
 use crate::backoff::{self, Backoff};
+use crate::config::ServiceConfig;
 use crate::endpoint::Endpoint;
 use crate::limits::ChannelLimits;
 use crate::target_address::OfTarget;
+
+type FoundConfig = Option<Result<Arc<ServiceConfig>, Status>>;
 
 /// Resolves a list of targets: their addresses in order, each target with those that it had last if its lookup fails.
 pub(crate) struct Names {
@@ -22,6 +26,9 @@ pub(crate) struct Names {
     limits: Arc<ChannelLimits>,
     /// The time from one lookup to the next if the channel does not ask.
     every: Option<Duration>,
+    dns_config: Option<DnsConfig>,
+    /// The last service config that DNS has had.
+    config: FoundConfig,
     /// The last addresses of each target.
     found: Vec<Vec<Address>>,
     /// The moment when each target may be looked up again.
@@ -34,6 +41,7 @@ impl Names {
         lookups: Arc<[AnyLookup]>,
         limits: Arc<ChannelLimits>,
         every: Option<Duration>,
+        dns_config: Option<DnsConfig>,
     ) -> Self {
         let known = targets.iter().map(|it| it.address());
         Self {
@@ -43,6 +51,8 @@ impl Names {
             lookups,
             limits,
             every,
+            dns_config,
+            config: None,
         }
     }
 
@@ -51,15 +61,20 @@ impl Names {
         let mut backoff = Backoff::new(&self.limits);
         loop {
             let started = Instant::now();
-            let failure = self.look_up(started, &mut updates).await;
-            let resolution = match (self.endpoints(), &failure) {
+            let finding = self.find_config();
+            let mut failure = self.look_up(started, &mut updates).await;
+            self.take_config(finding, &updates).await;
+            let mut resolution = match (self.endpoints(), &failure) {
                 (endpoints, Some(status)) if endpoints.is_empty() => {
                     Resolution::failed(status.clone())
                 }
                 (endpoints, _) => Resolution::new(endpoints),
             };
             updates.forget_requests();
-            let _ = updates.put(resolution).await;
+            resolution.service_config = self.config.clone();
+            if let Verdict::Refused(status) = updates.put(resolution).await {
+                failure.get_or_insert(status);
+            }
             if self.targets.iter().all(|it| it.address().is_some()) {
                 return;
             }
@@ -87,6 +102,32 @@ impl Names {
             if let Some(at) = started.checked_add(pause) {
                 sleep_until(at).await;
             }
+        }
+    }
+
+    /// Starts to look for the service config in DNS, if the channel wants it.
+    fn find_config(&self) -> JoinSet<Result<Option<String>, Option<Status>>> {
+        let mut finding = JoinSet::new();
+        if let Some(dns_config) = self.dns_config.clone() {
+            let limit = self.limits.connect_timeout;
+            finding.spawn(async move {
+                let found = timeout(limit, dns_config.find()).await;
+                found.unwrap_or(Err(None))
+            });
+        }
+        finding
+    }
+
+    /// Stores the service config once it is found. A lookup that fails leaves the one before.
+    async fn take_config(
+        &mut self,
+        mut finding: JoinSet<Result<Option<String>, Option<Status>>>,
+        updates: &Updates,
+    ) {
+        match finding.join_next().await {
+            Some(Ok(Ok(found))) => self.config = found.map(|json| updates.service_config(&json)),
+            Some(Ok(Err(Some(rejected)))) => self.config = Some(Err(rejected)),
+            None | Some(Ok(Err(None)) | Err(_)) => {}
         }
     }
 

@@ -276,6 +276,27 @@ impl ChannelBuilder {
         self
     }
 
+    /// Looks for a service config in DNS whenever the name is looked up: in the TXT records of `_grpc_config.` and the
+    /// name (gRFC A2). Default: false, because it costs a query for each lookup. A query that fails is logged, and
+    /// leaves the service config as it is.
+    ///
+    /// If the channel has no [`lookup`](Self::lookup) of its own, this needs the feature `hickory`; otherwise
+    /// [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT, as it does for a list of several targets.
+    /// `localhost` and addresses have no service config.
+    #[must_use]
+    pub fn dns_service_config(mut self, enabled: bool) -> Self {
+        self.settings.dns_service_config = enabled;
+        self
+    }
+
+    /// Checks the health of servers if the service config asks for it with `healthCheckConfig` (gRFC A17). Default:
+    /// true. Policies that use several servers then send no calls to a server that is not healthy.
+    #[must_use]
+    pub fn health_checks(mut self, enabled: bool) -> Self {
+        self.settings.health_checks = enabled;
+        self
+    }
+
     /// Adds a resolver for targets with its URI schemes, such as `registry:///orders`. A resolver that was added later
     /// replaces earlier ones with the same scheme, and the built-in schemes as well.
     #[must_use]
