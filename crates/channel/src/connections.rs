@@ -17,7 +17,7 @@ use crate::active_connection::{ActiveConnection, PickExtra, Picked};
 use crate::attempts::replay::ReplayBudget;
 use crate::attempts::throttle::RetryThrottle;
 use crate::balancing::{Choice, PickArgs, PickResult, Picker, Tracking};
-use crate::config::{AttemptPolicy, MethodConfig};
+use crate::config::{AttemptPolicy, MethodConfig, ServiceConfig};
 use crate::connect::Dialer;
 use crate::connectivity::{ConnectivityState, ConnectivityWatch};
 use crate::control::{ChannelEvent, ControlTask, Events};
@@ -328,7 +328,12 @@ impl Connections {
             let usable = connections.iter().filter(|it| it.is_usable());
             streams.extend(usable.map(|it| it.connection.max_streams()));
         }
-        let what = match (streams.len(), &self.shared.routing.load().picker) {
+        let routing = self.shared.routing.load();
+        let config = routing.selector.config();
+        let max_connections = config
+            .and_then(ServiceConfig::max_connections)
+            .unwrap_or(self.shared.settings.limits.max_connections);
+        let what = match (streams.len(), &routing.picker) {
             (0, Picker::Fail(status)) => {
                 format!("a connection; the last attempt: {}", status.message())
             }
@@ -339,7 +344,7 @@ impl Connections {
             (connections, _) => format!(
                 "a stream: all streams that the server allows were in use (streams: {}, connections: {connections}, max_connections: {}); end calls sooner, or raise max_connections of the channel",
                 streams.iter().sum::<usize>(),
-                self.shared.settings.limits.max_connections
+                max_connections
             ),
         };
         Status::deadline_exceeded(format!(

@@ -62,6 +62,15 @@ impl Target {
                 "this build has no TLS: enable the feature `tls-ring` or `tls-aws-lc` of trunkline",
             ));
         }
+        if let (None, Some((scheme, _))) = (wants_tls, target.split_once("://")) {
+            // naming.md, "Name Syntax": a text whose scheme is unknown is a name in DNS.
+            return Err(invalid(
+                target,
+                &format!(
+                    "the scheme {scheme:?} is unknown, and a name in DNS is of the form host:port"
+                ),
+            ));
+        }
         let rest = match wants_tls {
             None => rest,
             Some(_) => rest.strip_suffix('/').unwrap_or(rest),
@@ -70,18 +79,8 @@ impl Target {
             None => HostPort::parse(rest),
             Some(_) => HostPort::parse_uri(rest),
         };
-        let (kind, authority) = Self::tcp(host, default_port).map_err(|why| {
-            // naming.md, "Name Syntax": a text whose scheme is unknown is a name in DNS.
-            match target.split_once("://").filter(|_| wants_tls.is_none()) {
-                None => invalid(target, &why),
-                Some((scheme, _)) => invalid(
-                    target,
-                    &format!(
-                        "the scheme {scheme:?} is unknown; and it is not a name in DNS: {why}"
-                    ),
-                ),
-            }
-        })?;
+        let (kind, authority) =
+            Self::tcp(host, default_port).map_err(|why| invalid(target, &why))?;
         Ok(Self {
             kind,
             authority,
@@ -298,7 +297,7 @@ mod tests {
             ("localhost/path", "it is not of the form host:port"),
             (
                 "ftp://example.com:21",
-                "the scheme \"ftp\" is unknown; and it is not a name in DNS: an IPv6 address has to be in brackets",
+                "the scheme \"ftp\" is unknown, and a name in DNS is of the form host:port",
             ),
             ("passthrough:", "the text is empty"),
             (

@@ -24,7 +24,9 @@ mod channel {
     mod connecting;
     mod connections;
     mod defaults;
+    mod dns;
     mod fleet;
+    mod health;
     mod re_resolution;
     mod rolling_restart;
     mod simulated_fleet;

@@ -201,3 +201,88 @@ impl Names {
         known.into_iter().map(endpoint).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::{Notify, mpsc};
+
+    use super::super::resolver::PushedResolution;
+    use super::*;
+    use crate::balancing::Policies;
+    use crate::config::config_parser::ConfigParser;
+
+    /// Returns the seconds at which a name is looked up, of ten hours. The channel asks for a lookup every `asks`.
+    async fn lookups(every: Option<u64>, asks: Option<u64>) -> Vec<u64> {
+        let began = Instant::now();
+        let (times, found) = mpsc::unbounded_channel();
+        let lookup = AnyLookup::new(move |_: String, _: u16| {
+            let _ = times.send(began.elapsed().as_secs());
+            async { io::Result::Ok(vec![Address::Tcp(([10, 0, 0, 1], 1).into())]) }
+        });
+        let limits = Arc::new(ChannelLimits::default());
+        let target = Arc::new(Target::parse("name:1").expect("a target"));
+        let every = every.map(Duration::from_secs);
+        let names = Names::new(
+            [target].into(),
+            [lookup].into(),
+            limits.clone(),
+            every,
+            None,
+        );
+        let (sender, mut pushed) = mpsc::channel::<PushedResolution>(1);
+        let wanted = Arc::<Notify>::default();
+        let parser = ConfigParser {
+            policies: Policies::default(),
+            limits,
+        };
+        let resolving = names.run(Updates::new(sender, wanted.clone(), Arc::new(parser)));
+        let puts = Arc::new(AtomicU64::new(0));
+        let counted = puts.clone();
+        let accepts = async move {
+            while let Some(pushed) = pushed.recv().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = pushed.verdict.send(Verdict::Used);
+            }
+        };
+        let asking = async move {
+            let Some(pause) = asks.map(Duration::from_secs) else {
+                return std::future::pending().await;
+            };
+            loop {
+                tokio::time::sleep(pause).await;
+                wanted.notify_one();
+            }
+        };
+        let hours = Duration::from_secs(36_000);
+        let running = async { tokio::join!(resolving, accepts, asking) };
+        let _ = timeout(hours, running).await;
+        let mut found = found;
+        let mut times = Vec::new();
+        while let Ok(time) = found.try_recv() {
+            times.push(time);
+        }
+        assert_eq!(times.len() as u64, puts.load(Ordering::Relaxed));
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_looked_up_when_the_channel_asks_and_at_the_interval_of_the_user() {
+        assert_eq!(lookups(None, None).await, [0]);
+        assert_eq!(
+            lookups(None, Some(10_000)).await,
+            [0, 10_000, 20_000, 30_000]
+        );
+        assert_eq!(lookups(Some(15_000), None).await, [0, 15_000, 30_000]);
+        assert_eq!(
+            lookups(Some(15_000), Some(20_000)).await,
+            [0, 15_000, 20_000, 35_000]
+        );
+        // Requests every second: the pause is 30 s, or the interval if that is shorter.
+        assert_eq!(lookups(None, Some(1)).await.len(), 1_200);
+        assert_eq!(lookups(Some(10), Some(1)).await.len(), 3_600);
+        assert_eq!(lookups(Some(10), None).await.len(), 3_600);
+    }
+}

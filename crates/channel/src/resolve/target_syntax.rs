@@ -88,11 +88,11 @@ const TABLE: &[(&str, Result<&str, &str>)] = &[
     // Unknown schemes: both attempts are named.
     (
         "xds:///service",
-        Err("the scheme \"xds\" is unknown; and it is not a name in DNS"),
+        Err("the scheme \"xds\" is unknown, and a name in DNS is of the form host:port"),
     ),
     (
         "vsock://1:2",
-        Err("the scheme \"vsock\" is unknown; and it is not a name in DNS"),
+        Err("the scheme \"vsock\" is unknown, and a name in DNS is of the form host:port"),
     ),
 ];
 

@@ -138,6 +138,25 @@ async fn calls_at_once_take_as_many_connections_as_they_need_and_the_channel_may
 }
 
 #[tokio::test]
+async fn a_service_config_sets_the_number_of_connections() {
+    let config = r#"{"connectionScaling": {"maxConnectionsPerSubchannel": 2}}"#;
+    // More and less than the limit of the channel.
+    for max in [1, 4] {
+        let rig = rig(1, 3).await;
+        let client = rig
+            .client(|it| it.max_connections(max).service_config(config))
+            .await;
+        let calls: Vec<_> = (0..6).map(|_| call(&client, Probe::HOLD)).collect();
+        rig.until_running(&[1, 1, 0]).await;
+        rig.release(calls.len());
+        for call in calls {
+            ended(call).await;
+        }
+        assert_eq!(rig.seen().accepted, 2, "{max}");
+    }
+}
+
+#[tokio::test]
 async fn a_channel_may_have_four_connections_by_default() {
     let rig = rig(1, 5).await;
     let client = rig.client(|it| it).await;
