@@ -389,7 +389,7 @@ fn the_house_stays_small() {
     // their turn, are 100 more; targets of any type and the limits of a channel another 250. The complete client: seven
     // policies with their pickers 2,500, service configs 1,000, retries and hedging 1,300, resolvers of users and the
     // control task 1,000. Health checks and load reports of servers 400, DNS with its service configs 300.
-    assert!(channel <= 9_400, "channel has {channel} lines of code");
+    assert!(channel <= 9_900, "channel has {channel} lines of code");
     assert!(longest_file.0 <= 600, "{longest_file:?}");
     assert!(longest_function.0 <= 70, "{longest_function:?}");
 }

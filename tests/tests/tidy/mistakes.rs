@@ -175,7 +175,10 @@ async fn no_scheme() -> [String; 3] {
     [
         "OK: HOST:PORT is understood as http://HOST:PORT".to_owned(),
         invalid("localhost:70000", &["the port 70000 is out of range"]),
-        invalid("grpc://localhost:50051", &["the scheme is unknown"]),
+        invalid(
+            "grpc://localhost:50051",
+            &["the scheme \"grpc\" is unknown"],
+        ),
     ]
 }
 

@@ -41,7 +41,7 @@ impl HickoryLookup {
     ///
     /// # Errors
     ///
-    /// FAILED_PRECONDITION if the configuration cannot be read.
+    /// INVALID_ARGUMENT if the configuration cannot be read.
     pub fn new() -> Result<Self, Status> {
         let mut builder = TokioResolver::builder_tokio().map_err(unusable)?;
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
@@ -96,7 +96,7 @@ fn failed(error: NetError) -> io::Error {
 }
 
 fn unusable(error: NetError) -> Status {
-    Status::failed_precondition(format!(
+    Status::invalid_argument(format!(
         "the configuration of DNS cannot be used: {error}; is /etc/resolv.conf in order?"
     ))
 }
