@@ -151,17 +151,9 @@ impl ChannelSettings {
                         "cannot connect to {target}: only a connector knows what it is; set ChannelBuilder::connector"
                     )));
                 }
-                let dns_config = match (self.dns_service_config, &targets[..], &lookups[..]) {
-                    (false, ..) => None,
-                    (true, [target], [lookup]) => {
-                        DnsConfig::new(target, lookup.clone(), backoff::random())
-                    }
-                    (true, ..) => {
-                        return Err(Status::invalid_argument(format!(
-                            "cannot connect to {}: a list of targets has no service config in DNS; name one target, or set ChannelBuilder::service_config",
-                            self.targets
-                        )));
-                    }
+                let dns_config = match self.dns_service_config {
+                    true => dns_config(&self.targets, &targets, &lookups)?,
+                    false => None,
                 };
                 let source = EndpointSource::Names(targets.clone(), lookups.into(), dns_config);
                 (targets, source)
@@ -204,6 +196,20 @@ impl ChannelSettings {
 #[cfg(feature = "hickory")]
 fn lookup_at(server: SocketAddr) -> Result<AnyLookup, Status> {
     Ok(AnyLookup::new(HickoryLookup::at(server)?))
+}
+
+/// Returns where the service config in DNS is found; `None` if the target has none.
+fn dns_config(
+    shown: &Targets,
+    targets: &[Arc<Target>],
+    lookups: &[AnyLookup],
+) -> Result<Option<DnsConfig>, Status> {
+    let ([target], [lookup]) = (targets, lookups) else {
+        return Err(Status::invalid_argument(format!(
+            "cannot connect to {shown}: a list of targets has no service config in DNS; name one target, or set ChannelBuilder::service_config"
+        )));
+    };
+    Ok(DnsConfig::new(target, lookup.clone(), backoff::random()))
 }
 
 /// Returns the lookup of channels that look for service configs and have no lookup of their own.
