@@ -39,7 +39,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("soak_num_threads", "1"),
 ];
 
-/// Flags of the common contract that need credentials or balancing.
+/// Flags of the common contract that need credentials.
 const REFUSED: &[&str] = &[
     "use_alts",
     "alts_handshaker_service_address",
@@ -47,7 +47,6 @@ const REFUSED: &[&str] = &[
     "default_service_account",
     "oauth_scope",
     "service_account_key_file",
-    "service_config_json",
     "google_c2p_universe_domain",
 ];
 
@@ -135,6 +134,9 @@ fn channel(
     let mut builder = Channel::to(target).policy(BackendMetrics(loads));
     if let Some(tls) = tls {
         builder = builder.tls(tls);
+    }
+    if !flags.text("service_config_json").is_empty() {
+        builder = builder.service_config(flags.text("service_config_json"));
     }
     if !flags.text("server_host_override").is_empty() {
         builder = builder.authority(flags.text("server_host_override"));

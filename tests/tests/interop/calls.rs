@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use trunkline::codec::Zstd;
 use trunkline::limits::ChannelLimits;
 use trunkline::{Channel, Client, Code, Method, Raw};
-use trunkline_tests::cases::CASES;
+use trunkline_tests::cases::{CASES, ORCA_CASES};
 use trunkline_tests::h2spec;
 use trunkline_tests::interop_ends::{our_client_runs, our_server, our_server_with};
 use trunkline_tests::peers::{Peer, PeerServer, peer, run_client};
@@ -25,6 +25,7 @@ fn our_client_is_satisfied_with(server: Peer) {
         return;
     };
     our_client_runs(running.port(), &server.supported(CASES));
+    our_client_runs(running.port(), &server.supported(ORCA_CASES));
     if server != Peer::GoInteropServer {
         // `timeout_on_sleeping_server` may be over before the server hears of the call.
         running.wait_for_cancelled("StreamingInputCall", 1);
@@ -76,6 +77,7 @@ fn our_client_is_satisfied_with_the_node_server() {
 fn our_client_is_satisfied_with_our_server() {
     let port = our_server();
     our_client_runs(port, CASES);
+    our_client_runs(port, ORCA_CASES);
 }
 
 /// The case that needs a server with two streams on a connection.
@@ -222,6 +224,14 @@ fn our_programs_run_every_case_with_the_flags_of_the_contract() {
     for case in CASES {
         assert!(lines.contains(&format!("ok {case}")), "{lines:#?}");
     }
+
+    let balancer = r#"--service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
+    for case in ORCA_CASES {
+        let lines = runs(&flags(case, &[balancer])).unwrap();
+        assert_eq!(lines, [format!("ok {case}")]);
+    }
+    // The policy is what brings the reports.
+    assert!(runs(&flags("orca_per_rpc", &[])).is_err());
 
     let soak = [
         "--soak_iterations=5",

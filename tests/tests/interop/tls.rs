@@ -10,7 +10,7 @@ use std::time::Duration;
 use trunkline::tls::{ClientTls, ServerTls};
 use trunkline_testkit::{Authority, Identity};
 use trunkline_tests::capture::Capture;
-use trunkline_tests::cases::CASES;
+use trunkline_tests::cases::{CASES, ORCA_CASES};
 use trunkline_tests::frames::{Kind, Side};
 use trunkline_tests::interop_ends::{our_client_runs_with, our_server_with};
 use trunkline_tests::peers::{Peer, PeerServer, peer, run_client_with, skipped};
@@ -111,7 +111,8 @@ fn our_client_is_satisfied_with_the_official_go_server_over_tls() {
         .ca_file(certificates.file("ca.pem"))
         .server_name(NAME);
     let cases = Peer::GoInteropServer.supported(CASES);
-    our_client_runs_with(server.port(), &cases, Some(tls));
+    our_client_runs_with(server.port(), &cases, Some(tls.clone()));
+    our_client_runs_with(server.port(), ORCA_CASES, Some(tls));
 }
 
 /// Our server's program over TLS, with what else it is given in its environment.
