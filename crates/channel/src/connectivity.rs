@@ -103,7 +103,8 @@ impl ConnectivityWatch {
     }
 
     /// Waits until the state is `wanted` and returns it. If the channel is dropped, returns
-    /// [`ConnectivityState::Shutdown`].
+    /// [`ConnectivityState::Shutdown`]. An idle channel does not become READY without a call, or
+    /// `Channel::request_connection`.
     pub async fn until(&mut self, wanted: ConnectivityState) -> ConnectivityState {
         // The last state of a dropped channel can still be read.
         if self.states.has_changed().is_err() {

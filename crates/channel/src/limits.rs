@@ -61,8 +61,8 @@ pub struct ChannelLimits {
     /// The longest pause between connection attempts, before the random change. Default: 120 s.
     pub connect_backoff_max: Duration,
     /// The time after which the next address of a server is tried in parallel if an attempt to connect to
-    /// the previous one has neither succeeded nor failed ("Happy Eyeballs"). Default: 250 ms, between 100 ms
-    /// and 2 s (RFC 8305, sections 5 and 8).
+    /// the previous one has neither succeeded nor failed ("Happy Eyeballs"). Default: 250 ms. Values
+    /// below 100 ms count as 100 ms, and values above 2 s as 2 s (RFC 8305, sections 5 and 8).
     pub connect_stagger: Duration,
     /// The shortest time between two lookups of a name. Default: 30 s, as in grpc-go.
     pub resolve_interval: Duration,

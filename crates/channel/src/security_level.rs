@@ -16,7 +16,7 @@ pub enum SecurityLevel {
     /// Others on the network can read and change data: TCP without TLS, even on the loopback interface.
     #[default]
     NoSecurity,
-    /// Others can read data, but not change it.
+    /// Others can read data, but not change it. No connection of Trunkline has this level.
     IntegrityOnly,
     /// Others can neither read nor change data: TLS, Unix sockets, and servers in the same process.
     PrivacyAndIntegrity,

@@ -21,9 +21,10 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The metadata of a call: the key-value pairs that an application adds to a request or a response.
 ///
-/// Keys are case-insensitive and can have several values. The values of a key that ends in `-bin` are bytes;
-/// those of any other key are printable ASCII text. A value from a peer that breaks these rules, such as text
-/// outside of ASCII, is kept unchanged, and can be sent back.
+/// Keys are case-insensitive: methods accept upper case, which becomes lower case. A key can have several
+/// values. The values of a key that ends in `-bin` are bytes; those of any other key are printable ASCII text.
+/// A value from a peer that breaks these rules, such as text outside of ASCII, is kept unchanged, and can be
+/// sent back.
 ///
 /// Metadata is stored in a `http::HeaderMap`, together with the headers of HTTP and gRPC, such as
 /// `content-type` and `grpc-status`. These headers are reserved: the methods for keys neither return nor set
@@ -181,8 +182,8 @@ impl Metadata {
         self.value(key).is_some()
     }
 
-    /// Returns an iterator over all keys and values. A key with several values appears once for each of
-    /// them. The values of keys that end in `-bin` are in base64.
+    /// Returns an iterator over all keys and values, of type `&str` and `&HeaderValue`. A key with several
+    /// values appears once for each of them. The values of keys that end in `-bin` are in base64.
     pub fn iter(&self) -> Iter<'_> {
         Iter {
             headers: self.headers.iter(),
@@ -365,7 +366,7 @@ pub enum MetadataError {
         /// The key.
         key: Box<str>,
     },
-    /// The key is empty, or contains characters other than digits, lower-case letters, `_`, `-` and `.`
+    /// The key is empty, or contains characters other than digits, ASCII letters, `_`, `-` and `.`
     Key {
         /// The key.
         key: Box<str>,

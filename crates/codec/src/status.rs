@@ -357,7 +357,8 @@ impl Status {
     /// Reads the status in trailers: `Ok(())` for code OK. Returns `None` if they have no `grpc-status`.
     ///
     /// If they have several, or one that is not a number, the code is UNKNOWN. If a part of the message cannot
-    /// be decoded, the rest is kept. Details that cannot be decoded, or that contradict the code, are ignored.
+    /// be decoded, the rest is kept. `grpc-status-details-bin` is ignored if it cannot be decoded, or if its
+    /// code is neither 0 nor that of `grpc-status`.
     pub fn from_trailers(trailers: &HeaderMap) -> Option<Result<(), Self>> {
         // Trailers are few: to look at each costs less than to hash a name.
         let mut fields = trailers.iter().filter(|(name, _)| *name == GRPC_STATUS);

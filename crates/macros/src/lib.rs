@@ -114,8 +114,8 @@ use trunkline_build::{CompileError, Config};
 /// - A method of a client gets a trailing underscore if it would be called `new`, `connect`, `channel`,
 ///   `with_channel`, `clone`, `into` or `try_into`.
 /// - If a message is called `Greeter`, `GreeterClient`, `GreeterServer` or `GreeterMethods`, the items of
-///   the service `Greeter` are called `GreeterService`, `GreeterServiceClient` and
-///   `GreeterServiceServer`.
+///   the service `Greeter` are called `GreeterService`, `GreeterServiceClient`, `GreeterServiceServer` and
+///   `GreeterServiceMethods`.
 /// - If several names become the same name in Rust, such as `FooBar` and `foo_bar`, the first keeps it,
 ///   and the others get a trailing underscore.
 ///

@@ -25,8 +25,8 @@ const NEVER: Duration = Duration::MAX;
 pub struct Http2Limits {
     /// The flow-control window of a stream: the bytes that the peer may send before they are read. Default:
     /// 160 KiB, the connection's window divided by 100 streams, so that streams that are not read do not
-    /// block the others. On a client, a server that sends one-byte frames can make a stream use up to 265
-    /// times this much memory until the caller has received the head of the response.
+    /// block the others. On a client, a server that sends one-byte frames can make each stream use up to 265
+    /// times its window (41 MiB by default) until the caller has received the head of the response.
     pub initial_window_size: u32,
     /// The flow-control window of a connection: the bytes that the peer may send on all streams together
     /// before they are read. Default: 16 MiB.
@@ -87,7 +87,7 @@ pub struct Http2Limits {
     /// per second can end early.
     pub reset_stream_duration: Duration,
     /// The budget for control frames of the peer (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM and
-    /// unknown types) that do not belong to calls. Each HEADERS frame and each DATA frame of five bytes or
+    /// unknown types) beyond those that its calls justify. Each HEADERS frame and each DATA frame of five bytes or
     /// more, in either direction, permits the peer ten control frames, and each KiB sent to the peer permits
     /// one more. Only the control frames beyond those use the budget. Default: 10,000. One more ends the
     /// connection with "too_many_control_frames".
@@ -97,16 +97,17 @@ pub struct Http2Limits {
     /// The budget for short DATA frames of the peer: those of fewer than five bytes, which cannot contain the
     /// prefix of a message. Each HEADERS frame and each longer DATA frame of the peer permits one short frame;
     /// only those beyond use the budget. Default: 10,000. One more ends the connection with
-    /// "too_many_data_frames", as does the 101st DATA frame that consists only of padding.
+    /// "too_many_data_frames", as does the 101st DATA frame on a connection that consists only of
+    /// padding.
     pub short_data_budget: u64,
     /// The number added to `short_data_budget` each second. Default: 100.
     pub short_data_per_second: u64,
     /// The number of frames that are read from a peer while it does not read from its socket. Default: 10,000.
     /// At the limit, this end stops reading, so that the frames that it sends in response do not accumulate.
-    /// For each 13 bytes that the peer reads, the size of RST_STREAM, the shortest of these responses, one more
-    /// frame is read.
+    /// One more frame is read for each 13 bytes that the peer reads: the size of RST_STREAM, which is the
+    /// shortest of these responses.
     pub max_unanswered_frames: u64,
-    /// The longest time for which a connection that has sent everything and closes waits for its peer to read
+    /// The longest time for which a closing connection waits, once it has sent everything, for its peer to read
     /// the data and to close as well. Default: 30 s. On a server, the rest of
     /// [`ServerLimits::drain_grace`] or [`ServerLimits::max_connection_age_grace`] applies if it is shorter.
     /// After this time, the connection is dropped, and data that the peer has not read is lost. Until then, it
@@ -247,8 +248,8 @@ pub struct ServerLimits {
     /// varies at random by up to 10 % for each connection. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
     /// The time for which calls can continue on a connection that has reached `max_connection_age`. Default:
-    /// `Duration::MAX`, which means until they end. It also applies after `max_connection_idle`, to calls that
-    /// the client begins before it receives GOAWAY.
+    /// `Duration::MAX`, which means until they end. It also applies when a connection closes because of
+    /// `max_connection_idle`, to calls that the client begins before it receives GOAWAY.
     pub max_connection_age_grace: Duration,
     /// The time without an open call after which a connection is closed. Default: `Duration::MAX`, which
     /// means never.
@@ -307,9 +308,11 @@ pub struct ServerLimits {
     /// The number added to `reset_budget` each second. Default: 500.
     pub resets_per_second: u64,
     /// The age up to which a call that is reset without a response counts against `reset_budget`. Default: 2
-    /// ms, shorter than usual deadlines. The server can notice a reset only between two polls of the handler,
-    /// so the age is that at the start of the last poll: a slow poll does not make a call older. A call that is
-    /// reset before its handler has been polled twice therefore always counts.
+    /// ms, shorter than usual deadlines.
+    ///
+    /// The age of a call is taken at the start of its handler's last poll, so a slow poll does not make it
+    /// older. During the first poll the age is zero, so a call that is reset before the second one always
+    /// counts.
     pub rapid_reset_time: Duration,
     /// The budget for calls that a client resets before their responses begin, regardless of their age.
     /// Default: 20,000; each response adds one. One more ends the connection with "too_many_resets".

@@ -54,7 +54,7 @@ impl Peer {
     }
 
     /// Returns the client's certificate chain in DER, starting with the certificate of the client itself.
-    /// Returns `None` if the client presented no certificate.
+    /// Returns `None` if the client presented no certificate, and on a connection without TLS.
     #[cfg(feature = "__tls")]
     pub fn certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         let certificates = self.tls.as_ref()?.certificates();

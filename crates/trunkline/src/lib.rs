@@ -64,6 +64,9 @@
 //! | change limits | the module [`limits`] |
 //! | test | [`Request::new`], [`Channel::in_process`], and the module `testing` |
 //!
+//! The documentation cites [gRFCs](https://github.com/grpc/proposal), the design documents of gRPC (gRPC Requests
+//! For Comments).
+//!
 //! The guides in the [repository](https://github.com/trunkline-rs/trunkline) describe each subject in
 //! detail.
 //!

@@ -9,7 +9,8 @@ use trunkline_codec::Code;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// The number of attempts, the first included; at least 2. The channel has a lower limit of its own.
+    /// The number of attempts, the first included: at least 2, and at most
+    /// [`ChannelLimits::max_attempts`](crate::limits::ChannelLimits::max_attempts) (default: 5).
     pub max_attempts: u32,
     /// The pause before the first retry, without jitter.
     pub initial_backoff: Duration,
@@ -26,7 +27,8 @@ pub struct RetryPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HedgingPolicy {
-    /// The number of attempts, the first included; at least 2. The channel has a lower limit of its own.
+    /// The number of attempts, the first included: at least 2, and at most
+    /// [`ChannelLimits::max_attempts`](crate::limits::ChannelLimits::max_attempts) (default: 5).
     pub max_attempts: u32,
     /// The time from the start of one attempt to the start of the next. Zero starts all at once.
     pub hedging_delay: Duration,
@@ -37,8 +39,9 @@ pub struct HedgingPolicy {
 /// A set of status codes.
 ///
 /// ```
-/// use trunkline_channel::CodeSet;
-/// use trunkline_codec::Code;
+/// # mod trunkline { pub use trunkline_channel as channel; pub use trunkline_codec::Code; }
+/// use trunkline::Code;
+/// use trunkline::channel::CodeSet;
 ///
 /// let codes: CodeSet = [Code::UNAVAILABLE, Code::ABORTED].into_iter().collect();
 /// assert!(codes.contains(Code::ABORTED));

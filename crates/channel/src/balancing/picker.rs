@@ -121,9 +121,9 @@ pub struct RoundRobinPosition {
 }
 
 impl RoundRobinPicker {
-    /// Creates a picker of `subchannels`. It continues where the picker with the position `before` stands, so that a
-    /// change of the list favors none of them. If there is none, or no call has used it, the picker begins with the
-    /// subchannel at `random`, modulo their number.
+    /// Creates a picker of `subchannels`. `before` is the position of the previous picker: the new one continues there,
+    /// so that a change of the list favors no subchannel. Without a previous picker, or if no call has used it, the new
+    /// one begins with the subchannel whose index is `random` modulo their number.
     pub fn new(
         subchannels: impl Into<Box<[Subchannel]>>,
         before: Option<&RoundRobinPosition>,
@@ -146,7 +146,7 @@ impl RoundRobinPicker {
 
     /// Calls `try_one` with one subchannel after another, beginning with the one whose turn it is, until it
     /// returns a value, and returns that. Each subchannel that was tried has had its turn: the next call of
-    /// this method begins with the one after it. So the calls of a subchannel that returns `None` are spread
+    /// this method begins with the one after it. So if `try_one` refuses a subchannel, its calls are spread
     /// evenly over the others.
     #[inline]
     pub fn find<T>(&self, mut try_one: impl FnMut(&Subchannel) -> Option<T>) -> Option<T> {

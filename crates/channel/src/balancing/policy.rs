@@ -176,7 +176,8 @@ impl BalancerConfig {
     }
 }
 
-/// The policies that a channel knows, by name.
+/// The policies that a channel knows, by name. [`Policies::default`] has no policies; see
+/// [`builtin`](Self::builtin) for those of gRPC.
 #[derive(Clone, Default)]
 pub struct Policies(BTreeMap<String, Arc<dyn Policy>>);
 

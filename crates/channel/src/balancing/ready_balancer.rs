@@ -72,6 +72,8 @@ use crate::subchannel::{Subchannel, SubchannelId};
 /// ```
 pub trait MakePicker: Send + 'static {
     /// The data of the policy about an endpoint, such as a count of calls. They last while the endpoint is in the list.
+    /// The methods receive them by shared reference: data that change or that pickers also use, such as counters, are
+    /// atomics in an `Arc`.
     type Data: Default + Send;
 
     /// Receives each update before the endpoints connect. Returns true if the next picker differs from the last one
@@ -82,7 +84,8 @@ pub trait MakePicker: Send + 'static {
         true
     }
 
-    /// Receives the endpoints that are READY, whenever they can have changed.
+    /// Receives the endpoints that are READY, whenever they can have changed. A policy that needs load reports calls
+    /// [`Control::watch_load`] here.
     fn connections_changed(
         &mut self,
         ready: &[ReadyEndpoint<'_, Self::Data>],
@@ -103,7 +106,8 @@ pub trait MakePicker: Send + 'static {
         let _ = (data, report, control);
     }
 
-    /// Receives a timer that has expired. Returns false if another part of the balancer has set it.
+    /// Receives a timer that has expired. Return false if this `MakePicker` did not set it: the `ReadyBalancer` has
+    /// timers of its own.
     fn timer_expired(&mut self, timer: TimerId, control: &mut dyn Control) -> bool {
         let _ = (timer, control);
         false
@@ -116,14 +120,15 @@ pub trait MakePicker: Send + 'static {
 pub struct ReadyEndpoint<'a, T> {
     /// The endpoint, with the attributes that it had in the last list.
     pub endpoint: &'a Endpoint,
-    /// The subchannel to that of its addresses which is connected.
+    /// The subchannel of the endpoint's connected address.
     pub subchannel: &'a Subchannel,
     /// The data of the policy.
     pub data: &'a T,
 }
 
-/// A balancer that stays connected to all endpoints, as that of round_robin, for policies whose calls use any of those
-/// that are READY. The addresses of an endpoint are tried as by pick_first. Endpoints that are not healthy are not READY.
+/// A balancer that stays connected to all endpoints, like that of `round_robin`. Policies that choose among the READY
+/// endpoints can use it. The addresses of an endpoint are tried as by `pick_first`. Endpoints that are not healthy are
+/// not READY.
 ///
 /// See [`MakePicker`] for an example.
 pub struct ReadyBalancer<P: MakePicker> {

@@ -11,8 +11,14 @@ use crate::attempts::{CodeSet, HedgingPolicy, RetryPolicy};
 /// The policy of a method for further attempts at a call: retries or hedging, never both (gRFC A6).
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as channel; }
-/// use trunkline::channel::{AttemptPolicy, ChannelLimits, Policies, ServiceConfig};
+/// # mod trunkline {
+/// #     pub use trunkline_channel as balancing;
+/// #     pub use trunkline_channel as channel;
+/// #     pub use trunkline_channel as limits;
+/// # }
+/// use trunkline::balancing::Policies;
+/// use trunkline::channel::{AttemptPolicy, ServiceConfig};
+/// use trunkline::limits::ChannelLimits;
 ///
 /// let json = r#"{"methodConfig": [{
 ///     "name": [{"service": "shop.v1.Orders"}],

@@ -18,8 +18,8 @@ const FIELDS: [&str; 4] = [
 ];
 
 impl ServiceConfig {
-    /// Chooses the service config for this client among those in the TXT records of `_grpc_config.` and the name of
-    /// the server (gRFC A2).
+    /// Chooses the service config for this client among those in the TXT records of `_grpc_config.HOST`, where HOST is
+    /// the name of the server (gRFC A2).
     ///
     /// `records` are the texts of the records, each with its strings joined. Those without `grpc_config=` are
     /// ignored. The first choice that matches wins; DNS does not keep the order of several records, so they are

@@ -15,8 +15,14 @@ use super::json::{JsonField, JsonObject, duration_text};
 /// ```
 /// use std::time::Duration;
 ///
-/// # mod trunkline { pub use trunkline_channel as channel; }
-/// use trunkline::channel::{ChannelLimits, Policies, ServiceConfig};
+/// # mod trunkline {
+/// #     pub use trunkline_channel as balancing;
+/// #     pub use trunkline_channel as channel;
+/// #     pub use trunkline_channel as limits;
+/// # }
+/// use trunkline::balancing::Policies;
+/// use trunkline::channel::ServiceConfig;
+/// use trunkline::limits::ChannelLimits;
 ///
 /// let json = r#"{"methodConfig": [{"name": [{}], "timeout": "5s", "waitForReady": true}]}"#;
 /// let limits = ChannelLimits::default();
@@ -30,7 +36,7 @@ use super::json::{JsonField, JsonObject, duration_text};
 pub struct MethodConfig {
     /// Selects wait-for-ready or fail-fast for calls that do not choose. Default: fail-fast.
     pub wait_for_ready: Option<bool>,
-    /// The longest timeout of calls, which is never zero. Default: none.
+    /// The longest timeout of calls. Default: none, also if the service config has a timeout of zero.
     pub timeout: Option<Duration>,
     /// The largest message of a request, in bytes. Default: the limit of the channel.
     pub max_request_size: Option<usize>,

@@ -25,8 +25,14 @@ const MAX_TOKENS: std::ops::RangeInclusive<u64> = 1..=1_000;
 /// ```
 /// use std::time::Duration;
 ///
-/// # mod trunkline { pub use trunkline_channel as channel; }
-/// use trunkline::channel::{ChannelLimits, Policies, ServiceConfig};
+/// # mod trunkline {
+/// #     pub use trunkline_channel as balancing;
+/// #     pub use trunkline_channel as channel;
+/// #     pub use trunkline_channel as limits;
+/// # }
+/// use trunkline::balancing::Policies;
+/// use trunkline::channel::ServiceConfig;
+/// use trunkline::limits::ChannelLimits;
 ///
 /// let json = r#"{"methodConfig": [
 ///     {"name": [{"service": "shop.v1.Orders"}], "timeout": "5s"},
@@ -59,8 +65,14 @@ struct Balancing {
 /// The budget of a channel for retries and hedges (gRFC A6, "Throttling Retry Attempts and Hedged RPCs").
 ///
 /// ```
-/// # mod trunkline { pub use trunkline_channel as channel; }
-/// use trunkline::channel::{ChannelLimits, Policies, ServiceConfig};
+/// # mod trunkline {
+/// #     pub use trunkline_channel as balancing;
+/// #     pub use trunkline_channel as channel;
+/// #     pub use trunkline_channel as limits;
+/// # }
+/// use trunkline::balancing::Policies;
+/// use trunkline::channel::ServiceConfig;
+/// use trunkline::limits::ChannelLimits;
 ///
 /// let json = r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}}"#;
 /// let limits = ChannelLimits::default();

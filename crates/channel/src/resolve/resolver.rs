@@ -87,9 +87,9 @@ pub struct Resolution {
     /// resolution without one stay in use. If there was none, calls fail with the error, except those that wait
     /// for ready.
     pub endpoints: Result<Vec<Endpoint>, Status>,
-    /// The service config, from [`Updates::service_config`]; `None` if the resolver has none. An error leaves the one in
-    /// use that was found before; without any, the default of the channel is used; without a default, calls fail with
-    /// the error (gRFC A21).
+    /// The service config, from [`Updates::service_config`]; `None` if the resolver has none. After an
+    /// error, the previous service config stays in use. If there was none, the default of the channel is used; if it has
+    /// no default, calls fail with the error (gRFC A21).
     pub service_config: Option<Result<Arc<ServiceConfig>, Status>>,
     /// Attributes of the whole resolution, for balancers.
     pub attributes: Attributes,

@@ -175,10 +175,11 @@ impl ClientTls {
         self.with(|settings| settings.key_log = true)
     }
 
-    /// Reads all files of these settings now (certificate, key and [`ca_file`](Self::ca_file)). New connections
-    /// then use them in each channel that was built with these settings, with a clone of them, or with settings
-    /// that another method, such as `server_name`, derived from either. Blocks the thread until the files are
-    /// read.
+    /// Reads all files of these settings now (certificate, key and [`ca_file`](Self::ca_file)). Blocks the thread
+    /// until the files are read.
+    ///
+    /// Clones of these settings, and settings made from them by other methods, such as `server_name`, are reloaded
+    /// with them. New connections of every channel that uses any of these settings then use the new files.
     ///
     /// # Errors
     ///

@@ -126,9 +126,11 @@ impl ServerTls {
     }
 
     /// Reads all files of these settings now (certificate, key and [`client_ca_file`](Self::client_ca_file)).
-    /// New connections then use them in each server that was built with these settings, with a clone of them,
-    /// or with settings that another method, such as `reload_every`, derived from either. Blocks the thread
-    /// until the files are read.
+    /// Blocks the thread until the files are read.
+    ///
+    /// Clones of these settings, and settings made from them by other methods, such as `reload_every`, are
+    /// reloaded with them. New connections of every server that uses any of these settings then use the new
+    /// files.
     ///
     /// # Errors
     ///

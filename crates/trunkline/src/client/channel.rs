@@ -49,11 +49,11 @@ use crate::observe::{ConnectionStats, Observer, Observers, Recorder, Subject};
 /// several addresses, the load balancing policy decides which of them are used; see
 /// [`ChannelBuilder::use_policy`](crate::ChannelBuilder::use_policy). Default: `pick_first`, which uses one.
 ///
-/// **Reconnecting.** If a connection ends, the next call opens a new one. If the channel cannot connect,
-/// it tries again after a pause, which grows from 1 s (`connect_backoff_base` in [`ChannelLimits`]) to
-/// 120 s. Meanwhile, calls fail with UNAVAILABLE and the cause, unless they [wait for
-/// ready](crate::Call::wait_for_ready). A call that certainly has not been processed by the server is
-/// sent again automatically (transparent retry).
+/// **Reconnecting.** If a connection ends, the next call opens a new one; with `round_robin`, the channel opens
+/// it immediately. If the channel cannot connect, it tries again after a pause, which grows from 1 s
+/// (`connect_backoff_base` in [`ChannelLimits`]) to 120 s. Meanwhile, calls fail with UNAVAILABLE and the cause,
+/// unless they [wait for ready](crate::Call::wait_for_ready). A call that certainly has not been processed by the
+/// server is sent again automatically (transparent retry).
 ///
 /// **Closing.** The connections close after the last clone is dropped and the last call has ended. They also
 /// close after 30 to 60 min without a call ([`ChannelLimits::channel_idle_time`]); the next call then

@@ -46,7 +46,7 @@ pub struct ChannelBuilder {
 impl Channel {
     /// Connects to an address, to text such as `host:port`, `http://host:port`, `https://host:port` or
     /// `unix:/path`, or to a list of them; see [`Targets`]. If the text contains no port, it is 80 for
-    /// `http://` and 443 otherwise.
+    /// `http://` and 443 otherwise, even without TLS; so write the port.
     ///
     /// ```no_run
     /// # use trunkline::Channel;
@@ -189,9 +189,10 @@ impl ChannelBuilder {
         self
     }
 
-    /// Selects a load balancing policy by its name, with its default configuration: one of
-    /// [`Policies::builtin`](crate::balancing::Policies::builtin), or one that [`policy`](Self::policy) has
-    /// added. Default: `pick_first`. A service config can select another.
+    /// Selects a load balancing policy by its name, with its default configuration: a
+    /// [built-in one](crate::balancing::Policies::builtin), such as `weighted_round_robin` or
+    /// `least_request_experimental`, or one that [`policy`](Self::policy) has added. Default: `pick_first`. A
+    /// service config can select another.
     ///
     /// If no policy has this name, or the policy needs a configuration, [`connect_lazy`](Self::connect_lazy) returns
     /// INVALID_ARGUMENT.
@@ -487,7 +488,8 @@ impl ChannelBuilder {
     /// they were added, followed by those of the call.
     ///
     /// If no target of the channel has connections that are secure enough, [`connect_lazy`](Self::connect_lazy) returns
-    /// INVALID_ARGUMENT. Calls on other connections that are not fail with UNAUTHENTICATED before anything is sent.
+    /// INVALID_ARGUMENT. If only some are, calls on the connections that are not secure enough fail with
+    /// UNAUTHENTICATED before anything is sent.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {

@@ -15,8 +15,9 @@ use crate::credentials::token_cache::TokenCache;
 ///
 /// At most one fetch runs at a time, in a task of its own. Calls wait for it only while there is no usable token:
 ///
-/// - A token is used until 30 s before it expires, or for half of its lifetime if that is less than 1 min.
-/// - In the last minute before that, the first call starts a fetch, while calls continue to use the old token.
+/// - A token is used until 30 s before it expires; one with a lifetime of less than 1 min is used for half of it.
+/// - In the minute before a token is no longer used, the first call starts a fetch, while calls continue to use the
+///   token.
 /// - After a failed fetch, the next one starts after a pause, which grows from 1 s to 120 s. Calls without a usable
 ///   token fail with the status of the failed fetch until then.
 /// - A fetch fails with UNAVAILABLE after 20 s. It is not dropped with the call that started it, but with the last

@@ -33,8 +33,8 @@ pub trait CallCredentials: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The call fails with the status: UNAVAILABLE if a retry may help, otherwise UNAUTHENTICATED. Codes that are
-    /// reserved for applications, such as NOT_FOUND, become INTERNAL (gRFC A54).
+    /// The call fails with the status that you return. Return UNAVAILABLE if a retry may help, and otherwise
+    /// UNAUTHENTICATED. Codes that are reserved for applications, such as NOT_FOUND, become INTERNAL (gRFC A54).
     fn metadata(&self, call: &CallInfo) -> impl Future<Output = Result<Metadata, Status>> + Send;
 
     /// Returns the lowest level of a connection on which the metadata may be sent. Default:

@@ -21,8 +21,8 @@ const FILE_SIZE_MAX: u64 = 64 * 1024;
 /// A JSON Web Token from a file, such as the service account token of a Kubernetes pod (gRFC A97).
 ///
 /// The file is read when the first call needs the token, and again when the token is about to expire, by the rules of
-/// [`CachedToken`](crate::credentials::CachedToken). The channel reads `exp` from the token, and does not verify the
-/// token, which is the task of the server.
+/// [`CachedToken`](crate::credentials::CachedToken). The credentials read `exp` from the token, and do not verify
+/// the token, which is the task of the server.
 ///
 /// Calls fail with UNAVAILABLE if the file cannot be read, and with UNAUTHENTICATED if it contains something else than
 /// a token with `exp`.

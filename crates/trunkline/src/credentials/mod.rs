@@ -23,10 +23,10 @@
 //! | a token of an OAuth 2.0 server | [`CachedToken`] with [`TokenRequest`] |
 //! | anything else | your own [`CallCredentials`] |
 //!
-//! **Credentials are never sent over a connection that others on the network can read.** A call whose connection has a
-//! lower [`SecurityLevel`] than its credentials require fails with UNAUTHENTICATED before anything is sent, and
-//! [`ChannelBuilder::connect_lazy`] returns INVALID_ARGUMENT if no target can have that level. If the network itself
-//! encrypts, as a service mesh does, use [`CallCredentials::allow_plaintext`].
+//! **Credentials are not sent over a connection that others on the network can read, by default.** A call whose
+//! connection has a lower [`SecurityLevel`] than its credentials require fails with UNAUTHENTICATED before anything is
+//! sent, and [`ChannelBuilder::connect_lazy`] returns INVALID_ARGUMENT if no target can have that level. If the network
+//! itself encrypts, as a service mesh does, use [`CallCredentials::allow_plaintext`].
 //!
 //! HTTP/2 does not index the values that credentials add, and `Debug` does not print them (RFC 7541, section 7.1.3).
 //! Interceptors and observers do not receive them.

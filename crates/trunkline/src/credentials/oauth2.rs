@@ -102,6 +102,7 @@ impl TokenRequest {
     }
 
     /// Sets the identifier and the secret of the client, for HTTP Basic authentication (RFC 6749, section 2.3.1).
+    /// This is for [`exchange`](Self::exchange); [`client_credentials`](Self::client_credentials) sets them already.
     #[must_use]
     pub fn client(mut self, client_id: &str, client_secret: &str) -> Self {
         let pair = format!("{}:{}", encoded(client_id), encoded(client_secret));
@@ -126,7 +127,7 @@ impl TokenRequest {
         self.parameter("audience", audience)
     }
 
-    /// Adds a parameter of the form, such as `resource` or `actor_token`.
+    /// Adds a parameter to the body, which is an HTML form, such as `resource` or `actor_token`.
     #[must_use]
     pub fn parameter(mut self, name: &str, value: &str) -> Self {
         let separator = if self.form.is_empty() { "" } else { "&" };

@@ -50,7 +50,7 @@ impl CallStart<'_> {
 
     /// Returns true if the program defines the method: on a server, if a service has registered it; on a
     /// client, if it was created with [`Method::new`](crate::Method::new) and therefore has a constant path, as
-    /// in generated code.  It is false for a method whose path is not constant, such as one created from a
+    /// in generated code. It is false for a method whose path is not constant, such as one created from a
     /// `String` at run time.
     pub fn is_registered(&self) -> bool {
         self.recorder.is_registered

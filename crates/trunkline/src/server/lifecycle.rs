@@ -35,8 +35,9 @@ impl Server {
 
     /// Sets how long calls can continue on a connection that has reached its [maximum
     /// age](Self::max_connection_age). Default: unlimited. Then the connection closes, and their handlers are
-    /// dropped. After the [idle time](Self::max_connection_idle), it applies to calls that the client begins
-    /// before the GOAWAY frame reaches it.
+    /// dropped. It also applies when a connection closes because of
+    /// [`max_connection_idle`](Self::max_connection_idle), to calls that the client begins before it receives
+    /// GOAWAY.
     #[must_use]
     pub fn max_connection_age_grace(self, grace: Duration) -> Self {
         self.with_limits(|limits| limits.max_connection_age_grace = grace)

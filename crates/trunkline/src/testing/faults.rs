@@ -27,9 +27,9 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// A handle that causes faults on connections. A new handle causes none. Clones control the same connections.
 ///
-/// One end of each connection has the byte stream with the faults: the client with
-/// [`in_memory`](Self::in_memory) and [`connector`](Self::connector), and the end that uses the returned stream
-/// with [`wrap`](Self::wrap). The other end is an ordinary one, which sees only the consequences.
+/// The faults are at one end of each connection. With [`in_memory`](Self::in_memory) and
+/// [`connector`](Self::connector), that is the client; with [`wrap`](Self::wrap), it is the end that uses the
+/// stream that `wrap` returns. The other end is an ordinary one, which sees only the consequences.
 ///
 /// A fault affects all connections of the handle, existing and new, until another method ends it. Faults
 /// neither lose nor change single bytes, because TCP would repair that. Dropping the handle leaves its
