@@ -19,7 +19,8 @@ const FIELDS: [&str; 4] = [
 
 impl ServiceConfig {
     /// Chooses the service config for this client among those in the TXT records of `_grpc_config.HOST`, where HOST is
-    /// the name of the server (gRFC A2).
+    /// the name of the server (gRFC A2). A channel does this itself with `ChannelBuilder::dns_service_config`; this
+    /// function is for resolvers of your own.
     ///
     /// `records` are the texts of the records, each with its strings joined. Those without `grpc_config=` are
     /// ignored. The first choice that matches wins; DNS does not keep the order of several records, so they are

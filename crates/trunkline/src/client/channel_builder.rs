@@ -277,8 +277,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Looks for a service config in DNS whenever the name is looked up: in the TXT records of `_grpc_config.` and the
-    /// name (gRFC A2). Default: false, because it costs a query for each lookup. A query that fails is logged, and
+    /// Looks for a service config in DNS whenever the name is looked up: in the TXT records of `_grpc_config.HOST`,
+    /// where HOST is the name (gRFC A2). Default: false, because it costs a query for each lookup. A query that fails is logged, and
     /// leaves the service config as it is.
     ///
     /// If the channel has no [`lookup`](Self::lookup) of its own, this needs the feature `hickory`; otherwise
