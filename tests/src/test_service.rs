@@ -93,12 +93,11 @@ impl TestService for Tests {
         if request.fill_server_id {
             response.server_id.clone_from(&self.id);
         }
-        let claims = Claims::of_call(request.metadata());
         if request.fill_username {
-            response.username = claims.issuer;
+            response.username = Claims::of_call(request.metadata())?.text("iss")?;
         }
         if request.fill_oauth_scope {
-            response.oauth_scope = claims.scope;
+            response.oauth_scope = Claims::of_call(request.metadata())?.text("scope")?;
         }
         Ok(response)
     }

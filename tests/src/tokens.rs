@@ -3,32 +3,37 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use trunkline::Metadata;
+use trunkline::{Metadata, Result, Status};
 
 /// What a token says about the caller. Signatures are not checked: whoever calls is a test.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Claims {
-    /// The email address of the service account.
-    pub(crate) issuer: String,
-    /// What the token permits.
-    pub(crate) scope: String,
-}
+#[derive(Debug)]
+pub(crate) struct Claims(Value);
 
 impl Claims {
-    /// Reads the bearer token in the metadata of a call; empty if there is none.
-    pub(crate) fn of_call(metadata: &Metadata) -> Self {
+    /// Reads the bearer token in the metadata of a call.
+    ///
+    /// # Errors
+    ///
+    /// UNAUTHENTICATED if there is none.
+    pub(crate) fn of_call(metadata: &Metadata) -> Result<Self> {
         let value = metadata.get("authorization").unwrap_or_default();
-        let token = value.strip_prefix("Bearer ").unwrap_or_default();
-        Self::of_token(token).unwrap_or_default()
+        let claims = value.strip_prefix("Bearer ").and_then(|token| {
+            let claims = token.split('.').nth(1)?;
+            let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+            serde_json::from_slice(&claims).ok()
+        });
+        let refused = || Status::unauthenticated("the call has no JSON Web Token");
+        claims.map(Self).ok_or_else(refused)
     }
 
-    fn of_token(token: &str) -> Option<Self> {
-        let claims = token.split('.').nth(1)?;
-        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        let text = |name: &str| claims[name].as_str().unwrap_or_default().to_owned();
-        Some(Self {
-            issuer: text("iss"),
-            scope: text("scope"),
-        })
+    /// Returns a claim: `iss`, the email address of the service account, or `scope`, what the token permits.
+    ///
+    /// # Errors
+    ///
+    /// UNAUTHENTICATED if the token does not make it.
+    pub(crate) fn text(&self, name: &str) -> Result<String> {
+        let text = self.0[name].as_str().filter(|it| !it.is_empty());
+        let refused = || Status::unauthenticated(format!("the token has no {name}"));
+        text.map(str::to_owned).ok_or_else(refused)
     }
 }

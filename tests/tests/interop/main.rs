@@ -2,6 +2,7 @@
 
 mod calls;
 mod conformance;
+mod credentials;
 mod header_lists;
 mod nginx;
 mod peers;

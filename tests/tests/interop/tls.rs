@@ -18,13 +18,13 @@ use trunkline_tests::prepare::go_certificates;
 use trunkline_tests::process::{Failure, Process};
 
 /// The name that grpc-go's test certificate is for.
-const NAME: &str = "foo.test.google.fr";
+pub(crate) const NAME: &str = "foo.test.google.fr";
 
 /// grpc-go's own test certificates; none where there is no Go.
-struct GoCertificates(PathBuf);
+pub(crate) struct GoCertificates(PathBuf);
 
 impl GoCertificates {
-    fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         match go_certificates() {
             Ok(directory) => Some(Self(directory)),
             Err(failure) => {
@@ -38,23 +38,23 @@ impl GoCertificates {
         }
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 }
 
 /// Files of a test, removed with it.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("trunkline-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).expect("a directory");
         Self(path)
     }
 
-    fn put(&self, name: &str, text: &str) -> String {
+    pub(crate) fn put(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, text).expect("a file");
         path.display().to_string()
