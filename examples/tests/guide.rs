@@ -220,6 +220,15 @@ async fn connect_with_the_authorities_of_the_system() -> Result<Channel> {
     Ok(channel)
 }
 
+/// Code of `docs/service-config.md` that needs the feature `hickory`.
+#[allow(dead_code, reason = "compiled here, and not run")]
+fn with_service_configs_from_dns() -> Result<Channel> {
+    let channel = Channel::to("shop.example.com:443")
+        .dns_service_config(true)
+        .connect_lazy()?;
+    Ok(channel)
+}
+
 struct Echo;
 
 impl RouteGuide for Echo {

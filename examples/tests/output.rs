@@ -172,6 +172,11 @@ async fn hedging_prints_what_is_expected() {
     check("hedging").await;
 }
 
+#[tokio::test]
+async fn health_checked_client_prints_what_is_expected() {
+    check("health_checked_client").await;
+}
+
 async fn check(name: &str) {
     let mut command = Command::new(program(name));
     command.stdin(Stdio::null()).kill_on_drop(true);
