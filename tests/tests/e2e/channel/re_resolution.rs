@@ -115,32 +115,36 @@ async fn lists_that_a_resolver_pushes_take_effect_under_load_without_failed_call
     }
 }
 
-/// A channel to the addresses in `list`, which a lookup finds.
-fn looked_up(fleet: &Fleet, list: &Arc<Mutex<Vec<Address>>>, server: Server) -> ChannelBuilder {
-    let list = list.clone();
-    let lookup = move |_: String, _: u16| {
-        let list = list.lock().expect("no panic").clone();
-        async move { Ok(list) }
-    };
-    Channel::to("fleet.test:80")
-        .lookup(lookup)
-        .round_robin()
-        .connector(fleet.connector(server))
-}
-
-#[tokio::test(start_paused = true)]
-async fn names_are_looked_up_again_when_servers_end_old_connections() {
+/// Changes the addresses of a name under load, and verifies that the channel has followed after `time`.
+async fn change_name(server: Server, set: fn(ChannelBuilder) -> ChannelBuilder, time: Duration) {
     let fleet = Fleet::new(4);
     let list = Arc::new(Mutex::new(fleet.addresses()[..3].to_vec()));
-    let aging = Server::new().max_connection_age(Duration::from_secs(20));
-    let channel = looked_up(&fleet, &list, aging).connect_lazy();
+    let found = list.clone();
+    let lookup = move |_: String, _: u16| {
+        let found = found.lock().expect("no panic").clone();
+        async move { Ok(found) }
+    };
+    let builder = Channel::to("fleet.test:80").lookup(lookup).round_robin();
+    let channel = set(builder.connector(fleet.connector(server))).connect_lazy();
     let load = Load::start(&Client::new(channel.expect("a target")), 50);
     tokio::time::sleep(Duration::from_secs(1)).await;
     check_traffic("round_robin", &fleet, &[0, 1, 2], Duration::from_secs(1)).await;
     *list.lock().expect("no panic") = fleet.addresses()[1..].to_vec();
-    // The age has 10 % jitter, and lookups are 30 s apart or more.
-    tokio::time::sleep(Duration::from_secs(50)).await;
-    check_traffic("round_robin", &fleet, &[1, 2, 3], Duration::from_secs(60)).await;
+    tokio::time::sleep(time).await;
+    check_traffic("round_robin", &fleet, &[1, 2, 3], Duration::from_secs(40)).await;
     let load = load.stop().await;
     assert!(load.failures.is_empty(), "{:?}", load.failures);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_looked_up_again_when_servers_end_old_connections() {
+    let aging = Server::new().max_connection_age(Duration::from_secs(20));
+    // The age varies by 10 %, and lookups are 30 s apart or more.
+    change_name(aging, |builder| builder, Duration::from_secs(50)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_looked_up_again_at_an_interval() {
+    let every = |builder: ChannelBuilder| builder.resolve_every(Duration::from_secs(5));
+    change_name(Server::new(), every, Duration::from_secs(5)).await;
 }
