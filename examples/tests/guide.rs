@@ -9,7 +9,7 @@ use std::time::Duration;
 use guide::{Feature, Point, Rectangle, RouteGuide, RouteNote, RouteSummary};
 use guide::{RouteGuideClient, RouteGuideServer};
 use hello::{Greeter, GreeterClient, GreeterServer, HelloReply, HelloRequest};
-use trunkline::channel::ConnectivityState;
+use trunkline::channel::{ConnectivityState, Proxy};
 use trunkline::details::ErrorInfo;
 use trunkline::limits::{ChannelLimits, ServerLimits};
 use trunkline::{
@@ -60,6 +60,8 @@ const PAGES: &[&str] = &[
     "retries.md",
     "service-config.md",
     "metadata-and-interceptors.md",
+    "credentials.md",
+    "proxies.md",
     "observability.md",
     "from-tonic.md",
     "from-grpc-go.md",
@@ -624,6 +626,16 @@ async fn calls_are_distributed_over_several_servers() -> Result<()> {
     let addresses = [my_greeter().await?, my_greeter().await?];
     let channel = Channel::to(&addresses).round_robin().connect().await?;
     is_greeted(&GreeterClient::new(channel)).await
+}
+
+#[tokio::test]
+async fn a_function_chooses_proxies() -> Result<()> {
+    let proxy = Proxy::parse("http://me:secret@proxy.example:3128")?;
+    let channel = Channel::to("https://api.example")
+        .proxy(move |host, _port| host.ends_with(".example").then(|| proxy.clone()))
+        .connect_lazy()?;
+    assert_eq!(channel.state(), ConnectivityState::Idle);
+    Ok(())
 }
 
 #[tokio::test]

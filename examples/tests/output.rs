@@ -123,6 +123,11 @@ async fn keepalive_prints_what_is_expected() {
 }
 
 #[tokio::test]
+async fn call_credentials_prints_what_is_expected() {
+    check("call_credentials").await;
+}
+
+#[tokio::test]
 async fn authentication_prints_what_is_expected() {
     check("authentication").await;
 }

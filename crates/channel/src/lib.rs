@@ -7,6 +7,7 @@
 //! | module | contains |
 //! | --- | --- |
 //! | `resolve` | targets, lookups of names, resolvers of users |
+//! | `proxies` | the proxy of each target |
 //! | `endpoint`, `attributes` | the servers that a resolver has found |
 //! | `balancing` | policies, their balancers and pickers; the way back of outcomes |
 //! | `config` | service configs, which are JSON |
@@ -36,6 +37,7 @@ mod connector;
 mod control;
 mod endpoint;
 mod limits;
+mod proxies;
 mod resolve;
 mod restricted;
 mod routing;

@@ -1,6 +1,6 @@
 //! The protection of a connection against others on the network.
 
-use trunkline_transport::Address;
+use trunkline_transport::{Address, Target};
 
 /// The protection of a connection, which call credentials can demand.
 ///
@@ -23,10 +23,12 @@ pub enum SecurityLevel {
 }
 
 impl SecurityLevel {
-    /// Returns the level of connections to `address`.
-    pub(crate) fn of(address: &Address, is_secure: bool) -> Self {
+    /// Returns the level of connections to an address of `target`.
+    pub(crate) fn of(address: &Address, target: &Target) -> Self {
         match address {
-            _ if is_secure => Self::PrivacyAndIntegrity,
+            _ if target.wants_tls() == Some(true) => Self::PrivacyAndIntegrity,
+            // Behind the proxy is the network.
+            _ if target.is_proxied() => Self::NoSecurity,
             Address::Unix(_) | Address::UnixAbstract(_) | Address::InMemory => {
                 Self::PrivacyAndIntegrity
             }
@@ -38,26 +40,33 @@ impl SecurityLevel {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_transport::Proxy;
+
     use super::*;
 
     #[test]
-    fn only_tls_secures_tcp() {
+    fn only_tls_secures_tcp_and_proxies() {
         let tcp = Address::Tcp(([127, 0, 0, 1], 1).into());
         let unix = Address::Unix(Some("/a".into()));
-        for (address, is_secure, level) in [
-            (&tcp, false, SecurityLevel::NoSecurity),
-            (&tcp, true, SecurityLevel::PrivacyAndIntegrity),
-            (&unix, false, SecurityLevel::PrivacyAndIntegrity),
+        let plain = Target::parse("a:1").expect("a target");
+        let proxy = Proxy::parse("p:1").expect("a proxy");
+        let proxied = plain.clone().through(proxy.into());
+        let secure = proxied.clone().over_tls();
+        for (address, target, level) in [
+            (&tcp, &plain, SecurityLevel::NoSecurity),
+            (&tcp, &secure, SecurityLevel::PrivacyAndIntegrity),
+            (&unix, &plain, SecurityLevel::PrivacyAndIntegrity),
+            (&unix, &proxied, SecurityLevel::NoSecurity),
             (
                 &Address::InMemory,
-                false,
+                &plain,
                 SecurityLevel::PrivacyAndIntegrity,
             ),
         ] {
             assert_eq!(
-                SecurityLevel::of(address, is_secure),
+                SecurityLevel::of(address, target),
                 level,
-                "{address} {is_secure}"
+                "{address} {target}"
             );
         }
     }

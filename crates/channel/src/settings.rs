@@ -9,7 +9,7 @@ use http::uri::Authority;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trunkline_codec::Status;
-use trunkline_transport::{Address, ClientTls, Target};
+use trunkline_transport::{Address, ClientTls, Proxy, Target};
 
 use crate::backoff;
 use crate::balancing::{BalancerConfig, Policies, Policy};
@@ -17,6 +17,7 @@ use crate::config::ServiceConfig;
 use crate::config::config_parser::ConfigParser;
 use crate::connector::Connector;
 use crate::limits::ChannelLimits;
+use crate::proxies::Proxies;
 use crate::resolve::dns_config::DnsConfig;
 #[cfg(feature = "hickory")]
 use crate::resolve::hickory::HickoryLookup;
@@ -56,6 +57,7 @@ pub struct ChannelSettings {
     lookup: AnyLookup,
     resolvers: Vec<AnyResolver>,
     connector: Option<Connector>,
+    proxies: Proxies,
     /// The first mistake in the options.
     failure: Option<Status>,
 }
@@ -82,6 +84,7 @@ impl ChannelSettings {
             lookup: AnyLookup::new(System),
             resolvers: Vec::new(),
             connector: None,
+            proxies: Proxies::default(),
             failure: None,
         }
     }
@@ -118,6 +121,19 @@ impl ChannelSettings {
         self.connector = Some(Connector::new(connect));
     }
 
+    /// Chooses the proxy of each target by its host and port, instead of by the environment.
+    pub fn set_proxy(
+        &mut self,
+        choose: impl Fn(&str, u16) -> Option<Proxy> + Send + Sync + 'static,
+    ) {
+        self.proxies = Proxies::Chosen(Arc::new(choose));
+    }
+
+    /// Connects without proxies, whatever the environment says.
+    pub fn set_no_proxy(&mut self) {
+        self.proxies = Proxies::None;
+    }
+
     /// Checks the settings. Reads the files that TLS needs.
     ///
     /// # Errors
@@ -129,6 +145,9 @@ impl ChannelSettings {
             return Err(failure);
         }
         let mut tls = self.tls;
+        // Connectors and lookups of the user know where to connect.
+        let has_own = self.connector.is_some() || !self.lookup.is_system();
+        let proxies = self.proxies.without_environment_if(has_own);
         let (targets, source) = match self.targets.uri_for(&self.resolvers)? {
             None => {
                 let parsed = self.targets.parse()?;
@@ -141,7 +160,7 @@ impl ChannelSettings {
                     Some(server) => lookup_at(server),
                 });
                 let lookups: Vec<_> = lookups.collect::<Result<_, _>>()?;
-                let targets = parsed.into_iter().map(|it| it.target).collect();
+                let targets = proxies.apply(parsed.into_iter().map(|it| it.target).collect());
                 let targets: Arc<[_]> = with_tls(targets, &mut tls)?.into();
                 let passthrough = targets
                     .iter()
@@ -151,7 +170,8 @@ impl ChannelSettings {
                         "cannot connect to {target}: only a connector knows what it is; set ChannelBuilder::connector"
                     )));
                 }
-                let dns_config = match self.dns_service_config {
+                let is_proxied = targets.iter().any(|it| it.is_proxied());
+                let dns_config = match self.dns_service_config && !is_proxied {
                     true => dns_config(&self.targets, &targets, &lookups)?,
                     false => None,
                 };
@@ -297,15 +317,12 @@ impl CheckedSettings {
             EndpointSource::Resolver(..) => SecurityLevel::PrivacyAndIntegrity,
             EndpointSource::Names(targets, lookups, _) => {
                 let levels = targets.iter().zip(lookups.iter()).map(|(target, lookup)| {
-                    let is_secure = target.wants_tls() == Some(true);
-                    match target.address() {
-                        Some(address) => SecurityLevel::of(&address, is_secure),
-                        // So may a lookup of the user.
-                        None if is_secure || !lookup.is_system() => {
-                            SecurityLevel::PrivacyAndIntegrity
-                        }
-                        None => SecurityLevel::NoSecurity,
-                    }
+                    // So may a lookup of the user. That of the system finds addresses of TCP.
+                    let found = match lookup.is_system() {
+                        true => Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))),
+                        false => Address::InMemory,
+                    };
+                    SecurityLevel::of(&target.address().unwrap_or(found), target)
                 });
                 levels.max().unwrap_or_default()
             }

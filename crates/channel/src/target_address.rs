@@ -42,7 +42,7 @@ impl TargetAddress {
                 false => Scheme::HTTP,
             },
             authority: authority.unwrap_or_else(|| self.target.authority()).clone(),
-            security_level: SecurityLevel::of(&self.address, self.is_secure()),
+            security_level: SecurityLevel::of(&self.address, &self.target),
         }
     }
 }

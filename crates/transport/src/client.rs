@@ -135,7 +135,7 @@ impl Connection {
         Self::secure(stream.into(), to).await
     }
 
-    /// Performs the handshakes of TLS, if configured, and HTTP/2. The future is boxed so that the code of
+    /// Opens the tunnel through a proxy and performs the handshake of TLS, if configured, and that of HTTP/2. The future is boxed so that the code of
     /// a connection, including h2, is compiled in this crate instead of in each crate that connects.
     fn secure<'a>(
         stream: NetStream,
@@ -143,6 +143,10 @@ impl Connection {
     ) -> Pin<Box<dyn Future<Output = Result<Self, Status>> + Send + 'a>> {
         Box::pin(async move {
             let origin = stream.origin();
+            let stream = match to.target.tunnel() {
+                None => stream,
+                Some((proxy, server)) => proxy.tunnel(stream, &server, to.name).await?,
+            };
             let stream = match to.tls {
                 None => stream,
                 Some(tls) => tls.secure(stream, to.name, to.target).await?,

@@ -65,6 +65,7 @@ mod panics;
 mod peer;
 mod pipe;
 mod poll_budget;
+mod proxy;
 mod send;
 mod send_backlog;
 mod server;
@@ -105,6 +106,7 @@ pub use panics::{Panic, catch_panic};
 pub use peer::Peer;
 pub use pipe::{PipeReader, PipeWatch, PipeWriter, ReaderGone, pipe};
 pub use poll_budget::PollBudget;
+pub use proxy::Proxy;
 #[cfg(feature = "__tls")]
 pub use rustls;
 pub use server::{Spawner, serve_one};

@@ -1,11 +1,13 @@
 //! Targets: the text that tells a channel where to connect.
 
 use std::fmt;
+use std::sync::Arc;
 
 use trunkline_codec::Status;
 
 use crate::address::{Address, after_scheme};
 use crate::host_port::{HostPort, percent_decoded};
+use crate::proxy::Proxy;
 
 /// The port of a target that names none: the naming document's (grpc/doc/naming.md).
 const DEFAULT_PORT: u16 = 443;
@@ -28,6 +30,8 @@ pub struct Target {
 enum TargetKind {
     /// The port of it is set.
     Tcp(HostPort, u16),
+    /// As `Tcp`, through a proxy.
+    Proxied(HostPort, u16, Arc<Proxy>),
     Local(Address),
 }
 
@@ -141,18 +145,63 @@ impl Target {
         Ok((TargetKind::Tcp(host, port), authority))
     }
 
-    /// Returns the address if the target is one that needs no lookup: an IP address or a Unix socket.
+    /// Returns the same target through a proxy, which resolves its name. Unix sockets have no proxy.
+    #[must_use]
+    pub fn through(mut self, proxy: Arc<Proxy>) -> Self {
+        self.kind = match self.kind {
+            TargetKind::Tcp(host, port) | TargetKind::Proxied(host, port, _) => {
+                TargetKind::Proxied(host, port, proxy)
+            }
+            TargetKind::Local(address) => TargetKind::Local(address),
+        };
+        self
+    }
+
+    /// Returns true if connections go through a proxy.
+    pub fn is_proxied(&self) -> bool {
+        matches!(self.kind, TargetKind::Proxied(..))
+    }
+
+    /// Returns the proxy, and the server as the request for a tunnel names it.
+    pub(crate) fn tunnel(&self) -> Option<(&Proxy, String)> {
+        match &self.kind {
+            TargetKind::Proxied(host, _, proxy) => Some((&**proxy, host.authority())),
+            TargetKind::Tcp(..) | TargetKind::Local(_) => None,
+        }
+    }
+
+    /// Returns the host to connect to, which is the proxy if there is one, and its port.
+    fn next_host(&self) -> Option<(&HostPort, u16)> {
+        match &self.kind {
+            TargetKind::Tcp(host, port) => Some((host, *port)),
+            TargetKind::Proxied(_, _, proxy) => Some((&proxy.host, proxy.port)),
+            TargetKind::Local(_) => None,
+        }
+    }
+
+    /// Returns the host to look up and its port: that of the proxy if there is one. `None` for a Unix socket.
+    pub fn lookup_host(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.next_host()?;
+        Some((&host.host, port))
+    }
+
+    /// Returns the address to connect to if no lookup is needed: an IP address or a Unix socket.
     pub fn address(&self) -> Option<Address> {
         match &self.kind {
-            TargetKind::Tcp(host, port) => host.address(*port).map(Address::Tcp),
             TargetKind::Local(address) => Some(address.clone()),
+            TargetKind::Tcp(..) | TargetKind::Proxied(..) => {
+                let (host, port) = self.next_host()?;
+                host.address(port).map(Address::Tcp)
+            }
         }
     }
 
     /// Returns the host, a name or an address, and the port; `None` for a Unix socket.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match &self.kind {
-            TargetKind::Tcp(host, port) => Some((&host.host, *port)),
+            TargetKind::Tcp(host, port) | TargetKind::Proxied(host, port, _) => {
+                Some((&host.host, *port))
+            }
             TargetKind::Local(_) => None,
         }
     }
@@ -160,10 +209,8 @@ impl Target {
     /// Returns the IPv6 address with its zone, if it has one. Only the system can resolve the number of an
     /// interface: see [`lookup`](crate::lookup).
     pub fn zoned_host(&self) -> Option<String> {
-        match &self.kind {
-            TargetKind::Tcp(host, _) if host.zone.is_some() => Some(host.to_resolve()),
-            TargetKind::Tcp(..) | TargetKind::Local(_) => None,
-        }
+        let (host, _) = self.next_host()?;
+        host.zone.is_some().then(|| host.to_resolve())
     }
 
     /// Returns true for `https://`, false for `http://`, and `None` for other targets.
@@ -195,6 +242,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             TargetKind::Tcp(host, _) => host.fmt(f),
+            TargetKind::Proxied(host, _, proxy) => write!(f, "{host} (through the proxy {proxy})"),
             TargetKind::Local(address) => address.fmt(f),
         }
     }

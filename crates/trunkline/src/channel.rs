@@ -12,3 +12,4 @@ pub use trunkline_channel::{
     EndpointWeight, HashKey, HedgingPolicy, Lookup, MethodConfig, Resolution, Resolver,
     RetryPolicy, RetryThrottling, ServiceConfig, TargetName, TargetUri, Targets, Updates, Verdict,
 };
+pub use trunkline_transport::Proxy;

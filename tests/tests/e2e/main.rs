@@ -27,6 +27,7 @@ mod channel {
     mod dns;
     mod fleet;
     mod health;
+    mod proxies;
     mod re_resolution;
     mod rolling_restart;
     mod simulated_fleet;

@@ -379,8 +379,9 @@ fn the_house_stays_small() {
     // 400, limits by layer 150, Windows and features 200; the rest are modules of names. Ends of calls that are told
     // to interceptors and observers alike are 150. Load reports are 340. Call credentials, with tokens from files and
     // from servers of OAuth 2.0, are 850. Method configs of calls, and the numbers of their attempts, are 200.
+    // Proxies are 250.
     assert!(
-        runtime <= 21_750,
+        runtime <= 22_000,
         "codec, transport and trunkline have {runtime} lines of code"
     );
     // What is built on connections (service config, retries, hedging) comes on top of this.

@@ -140,7 +140,7 @@ impl AnyLookup {
         (at, target): (usize, Arc<Target>),
         timeout: Duration,
     ) {
-        let (None, Some((host, port))) = (target.address(), target.host_and_port()) else {
+        let (None, Some((host, port))) = (target.address(), target.lookup_host()) else {
             return;
         };
         let resolving = match target.zoned_host() {
@@ -179,7 +179,7 @@ fn does_not_resolve(target: &Target, error: io::Error) -> Status {
         ))
         .with_source(error);
     }
-    let host = target.host_and_port().map_or("", |(host, _)| host);
+    let host = target.lookup_host().map_or("", |(host, _)| host);
     Status::unavailable(format!(
         "cannot connect to {target}: the name {host} does not resolve: {error}; is it spelled right, and is the DNS server reachable?"
     ))

@@ -10,9 +10,9 @@ use trunkline_channel::{
 };
 use trunkline_codec::head::ClientFields;
 use trunkline_codec::{Compressor, Compressors, Metadata, Status};
-use trunkline_transport::Address;
 #[cfg(feature = "__tls")]
 use trunkline_transport::ClientTls;
+use trunkline_transport::{Address, Proxy};
 
 use crate::call::compression::find_compressor;
 use crate::client::backend::{Backend, BackendKind, ChannelOptions};
@@ -303,6 +303,42 @@ impl ChannelBuilder {
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
         self.settings.add_resolver(resolver);
+        self
+    }
+
+    /// Chooses the HTTP proxy of each target by its host and port. `None` connects directly. The function runs when the
+    /// channel is built. Unix sockets and targets of a [`resolver`](Self::resolver) have no proxy.
+    ///
+    /// Default: the environment variable `grpc_proxy`, `HTTPS_PROXY` or `https_proxy`, the first that is not empty, with
+    /// the exceptions in `no_grpc_proxy`, `NO_PROXY` or `no_proxy`, and never for this machine. A channel with a
+    /// [`connector`](Self::connector) or a [`lookup`](Self::lookup) ignores the environment.
+    ///
+    /// The channel connects to the proxy and asks it for a tunnel to the target (CONNECT). The proxy resolves the name.
+    /// TLS runs inside the tunnel. If the proxy refuses, calls fail with UNAVAILABLE (gRFC A1).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
+    /// use trunkline::channel::Proxy;
+    ///
+    /// let proxy = Proxy::parse("http://proxy.example:3128")?;
+    /// let channel = trunkline::Channel::to("https://api.example")
+    ///     .proxy(move |host, _port| host.ends_with(".example").then(|| proxy.clone()))
+    ///     .connect_lazy()?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn proxy(
+        mut self,
+        choose: impl Fn(&str, u16) -> Option<Proxy> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.set_proxy(choose);
+        self
+    }
+
+    /// Connects without a proxy, regardless of the environment; see [`proxy`](Self::proxy).
+    #[must_use]
+    pub fn no_proxy(mut self) -> Self {
+        self.settings.set_no_proxy();
         self
     }
 
