@@ -135,19 +135,32 @@ pub fn literal_request(path: &str) -> Vec<u8> {
     block
 }
 
-/// The header blocks of a response: of the head, and of the trailers of a call that went well. Of the
-/// first on a connection, and of all later ones, as with [`indexed_request`].
-pub fn indexed_response() -> [(Vec<u8>, Vec<u8>); 2] {
+/// The header blocks of a response: of the head, and of the trailers of a call that went well, with a load
+/// report if there is one. Of the first on a connection, and of all later ones, as with [`indexed_request`].
+pub fn indexed_response(load: Option<&str>) -> [(Vec<u8>, Vec<u8>); 2] {
     // The static table: 8 :status 200, 31 content-type.
     let mut head = vec![0x80 | 8, 0x40 | 31];
     put_string(&mut head, "application/grpc");
-    let mut trailers = vec![0x40];
+    let mut trailers = Vec::new();
+    let mut later_trailers = Vec::new();
+    if let Some(load) = load {
+        trailers.push(0x40);
+        put_string(&mut trailers, "endpoint-load-metrics-bin");
+        put_string(&mut trailers, load);
+        // Not indexed, as a report is seldom the same twice. Its name is entry 63: 15 and, as a second byte, 48.
+        later_trailers.extend([0x0f, 63 - 15]);
+        put_string(&mut later_trailers, load);
+    }
+    trailers.push(0x40);
     put_string(&mut trailers, "grpc-status");
     put_string(&mut trailers, "0");
-    // The first head is decoded before the first trailers: grpc-status is the newest entry.
+    // The first head is decoded before the first trailers: grpc-status is the newest entry, and
+    // content-type the oldest.
+    later_trailers.push(0x80 | 62);
+    let content_type = 63 + u8::from(load.is_some());
     [
-        (head, vec![0x80 | 8, 0x80 | 63]),
-        (trailers, vec![0x80 | 62]),
+        (head, vec![0x80 | 8, 0x80 | content_type]),
+        (trailers, later_trailers),
     ]
 }
 
@@ -251,25 +264,31 @@ mod tests {
 
     #[test]
     fn a_foreign_decoder_reads_the_same_response_from_all_blocks() {
-        let mut decoder = loona_hpack::Decoder::new();
         let field = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let head = [
             field(":status", "200"),
             field("content-type", "application/grpc"),
         ];
-        let trailers = [field("grpc-status", "0")];
-        let [heads, ends] = indexed_response();
-        for (block, expected) in [
-            (heads.0, &head[..]),
-            (ends.0, &trailers),
-            (heads.1.clone(), &head),
-            // Two calls may be answered before either ends.
-            (heads.1, &head),
-            (ends.1.clone(), &trailers),
-            (ends.1, &trailers),
+        let ended = field("grpc-status", "0");
+        let loaded = field("endpoint-load-metrics-bin", "AAAA");
+        for (load, trailers) in [
+            (None, vec![ended.clone()]),
+            (Some("AAAA"), vec![loaded, ended]),
         ] {
-            let fields = decoder.decode(&block).expect("the block is right");
-            assert_eq!(fields, expected);
+            let mut decoder = loona_hpack::Decoder::new();
+            let [heads, ends] = indexed_response(load);
+            for (block, expected) in [
+                (heads.0, &head[..]),
+                (ends.0, &trailers),
+                (heads.1.clone(), &head),
+                // Two calls may be answered before either ends.
+                (heads.1, &head),
+                (ends.1.clone(), &trailers),
+                (ends.1, &trailers),
+            ] {
+                let fields = decoder.decode(&block).expect("the block is right");
+                assert_eq!(fields, expected);
+            }
         }
     }
 

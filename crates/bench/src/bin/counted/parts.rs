@@ -153,13 +153,20 @@ pub(crate) struct Server {
 impl Server {
     /// `messages` stand behind their prefixes.
     pub(crate) fn new(messages: &[u8]) -> Self {
-        let [head, trailers] = frames::indexed_response();
+        let [head, trailers] = frames::indexed_response(None);
         Self {
             head: head.into(),
             trailers: trailers.into(),
             reply: messages.chunks(FRAME_MAX).map(<[u8]>::to_vec).collect(),
             answered: 0,
         }
+    }
+
+    /// Reports its load with each call: the value of the trailer.
+    pub(crate) fn reports(mut self, load: &str) -> Self {
+        let [head, trailers] = frames::indexed_response(Some(load));
+        (self.head, self.trailers) = (head.into(), trailers.into());
+        self
     }
 }
 

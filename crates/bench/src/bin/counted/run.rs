@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::UnixListener;
-use trunkline::{Channel, Server};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use trunkline::{Address, Channel, LoadReport, Server};
 use trunkline_bench::messages::{self, Reply, Request};
 
 use crate::parts::{Client as ClientPart, PingPong, Server as ServerPart};
@@ -56,7 +59,7 @@ const fn large(name: &'static str, few: usize, many: usize) -> Workload {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const WORKLOADS: [Workload; 13] = [
+pub(crate) const WORKLOADS: [Workload; 15] = [
     small("unary", 1_000, 3_000),
     small("unary-1", 1_000, 3_000),
     small("server-stream", 50_000, 150_000),
@@ -69,6 +72,8 @@ pub(crate) const WORKLOADS: [Workload; 13] = [
     small("client", 1_000, 3_000),
     small("client-config", 1_000, 3_000),
     small("client-retry", 1_000, 3_000),
+    small("client-round-robin", 1_000, 3_000),
+    small("client-weighted", 1_000, 3_000),
     small("client-server-stream", 50_000, 150_000),
 ];
 
@@ -83,6 +88,11 @@ pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
         let part = ClientPart::new(UNARY, &request(size, 0), in_flight, n);
         async move { (serve(part).await, n, n * reply(size, 0).len()) }
     };
+    let client = |servers, config| async move {
+        let seen = call(servers, config, n).await;
+        (seen, n, n * request(SMALL, 0).len())
+    };
+    let plain = || ServerPart::new(&reply(SMALL, 0));
     let small = reply(SMALL, 0).len();
     let (seen, calls, data) = match workload {
         "unary" => unary(SMALL, 100).await,
@@ -113,9 +123,17 @@ pub(crate) async fn run(workload: &str, n: usize) -> Result<Arc<Seen>, String> {
         }
         "bidi" => (serve(ping_pong(100, n)).await, 100, n * small),
         "bidi-1" => (serve(ping_pong(1, n)).await, 1, n * small),
-        "client" => (call(None, n).await, n, n * request(SMALL, 0).len()),
-        "client-config" => (call(Some(CONFIG), n).await, n, n * request(SMALL, 0).len()),
-        "client-retry" => (call(Some(RETRY), n).await, n, n * request(SMALL, 0).len()),
+        "client" => client(vec![plain()], None).await,
+        "client-config" => client(vec![plain()], Some(CONFIG)).await,
+        "client-retry" => client(vec![plain()], Some(RETRY)).await,
+        "client-round-robin" => {
+            let servers = (0..SERVERS).map(|_| plain()).collect();
+            client(servers, Some(ROUND_ROBIN)).await
+        }
+        "client-weighted" => {
+            let servers = (1..=SERVERS).map(|at| plain().reports(&load(at))).collect();
+            client(servers, Some(WEIGHTED)).await
+        }
         "client-server-stream" => {
             let calls = n / PACKED;
             (
@@ -150,7 +168,8 @@ fn server() -> Server {
 }
 
 async fn serve(part: impl Part + Unpin + 'static) -> Arc<Seen> {
-    let (script, seen) = Script::new(part);
+    let seen = Arc::<Seen>::default();
+    let script = Script::new(part, seen.clone());
     server().serve_connection(script).await;
     seen
 }
@@ -168,22 +187,49 @@ const RETRY: &str = r#"{"methodConfig": [{"name": [{"service": "trunkline.bench.
     "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
 
-async fn call(config: Option<&str>, n: usize) -> Arc<Seen> {
+const ROUND_ROBIN: &str = r#"{"loadBalancingConfig": [{"round_robin": {}}]}"#;
+
+/// Reports count from the first on, and weights change once a second.
+const WEIGHTED: &str =
+    r#"{"loadBalancingConfig": [{"weighted_round_robin": {"blackoutPeriod": "0s"}}]}"#;
+
+/// The number of servers, where there is a choice.
+const SERVERS: usize = 8;
+
+/// The trailer of a server that is loaded the more, the higher its number is.
+fn load(server: usize) -> String {
+    let mut report = LoadReport::default();
+    report.application_utilization = server as f64 / SERVERS as f64;
+    report.rps_fractional = 100.0;
+    let mut trailers = HeaderMap::new();
+    report.write_to(&mut trailers);
+    let value = trailers[LoadReport::TRAILER].to_str();
+    value.expect("it is base64").to_owned()
+}
+
+async fn call(servers: Vec<ServerPart>, config: Option<&str>, n: usize) -> Arc<Seen> {
     const IN_FLIGHT: usize = 100;
-    let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0)));
-    let channel = channel_to(script, config).await;
+    // All servers are connected before the first calls, and have their weights before the later ones.
+    let pause = Duration::from_secs(if servers.len() > 1 { 2 } else { 0 });
+    let seen = Arc::<Seen>::default();
+    let scripts = servers.into_iter().map(|it| Script::new(it, seen.clone()));
+    let channel = channel_to(scripts, config).await;
     let channel = channel.expect("the script speaks HTTP/2");
-    let mut calling = tokio::task::JoinSet::new();
+    sleep(pause).await;
+    let mut calling = JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let client = BenchClient::new(channel.clone());
         calling.spawn(async move {
-            for _ in 0..n / IN_FLIGHT {
+            for at in 0..n / IN_FLIGHT {
                 let request = bench::Request {
                     payload: vec![b'x'; SMALL].into(),
                     ..bench::Request::default()
                 };
                 let reply = client.unary(request).await.expect("the script answers");
                 assert_eq!(reply.payload.len(), SMALL);
+                if at == 0 {
+                    sleep(pause).await;
+                }
             }
         });
     }
@@ -195,8 +241,9 @@ async fn call(config: Option<&str>, n: usize) -> Arc<Seen> {
 
 /// Reads `calls` server streams, one after the other.
 async fn read(calls: usize) -> Arc<Seen> {
-    let (script, seen) = Script::new(ServerPart::new(&reply(SMALL, 0).repeat(PACKED)));
-    let channel = channel_to(script, None).await;
+    let seen = Arc::<Seen>::default();
+    let part = ServerPart::new(&reply(SMALL, 0).repeat(PACKED));
+    let channel = channel_to([Script::new(part, seen.clone())], None).await;
     let client = BenchClient::new(channel.expect("the script speaks HTTP/2"));
     for _ in 0..calls {
         let request = bench::Request {
@@ -215,22 +262,27 @@ async fn read(calls: usize) -> Arc<Seen> {
     seen
 }
 
-/// A channel's own connection, as users have it: a Unix socket, behind which is the script. What
-/// lies between the two is counted as well; it is paid once for all calls in flight.
+/// A channel's own connections, as users have them: Unix sockets, behind each of which is a script. What
+/// lies between the two is counted as well; it is paid once for all calls in flight on a connection.
 async fn channel_to(
-    mut script: Script<ServerPart>,
+    scripts: impl IntoIterator<Item = Script<ServerPart>>,
     config: Option<&str>,
 ) -> trunkline::Result<Channel> {
-    let path = std::env::temp_dir().join(format!("counted-{}.sock", std::process::id()));
-    let listener = UnixListener::bind(&path).expect("a socket in the directory for such things");
-    let target = format!("unix:{}", path.display());
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.expect("the channel connects");
-        let _ = std::fs::remove_file(path);
-        let (near, far) = (SIZE_OF_A_READ, SIZE_OF_A_READ);
-        let _ = copy_bidirectional_with_sizes(&mut socket, &mut script, near, far).await;
-    });
-    let mut builder = Channel::to(&target).max_connections(1);
+    let mut addresses = Vec::new();
+    for (at, mut script) in scripts.into_iter().enumerate() {
+        let name = format!("counted-{}-{at}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener =
+            UnixListener::bind(&path).expect("a socket in the directory for such things");
+        addresses.push(Address::Unix(Some(path.clone())));
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("the channel connects");
+            let _ = std::fs::remove_file(path);
+            let (near, far) = (SIZE_OF_A_READ, SIZE_OF_A_READ);
+            let _ = copy_bidirectional_with_sizes(&mut socket, &mut script, near, far).await;
+        });
+    }
+    let mut builder = Channel::to(addresses).max_connections(1);
     if let Some(config) = config {
         builder = builder.service_config(config);
     }

@@ -59,13 +59,13 @@ struct State<P> {
 }
 
 impl<P: Part> Script<P> {
-    pub(crate) fn new(mut part: P) -> (Self, Arc<Seen>) {
-        let seen = Arc::new(Seen::default());
+    /// Scripts may share what they have seen.
+    pub(crate) fn new(mut part: P, seen: Arc<Seen>) -> Self {
         let mut out = Vec::new();
         part.open(&mut out);
         let state = State {
             part,
-            seen: seen.clone(),
+            seen,
             out,
             read_at: 0,
             reader: None,
@@ -74,7 +74,7 @@ impl<P: Part> Script<P> {
             skip: 0,
             data_window: 0,
         };
-        (Self(Arc::new(Mutex::new(state))), seen)
+        Self(Arc::new(Mutex::new(state)))
     }
 }
 
