@@ -145,7 +145,7 @@ impl Code {
     }
 
     /// Returns the code in the value of a `grpc-status` header, or UNKNOWN if the value is not a decimal
-    /// number without leading zeros. A number without a name is kept.
+    /// number, or has leading zeros. A number without a name is kept.
     #[inline]
     pub fn from_header(value: &[u8]) -> Self {
         // PROTOCOL-HTTP2.md, "Responses": a decimal-encoded integer as an ASCII string, without any

@@ -25,8 +25,9 @@ const NEVER: Duration = Duration::MAX;
 pub struct Http2Limits {
     /// The flow-control window of a stream: the bytes that the peer may send before they are read. Default:
     /// 160 KiB, the connection's window divided by 100 streams, so that streams that are not read do not
-    /// block the others. On a client, a server that sends one-byte frames can make each stream use up to 265
-    /// times its window (41 MiB by default) until the caller has received the head of the response.
+    /// block the others. On a client, this is not a limit of memory until the caller has received the head of
+    /// the response: with one-byte frames, a server can make a stream take up to 265 times its window (41 MiB
+    /// by default).
     pub initial_window_size: u32,
     /// The flow-control window of a connection: the bytes that the peer may send on all streams together
     /// before they are read. Default: 16 MiB.
@@ -104,8 +105,8 @@ pub struct Http2Limits {
     pub short_data_per_second: u64,
     /// The number of frames that are read from a peer while it does not read from its socket. Default: 10,000.
     /// At the limit, this end stops reading, so that the frames that it sends in response do not accumulate.
-    /// One more frame is read for each 13 bytes that the peer reads: the size of RST_STREAM, which is the
-    /// shortest of these responses.
+    /// Then, for each 13 bytes that the peer reads (the size of RST_STREAM, the shortest frame that is sent in
+    /// return), one more of its frames is read.
     pub max_unanswered_frames: u64,
     /// The longest time for which a closing connection waits, once it has sent everything, for its peer to read
     /// the data and to close as well. Default: 30 s. On a server, the rest of
@@ -248,8 +249,8 @@ pub struct ServerLimits {
     /// varies at random by up to 10 % for each connection. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
     /// The time for which calls can continue on a connection that has reached `max_connection_age`. Default:
-    /// `Duration::MAX`, which means until they end. It also applies when a connection closes because of
-    /// `max_connection_idle`, to calls that the client begins before it receives GOAWAY.
+    /// `Duration::MAX`, which means until they end. A client may begin a call just as the server closes its
+    /// idle connection (`max_connection_idle`), before GOAWAY arrives. This limit applies to such calls, too.
     pub max_connection_age_grace: Duration,
     /// The time without an open call after which a connection is closed. Default: `Duration::MAX`, which
     /// means never.
@@ -311,8 +312,8 @@ pub struct ServerLimits {
     /// ms, shorter than usual deadlines.
     ///
     /// The age of a call is taken at the start of its handler's last poll, so a slow poll does not make it
-    /// older. During the first poll the age is zero, so a call that is reset before the second one always
-    /// counts.
+    /// older. Until the handler is polled a second time, the age is zero; a call that is reset before then
+    /// always counts.
     pub rapid_reset_time: Duration,
     /// The budget for calls that a client resets before their responses begin, regardless of their age.
     /// Default: 20,000; each response adds one. One more ends the connection with "too_many_resets".

@@ -146,8 +146,8 @@ impl RoundRobinPicker {
 
     /// Calls `try_one` with one subchannel after another, beginning with the one whose turn it is, until it
     /// returns a value, and returns that. Each subchannel that was tried has had its turn: the next call of
-    /// this method begins with the one after it. So if `try_one` refuses a subchannel, its calls are spread
-    /// evenly over the others.
+    /// this method begins with the one after it. So the turns of a subchannel that `try_one` refuses go to
+    /// the others evenly, and not all to the one after it.
     #[inline]
     pub fn find<T>(&self, mut try_one: impl FnMut(&Subchannel) -> Option<T>) -> Option<T> {
         let (next, len) = (&self.position.next, self.subchannels.len());

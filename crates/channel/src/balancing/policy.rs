@@ -220,7 +220,7 @@ impl Policies {
     /// # Errors
     ///
     /// INVALID_ARGUMENT if the value is not a list of objects with one key each, no policy is known, or the policy
-    /// refuses its configuration. `field` is the name of the value in messages.
+    /// refuses its configuration. `field` is the name by which error messages refer to `list`.
     pub fn choose(&self, field: &str, list: &Value) -> Result<BalancerConfig, Status> {
         let Value::Array(entries) = list else {
             return Err(Status::invalid_argument(format!(

@@ -24,7 +24,7 @@ impl ServiceConfig {
     ///
     /// `records` are the texts of the records, each with its strings joined. Those without `grpc_config=` are
     /// ignored. The first choice that matches wins; DNS does not keep the order of several records, so they are
-    /// taken in the order of their texts. A choice matches if `clientLanguage` contains "rust" in any case,
+    /// taken in the order of their texts. A choice matches if `clientLanguage` contains "rust", in upper or lower case,
     /// `percentage` is above `number`, and `clientHostname` contains `host_name`; absent fields match.
     ///
     /// `number` is a random number from 0 to 99. A client that keeps its number gets the same choice each time.

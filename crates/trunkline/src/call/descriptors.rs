@@ -6,9 +6,9 @@ use std::ptr;
 /// The definitions of `.proto` files as serialized descriptors, for server reflection.
 ///
 /// Generated code contains one value for each file, which rustdoc does not show, and
-/// `FILE_DESCRIPTORS` for all files of a package together. A value refers to the descriptors of its imports, so
-/// a file that many files import is in the program only once for each `include_proto!` or build script that
-/// compiles it.
+/// `FILE_DESCRIPTORS` for all files of a package together. A value refers to the descriptors of its imports
+/// instead of copying them. So each `include_proto!` or build script adds an imported file to the program once,
+/// however many files import it.
 ///
 /// ```
 /// use trunkline::FileDescriptors;

@@ -48,7 +48,7 @@ type Innermost = Box<dyn FnOnce(Context) -> Running + Send>;
 ///
 /// Several interceptors are nested. The one added first is the outermost: it runs first, and its [`Next`]
 /// contains the others, which are the inner ones. If the call is cancelled, the future of the interceptor
-/// is dropped.
+/// is dropped. On a client, interceptors run once for a call, not for each attempt of a retry or hedging policy.
 ///
 /// # Replacing an error with `Ok`
 ///

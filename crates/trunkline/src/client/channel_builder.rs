@@ -189,10 +189,19 @@ impl ChannelBuilder {
         self
     }
 
-    /// Selects a load balancing policy by its name, with its default configuration: a
-    /// [built-in one](crate::balancing::Policies::builtin), such as `weighted_round_robin` or
-    /// `least_request_experimental`, or one that [`policy`](Self::policy) has added. Default: `pick_first`. A
-    /// service config can select another.
+    /// Selects a load balancing policy by its name, with its default configuration: one that [`policy`](Self::policy)
+    /// has added, or a [built-in one](crate::balancing::Policies::builtin). Default: `pick_first`. A service config can
+    /// select another.
+    ///
+    /// | name | use of the servers |
+    /// | --- | --- |
+    /// | `pick_first` | all calls go to the first address that can be reached |
+    /// | `round_robin` | calls go to all connected servers in turn |
+    /// | `weighted_round_robin` | calls follow weights, from the load that servers report |
+    /// | `least_request_experimental` | a call goes to the server with the fewest calls, of a few chosen at random |
+    /// | `ring_hash_experimental` | calls with the same hash go to the same server |
+    /// | `random_subsetting_experimental` | the client uses some of the servers, with another policy; needs a configuration |
+    /// | `outlier_detection_experimental` | servers that fail more often than others are avoided, with another policy; needs a configuration |
     ///
     /// If no policy has this name, or the policy needs a configuration, [`connect_lazy`](Self::connect_lazy) returns
     /// INVALID_ARGUMENT.
@@ -215,9 +224,9 @@ impl ChannelBuilder {
     /// Sets the service config that is in force while the resolver has none: JSON, as in
     /// grpc/doc/service_config.md. Default: none.
     ///
-    /// It selects the load balancing policy, timeouts, limits, retries and hedging for methods. See
-    /// [`ServiceConfig`](crate::channel::ServiceConfig) for its documents. If it is invalid, [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT, which names the
-    /// field.
+    /// It selects the load balancing policy, timeouts, limits, retries and hedging for methods.
+    /// [`ServiceConfig`](crate::channel::ServiceConfig) lists the specifications that define it. If it is invalid,
+    /// [`connect_lazy`](Self::connect_lazy) returns INVALID_ARGUMENT, which names the field.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline::Result<()> {
@@ -251,6 +260,7 @@ impl ChannelBuilder {
 
     /// Selects whether calls are made again by the retry and hedging policies of the service config. Default: true.
     /// Transparent retries, of calls that no server has processed, are made in any case.
+    /// [Interceptors](crate::Interceptor) run once for a call, not for each attempt.
     #[must_use]
     pub fn retries(mut self, retries: bool) -> Self {
         self.settings.retries = retries;
@@ -268,9 +278,10 @@ impl ChannelBuilder {
     /// it has lost a connection or could not open one, so servers that are added receive no calls.
     ///
     /// Set it for names whose addresses change while the old ones work, such as those of headless Kubernetes services
-    /// that grow. It applies to policies that use several servers, such as [`round_robin`](Self::round_robin). An
-    /// interval below 30 s (`resolve_interval`) also shortens the pause after which a failure leads to another lookup.
-    /// Instead, servers can close connections from time to time (`max_connection_age`).
+    /// that grow. It applies to policies that use several servers, such as [`round_robin`](Self::round_robin).
+    /// After a failure, the channel normally waits until 30 s after the last lookup (`resolve_interval`) before it looks
+    /// again; a shorter interval here shortens this wait, too. Alternatively, servers can close connections from time to
+    /// time (`max_connection_age`).
     #[must_use]
     pub fn resolve_every(mut self, interval: Duration) -> Self {
         self.settings.resolve_every = Some(interval);
@@ -403,9 +414,8 @@ impl ChannelBuilder {
     /// Sets how long a server can be silent during a call before the channel sends a PING. Default:
     /// never. Minimum: 10 s (gRFC A8).
     ///
-    /// If the server does not acknowledge the PING within
-    /// [`keepalive_timeout`](Self::keepalive_timeout), the connection is closed, its calls fail with
-    /// UNAVAILABLE, and the next call reconnects.
+    /// If the server sends nothing within [`keepalive_timeout`](Self::keepalive_timeout) of the PING, the
+    /// connection is closed, its calls fail with UNAVAILABLE, and the next call reconnects.
     ///
     /// Most servers permit a PING every 5 minutes. A server that receives them more often closes the
     /// connection ("too_many_pings"), and the channel then doubles the time for its next connections.
@@ -415,8 +425,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets how long a server has to acknowledge a PING. Default: 20 s. On Linux, this also limits how
-    /// long sent data can remain unacknowledged (TCP_USER_TIMEOUT).
+    /// Sets how long a server can remain silent after a PING: any byte from it is enough, not only the
+    /// acknowledgment. Default: 20 s. On Linux, this also limits how long sent data can remain unacknowledged
+    /// (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(mut self, timeout: Duration) -> Self {
         self.limits.http2.keepalive_timeout = timeout;

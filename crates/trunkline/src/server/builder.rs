@@ -88,9 +88,9 @@ impl Server {
     /// If a layer returns an error that is not a [`Status`], the client receives UNAVAILABLE with the
     /// text of the error.
     ///
-    /// A layer cannot see whether a layer that was added by another call of this method is ready
-    /// (`poll_ready`). Some layers need that: load shedding, for example, refuses requests while a
-    /// concurrency limit is not ready. Combine such layers with tower's `ServiceBuilder`, and add them as
+    /// Readiness (`poll_ready`) does not pass between layers that are added separately: a layer does not see
+    /// that one inside it is not ready. Some layers need that: load shedding, for example, refuses requests
+    /// while a concurrency limit is not ready. Combine such layers with tower's `ServiceBuilder`, and add them as
     /// one layer.
     #[must_use]
     pub fn layer<L, B>(mut self, layer: L) -> Self
@@ -312,7 +312,8 @@ impl Server {
     ///
     /// When the connection ends, the server shuts the stream down (`poll_shutdown`). It then reads until
     /// the client closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (default: 1
-    /// s). So the stream need not support half-closing.
+    /// s). Because of this limit, a stream that cannot signal its end in one direction (half-close) also
+    /// works.
     ///
     /// Dropping the future closes the connection immediately, without a GOAWAY frame.
     pub async fn serve_connection<IO>(self, io: IO)

@@ -35,9 +35,11 @@ impl Server {
 
     /// Sets how long calls can continue on a connection that has reached its [maximum
     /// age](Self::max_connection_age). Default: unlimited. Then the connection closes, and their handlers are
-    /// dropped. It also applies when a connection closes because of
-    /// [`max_connection_idle`](Self::max_connection_idle), to calls that the client begins before it receives
-    /// GOAWAY.
+    /// dropped.
+    ///
+    /// A client may begin a call just as the server closes its idle connection
+    /// ([`max_connection_idle`](Self::max_connection_idle)), before GOAWAY arrives. This limit applies to such
+    /// calls, too.
     #[must_use]
     pub fn max_connection_age_grace(self, grace: Duration) -> Self {
         self.with_limits(|limits| limits.max_connection_age_grace = grace)
@@ -53,15 +55,16 @@ impl Server {
     /// Sets how long a client can be silent before the server sends a PING. Default: 60 s. Minimum: 1 s.
     /// `Duration::MAX` disables keepalive.
     ///
-    /// If the client does not acknowledge the PING within [`keepalive_timeout`](Self::keepalive_timeout),
-    /// the server closes the connection and drops the handlers of its calls.
+    /// If the client sends nothing within [`keepalive_timeout`](Self::keepalive_timeout) of the PING, the
+    /// server closes the connection and drops the handlers of its calls.
     #[must_use]
     pub fn keepalive_time(self, time: Duration) -> Self {
         self.with_limits(|limits| limits.http2.keepalive_time = time.max(KEEPALIVE_TIME_MIN))
     }
 
-    /// Sets how long a client has to acknowledge a PING. Default: 20 s. On Linux, this also limits how
-    /// long sent data can remain unacknowledged (TCP_USER_TIMEOUT).
+    /// Sets how long a client can remain silent after a PING: any byte from it is enough, not only the
+    /// acknowledgment. Default: 20 s. On Linux, this also limits how long sent data can remain unacknowledged
+    /// (TCP_USER_TIMEOUT).
     #[must_use]
     pub fn keepalive_timeout(self, timeout: Duration) -> Self {
         self.with_limits(|limits| limits.http2.keepalive_timeout = timeout)
