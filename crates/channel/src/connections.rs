@@ -131,7 +131,7 @@ impl Connections {
             let routing = self.shared.routing.load_full();
             match (self.state(), &routing.picker) {
                 (ConnectivityState::Ready, _) => return Ok(()),
-                (_, Picker::Fail(status)) => return Err(Status::clone(status)),
+                (_, Picker::Fail(status)) => return Err(restricted(status)),
                 (ConnectivityState::Idle, _) | (_, Picker::Idle) => self.exit_idle(),
                 _ => {}
             }
@@ -235,22 +235,28 @@ impl Connections {
 
     // Way of a unary call, client 5: takes a connection with a free stream.
     /// Picks a connection with a free stream; `None` if the call has to wait for one.
+    ///
+    /// # Errors
+    ///
+    /// The status of a picker that drops the call.
     #[inline]
-    pub fn try_ready(&self, call: &PickArgs<'_>) -> Option<Picked> {
+    pub fn try_ready(&self, call: &PickArgs<'_>) -> Result<Option<Picked>, Status> {
         let routing = self.shared.routing.load();
         let picked = match &routing.picker {
             Picker::One(subchannel) => subchannel.try_ready(),
             Picker::RoundRobin(turn) => turn.find(Subchannel::try_ready),
             Picker::Custom(_) => match self.step(&routing.picker, call) {
                 PickStep::Ready(picked) => Some(picked),
+                // A picker must not be asked twice whether it drops a call.
+                PickStep::Dropped(status) => return Err(restricted(&status)),
                 _ => None,
             },
             Picker::Idle | Picker::Wait | Picker::Fail(_) => None,
         };
-        match self.has_service_config {
+        Ok(match self.has_service_config {
             true => picked.map(|it| self.with_throttle(it)),
             false => picked,
-        }
+        })
     }
 
     /// Picks a connection with a free stream, open already or new, before `deadline`.

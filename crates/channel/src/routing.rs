@@ -1,7 +1,7 @@
 //! The current picker of a channel, and the state that its calls and its control task share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -50,6 +50,7 @@ pub(crate) struct ChannelShared {
     /// True if a call has waited since the control task last checked whether the channel is used.
     pub(crate) was_asked: AtomicBool,
     pub(crate) is_dropped: AtomicBool,
+    last_subchannel: AtomicU64,
     /// All subchannels, for statistics and messages.
     subchannels: Mutex<HashMap<SubchannelId, WeakSubchannel>>,
 }
@@ -72,6 +73,7 @@ impl ChannelShared {
             waiting: AtomicUsize::new(0),
             was_asked: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
+            last_subchannel: AtomicU64::new(0),
             subchannels: Mutex::default(),
         })
     }
@@ -93,6 +95,20 @@ impl ChannelShared {
     pub(crate) fn wake_calls(&self) {
         self.changes
             .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Returns an identifier that no other subchannel of the channel has, before or after it was idle.
+    pub(crate) fn next_subchannel_id(&self) -> SubchannelId {
+        SubchannelId(1 + self.last_subchannel.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Forgets the subchannels of a control task that ends. Those that calls still use end with the calls.
+    pub(crate) fn forget_subchannels(&self) {
+        let mut subchannels = self
+            .subchannels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        subchannels.clear();
     }
 
     pub(crate) fn add(&self, subchannel: &Subchannel) {

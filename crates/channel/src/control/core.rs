@@ -18,7 +18,7 @@ use super::timers::{ControlTimers, Timer};
 use crate::active_connection::{ActiveConnection, UsageCheck};
 use crate::attributes::Attributes;
 use crate::backoff::{self, Backoff};
-use crate::balancing::SubchannelState;
+use crate::balancing::{SubchannelState, TimerId};
 use crate::connect::Dialer;
 use crate::connectivity::ConnectivityState;
 use crate::limits::ChannelLimits;
@@ -66,7 +66,6 @@ pub(crate) struct Core {
     dialer: Dialer,
     events: Events,
     reports: Reports,
-    last_id: u64,
 }
 
 /// Asks the balancers to leave idleness. Requests that the control task has not seen yet count as one.
@@ -79,7 +78,8 @@ pub(crate) struct IdleWaker {
 impl IdleWaker {
     /// The control task has seen the request.
     pub(crate) fn reset(&self) {
-        self.was_asked.store(false, Ordering::Relaxed);
+        // A read as well, so that it sees what a picker has written before its own request.
+        self.was_asked.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -89,7 +89,7 @@ impl Wake for IdleWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.was_asked.swap(true, Ordering::Relaxed) {
+        if !self.was_asked.swap(true, Ordering::AcqRel) {
             // The control task is gone if the channel is idle or dropped.
             let _ = self.events.send(ChannelEvent::ExitIdle);
         }
@@ -110,6 +110,8 @@ pub(super) struct ManagedSubchannel {
     /// The reason for TRANSIENT_FAILURE.
     failing: Option<Status>,
     backoff: Backoff,
+    /// Ends TRANSIENT_FAILURE.
+    backoff_timer: Option<TimerId>,
     flaps: u32,
     /// The moment when a connection was last lost, or a further one could not be opened.
     failed: Option<Instant>,
@@ -141,7 +143,6 @@ impl Core {
             dialer,
             events,
             reports,
-            last_id: 0,
         }
     }
 
@@ -155,8 +156,7 @@ impl Core {
         address: &Address,
         attributes: &Attributes,
     ) -> Subchannel {
-        self.last_id += 1;
-        let id = SubchannelId(self.last_id);
+        let id = self.shared.next_subchannel_id();
         let subchannel = Subchannel::new(id, address.clone(), self.reports.clone());
         let target = match attributes.get() {
             Some(OfTarget(target)) => target.clone(),
@@ -173,6 +173,7 @@ impl Core {
             further: None,
             failing: None,
             backoff: Backoff::new(self.limits()),
+            backoff_timer: None,
             flaps: 0,
             failed: None,
             watches: SubchannelWatches::default(),
@@ -279,15 +280,22 @@ impl Core {
             "no connection"
         );
         entry.failing = Some(status);
-        if let Some(at) = started.checked_add(pause) {
-            self.timers.set(at, Timer::Backoff(id));
+        let timer = started.checked_add(pause);
+        let timer = timer.map(|at| self.timers.set(at, Timer::Backoff(id)));
+        if let Some(before) = std::mem::replace(&mut entry.backoff_timer, timer) {
+            self.timers.cancel(before);
         }
     }
 
     /// The backoff of a subchannel is over.
     pub(crate) fn backoff_ended(&mut self, id: SubchannelId) {
-        let entry = self.entries.get_mut(&id);
-        if entry.is_some_and(|entry| entry.failing.take().is_some()) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if let Some(timer) = entry.backoff_timer.take() {
+            self.timers.cancel(timer);
+        }
+        if entry.failing.take().is_some() {
             self.tell(id);
         }
     }

@@ -32,8 +32,8 @@ impl ServiceConfigs {
         let good = match resolved.filter(|_| !self.ignores_resolved) {
             Some(Ok(config)) => Selector::Table(config.clone()),
             Some(Err(status)) => return self.without(status),
-            // A lookup that has failed says nothing.
-            None if resolution.endpoints.is_err() => {
+            // A lookup that has failed, or has not ended, says nothing.
+            None if resolution.endpoints.is_err() || resolution.is_partial => {
                 return Ok(self.last_good.as_ref().unwrap_or(&self.default).clone());
             }
             None => self.default.clone(),

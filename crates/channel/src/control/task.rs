@@ -67,6 +67,8 @@ enum TaskInput {
     Resolved(PushedResolution),
     Timer(TimerId, Timer),
     ResolverPanicked,
+    /// The resolver has ended without a resolution.
+    ResolverEnded,
 }
 
 impl ControlTask {
@@ -134,7 +136,12 @@ impl ControlTask {
         if let Some(resolving) = &mut self.resolving {
             match catch_panic(|| resolving.as_mut().poll(cx)) {
                 Ok(Poll::Pending) => {}
-                Ok(Poll::Ready(())) => self.resolving = None,
+                Ok(Poll::Ready(())) => {
+                    self.resolving = None;
+                    if self.current.is_none() {
+                        return Poll::Ready(TaskInput::ResolverEnded);
+                    }
+                }
                 Err(panic) => {
                     tracing::error!(target: "trunkline::channel", panic = panic.text(), "the resolver panicked");
                     return Poll::Ready(TaskInput::ResolverPanicked);
@@ -168,7 +175,10 @@ impl ControlTask {
                 resolution,
                 verdict,
             }) => self.resolved(resolution, verdict),
-            TaskInput::ResolverPanicked => self.resolver_panicked(),
+            TaskInput::ResolverPanicked => self.resolver_failed("the resolver has panicked"),
+            TaskInput::ResolverEnded => {
+                self.resolver_failed("the resolver has ended without endpoints")
+            }
             TaskInput::Timer(id, timer) => return self.expired(id, timer),
         }
         ControlFlow::Continue(())
@@ -213,22 +223,22 @@ impl ControlTask {
             Ok(resolving) => self.resolving = Some(resolving),
             Err(panic) => {
                 tracing::error!(target: "trunkline::channel", panic = panic.text(), "the resolver panicked");
-                self.resolver_panicked();
+                self.resolver_failed("the resolver has panicked");
             }
         }
     }
 
-    /// Drops a resolver that has panicked. Endpoints that are known stay in use.
-    fn resolver_panicked(&mut self) {
+    /// Drops a resolver that has panicked or ended, and starts it again later. Endpoints that are known stay in use.
+    fn resolver_failed(&mut self, why: &str) {
         if let Some(resolving) = self.resolving.take() {
-            let _ = catch_panic(|| drop(resolving));
+            drop_caught(resolving);
         }
         self.restart_later();
-        let status = Status::unavailable("the resolver has panicked");
+        let status = Status::unavailable(why);
         let _ = self.update(&Resolution::failed(status));
     }
 
-    /// Starts the resolver again after a pause, because user code has panicked. What it finds reaches a new balancer
+    /// Starts the resolver again after a pause, because user code has panicked or ended. What it finds reaches a new balancer
     /// if the last one has panicked.
     fn restart_later(&mut self) {
         let limits = &self.core.shared.settings.limits;
@@ -250,7 +260,7 @@ impl ControlTask {
             .is_some_and(|it| it.state == ConnectivityState::TransientFailure);
         if was_partial && !self.is_partial && has_failed {
             // Not all addresses were known: the balancer begins again with all of them.
-            self.current = None;
+            drop_caught(self.current.take());
         }
         let updated = self.update(&resolution);
         let _ = verdict.send(match updated {
@@ -406,7 +416,8 @@ impl ControlTask {
         if let (Some(current), Some(pending)) = (&self.current, &self.pending)
             && (pending.state != Connecting || current.state != Ready)
         {
-            self.current = self.pending.take();
+            let before = std::mem::replace(&mut self.current, self.pending.take());
+            drop_caught(before);
         }
         let Some(current) = &self.current else {
             return;
@@ -432,7 +443,7 @@ impl Running {
         let name = self.config.name().to_owned();
         tracing::error!(target: "trunkline::channel", policy = name, panic = panic.text(), "the load balancing policy panicked");
         if let Some(balancer) = self.balancer.take() {
-            let _ = catch_panic(|| drop(balancer));
+            drop_caught(balancer);
         }
         self.state = ConnectivityState::TransientFailure;
         self.picker = Picker::Fail(Arc::new(Status::unavailable(format!(
@@ -441,9 +452,17 @@ impl Running {
     }
 }
 
+/// Drops a value of user code, and logs its panics.
+fn drop_caught<T>(value: T) {
+    if let Err(panic) = catch_panic(|| drop(value)) {
+        tracing::error!(target: "trunkline::channel", panic = panic.text(), "a value of a policy or resolver panicked when it was dropped");
+    }
+}
+
 /// The next call starts another task.
 impl Drop for ControlTask {
     fn drop(&mut self) {
+        self.core.shared.forget_subchannels();
         self.selector = Selector::of_idle(&self.core.shared.settings);
         self.publish(ConnectivityState::Idle, Picker::Idle);
     }

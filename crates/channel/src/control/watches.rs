@@ -23,10 +23,10 @@ impl Core {
         }
     }
 
-    /// Reports the load of the server of a subchannel from now on, every `interval`.
+    /// Reports the load of the server of a subchannel from now on, every `interval`, which replaces an earlier one.
     pub(crate) fn watch_load(&mut self, id: SubchannelId, interval: Duration) {
         if let Some(entry) = self.entries.get_mut(&id)
-            && entry.watches.load_interval.is_none_or(|it| interval < it)
+            && entry.watches.load_interval != Some(interval)
         {
             entry.watches.load_interval = Some(interval);
             for connection in &mut entry.watches.connections {

@@ -151,6 +151,7 @@ impl Names {
         if !endpoints.is_empty() {
             let mut resolution = Resolution::new(endpoints);
             resolution.is_partial = self.found.iter().any(Vec::is_empty);
+            resolution.service_config = self.config.clone();
             let _ = updates.put(resolution).await;
         }
         self.take(&mut asked, started, &mut failure).await;

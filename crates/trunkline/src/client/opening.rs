@@ -68,11 +68,12 @@ impl Opening {
         let picked = match &call.credentials {
             None => connections.try_ready(&call.pick_args()),
             // They take time, and need the connection that was picked.
-            Some(_) => None,
+            Some(_) => Ok(None),
         };
         let body = match picked {
-            None => body,
-            Some(picked) => {
+            Err(status) => return Self::failed(status),
+            Ok(None) => body,
+            Ok(Some(picked)) => {
                 let head = |origin| backend.request(call, origin);
                 match Attempt::send(picked, 0, call.head.deadline, head, body) {
                     Ok(open) => {

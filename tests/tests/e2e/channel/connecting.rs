@@ -131,6 +131,22 @@ async fn the_back_off_begins_anew_when_there_was_a_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_of_the_back_off_begins_it_once_more_and_leaves_no_timer_behind() {
+    let net = MemoryNet::default();
+    let (channel, client) = lazy(to(&net, A));
+    echo(&client).await.expect_err("nothing is there");
+    pass(6.0).await;
+    channel.reset_backoff();
+    pass(1.5).await;
+    channel.reset_backoff();
+    pass(20.0).await;
+    let wanted = [
+        0.0, 1.0, 2.6, 5.16, 6.0, 7.0, 7.5, 8.5, 10.1, 12.66, 16.76, 23.31,
+    ];
+    assert_eq!(rounded(net.dial_times()), wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_hundred_clients_of_a_server_that_was_down_do_not_come_back_together() {
     let (net, probe) = (MemoryNet::default(), Probe::new());
     let channels: Vec<_> = (0..200)

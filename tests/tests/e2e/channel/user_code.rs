@@ -55,8 +55,10 @@ impl Resolver for Registry {
         async move {
             loop {
                 let list = lists.borrow_and_update().clone();
-                if list == ["panics"] {
-                    panic!("in the resolver");
+                match list[..] {
+                    ["panics"] => panic!("in the resolver"),
+                    ["ends"] => return,
+                    _ => {}
                 }
                 let endpoints = list.into_iter().map(endpoint).collect();
                 let verdict = updates.put(Resolution::new(endpoints)).await;
@@ -106,10 +108,19 @@ async fn a_registry_pushes_its_servers_and_learns_which_lists_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resolver_that_panics_loses_no_server_and_starts_again() {
+async fn a_resolver_that_panics_or_ends_loses_no_server_and_starts_again() {
+    for (first, words) in [
+        ("panics", "the resolver has panicked"),
+        ("ends", "has ended without"),
+    ] {
+        a_resolver_starts_again(first, words).await;
+    }
+}
+
+async fn a_resolver_starts_again(first: &'static str, words: &str) {
     let (net, probe) = (MemoryNet::default(), Probe::new());
     net.serve(A, &probe);
-    let (list, lists) = watch::channel(vec!["panics"]);
+    let (list, lists) = watch::channel(vec![first]);
     let registry = Registry {
         lists,
         verdicts: Arc::default(),
@@ -119,14 +130,11 @@ async fn a_resolver_that_panics_loses_no_server_and_starts_again() {
     let client = Client::new(channel.expect("a target"));
     let status = echo(&client).await.expect_err("no server is known");
     assert_eq!(status.code(), Code::UNAVAILABLE, "{status}");
-    assert!(
-        status.message().contains("the resolver has panicked"),
-        "{status}"
-    );
+    assert!(status.message().contains(words), "{status}");
     list.send_replace(vec![A]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     echo(&client).await.expect("a response");
-    list.send_replace(vec!["panics"]);
+    list.send_replace(vec![first]);
     settle().await;
     echo(&client).await.expect("the server that was known");
 }
@@ -164,6 +172,8 @@ const UPDATE_PANICS: usize = 1;
 const PICK_PANICS: usize = 2;
 const PICK_FAILS: usize = 3;
 const PICK_DROPS: usize = 4;
+/// Drops the first call of two.
+const PICK_DROPS_ONCE: usize = 5;
 
 struct LastBalancer {
     subchannels: Vec<Subchannel>,
@@ -225,6 +235,10 @@ impl Pick for LastPicker {
         match self.1.load(Ordering::Relaxed) {
             PICK_PANICS => panic!("in the picker"),
             PICK_FAILS => PickResult::Fail(Arc::new(Status::not_found("no zone"))),
+            PICK_DROPS_ONCE => {
+                self.1.store(0, Ordering::Relaxed);
+                PickResult::Drop(Arc::new(Status::unavailable("dropped")))
+            }
             PICK_DROPS => PickResult::Drop(Arc::new(Status::unavailable("dropped"))),
             _ => self.0.clone().into(),
         }
@@ -268,7 +282,9 @@ async fn a_policy_of_a_user_chooses_and_its_panics_are_statuses() {
         };
         assert_eq!(status.code(), expected, "{status}");
     }
-    mood.store(0, Ordering::Relaxed);
+    // A picker is asked once whether it drops a call.
+    mood.store(PICK_DROPS_ONCE, Ordering::Relaxed);
+    echo(&client).await.expect_err("dropped");
     echo(&client).await.expect("a response");
 }
 
