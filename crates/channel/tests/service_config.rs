@@ -176,7 +176,7 @@ fn the_guide_shows_valid_configs_and_the_messages_of_invalid_ones() {
         .lines()
         .next()
         .unwrap();
-    let status = parse(&first.replace("5s", "5")).unwrap_err();
+    let status = parse(&first.replace("0.1s", "5")).unwrap_err();
     assert_eq!(status.message(), shown);
 }
 
