@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -104,36 +104,28 @@ impl ChannelShared {
 
     /// Forgets the subchannels of a control task that ends. Those that calls still use end with the calls.
     pub(crate) fn forget_subchannels(&self) {
-        let mut subchannels = self
-            .subchannels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        subchannels.clear();
+        self.lock_subchannels().clear();
     }
 
     pub(crate) fn add(&self, subchannel: &Subchannel) {
-        let mut subchannels = self
-            .subchannels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        subchannels.insert(subchannel.id(), subchannel.downgrade());
+        self.lock_subchannels()
+            .insert(subchannel.id(), subchannel.downgrade());
     }
 
     pub(crate) fn remove(&self, id: SubchannelId) {
-        let mut subchannels = self
-            .subchannels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        subchannels.remove(&id);
+        self.lock_subchannels().remove(&id);
     }
 
     pub(crate) fn subchannels(&self) -> Vec<Subchannel> {
-        let subchannels = self
-            .subchannels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let subchannels = self.lock_subchannels();
         let alive = subchannels.values().filter_map(WeakSubchannel::upgrade);
         alive.collect()
+    }
+
+    fn lock_subchannels(&self) -> MutexGuard<'_, HashMap<SubchannelId, WeakSubchannel>> {
+        self.subchannels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
