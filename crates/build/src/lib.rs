@@ -35,7 +35,7 @@
 //! | `GreeterClient` | a client with the constructors `connect` and `new`, `channel` and `with_channel` for its channel, and one method per RPC |
 //! | `Greeter` | a trait for handlers; implement its methods as `async fn` |
 //! | `GreeterServer::new(handlers)` | the service, to be added to a server |
-//! | `GreeterMethods` | a type that programs rarely name: the parameter `M` of `ServiceServer`, of which `GreeterServer` is an alias |
+//! | `GreeterMethods` | a type that programs rarely name: `GreeterServer<S>` is an alias of `ServiceServer<GreeterMethods, S>` |
 //!
 //! Each package with a service, and each package of a file that you name, also gets `FILE_DESCRIPTORS`:
 //! the serialized definitions of its files and their imports, which server reflection uses. A program

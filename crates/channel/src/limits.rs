@@ -72,7 +72,8 @@ pub struct ChannelLimits {
     /// (gRFC A6). A larger `maxAttempts` in a service config counts as this number.
     pub max_attempts: u32,
     /// The bytes of one request that are kept for retries and hedges. Default: 256 KiB, as in grpc-go. They
-    /// include the prefixes of messages; a part of a stream that has fewer than 64 bytes counts as 64.
+    /// include the prefixes of messages. A frame of the request's body, which is a piece that was sent at once,
+    /// counts as at least 64 bytes.
     ///
     /// A call that sends more is *committed* (gRFC A6) to the attempt that has sent the most: the response of
     /// this attempt becomes that of the call, other attempts are cancelled, and the call is not retried again.

@@ -284,7 +284,7 @@ impl Status {
     ///
     /// Removes the details and metadata of a status that was received from a peer, unless
     /// [`forward`](Self::forward) was called: the peer sent them to this process, and they may reveal too
-    /// much to its clients. Always removes the [metadata of the response](Self::response_metadata).
+    /// much to its clients. Always removes [`response_metadata`](Self::response_metadata), too.
     #[must_use]
     pub fn redacted(mut self) -> Self {
         self.0.response_metadata = None;

@@ -84,7 +84,7 @@ use trunkline_build::{CompileError, Config};
 /// | --- | --- |
 /// | `message HelloRequest` | a struct with the same fields |
 /// | `enum Colour`, `oneof kind` | an enum; items nested in `message Car` are in the module `car` |
-/// | `service Greeter` | `GreeterClient`, which makes calls; the trait `Greeter`, whose functions are the handlers; `GreeterServer`, a service for `Server::add_service` that is created from a value with that trait; `GreeterMethods`, a type that programs rarely name: the parameter `M` of `ServiceServer`, of which `GreeterServer` is an alias |
+/// | `service Greeter` | `GreeterClient`, which makes calls; the trait `Greeter`, whose functions are the handlers; `GreeterServer`, a service for `Server::add_service` that is created from a value with that trait; `GreeterMethods`, which programs rarely name: `GreeterServer<S>` is an alias of `ServiceServer<GreeterMethods, S>` |
 /// | each package | `FILE_DESCRIPTORS`, the descriptors of all its files, for server reflection |
 /// | a comment | documentation |
 ///

@@ -25,9 +25,9 @@ const NEVER: Duration = Duration::MAX;
 pub struct Http2Limits {
     /// The flow-control window of a stream: the bytes that the peer may send before they are read. Default:
     /// 160 KiB, the connection's window divided by 100 streams, so that streams that are not read do not
-    /// block the others. On a client, this is not a limit of memory until the caller has received the head of
-    /// the response: with one-byte frames, a server can make a stream take up to 265 times its window (41 MiB
-    /// by default).
+    /// block the others. Until a client's caller has received the head of the response, a stream can take more
+    /// memory than its window: a server that sends DATA frames of one byte can make it take up to 265 times as
+    /// much (41 MiB by default).
     pub initial_window_size: u32,
     /// The flow-control window of a connection: the bytes that the peer may send on all streams together
     /// before they are read. Default: 16 MiB.
@@ -63,8 +63,8 @@ pub struct Http2Limits {
     /// size of the buffer between a `Sender` and its connection.
     pub gather_size: usize,
     /// The bytes of messages that are buffered between a `Sender` or a `ClientStream` and its connection, on a
-    /// client. Default: 64 KiB. While the buffer is full, the sender waits. On a server, the size of the buffer
-    /// is `gather_size`; the responses of an in-process call have a second buffer, of the server's `pipe_size`.
+    /// client. Default: 64 KiB. While the buffer is full, the sender waits. A server uses `gather_size` instead.
+    /// Only for in-process calls does a server also use its `pipe_size`, for a second buffer of responses.
     pub pipe_size: usize,
     /// The time without a byte from the peer after which this end sends a PING frame, to check that the
     /// connection still works. Default: on a client `Duration::MAX`, which means never (gRFC A8); on a server
@@ -98,21 +98,19 @@ pub struct Http2Limits {
     /// The budget for short DATA frames of the peer: those of fewer than five bytes, which cannot contain the
     /// prefix of a message. Each HEADERS frame and each longer DATA frame of the peer permits one short frame;
     /// only those beyond use the budget. Default: 10,000. One more ends the connection with
-    /// "too_many_data_frames", as does the 101st DATA frame on a connection that consists only of
-    /// padding.
+    /// "too_many_data_frames". A connection also ends so at its 101st DATA frame without data (only padding).
     pub short_data_budget: u64,
     /// The number added to `short_data_budget` each second. Default: 100.
     pub short_data_per_second: u64,
     /// The number of frames that are read from a peer while it does not read from its socket. Default: 10,000.
     /// At the limit, this end stops reading, so that the frames that it sends in response do not accumulate.
-    /// Then, for each 13 bytes that the peer reads (the size of RST_STREAM, the shortest frame that is sent in
-    /// return), one more of its frames is read.
+    /// Then, for each 13 bytes that the peer reads (the size of RST_STREAM), one more of its frames is read.
     pub max_unanswered_frames: u64,
     /// The longest time for which a closing connection waits, once it has sent everything, for its peer to read
     /// the data and to close as well. Default: 30 s. On a server, the rest of
     /// [`ServerLimits::drain_grace`] or [`ServerLimits::max_connection_age_grace`] applies if it is shorter.
-    /// After this time, the connection is dropped, and data that the peer has not read is lost. Until then, it
-    /// counts as open.
+    /// The connection counts as open until then. After this time, it is dropped, and data that the peer has not
+    /// read is lost.
     pub linger_time: Duration,
     /// The longest silence of the peer for which a closing connection over a byte stream of the application
     /// (`Server::serve_connection`, `ChannelBuilder::connector`) keeps waiting, within `linger_time`. Default:
@@ -243,14 +241,16 @@ pub struct ServerLimits {
     /// after which the connection ends.
     pub header_block_timeout: Duration,
     /// The time for which running calls can continue once the server shuts down and accepts no further calls
-    /// (the grace period of a drain). Default: 10 s, less than the 30 s after which Kubernetes kills a process.
+    /// (the grace period of a drain). When the time is over, their connections close and their handlers are
+    /// dropped. Default: 10 s, less than the 30 s after which Kubernetes kills a process.
     pub drain_grace: Duration,
     /// The age at which the server sends GOAWAY on a connection, so that the client opens another one. It
     /// varies at random by up to 10 % for each connection. Default: `Duration::MAX`, which means never.
     pub max_connection_age: Duration,
-    /// The time for which calls can continue on a connection that has reached `max_connection_age`. Default:
-    /// `Duration::MAX`, which means until they end. A client may begin a call just as the server closes its
-    /// idle connection (`max_connection_idle`), before GOAWAY arrives. This limit applies to such calls, too.
+    /// The time for which calls can continue on a connection that has reached `max_connection_age`. A client may
+    /// begin a call just as the server closes its idle connection (`max_connection_idle`), before GOAWAY arrives.
+    /// This limit applies to such calls, too. When the time is over, the connection closes and the handlers of
+    /// its calls are dropped. Default: `Duration::MAX`, which means unlimited.
     pub max_connection_age_grace: Duration,
     /// The time without an open call after which a connection is closed. Default: `Duration::MAX`, which
     /// means never.
@@ -278,12 +278,13 @@ pub struct ServerLimits {
     pub max_send_backlog: usize,
     /// The bytes of responses that are buffered for one connection whose client does not read. Default:
     /// 64 MiB. If they stay above the limit for `send_backlog_grace`, the responses that have made no progress
-    /// for longest fail with RESOURCE_EXHAUSTED, and the others continue. A single response can be larger. A
-    /// client that keeps reading is limited only by `max_send_backlog`.
+    /// for longest fail with RESOURCE_EXHAUSTED, and the others continue. A single response of more than 64 MiB
+    /// is possible, as long as the client keeps reading it. A client that keeps reading is limited only by
+    /// `max_send_backlog`.
     pub max_connection_send_backlog: usize,
     /// The time in which a client must read 256 KiB while more than `max_connection_send_backlog` is
     /// buffered for it. Default: 20 s, the time after which keepalive also ends the connection of a client
-    /// that does not respond to a PING. Each 256 KiB that the client reads restart this time.
+    /// that does not respond to a PING. Each 256 KiB that the client reads restarts this time.
     pub send_backlog_grace: Duration,
     /// The time in which a client must read 256 KiB of a buffered response while more than half of
     /// `max_send_backlog` or `max_connection_send_backlog` is in use. Default: 5 min, after which the response
@@ -311,9 +312,8 @@ pub struct ServerLimits {
     /// The age up to which a call that is reset without a response counts against `reset_budget`. Default: 2
     /// ms, shorter than usual deadlines.
     ///
-    /// The age of a call is taken at the start of its handler's last poll, so a slow poll does not make it
-    /// older. Until the handler is polled a second time, the age is zero; a call that is reset before then
-    /// always counts.
+    /// The age is measured up to the start of the handler's most recent poll, so a slow poll does not make a call
+    /// older. A reset wakes the handler: the age of a call that waits, for example for I/O, includes the wait.
     pub rapid_reset_time: Duration,
     /// The budget for calls that a client resets before their responses begin, regardless of their age.
     /// Default: 20,000; each response adds one. One more ends the connection with "too_many_resets".
@@ -332,11 +332,11 @@ pub struct ServerLimits {
     /// Handlers that it does not reach in this time run in tasks of their own. With zero, every handler runs
     /// in its own task.
     pub in_place_max: Duration,
-    /// The time up to which a poll of a handler is considered short. If polls of a method's handler take
-    /// longer, its later calls run in tasks of their own instead of in the task of the connection. Default: 100
-    /// us, about fifty times the cost of a task. Some longer polls are tolerated: the time by which each
-    /// exceeds this value is added up, and the time by which later polls stay below it is subtracted. Calls
-    /// move to tasks of their own once the sum exceeds fifty times the value, which is 5 ms by default.
+    /// The time up to which a poll of a handler is considered short. For each method, the server keeps a sum,
+    /// never below zero: each poll adds the time by which it was longer than this value, or subtracts the time by
+    /// which it was shorter. Once the sum exceeds fifty times the value (5 ms by default), later calls of the
+    /// method run in tasks of their own instead of in the task of the connection. Default: 100 us, about fifty
+    /// times the cost of a task.
     pub quick_poll_max: Duration,
 }
 

@@ -36,7 +36,7 @@ use super::json::{JsonField, JsonObject, duration_text};
 pub struct MethodConfig {
     /// Selects wait-for-ready or fail-fast for calls that do not choose. Default: fail-fast.
     pub wait_for_ready: Option<bool>,
-    /// The longest timeout of calls. Default: none, also if the service config has a timeout of zero.
+    /// The longest timeout of calls. `None` if the config has no timeout or a timeout of zero.
     pub timeout: Option<Duration>,
     /// The largest message of a request, in bytes. Default: the limit of the channel.
     pub max_request_size: Option<usize>,

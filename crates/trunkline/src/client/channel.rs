@@ -161,7 +161,7 @@ impl Channel {
         self.with_defaults(|defaults| defaults.add(|metadata| metadata.append_bin(key, value)))
     }
 
-    /// Returns this channel with metadata of which each call sends all pairs. See
+    /// Returns this channel with metadata; each call sends all of its pairs. See
     /// [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(self, metadata: Metadata) -> Self {
@@ -172,8 +172,8 @@ impl Channel {
     /// in the order in which they were added, followed by those of the call. Other clones are not affected.
     ///
     /// If a connection is not secure enough for them, its calls fail with UNAUTHENTICATED before anything is sent.
-    /// That includes all calls of a channel to a tower service ([`Channel::new`]): set the credentials on the channel
-    /// inside the layers.
+    /// A channel to a tower service ([`Channel::new`]) never counts as secure. If the service wraps another channel in
+    /// layers, set the credentials on that inner channel.
     #[must_use]
     pub fn credentials(self, credentials: impl CallCredentials) -> Self {
         self.with_defaults(|defaults| {

@@ -523,7 +523,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Adds metadata of which each call sends all pairs. See [`metadata`](Self::metadata).
+    /// Adds metadata; each call sends all of its pairs. See [`metadata`](Self::metadata).
     #[must_use]
     pub fn extend_metadata(mut self, metadata: Metadata) -> Self {
         let defaults = self.defaults.get_or_insert_default();

@@ -312,8 +312,8 @@ impl Server {
     ///
     /// When the connection ends, the server shuts the stream down (`poll_shutdown`). It then reads until
     /// the client closes the stream or sends nothing for `Http2Limits::custom_io_linger_time` (default: 1
-    /// s). Because of this limit, a stream that cannot signal its end in one direction (half-close) also
-    /// works.
+    /// s). A stream without half-close never shows that the client has closed it; the time limit ends the
+    /// wait.
     ///
     /// Dropping the future closes the connection immediately, without a GOAWAY frame.
     pub async fn serve_connection<IO>(self, io: IO)

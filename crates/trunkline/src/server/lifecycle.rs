@@ -15,8 +15,8 @@ impl Server {
         self.with_limits(|limits| limits.max_connections = connections)
     }
 
-    /// Sets how long running calls can continue after a graceful shutdown begins. Default: 10 s. Then
-    /// their connections close, and their handlers are dropped.
+    /// Sets how long running calls can continue after a graceful shutdown begins. When the time is over,
+    /// their connections close and their handlers are dropped. Default: 10 s.
     #[must_use]
     pub fn drain_grace(self, grace: Duration) -> Self {
         self.with_limits(|limits| limits.drain_grace = grace)
@@ -34,8 +34,8 @@ impl Server {
     }
 
     /// Sets how long calls can continue on a connection that has reached its [maximum
-    /// age](Self::max_connection_age). Default: unlimited. Then the connection closes, and their handlers are
-    /// dropped.
+    /// age](Self::max_connection_age). When the time is over, the connection closes and the handlers of these
+    /// calls are dropped. Default: unlimited.
     ///
     /// A client may begin a call just as the server closes its idle connection
     /// ([`max_connection_idle`](Self::max_connection_idle)), before GOAWAY arrives. This limit applies to such
@@ -45,8 +45,8 @@ impl Server {
         self.with_limits(|limits| limits.max_connection_age_grace = grace)
     }
 
-    /// Sets how long the server keeps a connection without open calls. Default: unlimited. Then the
-    /// client receives a GOAWAY frame; most clients reconnect for their next call.
+    /// Sets how long the server keeps a connection without open calls. When the time is over, the
+    /// client receives a GOAWAY frame; most clients reconnect for their next call. Default: unlimited.
     #[must_use]
     pub fn max_connection_idle(self, idle: Duration) -> Self {
         self.with_limits(|limits| limits.max_connection_idle = idle)

@@ -80,8 +80,8 @@ pub trait ServiceMethods<S> {
 /// The timeouts of a service count from the arrival of the request's head, as a client's timeout does.
 /// They can shorten a client's deadline. Only [`min_timeout`](Self::min_timeout) extends it.
 ///
-/// A server that runs too many handlers for a connection (see
-/// [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams)) lets further calls wait. A waiting call
+/// Handlers of calls that the client has reset count until they end. If they and others reach
+/// [`Server::max_concurrent_streams`](crate::Server::max_concurrent_streams), further calls wait. A waiting call
 /// ends at the client's deadline; without one, it can wait forever. The service's timeout is checked only
 /// when the handler can start: if it has passed by then, the call ends without running the handler.
 ///
